@@ -71,6 +71,12 @@ public sealed class Operation
     /// </summary>
     public bool IsLeftAloneByBackend { get; private init; }
 
+    /// <summary>
+    /// Whether the backend's own patch function goes on with the default rule where the body does not fit (Xen, lguest) rather than leave the site
+    /// alone (native). Rules of Linux eras look at it; the rules <c>Default</c> always go on.
+    /// </summary>
+    public bool DefaultsWhereTooLong { get; private init; }
+
     /// <summary>A call of a function.</summary>
     /// <param name="target">Its run address.</param>
     /// <param name="name">Its name, for reports.</param>
@@ -109,6 +115,7 @@ public sealed class Operation
             StandsFor = Body is null ? null : target,
             TargetDestroys = destroys,
             IsLeftAloneByBackend = IsLeftAloneByBackend,
+            DefaultsWhereTooLong = DefaultsWhereTooLong,
         };
 
     /// <summary>
@@ -128,6 +135,7 @@ public sealed class Operation
             StandsFor = Body is null ? null : StandsFor ?? VirtualAddress.Zero,
             TargetDestroys = destroys,
             IsLeftAloneByBackend = IsLeftAloneByBackend,
+            DefaultsWhereTooLong = DefaultsWhereTooLong,
         };
 
     /// <summary>The same operation, at whose sites the backend's own patch function does nothing.</summary>
@@ -141,6 +149,21 @@ public sealed class Operation
             StandsFor = StandsFor,
             TargetDestroys = TargetDestroys,
             IsLeftAloneByBackend = true,
+            DefaultsWhereTooLong = DefaultsWhereTooLong,
+        };
+
+    /// <summary>The same operation, where the backend's own patch function goes on with the default rule if the body does not fit.</summary>
+    /// <returns>A new operation.</returns>
+    public Operation DefaultingWhereTooLong() =>
+        new(Kind)
+        {
+            Body = Body,
+            Target = Target,
+            TargetName = TargetName,
+            StandsFor = StandsFor,
+            TargetDestroys = TargetDestroys,
+            IsLeftAloneByBackend = IsLeftAloneByBackend,
+            DefaultsWhereTooLong = true,
         };
 
     /// <inheritdoc/>
