@@ -6,10 +6,10 @@ namespace PvPatch.KernelTests.Harness;
 /// </summary>
 public sealed class BootedKernel
 {
-    /// <summary>Link address of the image's first byte, and with it where it is dumped from: 16 MiB above the offset.</summary>
+    /// <summary>Physical address of a kernel that was not moved: CONFIG_PHYSICAL_START, 16 MiB everywhere in Debian.</summary>
     private const ulong ImageStart = 0x100_0000;
 
-    /// <summary>Enough for any Debian kernel ([_text, _end) is 60 to 70 MiB); the real end is known only later.</summary>
+    /// <summary>Enough for any Debian kernel (60 to 70 MiB); the real end is known only later.</summary>
     private const int MostImageBytes = 128 << 20;
 
     private BootedKernel(
@@ -32,10 +32,10 @@ public sealed class BootedKernel
     /// <summary>How it was booted.</summary>
     public MachineOptions Options { get; }
 
-    /// <summary>[_text, _end) when all text is patched and the init sections still stand.</summary>
+    /// <summary>[_text, __bss_stop) when all text is patched and the init sections still stand.</summary>
     public KernelMemory AfterPatching { get; }
 
-    /// <summary>[_text, _end) once user space runs.</summary>
+    /// <summary>[_text, __bss_stop) once user space runs.</summary>
     public KernelMemory Ready { get; }
 
     /// <summary>Symbols, processor and log as the guest saw them.</summary>
@@ -59,15 +59,16 @@ public sealed class BootedKernel
         machine.RunTo(BootPoint.Ready);
         GuestReport report = machine.ReadReport();
 
-        ulong text = report.Symbol("_text");
-        ulong end = report.Symbol("_end");
-        if (text != start || end <= start || end - start > MostImageBytes)
+        // The guest's own word on where it lies; that its symbols agree is what makes link addresses readable.
+        ulong code = report.PhysicalRange("Kernel code").Start;
+        ulong end = report.PhysicalRange("Kernel bss").End;
+        if (code != ImageStart || report.Symbol("_text") != start || end - code > MostImageBytes)
         {
             throw new InvalidOperationException(
-                $"The kernel lies at {text:x}..{end:x}, not within {MostImageBytes >> 20} MiB from {start:x}.");
+                $"The kernel lies at {code:x}..{end:x} with _text {report.Symbol("_text"):x}, not at {ImageStart:x} and {start:x}.");
         }
 
-        int length = (int)(end - start);
+        int length = (int)(end - code);
         using (FileStream early = File.OpenWrite(earlyPath))
         {
             early.SetLength(length);

@@ -24,6 +24,7 @@ internal static class GuestInitramfs
         {
             echo @@cpuinfo; $B cat /proc/cpuinfo
             echo @@cmdline; $B cat /proc/cmdline
+            echo @@iomem; $B cat /proc/iomem
             echo @@dmesg; $B dmesg
             echo @@kallsyms; $B cat /proc/kallsyms
             echo @@end

@@ -34,12 +34,25 @@ public sealed class GuestReport
     public string CommandLine => _sections["cmdline"].Trim();
 
     /// <summary>Address of a symbol.</summary>
-    /// <exception cref="KeyNotFoundException">The kernel has none of this name (inlined, or of another version).</exception>
+    /// <exception cref="KeyNotFoundException">
+    /// The kernel has none of this name: inlined, of another version, or data on i386 (Debian builds that without
+    /// KALLSYMS_ALL).
+    /// </exception>
     public ulong Symbol(string name)
     {
         return Symbols.TryGetValue(name, out ulong address)
             ? address
             : throw new KeyNotFoundException($"The guest's kallsyms has no symbol '{name}'.");
+    }
+
+    /// <summary>A physical range of /proc/iomem, for example "Kernel code": first address and first address behind.</summary>
+    public (ulong Start, ulong End) PhysicalRange(string name)
+    {
+        // "  01000000-01a02ad6 : Kernel code", the second address being the last one inside
+        string line = _sections["iomem"].Split('\n').FirstOrDefault(l => l.EndsWith($" : {name}", StringComparison.Ordinal))
+            ?? throw new KeyNotFoundException($"The guest's /proc/iomem has no '{name}'.");
+        string[] addresses = line.Split(" : ")[0].Trim().Split('-');
+        return (ulong.Parse(addresses[0], NumberStyles.HexNumber, null), ulong.Parse(addresses[1], NumberStyles.HexNumber, null) + 1);
     }
 
     /// <summary>The report, or null as long as it is not complete.</summary>

@@ -52,22 +52,30 @@ public sealed class QemuMachine : IDisposable
         options ??= MachineOptions.Default;
         string directory = Directory.CreateTempSubdirectory("pvpatch-vm-").FullName;
         QemuProcess? process = null;
+        QemuMachine? machine = null;
         try
         {
             string initramfs = Path.Combine(directory, "initramfs");
             GuestInitramfs.Write(initramfs, Busybox(options.Architecture));
             process = new QemuProcess(directory, Arguments(Path.GetFullPath(kernelPath), initramfs, directory, options));
-            return new QemuMachine(options, process);
+            machine = new QemuMachine(options, process);
+            return machine;
         }
-        catch
+        catch (IOException exception) when (process?.EndsWithin(TimeSpan.FromSeconds(10)) == true)
         {
-            if (process is null)
+            // Its sockets exist before all arguments are checked, so the connection may be made and then break.
+            throw new InvalidOperationException($"QEMU did not come up. {process.Errors}", exception);
+        }
+        finally
+        {
+            if (machine is null && process is null)
             {
                 Directory.Delete(directory, recursive: true);
             }
-
-            process?.Dispose();
-            throw;
+            else if (machine is null)
+            {
+                process?.Dispose();
+            }
         }
     }
 
@@ -78,14 +86,21 @@ public sealed class QemuMachine : IDisposable
     public void RunTo(BootPoint point)
     {
         string mark = point == BootPoint.AfterPatching ? PatchingDoneMark : GuestInitramfs.ReadyMark;
-        _qmp.Execute("cont");
-        if (!_console.WaitFor(mark, _options.Timeout))
+        try
         {
-            string why = _process.HasExited ? $"QEMU ended ({_process.Errors})" : $"{_options.Timeout.TotalSeconds:0} s passed";
-            throw Failure($"{why} before the guest printed '{mark}'.");
+            _qmp.Execute("cont");
+            if (!_console.WaitFor(mark, _options.Timeout))
+            {
+                throw Failure($"{WhyNot()} before the guest printed '{mark}'.");
+            }
+
+            _qmp.Execute("stop");
+        }
+        catch (IOException exception)
+        {
+            throw Failure($"{exception.Message} The guest was to run to '{mark}'.");
         }
 
-        _qmp.Execute("stop");
         if (point == BootPoint.AfterPatching && ConsoleText.Contains(InitFreedMark, StringComparison.Ordinal))
         {
             throw Failure("The machine was stopped too late: the init sections are freed already.");
@@ -190,6 +205,13 @@ public sealed class QemuMachine : IDisposable
 
         JsonObject arguments = new() { ["val"] = address, ["size"] = length, ["filename"] = path };
         _qmp.Execute("pmemsave", arguments);
+    }
+
+    private string WhyNot()
+    {
+        // -no-reboot turns the reboot after a panic into the end of QEMU; the console closes a little earlier.
+        bool ended = _console.IsClosed && _process.EndsWithin(TimeSpan.FromSeconds(10));
+        return ended ? $"QEMU ended ({_process.Errors})" : $"{_options.Timeout.TotalSeconds:0} s passed";
     }
 
     private InvalidOperationException Failure(string what)

@@ -44,8 +44,14 @@ internal sealed class QemuProcess : IDisposable
 
     public bool HasExited => _process.HasExited;
 
-    /// <summary>What QEMU wrote to standard error; complete once it has ended.</summary>
+    /// <summary>What QEMU wrote to standard error; empty as long as it runs.</summary>
     public string Errors => HasExited && _errors.Wait(TimeSpan.FromSeconds(5)) ? _errors.Result.Trim() : string.Empty;
+
+    /// <summary>Waits for the end of QEMU; false if it goes on.</summary>
+    public bool EndsWithin(TimeSpan timeout)
+    {
+        return _process.WaitForExit(timeout);
+    }
 
     /// <summary>Connects to a socket that QEMU is about to create.</summary>
     public Socket Connect(string path)

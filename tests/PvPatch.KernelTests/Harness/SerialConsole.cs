@@ -32,6 +32,18 @@ internal sealed class SerialConsole : IDisposable
         }
     }
 
+    /// <summary>Whether the guest's end is gone, and with it any hope for more text.</summary>
+    public bool IsClosed
+    {
+        get
+        {
+            lock (_gate)
+            {
+                return _closed;
+            }
+        }
+    }
+
     /// <summary>Waits for a text; false if the time is over or the guest ended without it.</summary>
     public bool WaitFor(string mark, TimeSpan timeout)
     {
