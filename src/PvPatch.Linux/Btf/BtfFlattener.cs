@@ -12,7 +12,7 @@ internal sealed class BtfFlattener(BtfFile file, string structName, int pointerS
 {
     // Tables of operations are 3 levels deep and have about 100 members.
     private const int MaxDepth = 16;
-    private const int MaxSteps = 20_000;
+    private const int MaxSteps = 8192;
     private const int MaxMembers = 4096;
     private const int MaxPathLength = 256;
     private const int MemberSize = 12;
