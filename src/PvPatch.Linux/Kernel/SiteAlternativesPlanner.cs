@@ -1,4 +1,3 @@
-using System.Buffers.Binary;
 using PvPatch.Linux.Alternatives;
 using PvPatch.Linux.Elf;
 using PvPatch.Plans;
@@ -14,6 +13,7 @@ internal sealed class SiteAlternativesPlanner
     private readonly ElfImage _elf;
     private readonly AlternativeRules _rules;
     private readonly Func<int, bool?> _hasFeature;
+    private readonly AlternativeCode _code;
 
     /// <param name="elf">The image, for the replacements' bytes.</param>
     /// <param name="rules">How the era's alternatives work.</param>
@@ -23,6 +23,7 @@ internal sealed class SiteAlternativesPlanner
         _elf = elf;
         _rules = rules;
         _hasFeature = hasFeature;
+        _code = new AlternativeCode(rules, elf.Bitness);
     }
 
     /// <summary>Makes the plan; its old bytes are the new ones of <paramref name="below"/>.</summary>
@@ -60,79 +61,31 @@ internal sealed class SiteAlternativesPlanner
     private (byte[] Bytes, PlanOutcome Outcome) Apply(in AltInstr record, byte[] bytes, PlanOutcome outcome)
     {
         bool applies = (_hasFeature(record.Feature) ?? throw Unknown(record, "the condition of an alternative at a paravirt site is not known", $"feature {record.Feature / 32}*32+{record.Feature % 32}")) != record.IsNot;
-        if (applies)
+        if (!applies)
         {
-            byte[] replacement = Replacement(record);
-            bytes = new byte[record.Length];
-            bytes.AsSpan().Fill(0x90);
-            replacement.CopyTo(bytes, 0);
-            bool nothing = replacement.Length == 0;
-            outcome = outcome with
-            {
-                Action = nothing ? PatchAction.Nop : PatchAction.Inline,
-                Reason = PatchReason.None,
-                Target = null,
-                TargetName = null,
-                Detail = $"alternative of {(record.IsNot ? "!" : "")}{FeatureName(record.Feature)}",
-            };
+            _code.MergeNops(bytes);
+            return (bytes, outcome);
         }
 
-        OptimizeNops(bytes);
-        return (bytes, outcome);
+        bytes = _code.Apply(Replacement(record), record.ReplacementAddress, record.Address, record.Length);
+        return (bytes, outcome with
+        {
+            Action = record.ReplacementLength == 0 ? PatchAction.Nop : PatchAction.Inline,
+            Reason = PatchReason.None,
+            Target = null,
+            TargetName = null,
+            Detail = $"alternative of {(record.IsNot ? "!" : "")}{FeatureName(record.Feature)}",
+        });
     }
 
-    private byte[] Replacement(in AltInstr record)
+    private ReadOnlySpan<byte> Replacement(in AltInstr record)
     {
         if (!_elf.TryGetBytes(record.ReplacementAddress, record.ReplacementLength, out Memory<byte> bytes) || record.ReplacementLength > record.Length)
         {
             throw Unknown(record, "the replacement of an alternative is not in the image, or longer than the site", $"{record.ReplacementAddress}+{record.ReplacementLength}");
         }
 
-        byte[] copy = bytes.ToArray();
-        if (copy.Length == 5 && copy[0] == 0xe8)
-        {
-            // call rel32: the displacement was made for where the replacement lies
-            int displacement = BinaryPrimitives.ReadInt32LittleEndian(copy.AsSpan(1));
-            BinaryPrimitives.WriteInt32LittleEndian(copy.AsSpan(1), unchecked(displacement + (int)(record.ReplacementAddress - record.Address)));
-        }
-        else if (copy.Length == 5 && copy[0] is 0xe9 or 0xeb)
-        {
-            throw Unknown(record, "the replacement of an alternative at a paravirt site is a jump", HexBytes.Format(copy));
-        }
-
-        return copy;
-    }
-
-    /// <summary>
-    /// Every run of two or more one-byte nops becomes the fewest nops; a single one stays. Only whole instructions count, so a 0x90
-    /// within an operand is safe.
-    /// </summary>
-    private void OptimizeNops(byte[] bytes)
-    {
-        var decoder = Iced.Intel.Decoder.Create(_elf.Bitness, bytes);
-        int start = -1;
-        while (decoder.IP < (ulong)bytes.Length)
-        {
-            int at = (int)decoder.IP;
-            decoder.Decode(out Iced.Intel.Instruction instruction);
-            bool nop = bytes[at] == 0x90 && instruction.Length == 1;
-            start = nop ? (start < 0 ? at : start) : start;
-            int end = nop ? at + 1 : at;
-            if (start >= 0 && (!nop || end == bytes.Length))
-            {
-                if (end - start > 1)
-                {
-                    _rules.Nops.Fill(bytes.AsSpan(start, end - start));
-                }
-
-                start = -1;
-            }
-
-            if (instruction.IsInvalid)
-            {
-                return; // as the kernel's: what does not decode is left as it is
-            }
-        }
+        return bytes.Span;
     }
 
     private string FeatureName(int feature) =>
