@@ -1,0 +1,146 @@
+using System.Diagnostics;
+using PvPatch.Live;
+using PvPatch.Ops;
+
+namespace PvPatch.LiveTorture;
+
+/// <summary>Executors run the functions without end while one patcher switches the sites without end.</summary>
+internal sealed unsafe class TortureRun : IDisposable
+{
+    private readonly TortureOptions _options;
+    private readonly TortureCode _code;
+    private readonly LivePatcher _patcher;
+    private readonly long[][] _counts;
+    private readonly List<Thread> _threads = [];
+    private volatile bool _stop;
+    private volatile string? _fault;
+
+    public TortureRun(TortureOptions options)
+    {
+        _options = options;
+        _code = new TortureCode(options);
+        _patcher = new LivePatcher(_code.Arena, _code.Layout);
+        _counts = [.. Enumerable.Range(0, options.Executors).Select(static _ => GC.AllocateArray<long>(16, pinned: true))];
+    }
+
+    /// <summary>Runs to the end of the time; the exit code.</summary>
+    public int Execute()
+    {
+        _patcher.Switch(_code.Direct, new SwitchOptions { Mode = SwitchMode.Quiescent });
+        SloppyPatcher? sloppy = _options.Protocol == Protocol.Library ? null : new SloppyPatcher(_options.Protocol, _code, _patcher);
+        for (int i = 0; i < _options.Executors; i++)
+        {
+            Start(i);
+        }
+
+        if (_options.Collect)
+        {
+            var collector = new Thread(Collect);
+            _threads.Add(collector);
+            collector.Start();
+        }
+
+        long flips = 0;
+        long batches = 0;
+        long start = Stopwatch.GetTimestamp();
+        Backend[] backends = [_code.Inlined, _code.Outlined, _code.Direct];
+        LiveSite[] sites = [.. _code.Blocks.SelectMany(static b => Enumerable.Range(0, b.SiteCount).Select(i => b[i]))];
+        var random = new Random(2);
+        while (_fault is null && Stopwatch.GetElapsedTime(start).TotalSeconds < _options.Seconds)
+        {
+            flips += sloppy?.Flip() ?? Switch(backends[batches % backends.Length], sites, random);
+            batches++;
+            Pause();
+        }
+
+        _stop = true;
+        _threads.ForEach(static t => t.Join());
+        return Report(flips, batches, Stopwatch.GetElapsedTime(start));
+    }
+
+    public void Dispose()
+    {
+        _patcher.Dispose();
+        _code.Dispose();
+    }
+
+    private long Switch(Backend backend, LiveSite[] sites, Random random)
+    {
+        if (_options.Batch == 0)
+        {
+            return _patcher.Switch(backend).Written;
+        }
+
+        var some = new LiveSite[_options.Batch];
+        for (int i = 0; i < some.Length; i++)
+        {
+            some[i] = sites[random.Next(sites.Length)];
+        }
+
+        return _patcher.Switch(some, backend).Written;
+    }
+
+    private void Start(int number)
+    {
+        var thread = new Thread(() => Run(number)) { IsBackground = true };
+        _threads.Add(thread);
+        thread.Start();
+    }
+
+    private void Run(int number)
+    {
+        using Executor executor = _code.Arena.RegisterExecutor($"executor {number}");
+        fixed (long* counts = _counts[number])
+        {
+            for (int i = number; !_stop; i++)
+            {
+                int function = i % _code.Entries.Count;
+                var entry = (delegate* unmanaged<long*, long, long>)_code.Entries[function].Value;
+                executor.Enter();
+                long failed = entry(counts, TortureCode.Loops);
+                executor.Leave();
+                if (failed != 0)
+                {
+                    _fault = $"function {function}, site {failed - 1}: {_code.Blocks[function][(int)failed - 1]}";
+                    return;
+                }
+            }
+        }
+    }
+
+    private void Collect()
+    {
+        while (!_stop)
+        {
+            GC.Collect();
+        }
+    }
+
+    private void Pause()
+    {
+        if (_options.PauseMicroseconds > 0)
+        {
+            long start = Stopwatch.GetTimestamp();
+            while (Stopwatch.GetElapsedTime(start).TotalMicroseconds < _options.PauseMicroseconds)
+            {
+                Thread.SpinWait(20);
+            }
+        }
+    }
+
+    private int Report(long flips, long batches, TimeSpan time)
+    {
+        long[] seen = [.. Enumerable.Range(0, TortureCode.Results).Select(i => _counts.Sum(c => c[i]))];
+        Console.WriteLine($"sites={_options.Sites} protocol={_options.Protocol} seconds={time.TotalSeconds:0.0} batches={batches} flips={flips} executions={seen.Sum()} seen={string.Join('/', seen)}");
+        if (_fault is not null)
+        {
+            Console.WriteLine($"FAULT {_fault}");
+            return 2;
+        }
+
+        // The sites must have been seen in every form, or the run proves nothing.
+        bool all = seen.Take(3).All(static n => n > 0) || _options.Protocol != Protocol.Library;
+        Console.WriteLine(all ? "OK" : "NOT ALL BACKENDS SEEN");
+        return all ? 0 : 3;
+    }
+}
