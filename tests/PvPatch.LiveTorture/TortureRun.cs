@@ -95,9 +95,8 @@ internal sealed unsafe class TortureRun : IDisposable
             for (int i = number; !_stop; i++)
             {
                 int function = i % _code.Entries.Count;
-                var entry = (delegate* unmanaged<long*, long, long>)_code.Entries[function].Value;
                 executor.Enter();
-                long failed = entry(counts, TortureCode.Loops);
+                long failed = _options.Suppress ? Suppressed(_code.Entries[function], counts) : Ordinary(_code.Entries[function], counts);
                 executor.Leave();
                 if (failed != 0)
                 {
@@ -107,6 +106,12 @@ internal sealed unsafe class TortureRun : IDisposable
             }
         }
     }
+
+    private static long Ordinary(VirtualAddress function, long* counts) =>
+        ((delegate* unmanaged<long*, long, long>)function.Value)(counts, TortureCode.Loops);
+
+    private static long Suppressed(VirtualAddress function, long* counts) =>
+        ((delegate* unmanaged[SuppressGCTransition]<long*, long, long>)function.Value)(counts, TortureCode.Loops);
 
     private void Collect()
     {
