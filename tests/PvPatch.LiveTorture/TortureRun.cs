@@ -118,6 +118,7 @@ internal sealed unsafe class TortureRun : IDisposable
         while (!_stop)
         {
             GC.Collect();
+            Thread.Sleep(1);
         }
     }
 
