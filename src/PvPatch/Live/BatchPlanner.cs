@@ -1,6 +1,5 @@
 using Iced.Intel;
 using PvPatch.Plans;
-using PvPatch.Sites;
 
 namespace PvPatch.Live;
 
@@ -10,14 +9,16 @@ namespace PvPatch.Live;
 /// </summary>
 internal sealed unsafe class BatchPlanner
 {
-    private static readonly LiveBody s_original = LiveBody.Indirect(PatchReason.None, null);
-
     private readonly CodeArena _arena;
     private readonly SlotTable _slots;
     private readonly BatchPlan _plan;
     private readonly BatchRequest _request;
     private readonly BatchReport _report;
     private readonly bool _live;
+    private readonly bool _inPlace;
+    private readonly bool _canGuard;
+    private readonly VirtualAddress _start;
+    private readonly byte* _writeView;
     private readonly bool[] _callsThroughSlot;
     private readonly bool[] _missing;
 
@@ -29,12 +30,26 @@ internal sealed unsafe class BatchPlanner
         _request = request;
         _report = report;
         _live = request.Options.Mode == SwitchMode.Live;
+        _inPlace = request.Options.InPlace && !_live;
+        _canGuard = !arena.Native.Barrier.IsZero;
+        _start = arena.Address;
+        _writeView = arena.Memory.WriteView(_start);
         _callsThroughSlot = new bool[slots.Layout.Count];
         _missing = new bool[slots.Layout.Count];
     }
 
     /// <summary>Fills the plan; findings go into the report.</summary>
     public void Run()
+    {
+        using (_arena.Islands.Hold())
+        {
+            PlanAllSites();
+        }
+
+        PlanSlots();
+    }
+
+    private void PlanAllSites()
     {
         if (_request.OnlySites is not null)
         {
@@ -56,9 +71,6 @@ internal sealed unsafe class BatchPlanner
                 PlanBlock(i);
             }
         }
-
-        PlanSlots();
-        ReportMissing();
     }
 
     private void PlanSites(IReadOnlyList<LiveSite> sites)
@@ -79,7 +91,10 @@ internal sealed unsafe class BatchPlanner
                 numbers.Add(site.Block, number);
             }
 
-            PlanSite(number, site.Block, site.Index);
+            if (BodyOf(site.Record.Kind) is LiveBody body)
+            {
+                PlanSite(number, site.Block, site.Index, body);
+            }
         }
     }
 
@@ -88,23 +103,82 @@ internal sealed unsafe class BatchPlanner
         CodeBlock block = _plan.Blocks[number];
         for (int i = 0; i < block.SiteCount; i++)
         {
-            if (_request.OnlySlot < 0 || block.KindOf(i).Slot == _request.OnlySlot)
+            ref SiteRecord record = ref block.Records[i];
+            if (_request.OnlySlot >= 0 && _slots.Kinds[record.Kind].Slot != _request.OnlySlot)
             {
-                PlanSite(number, block, i);
+                continue;
+            }
+
+            LiveBody? body = BodyOf(record.Kind);
+            if (body is not null && !TryPlanPlain(number, i, ref record, body))
+            {
+                PlanSite(number, block, i, body);
             }
         }
     }
 
-    private void PlanSite(int blockNumber, CodeBlock block, int index)
+    /// <summary>
+    /// The way of nearly all sites, in one piece: the same bytes and checks as <see cref="PlanSite"/> and <see cref="Note"/>, which do whatever is out of the ordinary. Where
+    /// this one gives up, it has left no trace.
+    /// </summary>
+    private bool TryPlanPlain(int blockNumber, int index, ref SiteRecord record, LiveBody body)
     {
-        ref SiteRecord record = ref block.Records[index];
-        PatchSite kind = _slots.Kinds[record.Kind];
-        LiveBody? body = _request.Revert ? s_original : _request.BindingOf(kind.Slot)?.Body(record.Kind, _request.Options.InPlace && !_live);
-        if (body is null)
+        VirtualAddress address = _start + record.Offset;
+        VirtualAddress target = body.Target;
+        if (!body.IsPlain || record.IsForeign || record.Form == LiveForm.Several
+            || (_live && (record.Class >= SiteClass.Guarded && (record.Class == SiteClass.QuiescentOnly || !_canGuard)))
+            || (body.Island is not null && !_arena.Islands.TryFind(record.Offset, body.Island, out target))
+            || !body.TryFinish(address + body.Length, target, out SiteBytes bytes))
         {
-            return; // no backend was ever bound to the slot: its sites stay as they were emitted
+            return false;
         }
 
+        byte* at = _writeView + record.Offset;
+        ulong low = *(ulong*)at & body.Mask.Low;
+        ulong high = *(ulong*)(at + 8) & body.Mask.High;
+        if (low != record.Low || high != record.High)
+        {
+            return false;
+        }
+
+        bool same = low == bytes.Low && high == bytes.High;
+        _callsThroughSlot[body.Slot] |= body.Form == LiveForm.Original || (_live && (record.Form == LiveForm.Original || record.Forward != 0));
+        ref OutcomeRecord outcome = ref _plan.AddOutcome(blockNumber, index);
+        outcome.Form = body.Form;
+        outcome.Action = body.Action;
+        outcome.Reason = body.Reason;
+        outcome.Change = same ? SiteChange.AlreadyThere : SiteChange.NotWritten;
+        if (!same)
+        {
+            ref PlannedWrite write = ref _plan.AddWrite();
+            write.Site = at;
+            write.Old = new SiteBytes(low, high);
+            write.New = bytes;
+            write.Outcome = _plan.OutcomeCount - 1;
+            write.Length = (byte)body.Length;
+            write.Class = record.Class;
+            write.Forward = record.Forward;
+            write.Drain = false;
+        }
+
+        return true;
+    }
+
+    private LiveBody? BodyOf(int kind)
+    {
+        if (_request.Revert)
+        {
+            return _slots.OriginalOf(kind);
+        }
+
+        // No backend was ever bound to some slots: their sites stay as they were emitted.
+        BackendBinding? binding = _request.Binding ?? _request.PerSlot?[_slots.Kinds[kind].Slot];
+        return binding?.Body(kind, _inPlace);
+    }
+
+    private void PlanSite(int blockNumber, CodeBlock block, int index, LiveBody body)
+    {
+        ref SiteRecord record = ref block.Records[index];
         if (body.Error is not null)
         {
             _report.Add(body.Error with { SiteIndex = index, Address = body.Error.Address ?? block.AddressOf(index) });
@@ -115,86 +189,74 @@ internal sealed unsafe class BatchPlanner
         outcome.Form = body.Form;
         outcome.Action = body.Action;
         outcome.Reason = body.Reason;
-        _missing[kind.Slot] |= body.Action == PatchAction.Trap;
-        if (kind.Budget > 16)
+        if (body.Action == PatchAction.Trap)
         {
-            PlanLong(block, index, kind, body, ref outcome);
+            NoteMissing(body.Slot);
+        }
+
+        if (body.Length > 16)
+        {
+            PlanLong(block, index, body, ref outcome);
             return;
         }
 
         VirtualAddress address = _arena.Memory.Start + record.Offset;
-        if (TryNewBytes(block, index, kind, body, address, ref outcome, out SiteBytes bytes))
+        VirtualAddress target = body.Target;
+        SiteBytes bytes;
+        if (body.Island is not null && !_arena.Islands.TryFind(record.Offset, body.Island, out target))
         {
-            Note(block, index, kind, address, bytes, ref outcome);
+            if (!_arena.Islands.TryAdd(record.Offset, address + body.Length, body.Island, out target, out PatchDiagnostic? error))
+            {
+                if (error is not null)
+                {
+                    _report.Add(error with { SiteIndex = index });
+                    return;
+                }
+
+                bytes = OutOfReach(block, index, body, address, ref outcome);
+                Note(block, index, body.Slot, body.Length, address, bytes, ref outcome);
+                return;
+            }
         }
+
+        if (body.Form == LiveForm.Several)
+        {
+            Span<byte> several = stackalloc byte[16];
+            bytes = body.InPlace!.TryWrite(address, several[..body.Length])
+                ? SiteBytes.From(several[..body.Length])
+                : OutOfReach(block, index, body, address, ref outcome);
+        }
+        else if (body.Form == LiveForm.Original && record.IsForeign)
+        {
+            bytes = SiteBytes.From(block.OriginalOf(index));
+        }
+        else if (!body.TryFinish(address + body.Length, target, out bytes))
+        {
+            bytes = OutOfReach(block, index, body, address, ref outcome);
+        }
+
+        Note(block, index, body.Slot, body.Length, address, bytes, ref outcome);
     }
 
-    private bool TryNewBytes(
-        CodeBlock block, int index, PatchSite kind, LiveBody body, VirtualAddress address, ref OutcomeRecord outcome, out SiteBytes bytes)
+    /// <summary>The call through the slot has 64 bits of reach, and costs hardly more than a direct one.</summary>
+    private SiteBytes OutOfReach(CodeBlock block, int index, LiveBody body, VirtualAddress address, ref OutcomeRecord outcome)
     {
-        VirtualAddress end = address + kind.Budget;
-        VirtualAddress target = body.Target;
-        switch (body.Form)
-        {
-            case LiveForm.Original:
-                bytes = OriginalBytes(block, index, kind, address);
-                return true;
-            case LiveForm.Several:
-                Span<byte> several = stackalloc byte[kind.Budget];
-                if (body.InPlace!.TryWrite(address, several))
-                {
-                    bytes = SiteBytes.From(several);
-                    return true;
-                }
-
-                break;
-            case LiveForm.Island:
-                if (!_arena.Islands.TryGet(block.Records[index].Offset, end, body.Island!, out target, out bool outOfReach, out PatchDiagnostic? error))
-                {
-                    if (outOfReach)
-                    {
-                        break;
-                    }
-
-                    _report.Add(error! with { SiteIndex = index });
-                    bytes = default;
-                    return false;
-                }
-
-                return body.TryFinish(end, target, out bytes);
-            default:
-                if (body.TryFinish(end, target, out bytes))
-                {
-                    return true;
-                }
-
-                break;
-        }
-
-        // Out of reach: the call through the slot has 64 bits of it, and costs hardly more than a direct one.
         outcome.Form = LiveForm.Original;
         outcome.Action = PatchAction.LeaveAlone;
         outcome.Reason = PatchReason.OutOfReach;
-        bytes = OriginalBytes(block, index, kind, address);
-        return true;
-    }
-
-    private SiteBytes OriginalBytes(CodeBlock block, int index, PatchSite kind, VirtualAddress address)
-    {
         if (block.Records[index].IsForeign)
         {
             return SiteBytes.From(block.OriginalOf(index));
         }
 
-        Span<byte> bytes = stackalloc byte[kind.Budget];
-        _slots.WriteOriginal(kind, address, bytes);
-        return SiteBytes.From(bytes);
+        _slots.OriginalOf(block.Records[index].Kind).TryFinish(address + body.Length, _slots.AddressOf(body.Slot), out SiteBytes bytes);
+        return bytes;
     }
 
-    private void Note(CodeBlock block, int index, PatchSite kind, VirtualAddress address, SiteBytes bytes, ref OutcomeRecord outcome)
+    private void Note(CodeBlock block, int index, int slot, int length, VirtualAddress address, SiteBytes bytes, ref OutcomeRecord outcome)
     {
         ref SiteRecord record = ref block.Records[index];
-        _callsThroughSlot[kind.Slot] |= outcome.Form == LiveForm.Original || (_live && (record.Form == LiveForm.Original || record.Forward != 0));
+        _callsThroughSlot[slot] |= outcome.Form == LiveForm.Original || (_live && (record.Form == LiveForm.Original || record.Forward != 0));
         var old = new SiteBytes(record.Low, record.High);
         if (old == bytes)
         {
@@ -203,16 +265,16 @@ internal sealed unsafe class BatchPlanner
         }
 
         bool drain = _live && record.Form == LiveForm.Several;
-        if (_live && !CanWriteLive(block, index, kind, old, drain))
+        if (_live && !CanWriteLive(block, index, length, old, drain))
         {
-            KeepOrRefuse(block, index, kind, ref outcome);
+            KeepOrRefuse(block, index, slot, ref outcome);
             return;
         }
 
         byte* at = _arena.Memory.WriteView(address);
-        if (SiteBytes.Read(at, kind.Budget) is var found && found != old)
+        if (SiteBytes.Read(at, length) is var found && found != old)
         {
-            _report.Add(Unexpected(block, index, found.ToArray(kind.Budget), old.ToArray(kind.Budget)));
+            _report.Add(Unexpected(block, index, found.ToArray(length), old.ToArray(length)));
             outcome.Change = SiteChange.NotWritten;
             return;
         }
@@ -223,13 +285,13 @@ internal sealed unsafe class BatchPlanner
         write.Old = old;
         write.New = bytes;
         write.Outcome = _plan.OutcomeCount - 1;
-        write.Length = (byte)kind.Budget;
+        write.Length = (byte)length;
         write.Class = record.Class;
         write.Forward = record.Forward;
         write.Drain = drain;
     }
 
-    private bool CanWriteLive(CodeBlock block, int index, PatchSite kind, SiteBytes old, bool drain)
+    private bool CanWriteLive(CodeBlock block, int index, int length, SiteBytes old, bool drain)
     {
         ref SiteRecord record = ref block.Records[index];
         if (record.Class == SiteClass.QuiescentOnly)
@@ -241,22 +303,22 @@ internal sealed unsafe class BatchPlanner
         {
             // Executors are forwarded by the first two bytes while the body drains; who is behind a first instruction of one byte would come back into the
             // middle of these.
-            return record.Forward != 0 && _arena.Executors.IsTracking && kind.Budget >= 2
-                && SiteClassifier.Fits(block.AddressOf(index), 2, 8) && FirstLength(old, kind.Budget) >= 2;
+            return record.Forward != 0 && _arena.Executors.IsTracking && length >= 2
+                && SiteClassifier.Fits(block.AddressOf(index), 2, 8) && FirstLength(old, length) >= 2;
         }
 
         // A guard that spins must be taken down in the native call that put it up.
         return record.Class != SiteClass.Guarded || record.Forward != 0 || !_arena.Native.Barrier.IsZero;
     }
 
-    private void KeepOrRefuse(CodeBlock block, int index, PatchSite kind, ref OutcomeRecord outcome)
+    private void KeepOrRefuse(CodeBlock block, int index, int slot, ref OutcomeRecord outcome)
     {
         LiveSite site = block[index];
         if (site.Form == LiveForm.Original)
         {
             outcome.Change = SiteChange.KeptIndirect;
             outcome.Form = LiveForm.Original;
-            _callsThroughSlot[kind.Slot] = true;
+            _callsThroughSlot[slot] = true;
             _report.KeptIndirect++;
             return;
         }
@@ -271,10 +333,11 @@ internal sealed unsafe class BatchPlanner
         });
     }
 
-    private void PlanLong(CodeBlock block, int index, PatchSite kind, LiveBody body, ref OutcomeRecord outcome)
+    private void PlanLong(CodeBlock block, int index, LiveBody body, ref OutcomeRecord outcome)
     {
+        (int slot, int length) = (body.Slot, body.Length);
         byte[] old = block.LongBytesOf(index);
-        byte[] bytes = new byte[kind.Budget];
+        byte[] bytes = new byte[length];
         if (body.InPlace is null || !body.InPlace.TryWrite(block.AddressOf(index), bytes))
         {
             outcome.Action = PatchAction.LeaveAlone;
@@ -283,7 +346,7 @@ internal sealed unsafe class BatchPlanner
             bytes = block.OriginalOf(index);
         }
 
-        _callsThroughSlot[kind.Slot] |= outcome.Form == LiveForm.Original || _live;
+        _callsThroughSlot[slot] |= outcome.Form == LiveForm.Original || _live;
         if (bytes.AsSpan().SequenceEqual(old))
         {
             outcome.Change = SiteChange.AlreadyThere;
@@ -292,12 +355,12 @@ internal sealed unsafe class BatchPlanner
 
         if (_live)
         {
-            KeepOrRefuse(block, index, kind, ref outcome);
+            KeepOrRefuse(block, index, slot, ref outcome);
             return;
         }
 
         outcome.Change = SiteChange.NotWritten;
-        byte[] found = _arena.Memory.Span(block.AddressOf(index), kind.Budget).ToArray();
+        byte[] found = _arena.Memory.Span(block.AddressOf(index), length).ToArray();
         if (!found.AsSpan().SequenceEqual(old))
         {
             _report.Add(Unexpected(block, index, found, old));
@@ -332,14 +395,12 @@ internal sealed unsafe class BatchPlanner
         }
     }
 
-    private void ReportMissing()
+    private void NoteMissing(int slot)
     {
-        for (int slot = 0; slot < _missing.Length; slot++)
+        if (!_missing[slot])
         {
-            if (_missing[slot])
-            {
-                _report.Add(PatchDiagnostic.Warning(DiagnosticCodes.MissingOperation, $"{_request.Target} has no operation for {_slots.Layout[slot]}: its sites trap"));
-            }
+            _missing[slot] = true;
+            _report.Add(PatchDiagnostic.Warning(DiagnosticCodes.MissingOperation, $"{_request.Target} has no operation for {_slots.Layout[slot]}: its sites trap"));
         }
     }
 

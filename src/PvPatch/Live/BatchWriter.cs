@@ -38,10 +38,10 @@ internal sealed unsafe class BatchWriter
     private readonly BatchPlan _plan;
     private readonly BatchReport _report;
     private readonly Action<PatchStep, int>? _probe;
-    private readonly List<int> _stored = [];
     private readonly List<int> _guarded = [];
     private readonly List<int> _drained = [];
     private int _slotsStored;
+    private int _storedUpTo; // of the writes that one store serves, those before this one are made
     private int _longStored;
     private int _guardsStored;
 
@@ -73,7 +73,7 @@ internal sealed unsafe class BatchWriter
 
             WriteGuarded();
             _probe?.Invoke(PatchStep.Barrier, 0);
-            if (_guardsStored == 0 && (_stored.Count > 0 || _slotsStored > 0))
+            if (_guardsStored == 0 && (_storedUpTo > 0 || _slotsStored > 0))
             {
                 // For completion: behind it no processor starts an old body. The guarded sites' last barrier serves for all.
                 RunBarrier();
@@ -96,7 +96,7 @@ internal sealed unsafe class BatchWriter
             {
                 _probe?.Invoke(PatchStep.Store, i);
                 Copy(writes[i].Site, writes[i].New, writes[i].Length);
-                _stored.Add(i);
+                _storedUpTo = i + 1;
             }
 
             for (; _longStored < _plan.LongWrites.Count; _longStored++)
@@ -106,7 +106,7 @@ internal sealed unsafe class BatchWriter
             }
 
             _probe?.Invoke(PatchStep.Barrier, 0);
-            if (_stored.Count > 0 || _longStored > 0 || _slotsStored > 0)
+            if (_storedUpTo > 0 || _longStored > 0 || _slotsStored > 0)
             {
                 RunBarrier(); // before anyone enters again
             }
@@ -151,7 +151,7 @@ internal sealed unsafe class BatchWriter
         for (int i = 0; i < writes.Length; i++)
         {
             ref PlannedWrite write = ref writes[i];
-            if (write.Class == SiteClass.Guarded || write.Drain)
+            if (IsGuarded(write))
             {
                 _guarded.Add(i);
                 continue;
@@ -169,11 +169,13 @@ internal sealed unsafe class BatchWriter
                 return false;
             }
 
-            _stored.Add(i);
+            _storedUpTo = i + 1;
         }
 
         return true;
     }
+
+    private static bool IsGuarded(in PlannedWrite write) => write.Class == SiteClass.Guarded || write.Drain;
 
     private void WriteGuarded()
     {
@@ -254,10 +256,14 @@ internal sealed unsafe class BatchWriter
             Mark(drained, SiteChange.RolledBack);
         }
 
-        foreach (int i in _stored)
+        foreach (ref PlannedWrite write in _plan.Writes[.._storedUpTo])
         {
-            ref PlannedWrite write = ref _plan.Writes[i];
             bool back = true;
+            if (!alone && IsGuarded(write))
+            {
+                continue;
+            }
+
             if (alone)
             {
                 Copy(write.Site, write.Old, write.Length);
@@ -284,7 +290,7 @@ internal sealed unsafe class BatchWriter
             _slots[_plan.Slots[i].Slot] = _plan.Slots[i].Old;
         }
 
-        if (_stored.Count > 0 || _longStored > 0 || _slotsStored > 0)
+        if (_storedUpTo > 0 || _longStored > 0 || _slotsStored > 0)
         {
             RunBarrier();
         }

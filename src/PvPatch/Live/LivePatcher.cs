@@ -91,7 +91,7 @@ public sealed class LivePatcher : IDisposable
     public SwitchResult TrySwitch(Backend backend, SwitchOptions? options = null)
     {
         ArgumentNullException.ThrowIfNull(backend);
-        return Run(backend, new BatchRequest { Target = backend.Name, Options = options ?? new(), BindingOf = BindingOf(backend), SetsSlots = true });
+        return Run(backend, new BatchRequest { Target = backend.Name, Options = options ?? new(), Binding = BindingOf(backend), SetsSlots = true });
     }
 
     /// <summary>Switches one slot and its sites to what a backend does there, or throws.</summary>
@@ -109,7 +109,7 @@ public sealed class LivePatcher : IDisposable
         {
             Target = $"{slot} of {backend.Name}",
             Options = options ?? new(),
-            BindingOf = BindingOf(backend),
+            Binding = BindingOf(backend),
             SetsSlots = true,
             OnlySlot = slot.Index,
         }));
@@ -132,7 +132,7 @@ public sealed class LivePatcher : IDisposable
         {
             Target = $"some sites of {backend.Name}",
             Options = options ?? new(),
-            BindingOf = BindingOf(backend),
+            Binding = BindingOf(backend),
             OnlySites = sites,
         }));
     }
@@ -142,7 +142,7 @@ public sealed class LivePatcher : IDisposable
     /// <returns>What was done.</returns>
     /// <exception cref="PatchException">The batch was refused, taken back or faulted.</exception>
     public SwitchResult Revert(SwitchOptions? options = null) =>
-        OrThrow(Run(null, new BatchRequest { Target = "original", Options = options ?? new(), BindingOf = static _ => null, Revert = true }));
+        OrThrow(Run(null, new BatchRequest { Target = "original", Options = options ?? new(), Revert = true }));
 
     /// <summary>Gives some sites the bytes they were emitted with, or throws.</summary>
     /// <param name="sites">The sites.</param>
@@ -156,7 +156,6 @@ public sealed class LivePatcher : IDisposable
         {
             Target = "original",
             Options = options ?? new(),
-            BindingOf = static _ => null,
             Revert = true,
             OnlySites = sites,
         }));
@@ -176,7 +175,7 @@ public sealed class LivePatcher : IDisposable
         {
             Target = $"new blocks for {Current?.Name ?? "their slots"}",
             Options = new SwitchOptions { Mode = SwitchMode.Offline, WaitForOther = true },
-            BindingOf = slot => _bound[slot],
+            PerSlot = _bound,
             OnlyBlocks = blocks,
         }));
     }
@@ -225,11 +224,10 @@ public sealed class LivePatcher : IDisposable
     private static SwitchResult OrThrow(SwitchResult result) =>
         result.Succeeded ? result : throw new PatchException(result.Diagnostics[0]);
 
-    private Func<int, BackendBinding?> BindingOf(Backend backend)
-    {
-        BackendBinding binding = _bindings.GetValue(backend, b => new BackendBinding(Arena, _slots, b, _templates));
-        return _ => binding;
-    }
+    private BackendBinding BindingOf(Backend backend) =>
+        _bindings.TryGetValue(backend, out BackendBinding? binding)
+            ? binding
+            : _bindings.GetValue(backend, b => new BackendBinding(Arena, _slots, b, _templates));
 
     private SwitchResult Run(Backend? backend, BatchRequest request)
     {

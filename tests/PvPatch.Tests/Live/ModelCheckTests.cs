@@ -64,6 +64,28 @@ public sealed unsafe class ModelCheckTests
     }
 
     [Fact]
+    public void The_guard_routine_writes_every_length_and_nothing_around_it()
+    {
+        using var code = new LiveCode();
+        var routine = (delegate* unmanaged<GuardEntry*, long, int, void*, int>)code.Arena.Native.Guards.Value;
+        Span<byte> bytes = stackalloc byte[32];
+        for (int length = 3; length <= 15; length++)
+        {
+            bytes.Fill(0xaa);
+            byte[] body = [.. Enumerable.Range(1, length).Select(static i => (byte)i)];
+            fixed (byte* at = bytes)
+            {
+                GuardEntry entry = GuardEntry.Create(at + 8, length, SiteBytes.From(body), forward: 0);
+                Assert.Equal([.. body[2..]], entry.Tail.ToArray());
+                Assert.Equal(2, routine(&entry, 1, 2, null));
+                Assert.Equal(3, routine(&entry, 1, 3, null));
+            }
+
+            Assert.Equal([.. Enumerable.Repeat((byte)0xaa, 8), .. body, .. Enumerable.Repeat((byte)0xaa, 24 - length)], bytes.ToArray());
+        }
+    }
+
+    [Fact]
     public void Every_body_of_every_backend_is_one_instruction_and_a_call_returns_to_the_sites_end()
     {
         using var code = new LiveCode();
