@@ -122,4 +122,25 @@ public static class KernelDiagnosticCodes
 
     /// <summary>More than one record format fits the alternatives table, and they disagree.</summary>
     public const string AltFormatAmbiguous = "PV6073";
+
+    /// <summary>The kernel has no <c>.parainstructions</c>: it is built without paravirt patching, or of 6.8 or later.</summary>
+    public const string NoSiteTable = "PV6101";
+
+    /// <summary>The kernel is of an era this version of PvPatch has no data for.</summary>
+    public const string EraUnknown = "PV6102";
+
+    /// <summary>The order of the kernel's ops table can't be found out.</summary>
+    public const string LayoutUnknown = "PV6103";
+
+    /// <summary>The kernel's ops table can't be found, or does not hold what an ops table holds.</summary>
+    public const string OpsTableNotFound = "PV6104";
+
+    /// <summary>An alternative at a paravirt site has a condition or form that is not known.</summary>
+    public const string AlternativeUnknown = "PV6105";
+
+    /// <summary>The image has no such backend.</summary>
+    public const string BackendNotInImage = "PV6106";
+
+    /// <summary>The output file can't be written.</summary>
+    public const string OutputUnwritable = "PV6107";
 }

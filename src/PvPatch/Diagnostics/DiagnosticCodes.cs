@@ -1,0 +1,83 @@
+namespace PvPatch;
+
+/// <summary>The stable codes of the engine's diagnostics. <c>docs/diagnostics.md</c> explains each.</summary>
+public static class DiagnosticCodes
+{
+    /// <summary>A site has length 0.</summary>
+    public const string SiteZeroLength = "PV1001";
+
+    /// <summary>A site is longer than a site may be.</summary>
+    public const string SiteTooLong = "PV1002";
+
+    /// <summary>Two sites have the same address.</summary>
+    public const string SiteDuplicate = "PV1003";
+
+    /// <summary>Two sites share bytes.</summary>
+    public const string SiteOverlap = "PV1004";
+
+    /// <summary>A site lies outside every segment of the image.</summary>
+    public const string SiteOutsideImage = "PV1005";
+
+    /// <summary>A site names a slot the layout does not have.</summary>
+    public const string SiteUnknownSlot = "PV1006";
+
+    /// <summary>A site names a word of the table that holds data, not a function.</summary>
+    public const string SiteDataSlot = "PV1007";
+
+    /// <summary>A site runs over the end of the address space.</summary>
+    public const string SiteWraps = "PV1008";
+
+    /// <summary>The size of a site table does not fit its records.</summary>
+    public const string TableStride = "PV1010";
+
+    /// <summary>A layout, backend or registry was asked for a slot it does not have.</summary>
+    public const string UnknownSlot = "PV2001";
+
+    /// <summary>A registry was asked for a backend it does not have.</summary>
+    public const string UnknownBackend = "PV2002";
+
+    /// <summary>A table, slot or backend of that name exists already.</summary>
+    public const string DuplicateName = "PV2003";
+
+    /// <summary>A backend was made for another layout.</summary>
+    public const string WrongLayout = "PV2004";
+
+    /// <summary>An inline body can't be assembled.</summary>
+    public const string BodyInvalid = "PV2005";
+
+    /// <summary>The bytes at a site are neither an indirect call nor anything the plan's predecessor put there.</summary>
+    public const string UnknownBytes = "PV3001";
+
+    /// <summary>The call at a site goes through another slot than the table says.</summary>
+    public const string WrongSlotOperand = "PV3002";
+
+    /// <summary>A slot that sites use has no operation: its sites trap.</summary>
+    public const string MissingOperation = "PV3003";
+
+    /// <summary>The kernel of the chosen rules would stop at this site (BUG).</summary>
+    public const string KernelWouldStop = "PV3004";
+
+    /// <summary>The image's bitness is not that of the rules or bodies.</summary>
+    public const string WrongBitness = "PV3005";
+
+    /// <summary>The room given for thunks is outside the image or used by a site.</summary>
+    public const string ThunkRoom = "PV3006";
+
+    /// <summary>The previous plan does not belong to these sites.</summary>
+    public const string WrongPreviousPlan = "PV3007";
+
+    /// <summary>The rules need an address (of the kernel's BUG function, say) that was not given.</summary>
+    public const string RulesNeedAddress = "PV3008";
+
+    /// <summary>A planned site lies outside the image the plan is applied to.</summary>
+    public const string PlanOutsideImage = "PV4001";
+
+    /// <summary>The bytes at a planned site are neither the old nor the new ones.</summary>
+    public const string UnexpectedBytes = "PV4002";
+
+    /// <summary>A stored plan is not one, or is of a later version.</summary>
+    public const string PlanFormat = "PV5001";
+
+    /// <summary>A stored plan contradicts itself.</summary>
+    public const string PlanInconsistent = "PV5002";
+}

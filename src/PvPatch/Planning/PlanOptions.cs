@@ -1,0 +1,40 @@
+using PvPatch.Encoding;
+using PvPatch.Plans;
+
+namespace PvPatch.Planning;
+
+/// <summary>What a caller may say about a plan beyond image, sites and backend.</summary>
+public sealed record PlanOptions
+{
+    /// <summary>How decisions are made.</summary>
+    public PatchRules Rules { get; init; } = PatchRules.Default;
+
+    /// <summary>
+    /// Run address of the ops table, slot 0 first, one word a slot. Where it is given, every site whose call names its slot by
+    /// address must name the slot the site table says.
+    /// </summary>
+    public VirtualAddress? OpsTableAddress { get; init; }
+
+    /// <summary>
+    /// The plan the image was patched with. Its sites may hold that plan's bytes as well as the original ones, and the new plan's
+    /// revert gives the originals back.
+    /// </summary>
+    public PatchPlan? Previous { get; init; }
+
+    /// <summary>Room for save/restore thunks, in the image and outside every site. It belongs to the plan from then on.</summary>
+    public ThunkRoom? Thunks { get; init; }
+
+    /// <summary>The function called at the sites of missing operations under rules with <see cref="MissingRule.CallBug"/>.</summary>
+    public VirtualAddress? BugTarget { get; init; }
+
+    /// <summary>The name of <see cref="BugTarget"/>, for reports.</summary>
+    public string? BugTargetName { get; init; }
+
+    /// <summary>The nops, where the rules do not fix them: kernels up to 5.10 choose by processor.</summary>
+    public NopStyle? Nops { get; init; }
+}
+
+/// <summary>A stretch of the image that thunks may be written to.</summary>
+/// <param name="Address">Run address of its first byte.</param>
+/// <param name="Length">Its length in bytes.</param>
+public readonly record struct ThunkRoom(VirtualAddress Address, int Length);

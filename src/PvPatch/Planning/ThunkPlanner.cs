@@ -1,0 +1,161 @@
+using System.Globalization;
+using Iced.Intel;
+using PvPatch.Encoding;
+using PvPatch.Images;
+using PvPatch.Ops;
+using PvPatch.Plans;
+using PvPatch.Sites;
+using static Iced.Intel.AssemblerRegisters;
+
+namespace PvPatch.Planning;
+
+/// <summary>
+/// Places save/restore thunks in the room a host gives: one for each target and set of registers to save. A thunk pushes what the target destroys
+/// and the site does not allow, calls the target, pops, returns.
+/// </summary>
+internal sealed class ThunkPlanner
+{
+    private const int Alignment = 16; // a call target on its own fetch line
+
+    private readonly CodeImage _image;
+    private readonly ThunkRoom _room;
+    private readonly Dictionary<ThunkRequest, VirtualAddress?> _placed = [];
+    private readonly List<(VirtualAddress Address, byte[] Code, PlanOutcome Outcome)> _thunks = [];
+    private int _used;
+
+    public ThunkPlanner(CodeImage image, ThunkRoom room)
+    {
+        _image = image;
+        _room = room;
+    }
+
+    /// <summary>The address of the thunk for a request, or nothing where the room is used up or the target out of the thunk's reach.</summary>
+    public VirtualAddress? Place(ThunkRequest request, string? targetName)
+    {
+        if (!_placed.TryGetValue(request, out VirtualAddress? address))
+        {
+            address = PlaceNew(request, targetName);
+            _placed.Add(request, address);
+        }
+
+        return address;
+    }
+
+    /// <summary>Adds the thunks to the plan, as sites of their own.</summary>
+    public void AddTo(PlanBuilder plan)
+    {
+        foreach ((VirtualAddress address, byte[] code, PlanOutcome outcome) in _thunks)
+        {
+            _image.TryGetBytes(address, code.Length, out Span<byte> old);
+            plan.Add(address, old, code, outcome);
+        }
+    }
+
+    private VirtualAddress? PlaceNew(ThunkRequest request, string? targetName)
+    {
+        int start = checked(_used + Padding(_room.Address + _used));
+        InlineBody body = InlineBody.Create(a => Write(a, request, _image.Bitness));
+        if (!BodyBuilder.TryBuild(body, request.Convention, _image.Bitness, out AssembledBody? assembled, out PatchDiagnostic? error))
+        {
+            throw new PatchException(error);
+        }
+
+        int length = assembled.Bytes.Length;
+        VirtualAddress address = _room.Address + start;
+        byte[] code = new byte[length];
+        if (start + length > _room.Length || !CodeTemplate.Create(assembled, length, NopStyle.Default(_image.Bitness)).TryWrite(address, code))
+        {
+            return null;
+        }
+
+        _used = start + length;
+        _thunks.Add((address, code, new PlanOutcome
+        {
+            Label = "thunk",
+            Action = PatchAction.Thunk,
+            Target = request.Target,
+            TargetName = targetName,
+            Detail = string.Create(CultureInfo.InvariantCulture, $"saves {request.Saves.ToString(_image.Bitness)}"),
+        }));
+        return address;
+    }
+
+    private static int Padding(VirtualAddress address) => (int)(unchecked(0 - address.Value) & (Alignment - 1));
+
+    private static void Write(Assembler a, ThunkRequest request, int bitness)
+    {
+        int[] saved = [.. Enumerable.Range(0, 16).Where(n => n != 4 && request.Saves.Contains(RegisterSet.General(n)))];
+        bool flags = request.Saves.Contains(RegisterSet.Flags);
+        foreach (int number in saved)
+        {
+            Push(a, number, bitness);
+        }
+
+        if (flags)
+        {
+            PushFlags(a, bitness);
+        }
+
+        // The stack was aligned for the site's own call, so it is off by one word here; the target expects the same. Windows
+        // callees also own 32 bytes above their return address. lea, because add would change the flags.
+        int word = bitness / 8;
+        int pushed = saved.Length + (flags ? 1 : 0);
+        int room = bitness == 64 ? (request.Convention == CallingConvention.WindowsX64 ? 32 : 0) + (pushed % 2 == 0 ? word : 0) : 0;
+        Move(a, -room, bitness);
+        a.call(request.Target.Value);
+        Move(a, room, bitness);
+        if (flags)
+        {
+            PopFlags(a, bitness);
+        }
+
+        foreach (int number in saved.Reverse())
+        {
+            Pop(a, number, bitness);
+        }
+
+        a.ret();
+    }
+
+    private static void Move(Assembler a, int bytes, int bitness)
+    {
+        if (bytes != 0 && bitness == 64)
+        {
+            a.lea(rsp, __[rsp + bytes]);
+        }
+    }
+
+    private static void Push(Assembler a, int number, int bitness) =>
+        a.AddInstruction(bitness == 64
+            ? Instruction.Create(Code.Push_r64, Register.RAX + number)
+            : Instruction.Create(Code.Push_r32, Register.EAX + number));
+
+    private static void Pop(Assembler a, int number, int bitness) =>
+        a.AddInstruction(bitness == 64
+            ? Instruction.Create(Code.Pop_r64, Register.RAX + number)
+            : Instruction.Create(Code.Pop_r32, Register.EAX + number));
+
+    private static void PushFlags(Assembler a, int bitness)
+    {
+        if (bitness == 64)
+        {
+            a.pushfq();
+        }
+        else
+        {
+            a.pushfd();
+        }
+    }
+
+    private static void PopFlags(Assembler a, int bitness)
+    {
+        if (bitness == 64)
+        {
+            a.popfq();
+        }
+        else
+        {
+            a.popfd();
+        }
+    }
+}

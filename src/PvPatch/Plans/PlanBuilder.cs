@@ -1,0 +1,189 @@
+using Microsoft.Extensions.Logging;
+using PvPatch.Images;
+
+namespace PvPatch.Plans;
+
+/// <summary>
+/// Collects decisions into a <see cref="PatchPlan"/>: what a mechanism's planner writes to. Keeps the rules every plan keeps: sites in order, none
+/// sharing a byte, old and new bytes of one length.
+/// </summary>
+public sealed class PlanBuilder
+{
+    private readonly string _backend;
+    private readonly string _rules;
+    private readonly int _bitness;
+    private readonly IReadOnlyList<PlanSegment> _segments;
+    private readonly List<PatchDiagnostic> _diagnostics = [];
+    private readonly List<PlanOutcome> _outcomes = [];
+    private readonly Dictionary<PlanOutcome, int> _outcomeIndex = [];
+    private PlanEntry[] _entries;
+    private byte[] _overflow = [];
+    private int _overflowUsed;
+    private int _count;
+    private bool _sorted = true;
+
+    /// <summary>Begins a plan.</summary>
+    /// <param name="backend">What the sites are turned to.</param>
+    /// <param name="rules">The name of the rules followed.</param>
+    /// <param name="image">The image, for its bitness and the names of its segments.</param>
+    /// <param name="capacity">How many sites there will be, where known.</param>
+    public PlanBuilder(string backend, string rules, CodeImage image, int capacity = 0)
+        : this(backend, rules, Bitness(image), SegmentsOf(image), capacity)
+    {
+    }
+
+    /// <summary>Begins a plan for an image that is described, not at hand.</summary>
+    /// <param name="backend">What the sites are turned to.</param>
+    /// <param name="rules">The name of the rules followed.</param>
+    /// <param name="bitness">32 or 64.</param>
+    /// <param name="segments">The segments of the image.</param>
+    /// <param name="capacity">How many sites there will be, where known.</param>
+    public PlanBuilder(string backend, string rules, int bitness, IReadOnlyList<PlanSegment> segments, int capacity = 0)
+    {
+        ArgumentNullException.ThrowIfNull(segments);
+        ArgumentException.ThrowIfNullOrEmpty(backend);
+        ArgumentException.ThrowIfNullOrEmpty(rules);
+        ArgumentOutOfRangeException.ThrowIfNegative(capacity);
+        _backend = backend;
+        _rules = rules;
+        _bitness = bitness;
+        _segments = segments;
+        _entries = GC.AllocateUninitializedArray<PlanEntry>(capacity);
+    }
+
+    /// <summary>How many sites were added.</summary>
+    public int Count => _count;
+
+    /// <summary>The plan the new one continues: its new bytes may stand at the sites, and its old bytes are the originals.</summary>
+    public PatchPlan? Previous { get; init; }
+
+    /// <summary>Where the plan logs what is done with it.</summary>
+    public ILogger? Logger { get; init; }
+
+    /// <summary>Adds a finding that is not an error.</summary>
+    /// <param name="diagnostic">The finding.</param>
+    public void AddDiagnostic(PatchDiagnostic diagnostic)
+    {
+        ArgumentNullException.ThrowIfNull(diagnostic);
+        _diagnostics.Add(diagnostic);
+    }
+
+    /// <summary>Adds a decision.</summary>
+    /// <param name="address">Run address of the site's first byte.</param>
+    /// <param name="oldBytes">The original bytes, 1 to 254.</param>
+    /// <param name="newBytes">The new bytes, as many.</param>
+    /// <param name="outcome">What is done and why.</param>
+    public void Add(VirtualAddress address, ReadOnlySpan<byte> oldBytes, ReadOnlySpan<byte> newBytes, PlanOutcome outcome)
+    {
+        if (oldBytes.Length != newBytes.Length || oldBytes.Length is 0 or > Sites.PatchSite.MaxBudget)
+        {
+            throw new ArgumentException($"old and new bytes have one length, 1 to {Sites.PatchSite.MaxBudget}, not {oldBytes.Length} and {newBytes.Length}", nameof(newBytes));
+        }
+
+        ref PlanEntry entry = ref Next(address.Value, (byte)oldBytes.Length, OutcomeIndex(outcome));
+        if (entry.IsInPlace)
+        {
+            oldBytes.CopyTo(PlanEntry.AsBytes(ref entry.Old));
+            newBytes.CopyTo(PlanEntry.AsBytes(ref entry.New));
+        }
+        else
+        {
+            entry.OverflowOffset = AddOverflow(oldBytes, newBytes);
+        }
+    }
+
+    /// <summary>Makes the plan.</summary>
+    /// <returns>The plan, its sites in order of address.</returns>
+    /// <exception cref="PatchException">Two sites share bytes (PV1003, PV1004).</exception>
+    public PatchPlan Build()
+    {
+        Array.Resize(ref _entries, _count);
+        if (!_sorted)
+        {
+            Array.Sort(_entries, static (a, b) => a.Address.CompareTo(b.Address));
+        }
+
+        for (int i = 1; i < _count; i++)
+        {
+            ref readonly PlanEntry before = ref _entries[i - 1];
+            ref readonly PlanEntry entry = ref _entries[i];
+            if (entry.Address - before.Address < before.Length)
+            {
+                bool same = entry.Address == before.Address;
+                throw new PatchException(PatchDiagnostic.Error(
+                    same ? DiagnosticCodes.SiteDuplicate : DiagnosticCodes.SiteOverlap, "two planned sites share bytes") with
+                {
+                    SiteIndex = i,
+                    Address = entry.Address,
+                    Found = $"{new VirtualAddress(before.Address)}+{before.Length} and {new VirtualAddress(entry.Address)}+{entry.Length}",
+                });
+            }
+        }
+
+        Array.Resize(ref _overflow, _overflowUsed);
+        var head = new PlanHead
+        {
+            Backend = _backend,
+            Rules = _rules,
+            Bitness = _bitness,
+            Segments = _segments,
+            Diagnostics = _diagnostics,
+            Previous = Previous,
+        };
+        return new PatchPlan(head, _entries, _outcomes, _overflow, Logger);
+    }
+
+    /// <summary>The number under which entries refer to an outcome.</summary>
+    internal int OutcomeIndex(PlanOutcome outcome)
+    {
+        ArgumentNullException.ThrowIfNull(outcome);
+        if (!_outcomeIndex.TryGetValue(outcome, out int index))
+        {
+            index = _outcomes.Count;
+            _outcomes.Add(outcome);
+            _outcomeIndex.Add(outcome, index);
+        }
+
+        return index;
+    }
+
+    /// <summary>The next entry, its byte strings zero: for a planner that fills them itself.</summary>
+    internal ref PlanEntry Next(ulong address, byte length, int outcome)
+    {
+        if (_count == _entries.Length)
+        {
+            Array.Resize(ref _entries, Math.Max(16, _count * 2));
+        }
+
+        _sorted &= _count == 0 || _entries[_count - 1].Address <= address;
+        ref PlanEntry entry = ref _entries[_count++];
+        entry = default;
+        entry.Address = address;
+        entry.Length = length;
+        entry.Outcome = outcome;
+        return ref entry;
+    }
+
+    private static PlanSegment[] SegmentsOf(CodeImage image) =>
+        [.. image.Segments.Select(static s => new PlanSegment(s.Name, s.Address, s.Bytes.Length))];
+
+    private static int Bitness(CodeImage image)
+    {
+        ArgumentNullException.ThrowIfNull(image);
+        return image.Bitness;
+    }
+
+    internal int AddOverflow(ReadOnlySpan<byte> oldBytes, ReadOnlySpan<byte> newBytes)
+    {
+        int offset = _overflowUsed;
+        _overflowUsed += 2 * oldBytes.Length;
+        if (_overflowUsed > _overflow.Length)
+        {
+            Array.Resize(ref _overflow, Math.Max(256, _overflowUsed * 2));
+        }
+
+        oldBytes.CopyTo(_overflow.AsSpan(offset));
+        newBytes.CopyTo(_overflow.AsSpan(offset + oldBytes.Length));
+        return offset;
+    }
+}

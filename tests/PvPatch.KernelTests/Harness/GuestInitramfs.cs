@@ -1,0 +1,53 @@
+namespace PvPatch.KernelTests.Harness;
+
+/// <summary>
+/// The guest's whole user space: busybox and a script that reports over the second serial port, says so on the
+/// console, and sleeps.
+/// </summary>
+internal static class GuestInitramfs
+{
+    public const string HostBusybox = "/bin/busybox";
+
+    /// <summary>Printed when user space runs and the report is written.</summary>
+    public const string ReadyMark = "@@READY";
+
+    // The report goes out compressed: a serial port of TCG takes about a microsecond a byte and kallsyms is 10 MB.
+    private const string Script = """
+        #!/bin/busybox sh
+        B=/bin/busybox
+        $B mount -t proc proc /proc
+        $B mount -t sysfs sysfs /sys
+        $B mount -t devtmpfs dev /dev
+        echo 0 > /proc/sys/kernel/kptr_restrict
+        echo 1 > /proc/sys/kernel/printk
+        $B stty -F /dev/ttyS1 raw -opost
+        {
+            echo @@cpuinfo; $B cat /proc/cpuinfo
+            echo @@cmdline; $B cat /proc/cmdline
+            echo @@iomem; $B cat /proc/iomem
+            echo @@dmesg; $B dmesg
+            echo @@kallsyms; $B cat /proc/kallsyms
+            echo @@end
+        } | $B gzip -c > /dev/ttyS1
+        echo @@READY
+        while :; do $B sleep 1000; done
+
+        """;
+
+    /// <summary>Writes the archive with the given static busybox.</summary>
+    public static void Write(string path, string busybox)
+    {
+        using FileStream file = File.Create(path);
+        CpioArchive archive = new(file);
+        foreach (string directory in (ReadOnlySpan<string>)["bin", "dev", "proc", "sys"])
+        {
+            archive.AddDirectory(directory);
+        }
+
+        // Opened by the kernel for the first process, before devtmpfs is mounted.
+        archive.AddCharacterDevice("dev/console", 5, 1);
+        archive.AddExecutable("bin/busybox", File.ReadAllBytes(busybox));
+        archive.AddExecutable("init", System.Text.Encoding.ASCII.GetBytes(Script.ReplaceLineEndings("\n")));
+        archive.Finish();
+    }
+}
