@@ -171,6 +171,14 @@ public sealed class PatchPlan
             : _overflow.AsSpan(entry.OverflowOffset + entry.Length, entry.Length);
     }
 
+    /// <summary>What the plan this one was made from leaves at a site; nothing where there is none.</summary>
+    internal ReadOnlySpan<byte> BytesLeftByPredecessor(int index)
+    {
+        VirtualAddress address = Entries[index].Address;
+        int there = Head.Previous?.IndexContaining(address) ?? -1;
+        return there >= 0 && Head.Previous!.Entries[there].Address == address.Value ? Head.Previous.NewBytesOf(there) : default;
+    }
+
     /// <summary>Whether some plan this one was made from put these bytes at a site.</summary>
     internal bool IsFromPredecessor(int index, ReadOnlySpan<byte> bytes)
     {

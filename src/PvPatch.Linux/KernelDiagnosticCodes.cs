@@ -1,0 +1,146 @@
+namespace PvPatch.Linux;
+
+/// <summary>
+/// The codes of the diagnostics that the readers of kernel files give: <c>PV6001</c> to <c>PV6099</c>. A code never changes its
+/// meaning.
+/// </summary>
+public static class KernelDiagnosticCodes
+{
+    /// <summary>The file is neither an ELF file, nor a bzImage, nor a compressed ELF file.</summary>
+    public const string NotAKernel = "PV6001";
+
+    /// <summary>The file cannot be opened or read, or changed its length while it was read.</summary>
+    public const string FileUnreadable = "PV6002";
+
+    /// <summary>The file is larger than the reader was told to accept.</summary>
+    public const string FileTooLarge = "PV6003";
+
+    /// <summary>The file ends inside the ELF header.</summary>
+    public const string ElfTruncated = "PV6010";
+
+    /// <summary>The ELF file is of a class, byte order, machine, type or version that is not read here.</summary>
+    public const string ElfNotSupported = "PV6011";
+
+    /// <summary>The section header table or the program header table lies outside the file.</summary>
+    public const string ElfTableOutsideFile = "PV6012";
+
+    /// <summary>A table's entry size, or a section or segment header field, has a value that the format does not allow.</summary>
+    public const string ElfBadHeaderField = "PV6013";
+
+    /// <summary>A section's content lies outside the file.</summary>
+    public const string ElfSectionOutsideFile = "PV6014";
+
+    /// <summary>A segment's content lies outside the file.</summary>
+    public const string ElfSegmentOutsideFile = "PV6015";
+
+    /// <summary>A string table is missing, is not terminated, or a name lies outside of it or is too long.</summary>
+    public const string ElfBadStringTable = "PV6016";
+
+    /// <summary>The addresses of a section or segment go beyond the end of the address space.</summary>
+    public const string ElfAddressOverflow = "PV6017";
+
+    /// <summary>Two sections that are loaded share bytes of the file or addresses, or a section covers the ELF headers.</summary>
+    public const string ElfOverlap = "PV6018";
+
+    /// <summary>The file has no section headers or no section names, so tables in it cannot be found by name (a warning).</summary>
+    public const string ElfNoSectionHeaders = "PV6019";
+
+    /// <summary>The file has no section of the name asked for.</summary>
+    public const string ElfSectionMissing = "PV6020";
+
+    /// <summary>The symbol table is malformed.</summary>
+    public const string ElfBadSymbolTable = "PV6021";
+
+    /// <summary>The file has no symbol table.</summary>
+    public const string ElfNoSymbols = "PV6022";
+
+    /// <summary>The file ends inside the boot header of a bzImage.</summary>
+    public const string BzImageTruncated = "PV6030";
+
+    /// <summary>The boot header is not one of a bzImage, or its protocol is too old to say where the payload is.</summary>
+    public const string BzImageBadHeader = "PV6031";
+
+    /// <summary>The compressed payload lies outside the bzImage.</summary>
+    public const string BzImagePayloadOutsideFile = "PV6032";
+
+    /// <summary>The payload does not start with the magic number of a known compression.</summary>
+    public const string PayloadUnknownCompression = "PV6033";
+
+    /// <summary>The compressed data is damaged: its decoder refused it.</summary>
+    public const string PayloadCorrupt = "PV6034";
+
+    /// <summary>The uncompressed data is, or says it is, larger than the limits allow.</summary>
+    public const string PayloadTooLarge = "PV6035";
+
+    /// <summary>The compressed data unpacks to more or fewer bytes than the file says.</summary>
+    public const string PayloadSizeMismatch = "PV6036";
+
+    /// <summary>The program that unpacks this compression is not installed.</summary>
+    public const string DecompressorMissing = "PV6037";
+
+    /// <summary>The program that unpacks this compression took longer than the time limit.</summary>
+    public const string DecompressorTimeout = "PV6038";
+
+    /// <summary>The program that unpacks this compression could not be started or did not do its work.</summary>
+    public const string DecompressorFailed = "PV6039";
+
+    /// <summary>The compressed data was unpacked, but it is not an ELF file.</summary>
+    public const string PayloadNotElf = "PV6040";
+
+    /// <summary>The BTF header is missing, truncated or of a version that is not read here.</summary>
+    public const string BtfBadHeader = "PV6050";
+
+    /// <summary>The type or string part of the BTF data lies outside of it, or its strings are not terminated.</summary>
+    public const string BtfPartOutsideData = "PV6051";
+
+    /// <summary>A BTF type record is cut short, or of an unknown kind.</summary>
+    public const string BtfBadType = "PV6052";
+
+    /// <summary>A BTF record refers to a type or name that does not exist.</summary>
+    public const string BtfBadReference = "PV6053";
+
+    /// <summary>BTF types contain themselves, or are nested too deeply or too widely to be a table of operations.</summary>
+    public const string BtfTooDeep = "PV6054";
+
+    /// <summary>The BTF data does not describe the struct asked for.</summary>
+    public const string BtfStructMissing = "PV6055";
+
+    /// <summary>A member of the struct is a bit field, has no size, or lies outside the struct.</summary>
+    public const string BtfBadMember = "PV6056";
+
+    /// <summary>The BTF data describes two different structs of the name asked for.</summary>
+    public const string BtfStructAmbiguous = "PV6057";
+
+    /// <summary>The size of the alternatives table is not a multiple of its record size.</summary>
+    public const string AltSizeNotMultiple = "PV6070";
+
+    /// <summary>A record of the alternatives table holds an address or length that leaves the address space.</summary>
+    public const string AltAddressOverflow = "PV6071";
+
+    /// <summary>No known record format fits the alternatives table.</summary>
+    public const string AltFormatUnknown = "PV6072";
+
+    /// <summary>More than one record format fits the alternatives table, and they disagree.</summary>
+    public const string AltFormatAmbiguous = "PV6073";
+
+    /// <summary>The kernel has no <c>.parainstructions</c>: it is built without paravirt patching, or of 6.8 or later.</summary>
+    public const string NoSiteTable = "PV6101";
+
+    /// <summary>The kernel is of an era this version of PvPatch has no data for.</summary>
+    public const string EraUnknown = "PV6102";
+
+    /// <summary>The order of the kernel's ops table can't be found out.</summary>
+    public const string LayoutUnknown = "PV6103";
+
+    /// <summary>The kernel's ops table can't be found, or does not hold what an ops table holds.</summary>
+    public const string OpsTableNotFound = "PV6104";
+
+    /// <summary>An alternative at a paravirt site has a condition or form that is not known.</summary>
+    public const string AlternativeUnknown = "PV6105";
+
+    /// <summary>The image has no such backend.</summary>
+    public const string BackendNotInImage = "PV6106";
+
+    /// <summary>The output file can't be written.</summary>
+    public const string OutputUnwritable = "PV6107";
+}

@@ -1,0 +1,86 @@
+using System.Buffers;
+using System.Diagnostics.CodeAnalysis;
+using System.Text.Json;
+using PvPatch.Sites;
+
+namespace PvPatch.Plans;
+
+/// <summary>Plans as JSON: written for scripts, read back to be applied, verified or reverted later. <c>docs/json.md</c> gives the schema.</summary>
+/// <remarks>
+/// Everything of a plan is stored but its log. The plans it was made from are kept as far as revert and apply need them: by the bytes
+/// they left at each site.
+/// </remarks>
+public static class PlanJson
+{
+    /// <summary>The value of the member <c>format</c>.</summary>
+    public const string Format = "pvpatch-plan";
+
+    /// <summary>The value of the member <c>version</c>. It grows when something is taken away or changes its meaning, not when something is added.</summary>
+    public const int Version = 1;
+
+    /// <summary>Writes a plan as one JSON object.</summary>
+    /// <param name="plan">The plan.</param>
+    /// <param name="json">Where to. Not flushed.</param>
+    public static void Write(PatchPlan plan, Utf8JsonWriter json)
+    {
+        ArgumentNullException.ThrowIfNull(plan);
+        ArgumentNullException.ThrowIfNull(json);
+        PlanJsonWriter.Write(plan, json);
+    }
+
+    /// <summary>Writes a plan as UTF-8 text.</summary>
+    /// <param name="plan">The plan.</param>
+    /// <param name="indented">Whether to break lines.</param>
+    /// <returns>The text.</returns>
+    public static byte[] ToUtf8(PatchPlan plan, bool indented = false)
+    {
+        var buffer = new ArrayBufferWriter<byte>();
+        using (var json = new Utf8JsonWriter(buffer, new JsonWriterOptions { Indented = indented }))
+        {
+            Write(plan, json);
+        }
+
+        return buffer.WrittenSpan.ToArray();
+    }
+
+    /// <summary>Reads a plan, or throws.</summary>
+    /// <param name="utf8">The text.</param>
+    /// <returns>The plan.</returns>
+    /// <exception cref="PatchException">The text is no plan (PV5001) or contradicts itself (PV5002).</exception>
+    public static PatchPlan Read(ReadOnlyMemory<byte> utf8) =>
+        TryRead(utf8, out PatchPlan? plan, out PatchDiagnostic? error) ? plan : throw new PatchException(error);
+
+    /// <summary>Reads a plan.</summary>
+    /// <param name="utf8">The text.</param>
+    /// <param name="plan">The plan.</param>
+    /// <param name="error">Why there is none: it is no plan or of a later version (PV5001), or contradicts itself (PV5002).</param>
+    /// <returns>Whether there is a plan.</returns>
+    public static bool TryRead(ReadOnlyMemory<byte> utf8, [NotNullWhen(true)] out PatchPlan? plan, [NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        plan = null;
+        error = null;
+        try
+        {
+            using JsonDocument document = JsonDocument.Parse(utf8, new JsonDocumentOptions { MaxDepth = 16 });
+            plan = PlanJsonReader.Read(document.RootElement);
+            return true;
+        }
+        catch (Exception e) when (e is JsonException or InvalidOperationException)
+        {
+            // InvalidOperationException: a string with half a surrogate pair, which the parser lets pass.
+            error = PatchDiagnostic.Error(DiagnosticCodes.PlanFormat, "the text is not JSON") with { Found = e.Message, Expected = $"an object with \"format\": \"{Format}\"" };
+        }
+        catch (PatchException e)
+        {
+            error = e.Diagnostic;
+        }
+
+        return false;
+    }
+
+    /// <summary>How the names of actions and reasons are spelt in JSON: with a small first letter.</summary>
+    internal static string Name<T>(T value)
+        where T : struct, Enum => JsonNamingPolicy.CamelCase.ConvertName(value.ToString());
+
+    internal static string Name(RegisterSet set) => set.ToString();
+}
