@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using PvPatch.Linux.Boot;
 using PvPatch.Linux.Tests.Support;
 
@@ -5,14 +6,15 @@ namespace PvPatch.Linux.Tests.Boot;
 
 public sealed class PayloadDecompressorTests
 {
-    private static readonly byte[] s_kernel = TestBzImage.Kernel(5_000_000);
+    private static readonly byte[] s_kernel = TestBzImage.Kernel(2_200_000);
+    private static readonly ConcurrentDictionary<PayloadCompression, byte[]> s_packed = new();
 
     [SkippableTheory]
     [MemberData(nameof(Compressors.External), MemberType = typeof(Compressors))]
     [InlineData(PayloadCompression.Gzip)]
     public void What_was_packed_is_unpacked_with_and_without_an_announced_size(PayloadCompression compression)
     {
-        byte[] packed = Compressors.Compress(compression, s_kernel);
+        byte[] packed = Packed(compression);
         Assert.Equal(compression, PayloadDecompressor.Detect(packed));
         Assert.Equal(s_kernel, Unpack(packed, compression, s_kernel.Length).ToArray());
         Assert.Equal(s_kernel, Unpack(packed, compression, null).ToArray());
@@ -23,7 +25,7 @@ public sealed class PayloadDecompressorTests
     [InlineData(PayloadCompression.Gzip)]
     public void More_or_fewer_bytes_than_announced_are_refused(PayloadCompression compression)
     {
-        byte[] packed = Compressors.Compress(compression, s_kernel);
+        byte[] packed = Packed(compression);
         PatchDiagnostic more = Refuse(packed, compression, s_kernel.Length - 1);
         Assert.Equal(KernelDiagnosticCodes.PayloadSizeMismatch, more.Code);
         Assert.StartsWith("more than", more.Found, StringComparison.Ordinal);
@@ -37,8 +39,8 @@ public sealed class PayloadDecompressorTests
     [InlineData(PayloadCompression.Gzip)]
     public void Data_that_expands_without_end_is_stopped_at_the_limit(PayloadCompression compression)
     {
-        // 64 MiB of zeros pack into a few kilobytes; only the 16 MiB that are allowed at any ratio are taken.
-        byte[] packed = Compressors.Compress(compression, new byte[64 << 20]);
+        // 24 MiB of zeros pack into a few kilobytes; only the 16 MiB that are allowed at any ratio are taken.
+        byte[] packed = Compressors.Compress(compression, new byte[24 << 20]);
         PatchDiagnostic error = Refuse(packed, compression, null, new KernelLoadOptions { MaxExpansion = 1 });
         Assert.Equal(KernelDiagnosticCodes.PayloadTooLarge, error.Code);
         Assert.Contains(nameof(KernelLoadOptions.MaxExpansion), error.Help, StringComparison.Ordinal);
@@ -48,7 +50,7 @@ public sealed class PayloadDecompressorTests
     [MemberData(nameof(Compressors.External), MemberType = typeof(Compressors))]
     public void Damaged_data_is_refused_with_what_the_program_says(PayloadCompression compression)
     {
-        byte[] packed = Compressors.Compress(compression, s_kernel);
+        byte[] packed = Packed(compression);
         PatchDiagnostic cut = Refuse(packed[..(packed.Length / 2)], compression, s_kernel.Length);
         Assert.Equal(KernelDiagnosticCodes.PayloadCorrupt, cut.Code);
         Assert.Contains("exit code", cut.Found, StringComparison.Ordinal);
@@ -161,7 +163,7 @@ public sealed class PayloadDecompressorTests
         var seen = new Recorder();
         byte[] packed = TestBzImage.Gzip(s_kernel);
         Assert.True(PayloadDecompressor.TryDecompress(packed, PayloadCompression.Gzip, s_kernel.Length, new KernelLoadOptions { Progress = seen }, out _, out _));
-        Assert.True(seen.Values.Count >= 4);
+        Assert.True(seen.Values.Count >= 3);
         Assert.Equal(seen.Values.Order(), seen.Values);
         Assert.Equal(s_kernel.Length, seen.Values[^1]);
     }
@@ -169,7 +171,7 @@ public sealed class PayloadDecompressorTests
     [SkippableFact]
     public void Users_options_for_the_programs_do_not_matter()
     {
-        byte[] packed = Compressors.Compress(PayloadCompression.Xz, s_kernel);
+        byte[] packed = Packed(PayloadCompression.Xz);
         using var folder = new TestFolder();
         folder.Program("xz", $"#!/bin/sh\n[ -z \"$XZ_OPT$XZ_DEFAULTS\" ] || exit 9\nexec {Require.Tool("xz")} \"$@\"\n");
         Environment.SetEnvironmentVariable("XZ_OPT", "--memlimit-decompress=1");
@@ -183,6 +185,10 @@ public sealed class PayloadDecompressorTests
             Environment.SetEnvironmentVariable("XZ_OPT", null);
         }
     }
+
+    // Compressing takes longer than all the rest, so it is done once for each compression.
+    private static byte[] Packed(PayloadCompression compression) =>
+        s_packed.GetOrAdd(compression, static c => Compressors.Compress(c, s_kernel));
 
     private static Memory<byte> Unpack(byte[] packed, PayloadCompression compression, long? announced)
     {
