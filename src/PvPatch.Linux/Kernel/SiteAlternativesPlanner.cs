@@ -32,13 +32,18 @@ internal sealed class SiteAlternativesPlanner
         var results = new SortedDictionary<int, (byte[] Bytes, PlanOutcome Outcome)>();
         foreach (ref readonly AltInstr record in table.Records)
         {
-            int index = below.IndexContaining(record.Address);
-            if (index < 0)
+            int index = FirstSiteEndingBehind(below, record.Address);
+            if (index == below.Count || record.Length == 0)
             {
                 continue;
             }
 
             SiteDecision site = below[index];
+            if (site.Address > record.Address && site.Address.Value - record.Address.Value >= record.Length)
+            {
+                continue; // it ends before the site
+            }
+
             if (site.Address != record.Address || site.Length != record.Length)
             {
                 throw Unknown(record, "an alternative overlaps a paravirt site without being the same", $"{site.Address}+{site.Length}");
@@ -57,22 +62,49 @@ internal sealed class SiteAlternativesPlanner
         return plan.Build();
     }
 
+    // Not only the site at the address: an alternative may begin before a site and reach into it.
+    private static int FirstSiteEndingBehind(PatchPlan plan, VirtualAddress address)
+    {
+        int low = 0;
+        int high = plan.Count;
+        while (low < high)
+        {
+            int middle = low + ((high - low) / 2);
+            VirtualAddress last = plan[middle].Address + (plan[middle].Length - 1);
+            if (last < address)
+            {
+                low = middle + 1;
+            }
+            else
+            {
+                high = middle;
+            }
+        }
+
+        return low;
+    }
+
     private (byte[] Bytes, PlanOutcome Outcome) Apply(in AltInstr record, byte[] bytes, PlanOutcome outcome)
     {
+        if (record.IsDirectCall)
+        {
+            throw Unknown(record, "an alternative at a paravirt site takes its target from the ops table, as kernels from 6.8 on do", "a direct call");
+        }
+
         bool applies = (_hasFeature(record.Feature) ?? throw Unknown(record, "the condition of an alternative at a paravirt site is not known", $"feature {record.Feature / 32}*32+{record.Feature % 32}")) != record.IsNot;
         if (applies)
         {
-            byte[] replacement = Replacement(record);
+            byte[] replacement = Replacement(record, out VirtualAddress? target);
             bytes = new byte[record.Length];
             bytes.AsSpan().Fill(0x90);
             replacement.CopyTo(bytes, 0);
             bool nothing = replacement.Length == 0;
             outcome = outcome with
             {
-                Action = nothing ? PatchAction.Nop : PatchAction.Inline,
+                Action = nothing ? PatchAction.Nop : target is null ? PatchAction.Inline : PatchAction.Call,
                 Reason = PatchReason.None,
-                Target = null,
-                TargetName = null,
+                Target = target,
+                TargetName = target is not null && target == outcome.Target ? outcome.TargetName : null,
                 Detail = $"alternative of {(record.IsNot ? "!" : "")}{FeatureName(record.Feature)}",
             };
         }
@@ -81,8 +113,15 @@ internal sealed class SiteAlternativesPlanner
         return (bytes, outcome);
     }
 
-    private byte[] Replacement(in AltInstr record)
+    /// <summary>The replacement as it has to stand at the site, and where it calls if it is one call.</summary>
+    private byte[] Replacement(in AltInstr record, out VirtualAddress? target)
     {
+        target = null;
+        if (record.ReplacementLength == 0)
+        {
+            return [];
+        }
+
         if (!_elf.TryGetBytes(record.ReplacementAddress, record.ReplacementLength, out Memory<byte> bytes) || record.ReplacementLength > record.Length)
         {
             throw Unknown(record, "the replacement of an alternative is not in the image, or longer than the site", $"{record.ReplacementAddress}+{record.ReplacementLength}");
@@ -92,8 +131,14 @@ internal sealed class SiteAlternativesPlanner
         if (copy.Length == 5 && copy[0] == 0xe8)
         {
             // call rel32: the displacement was made for where the replacement lies
-            int displacement = BinaryPrimitives.ReadInt32LittleEndian(copy.AsSpan(1));
-            BinaryPrimitives.WriteInt32LittleEndian(copy.AsSpan(1), unchecked(displacement + (int)(record.ReplacementAddress - record.Address)));
+            target = record.ReplacementAddress + (copy.Length + BinaryPrimitives.ReadInt32LittleEndian(copy.AsSpan(1)));
+            long displacement = target.Value - (record.Address + copy.Length);
+            if (displacement != (int)displacement)
+            {
+                throw Unknown(record, "the replacement of an alternative calls a function that is out of reach of the site", $"{target}");
+            }
+
+            BinaryPrimitives.WriteInt32LittleEndian(copy.AsSpan(1), (int)displacement);
         }
         else if (copy.Length == 5 && copy[0] is 0xe9 or 0xeb)
         {
