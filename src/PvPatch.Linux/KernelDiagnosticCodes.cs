@@ -170,4 +170,7 @@ public static class KernelDiagnosticCodes
 
     /// <summary>The output file can't be written.</summary>
     public const string OutputUnwritable = "PV6107";
+
+    /// <summary>A slot file can't be read, or names a function the kernel has not.</summary>
+    public const string SlotOverridesInvalid = "PV6108";
 }

@@ -1,6 +1,7 @@
 using System.Diagnostics.CodeAnalysis;
 using PvPatch.Linux.Btf;
 using PvPatch.Linux.Elf;
+using PvPatch.Linux.Symbols;
 using PvPatch.Ops;
 
 namespace PvPatch.Linux.Kernel;
@@ -17,27 +18,48 @@ internal static class KernelLayoutReader
     // The patch hook itself (to 5.12): called as C, never through a site.
     private static readonly HashSet<string> s_data = ["init.patch", "patch"];
 
-    public static bool TryRead(ElfImage elf, [NotNullWhen(true)] out OpsLayout? layout, [NotNullWhen(false)] out PatchDiagnostic? error)
+    /// <summary>Reads the layout.</summary>
+    /// <param name="elf">The kernel.</param>
+    /// <param name="symbols">Its symbols, by which a known layout can be told where there is no type information.</param>
+    /// <param name="layout">All slots, those of a lock table of its own last (struct pv_lock_ops, after 6.18).</param>
+    /// <param name="lockTable">The index of the first slot of a lock table of its own; the number of slots where the main table has the lock slots.</param>
+    /// <param name="error">Why there is none.</param>
+    public static bool TryRead(ElfImage elf, KernelSymbols? symbols, [NotNullWhen(true)] out OpsLayout? layout, out int lockTable, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         layout = null;
+        lockTable = 0;
         if (!elf.TryGetSection(Section, out ElfSection? section))
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.LayoutUnknown, "the kernel does not say how its ops table is ordered") with
+            layout = KnownLayouts.Find(elf, symbols);
+            lockTable = layout?.Count ?? 0;
+            error = layout is not null ? null : PatchDiagnostic.Error(KernelDiagnosticCodes.LayoutUnknown, "the kernel does not say how its ops table is ordered") with
             {
                 Found = $"no section {Section}",
                 Expected = "type information with struct paravirt_patch_template",
-                Help = "Kernels built without CONFIG_DEBUG_INFO_BTF are not read yet.",
+                Help = "Give the order of the slots.",
             };
-            return false;
+            return layout is not null;
         }
 
-        if (!BtfStructLayout.TryRead(elf.GetBytes(section), BtfStructLayout.PatchTemplate, out BtfStruct? template, out error, elf.Bitness))
+        if (!BtfFile.TryRead(elf.GetBytes(section), out BtfFile? types, out error)
+            || !types.TryReadStruct(BtfStructLayout.PatchTemplate, elf.Bitness, out BtfStruct? template, out error))
         {
             error = error with { FileOffset = section.FileOffset + (error.FileOffset ?? 0) };
             return false;
         }
 
-        return TryBuild(template, elf.Bitness, out layout, out error);
+        if (template.Members.Any(static m => m.Path.StartsWith("lock.", StringComparison.Ordinal))
+            || !types.TryReadStruct("pv_lock_ops", elf.Bitness, out BtfStruct? locks, out _)
+            || !TryBuild(locks, elf.Bitness, out _, out _))
+        {
+            bool built = TryBuild(template, elf.Bitness, out layout, out error);
+            lockTable = layout?.Count ?? 0;
+            return built;
+        }
+
+        lockTable = template.Members.Count;
+        var both = new BtfStruct(template.Name, template.Size + locks.Size, [.. template.Members, .. locks.Members.Select(m => m with { Path = $"lock.{m.Path}", Offset = m.Offset + template.Size })]);
+        return TryBuild(both, elf.Bitness, out layout, out error);
     }
 
     private static bool TryBuild(BtfStruct template, int bitness, [NotNullWhen(true)] out OpsLayout? layout, [NotNullWhen(false)] out PatchDiagnostic? error)
