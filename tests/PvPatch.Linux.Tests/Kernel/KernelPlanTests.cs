@@ -1,4 +1,3 @@
-using PvPatch.Linux.Elf;
 using PvPatch.Linux.Kernel;
 using PvPatch.Linux.Tests.Support;
 using PvPatch.Plans;
@@ -162,18 +161,6 @@ public sealed class KernelPlanTests
         Assert.False(new KernelPlanner().TryPlan(kernel.Open(), "xen", out _, out IReadOnlyList<PatchDiagnostic> diagnostics));
         Assert.Equal(KernelDiagnosticCodes.BackendNotInImage, Assert.Single(diagnostics).Code);
         Assert.Equal("native", diagnostics[0].Expected);
-    }
-
-    [Fact]
-    public void Functions_are_named_where_the_file_has_symbols()
-    {
-        byte[] file = new TestElf()
-            .Code(".text", SyntheticKernel.Text, 0xc3)
-            .Symbols(("_paravirt_nop", SyntheticKernel.Text, 1, ElfSymbolType.Function, 1), ("data", SyntheticKernel.Text + 1, 1, ElfSymbolType.Data, 1))
-            .Build();
-        Func<VirtualAddress, string?> names = KernelImage.SymbolNames(ElfImage.Read(file));
-        Assert.Equal("_paravirt_nop", names(SyntheticKernel.Text));
-        Assert.Null(names(SyntheticKernel.Text + 1));
     }
 
     internal static PatchPlan Plan(SyntheticKernel kernel) => Plan(kernel.Open());
