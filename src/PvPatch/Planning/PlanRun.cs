@@ -40,7 +40,8 @@ internal sealed class PlanRun
         _slotSize = image.Bitness / 8;
         _decider = new OpsDecider(options, templates, image.Bitness);
         _forms = new SiteFormReader(image.Bitness);
-        _thunks = options.Thunks is ThunkRoom room ? new ThunkPlanner(image, CheckRoom(room)) : null;
+        ThunkRoom room = options.Thunks is ThunkRoom given ? CheckRoom(given) : default;
+        _thunks = options.Thunks is not null || options.Previous is not null ? new ThunkPlanner(image, room, options.Previous) : null;
         _plan = new PlanBuilder(backend.Name, options.Rules.Name, image, sites.Count) { Previous = options.Previous, Logger = planLogger };
     }
 
