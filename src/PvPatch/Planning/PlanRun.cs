@@ -257,7 +257,16 @@ internal sealed class PlanRun
             return new Prepared(PatchDiagnostic.Error(DiagnosticCodes.SiteDataSlot, $"the site names {slot}, which no code calls"));
         }
 
-        Decision decision = _decider.Decide(slot, _backend[site.Slot], site);
+        Decision decision;
+        try
+        {
+            decision = _decider.Decide(slot, _backend[site.Slot], site);
+        }
+        catch (PatchException e) when (e.Diagnostic.Code == DiagnosticCodes.BodyInvalid)
+        {
+            return new Prepared(e.Diagnostic with { Source = slot.Name });
+        }
+
         if (decision.Stop is not null)
         {
             return new Prepared(decision.Stop);
