@@ -12,7 +12,7 @@ public sealed class PlanBuilder
     private readonly string _backend;
     private readonly string _rules;
     private readonly int _bitness;
-    private readonly PlanSegment[] _segments;
+    private readonly IReadOnlyList<PlanSegment> _segments;
     private readonly List<PatchDiagnostic> _diagnostics = [];
     private readonly List<PlanOutcome> _outcomes = [];
     private readonly Dictionary<PlanOutcome, int> _outcomeIndex = [];
@@ -28,12 +28,19 @@ public sealed class PlanBuilder
     /// <param name="image">The image, for its bitness and the names of its segments.</param>
     /// <param name="capacity">How many sites there will be, where known.</param>
     public PlanBuilder(string backend, string rules, CodeImage image, int capacity = 0)
-        : this(backend, rules, Bitness(image), [.. image.Segments.Select(static s => new PlanSegment(s.Name, s.Address, s.Bytes.Length))], capacity)
+        : this(backend, rules, Bitness(image), SegmentsOf(image), capacity)
     {
     }
 
-    internal PlanBuilder(string backend, string rules, int bitness, PlanSegment[] segments, int capacity)
+    /// <summary>Begins a plan for an image that is described, not at hand.</summary>
+    /// <param name="backend">What the sites are turned to.</param>
+    /// <param name="rules">The name of the rules followed.</param>
+    /// <param name="bitness">32 or 64.</param>
+    /// <param name="segments">The segments of the image.</param>
+    /// <param name="capacity">How many sites there will be, where known.</param>
+    public PlanBuilder(string backend, string rules, int bitness, IReadOnlyList<PlanSegment> segments, int capacity = 0)
     {
+        ArgumentNullException.ThrowIfNull(segments);
         ArgumentException.ThrowIfNullOrEmpty(backend);
         ArgumentException.ThrowIfNullOrEmpty(rules);
         ArgumentOutOfRangeException.ThrowIfNegative(capacity);
@@ -156,6 +163,9 @@ public sealed class PlanBuilder
         entry.Outcome = outcome;
         return ref entry;
     }
+
+    private static PlanSegment[] SegmentsOf(CodeImage image) =>
+        [.. image.Segments.Select(static s => new PlanSegment(s.Name, s.Address, s.Bytes.Length))];
 
     private static int Bitness(CodeImage image)
     {
