@@ -40,7 +40,8 @@ internal sealed class PlanRun
         _slotWords = SlotWords(options, backend.Layout, image.Bitness);
         _decider = new OpsDecider(options, templates, image.Bitness);
         _forms = new SiteFormReader(image.Bitness);
-        _thunks = options.Thunks is ThunkRoom room ? new ThunkPlanner(image, CheckRoom(room)) : null;
+        ThunkRoom room = options.Thunks is ThunkRoom given ? CheckRoom(given) : default;
+        _thunks = options.Thunks is not null || options.Previous is not null ? new ThunkPlanner(image, room, options.Previous) : null;
         _plan = new PlanBuilder(backend.Name, options.Rules.Name, image, sites.Count) { Previous = options.Previous, Logger = planLogger };
     }
 
@@ -265,7 +266,16 @@ internal sealed class PlanRun
             return new Prepared(PatchDiagnostic.Error(DiagnosticCodes.SiteDataSlot, $"the site names {slot}, which no code calls"));
         }
 
-        Decision decision = _decider.Decide(slot, _backend[site.Slot], site);
+        Decision decision;
+        try
+        {
+            decision = _decider.Decide(slot, _backend[site.Slot], site);
+        }
+        catch (PatchException e) when (e.Diagnostic.Code == DiagnosticCodes.BodyInvalid)
+        {
+            return new Prepared(e.Diagnostic with { Source = slot.Name });
+        }
+
         if (decision.Stop is not null)
         {
             return new Prepared(decision.Stop);
