@@ -26,6 +26,7 @@ internal static class Ratios
     private static void Compare(Shape shape, int rounds, int sites)
     {
         var rivals = new OfflineRivals(shape, sites);
+        object fence = LeaveRoom(rivals);
         Way[] ways = Ways(rivals);
         for (int i = 0; i < WarmUpRounds; i++)
         {
@@ -42,8 +43,6 @@ internal static class Ratios
         var times = ways.ToDictionary(static w => w, _ => new double[rounds]);
         for (int round = 0; round < rounds; round++)
         {
-            // A collection is nobody's work in particular: have it now, not within a turn.
-            GC.Collect();
             for (int i = 0; i < ways.Length; i++)
             {
                 Way way = ways[(i + round) % ways.Length];
@@ -52,7 +51,21 @@ internal static class Ratios
         }
 
         Report(shape, rivals, ways, times, rounds, sites);
+        ReportNewPages(rivals, sites);
         ReportMemory(rivals, sites);
+        GC.KeepAlive(fence);
+    }
+
+    /// <summary>
+    /// Leaves a hole for a plan in the heap, fenced by a plan that stays. Without it the collector would give the end of the heap
+    /// back to the system after one turn and ask for it again in the next, and the turn would measure page faults.
+    /// </summary>
+    private static object LeaveRoom(OfflineRivals rivals)
+    {
+        object[] room = [rivals.Plan(), rivals.Plan()];
+        object fence = rivals.Plan();
+        GC.KeepAlive(room);
+        return fence;
     }
 
     private static Way[] Ways(OfflineRivals rivals)
@@ -95,6 +108,23 @@ internal static class Ratios
         }
     }
 
+    /// <summary>The same plan where the heap has no room and must ask the system for pages: the first plan of a process, at worst.</summary>
+    private static void ReportNewPages(OfflineRivals rivals, int sites)
+    {
+        rivals.Reset();
+        var kept = new List<object>();
+        double[] times = new double[20];
+        for (int i = 0; i < times.Length; i++)
+        {
+            long start = Stopwatch.GetTimestamp();
+            kept.Add(rivals.Plan());
+            times[i] = Stopwatch.GetElapsedTime(start).TotalNanoseconds / sites;
+        }
+
+        GC.KeepAlive(kept);
+        Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"plan in memory new to the process: median {Median(times):0.00} ns"));
+    }
+
     private static void ReportMemory(OfflineRivals rivals, int sites)
     {
         rivals.Reset();
@@ -131,6 +161,8 @@ internal static class Ratios
         public double Time()
         {
             prepare();
+            // The plan of the turn before goes now, not within this turn, and its memory is there to be used again.
+            GC.Collect();
             long start = Stopwatch.GetTimestamp();
             run();
             return Stopwatch.GetElapsedTime(start).TotalNanoseconds;

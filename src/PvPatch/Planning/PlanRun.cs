@@ -54,16 +54,17 @@ internal sealed class PlanRun
 
         CodeSegment? segment = null;
         Span<byte> bytes = default;
+        ulong start = 0;
         ReadOnlySpan<PatchSite> sites = _sites.Sites;
-        for (int i = 0; (i = PlanKnown(i, bytes, segment?.Address ?? default)) < sites.Length; i++)
+        for (int i = 0; (i = PlanKnown(i, new VectorWindow(bytes, start))) < sites.Length; i++)
         {
             ref readonly PatchSite site = ref sites[i];
             if (segment is null || !segment.Contains(site.Address, site.Budget))
             {
                 segment = _image.Find(site.Address, site.Budget);
-                bytes = segment is null ? default : segment.Bytes.Span;
                 if (segment is null)
                 {
+                    bytes = default;
                     _found.Add(PatchDiagnostic.Error(DiagnosticCodes.SiteOutsideImage, "the site lies outside every segment of the image") with
                     {
                         SiteIndex = i,
@@ -73,6 +74,9 @@ internal sealed class PlanRun
                     });
                     continue;
                 }
+
+                bytes = segment.Bytes.Span;
+                start = segment.Address.Value;
             }
 
             PlanAny(i, site, bytes.Slice((int)(site.Address - segment.Address), site.Budget));
@@ -89,19 +93,17 @@ internal sealed class PlanRun
     }
 
     /// <summary>Plans sites from <paramref name="index"/> on as far as all about them is known; the index of the first that is not done.</summary>
-    private int PlanKnown(int index, ReadOnlySpan<byte> segment, VirtualAddress start)
+    /// <remarks>Optimised when it is first called: a plan is most often made once.</remarks>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private int PlanKnown(int index, VectorWindow near)
     {
-        // An address below the segment wraps to a great offset, so one comparison keeps all 16 bytes inside.
-        ulong vectors = (ulong)Math.Max(0, segment.Length - (PlanEntry.MaxInPlace - 1));
-        ref byte first = ref MemoryMarshal.GetReference(segment);
         ref Vector128<byte> masks = ref MemoryMarshal.GetArrayDataReference(PlanEntry.Masks);
         bool anyReach = _image.Bitness == 32; // distances wrap at 4 GiB
         ReadOnlySpan<PatchSite> sites = _sites.Sites;
         for (; index < sites.Length; index++)
         {
             ref readonly PatchSite site = ref sites[index];
-            ulong offset = unchecked(site.Address.Value - start.Value);
-            if (offset >= vectors)
+            if (!near.Holds(site.Address.Value))
             {
                 break;
             }
@@ -112,7 +114,7 @@ internal sealed class PlanRun
                 break; // a plain decision says too that the budget is at most 16
             }
 
-            Vector128<byte> old = Vector128.LoadUnsafe(ref first, (nuint)offset) & Unsafe.Add(ref masks, site.Budget);
+            Vector128<byte> old = Vector128.LoadUnsafe(ref near.At(site.Address.Value)) & Unsafe.Add(ref masks, site.Budget);
             long distance = ready.DistanceFrom(site.Address.Value);
             if (!_originals.IsKnownCall(site, ref old) || (distance != (int)distance && !anyReach))
             {
