@@ -21,7 +21,7 @@ public abstract class OfflineBenchmarks
     [IterationSetup]
     public void Reset() => Rivals.Reset();
 
-    [IterationSetup(Target = nameof(ApplyAgain))]
+    [IterationSetup(Targets = [nameof(ApplyAgain), nameof(PlanSwitch)])]
     public void ResetAndApply()
     {
         Rivals.Reset();
@@ -39,6 +39,9 @@ public abstract class OfflineBenchmarks
 
     [Benchmark(OperationsPerInvoke = Workload.DefaultSites)]
     public ApplyResult ApplyAgain() => Rivals.Apply();
+
+    [Benchmark(OperationsPerInvoke = Workload.DefaultSites)]
+    public PatchPlan PlanSwitch() => Rivals.PlanSwitch();
 
     [Benchmark(OperationsPerInvoke = Workload.DefaultSites)]
     public void IcedBlockEncoder() => Rivals.BlockEncoder();

@@ -11,6 +11,7 @@ internal sealed class OfflineRivals
     private readonly IcedRivals _iced;
     private readonly CLoop? _c;
     private readonly PatchPlan _plan;
+    private readonly PlanOptions _switching;
 
     public OfflineRivals(Shape shape, int sites = Workload.DefaultSites)
     {
@@ -18,6 +19,7 @@ internal sealed class OfflineRivals
         _iced = new IcedRivals(Work);
         CLoop.TryCreate(Work, out _c);
         _plan = Plan();
+        _switching = new PlanOptions { Previous = _plan };
         Compare();
     }
 
@@ -30,6 +32,9 @@ internal sealed class OfflineRivals
     public ApplyResult Apply() => _plan.Apply(Work.Image);
 
     public ApplyResult PlanAndApply() => Plan().Apply(Work.Image);
+
+    /// <summary>The plan for another backend in an image that is patched: its old bytes are the first plan's.</summary>
+    public PatchPlan PlanSwitch() => _planner.Plan(Work.Image, Work.Sites, Work.OtherBackend, _switching);
 
     public ApplyResult Revert() => _plan.Revert(Work.Image);
 
@@ -68,6 +73,12 @@ internal sealed class OfflineRivals
         ApplyResult second = Apply();
         MustHold(wanted, "the second apply");
         Must(first.Written > 0 && second.Written == 0 && second.AlreadyThere == Work.Sites.Count, "the second apply wrote something");
+        PatchPlan other = PlanSwitch();
+        ApplyResult switched = other.Apply(Work.Image);
+        Must(switched.Written > 0, "the switch wrote nothing");
+        other.Revert(Work.Image);
+        MustHold(original, "revert of the switch");
+        Apply();
         Revert();
         MustHold(original, "revert");
         PlanAndApply();

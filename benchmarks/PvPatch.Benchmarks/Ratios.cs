@@ -81,6 +81,7 @@ internal static class Ratios
         ways.Add(new Way("PvPatch plan", rivals.Reset, () => rivals.Plan()));
         ways.Add(new Way("PvPatch apply", rivals.Reset, () => rivals.Apply()));
         ways.Add(new Way("PvPatch plan + apply", rivals.Reset, () => rivals.PlanAndApply()));
+        ways.Add(new Way("PvPatch plan of a switch", () => Patched(rivals), () => rivals.PlanSwitch()));
         ways.Add(new Way("PvPatch second apply", () => Patched(rivals), () => rivals.Apply()));
         ways.Add(new Way("PvPatch revert", () => Patched(rivals), () => rivals.Revert()));
         return [.. ways];
@@ -96,7 +97,7 @@ internal static class Ratios
     {
         Console.WriteLine();
         Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{shape}: {sites} sites, {rounds} rounds; {rivals.Summary}"));
-        Console.WriteLine($"{"",-24}{"min ns",10}{"median",10}{"ratio: min",12}{"median",10}");
+        Console.WriteLine($"{"",-26}{"min ns",10}{"median",10}{"ratio: min",12}{"median",10}");
         double[] baseline = times[ways[0]];
         foreach (Way way in ways)
         {
@@ -104,7 +105,7 @@ internal static class Ratios
             double[] ratios = [.. mine.Zip(baseline, static (a, b) => a / b)];
             Console.WriteLine(string.Create(
                 CultureInfo.InvariantCulture,
-                $"{way.Name,-24}{mine.Min(),10:0.00}{Median(mine),10:0.00}{mine.Min() / baseline.Min(),12:0.00}{Median(ratios),10:0.00}"));
+                $"{way.Name,-26}{mine.Min(),10:0.00}{Median(mine),10:0.00}{mine.Min() / baseline.Min(),12:0.00}{Median(ratios),10:0.00}"));
         }
     }
 
