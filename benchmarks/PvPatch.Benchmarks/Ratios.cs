@@ -26,7 +26,6 @@ internal static class Ratios
     private static void Compare(Shape shape, int rounds, int sites)
     {
         var rivals = new OfflineRivals(shape, sites);
-        object fence = LeaveRoom(rivals);
         Way[] ways = Ways(rivals);
         for (int i = 0; i < WarmUpRounds; i++)
         {
@@ -53,19 +52,6 @@ internal static class Ratios
         Report(shape, rivals, ways, times, rounds, sites);
         ReportNewPages(rivals, sites);
         ReportMemory(rivals, sites);
-        GC.KeepAlive(fence);
-    }
-
-    /// <summary>
-    /// Leaves a hole for a plan in the heap, fenced by a plan that stays. Without it the collector would give the end of the heap
-    /// back to the system after one turn and ask for it again in the next, and the turn would measure page faults.
-    /// </summary>
-    private static object LeaveRoom(OfflineRivals rivals)
-    {
-        object[] room = [rivals.Plan(), rivals.Plan()];
-        object fence = rivals.Plan();
-        GC.KeepAlive(room);
-        return fence;
     }
 
     private static Way[] Ways(OfflineRivals rivals)
