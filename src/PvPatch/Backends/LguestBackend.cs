@@ -50,7 +50,8 @@ public static class LguestBackend
                 return called;
             }
 
-            Operation inlined = Operation.Inline(body);
+            // Where the body does not fit, the backend's patch function goes on with the default rule.
+            Operation inlined = Operation.Inline(body).DefaultingWhereTooLong();
             return called.Target is VirtualAddress function ? inlined.WithTarget(function, called.TargetName) : inlined;
         }
     }

@@ -122,7 +122,7 @@ public static class VmiBackend
     {
         if (relocation.Kind > VmiRelocationKind.Nop || relocation.Target.Value > uint.MaxValue)
         {
-            throw new ArgumentException($"the ROM's answer for {what} is kind {(byte)relocation.Kind}, address {relocation.Target}", what);
+            throw new ArgumentException($"the ROM's answer for {what} is kind {(byte)relocation.Kind}, address {relocation.Target}");
         }
 
         return relocation;

@@ -56,7 +56,8 @@ public static class XenBackend
                 return called;
             }
 
-            Operation inlined = Operation.Inline(body);
+            // Where the body does not fit, the backend's patch function goes on with the default rule.
+            Operation inlined = Operation.Inline(body).DefaultingWhereTooLong();
             return called.Target is VirtualAddress target ? inlined.WithTarget(target, called.TargetName) : inlined;
         }
 

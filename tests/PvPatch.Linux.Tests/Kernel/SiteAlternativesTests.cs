@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using PvPatch.Linux.Tests.Support;
 using PvPatch.Plans;
 
@@ -94,14 +95,28 @@ public sealed class SiteAlternativesTests
         Assert.Equal("fa e8 11 22 33 44", HexBytes.Format(KernelPlanTests.Plan(kernel)[0].NewBytes));
     }
 
-    [Theory]
-    [InlineData("e9 00 00 00 00")]
-    [InlineData("eb 10 90 90 90")]
-    public void A_jump_as_replacement_is_refused(string replacement)
+    [Fact]
+    public void A_short_jump_as_replacement_is_refused()
     {
+        // Its target would be read out of the four bytes behind the opcode, which are not one number.
         var kernel = new SyntheticKernel();
-        kernel.AddAlternative(kernel.AddSite("irq.irq_disable"), XenPv, true, Bytes.FromHex(replacement));
-        AssertUnknown(kernel, "a jump");
+        kernel.AddAlternative(kernel.AddSite("irq.irq_disable"), XenPv, true, Bytes.FromHex("eb 10 90 90 90"));
+        AssertUnknown(kernel, "out of reach");
+    }
+
+    [Fact]
+    public void A_jump_as_replacement_goes_where_it_went_from_its_own_place()
+    {
+        // jmp .+5 at the replacement: the target is the byte behind it, far away from the site, so the jump stays long.
+        var kernel = new SyntheticKernel();
+        ulong site = kernel.AddSite("irq.irq_disable");
+        kernel.AddAlternative(site, XenPv, true, Bytes.FromHex("e9 00 00 00 00"));
+        SiteDecision decision = KernelPlanTests.Plan(kernel)[0];
+        Assert.Equal(PatchAction.Jump, decision.Action);
+        Assert.Equal(0xe9, decision.NewBytes[0]);
+        long target = (long)site + 5 + BinaryPrimitives.ReadInt32LittleEndian(decision.NewBytes[1..]);
+        Assert.Equal((long)decision.Target!.Value.Value, target);
+        Assert.Equal(0x90, decision.NewBytes[5]);
     }
 
     [Theory]
