@@ -13,7 +13,7 @@ internal static class KernelEraDetector
     public static bool TryFindSiteTable(ElfImage elf, [NotNullWhen(true)] out ElfSection? table, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         error = null;
-        if (elf.TryGetSection(SiteTableSection, out table) && table.Size > 0)
+        if (elf.TryGetSection(SiteTableSection, out table) && table.Size > 0 && table.HasFileContent)
         {
             return true;
         }
