@@ -54,6 +54,16 @@ public sealed class KernelBadInputTests
     }
 
     [Fact]
+    public void A_site_table_without_bytes_in_the_file_is_no_site_table()
+    {
+        // Debug files have all sections, those that are loaded without their bytes: type 8. The table is section 6.
+        byte[] file = SyntheticKernel.Complete().Build();
+        int header = (int)BinaryPrimitives.ReadInt64LittleEndian(file.AsSpan(40)) + (6 * 64);
+        Assert.Equal(SyntheticKernel.SiteTableAddress, BinaryPrimitives.ReadUInt64LittleEndian(file.AsSpan(header + 16)));
+        OpenError(file.With32(header + 4, 8), KernelDiagnosticCodes.NoSiteTable);
+    }
+
+    [Fact]
     public void A_direct_call_of_6_8_at_a_site_of_the_table_is_refused()
     {
         SyntheticKernel kernel = SyntheticKernel.Complete();
