@@ -192,7 +192,7 @@ public sealed class SiteAlternativesTests
 
     private static PatchDiagnostic AssertUnknown(SyntheticKernel kernel, string message)
     {
-        PatchDiagnostic error = KernelPlanTests.PlanError(kernel);
+        PatchDiagnostic error = KernelErrors.Plan(kernel);
         Assert.Equal(KernelDiagnosticCodes.AlternativeUnknown, error.Code);
         Assert.Contains(message, error.Message, StringComparison.Ordinal);
         Assert.NotNull(error.Address);
