@@ -115,7 +115,7 @@ public sealed class KernelPlanTests
         kernel.Pointers[SyntheticOps.IndexOf("mmu.set_fixmap")] = 0;
         kernel.AddSite("irq.halt");
         ulong site = kernel.AddSite("mmu.set_fixmap");
-        PatchDiagnostic error = PlanError(kernel);
+        PatchDiagnostic error = KernelErrors.Plan(kernel);
         Assert.Equal(DiagnosticCodes.RulesNeedAddress, error.Code);
         Assert.Equal(site, error.Address!.Value.Value);
     }
@@ -169,16 +169,5 @@ public sealed class KernelPlanTests
     {
         Assert.True(new KernelPlanner().TryPlan(image, "native", out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics), string.Join("; ", diagnostics));
         return plan;
-    }
-
-    /// <summary>The finding for which an image that opens cannot be planned; the file must be as before.</summary>
-    internal static PatchDiagnostic PlanError(SyntheticKernel kernel)
-    {
-        KernelImage image = kernel.Open();
-        byte[] before = image.Elf.File.ToArray();
-        Assert.False(new KernelPlanner().TryPlan(image, "native", out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics));
-        Assert.Null(plan);
-        Assert.Equal(before, image.Elf.File.ToArray());
-        return diagnostics[0];
     }
 }
