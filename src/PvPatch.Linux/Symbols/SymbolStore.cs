@@ -10,6 +10,13 @@ internal abstract class SymbolStore
 
     public abstract int Count { get; }
 
+    /// <summary>
+    /// Whether bytes are a name: printable ASCII without blanks. No kernel has others, and so every name comes back from a string as it
+    /// was, and none upsets a terminal.
+    /// </summary>
+    public static bool IsName(ReadOnlySpan<byte> bytes) =>
+        bytes.Length is > 0 and < MaxNameLength && bytes.IndexOfAnyExceptInRange((byte)'!', (byte)'~') < 0;
+
     public abstract ulong GetAddress(int index);
 
     public abstract char GetType(int index);
@@ -20,7 +27,7 @@ internal abstract class SymbolStore
     public string GetName(int index)
     {
         Span<byte> scratch = stackalloc byte[MaxNameLength];
-        return System.Text.Encoding.UTF8.GetString(GetName(index, scratch));
+        return System.Text.Encoding.ASCII.GetString(GetName(index, scratch));
     }
 
     /// <summary>The index of the first symbol at or behind an address; <see cref="Count"/> where there is none.</summary>

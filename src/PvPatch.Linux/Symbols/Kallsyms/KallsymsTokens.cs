@@ -28,7 +28,7 @@ internal sealed class KallsymsTokens
         IndexOffset = indexOffset;
         for (int i = 0; i < Count; i++)
         {
-            _isPlain[i] = lengths[i] > 0 && this[(byte)i].IndexOfAnyExceptInRange((byte)'!', (byte)'~') < 0;
+            _isPlain[i] = SymbolStore.IsName(this[(byte)i]);
         }
     }
 
