@@ -1,3 +1,5 @@
+using PvPatch.Linux.Symbols.Kallsyms;
+
 namespace PvPatch.Linux.Symbols;
 
 /// <summary>
@@ -5,8 +7,11 @@ namespace PvPatch.Linux.Symbols;
 /// </summary>
 internal abstract class SymbolStore
 {
-    /// <summary>No name of any source is longer; scratch buffers of this size do.</summary>
+    /// <summary>No name of a listing or symbol table is longer.</summary>
     public const int MaxNameLength = 4096;
+
+    /// <summary>The size of the buffer that <see cref="GetName(int, Span{byte})"/> is given: room for a name that has to be decoded.</summary>
+    public const int ScratchSize = KallsymsTokens.MaxNameLength;
 
     public abstract int Count { get; }
 
@@ -26,7 +31,7 @@ internal abstract class SymbolStore
 
     public string GetName(int index)
     {
-        Span<byte> scratch = stackalloc byte[MaxNameLength];
+        Span<byte> scratch = stackalloc byte[ScratchSize];
         return System.Text.Encoding.ASCII.GetString(GetName(index, scratch));
     }
 
