@@ -27,6 +27,9 @@ public sealed class GuestReport
     /// <summary>/proc/cpuinfo.</summary>
     public string CpuInfo => _sections["cpuinfo"];
 
+    /// <summary>/proc/kallsyms, read as root.</summary>
+    public string Kallsyms => _sections["kallsyms"];
+
     /// <summary>The kernel's log.</summary>
     public string Log => _sections["dmesg"];
 
