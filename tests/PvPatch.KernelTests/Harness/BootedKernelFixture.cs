@@ -22,19 +22,33 @@ public sealed class BootedKernelFixture : IDisposable
         return Once(request.ToString(), setup, directory =>
         {
             DebianKernel package = DebianKernel.Fetch(request);
-            return BootedKernel.Boot(package.ImagePath, setup, directory, package);
+            BootedKernel? symbols = setup.KvmFeatures is null ? null : Boot(request);
+            return BootedKernel.Boot(package.ImagePath, setup, directory, package, symbols?.Report.Symbols);
         });
     }
 
     /// <summary>A kernel file, booted: a bzImage, or an ELF such as one with patched sites.</summary>
     /// <param name="imagePath">The file; one path stands for one content as long as the fixture lives.</param>
     /// <param name="options">Null for <see cref="MachineOptions.Default"/>.</param>
-    public BootedKernel Boot(string imagePath, MachineOptions? options = null)
+    /// <param name="sameCode">
+    /// A boot of a kernel with the same addresses, whose symbols serve to find the place where KVM guests are told about
+    /// KVM; null boots the file natively for that, which an image patched for a hypervisor need not survive.
+    /// </param>
+    public BootedKernel Boot(string imagePath, MachineOptions? options = null, BootedKernel? sameCode = null)
     {
         Require.KernelBooting();
         string path = Path.GetFullPath(imagePath);
         MachineOptions setup = options ?? MachineOptions.Default;
-        return Once(path, setup, directory => BootedKernel.Boot(path, setup, directory, package: null));
+        if (setup.Xen is not null)
+        {
+            Require.PackageFetching();
+        }
+
+        return Once(path, setup, directory =>
+        {
+            BootedKernel? symbols = setup.KvmFeatures is null ? null : sameCode ?? Boot(path);
+            return BootedKernel.Boot(path, setup, directory, package: null, symbols?.Report.Symbols);
+        });
     }
 
     /// <summary>A Debian kernel, fetched only. Skips the calling test if it cannot be had.</summary>
