@@ -1,3 +1,5 @@
+using System.Runtime.InteropServices;
+
 namespace PvPatch.KernelTests.Harness;
 
 /// <summary>
@@ -56,12 +58,22 @@ public sealed class BootedKernel
     /// <summary>The console up to <see cref="BootPoint.Ready"/>.</summary>
     public string ConsoleText { get; }
 
+    /// <summary>The 64-bit words of a table, such as pv_ops: from its symbol up to the next one.</summary>
+    public ulong[] Words(string table, BootPoint point = BootPoint.AfterPatching)
+    {
+        ulong start = Report.Symbol(table);
+        ulong end = Report.Symbols.Values.Where(address => address > start).Min();
+        KernelMemory memory = point == BootPoint.Ready ? Ready : AfterPatching;
+        byte[] bytes = memory.ReadKernel(start, (int)(end - start) / sizeof(ulong) * sizeof(ulong));
+        return MemoryMarshal.Cast<byte, ulong>(bytes).ToArray();
+    }
+
     /// <summary>Boots a kernel up to user space.</summary>
     /// <param name="imagePath">A bzImage or an ELF.</param>
     /// <param name="options">The machine.</param>
     /// <param name="directory">Where the dumps go; the caller deletes it.</param>
     /// <param name="package">The package the image came from.</param>
-    /// <param name="symbols">Link addresses of its symbols, for a boot as KVM guest.</param>
+    /// <param name="symbols">Link addresses of its symbols, from another boot; null has the guest report them.</param>
     internal static BootedKernel Boot(
         string imagePath,
         MachineOptions options,
@@ -88,7 +100,7 @@ public sealed class BootedKernel
 
         if (options.Xen is null)
         {
-            machine.SavePhysical(code, length, readyPath);
+            machine.Physical.Save(code, length, readyPath);
         }
         else
         {
@@ -96,7 +108,7 @@ public sealed class BootedKernel
             machine.SaveKernel(start, length, readyPath);
         }
 
-        return new BootedKernel(
+        BootedKernel kernel = new(
             imagePath,
             options,
             new KernelMemory(earlyPath, start),
@@ -109,6 +121,23 @@ public sealed class BootedKernel
             ReadyCore = SaveCore(machine, options, $"{readyPath}.core"),
             KvmAnswers = machine.KvmAnswers,
         };
+        if (symbols is not null)
+        {
+            kernel.RequireOwnSymbols();
+        }
+
+        return kernel;
+    }
+
+    /// <summary>Refuses symbols of another kernel: what they call the banner has to be the first line of the log.</summary>
+    private void RequireOwnSymbols()
+    {
+        ReadOnlySpan<byte> banner = AfterPatching.ReadKernel(Report.Symbol("linux_banner"), 256);
+        int end = banner.IndexOf((byte)'\n');
+        if (end < 8 || !Report.Log.Contains(System.Text.Encoding.ASCII.GetString(banner[..end]), StringComparison.Ordinal))
+        {
+            throw new InvalidOperationException($"The symbols given for {ImagePath} are those of another kernel.");
+        }
     }
 
     private static string? SaveCore(QemuMachine machine, MachineOptions options, string path)
@@ -118,7 +147,7 @@ public sealed class BootedKernel
             return null;
         }
 
-        machine.SaveCore(options.Core, path);
+        machine.Physical.SaveCore(options.Core, path);
         return path;
     }
 

@@ -1,5 +1,3 @@
-using System.Text.Json.Nodes;
-
 namespace PvPatch.KernelTests.Harness;
 
 /// <summary>
@@ -26,23 +24,26 @@ public sealed class QemuMachine : IDisposable
     private readonly SerialConsole _console;
     private readonly Qmp _qmp;
     private readonly MappedMemory _mapped;
+    private readonly IReadOnlyDictionary<string, ulong>? _symbols;
     private readonly GdbStub? _stub;
     private readonly KvmLeaves? _kvm;
     private readonly RunControl _run;
 
-    private QemuMachine(MachineOptions options, QemuProcess process, ulong cpuidFunction)
+    private QemuMachine(MachineOptions options, QemuProcess process, IReadOnlyDictionary<string, ulong>? symbols)
     {
         _options = options;
         _process = process;
+        _symbols = symbols;
 
         // The machine is held (-S) until all ends are connected, so no byte of the console is lost.
         _console = new SerialConsole(process.Connect(PathOf(QemuArguments.Console)));
         _qmp = new Qmp(process.Connect(PathOf(QemuArguments.Qmp)), s_commandTimeout);
+        Physical = new PhysicalMemory(_qmp, options.MemoryMiB);
         _mapped = new MappedMemory(_qmp, process.DirectoryPath);
         if (options.KvmFeatures is { } features)
         {
             _stub = new GdbStub(process.Connect(PathOf(QemuArguments.Gdb)));
-            _kvm = new KvmLeaves(_stub, cpuidFunction, features, _console);
+            _kvm = new KvmLeaves(_stub, symbols![KvmLeaves.Function], features, _console);
         }
 
         _run = _kvm is null ? new QmpRunControl(_qmp, _console) : _kvm;
@@ -50,6 +51,9 @@ public sealed class QemuMachine : IDisposable
 
     /// <summary>Everything the guest has printed on its console so far.</summary>
     public string ConsoleText => _console.Text;
+
+    /// <summary>The memory by physical address, to be read while the machine is stopped.</summary>
+    internal PhysicalMemory Physical { get; }
 
     /// <summary>How often the guest was told about KVM.</summary>
     public int KvmAnswers => _kvm?.Answered ?? 0;
@@ -59,14 +63,16 @@ public sealed class QemuMachine : IDisposable
     /// A bzImage, or an x86-64 ELF vmlinux with the PVH entry note (Debian's have it), for example one with patched sites.
     /// </param>
     /// <param name="options">Null for <see cref="MachineOptions.Default"/>.</param>
-    /// <param name="symbols">Link addresses of the kernel's symbols; needed for <see cref="MachineOptions.KvmFeatures"/>.</param>
+    /// <param name="symbols">
+    /// Link addresses of the kernel's symbols, from another boot of it: needed for <see cref="MachineOptions.KvmFeatures"/>,
+    /// and spares this guest to report them. Null has the guest report its own.
+    /// </param>
     public static QemuMachine Start(
         string kernelPath, MachineOptions? options = null, IReadOnlyDictionary<string, ulong>? symbols = null)
     {
         options ??= MachineOptions.Default;
         options.Check();
-        ulong cpuidFunction = 0;
-        if (options.KvmFeatures is not null && symbols?.TryGetValue(KvmLeaves.Function, out cpuidFunction) != true)
+        if (options.KvmFeatures is not null && symbols?.ContainsKey(KvmLeaves.Function) != true)
         {
             throw new ArgumentException($"To boot as a KVM guest, the address of {KvmLeaves.Function} is needed.", nameof(symbols));
         }
@@ -77,9 +83,9 @@ public sealed class QemuMachine : IDisposable
         try
         {
             string initramfs = Path.Combine(directory, "initramfs");
-            GuestInitramfs.Write(initramfs, Busybox(options.Architecture));
+            GuestInitramfs.Write(initramfs, Busybox(options.Architecture), symbolsKnown: symbols is not null);
             process = new QemuProcess(directory, QemuArguments.Build(Path.GetFullPath(kernelPath), initramfs, directory, options));
-            machine = new QemuMachine(options, process, cpuidFunction);
+            machine = new QemuMachine(options, process, symbols);
             return machine;
         }
         catch (IOException exception) when (process?.EndsWithin(TimeSpan.FromSeconds(10)) == true)
@@ -126,7 +132,7 @@ public sealed class QemuMachine : IDisposable
     public byte[] ReadPhysical(ulong address, int length)
     {
         string path = PathOf("memory");
-        SavePhysical(address, length, path);
+        Physical.Save(address, length, path);
         return File.ReadAllBytes(path);
     }
 
@@ -146,7 +152,7 @@ public sealed class QemuMachine : IDisposable
     {
         if (_options.IsAtLinkAddress)
         {
-            SavePhysical(startVa - _options.ImageOffset, most, path);
+            Physical.Save(startVa - _options.ImageOffset, most, path);
             return most;
         }
 
@@ -157,13 +163,6 @@ public sealed class QemuMachine : IDisposable
     public ulong FindKernel()
     {
         return _options.Kaslr ? RunUntilFound(_mapped.FindKernelStart) : _options.ImageOffset + BootedKernel.ImageStart;
-    }
-
-    /// <summary>Writes the memory of the whole stopped machine as an ELF core.</summary>
-    public void SaveCore(CoreForm form, string path)
-    {
-        JsonObject arguments = new() { ["paging"] = form == CoreForm.Paged, ["protocol"] = $"file:{path}" };
-        _qmp.Execute("dump-guest-memory", arguments);
     }
 
     /// <summary>Refuses a machine that should be before the end of its init sections and is not.</summary>
@@ -183,7 +182,7 @@ public sealed class QemuMachine : IDisposable
         bool whole = _run.RunUntil(
             slice =>
             {
-                report = GuestReport.TryParse(File.ReadAllBytes(PathOf(QemuArguments.Report)));
+                report = GuestReport.TryParse(File.ReadAllBytes(PathOf(QemuArguments.Report)), _symbols);
                 Thread.Sleep(report is null ? 100 : 0);
                 return report is not null;
             },
@@ -232,22 +231,6 @@ public sealed class QemuMachine : IDisposable
         }
 
         throw Failure("No processor was met within the kernel.");
-    }
-
-    internal void SavePhysical(ulong address, int length, string path)
-    {
-        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(length);
-
-        // pmemsave reads nothing there as zeros, which would look like memory.
-        ulong end = (ulong)_options.MemoryMiB << 20;
-        if (address >= end || (ulong)length > end - address)
-        {
-            throw new ArgumentOutOfRangeException(
-                nameof(address), $"{address:x}+{length:x} is not within the guest's {_options.MemoryMiB} MiB.");
-        }
-
-        JsonObject arguments = new() { ["val"] = address, ["size"] = length, ["filename"] = path };
-        _qmp.Execute("pmemsave", arguments);
     }
 
     private string WhyNot()
