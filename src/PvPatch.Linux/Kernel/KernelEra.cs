@@ -1,4 +1,3 @@
-using PvPatch.Encoding;
 using PvPatch.Planning;
 using PvPatch.Sites.Formats;
 
@@ -36,29 +35,4 @@ public sealed record KernelEra
 
     /// <inheritdoc/>
     public override string ToString() => Name;
-}
-
-/// <summary>How one era's alternatives work, where they meet paravirt sites.</summary>
-public sealed record AlternativeRules
-{
-    /// <summary>The number of the feature "runs as a Xen PV guest" (X86_FEATURE_XENPV, word 8 bit 16 since 4.12).</summary>
-    public required int XenPv { get; init; }
-
-    /// <summary>The number of the feature "spin unlock is paravirtualised" (X86_FEATURE_PVUNLOCK, word 8 bit 20 since 5.13).</summary>
-    public required int PvUnlock { get; init; }
-
-    /// <summary>The number of the feature "vcpu_is_preempted is paravirtualised" (X86_FEATURE_VCPUPREEMPT, word 8 bit 21 since 5.13).</summary>
-    public required int VcpuPreempt { get; init; }
-
-    /// <summary>The nops that a replacement is padded with, and that runs of 0x90 become.</summary>
-    public required NopStyle Nops { get; init; }
-
-    /// <summary>6.1: replacements are relocated only where they are one call or jump of 5 bytes.</summary>
-    public static AlternativeRules Linux61 { get; } = new()
-    {
-        XenPv = (8 * 32) + 16,
-        PvUnlock = (8 * 32) + 20,
-        VcpuPreempt = (8 * 32) + 21,
-        Nops = NopStyle.Linux61X64,
-    };
 }

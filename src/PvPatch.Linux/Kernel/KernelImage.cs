@@ -88,12 +88,22 @@ public sealed class KernelImage
     /// <summary>Opens a kernel's ELF file.</summary>
     /// <param name="elf">The file.</param>
     /// <param name="image">The image.</param>
-    /// <param name="error">What is wrong: no site table (PV6101), an unknown era (PV6102) or layout (PV6103), no ops table (PV6104), a bad site table (PV1xxx).</param>
+    /// <param name="error">What is wrong: an unlinked file (PV6011), no site table (PV6101), an unknown era (PV6102) or layout (PV6103), no ops table (PV6104), a bad site table (PV1xxx).</param>
     /// <returns>Whether the image can be planned.</returns>
     public static bool TryOpen(ElfImage elf, [NotNullWhen(true)] out KernelImage? image, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         ArgumentNullException.ThrowIfNull(elf);
         image = null;
+        if (elf.Type == ElfFileType.Relocatable)
+        {
+            error = PatchDiagnostic.Error(KernelDiagnosticCodes.ElfNotSupported, "the file is not linked: its code and tables have no addresses yet") with
+            {
+                Found = "a relocatable file, as a module is",
+                Expected = "a vmlinux or vmlinuz",
+            };
+            return false;
+        }
+
         if (!KernelEraDetector.TryFindSiteTable(elf, out ElfSection? table, out error)
             || !KernelLayoutReader.TryRead(elf, out OpsLayout? layout, out error)
             || !KernelEraDetector.TryDetect(elf, layout, out KernelEra? era, out error)
@@ -145,7 +155,7 @@ public sealed class KernelImage
     private static CodeImage CodeOf(ElfImage elf) => new(
         elf.Bitness,
         elf.Sections
-            .Where(static s => s.IsAllocated && s.IsExecutable && s.HasFileContent && s.Size > 0)
+            .Where(static s => s.IsAllocated && s.IsExecutable && s.HasFileContent && s.Size > 0 && (s.Flags & ElfSectionAttributes.ThreadLocal) == 0)
             .Select(s => new CodeSegment(s.Name, s.Address, elf.GetBytes(s))));
 
     private static bool TryMakeSites(

@@ -45,19 +45,32 @@ internal static class KernelLayoutReader
         layout = null;
         int word = bitness / 8;
         int next = 0;
+        string? table = null;
+        HashSet<string> tables = [];
         foreach (BtfMember member in template.Members)
         {
             if (member.Offset != next || member.Size != word || next / word > byte.MaxValue)
             {
-                error = PatchDiagnostic.Error(KernelDiagnosticCodes.LayoutUnknown, $"struct {template.Name} is not a row of at most 256 words") with
-                {
-                    Found = $"{member.Path}: {member.Size} bytes at {member.Offset}",
-                    Expected = $"{word} bytes at {next}",
-                };
-                return false;
+                return Fail(template, "is not a row of at most 256 words", $"{member.Path}: {member.Size} bytes at {member.Offset}", $"{word} bytes at {next}", out error);
+            }
+
+            // The slots of a layout are numbered table by table; members of another table in between would shift the numbers.
+            if (TableOf(member.Path) != table && !tables.Add(table = TableOf(member.Path)))
+            {
+                return Fail(template, "has the parts of a table apart from each other", member.Path, $"all of {table} in one place", out error);
+            }
+
+            if (ShortNameOf(member.Path).Length == 0)
+            {
+                return Fail(template, "has a slot without a name", $"\"{member.Path}\" at {member.Offset}", "a name for every slot", out error);
             }
 
             next += word;
+        }
+
+        if (next == 0 || next != template.Size)
+        {
+            return Fail(template, "is not a row of words from its start to its end", $"{template.Members.Count} members in {template.Size} bytes", $"a member for each {word} bytes", out error);
         }
 
         CallingConvention ordinary = bitness == 64 ? CallingConvention.KernelSysV : CallingConvention.I386RegParm;
@@ -66,9 +79,9 @@ internal static class KernelLayoutReader
             layout = OpsLayout.Create(
                 b =>
                 {
-                    foreach (IGrouping<string, BtfMember> table in template.Members.GroupBy(static m => TableOf(m.Path)))
+                    foreach (IGrouping<string, BtfMember> part in template.Members.GroupBy(static m => TableOf(m.Path)))
                     {
-                        b.Table(table.Key, t => AddSlots(t, table), ordinary);
+                        b.Table(part.Key, t => AddSlots(t, part), ordinary);
                     }
                 },
                 template.Name);
@@ -87,13 +100,20 @@ internal static class KernelLayoutReader
     {
         foreach (BtfMember member in members)
         {
-            string name = member.Path[(TableOf(member.Path) is { Length: > 0 } prefix ? prefix.Length + 1 : 0)..];
             SlotKind kind = s_jumps.Contains(member.Path) ? SlotKind.Jump
                 : s_data.Contains(member.Path) || !member.IsPointer ? SlotKind.Data
                 : SlotKind.Call;
-            table.Slot(name, kind, member.IsCalleeSave ? CallingConvention.CalleeSave : null);
+            table.Slot(ShortNameOf(member.Path), kind, member.IsCalleeSave ? CallingConvention.CalleeSave : null);
         }
     }
 
     private static string TableOf(string path) => path.IndexOf('.', StringComparison.Ordinal) is int dot and > 0 ? path[..dot] : "";
+
+    private static string ShortNameOf(string path) => TableOf(path) is { Length: > 0 } table ? path[(table.Length + 1)..] : path;
+
+    private static bool Fail(BtfStruct template, string what, string found, string expected, out PatchDiagnostic error)
+    {
+        error = PatchDiagnostic.Error(KernelDiagnosticCodes.LayoutUnknown, $"struct {template.Name} {what}") with { Found = found, Expected = expected };
+        return false;
+    }
 }

@@ -116,7 +116,13 @@ internal sealed class NativeTable
     /// <summary>Whether a function does nothing but return: perhaps an endbr64, then ret or a jump to the return thunk.</summary>
     private bool IsEmptyFunction(VirtualAddress address)
     {
-        if (!_elf.TryGetBytes(address, 9, out Memory<byte> bytes))
+        // endbr64 and jmp rel32 have 9 bytes; the function may be the last of its section and shorter.
+        Memory<byte> bytes = default;
+        for (int length = 9; length > 0 && !_elf.TryGetBytes(address, length, out bytes); length--)
+        {
+        }
+
+        if (bytes.IsEmpty)
         {
             return false;
         }
