@@ -14,7 +14,7 @@ internal sealed class VerificationReport(MemoryVerification result)
             MemoryState.Mixed => [.. result.Strays()],
             _ => [],
         };
-        all.AddRange(told.Take(maxSites).Select(result.State == MemoryState.Tampered ? Tampered : Stray));
+        all.AddRange(told.Take(maxSites).Select(s => result.State == MemoryState.Tampered ? Tampered(s) : Stray(s)));
         if (told.Count > maxSites)
         {
             string code = result.State == MemoryState.Tampered ? KernelDiagnosticCodes.SiteTampered : KernelDiagnosticCodes.SitesMixed;
