@@ -70,7 +70,7 @@ internal sealed class DumpedKernel
     public int SiteLength => _form == SiteForm.Absolute && Bitness == 64 ? 7 : 6;
 
     /// <summary>The virtual addresses of the sites, those of the start last.</summary>
-    public ulong Site(int index) => index < SiteCount ? Text + 0x100 + (ulong)(index * SiteStride) : Text + 0x2000000 + 0x100 + (ulong)((index - SiteCount) * SiteStride);
+    public ulong Site(int index) => index < SiteCount ? Text + 0x128 + (ulong)(index * SiteStride) : Text + 0x2000000 + 0x128 + (ulong)((index - SiteCount) * SiteStride);
 
     /// <summary>The memory of a machine. Link addresses index it still; what KASLR changes is changed.</summary>
     public MachineMemory Boot(PatchPlan? plan, long slide = 0)
