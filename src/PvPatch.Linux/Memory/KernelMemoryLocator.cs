@@ -15,6 +15,9 @@ public static class KernelMemoryLocator
 {
     private const long StartKernelMap = unchecked((long)0xffffffff80000000);
 
+    // The room that x86-64 kernels have for their image; 32-bit ones have half of it (KERNEL_IMAGE_SIZE, arch/x86/include/asm/page_64_types.h).
+    private const long MaxSlide = 1L << 30;
+
     /// <summary>Finds a kernel in a dump, or throws. See <see cref="TryLocate"/>.</summary>
     /// <param name="image">The kernel's ELF file, as built.</param>
     /// <param name="file">The dump.</param>
@@ -153,12 +156,15 @@ public static class KernelMemoryLocator
         return false;
     }
 
-    // Without pointers to ask: virtual addresses of a core move by the slide; of physical ones only the notes know.
-    private static long? SlideOtherwise(MemoryFile file, MemorySpace space, ulong displacement, KernelFoundBy by) =>
-        file.Kind == MemoryFileKind.ElfCore && ReferenceEquals(space, file.VirtualSpace) ? unchecked((long)displacement)
-        : by == KernelFoundBy.Notes ? file.Notes?.KernelOffset
-        : by == KernelFoundBy.LinkAddress ? 0
-        : null;
+    // Without pointers to ask: virtual addresses of a core move by the slide, and so do those of raw memory if its base is a virtual address,
+    // that is, if the kernel is moved by no more than it can be; of physical addresses only the notes know.
+    private static long? SlideOtherwise(MemoryFile file, MemorySpace space, ulong displacement, KernelFoundBy by)
+    {
+        long moved = unchecked((long)displacement);
+        return ReferenceEquals(space, file.VirtualSpace) && (file.Kind == MemoryFileKind.ElfCore || moved is > -MaxSlide and < MaxSlide) ? moved
+            : by == KernelFoundBy.Notes ? file.Notes?.KernelOffset
+            : null;
+    }
 
     private static void CheckBase(MemoryFile file, ulong displacement, long? slide, List<PatchDiagnostic> diagnostics)
     {
