@@ -9,8 +9,8 @@ namespace PvPatch.Tool.Demo;
 /// <summary>The demo for people: what the words mean, every site under every backend, what was left alone and why, and what was checked.</summary>
 internal sealed class DemoText(DemoGuest guest, IReadOnlyList<DemoRun> runs, TextOutput output)
 {
-    private const int NameWidth = 10;
-    private const int ActionWidth = 12;
+    private const int NameWidth = 9;
+    private const int ActionWidth = 13;
     private const int CodeWidth = 46;
 
     private const int MostHex = 16;
@@ -65,10 +65,12 @@ internal sealed class DemoText(DemoGuest guest, IReadOnlyList<DemoRun> runs, Tex
     {
         List<string> lines = Lines.Wrap(disassembler.Pieces(bytes, address), "; ", CodeWidth);
         string hex = bytes.Length <= MostHex ? HexBytes.Format(bytes) : string.Create(CultureInfo.InvariantCulture, $"{bytes.Length} bytes");
-        output.Write("    ").Column(name, NameWidth).Column(action, ActionWidth, ink).Column(lines[0], CodeWidth).Line($" {hex}", Ink.Faint);
-        foreach (string line in lines.Skip(1))
+        foreach (string line in lines)
         {
-            output.Column("", 4 + NameWidth + ActionWidth).Line(line);
+            output.Write("    ").Column(name, NameWidth).Column(action, ActionWidth, ink);
+            bool room = line.Length <= CodeWidth && hex.Length > 0; // else the bytes go beside the next line
+            output.Column(line, room ? CodeWidth : 0).Line(room ? $" {hex}" : "", Ink.Faint);
+            (name, action, hex) = ("", "", room ? "" : hex);
         }
     }
 
@@ -157,7 +159,7 @@ internal sealed class DemoText(DemoGuest guest, IReadOnlyList<DemoRun> runs, Tex
             Check(run.Verified, "every site as planned");
             Check(run.OutsideUntouched, "nothing else changed");
             Check(run.WrittenAgain == 0, "a second apply wrote nothing");
-            Check(run.Restored, "revert gave the original back bit for bit", last: true);
+            Check(run.Restored, "reverted bit for bit", last: true);
         }
     }
 
