@@ -9,7 +9,7 @@ internal static class ToolDiagnosticCodes
     /// <summary>An address is not one, or no site has a byte there.</summary>
     public const string NoSiteAtAddress = "PV7002";
 
-    /// <summary>No slot matches the pattern, or none of those that match has sites.</summary>
+    /// <summary>No slot matches the pattern.</summary>
     public const string NoSlotMatches = "PV7003";
 
     /// <summary>The output would replace a file that is read.</summary>

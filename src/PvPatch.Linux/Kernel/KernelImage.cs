@@ -120,6 +120,18 @@ public sealed class KernelImage
         return true;
     }
 
+    /// <summary>An ELF file's sections of code at their link addresses, whether or not its sites can be found: what a stored plan is applied to or reverted in.</summary>
+    /// <param name="elf">The file. The image views its bytes.</param>
+    /// <returns>The code; none for a relocatable file, whose sections have no addresses yet.</returns>
+    public static CodeImage CodeOf(ElfImage elf)
+    {
+        ArgumentNullException.ThrowIfNull(elf);
+        IEnumerable<ElfSection> sections = elf.Type == ElfFileType.Relocatable
+            ? []
+            : elf.Sections.Where(static s => s.IsAllocated && s.IsExecutable && s.HasFileContent && s.Size > 0);
+        return new CodeImage(elf.Bitness, sections.Select(s => new CodeSegment(s.Name, s.Address, elf.GetBytes(s))));
+    }
+
     /// <summary>The name of the function at an address, where the file has symbols.</summary>
     /// <param name="elf">The file.</param>
     /// <returns>A look-up that gives <see langword="null"/> for what it does not know.</returns>
@@ -141,12 +153,6 @@ public sealed class KernelImage
 
         return address => indices.TryGetValue(address, out int index) ? symbols.GetName(index) : null;
     }
-
-    private static CodeImage CodeOf(ElfImage elf) => new(
-        elf.Bitness,
-        elf.Sections
-            .Where(static s => s.IsAllocated && s.IsExecutable && s.HasFileContent && s.Size > 0)
-            .Select(s => new CodeSegment(s.Name, s.Address, elf.GetBytes(s))));
 
     private static bool TryMakeSites(
         ParaInstruction[] records, KernelEra era, CodeImage code, long fileOffset, [NotNullWhen(true)] out SiteTable? sites, [NotNullWhen(false)] out PatchDiagnostic? error)

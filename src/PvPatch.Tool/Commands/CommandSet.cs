@@ -10,6 +10,7 @@ internal sealed class CommandSet
     private readonly ToolCommand[] _commands =
     [
         new DemoCommand(),
+        new InfoCommand(),
     ];
 
     public CommandSet()

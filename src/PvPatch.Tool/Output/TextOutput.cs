@@ -74,7 +74,8 @@ internal sealed class TextOutput(Stream stream, bool colour)
         stream.Flush();
     }
 
-    private static string Clean(string text) => !text.AsSpan().ContainsAny(s_controls)
+    /// <summary>The text with a question mark in place of each control character.</summary>
+    public static string Clean(string text) => !text.AsSpan().ContainsAny(s_controls)
         ? text
         : string.Create(text.Length, text, static (cleaned, dirty) =>
         {
