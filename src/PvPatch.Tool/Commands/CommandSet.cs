@@ -11,6 +11,9 @@ internal sealed class CommandSet
     [
         new DemoCommand(),
         new InfoCommand(),
+        new SitesCommand(),
+        new PlanCommand(),
+        new PatchCommand(),
     ];
 
     public CommandSet()

@@ -19,7 +19,7 @@ internal static class InfoText
         Field(output, "file", DescribeFile(input.File));
         Field(output, "kernel", VersionBanner.Find(input.File.Image.Span) ?? "it does not say");
         ElfImage elf = input.Elf;
-        Field(output, "ELF", string.Create(s_culture, $"{elf.Bitness}-bit {elf.Machine} {elf.Type}, {elf.Sections.Count} sections, {elf.EndOfFileContent:n0} bytes"));
+        Field(output, "ELF", string.Create(s_culture, $"{elf.Bitness}-bit x86, {elf.Type.ToString().ToLowerInvariant()}, {elf.Sections.Count} sections, {elf.EndOfFileContent:n0} bytes"));
         foreach (string name in KernelSections.OfInterest)
         {
             Field(output, name, elf.TryGetSection(name, out ElfSection? section) ? DescribeSection(section) : "none");
@@ -56,13 +56,13 @@ internal static class InfoText
 
     private static string DescribeFile(LoadedKernelFile file) => file.Kind switch
     {
-        KernelFileKind.BzImage => string.Create(s_culture, $"bzImage of {file.FileSize:n0} bytes, {file.Compression} inside"),
-        KernelFileKind.CompressedElf => string.Create(s_culture, $"ELF compressed with {file.Compression}, {file.FileSize:n0} bytes"),
+        KernelFileKind.BzImage => string.Create(s_culture, $"bzImage of {file.FileSize:n0} bytes, with {file.Compression.ToString().ToLowerInvariant()}"),
+        KernelFileKind.CompressedElf => string.Create(s_culture, $"ELF compressed with {file.Compression.ToString().ToLowerInvariant()}, {file.FileSize:n0} bytes"),
         _ => string.Create(s_culture, $"ELF, {file.FileSize:n0} bytes"),
     };
 
     private static string DescribeSection(ElfSection section) =>
         string.Create(s_culture, $"{section.Size:n0} bytes{(section.IsAllocated ? $" at {section.Address}" : "")}");
 
-    private static void Field(TextOutput output, string name, string value) => output.Column($"  {name}", 20, Ink.Faint).Line(value);
+    private static void Field(TextOutput output, string name, string value) => output.Column($"  {name}", 21, Ink.Faint).Line(value);
 }
