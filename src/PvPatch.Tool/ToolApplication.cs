@@ -2,7 +2,6 @@ using System.CommandLine;
 using System.CommandLine.Invocation;
 using PvPatch.Linux;
 using PvPatch.Tool.Commands;
-using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool;
 
@@ -18,7 +17,7 @@ internal static class ToolApplication
         ParseResult parsed = tool.Root.Parse(arguments, new ParserConfiguration { ResponseFileTokenReplacer = null });
         ToolCommand? command = tool.Find(parsed.CommandResult.Command);
         bool json = command is null ? arguments.Contains("--json") : parsed.GetValue(command.Json);
-        var run = new CommandRun(console, json, parsed.GetValue(tool.NoColour));
+        var run = new ToolRun(console, json, parsed.GetValue(tool.NoColour));
         try
         {
             ExitCode exitCode = Run(tool, parsed, command, run, arguments.Count == 0);
@@ -31,7 +30,7 @@ internal static class ToolApplication
         }
     }
 
-    private static ExitCode Run(CommandSet tool, ParseResult parsed, ToolCommand? command, CommandRun run, bool empty)
+    private static ExitCode Run(CommandSet tool, ParseResult parsed, ToolCommand? command, ToolRun run, bool empty)
     {
         if (empty)
         {
@@ -56,7 +55,7 @@ internal static class ToolApplication
     }
 
     /// <summary>Says what happened, whatever it was. A stack trace is for a debugger.</summary>
-    private static ExitCode Fail(CommandRun run, Exception exception)
+    private static ExitCode Fail(ToolRun run, Exception exception)
     {
         ToolFailure failure = exception switch
         {

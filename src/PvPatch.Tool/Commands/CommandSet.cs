@@ -1,6 +1,5 @@
 using System.CommandLine;
 using System.CommandLine.Help;
-using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Commands;
 
@@ -13,7 +12,9 @@ internal sealed class CommandSet
         new InfoCommand(),
         new SitesCommand(),
         new PlanCommand(),
+        new ExplainCommand(),
         new PatchCommand(),
+        new RevertCommand(),
     ];
 
     public CommandSet()

@@ -25,7 +25,7 @@ internal sealed class DemoCommand : ToolCommand
         Definition.Options.Add(_backend);
     }
 
-    public override ExitCode Execute(ParseResult arguments, CommandRun run)
+    public override ExitCode Execute(ParseResult arguments, ToolRun run)
     {
         DemoGuest guest = DemoGuest.Assemble(arguments.GetValue(_bits));
         IReadOnlyList<Backend> backends = arguments.GetValue(_backend) is string name ? [guest.Registry[name]] : guest.Registry.Backends;

@@ -16,7 +16,7 @@ internal sealed class InfoCommand : ToolCommand
             "info vmlinuz-6.1.0-18-amd64",
             "info vmlinux --json") => Definition.Arguments.Add(_image);
 
-    public override ExitCode Execute(ParseResult arguments, CommandRun run)
+    public override ExitCode Execute(ParseResult arguments, ToolRun run)
     {
         KernelInput input = KernelInput.Read(arguments.GetRequiredValue(_image), run);
         KernelImage.TryOpen(input.Elf, out KernelImage? image, out PatchDiagnostic? error);

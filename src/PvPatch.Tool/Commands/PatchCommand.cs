@@ -32,13 +32,13 @@ internal sealed class PatchCommand : ToolCommand
         Definition.Options.Add(_force);
     }
 
-    public override ExitCode Execute(ParseResult arguments, CommandRun run)
+    public override ExitCode Execute(ParseResult arguments, ToolRun run)
     {
         string path = arguments.GetRequiredValue(_image);
-        string output = arguments.GetRequiredValue(_output);
+        string outputPath = arguments.GetRequiredValue(_output);
         string? planPath = arguments.GetValue(_savePlan);
-        OutputFiles.RequireOthers(output, arguments.GetValue(_force) ? [planPath] : [path, planPath]);
-        OutputFiles.RequireOthers(planPath, [path]);
+        string output = OutputFiles.Resolve(outputPath, planPath, arguments.GetValue(_force) ? null : path);
+        string? planOutput = planPath is null ? null : OutputFiles.Resolve(planPath, path);
 
         KernelInput input = KernelInput.Read(path, run);
         KernelImage image = input.Open();
@@ -49,8 +49,16 @@ internal sealed class PatchCommand : ToolCommand
         }
 
         run.Console.Cancellation.ThrowIfCancellationRequested();
-        OutputFiles.Write(image.Elf, output, plan, planPath);
-        var report = new PatchReport(path, output, planPath, image.Elf.EndOfFileContent, plan, applied);
+        if (planOutput is null)
+        {
+            OutputFiles.Write(image.Elf, output);
+        }
+        else
+        {
+            OutputFiles.Write(image.Elf, output, plan, planOutput);
+        }
+
+        var report = new PatchReport(path, outputPath, planPath, image.Elf.EndOfFileContent, plan, applied);
         if (run.IsJson)
         {
             run.WriteJson(report.WriteJson);

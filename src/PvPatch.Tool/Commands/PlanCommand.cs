@@ -23,7 +23,7 @@ internal sealed class PlanCommand : ToolCommand
         Definition.Options.Add(_backend);
     }
 
-    public override ExitCode Execute(ParseResult arguments, CommandRun run)
+    public override ExitCode Execute(ParseResult arguments, ToolRun run)
     {
         string path = arguments.GetRequiredValue(_image);
         KernelImage image = KernelInput.Read(path, run).Open();

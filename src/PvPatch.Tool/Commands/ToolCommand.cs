@@ -22,5 +22,5 @@ internal abstract class ToolCommand
 
     /// <summary>Does the work.</summary>
     /// <exception cref="ToolFailure">It could not be done.</exception>
-    public abstract ExitCode Execute(ParseResult arguments, CommandRun run);
+    public abstract ExitCode Execute(ParseResult arguments, ToolRun run);
 }

@@ -2,7 +2,6 @@ using System.Text.Json;
 using PvPatch.Linux.Boot;
 using PvPatch.Linux.Elf;
 using PvPatch.Linux.Kernel;
-using PvPatch.Tool.Commands;
 using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Kernels;

@@ -3,7 +3,6 @@ using PvPatch.Linux.Boot;
 using PvPatch.Linux.Elf;
 using PvPatch.Linux.Kernel;
 using PvPatch.Ops;
-using PvPatch.Tool.Commands;
 using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Kernels;

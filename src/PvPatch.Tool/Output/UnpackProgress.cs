@@ -1,6 +1,5 @@
 using System.Diagnostics;
 using System.Globalization;
-using PvPatch.Tool.Commands;
 using Spectre.Console;
 
 namespace PvPatch.Tool.Output;
@@ -23,7 +22,7 @@ internal sealed class UnpackProgress : IProgress<long>, IDisposable
     private UnpackProgress(string name) => _name = name;
 
     /// <summary>Begins to count the time; <see langword="null"/> where there is no terminal or the output is for scripts.</summary>
-    public static UnpackProgress? Start(string path, CommandRun run) =>
+    public static UnpackProgress? Start(string path, ToolRun run) =>
         run.Console.ErrorIsTerminal && !run.IsJson ? new UnpackProgress(Path.GetFileName(path)) : null;
 
     public void Report(long value)

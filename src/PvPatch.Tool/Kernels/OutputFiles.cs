@@ -1,10 +1,11 @@
 using System.CommandLine;
 using System.Diagnostics.CodeAnalysis;
+using PvPatch.Linux;
 using PvPatch.Linux.Elf;
 using PvPatch.Linux.Kernel;
 using PvPatch.Plans;
 
-namespace PvPatch.Tool.Commands;
+namespace PvPatch.Tool.Kernels;
 
 /// <summary>Files that are written: never one that is read as well, and whole or not at all.</summary>
 internal static class OutputFiles
@@ -12,24 +13,21 @@ internal static class OutputFiles
     public static Option<string> Option(string description) =>
         new("--output", "-o") { Description = description, HelpName = "FILE", Required = true };
 
-    /// <summary>Refuses a path that is one of some others, by whatever name or link.</summary>
-    /// <exception cref="ToolFailure">It is (PV7004), or it is empty (PV7001).</exception>
-    public static void RequireOthers(string? output, ReadOnlySpan<string?> others)
+    /// <summary>The file that a path means, links followed; refuses one that is also read, and what is no file.</summary>
+    /// <param name="output">The path as given.</param>
+    /// <param name="others">The other files of the command, by whatever name or link.</param>
+    /// <exception cref="ToolFailure">It is one of them (PV7004), is a device or pipe (PV6107), or is empty (PV7001).</exception>
+    public static string Resolve(string output, params ReadOnlySpan<string?> others)
     {
-        if (output is null)
-        {
-            return;
-        }
-
         if (output.Length == 0)
         {
             throw new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.Usage, "the name of the output file is empty"));
         }
 
-        string resolved = Resolve(output);
+        string resolved = FollowLinks(output);
         foreach (string? other in others)
         {
-            if (!string.IsNullOrEmpty(other) && Resolve(other) == resolved)
+            if (!string.IsNullOrEmpty(other) && FollowLinks(other) == resolved)
             {
                 throw new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.OutputIsInput, "the output would replace another file of this command") with
                 {
@@ -40,26 +38,49 @@ internal static class OutputFiles
                 });
             }
         }
+
+        if (FileType.IsSpecial(resolved))
+        {
+            throw new ToolFailure(PatchDiagnostic.Error(KernelDiagnosticCodes.OutputUnwritable, "the output file cannot be written") with
+            {
+                Source = output,
+                Found = "a device, pipe or socket",
+                Expected = "a file",
+                Help = "Files appear whole, by a rename, which would replace the device.",
+            });
+        }
+
+        return resolved;
     }
 
-    /// <summary>Writes an image and, where a path is given, the plan it was patched with. The plan comes first and goes again if the image cannot be written.</summary>
-    /// <exception cref="ToolFailure">One of them cannot be written (PV6107).</exception>
-    public static void Write(ElfImage elf, string output, PatchPlan plan, string? planPath)
+    /// <summary>Writes an image.</summary>
+    /// <exception cref="ToolFailure">It cannot be written (PV6107); nothing was left behind.</exception>
+    public static void Write(ElfImage elf, string output)
     {
-        bool isNew = planPath is not null && !File.Exists(planPath);
-        if (planPath is not null && !KernelImageWriter.TryWrite([.. PlanJson.ToUtf8(plan, indented: true), (byte)'\n'], planPath, out PatchDiagnostic? error))
+        if (!KernelImageWriter.TryWrite(elf, output, out PatchDiagnostic? error))
+        {
+            throw new ToolFailure(error);
+        }
+    }
+
+    /// <summary>Writes an image and the plan it was patched with. The plan comes first, and goes again if the image cannot be written.</summary>
+    /// <exception cref="ToolFailure">One of them cannot be written (PV6107).</exception>
+    public static void Write(ElfImage elf, string output, PatchPlan plan, string planOutput)
+    {
+        bool isNew = !File.Exists(planOutput);
+        if (!KernelImageWriter.TryWrite([.. PlanJson.ToUtf8(plan, indented: true), (byte)'\n'], planOutput, out PatchDiagnostic? error))
         {
             throw new ToolFailure(error);
         }
 
-        if (!KernelImageWriter.TryWrite(elf, output, out error))
+        try
         {
-            if (isNew)
-            {
-                TryDelete(planPath!);
-            }
-
-            throw new ToolFailure(error);
+            Write(elf, output);
+        }
+        catch (ToolFailure) when (isNew)
+        {
+            TryDelete(planOutput);
+            throw;
         }
     }
 
@@ -76,7 +97,7 @@ internal static class OutputFiles
     }
 
     /// <summary>The path without links, as far as it exists.</summary>
-    private static string Resolve(string path)
+    private static string FollowLinks(string path)
     {
         const int MostLinks = 40; // as the kernel
         try

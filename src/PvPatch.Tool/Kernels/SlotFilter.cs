@@ -1,8 +1,9 @@
 using System.CommandLine;
 using System.IO.Enumeration;
 using PvPatch.Ops;
+using PvPatch.Tool.Output;
 
-namespace PvPatch.Tool.Commands;
+namespace PvPatch.Tool.Kernels;
 
 /// <summary>Chooses slots by a pattern: <c>irq.*</c>, <c>*pte*</c>, or a name with or without its table.</summary>
 internal static class SlotFilter
@@ -30,10 +31,10 @@ internal static class SlotFilter
             return chosen;
         }
 
-        layout.TryGetSlot(pattern!, out _, out PatchDiagnostic? unknown);
+        string? near = Nearest.Of(pattern!, layout.Slots.SelectMany(static s => (string[])[s.ShortName, s.Name]));
         throw new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.NoSlotMatches, $"no slot of this kernel matches \"{pattern}\"") with
         {
-            Help = unknown?.Help ?? "pvpatch info lists its slots.",
+            Help = near is null ? "pvpatch info lists its slots." : $"Did you mean \"{near}\"?",
         });
     }
 }

@@ -1,12 +1,12 @@
 using System.Text.Json;
 using PvPatch.Tool.Output;
 
-namespace PvPatch.Tool.Commands;
+namespace PvPatch.Tool;
 
 /// <summary>One run of one command: where its results and findings go, and in which form.</summary>
-internal sealed class CommandRun
+internal sealed class ToolRun
 {
-    public CommandRun(ToolConsole console, bool json, bool noColour)
+    public ToolRun(ToolConsole console, bool json, bool noColour)
     {
         Console = console;
         IsJson = json;

@@ -1,8 +1,8 @@
 using System.CommandLine;
 using System.CommandLine.Parsing;
-using PvPatch.Tool.Commands;
+using PvPatch.Tool.Output;
 
-namespace PvPatch.Tool.Output;
+namespace PvPatch.Tool.Commands;
 
 /// <summary>What the parser found wrong with a command line, as findings.</summary>
 internal static class UsageErrors

@@ -1,9 +1,8 @@
 using System.CommandLine;
 using System.CommandLine.Help;
 using System.CommandLine.Invocation;
-using PvPatch.Tool.Commands;
 
-namespace PvPatch.Tool.Output;
+namespace PvPatch.Tool.Commands;
 
 /// <summary>Help: what the parser knows of a command, with examples and exit codes behind it.</summary>
 internal static class HelpText

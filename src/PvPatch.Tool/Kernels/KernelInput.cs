@@ -4,7 +4,7 @@ using PvPatch.Linux.Elf;
 using PvPatch.Linux.Kernel;
 using PvPatch.Tool.Output;
 
-namespace PvPatch.Tool.Commands;
+namespace PvPatch.Tool.Kernels;
 
 /// <summary>A kernel file as the commands take it: read, unpacked, its ELF headers checked.</summary>
 internal sealed class KernelInput
@@ -31,7 +31,7 @@ internal sealed class KernelInput
 
     /// <summary>Reads a file and tells its progress.</summary>
     /// <exception cref="ToolFailure">It cannot be read, or is no kernel.</exception>
-    public static KernelInput Read(string path, CommandRun run)
+    public static KernelInput Read(string path, ToolRun run)
     {
         if (path.Length == 0)
         {
