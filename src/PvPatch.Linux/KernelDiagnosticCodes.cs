@@ -123,6 +123,33 @@ public static class KernelDiagnosticCodes
     /// <summary>More than one record format fits the alternatives table, and they disagree.</summary>
     public const string AltFormatAmbiguous = "PV6073";
 
+    /// <summary>The kernel image holds no symbols of its own (kallsyms) in a form that is known.</summary>
+    public const string KallsymsNotFound = "PV6080";
+
+    /// <summary>The image has the tables of kallsyms, but the names in them cannot be decoded.</summary>
+    public const string KallsymsBadNames = "PV6081";
+
+    /// <summary>The image has the names of kallsyms, but no known form of their addresses fits.</summary>
+    public const string KallsymsBadAddresses = "PV6082";
+
+    /// <summary>The System.map is a stand-in that only says where the real one is.</summary>
+    public const string SystemMapStub = "PV6083";
+
+    /// <summary>A line of a System.map or kallsyms listing is not an address, a type and a name; or there is no such line at all.</summary>
+    public const string SymbolListingBad = "PV6084";
+
+    /// <summary>A kallsyms listing was read without the right to see addresses: all are zero.</summary>
+    public const string SymbolAddressesHidden = "PV6085";
+
+    /// <summary>There is no symbol of the name asked for.</summary>
+    public const string SymbolUnknown = "PV6086";
+
+    /// <summary>A place is not of the form <c>symbol</c> or <c>symbol+0x12</c>.</summary>
+    public const string SymbolPlaceBad = "PV6087";
+
+    /// <summary>Symbols of a kernel were asked of a file whose addresses are not set yet, such as a module.</summary>
+    public const string SymbolsOfRelocatable = "PV6088";
+
     /// <summary>The kernel has no <c>.parainstructions</c>: it is built without paravirt patching, or of 6.8 or later.</summary>
     public const string NoSiteTable = "PV6101";
 
@@ -143,4 +170,7 @@ public static class KernelDiagnosticCodes
 
     /// <summary>The output file can't be written.</summary>
     public const string OutputUnwritable = "PV6107";
+
+    /// <summary>A slot file can't be read, or names a function the kernel has not.</summary>
+    public const string SlotOverridesInvalid = "PV6108";
 }

@@ -11,19 +11,24 @@ namespace PvPatch.KernelTests;
 [Trait("Category", "Kernel")]
 public sealed class NativeBootTests(BootedKernelFixture fixture, ITestOutputHelper output)
 {
-    [SkippableFact]
-    public void Every_site_of_6_1_holds_the_planned_bytes_after_a_native_boot()
+    public static TheoryData<string> KernelNames => ["bullseye", "bookworm", "trixie", "sid", "bookworm-i386"];
+
+    [SkippableTheory]
+    [MemberData(nameof(KernelNames))]
+    public void Every_site_holds_the_planned_bytes_after_a_native_boot(string kernel)
     {
-        BootedKernel booted = fixture.Boot(Kernels.Bookworm);
+        BootedKernel booted = fixture.Boot(Named(kernel));
         KernelImage image = Load(booted);
-        PatchPlan plan = Plan(image);
+
+        // QEMU's "max" is an AMD processor of family 15: 5.10 then chooses K8 nops; later kernels have one table.
+        PatchPlan plan = Plan(image, new BootMachine { Nops = PvPatch.Encoding.NopStyle.K8 });
 
         (int matched, List<string> wrong) = Compare(plan, booted.AfterPatching);
 
         output.WriteLine($"{booted.Package?.Package} {booted.Package?.Version}: {matched} of {plan.Count} sites equal; {plan.Summary}");
         Assert.Empty(wrong);
-        Assert.Equal(image.Records.Count, matched);
-        Assert.True(matched > 1000, $"only {matched} sites: is this the kernel's table?");
+        Assert.Equal(image.Sites.Count, matched);
+        Assert.True(matched > 200, $"only {matched} sites: is this the kernel's table?");
     }
 
     [SkippableFact]
@@ -67,6 +72,15 @@ public sealed class NativeBootTests(BootedKernelFixture fixture, ITestOutputHelp
     private static KernelImage Load(BootedKernel booted) =>
         KernelImage.TryLoad(booted.ImagePath, null, out KernelImage? image, out PatchDiagnostic? error) ? image : throw new PatchException(error);
 
-    private static PatchPlan Plan(KernelImage image) =>
-        new KernelPlanner().TryPlan(image, "native", out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) ? plan : throw new PatchException(diagnostics[0]);
+    private static PackageRequest Named(string kernel) => kernel switch
+    {
+        "bullseye" => Kernels.Bullseye,
+        "bookworm" => Kernels.Bookworm,
+        "trixie" => Kernels.Trixie,
+        "sid" => Kernels.Sid,
+        _ => Kernels.BookwormI386,
+    };
+
+    private static PatchPlan Plan(KernelImage image, BootMachine? machine = null) =>
+        new KernelPlanner().TryPlan(image, machine ?? new BootMachine(), out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) ? plan : throw new PatchException(diagnostics[0]);
 }

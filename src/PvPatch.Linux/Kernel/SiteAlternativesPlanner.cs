@@ -14,6 +14,7 @@ internal sealed class SiteAlternativesPlanner
     private readonly ElfImage _elf;
     private readonly AlternativeRules _rules;
     private readonly Func<int, bool?> _hasFeature;
+    private readonly AlternativeCode _code;
 
     /// <param name="elf">The image, for the replacements' bytes.</param>
     /// <param name="rules">How the era's alternatives work.</param>
@@ -23,6 +24,7 @@ internal sealed class SiteAlternativesPlanner
         _elf = elf;
         _rules = rules;
         _hasFeature = hasFeature;
+        _code = new AlternativeCode(rules, elf.Bitness);
     }
 
     /// <summary>Makes the plan; its old bytes are the new ones of <paramref name="below"/>.</summary>
@@ -32,13 +34,18 @@ internal sealed class SiteAlternativesPlanner
         var results = new SortedDictionary<int, (byte[] Bytes, PlanOutcome Outcome)>();
         foreach (ref readonly AltInstr record in table.Records)
         {
-            int index = below.IndexContaining(record.Address);
-            if (index < 0)
+            int index = FirstSiteEndingBehind(below, record.Address);
+            if (index == below.Count || record.Length == 0)
             {
                 continue;
             }
 
             SiteDecision site = below[index];
+            if (site.Address > record.Address && site.Address.Value - record.Address.Value >= record.Length)
+            {
+                continue; // it ends before the site
+            }
+
             if (site.Address != record.Address || site.Length != record.Length)
             {
                 throw Unknown(record, "an alternative overlaps a paravirt site without being the same", $"{site.Address}+{site.Length}");
@@ -57,82 +64,74 @@ internal sealed class SiteAlternativesPlanner
         return plan.Build();
     }
 
+    // Not only the site at the address: an alternative may begin before a site and reach into it.
+    private static int FirstSiteEndingBehind(PatchPlan plan, VirtualAddress address)
+    {
+        int low = 0;
+        int high = plan.Count;
+        while (low < high)
+        {
+            int middle = low + ((high - low) / 2);
+            VirtualAddress last = plan[middle].Address + (plan[middle].Length - 1);
+            if (last < address)
+            {
+                low = middle + 1;
+            }
+            else
+            {
+                high = middle;
+            }
+        }
+
+        return low;
+    }
+
     private (byte[] Bytes, PlanOutcome Outcome) Apply(in AltInstr record, byte[] bytes, PlanOutcome outcome)
     {
+        if (record.IsDirectCall)
+        {
+            // Where these are the sites themselves, the plan below is what they do.
+            return _rules.DirectCallsAreSites
+                ? (bytes, outcome)
+                : throw Unknown(record, "an alternative at a paravirt site takes its target from the ops table, as kernels from 6.8 on do", "a direct call");
+        }
+
         bool applies = (_hasFeature(record.Feature) ?? throw Unknown(record, "the condition of an alternative at a paravirt site is not known", $"feature {record.Feature / 32}*32+{record.Feature % 32}")) != record.IsNot;
-        if (applies)
+        if (!applies)
         {
-            byte[] replacement = Replacement(record);
-            bytes = new byte[record.Length];
-            bytes.AsSpan().Fill(0x90);
-            replacement.CopyTo(bytes, 0);
-            bool nothing = replacement.Length == 0;
-            outcome = outcome with
-            {
-                Action = nothing ? PatchAction.Nop : PatchAction.Inline,
-                Reason = PatchReason.None,
-                Target = null,
-                TargetName = null,
-                Detail = $"alternative of {(record.IsNot ? "!" : "")}{FeatureName(record.Feature)}",
-            };
+            _code.MergeNops(bytes);
+            return (bytes, outcome);
         }
 
-        OptimizeNops(bytes);
-        return (bytes, outcome);
+        ReadOnlySpan<byte> replacement = Replacement(record);
+        if (!_code.TryApply(replacement, record.ReplacementAddress, record.Address, record.Length, out byte[]? moved))
+        {
+            throw Unknown(record, "the replacement of an alternative refers to something that is out of reach of the site", HexBytes.Format(replacement));
+        }
+
+        VirtualAddress? target = replacement.Length == 5 && replacement[0] is 0xe8 or 0xe9
+            ? record.ReplacementAddress + (replacement.Length + BinaryPrimitives.ReadInt32LittleEndian(replacement[1..]))
+            : null;
+        return (moved, outcome with
+        {
+            Action = replacement.Length == 0 ? PatchAction.Nop : target is null ? PatchAction.Inline : replacement[0] == 0xe8 ? PatchAction.Call : PatchAction.Jump,
+            Reason = PatchReason.None,
+            Target = target,
+            TargetName = target is not null && target == outcome.Target ? outcome.TargetName : null,
+            Detail = $"alternative of {(record.IsNot ? "!" : "")}{FeatureName(record.Feature)}",
+        });
     }
 
-    private byte[] Replacement(in AltInstr record)
+    private ReadOnlySpan<byte> Replacement(in AltInstr record)
     {
-        if (!_elf.TryGetBytes(record.ReplacementAddress, record.ReplacementLength, out Memory<byte> bytes) || record.ReplacementLength > record.Length)
+        if (record.ReplacementLength == 0)
         {
-            throw Unknown(record, "the replacement of an alternative is not in the image, or longer than the site", $"{record.ReplacementAddress}+{record.ReplacementLength}");
+            return default;
         }
 
-        byte[] copy = bytes.ToArray();
-        if (copy.Length == 5 && copy[0] == 0xe8)
-        {
-            // call rel32: the displacement was made for where the replacement lies
-            int displacement = BinaryPrimitives.ReadInt32LittleEndian(copy.AsSpan(1));
-            BinaryPrimitives.WriteInt32LittleEndian(copy.AsSpan(1), unchecked(displacement + (int)(record.ReplacementAddress - record.Address)));
-        }
-        else if (copy.Length == 5 && copy[0] is 0xe9 or 0xeb)
-        {
-            throw Unknown(record, "the replacement of an alternative at a paravirt site is a jump", HexBytes.Format(copy));
-        }
-
-        return copy;
-    }
-
-    /// <summary>
-    /// Every run of two or more one-byte nops becomes the fewest nops; a single one stays. Only whole instructions count, so a 0x90
-    /// within an operand is safe.
-    /// </summary>
-    private void OptimizeNops(byte[] bytes)
-    {
-        var decoder = Iced.Intel.Decoder.Create(_elf.Bitness, bytes);
-        int start = -1;
-        while (decoder.IP < (ulong)bytes.Length)
-        {
-            int at = (int)decoder.IP;
-            decoder.Decode(out Iced.Intel.Instruction instruction);
-            bool nop = bytes[at] == 0x90 && instruction.Length == 1;
-            start = nop ? (start < 0 ? at : start) : start;
-            int end = nop ? at + 1 : at;
-            if (start >= 0 && (!nop || end == bytes.Length))
-            {
-                if (end - start > 1)
-                {
-                    _rules.Nops.Fill(bytes.AsSpan(start, end - start));
-                }
-
-                start = -1;
-            }
-
-            if (instruction.IsInvalid)
-            {
-                return; // as the kernel's: what does not decode is left as it is
-            }
-        }
+        return record.ReplacementLength <= record.Length && _elf.TryGetBytes(record.ReplacementAddress, record.ReplacementLength, out Memory<byte> bytes)
+            ? bytes.Span
+            : throw Unknown(record, "the replacement of an alternative is not in the image, or longer than the site", $"{record.ReplacementAddress}+{record.ReplacementLength}");
     }
 
     private string FeatureName(int feature) =>

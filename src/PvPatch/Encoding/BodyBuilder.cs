@@ -41,7 +41,7 @@ public static class BodyBuilder
             return false;
         }
 
-        if (code.Length is 0 or > MaxLength)
+        if (code.Length > MaxLength || (code.Length == 0 && body != InlineBody.Nothing))
         {
             error = Invalid($"it has {code.Length} bytes; 1 to {MaxLength} are possible");
             return false;

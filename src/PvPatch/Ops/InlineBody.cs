@@ -23,6 +23,12 @@ public sealed class InlineBody
     /// </summary>
     public RegisterSet? DestroyedByCalls { get; }
 
+    /// <summary>
+    /// No instruction at all: the backend's own patch function turns the site into nops, whatever the slot holds and whether or not its kernel has a
+    /// default rule (VMI in 2.6.21 does so where the ROM answers that nothing is to be done).
+    /// </summary>
+    internal static InlineBody Nothing { get; } = new(null, ReadOnlyMemory<byte>.Empty, default, null);
+
     internal Action<Assembler>? Write { get; }
 
     internal ReadOnlyMemory<byte> Code { get; }

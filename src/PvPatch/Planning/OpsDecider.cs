@@ -99,7 +99,8 @@ internal sealed class OpsDecider
             return refusal;
         }
 
-        return new Decision { Action = PatchAction.Inline, Template = _templates.Inline(operation.Body!, slot.Convention, site.Budget), TargetName = operation.TargetName };
+        PatchAction action = operation.Body == InlineBody.Nothing ? PatchAction.Nop : PatchAction.Inline;
+        return new Decision { Action = action, Template = _templates.Inline(operation.Body!, slot.Convention, site.Budget), TargetName = operation.TargetName };
     }
 
     private Decision Missing(OpSlot slot, PatchSite site)

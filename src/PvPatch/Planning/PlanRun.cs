@@ -26,7 +26,7 @@ internal sealed class PlanRun
     private readonly Dictionary<int, int> _missingUses = [];
     private readonly ThunkPlanner? _thunks;
     private readonly PlanBuilder _plan;
-    private readonly int _slotSize;
+    private readonly IReadOnlyList<VirtualAddress>? _slotWords;
 
     public PlanRun(
         CodeImage image, SiteTable sites, Backend backend, PlanOptions options, TemplateCache templates, ILogger planLogger, DiagnosticList found)
@@ -37,7 +37,7 @@ internal sealed class PlanRun
         _options = options;
         _found = found;
         _templates = templates;
-        _slotSize = image.Bitness / 8;
+        _slotWords = SlotWords(options, backend.Layout, image.Bitness);
         _decider = new OpsDecider(options, templates, image.Bitness);
         _forms = new SiteFormReader(image.Bitness);
         _thunks = options.Thunks is ThunkRoom room ? new ThunkPlanner(image, CheckRoom(room)) : null;
@@ -203,26 +203,35 @@ internal sealed class PlanRun
 
     private bool CheckOperand(int index, in PatchSite site, ReadOnlySpan<byte> original, ulong slotAddress)
     {
-        if (slotAddress == 0 || _options.OpsTableAddress is not VirtualAddress table)
+        if (slotAddress == 0 || _slotWords is null || site.Slot >= _slotWords.Count || _slotWords[site.Slot].IsZero || slotAddress == _slotWords[site.Slot].Value)
         {
             return true;
         }
 
-        VirtualAddress wanted = table + (long)site.Slot * _slotSize;
-        if (slotAddress == wanted.Value)
-        {
-            return true;
-        }
-
-        long distance = (long)(slotAddress - table.Value);
-        bool known = distance >= 0 && distance % _slotSize == 0 && distance / _slotSize < _backend.Layout.Count;
+        OpSlot? other = _backend.Layout.Slots.FirstOrDefault(s => s.Index < _slotWords.Count && _slotWords[s.Index].Value == slotAddress);
         _found.Add(At(DiagnosticCodes.WrongSlotOperand, $"the call at the site goes through another slot than its record says ({_backend.Layout[site.Slot]})", index) with
         {
-            Found = $"{HexBytes.Format(original)}: {new VirtualAddress(slotAddress)}{(known ? $" ({_backend.Layout[(int)(distance / _slotSize)]})" : "")}",
-            Expected = $"{wanted}",
+            Found = $"{HexBytes.Format(original)}: {new VirtualAddress(slotAddress)}{(other is null ? "" : $" ({other})")}",
+            Expected = $"{_slotWords[site.Slot]}",
             Help = "The table, the layout or the address of the ops table is not this image's.",
         });
         return false;
+    }
+
+    private static IReadOnlyList<VirtualAddress>? SlotWords(PlanOptions options, OpsLayout layout, int bitness)
+    {
+        if (options.SlotAddresses is not null || options.OpsTableAddress is not VirtualAddress table)
+        {
+            return options.SlotAddresses;
+        }
+
+        var words = new VirtualAddress[layout.Count];
+        for (int i = 0; i < words.Length; i++)
+        {
+            words[i] = table + (long)i * (bitness / 8);
+        }
+
+        return words;
     }
 
     private int Prepare(int index, in PatchSite site)
