@@ -21,7 +21,7 @@ internal sealed class ToolFailure : Exception
     {
         KernelDiagnosticCodes.DecompressorMissing => ExitCode.MissingProgram,
         KernelDiagnosticCodes.OutputUnwritable => ExitCode.OutputUnwritable,
-        KernelDiagnosticCodes.BackendNotInImage or DiagnosticCodes.UnknownSlot or DiagnosticCodes.UnknownBackend => ExitCode.Usage,
+        KernelDiagnosticCodes.BackendNotInImage or KernelDiagnosticCodes.SymbolUnknown or DiagnosticCodes.UnknownSlot or DiagnosticCodes.UnknownBackend => ExitCode.Usage,
         ToolDiagnosticCodes.OutputIsInput or ToolDiagnosticCodes.NotThatOriginal => ExitCode.Refused,
         ToolDiagnosticCodes.PlanUnreadable or ToolDiagnosticCodes.OutOfMemory => ExitCode.BadInput,
         ToolDiagnosticCodes.Cancelled => ExitCode.Cancelled,

@@ -1,6 +1,5 @@
 using System.CommandLine;
 using PvPatch.Images;
-using PvPatch.Linux.Kernel;
 using PvPatch.Plans;
 using PvPatch.Tool.Kernels;
 
@@ -47,7 +46,7 @@ internal sealed class RevertCommand : ToolCommand
 
         PatchPlan? plan = planPath is null ? null : PlanFile.Read(planPath);
         KernelInput input = KernelInput.Read(path, run);
-        CodeImage code = KernelImage.CodeOf(input.Elf);
+        CodeImage code = input.Code();
         plan ??= OriginalKernel.PlanThatMade(code, originalPath!, run);
         if (!plan.TryRevert(code, out ApplyResult reverted, out IReadOnlyList<PatchDiagnostic> diagnostics))
         {

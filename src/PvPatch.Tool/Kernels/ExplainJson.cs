@@ -19,12 +19,17 @@ internal static class ExplainJson
         json.WriteStartObject("site");
         SiteJson.WriteMembers(json, site.Decision);
         json.WriteEndObject();
+        if (site.Names.PlaceOf(site.Site.Address) is string place)
+        {
+            json.WriteString("place", place);
+        }
+
         if (site.FileOffset is long offset)
         {
             json.WriteNumber("fileOffset", offset);
         }
 
-        json.WriteBoolean("clobbersRecorded", site.ClobbersCount);
+        json.WriteBoolean("clobbersRespected", site.ClobbersCount);
         if (site.Native.Target is VirtualAddress native)
         {
             json.WriteString("native", JsonOutput.Hex(native));

@@ -19,10 +19,11 @@ internal static class ExplainText
         SiteDecision decision = site.Decision;
         output.Line(string.Create(s_culture, $"Site {site.Index} of {site.Image.Sites.Count}: {site.Slot.Name} at {site.Site.Address}"), Ink.Strong);
         string offset = site.FileOffset is long at ? string.Create(s_culture, $", file offset 0x{at:x}") : "";
-        Field(output, "place", string.Create(s_culture, $"{decision.Section}, {site.Site.Budget} bytes{offset}"));
+        string function = site.Names.PlaceOf(site.Site.Address) is string place ? $"{place}, " : "";
+        Field(output, "place", string.Create(s_culture, $"{function}{decision.Section}, {site.Site.Budget} bytes{offset}"));
         Field(output, "slot", string.Create(s_culture, $"{site.Slot.Name}, type {site.Slot.Index}, {(site.Slot.Kind == SlotKind.Jump ? "jumped to" : "called")}"));
-        Field(output, "may destroy", site.ClobbersCount ? Words.Of(site.Site.Clobbers, site.Plan.Bitness) : "not recorded by kernels of this era");
-        Field(output, "on disk", site.Native.Target is VirtualAddress native ? $"the ops table holds {NameOf(site, native)}" : "the ops table holds no function");
+        Field(output, "may destroy", $"{Words.Of(site.Site.Clobbers, site.Plan.Bitness)}{(site.ClobbersCount ? "" : " (kernels of this era do not look at it)")}");
+        Field(output, "on disk", site.Native.Target is VirtualAddress native ? $"the ops table holds {site.Names.Describe(native)}" : "the ops table holds no function");
         output.Line();
         WriteCode(output, disassembler, "before", decision.OldBytes, decision.Address);
         WriteCode(output, disassembler, "after", decision.NewBytes, decision.Address);
@@ -40,7 +41,7 @@ internal static class ExplainText
     private static string Why(SiteExplanation site)
     {
         PlanOutcome outcome = site.Decision.Outcome;
-        string target = outcome.Target is VirtualAddress address ? NameOf(site, address) : "";
+        string target = outcome.Target is VirtualAddress address ? site.Names.Describe(address) : "";
         return outcome switch
         {
             { Action: PatchAction.LeaveAlone } => $"{Words.Of(outcome.Reason)}{(outcome.Detail is string detail ? $" ({detail})" : "")}",
@@ -53,11 +54,6 @@ internal static class ExplainText
             _ => "the operation's instructions fit and destroy nothing the site needs",
         };
     }
-
-    private static string NameOf(SiteExplanation site, VirtualAddress address) =>
-        site.Names.NameOf(address.Value) is string name ? $"{name} ({address})"
-        : site.Native.Target == address && site.Native.TargetName is string known ? $"{known} ({address})"
-        : address.ToString();
 
     private static void WriteCode(TextOutput output, Disassembler disassembler, string name, ReadOnlySpan<byte> bytes, VirtualAddress start)
     {

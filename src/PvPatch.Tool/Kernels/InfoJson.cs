@@ -68,7 +68,9 @@ internal static class InfoJson
         json.WriteString("era", image.Era.Name);
         json.WriteString("rules", image.Era.Rules.Name);
         json.WriteString("opsTable", JsonOutput.Hex(image.OpsTable));
+        json.WriteString("siteSource", JsonNamingPolicy.CamelCase.ConvertName(image.Era.Source.ToString()));
         json.WriteNumber("sites", image.Sites.Count);
+        json.WriteNumber("symbols", image.Symbols?.Count ?? 0);
         json.WriteStartArray("backends");
         foreach (string backend in image.BackendNames)
         {
@@ -76,6 +78,7 @@ internal static class InfoJson
         }
 
         json.WriteEndArray();
+        var names = new KernelNames(image);
         json.WriteStartArray("slots");
         foreach (SlotUse use in SlotUse.Of(image))
         {
@@ -86,6 +89,10 @@ internal static class InfoJson
             if (image.Native[use.Slot.Index].Target is VirtualAddress native)
             {
                 json.WriteString("native", JsonOutput.Hex(native));
+                if (names.NameOf(native.Value) is string name)
+                {
+                    json.WriteString("nativeName", name);
+                }
             }
 
             json.WriteEndObject();

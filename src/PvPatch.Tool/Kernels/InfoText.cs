@@ -2,7 +2,7 @@ using System.Globalization;
 using PvPatch.Linux.Boot;
 using PvPatch.Linux.Elf;
 using PvPatch.Linux.Kernel;
-using PvPatch.Ops;
+using PvPatch.Linux.Symbols;
 using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Kernels;
@@ -34,10 +34,13 @@ internal static class InfoText
     {
         Field(output, "era", string.Create(s_culture, $"{image.Era.Name}: rules {image.Era.Rules.Name}{(image.Alternatives is null ? "" : ", alternatives laid over")}"));
         Field(output, "ops table", string.Create(s_culture, $"at {image.OpsTable}, {image.Layout.Count} slots in {image.Layout.Tables.Count} tables ({image.Layout.Name})"));
-        Field(output, "sites", string.Create(s_culture, $"{image.Sites.Count}"));
+        string source = image.Era.Source == SiteSource.ParaInstructions ? ".parainstructions" : "direct calls in .altinstructions";
+        Field(output, "sites", string.Create(s_culture, $"{image.Sites.Count}, from {source}"));
+        Field(output, "symbols", image.Symbols is null ? "none" : string.Create(s_culture, $"{image.Symbols.Count:n0}, from {DescribeSource(image.Symbols.Source)}"));
         Field(output, "backends", string.Join(", ", image.BackendNames));
         output.Line();
         output.Write("  ").Column("slot", 34, Ink.Faint).Column("type", 6, Ink.Faint).Column("sites", 7, Ink.Faint).Column("bytes", 7, Ink.Faint).Line("native function", Ink.Faint);
+        var names = new KernelNames(image);
         foreach (SlotUse use in SlotUse.Of(image))
         {
             string lengths = use.Shortest == use.Longest ? $"{use.Shortest}" : $"{use.Shortest}-{use.Longest}";
@@ -45,13 +48,16 @@ internal static class InfoText
                 .Column(string.Create(s_culture, $"{use.Slot.Index,4}"), 6)
                 .Column(use.Sites == 0 ? "   -" : string.Create(s_culture, $"{use.Sites,5}"), 7)
                 .Column(use.Sites == 0 ? "" : lengths, 7)
-                .Line(DescribeNative(image.Native[use.Slot.Index]), Ink.Faint);
+                .Line(image.Native[use.Slot.Index].Target is VirtualAddress native ? names.Describe(native) : "none", Ink.Faint);
         }
     }
 
-    private static string DescribeNative(Operation operation) => operation.Kind == OperationKind.Missing
-        ? "none"
-        : string.Create(s_culture, $"{operation.Target}{(operation.TargetName is string name ? $" {name}" : "")}");
+    private static string DescribeSource(KernelSymbolSource source) => source switch
+    {
+        KernelSymbolSource.SymbolTable => "its symbol table",
+        KernelSymbolSource.Kallsyms => "its kallsyms",
+        _ => "a listing",
+    };
 
     private static string DescribeFile(LoadedKernelFile file) => file.Kind switch
     {

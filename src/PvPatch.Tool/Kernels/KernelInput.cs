@@ -1,4 +1,6 @@
 using System.CommandLine;
+using PvPatch.Images;
+using PvPatch.Linux;
 using PvPatch.Linux.Boot;
 using PvPatch.Linux.Elf;
 using PvPatch.Linux.Kernel;
@@ -61,4 +63,15 @@ internal sealed class KernelInput
     /// <exception cref="ToolFailure">The kernel has none, or of a kind that is not supported.</exception>
     public KernelImage Open() =>
         KernelImage.TryOpen(Elf, out KernelImage? image, out PatchDiagnostic? error) ? image : throw new ToolFailure(error with { Source = Path });
+
+    /// <summary>The file's code, whether or not sites can be found in it.</summary>
+    /// <exception cref="ToolFailure">It is not linked, so its code has no addresses.</exception>
+    public CodeImage Code() => Elf.Type != ElfFileType.Relocatable
+        ? KernelImage.CodeOf(Elf)
+        : throw new ToolFailure(PatchDiagnostic.Error(KernelDiagnosticCodes.ElfNotSupported, "the file is not linked: its code has no addresses yet") with
+        {
+            Source = Path,
+            Found = "a relocatable file, as a module is",
+            Expected = "a vmlinux",
+        });
 }

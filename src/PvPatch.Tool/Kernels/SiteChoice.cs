@@ -1,4 +1,5 @@
 using System.Globalization;
+using PvPatch.Linux;
 using PvPatch.Linux.Kernel;
 using PvPatch.Sites;
 
@@ -21,38 +22,19 @@ internal static class SiteChoice
                 : throw Unknown($"there is no site \"{text}\"", $"site:0 to site:{image.Sites.Count - 1}", "pvpatch sites lists the sites; site:0 is the first.");
         }
 
-        if (!TryParse(text, names, out VirtualAddress address))
+        if (!VirtualAddress.TryParse(text, out VirtualAddress address) && !names.TryFind(text, out address, out PatchDiagnostic? error))
         {
-            throw Unknown(
+            throw error?.Code == KernelDiagnosticCodes.SymbolUnknown ? new ToolFailure(error) : Unknown(
                 $"\"{text}\" is no address",
-                "hexadecimal digits, site:N, or function+0x12 where the file has symbols",
+                "hexadecimal digits, site:N, or function+0x12 where the kernel has symbols",
                 "pvpatch sites lists the addresses of all sites.");
         }
 
         int found = image.Sites.IndexContaining(address);
-        return found >= 0 ? found : throw NotInSite(image, address);
+        return found >= 0 ? found : throw NotInSite(image, names, address);
     }
 
-    private static bool TryParse(string text, KernelNames names, out VirtualAddress address)
-    {
-        if (VirtualAddress.TryParse(text, out address))
-        {
-            return true;
-        }
-
-        int plus = text.IndexOf('+', StringComparison.Ordinal);
-        VirtualAddress offset = default;
-        bool inOrder = plus < 0 || VirtualAddress.TryParse(text.AsSpan(plus + 1), out offset);
-        if (!inOrder || !names.TryFind(plus < 0 ? text : text[..plus], out VirtualAddress start))
-        {
-            return false;
-        }
-
-        address = start + unchecked((long)offset.Value);
-        return true;
-    }
-
-    private static ToolFailure NotInSite(KernelImage image, VirtualAddress address)
+    private static ToolFailure NotInSite(KernelImage image, KernelNames names, VirtualAddress address)
     {
         // The last site before the address, and the one behind it.
         ReadOnlySpan<PatchSite> sites = image.Sites.Sites;
@@ -68,7 +50,7 @@ internal static class SiteChoice
             near.Add($"{sites[i].Address} ({image.Layout[sites[i].Slot].Name})");
         }
 
-        string where = image.Code.Find(address, 1) is { } section ? $"an address in {section.Name}" : "an address outside the kernel's code";
+        string where = image.Code.Find(address, 1) is { } section ? $"{names.PlaceOf(address) ?? "an address"} in {section.Name}" : "an address outside the kernel's code";
         return new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.NoSiteAtAddress, "no paravirt site has a byte at this address") with
         {
             Address = address,

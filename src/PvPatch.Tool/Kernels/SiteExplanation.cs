@@ -43,8 +43,9 @@ internal sealed class SiteExplanation
     /// <summary>The alternatives that the kernel lays over the site, in the order it does.</summary>
     public IReadOnlyList<AltInstr> Alternatives { get; }
 
-    /// <summary>Whether kernels of this era say which registers a site may destroy.</summary>
-    public bool ClobbersCount => Image.Era.SiteTable64.HasClobbers;
+    /// <summary>Whether kernels of this era look at what a site says may be destroyed.</summary>
+    public bool ClobbersCount =>
+        Image.Era.Source == SiteSource.ParaInstructions && (Plan.Bitness == 64 ? Image.Era.SiteTable64 : Image.Era.SiteTable32).HasClobbers;
 
     /// <summary>Where the site is in the file.</summary>
     public long? FileOffset => Image.Elf.TryGetFileOffset(Site.Address, Site.Budget, out long offset) ? offset : null;

@@ -102,9 +102,20 @@ internal sealed class Disassembler
     {
         public bool TryGetSymbol(in Instruction instruction, int operand, int instructionOperand, ulong address, int addressSize, out SymbolResult symbol)
         {
-            string? name = nameOf(address);
+            string? name = IsAddress(instruction, instructionOperand) ? nameOf(address) : null;
             symbol = name is null ? default : new SymbolResult(address, name);
             return name is not null;
         }
+
+        // Targets and whole addresses have names; an immediate, a displacement from a register or an offset in the per-CPU segment is
+        // another kind of number, which would find a name by accident.
+        private static bool IsAddress(in Instruction instruction, int operand) => operand >= 0 && instruction.GetOpKind(operand) switch
+        {
+            OpKind.NearBranch16 or OpKind.NearBranch32 or OpKind.NearBranch64 => true,
+            OpKind.Memory => instruction.MemoryBase is Register.None or Register.RIP
+                && instruction.MemoryIndex == Register.None
+                && instruction.SegmentPrefix is not (Register.FS or Register.GS),
+            _ => false,
+        };
     }
 }
