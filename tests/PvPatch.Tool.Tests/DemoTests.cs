@@ -29,7 +29,7 @@ public sealed class DemoTests
     [InlineData(64)]
     public void Sites_have_every_length_from_5_to_16_bytes_and_different_clobbers(int bits)
     {
-        JsonElement[] sites = Sites(bits, "native");
+        JsonElement[] sites = [.. Sites(bits, "native").Where(static s => s.GetProperty("action").GetString() != "thunk")];
         Assert.Equal(Enumerable.Range(5, 12), sites.Select(static s => s.GetProperty("length").GetInt32()).Distinct().Order());
         Assert.True(sites.Select(static s => s.GetProperty("clobbers").GetString()).Distinct().Count() >= 3);
     }
@@ -119,8 +119,7 @@ public sealed class DemoTests
 
     private static JsonElement[] Sites(int bits, string backend) =>
         [.. ToolRunner.Run("demo", "--bits", $"{bits}", "--backend", backend, "--json").Succeeds().Json
-            .GetProperty("backends")[0].GetProperty("plan").GetProperty("sites").EnumerateArray()
-            .Where(static s => s.TryGetProperty("type", out _) || s.GetProperty("action").GetString() == "thunk")];
+            .GetProperty("backends")[0].GetProperty("plan").GetProperty("sites").EnumerateArray()];
 
     private static string New(JsonElement[] sites, string slot, int length) =>
         sites.First(s => s.GetProperty("slot").GetString() == slot && s.GetProperty("length").GetInt32() == length).GetProperty("new").GetString()!;

@@ -23,7 +23,7 @@ public sealed class OutputTests
 
     [Theory]
     [InlineData(64, "fa0f1f440000", "cli; nop(5)")]
-    [InlineData(64, "48898090909089c0", "mov [rax-0x766f6f70],rax; mov eax,eax")] // no nop in 64-bit code: it clears the upper half
+    [InlineData(64, "4889809090909089c0", "mov [rax-0x6f6f6f70],rax; mov eax,eax")] // no nop in 64-bit code: it clears the upper half
     [InlineData(32, "89c08d742600", "nop(6)")] // mov eax,eax; lea esi,[esi+0]
     [InlineData(64, "e8", "(bad)")]
     [InlineData(64, "0406", "add al,6")] // no name for an immediate
