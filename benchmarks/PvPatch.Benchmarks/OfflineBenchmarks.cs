@@ -4,7 +4,12 @@ using PvPatch.Plans;
 namespace PvPatch.Benchmarks;
 
 /// <summary>PvPatch's own part of the comparison. One operation patches 100,000 sites; figures are for one site.</summary>
+/// <remarks>
+/// An iteration is one call, for the image must be put back before each; the warm-up is long because the runtime compiles a method
+/// for good only when it has been called some thirty times.
+/// </remarks>
 [MemoryDiagnoser]
+[SimpleJob(warmupCount: 80, iterationCount: 60, invocationCount: 1)]
 public abstract class OfflineBenchmarks
 {
     private OfflineRivals? _rivals;
@@ -21,7 +26,7 @@ public abstract class OfflineBenchmarks
     [IterationSetup]
     public void Reset() => Rivals.Reset();
 
-    [IterationSetup(Target = nameof(ApplyAgain))]
+    [IterationSetup(Targets = [nameof(ApplyAgain), nameof(PlanSwitch)])]
     public void ResetAndApply()
     {
         Rivals.Reset();
@@ -39,6 +44,9 @@ public abstract class OfflineBenchmarks
 
     [Benchmark(OperationsPerInvoke = Workload.DefaultSites)]
     public ApplyResult ApplyAgain() => Rivals.Apply();
+
+    [Benchmark(OperationsPerInvoke = Workload.DefaultSites)]
+    public PatchPlan PlanSwitch() => Rivals.PlanSwitch();
 
     [Benchmark(OperationsPerInvoke = Workload.DefaultSites)]
     public void IcedBlockEncoder() => Rivals.BlockEncoder();

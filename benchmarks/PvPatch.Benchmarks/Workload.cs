@@ -24,6 +24,7 @@ internal sealed class Workload
         Sites = sites;
         Layout = OpsLayout.Create(b => b.Table("ops", AddSlots, CallingConvention.KernelSysV));
         Backend = Backend.Create("synthetic", Layout, Fill);
+        OtherBackend = Backend.Derive("other", Retarget);
     }
 
     public byte[] Text { get; }
@@ -35,6 +36,9 @@ internal sealed class Workload
     public OpsLayout Layout { get; }
 
     public Backend Backend { get; }
+
+    /// <summary>As <see cref="Backend"/>, but calls go elsewhere.</summary>
+    public Backend OtherBackend { get; }
 
     public static VirtualAddress Base => TextAddress;
 
@@ -120,6 +124,14 @@ internal sealed class Workload
                 OperationKind.Inline => Operation.Inline(InlineBody.FromBytes(op.Body)),
                 _ => Operation.Call(Target(i)),
             });
+        }
+    }
+
+    private static void Retarget(BackendBuilder builder)
+    {
+        foreach (OpSlot slot in builder.Layout.Slots.Where(s => builder.Get(s.Name).Kind == OperationKind.Call))
+        {
+            builder.Call(slot.Name, Target(slot.Index) + 0x20);
         }
     }
 

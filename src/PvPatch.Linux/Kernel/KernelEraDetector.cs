@@ -15,7 +15,7 @@ internal static class KernelEraDetector
     {
         error = null;
         source = SiteSource.ParaInstructions;
-        if (elf.TryGetSection(SiteTableSection, out ElfSection? table) && table.Size > 0)
+        if (elf.TryGetSection(SiteTableSection, out ElfSection? table) && table.Size > 0 && table.HasFileContent)
         {
             return true;
         }

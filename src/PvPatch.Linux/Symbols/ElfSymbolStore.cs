@@ -2,7 +2,7 @@ using PvPatch.Linux.Elf;
 
 namespace PvPatch.Linux.Symbols;
 
-/// <summary>The named, defined symbols of an ELF symbol table, sorted by address; four bytes a symbol beside the file itself.</summary>
+/// <summary>The defined symbols of an ELF symbol table whose names are printable, sorted by address; four bytes a symbol beside the file itself.</summary>
 internal sealed class ElfSymbolStore : SymbolStore
 {
     private readonly ElfImage _image;
@@ -63,7 +63,7 @@ internal sealed class ElfSymbolStore : SymbolStore
         // Names that start with .L are labels inside functions.
         return symbol.SectionIndex != 0
             && symbol.Type is not (ElfSymbolType.Section or ElfSymbolType.File)
-            && !name.IsEmpty
+            && IsName(name)
             && !name.StartsWith(".L"u8);
     }
 

@@ -100,17 +100,6 @@ public sealed class KernelSymbols
     {
         ArgumentNullException.ThrowIfNull(image);
         symbols = null;
-        if (image.Type == ElfFileType.Relocatable)
-        {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.SymbolsOfRelocatable, "The file is relocatable, so its symbols have no addresses") with
-            {
-                Found = "a relocatable ELF file, such as a kernel module",
-                Expected = "an executable kernel",
-                Help = "Give the kernel's vmlinux or vmlinuz",
-            };
-            return false;
-        }
-
         if (!KallsymsReader.TryRead(image, out KallsymsStore? store, out error))
         {
             return false;
@@ -222,11 +211,7 @@ public sealed class KernelSymbols
 
         if (!TryGetAddress(parsed.Name, out VirtualAddress start))
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.SymbolUnknown, $"The kernel has no symbol {parsed.Name}") with
-            {
-                Found = $"{Count} symbols of other names",
-                Help = "Static functions may have been inlined; some kernels list functions only, and names of their clones end in .isra.0, .constprop.0 or .cold",
-            };
+            error = parsed.Unknown(Count);
             return false;
         }
 
@@ -247,21 +232,12 @@ public sealed class KernelSymbols
         byte[] wanted = System.Text.Encoding.UTF8.GetBytes(name);
 
         // Two threads may both make it; they make the same.
-        SymbolNameIndex index = _names ??= new SymbolNameIndex(_store);
-        return Walk();
-
-        IEnumerable<int> Walk()
-        {
-            for (int i = index.Find(wanted); i >= 0; i = index.Find(wanted, i))
-            {
-                yield return i;
-            }
-        }
+        return (_names ??= new SymbolNameIndex(_store)).FindAll(wanted);
     }
 
     private int BestAt(ulong address)
     {
-        Span<byte> scratch = stackalloc byte[SymbolStore.MaxNameLength];
+        Span<byte> scratch = stackalloc byte[SymbolStore.ScratchSize];
         int best = -1;
         int bestRank = int.MaxValue;
         for (int i = _store.LowerBound(address); i < _store.Count && _store.GetAddress(i) == address; i++)

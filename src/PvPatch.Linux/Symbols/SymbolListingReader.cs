@@ -103,11 +103,7 @@ internal static class SymbolListingReader
             }
         }
 
-        // Names are bytes without blanks and control characters; more is not asked of them.
-        return (char.IsAsciiLetter((char)type) || type == '?')
-            && name.Length is > 0 and < SymbolStore.MaxNameLength
-            && name.IndexOfAnyInRange((byte)0, (byte)' ') < 0
-            && !name.Contains((byte)0x7f);
+        return (char.IsAsciiLetter((char)type) || type == '?') && SymbolStore.IsName(name);
     }
 
     private static bool IsStub(ReadOnlySpan<byte> text, [NotNullWhen(true)] out PatchDiagnostic? error)

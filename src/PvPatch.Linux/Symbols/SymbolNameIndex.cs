@@ -22,7 +22,7 @@ internal sealed class SymbolNameIndex
         _heads = new int[(int)BitOperations.RoundUpToPowerOf2((uint)Math.Max(store.Count / 2, 16))];
         _next = new int[store.Count];
         Array.Fill(_heads, -1);
-        Span<byte> scratch = stackalloc byte[SymbolStore.MaxNameLength];
+        Span<byte> scratch = stackalloc byte[SymbolStore.ScratchSize];
 
         // Backwards, each in front of the last: a chain then runs from the lowest address up.
         for (int i = store.Count - 1; i >= 0; i--)
@@ -33,11 +33,19 @@ internal sealed class SymbolNameIndex
         }
     }
 
-    /// <summary>The first symbol of a name, or the next one after <paramref name="previous"/>; -1 where there is none.</summary>
-    public int Find(ReadOnlySpan<byte> name, int previous = -1)
+    /// <summary>The symbols of a name by ascending address.</summary>
+    public IEnumerable<int> FindAll(byte[] name)
     {
-        Span<byte> scratch = stackalloc byte[SymbolStore.MaxNameLength];
-        int i = previous < 0 ? _heads[Bucket(name)] : _next[previous];
+        for (int i = Skip(_heads[Bucket(name)], name); i >= 0; i = Skip(_next[i], name))
+        {
+            yield return i;
+        }
+    }
+
+    /// <summary>The first symbol of this name in what is left of a chain; -1 where there is none.</summary>
+    private int Skip(int i, ReadOnlySpan<byte> name)
+    {
+        Span<byte> scratch = stackalloc byte[SymbolStore.ScratchSize];
         while (i >= 0 && !_store.GetName(i, scratch).SequenceEqual(name))
         {
             i = _next[i];

@@ -1,3 +1,5 @@
+using PvPatch.Linux.Symbols.Kallsyms;
+
 namespace PvPatch.Linux.Symbols;
 
 /// <summary>
@@ -5,10 +7,20 @@ namespace PvPatch.Linux.Symbols;
 /// </summary>
 internal abstract class SymbolStore
 {
-    /// <summary>No name of any source is longer; scratch buffers of this size do.</summary>
+    /// <summary>No name of a listing or symbol table is longer.</summary>
     public const int MaxNameLength = 4096;
 
+    /// <summary>The size of the buffer that <see cref="GetName(int, Span{byte})"/> is given: room for a name that has to be decoded.</summary>
+    public const int ScratchSize = KallsymsTokens.MaxNameLength;
+
     public abstract int Count { get; }
+
+    /// <summary>
+    /// Whether bytes are a name: printable ASCII without blanks. No kernel has others, and so every name comes back from a string as it
+    /// was, and none upsets a terminal.
+    /// </summary>
+    public static bool IsName(ReadOnlySpan<byte> bytes) =>
+        bytes.Length is > 0 and < MaxNameLength && bytes.IndexOfAnyExceptInRange((byte)'!', (byte)'~') < 0;
 
     public abstract ulong GetAddress(int index);
 
@@ -19,8 +31,8 @@ internal abstract class SymbolStore
 
     public string GetName(int index)
     {
-        Span<byte> scratch = stackalloc byte[MaxNameLength];
-        return System.Text.Encoding.UTF8.GetString(GetName(index, scratch));
+        Span<byte> scratch = stackalloc byte[ScratchSize];
+        return System.Text.Encoding.ASCII.GetString(GetName(index, scratch));
     }
 
     /// <summary>The index of the first symbol at or behind an address; <see cref="Count"/> where there is none.</summary>

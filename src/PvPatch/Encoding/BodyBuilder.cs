@@ -49,7 +49,7 @@ public static class BodyBuilder
 
         var reader = new BodyReader(body.DestroyedByCalls ?? CallingConventions.DestroyedBy(convention, bitness), bitness);
         assembled = reader.Read(code, origin, out string? wrong);
-        error = assembled is null ? Invalid(wrong!) : null;
+        error = assembled is null ? Invalid(wrong!) with { Found = HexBytes.Format(code) } : null;
         return assembled is not null;
     }
 

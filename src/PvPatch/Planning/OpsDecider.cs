@@ -119,8 +119,8 @@ internal sealed class OpsDecider
                 };
             }
 
-            return site.Budget < BranchLength
-                ? Stop(slot, site, "a call has 5 bytes")
+            return _bitness == 32 && bug.Value > uint.MaxValue ? Decision.LeaveAlone(PatchReason.OutOfReach, "32-bit code cannot reach above 4 GiB")
+                : site.Budget < BranchLength ? Stop(slot, site, "a call has 5 bytes")
                 : new Decision { Action = PatchAction.CallBug, Template = _templates.Call(bug, site.Budget), Target = bug, TargetName = _options.BugTargetName };
         }
 
@@ -155,6 +155,11 @@ internal sealed class OpsDecider
     private Decision Branch(OpSlot slot, Operation operation, PatchSite site, Decision? before)
     {
         VirtualAddress target = operation.Target!.Value;
+        if (_bitness == 32 && target.Value > uint.MaxValue)
+        {
+            return Decision.LeaveAlone(PatchReason.OutOfReach, "32-bit code cannot reach above 4 GiB"); // rel32 would wrap to another place
+        }
+
         bool jump = _rules.JumpSlots?.Contains(slot.Name) ?? (slot.Kind == SlotKind.Jump || operation.Kind == OperationKind.Jump);
         if (site.Budget < BranchLength)
         {

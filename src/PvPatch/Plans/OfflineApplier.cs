@@ -46,6 +46,8 @@ internal static class OfflineApplier
     }
 
     /// <summary>How many sites are to be written; findings where one holds unknown bytes or is not in the image.</summary>
+    /// <remarks>Optimised when it is first called: a plan is most often applied once, and the loop is over before a second tier would help.</remarks>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static int Check<TDirection>(PatchPlan plan, CodeImage image, out DiagnosticList? wrong)
         where TDirection : struct, IDirection
     {
@@ -54,23 +56,35 @@ internal static class OfflineApplier
         var window = new Window(image);
         ReadOnlySpan<PlanEntry> entries = plan.Entries;
         ref Vector128<byte> masks = ref MemoryMarshal.GetArrayDataReference(PlanEntry.Masks);
-        for (int i = 0; i < entries.Length; i++)
+        int i = 0;
+        while (i < entries.Length)
         {
-            ref readonly PlanEntry entry = ref entries[i];
-            if (window.HoldsVector(entry.Address) && entry.IsInPlace)
+            VectorWindow near = window.Vectors; // a copy in registers: the window itself is handed on by reference
+            for (; i < entries.Length; i++)
             {
+                ref readonly PlanEntry entry = ref entries[i];
+                if (!near.Holds(entry.Address) || !entry.IsInPlace)
+                {
+                    break;
+                }
+
                 // No branch on which of the two is there: in a mixed image nobody could predict it.
-                Vector128<byte> there = Vector128.LoadUnsafe(ref window.At(entry.Address)) & Unsafe.Add(ref masks, entry.Length);
+                Vector128<byte> there = Vector128.LoadUnsafe(ref near.At(entry.Address)) & Unsafe.Add(ref masks, entry.Length);
                 bool isWanted = there == (TDirection.ToNew ? entry.New : entry.Old);
                 bool isOther = there == (TDirection.ToNew ? entry.Old : entry.New);
-                if (isWanted | isOther)
+                if (!(isWanted | isOther))
                 {
-                    toWrite += 1 - AsNumber(isWanted);
-                    continue;
+                    break;
                 }
+
+                toWrite += 1 - AsNumber(isWanted);
             }
 
-            toWrite += CheckSlowly<TDirection>(plan, i, ref window, ref wrong);
+            if (i < entries.Length)
+            {
+                toWrite += CheckSlowly<TDirection>(plan, i, ref window, ref wrong);
+                i++;
+            }
         }
 
         return toWrite;
@@ -101,6 +115,7 @@ internal static class OfflineApplier
         return 1;
     }
 
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
     private static void Write<TDirection>(PatchPlan plan, CodeImage image)
         where TDirection : struct, IDirection
     {
@@ -116,18 +131,19 @@ internal static class OfflineApplier
         int i = 0;
         while (i < entries.Length)
         {
+            VectorWindow near = window.Vectors;
             int count = 0;
             int end = Math.Min(entries.Length, i + BlockSize);
             for (; i < end; i++)
             {
                 ref readonly PlanEntry entry = ref entries[i];
-                if (!window.HoldsVector(entry.Address) || !entry.IsInPlace)
+                if (!near.Holds(entry.Address) || !entry.IsInPlace)
                 {
                     break;
                 }
 
                 Vector128<byte> mask = Unsafe.Add(ref masks, entry.Length);
-                Vector128<byte> there = Vector128.LoadUnsafe(ref window.At(entry.Address));
+                Vector128<byte> there = Vector128.LoadUnsafe(ref near.At(entry.Address));
                 Vector128<byte> wanted = TDirection.ToNew ? entry.New : entry.Old;
                 // count is at most the number of sites seen in this block, less than BlockSize.
                 Unsafe.Add(ref firstBlended, count) = (there & ~mask) | wanted;
@@ -141,7 +157,7 @@ internal static class OfflineApplier
             // wrong as any other store if somebody did.
             for (int k = 0; k < count; k++)
             {
-                Vector128.StoreUnsafe(Unsafe.Add(ref firstBlended, k), ref window.At(Unsafe.Add(ref firstAddress, k)));
+                Vector128.StoreUnsafe(Unsafe.Add(ref firstBlended, k), ref near.At(Unsafe.Add(ref firstAddress, k)));
             }
 
             if (i < end)
@@ -161,7 +177,7 @@ internal static class OfflineApplier
             window.MoveTo(entry.Address, entry.Length);
         }
 
-        if (window.HoldsVector(entry.Address) && entry.IsInPlace)
+        if (window.Vectors.Holds(entry.Address) && entry.IsInPlace)
         {
             return 0;
         }
@@ -203,9 +219,9 @@ internal static class OfflineApplier
         private readonly CodeImage _image = image;
         private Span<byte> _bytes;
         private ulong _start;
-        private ulong _vectors;
 
-        [MethodImpl(MethodImplOptions.AggressiveInlining)]
+        public readonly VectorWindow Vectors => new(_bytes, _start);
+
         public readonly bool Contains(ulong address, int length) =>
             address >= _start && address - _start <= (ulong)_bytes.Length && (ulong)length <= (ulong)_bytes.Length - (address - _start);
 
@@ -218,16 +234,8 @@ internal static class OfflineApplier
 
             _bytes = segment.Bytes.Span;
             _start = segment.Address.Value;
-            _vectors = (ulong)Math.Max(0, _bytes.Length - 15);
             return true;
         }
-
-        /// <summary>Whether the address is in the window and 16 bytes can be read and written there; an address below the window wraps to a great offset.</summary>
-        [MethodImpl(MethodImplOptions.AggressiveInlining)]
-        public readonly bool HoldsVector(ulong address) => unchecked(address - _start) < _vectors;
-
-        [MethodImpl(MethodImplOptions.AggressiveInlining)]
-        public readonly ref byte At(ulong address) => ref Unsafe.Add(ref MemoryMarshal.GetReference(_bytes), (nint)(address - _start));
 
         public readonly Span<byte> Slice(ulong address, int length) => _bytes.Slice((int)(address - _start), length);
     }

@@ -1,4 +1,3 @@
-using PvPatch.Linux.Elf;
 using PvPatch.Linux.Kernel;
 using PvPatch.Linux.Tests.Support;
 using PvPatch.Plans;
@@ -116,7 +115,7 @@ public sealed class KernelPlanTests
         kernel.Pointers[SyntheticOps.IndexOf("mmu.set_fixmap")] = 0;
         kernel.AddSite("irq.halt");
         ulong site = kernel.AddSite("mmu.set_fixmap");
-        PatchDiagnostic error = PlanError(kernel);
+        PatchDiagnostic error = KernelErrors.Plan(kernel);
         Assert.Equal(DiagnosticCodes.RulesNeedAddress, error.Code);
         Assert.Equal(site, error.Address!.Value.Value);
     }
@@ -164,34 +163,11 @@ public sealed class KernelPlanTests
         Assert.Equal("native", diagnostics[0].Expected);
     }
 
-    [Fact]
-    public void Functions_are_named_where_the_file_has_symbols()
-    {
-        byte[] file = new TestElf()
-            .Code(".text", SyntheticKernel.Text, 0xc3)
-            .Symbols(("_paravirt_nop", SyntheticKernel.Text, 1, ElfSymbolType.Function, 1), ("data", SyntheticKernel.Text + 1, 1, ElfSymbolType.Data, 1))
-            .Build();
-        Func<VirtualAddress, string?> names = KernelImage.SymbolNames(ElfImage.Read(file));
-        Assert.Equal("_paravirt_nop", names(SyntheticKernel.Text));
-        Assert.Null(names(SyntheticKernel.Text + 1));
-    }
-
     internal static PatchPlan Plan(SyntheticKernel kernel) => Plan(kernel.Open());
 
     internal static PatchPlan Plan(KernelImage image)
     {
         Assert.True(new KernelPlanner().TryPlan(image, "native", out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics), string.Join("; ", diagnostics));
         return plan;
-    }
-
-    /// <summary>The finding for which an image that opens cannot be planned; the file must be as before.</summary>
-    internal static PatchDiagnostic PlanError(SyntheticKernel kernel)
-    {
-        KernelImage image = kernel.Open();
-        byte[] before = image.Elf.File.ToArray();
-        Assert.False(new KernelPlanner().TryPlan(image, "native", out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics));
-        Assert.Null(plan);
-        Assert.Equal(before, image.Elf.File.ToArray());
-        return diagnostics[0];
     }
 }

@@ -120,6 +120,35 @@ public sealed class SiteAlternativesTests
     }
 
     [Theory]
+    [InlineData(SyntheticKernel.Text + 0x1002, "eb 00 0f 1f 00 90")]
+    [InlineData(SyntheticKernel.Text + 0x1020, "eb 1e 0f 1f 00 90")]
+    [InlineData(SyntheticKernel.Text + 0x1081, "eb 7f 0f 1f 00 90")]
+    [InlineData(SyntheticKernel.Text + 0x1082, "e9 7d 00 00 00 90")]
+    [InlineData(SyntheticKernel.Text + 0x0ff0, "e9 eb ff ff ff 90")]
+    public void A_jump_as_replacement_is_made_short_where_it_goes_a_little_forward(ulong target, string expected)
+    {
+        // From the site at Text+0x1000 the short form counts from two bytes on, the long one from five. Backward jumps stay long.
+        var kernel = new SyntheticKernel();
+        ulong site = kernel.AddSite("irq.irq_disable");
+        int displacement = (int)(target - (kernel.NextReplacement + 5));
+        kernel.AddAlternative(site, XenPv, true, [0xe9, .. BitConverter.GetBytes(displacement)]);
+        SiteDecision decision = KernelPlanTests.Plan(kernel)[0];
+        Assert.Equal(expected, HexBytes.Format(decision.NewBytes));
+        Assert.Equal((PatchAction.Jump, target), (decision.Action, decision.Target!.Value.Value));
+    }
+
+    [Theory]
+    [InlineData("e8 ff ff ff 7f")]
+    [InlineData("e9 ff ff ff 7f")]
+    public void A_replacement_that_goes_out_of_the_reach_of_its_site_is_refused(string replacement)
+    {
+        // 2 GiB above the replacement, which lies above the site.
+        var kernel = new SyntheticKernel();
+        kernel.AddAlternative(kernel.AddSite("irq.irq_disable"), XenPv, true, Bytes.FromHex(replacement));
+        AssertUnknown(kernel, "out of reach");
+    }
+
+    [Theory]
     [InlineData(0x75)]
     [InlineData(0x111)]
     public void An_unknown_feature_at_a_site_is_refused(int feature)
@@ -163,7 +192,7 @@ public sealed class SiteAlternativesTests
 
     private static PatchDiagnostic AssertUnknown(SyntheticKernel kernel, string message)
     {
-        PatchDiagnostic error = KernelPlanTests.PlanError(kernel);
+        PatchDiagnostic error = KernelErrors.Plan(kernel);
         Assert.Equal(KernelDiagnosticCodes.AlternativeUnknown, error.Code);
         Assert.Contains(message, error.Message, StringComparison.Ordinal);
         Assert.NotNull(error.Address);

@@ -70,7 +70,7 @@ internal sealed class KallsymsAddressFinder
 
     private bool HasStartOfCode(KallsymsStore store)
     {
-        Span<byte> scratch = stackalloc byte[SymbolStore.MaxNameLength];
+        Span<byte> scratch = stackalloc byte[SymbolStore.ScratchSize];
         foreach (ulong start in _codeStarts)
         {
             for (int i = store.LowerBound(start); i < store.Count && store.GetAddress(i) == start; i++)

@@ -34,7 +34,7 @@ internal sealed class KallsymsNames
 
     /// <summary>Decodes a name, without its type.</summary>
     /// <param name="index">The symbol.</param>
-    /// <param name="buffer">At least <see cref="KallsymsTokens.MaxNameLength"/> + 1 bytes; what does not fit (bytes changed after they were checked) is cut off.</param>
+    /// <param name="buffer">At least <see cref="KallsymsTokens.MaxNameLength"/> bytes, room for type and name; what does not fit (bytes changed after they were checked) is cut off.</param>
     public ReadOnlySpan<byte> GetName(int index, Span<byte> buffer)
     {
         int length = 0;

@@ -19,7 +19,12 @@ internal static class KallsymsReader
     public static bool TryRead(ElfImage image, [NotNullWhen(true)] out KallsymsStore? store, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         store = null;
-        error = null;
+        error = image.Type == ElfFileType.Relocatable ? Relocatable() : null;
+        if (error is not null)
+        {
+            return false;
+        }
+
         var budget = new WorkBudget(FixedSteps + (StepsPerByte * image.File.Length));
         ulong[] codeStarts = CodeStarts(image);
         foreach (KallsymsRegion region in Regions(image))
@@ -68,6 +73,14 @@ internal static class KallsymsReader
             : image.Segments.Where(static s => s.Type == ElfSegmentType.Load && (s.Flags & ElfSegmentAccess.Execute) != 0).Select(static s => s.Address.Value);
         return [.. starts.Take(MostCodeStarts)];
     }
+
+    private static PatchDiagnostic Relocatable() =>
+        PatchDiagnostic.Error(KernelDiagnosticCodes.SymbolsOfRelocatable, "The file is relocatable, so its symbols have no addresses") with
+        {
+            Found = "a relocatable ELF file, such as a kernel module",
+            Expected = "an executable kernel",
+            Help = "Give the kernel's vmlinux or vmlinuz",
+        };
 
     private static PatchDiagnostic NotFound(ElfImage image) =>
         PatchDiagnostic.Error(KernelDiagnosticCodes.KallsymsNotFound, "The image holds no kernel symbols (kallsyms)") with

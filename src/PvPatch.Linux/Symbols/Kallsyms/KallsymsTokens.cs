@@ -10,7 +10,7 @@ internal sealed class KallsymsTokens
 {
     private const int Count = 256;
 
-    /// <summary>Longest name of any kernel (KSYM_NAME_LEN: 128 before 6.1, 512 since), so longest token too.</summary>
+    /// <summary>Longest name of any kernel, its type included (KSYM_NAME_LEN: 128 before 6.1, 512 since), so longest token too.</summary>
     public const int MaxNameLength = 512;
 
     private readonly byte[] _text;
@@ -28,7 +28,7 @@ internal sealed class KallsymsTokens
         IndexOffset = indexOffset;
         for (int i = 0; i < Count; i++)
         {
-            _isPlain[i] = lengths[i] > 0 && this[(byte)i].IndexOfAnyExceptInRange((byte)'!', (byte)'~') < 0;
+            _isPlain[i] = SymbolStore.IsName(this[(byte)i]);
         }
     }
 
