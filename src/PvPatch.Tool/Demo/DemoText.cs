@@ -72,6 +72,11 @@ internal sealed class DemoText(DemoGuest guest, IReadOnlyList<DemoRun> runs, Tex
             output.Column(line, room ? CodeWidth : 0).Line(room ? $" {hex}" : "", Ink.Faint);
             (name, action, hex) = ("", "", room ? "" : hex);
         }
+
+        if (hex.Length > 0)
+        {
+            output.Column("", 4 + NameWidth + ActionWidth + CodeWidth).Line($" {hex}", Ink.Faint);
+        }
     }
 
     private static string? ThunkAt(PatchPlan plan, ulong address)
