@@ -150,7 +150,7 @@ public static class KernelDiagnosticCodes
     /// <summary>Symbols of a kernel were asked of a file whose addresses are not set yet, such as a module.</summary>
     public const string SymbolsOfRelocatable = "PV6088";
 
-    /// <summary>The kernel has no <c>.parainstructions</c>: it is built without paravirt patching, or of 6.8 or later.</summary>
+    /// <summary>The kernel has no paravirt sites: neither <c>.parainstructions</c> nor direct calls among its alternatives.</summary>
     public const string NoSiteTable = "PV6101";
 
     /// <summary>The kernel is of an era this version of PvPatch has no data for.</summary>
