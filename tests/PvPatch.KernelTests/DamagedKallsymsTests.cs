@@ -15,7 +15,7 @@ namespace PvPatch.KernelTests;
 [Trait("Category", "Kernel")]
 public sealed class DamagedKallsymsTests(BootedKernelFixture fixture)
 {
-    private const int Usual = 60;
+    private const int Usual = 20;
     private const int UsualSeed = 20_200_813;
 
     [SkippableTheory]

@@ -81,6 +81,19 @@ public sealed class KvmBootTests(BootedKernelFixture fixture)
         Assert.Throws<ArgumentException>(() => QemuMachine.Start("/dev/null", new MachineOptions { KvmFeatures = 0 }));
     }
 
+    [SkippableFact]
+    [Trait("Category", "Matrix")]
+    public void A_kvm_guest_that_panics_is_reported_with_the_end_of_its_console()
+    {
+        MachineOptions options = new() { KvmFeatures = 0, Append = "rdinit=/absent" };
+
+        InvalidOperationException exception =
+            Assert.Throws<InvalidOperationException>(() => fixture.Boot(Kernels.Bookworm, options));
+
+        Assert.Contains("QEMU ended", exception.Message, StringComparison.Ordinal);
+        Assert.Contains("Kernel panic", exception.Message, StringComparison.Ordinal);
+    }
+
     private void CheckFeatures(PackageRequest request)
     {
         // NOP_IO_DELAY 0x2, STEAL_TIME 0x20, PV_UNHALT 0x80, PV_TLB_FLUSH 0x200, PV_SCHED_YIELD 0x2000

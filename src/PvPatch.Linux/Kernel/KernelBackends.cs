@@ -67,7 +67,9 @@ public static class KernelBackends
                     new KvmOptions { Features = machine.KvmFeatures, MultipleCpus = machine.Cpus > 1, NoPvSpin = machine.NoPvSpin, HasMwait = machine.HasMwait },
                     nativeOptions);
             case XenBackend.Name:
-                return XenBackend.Create(layout, bitness, targets, new XenOptions { ParavirtSpinlocks = spinlocks });
+                bool slotBySlot = image.Targets.Find("pv_ops") is not null && image.Targets.Find(XenTemplate.Symbol) is null;
+                var xenOptions = new XenOptions { ParavirtSpinlocks = spinlocks, KeepsNativeSlots = slotBySlot };
+                return XenTemplate.Apply(XenBackend.Create(layout, bitness, targets, xenOptions), image);
             case HyperV:
                 return native.Derive(HyperV, b => ChangeForHyperV(b, targets, spinlocks));
             case Vmware:

@@ -122,7 +122,8 @@ public sealed class QemuMachine : IDisposable
         }
         catch (IOException exception)
         {
-            throw Failure($"{exception.Message} The guest was to run to '{mark}'.");
+            string reason = _process.EndsWithin(TimeSpan.FromSeconds(10)) ? $"QEMU ended ({_process.Errors})" : exception.Message;
+            throw Failure($"{reason} before the guest printed '{mark}'.");
         }
 
         RequireInitSections(point);

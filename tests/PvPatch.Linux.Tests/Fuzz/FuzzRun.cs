@@ -62,7 +62,7 @@ internal static class FuzzRun
         long allocated = GC.GetAllocatedBytesForCurrentThread() - before;
         Assert.True(watch.Elapsed < s_hangLimit, $"{name} took {watch.Elapsed}");
         Assert.True(allocated <= ((long)input.Length * bytesPerByte) + constant, $"{name} allocated {allocated} bytes");
-        Assert.True(error is null || (error.Code.StartsWith("PV60", StringComparison.Ordinal) && error.Severity == DiagnosticSeverity.Error), $"{name}: {error}");
+        Assert.True(error is null || (error.Code.StartsWith("PV6", StringComparison.Ordinal) && error.Severity == DiagnosticSeverity.Error), $"{name}: {error}");
         return error is null;
     }
 

@@ -42,6 +42,7 @@ public sealed class KernelFuzzTests(ITestOutputHelper output)
     }
 
     [SkippableFact]
+    [Trait("Category", "Matrix")]
     public void A_real_kernel_survives_damage_in_its_tables()
     {
         string? path = Environment.GetEnvironmentVariable("PVPATCH_FUZZ_IMAGE");
