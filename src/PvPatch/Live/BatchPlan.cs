@@ -16,6 +16,9 @@ internal sealed record BatchRequest
     /// <summary>What the sites of each slot are to do; nothing for a slot that is not bound.</summary>
     public BackendBinding?[]? PerSlot { get; init; }
 
+    /// <summary>What the slots hold functions of now, for requests that do not set them.</summary>
+    public BackendBinding?[]? Bound { get; init; }
+
     /// <summary>Whether sites get their original bytes.</summary>
     public bool Revert { get; init; }
 
@@ -30,6 +33,9 @@ internal sealed record BatchRequest
 
     /// <summary>The only blocks concerned.</summary>
     public IReadOnlyList<CodeBlock>? OnlyBlocks { get; init; }
+
+    /// <summary>Whether an indirect site of a slot does what is asked for.</summary>
+    public bool SlotServes(int slot) => SetsSlots || Revert || ReferenceEquals(Bound?[slot], BindingOf(slot));
 
     /// <summary>What the sites of a slot are to do.</summary>
     public BackendBinding? BindingOf(int slot) => Binding ?? PerSlot?[slot];

@@ -314,7 +314,7 @@ internal sealed unsafe class BatchPlanner
     private void KeepOrRefuse(CodeBlock block, int index, int slot, ref OutcomeRecord outcome)
     {
         LiveSite site = block[index];
-        if (site.Form == LiveForm.Original)
+        if (site.Form == LiveForm.Original && _request.SlotServes(slot))
         {
             outcome.Change = SiteChange.KeptIndirect;
             outcome.Form = LiveForm.Original;
@@ -329,7 +329,9 @@ internal sealed unsafe class BatchPlanner
             SiteIndex = index,
             Address = site.Address,
             Found = $"class {site.Class}, {(site.Form == LiveForm.Several ? "several instructions" : "one instruction")}, {(site.HasForwarding ? "a" : "no")} forwarding island",
-            Help = "Switch with SwitchMode.Quiescent; or emit the site with forwarding and register executors.",
+            Help = site.Class == SiteClass.QuiescentOnly
+                ? "Switch with SwitchMode.Quiescent; or emit the site with a placement and at most 15 bytes."
+                : "Switch with SwitchMode.Quiescent; or emit the site with forwarding and register executors.",
         });
     }
 

@@ -37,6 +37,7 @@ internal sealed unsafe class BatchWriter
     private readonly SlotTable _slots;
     private readonly BatchPlan _plan;
     private readonly BatchReport _report;
+    private readonly SwitchOptions _options;
     private readonly Action<PatchStep, int>? _probe;
     private readonly List<int> _guarded = [];
     private readonly List<int> _drained = [];
@@ -45,8 +46,9 @@ internal sealed unsafe class BatchWriter
     private int _longStored;
     private int _guardsStored;
 
-    public BatchWriter(CodeArena arena, SlotTable slots, BatchPlan plan, BatchReport report, Action<PatchStep, int>? probe)
+    public BatchWriter(CodeArena arena, SlotTable slots, BatchPlan plan, BatchReport report, SwitchOptions options, Action<PatchStep, int>? probe)
     {
+        _options = options;
         _arena = arena;
         _slots = slots;
         _plan = plan;
@@ -55,12 +57,18 @@ internal sealed unsafe class BatchWriter
     }
 
     /// <summary>Writes the batch while other threads run.</summary>
-    public SwitchStatus RunLive(TimeSpan drainTimeout)
+    public SwitchStatus RunLive()
     {
         return Guarded(() =>
         {
-            _probe?.Invoke(PatchStep.Planned, 0);
-            if (!TryDrain(drainTimeout))
+            Reach(PatchStep.Planned, 0);
+            if (_arena.Islands.TakeReused())
+            {
+                // Where an island stood before, another processor may be reading ahead: it must forget that before it is led here.
+                RunBarrier();
+            }
+
+            if (!TryDrain())
             {
                 return false;
             }
@@ -72,14 +80,14 @@ internal sealed unsafe class BatchWriter
             }
 
             WriteGuarded();
-            _probe?.Invoke(PatchStep.Barrier, 0);
+            Reach(PatchStep.Barrier, 0);
             if (_guardsStored == 0 && (_storedUpTo > 0 || _slotsStored > 0))
             {
                 // For completion: behind it no processor starts an old body. The guarded sites' last barrier serves for all.
                 RunBarrier();
             }
 
-            _probe?.Invoke(PatchStep.Publish, 0);
+            Reach(PatchStep.Publish, 0);
             return true;
         });
     }
@@ -89,7 +97,7 @@ internal sealed unsafe class BatchWriter
     {
         return Guarded(() =>
         {
-            _probe?.Invoke(PatchStep.Planned, 0);
+            Reach(PatchStep.Planned, 0);
             StoreSlots();
             Span<PlannedWrite> writes = _plan.Writes;
             for (int i = 0; i < writes.Length; i++)
@@ -105,13 +113,13 @@ internal sealed unsafe class BatchWriter
                 write.New.CopyTo(_arena.Memory.Span(write.Block.AddressOf(write.Site), write.New.Length));
             }
 
-            _probe?.Invoke(PatchStep.Barrier, 0);
+            Reach(PatchStep.Barrier, 0);
             if (_storedUpTo > 0 || _longStored > 0 || _slotsStored > 0)
             {
                 RunBarrier(); // before anyone enters again
             }
 
-            _probe?.Invoke(PatchStep.Publish, 0);
+            Reach(PatchStep.Publish, 0);
             return true;
         }, alone: true);
     }
@@ -127,12 +135,22 @@ internal sealed unsafe class BatchWriter
                 return SwitchStatus.Applied;
             }
         }
-        catch (Exception e) when (e is not OutOfMemoryException)
+        catch (OperationCanceledException) when (_options.Cancellation.IsCancellationRequested)
+        {
+            _report.Add(PatchDiagnostic.Error(DiagnosticCodes.BatchFaulted, "the batch was cancelled"));
+        }
+        catch (Exception e)
         {
             _report.Add(PatchDiagnostic.Error(DiagnosticCodes.BatchFaulted, $"the batch was interrupted: {e.Message}") with { Found = e.GetType().Name });
         }
 
         return TakeBack(alone);
+    }
+
+    private void Reach(PatchStep step, int index)
+    {
+        _probe?.Invoke(step, index);
+        _options.Cancellation.ThrowIfCancellationRequested();
     }
 
     private void StoreSlots()
@@ -182,13 +200,13 @@ internal sealed unsafe class BatchWriter
         for (; _guardsStored < _guarded.Count; _guardsStored += Math.Min(MaxGuarded, _guarded.Count - _guardsStored))
         {
             int count = Math.Min(MaxGuarded, _guarded.Count - _guardsStored);
-            _probe?.Invoke(PatchStep.Guard, _guardsStored);
+            Reach(PatchStep.Guard, _guardsStored);
             WriteGuards(_guarded.GetRange(_guardsStored, count), toNew: true, firstPhase: 1, lastPhase: 3);
         }
     }
 
     /// <summary>Forwards executors around bodies of several instructions and waits until none is inside any more.</summary>
-    private bool TryDrain(TimeSpan timeout)
+    private bool TryDrain()
     {
         for (int i = 0; i < _plan.Writes.Length; i++)
         {
@@ -204,11 +222,11 @@ internal sealed unsafe class BatchWriter
         }
 
         WriteGuards(_drained, toNew: true, firstPhase: 1, lastPhase: 1);
-        _probe?.Invoke(PatchStep.Draining, 0);
-        bool passed = _arena.Executors.Begin().Wait(timeout);
+        Reach(PatchStep.Draining, 0);
+        bool passed = _arena.Executors.Begin().Wait(_options.Timeout, _options.Cancellation);
         if (!passed)
         {
-            _report.Add(PatchDiagnostic.Error(DiagnosticCodes.GraceTimeout, $"after {timeout.TotalMilliseconds:0} ms executors may still be inside a body of several instructions") with
+            _report.Add(PatchDiagnostic.Error(DiagnosticCodes.GraceTimeout, $"after {_options.Timeout.TotalMilliseconds:0} ms executors may still be inside a body of several instructions") with
             {
                 Address = AddressOf(_plan.Writes[_drained[0]]),
                 Help = "Let every executor pass a safepoint, or wait longer (SwitchOptions.Timeout).",

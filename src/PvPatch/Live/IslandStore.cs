@@ -14,6 +14,8 @@ internal sealed class IslandStore(ArenaMemory memory)
     private readonly Dictionary<string, CodeContent> _contents = [];
     private readonly Dictionary<ulong, VirtualAddress> _addresses = [];
     private readonly Dictionary<uint, List<CodeContent>> _bySite = [];
+    private bool _anyFreed;
+    private bool _reused;
 
     /// <summary>How many there are.</summary>
     public int Count => _addresses.Count;
@@ -31,6 +33,17 @@ internal sealed class IslandStore(ArenaMemory memory)
             }
 
             return content;
+        }
+    }
+
+    /// <summary>Whether islands were written where others had been, since the last time this was asked.</summary>
+    public bool TakeReused()
+    {
+        lock (_lock)
+        {
+            bool reused = _reused;
+            _reused = false;
+            return reused;
         }
     }
 
@@ -67,6 +80,7 @@ internal sealed class IslandStore(ArenaMemory memory)
         }
 
         contents.Add(content);
+        _reused |= _anyFreed;
         _addresses.Add(Key(site, content), address);
         LiveMetrics.Island(1);
         return true;
@@ -106,6 +120,7 @@ internal sealed class IslandStore(ArenaMemory memory)
                     continue;
                 }
 
+                _anyFreed = true;
                 foreach (CodeContent content in contents)
                 {
                     _addresses.Remove(Key(record.Offset, content), out VirtualAddress address);

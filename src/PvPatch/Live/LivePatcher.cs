@@ -133,6 +133,7 @@ public sealed class LivePatcher : IDisposable
             Target = $"some sites of {backend.Name}",
             Options = options ?? new(),
             Binding = BindingOf(backend),
+            Bound = _bound,
             OnlySites = sites,
         }));
     }
@@ -176,6 +177,7 @@ public sealed class LivePatcher : IDisposable
             Target = $"new blocks for {Current?.Name ?? "their slots"}",
             Options = new SwitchOptions { Mode = SwitchMode.Offline, WaitForOther = true },
             PerSlot = _bound,
+            Bound = _bound,
             OnlyBlocks = blocks,
         }));
     }
@@ -280,8 +282,8 @@ public sealed class LivePatcher : IDisposable
 
     private SwitchStatus Write(BatchRequest request, BatchReport report)
     {
-        var writer = new BatchWriter(Arena, _slots, _plan, report, Probe);
-        return request.Options.Mode == SwitchMode.Live ? writer.RunLive(request.Options.Timeout) : writer.RunAlone();
+        var writer = new BatchWriter(Arena, _slots, _plan, report, request.Options, Probe);
+        return request.Options.Mode == SwitchMode.Live ? writer.RunLive() : writer.RunAlone();
     }
 
     private void Publish(BatchRequest request, BatchReport report)
@@ -350,7 +352,7 @@ public sealed class LivePatcher : IDisposable
         Executor? inside = null;
         if (options.Mode == SwitchMode.Quiescent && Arena.Executors.IsTracking)
         {
-            closed = Arena.Executors.TryCloseGate(Arena.RunBarrier, options.Timeout, out inside);
+            closed = Arena.Executors.TryCloseGate(Arena.RunBarrier, options.Timeout, options.Cancellation, out inside);
         }
         else if (options.Mode == SwitchMode.Offline && request.OnlyBlocks is null)
         {

@@ -69,12 +69,12 @@ public sealed unsafe class SlotTable
     /// <summary>The function a slot holds now.</summary>
     /// <param name="slot">A slot of this layout.</param>
     /// <returns>Its run address.</returns>
-    /// <exception cref="PatchException">The slot is of another layout (PV2004).</exception>
+    /// <exception cref="PatchException">The slot is of another layout (PV2004); the arena was disposed of (PV8004).</exception>
     public VirtualAddress FunctionOf(OpSlot slot)
     {
         ArgumentNullException.ThrowIfNull(slot);
         CheckOwn(slot);
-        return this[slot.Index];
+        return _memory.IsDisposed ? throw new PatchException(ArenaMemory.Disposed()) : this[slot.Index];
     }
 
     internal VirtualAddress AddressOf(int slot) => Address + 8L * slot;

@@ -151,6 +151,33 @@ public sealed unsafe class FaultInjectionTests
         Assert.Equal(3, result.Barriers);
     }
 
+    [Fact]
+    public void A_batch_cancelled_at_any_step_is_taken_back()
+    {
+        using var code = new LiveCode();
+        CodeBlock block = code.EmitFunction(SiteWish.Aligned(), SiteWish.Straddling(1));
+        using LivePatcher patcher = code.Patcher(code.Direct);
+        byte[] before = block.ToArray();
+        foreach (PatchStep cancelAt in (PatchStep[])[PatchStep.Planned, PatchStep.Slot, PatchStep.Store, PatchStep.Guard, PatchStep.Barrier, PatchStep.Publish])
+        {
+            using var cancel = new CancellationTokenSource();
+            patcher.Probe = (step, _) =>
+            {
+                if (step == cancelAt)
+                {
+                    cancel.Cancel();
+                }
+            };
+            SwitchResult result = patcher.TrySwitch(code.Outlined, new SwitchOptions { Cancellation = cancel.Token });
+            Assert.Equal(SwitchStatus.RolledBack, result.Status);
+            Assert.Equal("the batch was cancelled", result.Diagnostics[0].Message);
+            Assert.Equal(before, block.ToArray());
+        }
+
+        patcher.Probe = null;
+        Assert.True(patcher.TrySwitch(code.Outlined).Succeeded);
+    }
+
     private static void FailEverywhere(SwitchOptions options)
     {
         using var code = new LiveCode();

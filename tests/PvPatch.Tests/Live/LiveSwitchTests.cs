@@ -101,6 +101,20 @@ public sealed class LiveSwitchTests
     }
 
     [Fact]
+    public void A_site_that_can_not_be_changed_live_is_not_said_to_follow_a_slot_that_stays()
+    {
+        using var code = new LiveCode();
+        CodeBlock block = code.EmitFunction(new SiteWish(0, 6, Start: 63));
+        using LivePatcher patcher = code.Patcher();
+        patcher.Switch(code.Direct);
+        Assert.Equal(SiteChange.KeptIndirect, patcher.Switch([block[0]], code.Direct)[0].Change);
+        PatchException e = Assert.Throws<PatchException>(() => patcher.Switch([block[0]], code.Inlined));
+        Assert.Equal(DiagnosticCodes.NeedsQuiescence, e.Diagnostic.Code);
+        Assert.Equal(1, patcher.Switch([block[0]], code.Inlined, LiveCode.Quiescent).Written);
+        Assert.Equal(1, LiveCode.Call(block));
+    }
+
+    [Fact]
     public void New_blocks_get_what_their_slots_are_switched_to()
     {
         using var code = new LiveCode();
@@ -291,7 +305,7 @@ public sealed class LiveSwitchTests
         {
             Backend backend = backends[random.Next(backends.Length)];
             patcher.Switch(code.Layout[random.Next(3)], backends[random.Next(backends.Length)]);
-            patcher.Switch(blocks.Where(_ => random.Next(3) == 0).Select(static b => b[0]).ToList(), backends[random.Next(backends.Length)]);
+            patcher.Switch(blocks.Select(static b => b[0]).Where(s => s.Class != SiteClass.QuiescentOnly && random.Next(3) == 0).ToList(), backends[random.Next(backends.Length)]);
             patcher.Switch(backend);
             byte[] now = LiveCode.Snapshot(blocks);
             bytes.TryAdd(backend, now);

@@ -128,6 +128,40 @@ public sealed unsafe class QuiescenceTests
     }
 
     [Fact]
+    public void A_cancelled_wait_ends_at_once_and_nothing_is_changed()
+    {
+        using var code = new LiveCode();
+        CodeBlock block = code.EmitFunction(new SiteWish(0, 15, Start: 0, Forwarding: true));
+        using LivePatcher patcher = code.Patcher();
+        Executor executor = code.Arena.RegisterExecutor();
+        patcher.Switch(code.Outlined, LiveCode.Quiescent with { InPlace = true });
+        byte[] before = block.ToArray();
+        using var leave = new ManualResetEventSlim();
+        var thread = new Thread(() =>
+        {
+            executor.Enter();
+            leave.Wait();
+            executor.Leave();
+        });
+        thread.Start();
+        SpinWait.SpinUntil(() => executor.IsInside);
+        foreach (SwitchMode mode in (SwitchMode[])[SwitchMode.Live, SwitchMode.Quiescent])
+        {
+            using var cancel = new CancellationTokenSource();
+            cancel.CancelAfter(20);
+            SwitchResult result = patcher.TrySwitch(code.Direct, new SwitchOptions { Mode = mode, Timeout = s_long, Cancellation = cancel.Token });
+            Assert.False(result.Succeeded);
+            Assert.True(result.Elapsed < s_long);
+            Assert.Equal(before, block.ToArray());
+        }
+
+        leave.Set();
+        thread.Join();
+        Assert.True(patcher.TrySwitch(code.Direct).Succeeded);
+        executor.Dispose();
+    }
+
+    [Fact]
     public void A_body_of_several_instructions_without_a_forwarding_island_waits_for_quiescence()
     {
         using var code = new LiveCode();
