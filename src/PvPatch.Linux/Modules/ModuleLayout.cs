@@ -54,10 +54,10 @@ internal sealed class ModuleLayout
     {
         foreach ((string name, VirtualAddress address) in _placement.Sections)
         {
-            ElfSection? section = _module.Sections.FirstOrDefault(s => s.Name == name && IsLoaded(s));
+            ElfSection? section = _module.Sections.FirstOrDefault(s => s.Name == name && s.Type != ElfSectionType.Null);
             if (section is null)
             {
-                error = PatchDiagnostic.Error(KernelDiagnosticCodes.ModuleSectionUnknown, $"the module has no section {name} that is loaded") with
+                error = PatchDiagnostic.Error(KernelDiagnosticCodes.ModuleSectionUnknown, $"the module has no section {name}") with
                 {
                     Address = address,
                     Found = string.Join(", ", _module.Sections.Where(IsLoaded).Take(20).Select(static s => s.Name)),
@@ -66,7 +66,8 @@ internal sealed class ModuleLayout
                 return false;
             }
 
-            if (!TryPlace(section, address.Value, out error))
+            // A kernel with kallsyms keeps the symbols too and tells where; nothing that is planned refers to them.
+            if (IsLoaded(section) && !TryPlace(section, address.Value, out error))
             {
                 return false;
             }
