@@ -21,14 +21,36 @@ internal sealed record KernelSites
     /// <summary>What a direct call is to until it is patched: the function that a missing operation calls.</summary>
     public VirtualAddress? BugTarget { get; init; }
 
-    /// <summary>Reads a <c>.parainstructions</c> table. Its slots are one table, whose address the sites tell.</summary>
+    /// <summary>Reads a kernel's <c>.parainstructions</c>. Its slots are one table, whose address the sites tell.</summary>
     public static bool TryReadTable(
         ElfImage elf, CodeImage code, KernelEra era, OpsLayout layout, [NotNullWhen(true)] out KernelSites? result, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         result = null;
+        if (!TryReadRecords(elf, code, era, out SiteTable? sites, out ParaInstruction[]? records, out error)
+            || !PvOpsLocator.TryFind(code, records, out VirtualAddress? table, out error))
+        {
+            return false;
+        }
+
+        VirtualAddress[] words = [.. layout.Slots.Select(s => table.Value + (long)s.Index * (elf.Bitness / 8))];
+        result = new KernelSites { Sites = sites, SlotWords = words, Records = records };
+        return true;
+    }
+
+    /// <summary>Reads the records of <c>.parainstructions</c> and makes sites of them: all lie in code and apart from each other.</summary>
+    public static bool TryReadRecords(
+        ElfImage elf,
+        CodeImage code,
+        KernelEra era,
+        [NotNullWhen(true)] out SiteTable? sites,
+        [NotNullWhen(true)] out ParaInstruction[]? records,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        sites = null;
+        records = null;
         ParaInstructionsFormat format = era.SiteTable(elf.Bitness);
         if (!elf.TryGetSection(KernelEraDetector.SiteTableSection, out ElfSection? section, out error)
-            || !format.TryRead(elf.GetBytes(section).Span, out ParaInstruction[]? records, out error, section.FileOffset))
+            || !format.TryRead(elf.GetBytes(section).Span, out records, out error, section.FileOffset))
         {
             return false;
         }
@@ -43,15 +65,7 @@ internal sealed record KernelSites
             }
         }
 
-        if (!TryMakeTable(list, i => section.FileOffset + (i * (long)format.Stride), out SiteTable? sites, out error)
-            || !PvOpsLocator.TryFind(code, records, out VirtualAddress? table, out error))
-        {
-            return false;
-        }
-
-        VirtualAddress[] words = [.. layout.Slots.Select(s => table.Value + (long)s.Index * (elf.Bitness / 8))];
-        result = new KernelSites { Sites = sites, SlotWords = words, Records = records };
-        return true;
+        return TryMakeTable(list, i => section.FileOffset + (i * (long)format.Stride), out sites, out error);
     }
 
     /// <summary>Makes sites of the alternatives that are direct calls. Their slots are known by the addresses they call through.</summary>
