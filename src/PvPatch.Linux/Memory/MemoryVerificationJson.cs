@@ -40,7 +40,7 @@ public static class MemoryVerificationJson
         json.WriteStartArray("sites");
         foreach (SiteVerification site in result.Sites.Where(s => s.State != SiteState.Patched || !s.Matches(result.Best.Index)))
         {
-            WriteSite(site, json);
+            WriteSite(result, site, json);
         }
 
         json.WriteEndArray();
@@ -88,7 +88,7 @@ public static class MemoryVerificationJson
         json.WriteEndArray();
     }
 
-    private static void WriteSite(SiteVerification site, Utf8JsonWriter json)
+    private static void WriteSite(MemoryVerification result, SiteVerification site, Utf8JsonWriter json)
     {
         json.WriteStartObject();
         json.WriteString("address", string.Create(CultureInfo.InvariantCulture, $"0x{site.Address.Value:x}"));
@@ -105,6 +105,11 @@ public static class MemoryVerificationJson
         }
 
         json.WriteEndArray();
+        if (site.State == SiteState.Tampered)
+        {
+            AllowedSites.WriteAllowed(result.AllowedAt(site), json);
+        }
+
         json.WriteEndObject();
     }
 

@@ -142,6 +142,15 @@ public sealed class PatchPlan
         return PlanVerifier.Run(this, image);
     }
 
+    /// <summary>The same plan under another name, where one backend is planned in several settings that have to be told apart.</summary>
+    /// <param name="backend">The name: what <see cref="Backend"/> of the new plan gives.</param>
+    /// <returns>A plan that shares everything else with this one.</returns>
+    public PatchPlan Named(string backend)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(backend);
+        return new PatchPlan(Head with { Backend = backend }, Entries, Outcomes, _overflow, _logger);
+    }
+
     internal string SectionOf(VirtualAddress address)
     {
         foreach (PlanSegment segment in Head.Segments)
