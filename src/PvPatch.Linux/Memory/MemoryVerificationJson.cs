@@ -15,8 +15,15 @@ public static class MemoryVerificationJson
     /// <summary>Writes a result as one JSON object.</summary>
     /// <param name="result">The result.</param>
     /// <param name="json">Where to. Not flushed.</param>
-    public static void Write(MemoryVerification result, Utf8JsonWriter json)
+    public static void Write(MemoryVerification result, Utf8JsonWriter json) => Write(result, json, []);
+
+    /// <summary>Writes a result as one JSON object, with findings of the caller's own.</summary>
+    /// <param name="result">The result.</param>
+    /// <param name="json">Where to. Not flushed.</param>
+    /// <param name="more">Findings that come first in the member <c>diagnostics</c>.</param>
+    public static void Write(MemoryVerification result, Utf8JsonWriter json, IReadOnlyList<PatchDiagnostic> more)
     {
+        ArgumentNullException.ThrowIfNull(more);
         ArgumentNullException.ThrowIfNull(result);
         ArgumentNullException.ThrowIfNull(json);
         json.WriteStartObject();
@@ -31,7 +38,7 @@ public static class MemoryVerificationJson
         WriteMemory(result.Memory, json);
         WriteCounts(result, json);
         json.WriteStartArray("diagnostics");
-        foreach (PatchDiagnostic diagnostic in result.Memory.Diagnostics.Concat(result.ToDiagnostics(0)))
+        foreach (PatchDiagnostic diagnostic in more.Concat(result.Memory.Diagnostics).Concat(result.ToDiagnostics(0)))
         {
             DiagnosticJson.Write(diagnostic, json);
         }

@@ -15,6 +15,7 @@ internal sealed class CommandSet
         new ExplainCommand(),
         new PatchCommand(),
         new RevertCommand(),
+        new VerifyCommand(),
     ];
 
     public CommandSet()

@@ -10,6 +10,10 @@ internal sealed class PlanCommand : ToolCommand
 {
     private readonly Argument<string> _image = KernelInput.Argument();
 
+    private readonly ImageOptions _imageOptions;
+
+    private readonly MachineOptions _machine;
+
     private readonly Option<string> _backend = KernelPlan.RequiredBackend();
 
     public PlanCommand()
@@ -21,13 +25,16 @@ internal sealed class PlanCommand : ToolCommand
     {
         Definition.Arguments.Add(_image);
         Definition.Options.Add(_backend);
+        _machine = new MachineOptions(Definition);
+        _imageOptions = new ImageOptions(Definition);
     }
 
     public override ExitCode Execute(ParseResult arguments, ToolRun run)
     {
         string path = arguments.GetRequiredValue(_image);
-        KernelImage image = KernelInput.Read(path, run).Open();
-        PatchPlan plan = KernelPlan.Make(image, arguments.GetRequiredValue(_backend), path);
+        MachineSettings settings = _machine.Read(arguments);
+        KernelImage image = KernelInput.Read(path, run).Open(arguments, _imageOptions);
+        PatchPlan plan = KernelPlan.Make(image, settings.Machine(image, arguments.GetRequiredValue(_backend)), path);
         if (run.IsJson)
         {
             run.WriteJson(json => PlanJson.Write(plan, json));
