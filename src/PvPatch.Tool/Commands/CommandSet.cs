@@ -16,6 +16,8 @@ internal sealed class CommandSet
         new PatchCommand(),
         new RevertCommand(),
         new VerifyCommand(),
+        new DiffCommand(),
+        new AllowedCommand(),
     ];
 
     public CommandSet()
