@@ -9,17 +9,23 @@ internal sealed class InfoCommand : ToolCommand
 {
     private readonly Argument<string> _image = KernelInput.Argument();
 
+    private readonly ImageOptions _imageOptions;
+
     public InfoCommand()
         : base(
             "info",
             "Say what a kernel is: version, era, tables, sites of each slot. Also tells what kernels have that cannot be planned.",
             "info vmlinuz-6.1.0-18-amd64",
-            "info vmlinux --json") => Definition.Arguments.Add(_image);
+            "info vmlinux --json")
+    {
+        Definition.Arguments.Add(_image);
+        _imageOptions = new ImageOptions(Definition);
+    }
 
     public override ExitCode Execute(ParseResult arguments, ToolRun run)
     {
         KernelInput input = KernelInput.Read(arguments.GetRequiredValue(_image), run);
-        KernelImage.TryOpen(input.Elf, out KernelImage? image, out PatchDiagnostic? error);
+        KernelImage.TryOpen(input.Elf, _imageOptions.Read(arguments, input.Elf), out KernelImage? image, out PatchDiagnostic? error);
         error = error is null ? null : error with { Source = input.Path };
         if (run.IsJson)
         {

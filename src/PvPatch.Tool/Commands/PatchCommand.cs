@@ -10,6 +10,10 @@ internal sealed class PatchCommand : ToolCommand
 {
     private readonly Argument<string> _image = KernelInput.Argument();
 
+    private readonly ImageOptions _imageOptions;
+
+    private readonly MachineOptions _machine;
+
     private readonly Option<string> _backend = KernelPlan.RequiredBackend();
 
     private readonly Option<string> _output = OutputFiles.Option("The patched vmlinux, an ELF file; replaced if it exists");
@@ -27,6 +31,8 @@ internal sealed class PatchCommand : ToolCommand
     {
         Definition.Arguments.Add(_image);
         Definition.Options.Add(_backend);
+        _machine = new MachineOptions(Definition);
+        _imageOptions = new ImageOptions(Definition);
         Definition.Options.Add(_output);
         Definition.Options.Add(_savePlan);
         Definition.Options.Add(_force);
@@ -40,9 +46,9 @@ internal sealed class PatchCommand : ToolCommand
         string output = OutputFiles.Resolve(outputPath, planPath, arguments.GetValue(_force) ? null : path);
         string? planOutput = planPath is null ? null : OutputFiles.Resolve(planPath, path);
 
-        KernelInput input = KernelInput.Read(path, run);
-        KernelImage image = input.Open();
-        PatchPlan plan = KernelPlan.Make(image, arguments.GetRequiredValue(_backend), path);
+        MachineSettings settings = _machine.Read(arguments);
+        KernelImage image = KernelInput.Read(path, run).Open(arguments, _imageOptions);
+        PatchPlan plan = KernelPlan.Make(image, settings.Machine(image, arguments.GetRequiredValue(_backend)), path);
         if (!plan.TryApply(image.Code, out ApplyResult applied, out IReadOnlyList<PatchDiagnostic> diagnostics))
         {
             throw new ToolFailure(diagnostics);

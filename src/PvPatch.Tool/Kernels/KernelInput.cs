@@ -61,8 +61,8 @@ internal sealed class KernelInput
 
     /// <summary>Finds sites, layout and ops table.</summary>
     /// <exception cref="ToolFailure">The kernel has none, or of a kind that is not supported.</exception>
-    public KernelImage Open() =>
-        KernelImage.TryOpen(Elf, out KernelImage? image, out PatchDiagnostic? error) ? image : throw new ToolFailure(error with { Source = Path });
+    public KernelImage Open(ParseResult arguments, ImageOptions options) =>
+        KernelImage.TryOpen(Elf, options.Read(arguments, Elf), out KernelImage? image, out PatchDiagnostic? error) ? image : throw new ToolFailure(error with { Source = Path });
 
     /// <summary>The file's code, whether or not sites can be found in it.</summary>
     /// <exception cref="ToolFailure">It is not linked, so its code has no addresses.</exception>
