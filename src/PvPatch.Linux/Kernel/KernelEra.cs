@@ -111,6 +111,13 @@ public sealed record KernelEra
         Rules = LinuxRules.Linux2630,
     };
 
+    /// <summary>2.6.30 to 4.1 with a change of 2018 that stable kernels took over: the clobber word is there but no longer looked at.</summary>
+    public static KernelEra Linux2630Stable { get; } = Linux2630 with
+    {
+        Name = "linux-2.6.30-stable",
+        Rules = LinuxRules.Linux2630 with { Name = "linux-2.6.30-stable", CallClobbers = ClobberRule.None },
+    };
+
     /// <summary>4.2 to 4.18: queued spinlocks.</summary>
     public static KernelEra Linux42 { get; } = Linux2630 with { Name = "linux-4.2", Rules = LinuxRules.Linux42 };
 
@@ -164,9 +171,9 @@ public sealed record KernelEra
     };
 
     /// <summary>The eras images can be opened for, oldest first.</summary>
-    public static IReadOnlyList<KernelEra> All { get; } = 
+    public static IReadOnlyList<KernelEra> All { get; } =
     [
-        Linux2620, Linux2621, Linux2622, Linux2623, Linux2624, Linux2625, Linux2627, Linux2630, Linux42, Linux418Backports, Linux420,
+        Linux2620, Linux2621, Linux2622, Linux2623, Linux2624, Linux2625, Linux2627, Linux2630, Linux2630Stable, Linux42, Linux418Backports, Linux420,
         Linux510, Linux61, Linux612,
     ];
 

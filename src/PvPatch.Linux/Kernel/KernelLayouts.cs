@@ -13,13 +13,21 @@ public static class KernelLayouts
     private const string Prefix = "PvPatch.Linux.Layouts.";
 
     // Oldest first. The names are those of the files in the folder Layouts, which hold the lists.
-    private static readonly string[] s_names =
+    private static readonly (string Name, SlotPlacement Placement)[] s_names =
     [
-        "2.6.20-i386", "2.6.22-i386-pae", "2.6.24-i386-pae", "2.6.25-x86-64", "2.6.32-x86-64", "3.6-x86-64", "4.8-x86-64",
-        "4.20-x86-64-4-levels", "4.20-x86-64", "5.10-x86-64",
+        ("2.6.20-i386", SlotPlacement.WordByWord),
+        ("2.6.22-i386-pae", SlotPlacement.OneTable),
+        ("2.6.24-i386-pae", SlotPlacement.TableByTable),
+        ("2.6.25-x86-64", SlotPlacement.TableByTable),
+        ("2.6.32-x86-64", SlotPlacement.TableByTable),
+        ("3.6-x86-64", SlotPlacement.TableByTable),
+        ("4.8-x86-64", SlotPlacement.TableByTable),
+        ("4.20-x86-64-4-levels", SlotPlacement.OneTable),
+        ("4.20-x86-64", SlotPlacement.OneTable),
+        ("5.10-x86-64", SlotPlacement.OneTable),
     ];
 
-    private static readonly Lazy<IReadOnlyList<OpsLayout>> s_all = new(static () => [.. s_names.Select(Load)]);
+    private static readonly Lazy<IReadOnlyList<OpsLayout>> s_all = new(static () => [.. s_names.Select(static n => Load(n.Name))]);
 
     /// <summary>The layouts known, oldest first.</summary>
     public static IReadOnlyList<OpsLayout> All => s_all.Value;
@@ -79,11 +87,21 @@ public static class KernelLayouts
             {
                 Source = nameOrPath,
                 Found = e.Message,
-                Expected = $"{string.Join(", ", s_names)}, or a file",
+                Expected = $"{string.Join(", ", s_names.Select(static n => n.Name))}, or a file",
             };
             return false;
         }
     }
+
+    /// <summary>The layouts known of kernels of a bitness whose slots lie in a certain way.</summary>
+    internal static IEnumerable<OpsLayout> For(int bitness, SlotPlacement placement) =>
+        All.Where((l, i) => BitnessOf(l) == bitness && s_names[i].Placement == placement);
+
+    /// <summary>32 or 64, where the layout tells by its slots' conventions; 0 where it does not.</summary>
+    internal static int BitnessOf(OpsLayout layout) =>
+        layout.Slots.Any(static s => s.Convention == CallingConvention.I386RegParm) ? 32
+        : layout.Slots.Any(static s => s.Convention is CallingConvention.KernelSysV or CallingConvention.SysV) ? 64
+        : 0;
 
     private static OpsLayout Load(string name)
     {
