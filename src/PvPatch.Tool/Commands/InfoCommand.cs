@@ -25,15 +25,16 @@ internal sealed class InfoCommand : ToolCommand
     public override ExitCode Execute(ParseResult arguments, ToolRun run)
     {
         KernelInput input = KernelInput.Read(arguments.GetRequiredValue(_image), run);
-        KernelImage.TryOpen(input.Elf, _imageOptions.Read(arguments, input.Elf), out KernelImage? image, out PatchDiagnostic? error);
+        KernelOpenOptions options = _imageOptions.Read(arguments, input.Elf);
+        KernelImage.TryOpen(input.Elf, options, out KernelImage? image, out PatchDiagnostic? error);
         error = error is null ? null : error with { Source = input.Path };
         if (run.IsJson)
         {
-            run.WriteJson(json => InfoJson.Write(input, image, error, json));
+            run.WriteJson(json => InfoJson.Write(input, image, options, error, json));
         }
         else
         {
-            InfoText.Write(input, image, run.Out);
+            InfoText.Write(input, image, options, run.Out);
             run.Out.Flush();
         }
 

@@ -1,5 +1,7 @@
+using PvPatch.Encoding;
 using PvPatch.Linux.Kernel;
 using PvPatch.Linux.Memory;
+using PvPatch.Ops;
 using PvPatch.Plans;
 
 namespace PvPatch.Tool.Kernels;
@@ -29,8 +31,17 @@ internal sealed class Candidates
         {
             KernelPlan.CheckName(backend);
             int first = candidates._plans.Count;
+            var planned = new List<(Backend Backend, NopStyle Nops)>();
             foreach (MachineVariant variant in settings.Variants(image, backend))
             {
+                // Most settings change no slot of a kernel, and planning takes longer than to see that.
+                Backend slots = Slots(image, variant.Machine, path);
+                if (planned.Exists(p => p.Nops == variant.Machine.Nops && HoldTheSame(p.Backend, slots)))
+                {
+                    continue;
+                }
+
+                planned.Add((slots, variant.Machine.Nops));
                 PatchPlan plan = KernelPlan.Make(image, variant.Machine, path);
                 if (candidates._plans.Count < KernelVerifier.MaxCandidates && !candidates._plans.Skip(first).Any(p => HaveSameBytes(p, plan)))
                 {
@@ -76,6 +87,31 @@ internal sealed class Candidates
         }
 
         return [.. kept.Select(k => _plans[k])];
+    }
+
+    private static Backend Slots(KernelImage image, BootMachine machine, string path)
+    {
+        try
+        {
+            return KernelBackends.Create(image, machine);
+        }
+        catch (PatchException exception)
+        {
+            throw new ToolFailure(exception.Diagnostic with { Source = exception.Diagnostic.Source ?? path });
+        }
+    }
+
+    private static bool HoldTheSame(Backend a, Backend b)
+    {
+        for (int i = 0; i < a.Layout.Count; i++)
+        {
+            if (a[i] != b[i])
+            {
+                return false;
+            }
+        }
+
+        return true;
     }
 
     private static ReadOnlySpan<byte> NewBytes(PatchPlan plan, VirtualAddress address) => plan[plan.IndexContaining(address)].NewBytes;
