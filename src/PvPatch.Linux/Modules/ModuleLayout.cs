@@ -19,25 +19,28 @@ internal sealed class ModuleLayout
 
     private readonly ElfImage _module;
     private readonly ModulePlacement _placement;
+    private readonly VirtualAddress _kernel;
     private readonly VirtualAddress?[] _addresses;
     private UInt128 _end;
 
-    private ModuleLayout(ElfImage module, ModulePlacement placement)
+    private ModuleLayout(ElfImage module, ModulePlacement placement, VirtualAddress kernel)
     {
         _module = module;
         _placement = placement;
+        _kernel = kernel;
         _addresses = new VirtualAddress?[module.Sections.Count];
     }
 
     /// <summary>Places a module.</summary>
     /// <param name="module">The module.</param>
     /// <param name="placement">What is known of the addresses.</param>
+    /// <param name="kernel">Any address of the kernel it lies in.</param>
     /// <param name="addresses">The address of each section, by its index; none for those that are not loaded.</param>
     /// <param name="error">PV6144 for a name no section has, PV6145 for addresses that cannot be.</param>
     public static bool TryPlace(
-        ElfImage module, ModulePlacement placement, [NotNullWhen(true)] out VirtualAddress?[]? addresses, [NotNullWhen(false)] out PatchDiagnostic? error)
+        ElfImage module, ModulePlacement placement, VirtualAddress kernel, [NotNullWhen(true)] out VirtualAddress?[]? addresses, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
-        var layout = new ModuleLayout(module, placement);
+        var layout = new ModuleLayout(module, placement, kernel);
         bool placed = layout.TryPlaceNamed(out error) && layout.TryPlaceCode(out error) && layout.TryPlaceRest(out error) && layout.TryCheckOverlap(out error);
         addresses = placed ? layout._addresses : null;
         return placed;
@@ -153,6 +156,18 @@ internal sealed class ModuleLayout
             error = Bad(section, $"the section {section.Name} would go beyond the {_module.Bitness}-bit address space") with
             {
                 Found = $"{FileRange.Hex(section.Size)} bytes at 0x{address:x}",
+            };
+            return false;
+        }
+
+        // Distances wrap around the address space, so the relocations would not tell a number that is no kernel address at all.
+        if (_module.Bitness == 64 && ((ulong)address ^ _kernel.Value) >> 63 != 0)
+        {
+            error = Bad(section, $"the section {section.Name} would lie in the other half of the address space than the kernel") with
+            {
+                Found = $"0x{address:x}",
+                Expected = $"an address within 2 GiB of the kernel ({_kernel})",
+                Help = "Give the run address of .text, as /sys/module/NAME/sections/.text has it: not an offset.",
             };
             return false;
         }
