@@ -41,6 +41,7 @@ public sealed class Eras2622Tests
         lguest_clts: ret
         lguest_load_gdt: ret
         lguest_set_pte: ret
+        lguest_set_pmd: ret
         xen_start_kernel: ret
         xen_patch: ret
         xen_irq_disable_direct: movb $1, %fs:vcpu_info+1
