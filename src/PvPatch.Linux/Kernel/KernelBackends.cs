@@ -55,9 +55,9 @@ public static class KernelBackends
     }
 
     /// <summary>The functions an image's tables hold, with the bodies of the native patch function.</summary>
-    internal static Backend CreateNative(KernelEra era, OpsLayout layout, int bitness, SlotTargets targets, NativeOptions? options)
+    internal static Backend CreateNative(KernelEra era, OpsLayout layout, int bitness, SlotTargets targets, NativeOptions options)
     {
-        Backend native = NativeBackend.Create(layout, bitness, targets, options);
+        Backend native = NativeBackend.Create(layout, bitness, targets, options with { InlineInterruptReturn = HasInterruptReturn(era, targets) });
         return !era.ErasesConversions ? native : native.Derive(native.Name, b =>
         {
             foreach (string name in s_conversions.Where(n => layout.TryGetSlot(n, out _)))
@@ -66,6 +66,11 @@ public static class KernelBackends
             }
         });
     }
+
+    // Until about 5.1 the bodies lay between labels in the kernel's code.
+    private static bool? HasInterruptReturn(KernelEra era, SlotTargets targets) =>
+        era.InlinesInterruptReturn
+        ?? (targets.Find("start_pv_cpu_ops_iret") is not null ? true : targets.Find("start_pv_irq_ops_irq_disable") is not null ? false : null);
 
     private static Backend CreateNamed(KernelImage image, BootMachine machine)
     {
@@ -86,7 +91,7 @@ public static class KernelBackends
                     bitness,
                     targets,
                     new KvmOptions { Features = machine.KvmFeatures, MultipleCpus = machine.Cpus > 1, NoPvSpin = machine.NoPvSpin, HasMwait = machine.HasMwait },
-                    nativeOptions);
+                    nativeOptions with { InlineInterruptReturn = HasInterruptReturn(image.Era, targets) });
             case XenBackend.Name:
                 bool slotBySlot = image.Targets.Find("pv_ops") is not null && image.Targets.Find(XenTemplate.Symbol) is null;
                 bool hooks = image.Targets.Find(XenDirectTemplates.Hook) is not null;

@@ -57,6 +57,11 @@ public sealed record KernelEra
     /// </summary>
     public bool ErasesConversions { get; init; }
 
+    /// <summary>
+    /// Whether the 64-bit native patch function has a body for iret; <see langword="null"/> where that changed within the era, and the image must tell.
+    /// </summary>
+    public bool? InlinesInterruptReturn { get; init; }
+
     /// <summary>What alternatives at the addresses of sites do after the patcher; <see langword="null"/> where none are laid over.</summary>
     public AlternativeRules? Alternatives { get; init; }
 
@@ -75,6 +80,7 @@ public sealed record KernelEra
         SiteTable32 = ParaInstructionsFormat.I386Before2630,
         Placement = SlotPlacement.WordByWord,
         Rules = LinuxRules.Linux2620,
+        InlinesInterruptReturn = true,
         ChoosesNopsByCpu = true,
     };
 
@@ -109,6 +115,7 @@ public sealed record KernelEra
         SiteTable64 = ParaInstructionsFormat.X64,
         SiteTable32 = ParaInstructionsFormat.I386,
         Rules = LinuxRules.Linux2630,
+        InlinesInterruptReturn = null,
     };
 
     /// <summary>2.6.30 to 4.1 with a change of 2018 that stable kernels took over: the clobber word is there but no longer looked at.</summary>

@@ -27,7 +27,7 @@ public sealed class KernelImage
         Layout = layout;
         _sites = sites;
         Targets = targets;
-        Native = KernelBackends.CreateNative(era, layout, elf.Bitness, targets, null);
+        Native = KernelBackends.CreateNative(era, layout, elf.Bitness, targets, new NativeOptions());
     }
 
     /// <summary>The ELF file.</summary>
