@@ -42,10 +42,20 @@ public static class BootablePlan
     /// <returns>The plan for its file. Apply it to <see cref="ImageOf"/>.</returns>
     public static PatchPlan Create(KernelImage image, BootMachine machine, PatchPlan plan)
     {
-        ArgumentNullException.ThrowIfNull(image);
         ArgumentNullException.ThrowIfNull(machine);
+        return Create(image, plan, machine.Backend == Backends.XenBackend.Name ? s_filledTwice : []);
+    }
+
+    /// <summary>Makes a plan that knows every state of a file that <see cref="Create(KernelImage, BootMachine, PatchPlan)"/> made, to revert it without its own plan.</summary>
+    /// <param name="image">The original image; read only.</param>
+    /// <param name="plan">The plan for its memory.</param>
+    /// <returns>A plan with every site and every record. Revert it on <see cref="ImageOf"/>.</returns>
+    public static PatchPlan ForRevert(KernelImage image, PatchPlan plan) => Create(image, plan, []);
+
+    private static PatchPlan Create(KernelImage image, PatchPlan plan, HashSet<string> leftToKernel)
+    {
+        ArgumentNullException.ThrowIfNull(image);
         ArgumentNullException.ThrowIfNull(plan);
-        bool xen = machine.Backend == Backends.XenBackend.Name;
         var builder = new PlanBuilder(plan.Backend, plan.Rules, ImageOf(image.Elf), plan.Count);
         foreach (PatchDiagnostic diagnostic in plan.Diagnostics)
         {
@@ -56,7 +66,7 @@ public static class BootablePlan
         for (int i = 0; i < plan.Count; i++)
         {
             SiteDecision site = plan[i];
-            if (xen && s_filledTwice.Contains(site.Label))
+            if (leftToKernel.Contains(site.Label))
             {
                 builder.Add(site.Address, site.OldBytes, site.OldBytes, site.Outcome with { Action = PatchAction.LeaveAlone, Reason = PatchReason.ChangesWhileBooting });
                 continue;
