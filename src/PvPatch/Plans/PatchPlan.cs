@@ -145,6 +145,15 @@ public sealed class PatchPlan
         return PlanVerifier.Run(this, image);
     }
 
+    /// <summary>The same plan under another name, where one backend is planned in several settings that have to be told apart.</summary>
+    /// <param name="backend">The name: what <see cref="Backend"/> of the new plan gives.</param>
+    /// <returns>A plan that shares everything else with this one.</returns>
+    public PatchPlan Named(string backend)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(backend);
+        return new PatchPlan(Head with { Backend = backend }, Entries, Outcomes, _overflow, _logger);
+    }
+
     /// <summary>
     /// The plan with no more than some of the plans it was made from. A host that goes from backend to backend for ever must not keep
     /// every plan it ever made; an image that is further behind than this is refused, not damaged.
