@@ -1,0 +1,100 @@
+using RiscV.Host;
+using RiscV.Interpreter;
+using RiscV.Translator;
+
+namespace RiscV.Demo;
+
+/// <summary>Shows what the sample is about: the same program by every engine and backend, switched while it runs, and what each costs.</summary>
+internal sealed class Tour(GuestImage image, TextWriter output)
+{
+    /// <summary>Runs it all. Whether all results are equal.</summary>
+    public bool Run()
+    {
+        RunRecord reference = Interpret();
+        output.WriteLine($"The guest: {reference.Instructions:n0} instructions, exit code {reference.ExitCode}, {reference.Stop}");
+        output.WriteLine(reference.Output.TrimEnd());
+        output.WriteLine();
+        bool equal = RunBackends(reference);
+        equal &= SwitchWhileRunning(reference);
+        equal &= CompareSpeed(reference);
+        output.WriteLine(equal ? "All results are equal." : "RESULTS DIFFER");
+        return equal;
+    }
+
+    private bool RunBackends(RunRecord reference)
+    {
+        output.WriteLine("Each backend from the start");
+        bool equal = true;
+        foreach (string name in new[] { "fast", "checked", "traced", "profiled" })
+        {
+            var counter = new AccessCounter();
+            using var guest = new Guest(image);
+            using var engine = new TranslatorEngine(guest, counter);
+            engine.Switch(engine.Backends.All.First(b => b.Name == name));
+            RunRecord run = RunRecord.Of(guest, engine);
+            string seen = name switch
+            {
+                "traced" => $", {counter.Total:n0} accesses reported",
+                "profiled" => $", {engine.Profile.Counts.Count} blocks entered {engine.Profile.Counts.Values.Sum():n0} times",
+                _ => "",
+            };
+            equal &= Compare(name, reference, run, seen);
+        }
+
+        output.WriteLine();
+        return equal;
+    }
+
+    private bool SwitchWhileRunning(RunRecord reference)
+    {
+        output.WriteLine("Switched from another thread every millisecond while it runs");
+        using var guest = new Guest(image);
+        using var engine = new TranslatorEngine(guest, new AccessCounter());
+        using var switcher = new Switcher(engine, TimeSpan.FromMilliseconds(1));
+        RunRecord run = RunRecord.Of(guest, engine);
+        switcher.Stop();
+        bool equal = Compare("all four", reference, run, "");
+        output.WriteLine($"  {switcher.Switches} switches of up to {switcher.MostSites} sites, median {switcher.MedianMicroseconds:0.0} us a switch, {switcher.NanosecondsPerSite:0} ns a site written");
+        output.WriteLine();
+        return equal;
+    }
+
+    private bool CompareSpeed(RunRecord reference)
+    {
+        output.WriteLine("Speed (best of three)");
+        RunRecord table = Best(Interpret);
+        RunRecord fast = Best(() => Translate(indirect: false));
+        RunRecord indirect = Best(() => Translate(indirect: true));
+        Print("C# table dispatch", table, fast);
+        Print("translated, memory sites indirect", indirect, fast);
+        Print("translated, fast", fast, fast);
+        output.WriteLine();
+        return table.Equals(reference) && fast.Equals(reference) && indirect.Equals(reference);
+    }
+
+    private RunRecord Interpret()
+    {
+        using var guest = new Guest(image);
+        using var engine = new InterpreterEngine(guest);
+        return RunRecord.Of(guest, engine);
+    }
+
+    private RunRecord Translate(bool indirect)
+    {
+        using var guest = new Guest(image);
+        using var engine = new TranslatorEngine(guest) { LeaveIndirect = indirect ? "mem" : null };
+        return RunRecord.Of(guest, engine);
+    }
+
+    private static RunRecord Best(Func<RunRecord> run) => Enumerable.Range(0, 3).Select(_ => run()).MinBy(static r => r.Time)!;
+
+    private void Print(string name, RunRecord run, RunRecord fast) => output.WriteLine(
+        $"  {name,-34} {run.Instructions / run.Time.TotalMicroseconds,8:n0} M instructions/s {run.Time / fast.Time,8:0.00} x the time of fast");
+
+    private bool Compare(string name, RunRecord reference, RunRecord run, string more)
+    {
+        bool equal = run.Equals(reference);
+        output.WriteLine($"  {name,-10} {(equal ? "same result" : "DIFFERENT RESULT: " + run)}, {run.Time.TotalMilliseconds:n0} ms{more}");
+        return equal;
+    }
+}
