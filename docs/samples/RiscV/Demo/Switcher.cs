@@ -10,9 +10,8 @@ internal sealed class Switcher : IDisposable
     private readonly TranslatorEngine _engine;
     private readonly TimeSpan _pause;
     private readonly Thread _thread;
-    private readonly List<double> _times = [];
+    private readonly List<(double Microseconds, int Sites)> _batches = [];
     private volatile bool _stop;
-    private long _written;
 
     public Switcher(TranslatorEngine engine, TimeSpan pause)
     {
@@ -22,13 +21,13 @@ internal sealed class Switcher : IDisposable
         _thread.Start();
     }
 
-    public int Switches => _times.Count;
+    public int Switches => _batches.Count;
 
-    public int MostSites { get; private set; }
+    /// <summary>Sites written, all switches together.</summary>
+    public long SitesWritten => _batches.Sum(static b => (long)b.Sites);
 
-    public double MedianMicroseconds => _times.Order().ElementAt(_times.Count / 2);
-
-    public double NanosecondsPerSite => _times.Sum() * 1000 / Math.Max(1, _written);
+    /// <summary>The median switch: the first ones, cold, build the templates of a backend.</summary>
+    public (double Microseconds, int Sites) Median => _batches.OrderBy(static b => b.Microseconds).ElementAt(_batches.Count / 2);
 
     /// <summary>What went wrong in the thread, if anything did.</summary>
     public Exception? Failure { get; private set; }
@@ -46,12 +45,10 @@ internal sealed class Switcher : IDisposable
         try
         {
             IReadOnlyList<Backend> all = _engine.Backends.All;
-            for (int i = 1; !_stop || _times.Count == 0; i++)
+            for (int i = 1; !_stop || _batches.Count == 0; i++)
             {
                 SwitchResult result = _engine.Switch(all[i % all.Count]);
-                _times.Add(result.Elapsed.TotalMicroseconds);
-                _written += result.Written;
-                MostSites = Math.Max(MostSites, result.Written);
+                _batches.Add((result.Elapsed.TotalMicroseconds, result.Written));
                 Thread.Sleep(_pause);
             }
         }

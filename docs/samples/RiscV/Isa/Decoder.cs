@@ -4,13 +4,13 @@ namespace RiscV.Isa;
 internal static class Decoder
 {
     // The rows of each major opcode (the low seven bits), so that decoding looks at a handful of them.
-    private static readonly Encoding[][] s_rows =
+    private static readonly IsaRow[][] s_rows =
         [.. Enumerable.Range(0, 128).Select(static opcode => IsaTable.Rows.Where(r => (r.Match & 0x7f) == opcode).ToArray())];
 
     /// <summary>Decodes a word; <see cref="Op.Illegal"/> where it is no instruction of RV64IM.</summary>
     public static Instruction Decode(uint word)
     {
-        foreach (Encoding row in s_rows[word & 0x7f])
+        foreach (IsaRow row in s_rows[word & 0x7f])
         {
             if ((word & row.Mask) == row.Match)
             {
@@ -24,7 +24,7 @@ internal static class Decoder
     private static byte Field(uint word, int shift) => (byte)(word >> shift & 31);
 
     // The sign is bit 31 in every format: an arithmetic shift of the whole word puts it everywhere it belongs.
-    private static int Immediate(uint word, Encoding row) => row.Format switch
+    private static int Immediate(uint word, IsaRow row) => row.Format switch
     {
         Format.I => (int)word >> 20,
         Format.Shift => (int)(word & ~row.Mask) >> 20 & 63,

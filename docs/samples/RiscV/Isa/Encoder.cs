@@ -7,7 +7,7 @@ internal static class Encoder
     /// <exception cref="ArgumentException">The immediate does not fit.</exception>
     public static uint Encode(Instruction instruction)
     {
-        Encoding row = IsaTable.Of(instruction.Op);
+        IsaRow row = IsaTable.Of(instruction.Op);
         uint imm = (uint)instruction.Imm;
         uint rd = (uint)instruction.Rd << 7;
         uint rs1 = (uint)instruction.Rs1 << 15;

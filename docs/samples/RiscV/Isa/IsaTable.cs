@@ -77,21 +77,21 @@ internal static class IsaTable
         """;
 
     /// <summary>The rows, in the order of <see cref="Op"/> (which has <see cref="Op.Illegal"/> before them).</summary>
-    public static IReadOnlyList<Encoding> Rows { get; } = [.. Text.Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(Parse)];
+    public static IReadOnlyList<IsaRow> Rows { get; } = [.. Text.Split('\n', StringSplitOptions.RemoveEmptyEntries).Select(Parse)];
 
     /// <summary>The row of an instruction.</summary>
-    public static Encoding Of(Op op) => Rows[(int)op - 1];
+    public static IsaRow Of(Op op) => Rows[(int)op - 1];
 
-    private static Encoding Parse(string line, int index)
+    private static IsaRow Parse(string line, int index)
     {
         string[] words = line.Split(' ', StringSplitOptions.RemoveEmptyEntries);
         string bits = string.Concat(words[2..]);
         uint mask = uint.Parse(bits.Replace('0', '1').Replace('.', '0'), NumberStyles.BinaryNumber, CultureInfo.InvariantCulture);
         uint match = uint.Parse(bits.Replace('.', '0'), NumberStyles.BinaryNumber, CultureInfo.InvariantCulture);
-        var encoding = new Encoding(words[0], Enum.Parse<Op>(words[0], ignoreCase: true), Enum.Parse<Format>(words[1]), mask, match);
+        var encoding = new IsaRow(words[0], Enum.Parse<Op>(words[0], ignoreCase: true), Enum.Parse<Format>(words[1]), mask, match);
         return bits.Length == 32 && (int)encoding.Op == index + 1 ? encoding : throw new FormatException($"row {index}: {line}");
     }
 }
 
 /// <summary>One row: an instruction word is this instruction where <c>(word &amp; Mask) == Match</c>.</summary>
-internal readonly record struct Encoding(string Name, Op Op, Format Format, uint Mask, uint Match);
+internal readonly record struct IsaRow(string Name, Op Op, Format Format, uint Mask, uint Match);
