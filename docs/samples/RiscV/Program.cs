@@ -1,3 +1,4 @@
+// With no argument the built-in program, else an ELF file: dotnet run -c Release --project docs/samples/RiscV [program]
 using System.Globalization;
 using RiscV.Demo;
 using RiscV.Host;

@@ -1,4 +1,3 @@
-using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 
 namespace RiscV.Host;
@@ -78,36 +77,36 @@ internal unsafe struct CpuState
 }
 
 /// <summary>Offsets of the fields, as generated code needs them.</summary>
-internal static unsafe class CpuLayout
+internal static class CpuLayout
 {
-    private static readonly CpuState* s_at = (CpuState*)NativeMemory.AllocZeroed((nuint)sizeof(CpuState));
+    private static readonly int s_registers = Offset(nameof(CpuState.X));
+    private static readonly int s_counters = Offset(nameof(CpuState.Counters));
 
-    public static int TicksLeft { get; } = Offset(&s_at->TicksLeft);
+    public static int TicksLeft { get; } = Offset(nameof(CpuState.TicksLeft));
 
-    public static int Pc { get; } = Offset(&s_at->Pc);
+    public static int Pc { get; } = Offset(nameof(CpuState.Pc));
 
-    public static int Stop { get; } = Offset(&s_at->Stop);
+    public static int Stop { get; } = Offset(nameof(CpuState.Stop));
 
-    public static int FaultAddress { get; } = Offset(&s_at->FaultAddress);
+    public static int FaultAddress { get; } = Offset(nameof(CpuState.FaultAddress));
 
-    public static int Site { get; } = Offset(&s_at->Site);
+    public static int Site { get; } = Offset(nameof(CpuState.Site));
 
-    public static int Window { get; } = Offset(&s_at->Window);
+    public static int Window { get; } = Offset(nameof(CpuState.Window));
 
-    public static int RamStart { get; } = Offset(&s_at->RamStart);
+    public static int RamStart { get; } = Offset(nameof(CpuState.RamStart));
 
-    public static int RamSize { get; } = Offset(&s_at->RamSize);
+    public static int RamSize { get; } = Offset(nameof(CpuState.RamSize));
 
-    public static int CodeStart { get; } = Offset(&s_at->CodeStart);
+    public static int CodeStart { get; } = Offset(nameof(CpuState.CodeStart));
 
-    public static int CodeWords { get; } = Offset(&s_at->CodeWords);
+    public static int CodeWords { get; } = Offset(nameof(CpuState.CodeWords));
 
-    public static int Links { get; } = Offset(&s_at->Links);
+    public static int Links { get; } = Offset(nameof(CpuState.Links));
 
-    public static int X(int register) => Offset(&s_at->X[register]);
+    public static int X(int register) => s_registers + register * sizeof(ulong);
 
-    public static int Counter(int number) => Offset(&s_at->Counters[number]);
+    public static int Counter(int number) => s_counters + number * sizeof(ulong);
 
-    [MethodImpl(MethodImplOptions.NoInlining)]
-    private static int Offset(void* field) => (int)((byte*)field - (byte*)s_at);
+    private static int Offset(string field) => (int)Marshal.OffsetOf<CpuState>(field);
 }

@@ -132,7 +132,7 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
             Patcher.Bind(translated.Code);
             if (LeaveIndirect is not null)
             {
-                Patcher.Revert([.. Sites(translated.Code).Where(s => s.Slot.Table == LeaveIndirect)], new SwitchOptions { Mode = SwitchMode.Offline });
+                Patcher.Revert([.. Sites(translated.Code).Where(s => s.Slot.Table == LeaveIndirect)], new SwitchOptions { Mode = SwitchMode.Offline, WaitForOther = true });
             }
 
             foreach ((VirtualAddress end, SitePoint point) in translated.Points)
