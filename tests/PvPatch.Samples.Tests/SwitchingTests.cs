@@ -31,6 +31,23 @@ public sealed class SwitchingTests
     }
 
     [Fact]
+    public void blocks_translated_while_another_thread_switches_are_right()
+    {
+        for (int seed = 100; seed < 115; seed++)
+        {
+            GuestImage image = RandomProgram.Create(seed, rounds: 200);
+            RunRecord expected = Engines.Run(Engines.Interpreter, image);
+            using var guest = new Guest(image);
+            using var engine = new TranslatorEngine(guest, new AccessCounter());
+            using var switcher = new Switcher(engine, TimeSpan.Zero);
+            RunRecord found = RunRecord.Of(guest, engine);
+            switcher.Stop();
+            Assert.Null(switcher.Failure);
+            Assert.True(expected == found, $"seed {seed}:\n{expected}\n{found}");
+        }
+    }
+
+    [Fact]
     public void every_site_can_be_switched_live_by_one_store()
     {
         using var guest = new Guest(s_program);

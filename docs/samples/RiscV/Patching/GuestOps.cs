@@ -18,7 +18,8 @@ namespace RiscV.Patching;
 /// trap.*       does not come back: the return address says where it happened
 /// </code>
 /// A site is one instruction of six bytes for good: the inlined body must be a single instruction (cs prefixes fill it up), and a call ends at the site's end, so a
-/// thread that was stopped anywhere finds sense when it goes on. Inside an aligned eight bytes one store changes it.
+/// thread that was stopped anywhere finds sense when it goes on. Inside an aligned eight bytes one store changes it. Two things keep the return address
+/// the site's own: no forwarding island makes the call, for one store needs none; and no thunk does, for mem, trace and trap allow all that a C function destroys.
 /// </remarks>
 internal static class GuestOps
 {

@@ -84,7 +84,7 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
             _executor.Enter();
             enter(_cpu, block);
             _executor.Leave();
-            _failure?.Throw();
+            ThrowFailure();
         }
         while (_cpu->Stop == StopReason.Untranslated);
         if (_cpu->Stop != StopReason.OutOfTicks)
@@ -113,6 +113,15 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
         Arena.Dispose();
         _links.Dispose();
         _handle.Free();
+    }
+
+    private void ThrowFailure()
+    {
+        if (_failure is ExceptionDispatchInfo failure)
+        {
+            _failure = null;
+            failure.Throw();
+        }
     }
 
     private static IEnumerable<LiveSite> Sites(CodeBlock block) => Enumerable.Range(0, block.SiteCount).Select(i => block[i]);
