@@ -123,7 +123,34 @@ public static class KernelDiagnosticCodes
     /// <summary>More than one record format fits the alternatives table, and they disagree.</summary>
     public const string AltFormatAmbiguous = "PV6073";
 
-    /// <summary>The kernel has no <c>.parainstructions</c>: it is built without paravirt patching, or of 6.8 or later.</summary>
+    /// <summary>The kernel image holds no symbols of its own (kallsyms) in a form that is known.</summary>
+    public const string KallsymsNotFound = "PV6080";
+
+    /// <summary>The image has the tables of kallsyms, but the names in them cannot be decoded.</summary>
+    public const string KallsymsBadNames = "PV6081";
+
+    /// <summary>The image has the names of kallsyms, but no known form of their addresses fits.</summary>
+    public const string KallsymsBadAddresses = "PV6082";
+
+    /// <summary>The System.map is a stand-in that only says where the real one is.</summary>
+    public const string SystemMapStub = "PV6083";
+
+    /// <summary>A line of a System.map or kallsyms listing is not an address, a type and a name; or there is no such line at all.</summary>
+    public const string SymbolListingBad = "PV6084";
+
+    /// <summary>A kallsyms listing was read without the right to see addresses: all are zero.</summary>
+    public const string SymbolAddressesHidden = "PV6085";
+
+    /// <summary>There is no symbol of the name asked for.</summary>
+    public const string SymbolUnknown = "PV6086";
+
+    /// <summary>A place is not of the form <c>symbol</c> or <c>symbol+0x12</c>.</summary>
+    public const string SymbolPlaceBad = "PV6087";
+
+    /// <summary>Symbols of a kernel were asked of a file whose addresses are not set yet, such as a module.</summary>
+    public const string SymbolsOfRelocatable = "PV6088";
+
+    /// <summary>The kernel has no paravirt sites: neither <c>.parainstructions</c> nor direct calls among its alternatives.</summary>
     public const string NoSiteTable = "PV6101";
 
     /// <summary>The kernel is of an era this version of PvPatch has no data for.</summary>
@@ -143,4 +170,67 @@ public static class KernelDiagnosticCodes
 
     /// <summary>The output file can't be written.</summary>
     public const string OutputUnwritable = "PV6107";
+
+    /// <summary>A slot file can't be read, or names a function the kernel has not.</summary>
+    public const string SlotOverridesInvalid = "PV6108";
+
+    /// <summary>The memory file can't be opened or read.</summary>
+    public const string MemoryUnreadable = "PV6120";
+
+    /// <summary>The memory file is no ELF core, and no base address says where raw memory lies.</summary>
+    public const string MemoryNotACore = "PV6121";
+
+    /// <summary>The header of an ELF core is damaged, or the core is of another machine.</summary>
+    public const string CoreBadHeader = "PV6122";
+
+    /// <summary>The program headers of an ELF core lie outside the file, or are more than can be.</summary>
+    public const string CoreBadTable = "PV6123";
+
+    /// <summary>An ELF core or raw file holds no memory at all.</summary>
+    public const string MemoryEmpty = "PV6124";
+
+    /// <summary>An ELF core ends before the memory it announces (a warning); what is missing counts as unreadable.</summary>
+    public const string CoreTruncated = "PV6125";
+
+    /// <summary>Segments of an ELF core share addresses or leave the address space (a warning).</summary>
+    public const string CoreBadSegments = "PV6126";
+
+    /// <summary>The notes of an ELF core are damaged and were passed over from there on (a warning).</summary>
+    public const string CoreBadNotes = "PV6127";
+
+    /// <summary>The memory does not hold this kernel.</summary>
+    public const string KernelNotInMemory = "PV6128";
+
+    /// <summary>The kernel image has nothing to be recognised by in memory.</summary>
+    public const string KernelNotRecognizable = "PV6129";
+
+    /// <summary>The base address given for raw memory does not fit its content; the kernel was found all the same (a warning).</summary>
+    public const string MemoryBaseWrong = "PV6130";
+
+    /// <summary>The core's own notes give an address at which the kernel is not (a warning); they were not followed.</summary>
+    public const string CoreNotesWrong = "PV6131";
+
+    /// <summary>A site holds bytes that are neither original nor any backend's.</summary>
+    public const string SiteTampered = "PV6132";
+
+    /// <summary>Sites are not in the memory file (a warning).</summary>
+    public const string SitesUnreadable = "PV6133";
+
+    /// <summary>Sites lie in memory that the kernel frees at the end of its start (for information).</summary>
+    public const string SitesFreed = "PV6134";
+
+    /// <summary>Every site holds its original bytes: the memory was dumped before the kernel patched itself (a warning).</summary>
+    public const string MemoryNotPatched = "PV6135";
+
+    /// <summary>Every site holds bytes that are known, but not of one backend (an error).</summary>
+    public const string SitesMixed = "PV6136";
+
+    /// <summary>More than one candidate accounts for the sites equally well (for information).</summary>
+    public const string BackendsTied = "PV6137";
+
+    /// <summary>No site could be compared.</summary>
+    public const string NothingCompared = "PV6138";
+
+    /// <summary>The virtual displacement of the kernel is not known; originals with absolute addresses were compared as if it were 0 (a warning).</summary>
+    public const string SlideUnknown = "PV6139";
 }

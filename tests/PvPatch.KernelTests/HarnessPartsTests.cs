@@ -78,6 +78,25 @@ public sealed class HarnessPartsTests
     }
 
     [Fact]
+    public void Options_that_contradict_each_other_are_refused()
+    {
+        XenOptions xen = new();
+        MachineOptions[] contradictions =
+        [
+            new() { Xen = xen, Kaslr = true },
+            new() { Xen = xen, KvmFeatures = 0 },
+            new() { Xen = xen, Processors = "2" },
+            new() { Xen = new XenOptions { Dom0Processors = 0 } },
+            new() { Xen = xen, Architecture = "i386" },
+            new() { KvmFeatures = 0, Kaslr = true },
+            new() { KvmFeatures = 0, Architecture = "i386" },
+        ];
+
+        Assert.All(contradictions, static options => Assert.Throws<ArgumentException>(options.Check));
+        Assert.Equal(new MachineOptions { Xen = xen }, new MachineOptions { Xen = new XenOptions() });
+    }
+
+    [Fact]
     public void A_file_lock_is_exclusive_until_it_is_disposed()
     {
         DirectoryInfo directory = Directory.CreateTempSubdirectory("pvpatch-lock-");

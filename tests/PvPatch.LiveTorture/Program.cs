@@ -10,7 +10,13 @@ switch (options.Command)
             return run.Execute();
         }
 
+    case "cost":
+        using (var run = new TortureRun(options))
+        {
+            return run.Measure();
+        }
+
     default:
-        Console.Error.WriteLine($"unknown command {options.Command}; known: run");
+        Console.Error.WriteLine($"unknown command {options.Command}; known: run, cost");
         return 64;
 }

@@ -51,13 +51,31 @@ internal sealed unsafe class SloppyPatcher
                     // The store itself is perfect; the first one finds the library's own bytes there and does nothing.
                     _ = SiteStore.TryStore(at, SiteClass.Atomic8, 6, old, bytes) || TryInitial(at, bytes);
                     break;
-                default:
+                case Protocol.NoBarrier:
                     WriteWithoutBarriers(at, bytes);
+                    break;
+                default:
+                    Volatile.Write(ref *(ushort*)at, GuardEntry.Spin);
                     break;
             }
         }
 
+        if (_protocol == Protocol.ManagedGuard)
+        {
+            LowerGuards();
+        }
+
         return _sites.Count;
+    }
+
+    /// <summary>The guards are up, and the collector stops this thread before it can take them down.</summary>
+    private void LowerGuards()
+    {
+        GC.Collect();
+        foreach (Site site in _sites)
+        {
+            Volatile.Write(ref *(ushort*)site.At, (ushort)site.First.Low);
+        }
     }
 
     private static bool TryInitial(byte* at, SiteBytes bytes)

@@ -20,6 +20,7 @@ internal enum Protocol
     ByteCopy,
     NoBarrier,
     CallNotAtEnd,
+    ManagedGuard,
 }
 
 /// <summary>The command line.</summary>
@@ -44,6 +45,9 @@ internal sealed record TortureOptions
     /// <summary>Whether a thread collects garbage all the time.</summary>
     public bool Collect { get; init; }
 
+    /// <summary>Whether executors enter by a call that keeps the thread in the runtime's cooperative mode, so that the collector must wait for them.</summary>
+    public bool Suppress { get; init; }
+
     public static TortureOptions Parse(string[] arguments)
     {
         var options = new TortureOptions();
@@ -56,9 +60,9 @@ internal sealed record TortureOptions
                 continue;
             }
 
-            if (name == "--collect")
+            if (name is "--collect" or "--suppress")
             {
-                options = options with { Collect = true };
+                options = name == "--collect" ? options with { Collect = true } : options with { Suppress = true };
                 continue;
             }
 

@@ -20,13 +20,15 @@ internal sealed unsafe class TortureRun : IDisposable
         _options = options;
         _code = new TortureCode(options);
         _patcher = new LivePatcher(_code.Arena, _code.Layout);
+
+        // Before anything runs: slots that nothing is bound to hold a trap.
+        _patcher.Switch(_code.Direct, new SwitchOptions { Mode = SwitchMode.Quiescent });
         _counts = [.. Enumerable.Range(0, options.Executors).Select(static _ => GC.AllocateArray<long>(16, pinned: true))];
     }
 
     /// <summary>Runs to the end of the time; the exit code.</summary>
     public int Execute()
     {
-        _patcher.Switch(_code.Direct, new SwitchOptions { Mode = SwitchMode.Quiescent });
         SloppyPatcher? sloppy = _options.Protocol == Protocol.Library ? null : new SloppyPatcher(_options.Protocol, _code, _patcher);
         for (int i = 0; i < _options.Executors; i++)
         {
@@ -56,6 +58,44 @@ internal sealed unsafe class TortureRun : IDisposable
         _stop = true;
         _threads.ForEach(static t => t.Join());
         return Report(flips, batches, Stopwatch.GetElapsedTime(start));
+    }
+
+    /// <summary>What a batch costs: least and median over many, for each backend switched to.</summary>
+    public int Measure()
+    {
+        for (int i = 0; i < _options.Executors; i++)
+        {
+            Start(i);
+        }
+
+        Backend[] backends = [_code.Inlined, _code.Outlined, _code.Direct];
+        List<double>[] times = [[], [], []];
+        List<double> again = [];
+        long start = Stopwatch.GetTimestamp();
+        for (int i = 0; Stopwatch.GetElapsedTime(start).TotalSeconds < _options.Seconds; i++)
+        {
+            SwitchResult result = _patcher.Switch(backends[i % 3]);
+            SwitchResult nothing = _patcher.Switch(backends[i % 3]);
+            if (i > 300)
+            {
+                times[i % 3].Add(result.Elapsed.TotalNanoseconds / result.Written);
+                again.Add(nothing.Elapsed.TotalNanoseconds / nothing.Count);
+            }
+
+            Pause();
+        }
+
+        _stop = true;
+        _threads.ForEach(static t => t.Join());
+        again.Sort();
+        Console.WriteLine($"{_options.Sites} already there: least {again[0]:0.0} ns/site, median {again[again.Count / 2]:0.0} ns/site");
+        for (int i = 0; i < 3; i++)
+        {
+            times[i].Sort();
+            Console.WriteLine($"{_options.Sites} to {backends[i]}: least {times[i][0]:0.0} ns/site, median {times[i][times[i].Count / 2]:0.0} ns/site, {times[i].Count} batches of 256");
+        }
+
+        return _fault is null ? 0 : 2;
     }
 
     public void Dispose()
@@ -95,9 +135,8 @@ internal sealed unsafe class TortureRun : IDisposable
             for (int i = number; !_stop; i++)
             {
                 int function = i % _code.Entries.Count;
-                var entry = (delegate* unmanaged<long*, long, long>)_code.Entries[function].Value;
                 executor.Enter();
-                long failed = entry(counts, TortureCode.Loops);
+                long failed = _options.Suppress ? Suppressed(_code.Entries[function], counts) : Ordinary(_code.Entries[function], counts);
                 executor.Leave();
                 if (failed != 0)
                 {
@@ -108,11 +147,18 @@ internal sealed unsafe class TortureRun : IDisposable
         }
     }
 
+    private static long Ordinary(VirtualAddress function, long* counts) =>
+        ((delegate* unmanaged<long*, long, long>)function.Value)(counts, TortureCode.Loops);
+
+    private static long Suppressed(VirtualAddress function, long* counts) =>
+        ((delegate* unmanaged[SuppressGCTransition]<long*, long, long>)function.Value)(counts, TortureCode.Loops);
+
     private void Collect()
     {
         while (!_stop)
         {
             GC.Collect();
+            Thread.Sleep(1);
         }
     }
 

@@ -7,10 +7,10 @@ public enum AltInstrOptions
     /// <summary>Applied if the processor has the feature.</summary>
     None = 0,
 
-    /// <summary>Applied if the processor does not have the feature (kernels from 5.12 on).</summary>
+    /// <summary>Applied if the processor does not have the feature (5.10 and later).</summary>
     Not = 1,
 
-    /// <summary>The original is an indirect call through a pointer; it becomes a direct call of what the pointer holds (kernels from 6.8 on).</summary>
+    /// <summary>The original is an indirect call through a pointer; it becomes a direct call of what the pointer holds (about 6.8 and later).</summary>
     DirectCall = 2,
 }
 

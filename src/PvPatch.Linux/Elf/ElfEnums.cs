@@ -122,3 +122,16 @@ public enum ElfSymbolType
     /// <summary>A source file.</summary>
     File = 4,
 }
+
+/// <summary>How far a symbol is seen (high four bits of <c>st_info</c>). Values not named here are passed on as they are.</summary>
+public enum ElfSymbolBinding
+{
+    /// <summary>Seen in its own source file only.</summary>
+    Local = 0,
+
+    /// <summary>Seen everywhere.</summary>
+    Global = 1,
+
+    /// <summary>Seen everywhere, and gives way to a global symbol of the same name.</summary>
+    Weak = 2,
+}

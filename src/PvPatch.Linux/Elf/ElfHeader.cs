@@ -51,13 +51,14 @@ internal sealed class ElfHeader
         }
 
         // e_ident is 16 bytes long: class at 4, byte order at 5, version at 6.
-        if (file.Length < HeaderSize32 || (file[4] == 2 && file.Length < HeaderSize64))
+        int needed = file.Length > 4 && file[4] == 2 ? HeaderSize64 : HeaderSize32;
+        if (file.Length < needed)
         {
             error = PatchDiagnostic.Error(KernelDiagnosticCodes.ElfTruncated, "The file ends inside the ELF header") with
             {
                 FileOffset = file.Length,
                 Found = $"{file.Length} bytes",
-                Expected = $"at least {(file[4] == 2 ? HeaderSize64 : HeaderSize32)} bytes",
+                Expected = $"at least {needed} bytes",
                 Help = "The file is cut short; copy or download it again",
             };
             return false;

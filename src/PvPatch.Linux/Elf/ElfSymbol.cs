@@ -12,6 +12,9 @@ public readonly record struct ElfSymbol
     /// <summary>What the symbol stands for.</summary>
     public ElfSymbolType Type { get; internal init; }
 
+    /// <summary>How far the symbol is seen.</summary>
+    public ElfSymbolBinding Binding { get; internal init; }
+
     /// <summary>
     /// The index of the section it belongs to: 0 for an undefined symbol, -1 for a symbol outside all sections (absolute or common).
     /// </summary>

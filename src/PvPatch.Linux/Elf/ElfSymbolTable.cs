@@ -45,6 +45,7 @@ public sealed class ElfSymbolTable
                 Value = fields.Native(4, 8),
                 Size = fields.Native(8, 16),
                 Type = (ElfSymbolType)(record[_is64 ? 4 : 12] & 0xf),
+                Binding = (ElfSymbolBinding)(record[_is64 ? 4 : 12] >> 4),
                 SectionIndex = SectionIndexOf(index, fields.Half(14, 6)),
             };
         }

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Diagnostics.CodeAnalysis;
 using Iced.Intel;
 using PvPatch.Encoding;
 
@@ -23,22 +24,18 @@ internal sealed class AlternativeCode
     /// <param name="from">Where they lie.</param>
     /// <param name="site">Where they go.</param>
     /// <param name="length">The site's length.</param>
-    public byte[] Apply(ReadOnlySpan<byte> replacement, VirtualAddress from, VirtualAddress site, int length)
+    /// <param name="code">The bytes.</param>
+    /// <returns>Whether everything the replacement refers to is in reach of the site.</returns>
+    public bool TryApply(ReadOnlySpan<byte> replacement, VirtualAddress from, VirtualAddress site, int length, [NotNullWhen(true)] out byte[]? code)
     {
-        byte[] code = new byte[length];
-        replacement.CopyTo(code);
-        code.AsSpan(replacement.Length).Fill(0x90);
-        if (_rules.Relocation == ReplacementRelocation.EveryInstruction)
-        {
-            RelocateAll(code, replacement.Length, from, site);
-        }
-        else if (replacement.Length == 5)
-        {
-            RelocateBranch(code, from, site);
-        }
-
-        MergeNops(code);
-        return code;
+        byte[] bytes = new byte[length];
+        replacement.CopyTo(bytes);
+        bytes.AsSpan(replacement.Length).Fill(0x90);
+        bool reaches = _rules.Relocation == ReplacementRelocation.EveryInstruction ? RelocateAll(bytes, replacement.Length, from, site)
+            : replacement.Length != 5 || RelocateBranch(bytes, from - site);
+        MergeNops(bytes);
+        code = reaches ? bytes : null;
+        return reaches;
     }
 
     /// <summary>What the kernel does to any bytes of an alternative, replaced or not.</summary>
@@ -83,19 +80,27 @@ internal sealed class AlternativeCode
     private static bool IsNop(in Instruction instruction, ReadOnlySpan<byte> bytes) =>
         !instruction.IsInvalid && instruction.Mnemonic == Mnemonic.Nop && bytes[0] != 0xf3;
 
-    private static void RelocateBranch(Span<byte> code, VirtualAddress from, VirtualAddress site)
+    private bool RelocateBranch(Span<byte> code, long move)
     {
-        int move = unchecked((int)(from - site));
         if (code[0] == 0xe8)
         {
-            // call rel32: same target, another place
-            AddTo(code[1..], move);
+            return TryAdd(code[1..], move); // call rel32: same target, another place
         }
-        else if (code[0] == 0xe9)
+
+        if (code[0] == 0xeb)
+        {
+            return false; // the kernel would read a 32-bit distance behind the opcode of a short jump: no kernel has such a replacement
+        }
+
+        if (code[0] == 0xe9)
         {
             // jmp rel32, made short where it goes forward and fits; the test for going back can never hold, so those stay long
-            AddTo(code[1..], move);
-            int distance = BinaryPrimitives.ReadInt32LittleEndian(code[1..]) + 3; // the short form ends three bytes earlier
+            if (!TryAdd(code[1..], move))
+            {
+                return false;
+            }
+
+            long distance = BinaryPrimitives.ReadInt32LittleEndian(code[1..]) + 3L; // the short form ends three bytes earlier
             if (distance is >= 0 and <= 127)
             {
                 code[0] = 0xeb;
@@ -103,42 +108,47 @@ internal sealed class AlternativeCode
                 NopStyle.P6.Fill(code[2..5]); // 0f 1f 00
             }
         }
+
+        return true;
     }
 
-    private void RelocateAll(Span<byte> code, int length, VirtualAddress from, VirtualAddress site)
+    private bool RelocateAll(Span<byte> code, int length, VirtualAddress from, VirtualAddress site)
     {
         var decoder = Decoder.Create(_bitness, code.ToArray(), from.Value);
         ulong end = from.Value + (ulong)length;
-        int move = unchecked((int)(from - site));
+        long move = from - site;
+        bool reaches = true;
         while (decoder.IP < from.Value + (ulong)code.Length)
         {
             decoder.Decode(out Instruction instruction);
             if (instruction.IsInvalid)
             {
-                return;
+                break;
             }
 
             int at = (int)(instruction.IP - from.Value);
             ConstantOffsets offsets = decoder.GetConstantOffsets(instruction);
             bool branch = instruction.Op0Kind is OpKind.NearBranch32 or OpKind.NearBranch64;
-            if (branch && Leaves(instruction.NearBranchTarget) && offsets.ImmediateSize == 4)
+            if (branch && Leaves(instruction.NearBranchTarget))
             {
-                AddTo(code[(at + offsets.ImmediateOffset)..], move);
+                reaches &= offsets.ImmediateSize == 4 && TryAdd(code[(at + offsets.ImmediateOffset)..], move);
                 ShortenJump(code, at, instruction.Length);
             }
 
             if (instruction.IsIPRelativeMemoryOperand && Leaves(instruction.IPRelativeMemoryAddress))
             {
-                AddTo(code[(at + offsets.DisplacementOffset)..], move);
+                reaches &= TryAdd(code[(at + offsets.DisplacementOffset)..], move);
             }
         }
+
+        return reaches;
 
         bool Leaves(ulong target) => target < from.Value || target > end;
     }
 
     private static void ShortenJump(Span<byte> code, int at, int length)
     {
-        int distance = length == 5 ? BinaryPrimitives.ReadInt32LittleEndian(code[(at + 1)..]) + 3 : 0;
+        long distance = length == 5 ? BinaryPrimitives.ReadInt32LittleEndian(code[(at + 1)..]) + 3L : 0;
         if (code[at] == 0xe9 && length == 5 && distance is >= sbyte.MinValue and <= sbyte.MaxValue)
         {
             code[at] = 0xeb; // jmp rel8; int3 in what is left, where nothing ever runs
@@ -147,6 +157,11 @@ internal sealed class AlternativeCode
         }
     }
 
-    private static void AddTo(Span<byte> field, int move) =>
-        BinaryPrimitives.WriteInt32LittleEndian(field, unchecked(BinaryPrimitives.ReadInt32LittleEndian(field) + move));
+    /// <summary>Adds to a 32-bit field. In 32-bit code distances wrap, so everything is in reach.</summary>
+    private bool TryAdd(Span<byte> field, long move)
+    {
+        long value = BinaryPrimitives.ReadInt32LittleEndian(field) + move;
+        BinaryPrimitives.WriteInt32LittleEndian(field, unchecked((int)value));
+        return value == (int)value || _bitness == 32;
+    }
 }

@@ -46,6 +46,9 @@ public sealed record AlternativeRules
     /// <summary>The nops of 32-bit kernels.</summary>
     public required NopStyle Nops32 { get; init; }
 
+    /// <summary>Whether the records marked as direct calls are the paravirt sites themselves (6.8 and later).</summary>
+    public bool DirectCallsAreSites { get; init; }
+
     /// <summary>5.13 to 6.7, read and measured in 6.1.</summary>
     public static AlternativeRules Linux61 { get; } = new()
     {
@@ -61,6 +64,7 @@ public sealed record AlternativeRules
     /// <summary>6.8 and later, read and measured in 6.12, measured in 7.2.</summary>
     public static AlternativeRules Linux612 { get; } = Linux61 with
     {
+        DirectCallsAreSites = true,
         Relocation = ReplacementRelocation.EveryInstruction,
         Merging = NopMerging.RunsOfAnyNops,
         Nops64 = NopStyle.Linux612X64,

@@ -10,44 +10,41 @@ internal static class KernelEraDetector
 {
     public const string SiteTableSection = ".parainstructions";
 
-    public static bool TryFindSiteTable(ElfImage elf, [NotNullWhen(true)] out ElfSection? table, [NotNullWhen(false)] out PatchDiagnostic? error)
+    /// <summary>Finds where the sites are: a table of their own, or direct calls among the alternatives.</summary>
+    public static bool TryFindSource(ElfImage elf, out SiteSource source, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         error = null;
-        if (elf.TryGetSection(SiteTableSection, out table) && table.Size > 0)
+        source = SiteSource.ParaInstructions;
+        if (elf.TryGetSection(SiteTableSection, out ElfSection? table) && table.Size > 0 && table.HasFileContent)
         {
             return true;
         }
 
-        table = null;
-        error = PatchDiagnostic.Error(KernelDiagnosticCodes.NoSiteTable, "the kernel has no table of paravirt sites") with
+        source = SiteSource.DirectCallAlternatives;
+        string instead = DescribeInstead(elf, out bool direct);
+        if (direct)
         {
-            Found = DescribeInstead(elf, out bool direct),
-            Expected = $"a section {SiteTableSection}, as 2.6.20 to 6.7 have",
-            Help = direct
-                ? "Kernels from 6.8 on keep their paravirt sites in .altinstructions, which this version of PvPatch does not plan yet."
-                : "Is this a kernel image, and built with CONFIG_PARAVIRT?",
+            return true;
+        }
+
+        error = PatchDiagnostic.Error(KernelDiagnosticCodes.NoSiteTable, "the kernel has no paravirt sites") with
+        {
+            Found = instead,
+            Expected = $"a section {SiteTableSection} (2.6.20 to 6.7), or direct calls in {AltInstrTable.SectionName} (6.8 and later)",
+            Help = "Is this a kernel image, and built with CONFIG_PARAVIRT?",
         };
         return false;
     }
 
-    public static bool TryDetect(ElfImage elf, OpsLayout layout, [NotNullWhen(true)] out KernelEra? era, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static KernelEra Detect(SiteSource source, OpsLayout layout)
     {
-        // From 5.13 on there is no patch hook any more, and with it went the slots of init and time.
-        bool hasHook = layout.TryGetSlot("init.patch", out _);
-        if (elf.Bitness == 64 && !hasHook)
+        if (source == SiteSource.DirectCallAlternatives)
         {
-            era = KernelEra.Linux61;
-            error = null;
-            return true;
+            return KernelEra.Linux612;
         }
 
-        era = null;
-        error = PatchDiagnostic.Error(KernelDiagnosticCodes.EraUnknown, "this version of PvPatch has no data for kernels of this era") with
-        {
-            Found = $"a {elf.Bitness}-bit kernel {(hasHook ? "with a patch function of each backend (before 5.13)" : "without patch functions")}",
-            Expected = "a 64-bit kernel of 5.13 to 6.7",
-        };
-        return false;
+        // From 5.13 on there is no patch hook any more, and with it went the slots of init and time.
+        return layout.TryGetSlot("init.patch", out _) ? KernelEra.Linux510 : KernelEra.Linux61;
     }
 
     private static string DescribeInstead(ElfImage elf, out bool direct)
@@ -70,6 +67,6 @@ internal static class KernelEraDetector
         }
 
         direct = calls > 0;
-        return $"{AltInstrTable.SectionName} with {table.Count} records, {calls} of them direct calls of paravirt slots";
+        return $"{AltInstrTable.SectionName} with {table.Count} records, none of them a direct call";
     }
 }

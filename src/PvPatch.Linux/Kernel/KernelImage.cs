@@ -1,8 +1,10 @@
 using System.Diagnostics.CodeAnalysis;
+using PvPatch.Backends;
 using PvPatch.Images;
 using PvPatch.Linux.Alternatives;
 using PvPatch.Linux.Boot;
 using PvPatch.Linux.Elf;
+using PvPatch.Linux.Symbols;
 using PvPatch.Ops;
 using PvPatch.Sites;
 using PvPatch.Sites.Formats;
@@ -15,14 +17,17 @@ namespace PvPatch.Linux.Kernel;
 /// </summary>
 public sealed class KernelImage
 {
-    private KernelImage(ElfImage elf, CodeImage code, KernelEra era, OpsLayout layout, SiteTable sites, ParaInstruction[] records)
+    private readonly KernelSites _sites;
+
+    private KernelImage(ElfImage elf, CodeImage code, KernelEra era, OpsLayout layout, KernelSites sites, SlotTargets targets)
     {
         Elf = elf;
         Code = code;
         Era = era;
         Layout = layout;
-        Sites = sites;
-        Records = records;
+        _sites = sites;
+        Targets = targets;
+        Native = NativeBackend.Create(layout, elf.Bitness, targets);
     }
 
     /// <summary>The ELF file.</summary>
@@ -34,26 +39,39 @@ public sealed class KernelImage
     /// <summary>The era it is of.</summary>
     public KernelEra Era { get; }
 
-    /// <summary>The order of its slots.</summary>
+    /// <summary>The order of its slots. Where the lock slots are a table of their own (after 6.18), they are the last.</summary>
     public OpsLayout Layout { get; }
 
     /// <summary>Its sites, by address.</summary>
-    public SiteTable Sites { get; }
+    public SiteTable Sites => _sites.Sites;
 
-    /// <summary>The records of its site table, as stored.</summary>
-    public IReadOnlyList<ParaInstruction> Records { get; }
+    /// <summary>The records of its <c>.parainstructions</c>, as stored; none where its sites are alternatives.</summary>
+    public IReadOnlyList<ParaInstruction> Records => _sites.Records;
+
+    /// <summary>Run address of each slot's word (<c>pv_ops</c>, <c>pv_ops_lock</c>), by slot index.</summary>
+    public IReadOnlyList<VirtualAddress> SlotWords => _sites.SlotWords;
 
     /// <summary>Run address of the ops table (<c>pv_ops</c>).</summary>
-    public VirtualAddress OpsTable { get; private init; }
+    public VirtualAddress OpsTable => SlotWords[0];
+
+    /// <summary>The functions its ops table holds on disk, and all others by name.</summary>
+    public SlotTargets Targets { get; }
 
     /// <summary>The functions its ops table holds on disk: those of a native boot.</summary>
-    public Backend Native { get; private init; } = null!;
+    public Backend Native { get; }
 
     /// <summary>Its alternatives; <see langword="null"/> where the era lays none over sites.</summary>
     public AltInstrTable? Alternatives { get; private init; }
 
-    /// <summary>The names of the backends that can be planned for it.</summary>
-    public IReadOnlyList<string> BackendNames => [Native.Name];
+    /// <summary>Its symbols: those given, its own symbol table, or its kallsyms; <see langword="null"/> where it has none.</summary>
+    public KernelSymbols? Symbols { get; private init; }
+
+    /// <summary>The function called where an operation is missing, in eras that call one and where it is known.</summary>
+    public VirtualAddress? BugTarget =>
+        _sites.BugTarget ?? (Era.BugFunction is string name ? Targets.Find(name) : null);
+
+    /// <summary>The names of the backends the kernel can be planned for: native, and those whose functions it has.</summary>
+    public IReadOnlyList<string> BackendNames => KernelBackends.NamesFor(this);
 
     /// <summary>Reads and unpacks a kernel file and opens the image.</summary>
     /// <param name="path">A vmlinux or vmlinuz.</param>
@@ -68,6 +86,24 @@ public sealed class KernelImage
         KernelLoadOptions? options,
         [NotNullWhen(true)] out KernelImage? image,
         [NotNullWhen(false)] out PatchDiagnostic? error,
+        CancellationToken cancellationToken = default) =>
+        TryLoad(path, options, null, out image, out error, cancellationToken);
+
+    /// <summary>Reads and unpacks a kernel file and opens the image.</summary>
+    /// <param name="path">A vmlinux or vmlinuz.</param>
+    /// <param name="options">Limits; the usual ones where <see langword="null"/>.</param>
+    /// <param name="open">What the caller knows better; <see langword="null"/> for nothing.</param>
+    /// <param name="image">The image.</param>
+    /// <param name="error">What is wrong: codes PV60xx for the file, PV61xx and PV1xxx for what is in it.</param>
+    /// <param name="cancellationToken">Stops the work.</param>
+    /// <returns>Whether the image can be planned.</returns>
+    /// <exception cref="OperationCanceledException">The work was stopped.</exception>
+    public static bool TryLoad(
+        string path,
+        KernelLoadOptions? options,
+        KernelOpenOptions? open,
+        [NotNullWhen(true)] out KernelImage? image,
+        [NotNullWhen(false)] out PatchDiagnostic? error,
         CancellationToken cancellationToken = default)
     {
         image = null;
@@ -76,7 +112,7 @@ public sealed class KernelImage
             return false;
         }
 
-        if (!ElfImage.TryRead(file.Image, out ElfImage? elf, out error) || !TryOpen(elf, out image, out error))
+        if (!ElfImage.TryRead(file.Image, out ElfImage? elf, out error) || !TryOpen(elf, open, out image, out error))
         {
             error = error with { Source = path };
             return false;
@@ -88,92 +124,98 @@ public sealed class KernelImage
     /// <summary>Opens a kernel's ELF file.</summary>
     /// <param name="elf">The file.</param>
     /// <param name="image">The image.</param>
-    /// <param name="error">What is wrong: no site table (PV6101), an unknown era (PV6102) or layout (PV6103), no ops table (PV6104), a bad site table (PV1xxx).</param>
+    /// <param name="error">What is wrong: an unlinked file (PV6011), no sites (PV6101), an unknown layout (PV6103), no ops table (PV6104), a bad site table (PV1xxx).</param>
     /// <returns>Whether the image can be planned.</returns>
-    public static bool TryOpen(ElfImage elf, [NotNullWhen(true)] out KernelImage? image, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryOpen(ElfImage elf, [NotNullWhen(true)] out KernelImage? image, [NotNullWhen(false)] out PatchDiagnostic? error) =>
+        TryOpen(elf, null, out image, out error);
+
+    /// <summary>Opens a kernel's ELF file.</summary>
+    /// <param name="elf">The file.</param>
+    /// <param name="options">What the caller knows better; <see langword="null"/> for nothing.</param>
+    /// <param name="image">The image.</param>
+    /// <param name="error">What is wrong: an unlinked file (PV6011), no sites (PV6101), an unknown layout (PV6103), no ops table (PV6104), a bad site table (PV1xxx).</param>
+    /// <returns>Whether the image can be planned.</returns>
+    public static bool TryOpen(
+        ElfImage elf, KernelOpenOptions? options, [NotNullWhen(true)] out KernelImage? image, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         ArgumentNullException.ThrowIfNull(elf);
+        options ??= new KernelOpenOptions();
         image = null;
-        if (!KernelEraDetector.TryFindSiteTable(elf, out ElfSection? table, out error)
-            || !KernelLayoutReader.TryRead(elf, out OpsLayout? layout, out error)
-            || !KernelEraDetector.TryDetect(elf, layout, out KernelEra? era, out error)
-            || !era.SiteTable64.TryRead(elf.GetBytes(table).Span, out ParaInstruction[]? records, out error, table.FileOffset))
+        if (elf.Type == ElfFileType.Relocatable)
+        {
+            error = PatchDiagnostic.Error(KernelDiagnosticCodes.ElfNotSupported, "the file is not linked: its code and tables have no addresses yet") with
+            {
+                Found = "a relocatable file, as a module is",
+                Expected = "a vmlinux or vmlinuz",
+            };
+            return false;
+        }
+
+        if (!KernelEraDetector.TryFindSource(elf, out SiteSource source, out error))
         {
             return false;
         }
 
-        CodeImage code = CodeOf(elf);
-        if (!TryMakeSites(records, era, code, table.FileOffset, out SiteTable? sites, out error)
-            || !PvOpsLocator.TryFind(code, records, out VirtualAddress? opsTable, out error)
-            || !new NativeTable(elf, SymbolNames(elf)).TryRead(layout, opsTable.Value, out Backend? native, out error))
+        KernelSymbols? symbols = options.Symbols ?? (KernelSymbols.TryFromImage(elf, out KernelSymbols? own, out _) ? own : null);
+        OpsLayout? layout = options.Layout;
+        int lockTable = layout?.Count ?? 0;
+        if (layout is null && !KernelLayoutReader.TryRead(elf, symbols, out layout, out lockTable, out error))
         {
             return false;
         }
 
+        KernelEra era = options.Era ?? KernelEraDetector.Detect(source, layout);
         AltInstrTable? alternatives = null;
         if (era.Alternatives is not null && !AltInstrTable.TryRead(elf, out alternatives, out error))
         {
             return false;
         }
 
-        image = new KernelImage(elf, code, era, layout, sites, records) { OpsTable = opsTable.Value, Native = native, Alternatives = alternatives };
+        CodeImage code = CodeOf(elf);
+        var table = new NativeTable(elf, symbols);
+        if (!TryFindSites(elf, code, era, layout, lockTable, alternatives, symbols, table, out KernelSites? sites, out error)
+            || !table.TryRead(layout, sites.SlotWords, out SlotTargets? targets, out error))
+        {
+            return false;
+        }
+
+        image = new KernelImage(elf, code, era, layout, sites, targets) { Alternatives = alternatives, Symbols = symbols };
         return true;
     }
 
-    /// <summary>The name of the function at an address, where the file has symbols.</summary>
+    /// <summary>The sections of code of an ELF file as an image at link addresses: what a plan made for it is applied to.</summary>
     /// <param name="elf">The file.</param>
-    /// <returns>A look-up that gives <see langword="null"/> for what it does not know.</returns>
-    internal static Func<VirtualAddress, string?> SymbolNames(ElfImage elf)
+    /// <returns>The image; it views the file's own bytes.</returns>
+    public static CodeImage CodeOf(ElfImage elf)
     {
-        if (!elf.TryReadSymbols(out ElfSymbolTable? symbols, out _))
-        {
-            return static _ => null; // Distribution images are stripped; addresses must do.
-        }
-
-        var indices = new Dictionary<VirtualAddress, int>();
-        for (int i = 0; i < symbols.Count; i++)
-        {
-            if (symbols[i].Type == ElfSymbolType.Function)
-            {
-                indices.TryAdd(symbols[i].Value, i);
-            }
-        }
-
-        return address => indices.TryGetValue(address, out int index) ? symbols.GetName(index) : null;
+        ArgumentNullException.ThrowIfNull(elf);
+        return new CodeImage(
+            elf.Bitness,
+            elf.Sections
+                .Where(static s => s.IsAllocated && s.IsExecutable && s.HasFileContent && s.Size > 0 && (s.Flags & ElfSectionAttributes.ThreadLocal) == 0)
+                .Select(s => new CodeSegment(s.Name, s.Address, elf.GetBytes(s))));
     }
 
-    private static CodeImage CodeOf(ElfImage elf) => new(
-        elf.Bitness,
-        elf.Sections
-            .Where(static s => s.IsAllocated && s.IsExecutable && s.HasFileContent && s.Size > 0)
-            .Select(s => new CodeSegment(s.Name, s.Address, elf.GetBytes(s))));
-
-    private static bool TryMakeSites(
-        ParaInstruction[] records, KernelEra era, CodeImage code, long fileOffset, [NotNullWhen(true)] out SiteTable? sites, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool TryFindSites(
+        ElfImage elf,
+        CodeImage code,
+        KernelEra era,
+        OpsLayout layout,
+        int lockTable,
+        AltInstrTable? alternatives,
+        KernelSymbols? symbols,
+        NativeTable table,
+        [NotNullWhen(true)] out KernelSites? sites,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
-        var list = new PatchSite[records.Length];
         sites = null;
-        for (int i = 0; i < records.Length; i++)
+        if (era.Source == SiteSource.ParaInstructions)
         {
-            ParaInstruction record = records[i];
-            list[i] = record.ToSite(era.SiteTable64.Clobbers);
-            if (code.Find(record.Address, record.Length) is null)
-            {
-                error = PatchDiagnostic.Error(DiagnosticCodes.SiteOutsideImage, "a record of the site table names an address outside every section of code") with
-                {
-                    SiteIndex = i,
-                    Address = record.Address,
-                    FileOffset = fileOffset + i * (long)era.SiteTable64.Stride,
-                    Found = $"{record.Address}+{record.Length}",
-                    Expected = code.ToString(),
-                    Help = "The table is damaged, or its records have another size than this era's.",
-                };
-                return false;
-            }
+            return KernelSites.TryReadTable(elf, code, era, layout, out sites, out error);
         }
 
-        bool made = SiteTable.TryCreate(list, out sites, out IReadOnlyList<PatchDiagnostic> diagnostics);
-        error = made ? null : diagnostics[0] with { FileOffset = fileOffset + (diagnostics[0].SiteIndex ?? 0) * (long)era.SiteTable64.Stride };
-        return made;
+        var locator = new SlotWordLocator(code, alternatives!, symbols);
+        return locator.TryFind(layout, lockTable, words => table.TryRead(layout, words, out _, out _), out VirtualAddress[]? words, out error)
+            && KernelSites.TryReadDirectCalls(elf, code, alternatives!, layout, words, out sites, out error);
     }
 }

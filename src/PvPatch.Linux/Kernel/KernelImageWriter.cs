@@ -5,6 +5,7 @@ namespace PvPatch.Linux.Kernel;
 
 /// <summary>
 /// Writes an ELF file whole or not at all: first to a file of its own beside the wanted one, which it then replaces in one step.
+/// A link is followed. Devices, which cannot be replaced, are written to as they are.
 /// </summary>
 public static class KernelImageWriter
 {
@@ -32,19 +33,29 @@ public static class KernelImageWriter
         try
         {
             string full = Path.GetFullPath(path);
-            if (Directory.Exists(full))
+            string target = IsDevice(full) || new FileInfo(full).LinkTarget is null ? full : File.ResolveLinkTarget(full, returnFinalTarget: true)!.FullName;
+            if (Directory.Exists(target))
             {
                 throw new IOException("it is a directory");
             }
 
-            string temporary = $"{full}.{Path.GetRandomFileName()}";
+            if (IsDevice(target))
+            {
+                using var device = new FileStream(target, FileMode.Open, FileAccess.Write, FileShare.ReadWrite, bufferSize: 0);
+                device.Write(bytes);
+                error = null;
+                return true;
+            }
+
+            // A short name of its own: the wanted one may be as long as names can be.
+            string temporary = Path.Join(Path.GetDirectoryName(target), $".pvpatch-{Path.GetRandomFileName()}");
             using (var file = new FileStream(temporary, FileMode.CreateNew, FileAccess.Write, FileShare.None, bufferSize: 0))
             {
                 beside = temporary; // ours from here on
                 file.Write(bytes);
             }
 
-            File.Move(temporary, full, overwrite: true);
+            File.Move(temporary, target, overwrite: true);
             error = null;
             return true;
         }
@@ -60,6 +71,15 @@ public static class KernelImageWriter
             return false;
         }
     }
+
+    /// <summary>
+    /// Whether a path names a device, which must not be replaced: the superuser could, and the machine would be without its
+    /// <c>/dev/null</c>. Known by its place, as files there are devices or links to them; only <c>/dev/shm</c> holds common ones.
+    /// </summary>
+    internal static bool IsDevice(string fullPath) =>
+        !OperatingSystem.IsWindows()
+        && fullPath.StartsWith("/dev/", StringComparison.Ordinal)
+        && !fullPath.StartsWith("/dev/shm/", StringComparison.Ordinal);
 
     private static void TryDelete(string? path)
     {

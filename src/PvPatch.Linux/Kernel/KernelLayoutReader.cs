@@ -1,6 +1,7 @@
 using System.Diagnostics.CodeAnalysis;
 using PvPatch.Linux.Btf;
 using PvPatch.Linux.Elf;
+using PvPatch.Linux.Symbols;
 using PvPatch.Ops;
 
 namespace PvPatch.Linux.Kernel;
@@ -17,27 +18,48 @@ internal static class KernelLayoutReader
     // The patch hook itself (to 5.12): called as C, never through a site.
     private static readonly HashSet<string> s_data = ["init.patch", "patch"];
 
-    public static bool TryRead(ElfImage elf, [NotNullWhen(true)] out OpsLayout? layout, [NotNullWhen(false)] out PatchDiagnostic? error)
+    /// <summary>Reads the layout.</summary>
+    /// <param name="elf">The kernel.</param>
+    /// <param name="symbols">Its symbols, by which a known layout can be told where there is no type information.</param>
+    /// <param name="layout">All slots, those of a lock table of its own last (struct pv_lock_ops, after 6.18).</param>
+    /// <param name="lockTable">The index of the first slot of a lock table of its own; the number of slots where the main table has the lock slots.</param>
+    /// <param name="error">Why there is none.</param>
+    public static bool TryRead(ElfImage elf, KernelSymbols? symbols, [NotNullWhen(true)] out OpsLayout? layout, out int lockTable, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         layout = null;
+        lockTable = 0;
         if (!elf.TryGetSection(Section, out ElfSection? section))
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.LayoutUnknown, "the kernel does not say how its ops table is ordered") with
+            layout = KnownLayouts.Find(elf, symbols);
+            lockTable = layout?.Count ?? 0;
+            error = layout is not null ? null : PatchDiagnostic.Error(KernelDiagnosticCodes.LayoutUnknown, "the kernel does not say how its ops table is ordered") with
             {
                 Found = $"no section {Section}",
                 Expected = "type information with struct paravirt_patch_template",
-                Help = "Kernels built without CONFIG_DEBUG_INFO_BTF are not read yet.",
+                Help = "Give the order of the slots.",
             };
-            return false;
+            return layout is not null;
         }
 
-        if (!BtfStructLayout.TryRead(elf.GetBytes(section), BtfStructLayout.PatchTemplate, out BtfStruct? template, out error, elf.Bitness))
+        if (!BtfFile.TryRead(elf.GetBytes(section), out BtfFile? types, out error)
+            || !types.TryReadStruct(BtfStructLayout.PatchTemplate, elf.Bitness, out BtfStruct? template, out error))
         {
             error = error with { FileOffset = section.FileOffset + (error.FileOffset ?? 0) };
             return false;
         }
 
-        return TryBuild(template, elf.Bitness, out layout, out error);
+        if (template.Members.Any(static m => m.Path.StartsWith("lock.", StringComparison.Ordinal))
+            || !types.TryReadStruct("pv_lock_ops", elf.Bitness, out BtfStruct? locks, out _)
+            || !TryBuild(locks, elf.Bitness, out _, out _))
+        {
+            bool built = TryBuild(template, elf.Bitness, out layout, out error);
+            lockTable = layout?.Count ?? 0;
+            return built;
+        }
+
+        lockTable = template.Members.Count;
+        var both = new BtfStruct(template.Name, template.Size + locks.Size, [.. template.Members, .. locks.Members.Select(m => m with { Path = $"lock.{m.Path}", Offset = m.Offset + template.Size })]);
+        return TryBuild(both, elf.Bitness, out layout, out error);
     }
 
     private static bool TryBuild(BtfStruct template, int bitness, [NotNullWhen(true)] out OpsLayout? layout, [NotNullWhen(false)] out PatchDiagnostic? error)
@@ -45,19 +67,32 @@ internal static class KernelLayoutReader
         layout = null;
         int word = bitness / 8;
         int next = 0;
+        string? table = null;
+        HashSet<string> tables = [];
         foreach (BtfMember member in template.Members)
         {
             if (member.Offset != next || member.Size != word || next / word > byte.MaxValue)
             {
-                error = PatchDiagnostic.Error(KernelDiagnosticCodes.LayoutUnknown, $"struct {template.Name} is not a row of at most 256 words") with
-                {
-                    Found = $"{member.Path}: {member.Size} bytes at {member.Offset}",
-                    Expected = $"{word} bytes at {next}",
-                };
-                return false;
+                return Fail(template, "is not a row of at most 256 words", $"{member.Path}: {member.Size} bytes at {member.Offset}", $"{word} bytes at {next}", out error);
+            }
+
+            // The slots of a layout are numbered table by table; members of another table in between would shift the numbers.
+            if (TableOf(member.Path) != table && !tables.Add(table = TableOf(member.Path)))
+            {
+                return Fail(template, "has the parts of a table apart from each other", member.Path, $"all of {table} in one place", out error);
+            }
+
+            if (ShortNameOf(member.Path).Length == 0)
+            {
+                return Fail(template, "has a slot without a name", $"\"{member.Path}\" at {member.Offset}", "a name for every slot", out error);
             }
 
             next += word;
+        }
+
+        if (next == 0 || next != template.Size)
+        {
+            return Fail(template, "is not a row of words from its start to its end", $"{template.Members.Count} members in {template.Size} bytes", $"a member for each {word} bytes", out error);
         }
 
         CallingConvention ordinary = bitness == 64 ? CallingConvention.KernelSysV : CallingConvention.I386RegParm;
@@ -66,9 +101,9 @@ internal static class KernelLayoutReader
             layout = OpsLayout.Create(
                 b =>
                 {
-                    foreach (IGrouping<string, BtfMember> table in template.Members.GroupBy(static m => TableOf(m.Path)))
+                    foreach (IGrouping<string, BtfMember> part in template.Members.GroupBy(static m => TableOf(m.Path)))
                     {
-                        b.Table(table.Key, t => AddSlots(t, table), ordinary);
+                        b.Table(part.Key, t => AddSlots(t, part), ordinary);
                     }
                 },
                 template.Name);
@@ -87,13 +122,20 @@ internal static class KernelLayoutReader
     {
         foreach (BtfMember member in members)
         {
-            string name = member.Path[(TableOf(member.Path) is { Length: > 0 } prefix ? prefix.Length + 1 : 0)..];
             SlotKind kind = s_jumps.Contains(member.Path) ? SlotKind.Jump
                 : s_data.Contains(member.Path) || !member.IsPointer ? SlotKind.Data
                 : SlotKind.Call;
-            table.Slot(name, kind, member.IsCalleeSave ? CallingConvention.CalleeSave : null);
+            table.Slot(ShortNameOf(member.Path), kind, member.IsCalleeSave ? CallingConvention.CalleeSave : null);
         }
     }
 
     private static string TableOf(string path) => path.IndexOf('.', StringComparison.Ordinal) is int dot and > 0 ? path[..dot] : "";
+
+    private static string ShortNameOf(string path) => TableOf(path) is { Length: > 0 } table ? path[(table.Length + 1)..] : path;
+
+    private static bool Fail(BtfStruct template, string what, string found, string expected, out PatchDiagnostic error)
+    {
+        error = PatchDiagnostic.Error(KernelDiagnosticCodes.LayoutUnknown, $"struct {template.Name} {what}") with { Found = found, Expected = expected };
+        return false;
+    }
 }

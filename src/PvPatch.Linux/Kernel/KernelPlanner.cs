@@ -1,5 +1,6 @@
 using System.Diagnostics.CodeAnalysis;
 using Microsoft.Extensions.Logging;
+using PvPatch.Ops;
 using PvPatch.Planning;
 using PvPatch.Plans;
 
@@ -14,36 +15,43 @@ public sealed class KernelPlanner
     /// <param name="loggerFactory">Where it and its plans log; nowhere where there is none.</param>
     public KernelPlanner(ILoggerFactory? loggerFactory = null) => _planner = new PatchPlanner(loggerFactory);
 
+    /// <summary>Makes a plan for a backend with its defaults; see the other form.</summary>
+    /// <param name="image">The image; read only.</param>
+    /// <param name="backend">A name from <see cref="KernelBackends.Names"/>.</param>
+    /// <param name="plan">The plan.</param>
+    /// <param name="diagnostics">Why there is none.</param>
+    /// <returns>Whether there is a plan.</returns>
+    public bool TryPlan(KernelImage image, string backend, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) =>
+        TryPlan(image, new BootMachine { Backend = backend }, out plan, out diagnostics);
+
     /// <summary>Makes a plan by the rules of the image's era: the paravirt patcher's work, and the alternatives at the same addresses on top.</summary>
     /// <param name="image">The image; read only.</param>
-    /// <param name="backend">A name from <see cref="KernelImage.BackendNames"/>.</param>
+    /// <param name="machine">What it boots on.</param>
     /// <param name="plan">The plan.</param>
     /// <param name="diagnostics">Why there is none: an unknown backend (PV6106), an alternative of unknown form (PV6105), or what <see cref="PatchPlanner"/> says.</param>
     /// <returns>Whether there is a plan.</returns>
-    public bool TryPlan(KernelImage image, string backend, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
+    public bool TryPlan(KernelImage image, BootMachine machine, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
     {
         ArgumentNullException.ThrowIfNull(image);
-        ArgumentException.ThrowIfNullOrEmpty(backend);
+        ArgumentNullException.ThrowIfNull(machine);
         plan = null;
-        if (!image.BackendNames.Contains(backend))
-        {
-            diagnostics = [PatchDiagnostic.Error(KernelDiagnosticCodes.BackendNotInImage, $"there is no backend \"{backend}\" for this image") with
-            {
-                Expected = string.Join(", ", image.BackendNames),
-                Help = "Of a kernel image this version of PvPatch knows the functions its ops table holds on disk.",
-            }];
-            return false;
-        }
-
-        var options = new PlanOptions { Rules = image.Era.Rules, OpsTableAddress = image.OpsTable };
-        if (!_planner.TryPlan(image.Code, image.Sites, image.Native, options, out PatchPlan? calls, out diagnostics))
-        {
-            return false;
-        }
-
         try
         {
-            plan = LayAlternatives(image, calls);
+            Backend backend = KernelBackends.Create(image, machine);
+            var options = new PlanOptions
+            {
+                Rules = image.Era.Rules,
+                SlotAddresses = image.SlotWords,
+                BugTarget = image.BugTarget,
+                BugTargetName = image.Era.BugFunction,
+                Nops = image.Era.ChoosesNopsByCpu ? machine.Nops : null,
+            };
+            if (!_planner.TryPlan(image.Code, image.Sites, backend, options, out PatchPlan? calls, out diagnostics))
+            {
+                return false;
+            }
+
+            plan = LayAlternatives(image, backend, calls);
             diagnostics = plan.Diagnostics;
             return true;
         }
@@ -54,16 +62,22 @@ public sealed class KernelPlanner
         }
     }
 
-    private static PatchPlan LayAlternatives(KernelImage image, PatchPlan calls)
+    private static PatchPlan LayAlternatives(KernelImage image, Backend backend, PatchPlan calls)
     {
         if (image.Era.Alternatives is not AlternativeRules rules || image.Alternatives is null)
         {
             return calls;
         }
 
-        // On a native boot nothing is paravirtualised: no Xen PV guest, and the lock slots hold the native functions.
-        bool? NativeFeature(int feature) =>
-            feature == rules.XenPv || feature == rules.PvUnlock || feature == rules.VcpuPreempt ? false : null;
-        return PlanComposer.Compose(calls, new SiteAlternativesPlanner(image.Elf, rules, NativeFeature).Plan(calls, image.Alternatives));
+        bool? HasFeature(int feature) =>
+            feature == rules.XenPv ? backend.Name == Backends.XenBackend.Name
+            : feature == rules.PvUnlock ? IsChanged(image, backend, "lock.queued_spin_unlock")
+            : feature == rules.VcpuPreempt ? IsChanged(image, backend, "lock.vcpu_is_preempted")
+            : null;
+        return PlanComposer.Compose(calls, new SiteAlternativesPlanner(image.Elf, rules, HasFeature).Plan(calls, image.Alternatives));
     }
+
+    /// <summary>Whether a lock slot no longer holds the native function: what paravirt_set_cap asks before alternatives are applied.</summary>
+    private static bool IsChanged(KernelImage image, Backend backend, string slot) =>
+        image.Layout.TryGetSlot(slot, out OpSlot? op) && backend[op.Index].Target != image.Native[op.Index].Target;
 }

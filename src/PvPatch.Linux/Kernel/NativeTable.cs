@@ -1,7 +1,9 @@
 using System.Buffers.Binary;
 using System.Diagnostics.CodeAnalysis;
 using Iced.Intel;
+using PvPatch.Backends;
 using PvPatch.Linux.Elf;
+using PvPatch.Linux.Symbols;
 using PvPatch.Ops;
 
 namespace PvPatch.Linux.Kernel;
@@ -16,40 +18,38 @@ internal sealed class NativeTable
     private static readonly string[] s_emptyByDesign = ["mmu.alloc_pte", "mmu.alloc_pmd", "mmu.release_pte", "mmu.release_pmd", "cpu.alloc_ldt", "cpu.free_ldt"];
 
     private readonly ElfImage _elf;
-    private readonly Func<VirtualAddress, string?> _name;
+    private readonly KernelSymbols? _symbols;
 
-    public NativeTable(ElfImage elf, Func<VirtualAddress, string?> name)
+    public NativeTable(ElfImage elf, KernelSymbols? symbols)
     {
         _elf = elf;
-        _name = name;
+        _symbols = symbols;
     }
 
-    /// <summary>Makes the backend, and says which function is the empty one.</summary>
-    public bool TryRead(OpsLayout layout, VirtualAddress table, [NotNullWhen(true)] out Backend? native, [NotNullWhen(false)] out PatchDiagnostic? error)
+    /// <summary>The functions an image's ops table holds, and all others by name: what every backend of the image is made of.</summary>
+    public bool TryRead(
+        OpsLayout layout, IReadOnlyList<VirtualAddress> words, [NotNullWhen(true)] out SlotTargets? targets, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
-        native = null;
-        int word = _elf.Bitness / 8;
-        if (!_elf.TryGetBytes(table, layout.Count * word, out Memory<byte> bytes))
-        {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.OpsTableNotFound, "the ops table is not in the file") with
-            {
-                Address = table,
-                Found = "an address outside every section with contents",
-                Expected = $"{layout.Count} words",
-            };
-            return false;
-        }
-
+        targets = null;
         ulong[] pointers = new ulong[layout.Count];
         for (int i = 0; i < pointers.Length; i++)
         {
-            ReadOnlySpan<byte> at = bytes.Span[(i * word)..];
-            pointers[i] = word == 8 ? BinaryPrimitives.ReadUInt64LittleEndian(at) : BinaryPrimitives.ReadUInt32LittleEndian(at);
+            if (!TryReadWord(words[i], out pointers[i]))
+            {
+                error = PatchDiagnostic.Error(KernelDiagnosticCodes.OpsTableNotFound, "the ops table is not in the file") with
+                {
+                    Address = words[i],
+                    Found = $"the word of {layout[i]} outside every section with contents",
+                    Expected = $"{layout.Count} words",
+                };
+                return false;
+            }
+
             if (pointers[i] != 0 && !IsCode(pointers[i]))
             {
                 error = PatchDiagnostic.Error(KernelDiagnosticCodes.OpsTableNotFound, $"the ops table holds no function for {layout[i]}") with
                 {
-                    Address = table + i * word,
+                    Address = words[i],
                     Found = new VirtualAddress(pointers[i]).ToString(),
                     Expected = "0 or an address in a section of code",
                     Help = "The address of the ops table, or its layout, is not this kernel's.",
@@ -63,23 +63,22 @@ internal sealed class NativeTable
             return false;
         }
 
-        native = Backend.Create("native", layout, b => Fill(b, pointers, nop));
+        targets = new SlotTargets(name => Resolve(name, nop)).WithNativeSlots(
+            layout.Slots.Select(s => KeyValuePair.Create(s.Name, new VirtualAddress(pointers[s.Index]))));
         return true;
     }
 
-    private void Fill(BackendBuilder backend, ulong[] pointers, VirtualAddress nop)
+    private VirtualAddress? Resolve(string name, VirtualAddress nop) =>
+        name is "_paravirt_nop" or "nop_func" ? nop
+        : _symbols is not null && _symbols.TryGetAddress(name, out VirtualAddress address) ? address
+        : null;
+
+    private bool TryReadWord(VirtualAddress address, out ulong value)
     {
-        foreach (OpSlot slot in backend.Layout.Slots)
-        {
-            var target = new VirtualAddress(pointers[slot.Index]);
-            string? name = target.IsZero ? null : _name(target);
-            backend.Set(
-                slot.Name,
-                target.IsZero ? Operation.Missing
-                : target == nop ? Operation.Nop.WithTarget(target, name ?? "_paravirt_nop")
-                : slot.Kind == SlotKind.Jump ? Operation.Jump(target, name)
-                : Operation.Call(target, name));
-        }
+        int word = _elf.Bitness / 8;
+        bool there = _elf.TryGetBytes(address, word, out Memory<byte> bytes);
+        value = !there ? 0 : word == 8 ? BinaryPrimitives.ReadUInt64LittleEndian(bytes.Span) : BinaryPrimitives.ReadUInt32LittleEndian(bytes.Span);
+        return there;
     }
 
     /// <summary>
@@ -88,6 +87,15 @@ internal sealed class NativeTable
     /// </summary>
     private bool TryFindNop(OpsLayout layout, ulong[] pointers, out VirtualAddress nop, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
+        foreach (string name in (ReadOnlySpan<string>)["_paravirt_nop", "nop_func"])
+        {
+            if (_symbols is not null && _symbols.TryGetAddress(name, out nop) && IsCode(nop.Value))
+            {
+                error = null;
+                return true;
+            }
+        }
+
         HashSet<ulong> candidates = [];
         foreach (string name in s_emptyByDesign)
         {
@@ -116,7 +124,13 @@ internal sealed class NativeTable
     /// <summary>Whether a function does nothing but return: perhaps an endbr64, then ret or a jump to the return thunk.</summary>
     private bool IsEmptyFunction(VirtualAddress address)
     {
-        if (!_elf.TryGetBytes(address, 9, out Memory<byte> bytes))
+        // endbr64 and jmp rel32 have 9 bytes; the function may be the last of its section and shorter.
+        Memory<byte> bytes = default;
+        for (int length = 9; length > 0 && !_elf.TryGetBytes(address, length, out bytes); length--)
+        {
+        }
+
+        if (bytes.IsEmpty)
         {
             return false;
         }

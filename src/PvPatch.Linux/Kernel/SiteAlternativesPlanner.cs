@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using PvPatch.Linux.Alternatives;
 using PvPatch.Linux.Elf;
 using PvPatch.Plans;
@@ -33,13 +34,18 @@ internal sealed class SiteAlternativesPlanner
         var results = new SortedDictionary<int, (byte[] Bytes, PlanOutcome Outcome)>();
         foreach (ref readonly AltInstr record in table.Records)
         {
-            int index = below.IndexContaining(record.Address);
-            if (index < 0)
+            int index = FirstSiteEndingBehind(below, record.Address);
+            if (index == below.Count || record.Length == 0)
             {
                 continue;
             }
 
             SiteDecision site = below[index];
+            if (site.Address > record.Address && site.Address.Value - record.Address.Value >= record.Length)
+            {
+                continue; // it ends before the site
+            }
+
             if (site.Address != record.Address || site.Length != record.Length)
             {
                 throw Unknown(record, "an alternative overlaps a paravirt site without being the same", $"{site.Address}+{site.Length}");
@@ -58,8 +64,38 @@ internal sealed class SiteAlternativesPlanner
         return plan.Build();
     }
 
+    // Not only the site at the address: an alternative may begin before a site and reach into it.
+    private static int FirstSiteEndingBehind(PatchPlan plan, VirtualAddress address)
+    {
+        int low = 0;
+        int high = plan.Count;
+        while (low < high)
+        {
+            int middle = low + ((high - low) / 2);
+            VirtualAddress last = plan[middle].Address + (plan[middle].Length - 1);
+            if (last < address)
+            {
+                low = middle + 1;
+            }
+            else
+            {
+                high = middle;
+            }
+        }
+
+        return low;
+    }
+
     private (byte[] Bytes, PlanOutcome Outcome) Apply(in AltInstr record, byte[] bytes, PlanOutcome outcome)
     {
+        if (record.IsDirectCall)
+        {
+            // Where these are the sites themselves, the plan below is what they do.
+            return _rules.DirectCallsAreSites
+                ? (bytes, outcome)
+                : throw Unknown(record, "an alternative at a paravirt site takes its target from the ops table, as kernels from 6.8 on do", "a direct call");
+        }
+
         bool applies = (_hasFeature(record.Feature) ?? throw Unknown(record, "the condition of an alternative at a paravirt site is not known", $"feature {record.Feature / 32}*32+{record.Feature % 32}")) != record.IsNot;
         if (!applies)
         {
@@ -67,25 +103,35 @@ internal sealed class SiteAlternativesPlanner
             return (bytes, outcome);
         }
 
-        bytes = _code.Apply(Replacement(record), record.ReplacementAddress, record.Address, record.Length);
-        return (bytes, outcome with
+        ReadOnlySpan<byte> replacement = Replacement(record);
+        if (!_code.TryApply(replacement, record.ReplacementAddress, record.Address, record.Length, out byte[]? moved))
         {
-            Action = record.ReplacementLength == 0 ? PatchAction.Nop : PatchAction.Inline,
+            throw Unknown(record, "the replacement of an alternative refers to something that is out of reach of the site", HexBytes.Format(replacement));
+        }
+
+        VirtualAddress? target = replacement.Length == 5 && replacement[0] is 0xe8 or 0xe9
+            ? record.ReplacementAddress + (replacement.Length + BinaryPrimitives.ReadInt32LittleEndian(replacement[1..]))
+            : null;
+        return (moved, outcome with
+        {
+            Action = replacement.Length == 0 ? PatchAction.Nop : target is null ? PatchAction.Inline : replacement[0] == 0xe8 ? PatchAction.Call : PatchAction.Jump,
             Reason = PatchReason.None,
-            Target = null,
-            TargetName = null,
+            Target = target,
+            TargetName = target is not null && target == outcome.Target ? outcome.TargetName : null,
             Detail = $"alternative of {(record.IsNot ? "!" : "")}{FeatureName(record.Feature)}",
         });
     }
 
     private ReadOnlySpan<byte> Replacement(in AltInstr record)
     {
-        if (!_elf.TryGetBytes(record.ReplacementAddress, record.ReplacementLength, out Memory<byte> bytes) || record.ReplacementLength > record.Length)
+        if (record.ReplacementLength == 0)
         {
-            throw Unknown(record, "the replacement of an alternative is not in the image, or longer than the site", $"{record.ReplacementAddress}+{record.ReplacementLength}");
+            return default;
         }
 
-        return bytes.Span;
+        return record.ReplacementLength <= record.Length && _elf.TryGetBytes(record.ReplacementAddress, record.ReplacementLength, out Memory<byte> bytes)
+            ? bytes.Span
+            : throw Unknown(record, "the replacement of an alternative is not in the image, or longer than the site", $"{record.ReplacementAddress}+{record.ReplacementLength}");
     }
 
     private string FeatureName(int feature) =>

@@ -21,7 +21,7 @@ internal static class NativeFunctions
             or "mmu.alloc_pte" or "mmu.alloc_pmd" or "mmu.alloc_pmd_clone" or "mmu.alloc_pud" or "mmu.alloc_p4d"
             or "mmu.release_pte" or "mmu.release_pmd" or "mmu.release_pud" or "mmu.release_p4d"
             or "mmu.pte_update" or "mmu.pte_update_defer" or "mmu.pmd_update" or "mmu.pmd_update_defer"
-            or "mmu.lazy_mode.enter" or "mmu.lazy_mode.leave" or "mmu.lazy_mode.flush"
+            or "mmu.lazy_mode.enter" or "mmu.lazy_mode.leave" or "mmu.lazy_mode.flush" or "mmu.lazy_mode_flush"
             or "lock.wait" or "lock.kick" or "lock.lock_spinning" or "lock.unlock_kick"
             or "set_lazy_mode" or "startup_ipi_hook" => NativeRole.Nop,
         _ => NativeRole.Function,

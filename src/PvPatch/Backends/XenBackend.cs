@@ -81,7 +81,7 @@ public static class XenBackend
                 return NativeOperations.Leave(slot, page + (HypercallIret * HypercallEntrySize), "hypercall_page[iret]");
             }
 
-            return XenFunctions.MayBeNative(name) ? native.WithoutBody(name, slot) : Operation.Missing;
+            return options.KeepsNativeSlots || XenFunctions.MayBeNative(name) ? native.WithoutBody(name, slot) : Operation.Missing;
         }
     }
 }

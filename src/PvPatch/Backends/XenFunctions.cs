@@ -35,7 +35,7 @@ internal static class XenFunctions
             "cpu.lazy_mode.enter" => ["paravirt_enter_lazy_cpu"],
             "cpu.lazy_mode.leave" or "mmu.lazy_mode.leave" => ["xen_leave_lazy_mmu", "xen_leave_lazy"],
             "mmu.lazy_mode.enter" => ["xen_enter_lazy_mmu", "paravirt_enter_lazy_mmu"],
-            "mmu.lazy_mode.flush" => ["xen_flush_lazy_mmu", "paravirt_flush_lazy_mmu"],
+            "mmu.lazy_mode.flush" or "mmu.lazy_mode_flush" => ["xen_flush_lazy_mmu", "paravirt_flush_lazy_mmu"],
             "irq.save_fl" or "irq.restore_fl" or "irq.irq_disable" or "irq.irq_enable" or "mmu.read_cr2" when options.VcpuInfoPlaced =>
                 [$"xen_{shortName}_direct", .. plain],
             "cpu.write_msr" => ["xen_write_msr", "xen_write_msr_safe"],

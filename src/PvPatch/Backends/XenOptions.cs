@@ -30,6 +30,12 @@ public sealed record XenOptions
     /// functions and not at the hypervisor.
     /// </summary>
     public bool? InlineNativeLocks { get; init; }
+
+    /// <summary>
+    /// Whether slots that Xen does not speak of keep their native functions. Kernels to 6.12 put whole tables of Xen's in place, which leaves such
+    /// slots null; 7.2 (measured) puts in slot by slot.
+    /// </summary>
+    public bool KeepsNativeSlots { get; init; }
 }
 
 /// <summary>The form of Xen's inline interrupt operations.</summary>

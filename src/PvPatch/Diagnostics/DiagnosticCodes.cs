@@ -57,7 +57,7 @@ public static class DiagnosticCodes
     /// <summary>The kernel of the chosen rules would stop at this site (BUG).</summary>
     public const string KernelWouldStop = "PV3004";
 
-    /// <summary>The image's bitness is not that of the rules or bodies.</summary>
+    /// <summary>The image's bitness is not the plan's.</summary>
     public const string WrongBitness = "PV3005";
 
     /// <summary>The room given for thunks is outside the image or used by a site.</summary>

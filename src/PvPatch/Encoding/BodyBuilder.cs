@@ -41,7 +41,7 @@ public static class BodyBuilder
             return false;
         }
 
-        if (code.Length is 0 or > MaxLength)
+        if (code.Length > MaxLength || (code.Length == 0 && body != InlineBody.Nothing))
         {
             error = Invalid($"it has {code.Length} bytes; 1 to {MaxLength} are possible");
             return false;
@@ -49,7 +49,7 @@ public static class BodyBuilder
 
         var reader = new BodyReader(body.DestroyedByCalls ?? CallingConventions.DestroyedBy(convention, bitness), bitness);
         assembled = reader.Read(code, origin, out string? wrong);
-        error = assembled is null ? Invalid(wrong!) : null;
+        error = assembled is null ? Invalid(wrong!) with { Found = HexBytes.Format(code) } : null;
         return assembled is not null;
     }
 

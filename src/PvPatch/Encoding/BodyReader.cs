@@ -17,8 +17,6 @@ internal sealed class BodyReader
     private readonly List<CodeFixup> _fixups = [];
     private RegisterSet _destroys;
     private bool _usesStack;
-    private int _stackMoved;
-    private int _count;
 
     public BodyReader(RegisterSet destroyedByCalls, int bitness)
     {
@@ -29,10 +27,16 @@ internal sealed class BodyReader
     /// <summary>Reads a body made for an address; the fields of its fix-ups are set to zero.</summary>
     public AssembledBody? Read(byte[] code, VirtualAddress origin, out string? wrong)
     {
+        ulong end = unchecked(origin.Value + (ulong)code.Length);
+        if (end < origin.Value || (_bitness == 32 && end > uint.MaxValue))
+        {
+            wrong = $"the address {origin} it was made for is too near the end of the address space";
+            return null;
+        }
+
         var decoder = Decoder.Create(_bitness, new ByteArrayCodeReader(code), origin.Value);
         var infos = new InstructionInfoFactory();
-        ulong end = origin.Value + (ulong)code.Length;
-        bool ends = false;
+        var instructions = new List<Instruction>();
         while (decoder.IP < end)
         {
             decoder.Decode(out Instruction instruction);
@@ -42,29 +46,24 @@ internal sealed class BodyReader
                 return null;
             }
 
-            _count++;
-            wrong = NoteReferences(code, decoder, instruction, origin, end) ?? NoteEffects(instruction, infos.GetInfo(instruction));
+            instructions.Add(instruction);
+            wrong = NoteReferences(code, decoder, instruction, origin, end);
             if (wrong is not null)
             {
                 return null;
             }
 
-            ends = instruction.FlowControl is FlowControl.Return or FlowControl.UnconditionalBranch or FlowControl.IndirectBranch;
+            NoteEffects(instruction, infos.GetInfo(instruction));
         }
 
-        if (_stackMoved != 0 && !ends)
+        bool reachesEnd = true;
+        wrong = instructions.Count == 0 ? null : BodyFlow.Walk(instructions, origin.Value, end, out reachesEnd);
+        return wrong is not null ? null : new AssembledBody(code, [.. _fixups], _bitness)
         {
-            wrong = $"it leaves the stack pointer moved by {_stackMoved} bytes";
-            return null;
-        }
-
-        wrong = null;
-        return new AssembledBody(code, [.. _fixups], _bitness)
-        {
-            Destroys = ends ? RegisterSet.None : _destroys,
+            Destroys = reachesEnd ? _destroys : RegisterSet.None,
             UsesStack = _usesStack,
-            InstructionCount = _count,
-            EndsControlFlow = ends,
+            InstructionCount = instructions.Count,
+            EndsControlFlow = !reachesEnd,
         };
     }
 
@@ -97,14 +96,13 @@ internal sealed class BodyReader
         return null;
     }
 
-    private string? NoteEffects(in Instruction instruction, in InstructionInfo info)
+    private void NoteEffects(in Instruction instruction, in InstructionInfo info)
     {
-        bool call = instruction.Mnemonic == Mnemonic.Call;
         foreach (UsedRegister used in info.GetUsedRegisters())
         {
             if (used.Access is OpAccess.Write or OpAccess.CondWrite or OpAccess.ReadWrite or OpAccess.ReadCondWrite)
             {
-                NoteWrite(used.Register);
+                NoteWrite(used, instruction.IsStackInstruction);
             }
         }
 
@@ -115,48 +113,41 @@ internal sealed class BodyReader
 
         RflagsBits flags = instruction.RflagsModified;
         _destroys |= (flags & Kept) != 0 ? RegisterSet.Flags : RegisterSet.None;
-        _destroys |= (flags & X87) != 0 ? RegisterSet.Vector : RegisterSet.None;
+        _destroys |= (flags & X87) != 0 || ChangesVectorStateUnseen(instruction) ? RegisterSet.Vector : RegisterSet.None;
+        _destroys |= IsCall(instruction) ? _destroyedByCalls : RegisterSet.None;
         _usesStack |= instruction.IsStackInstruction;
-        if (call)
-        {
-            _destroys |= _destroyedByCalls; // and the callee pops what the call pushed
-        }
-        else if (instruction.IsStackInstruction)
-        {
-            _stackMoved += instruction.StackPointerIncrement;
-        }
-        else if (WritesStackPointer(info))
-        {
-            _destroys |= RegisterSet.Rsp;
-        }
-
-        return null;
     }
 
-    private void NoteWrite(Register register)
+    /// <summary>
+    /// Whether other code runs before the next instruction and may do as a callee does: system and hypercalls give their results in
+    /// registers that are not in the instruction's own description. Not the traps of a debugger (int3, int1), which come back unchanged.
+    /// </summary>
+    private static bool IsCall(in Instruction instruction) =>
+        instruction.FlowControl is FlowControl.Call or FlowControl.IndirectCall
+        || (instruction.FlowControl == FlowControl.Interrupt && instruction.Mnemonic is Mnemonic.Int or Mnemonic.Into);
+
+    /// <summary>Instructions that change vector or x87 state of which the decoder names no register: too many, or control words.</summary>
+    private static bool ChangesVectorStateUnseen(in Instruction instruction) =>
+        instruction.IsSaveRestoreInstruction
+        || instruction.Mnemonic is Mnemonic.Emms or Mnemonic.Femms or Mnemonic.Ldmxcsr or Mnemonic.Vldmxcsr;
+
+    private void NoteWrite(UsedRegister used, bool stackInstruction)
     {
-        if (register.IsGPR())
+        Register register = used.Register;
+        if (IsStackPointer(register))
         {
-            RegisterSet one = RegisterSet.General(register.GetFullRegister().GetNumber());
-            _destroys |= one.Except(RegisterSet.Rsp);
+            // Push and pop read and write it, and BodyFlow counts by how much. Leave and pop rsp only write it: nobody can count that.
+            bool counted = stackInstruction && used.Access is OpAccess.ReadWrite or OpAccess.ReadCondWrite;
+            _destroys |= counted ? RegisterSet.None : RegisterSet.Rsp;
+        }
+        else if (register.IsGPR())
+        {
+            _destroys |= RegisterSet.General(register.GetFullRegister().GetNumber());
         }
         else if (register.IsVectorRegister() || register.IsST() || register.IsMM() || register.IsK() || register.IsTMM())
         {
             _destroys |= RegisterSet.Vector;
         }
-    }
-
-    private static bool WritesStackPointer(in InstructionInfo info)
-    {
-        foreach (UsedRegister used in info.GetUsedRegisters())
-        {
-            if (IsStackPointer(used.Register) && used.Access is (OpAccess.Write or OpAccess.CondWrite or OpAccess.ReadWrite or OpAccess.ReadCondWrite))
-            {
-                return true;
-            }
-        }
-
-        return false;
     }
 
     private static bool IsStackPointer(Register register) => register.GetFullRegister() == Register.RSP;

@@ -119,13 +119,13 @@ public sealed class NopStyle
 
     private static void JumpOver(Span<byte> destination)
     {
-        // int3 behind the jump: nothing may run there, and straight-line speculation stops at it.
+        // int3 behind the jump: nothing may run there, and straight-line speculation stops at it. The kernel takes the short jump by
+        // the length of the whole run, although it would reach over two bytes more.
         destination.Fill(0xcc);
-        int shortDistance = destination.Length - 2;
-        if (shortDistance < 128)
+        if (destination.Length < 128)
         {
             destination[0] = 0xeb; // jmp rel8
-            destination[1] = (byte)shortDistance;
+            destination[1] = (byte)(destination.Length - 2);
         }
         else
         {

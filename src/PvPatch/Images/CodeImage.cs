@@ -12,7 +12,7 @@ public sealed class CodeImage
 
     /// <summary>Makes an image of several segments.</summary>
     /// <param name="bitness">32 or 64.</param>
-    /// <param name="segments">The segments, in any order; they must not overlap.</param>
+    /// <param name="segments">The segments, in any order; they must not overlap. Those without bytes are passed over.</param>
     /// <exception cref="ArgumentOutOfRangeException"><paramref name="bitness"/> is neither 32 nor 64.</exception>
     /// <exception cref="ArgumentException">Two segments overlap, or a segment of 32-bit code does not end below 4 GiB.</exception>
     public CodeImage(int bitness, params IEnumerable<CodeSegment> segments)
@@ -24,16 +24,11 @@ public sealed class CodeImage
         }
 
         Bitness = bitness;
-        _segments = [.. segments];
+        _segments = [.. segments.Where(static s => !s.Bytes.IsEmpty)]; // one without bytes could stand inside another and lead the search astray
         Array.Sort(_segments, static (a, b) => a.Address.CompareTo(b.Address));
         CodeSegment? before = null;
         foreach (CodeSegment segment in _segments)
         {
-            if (segment.Bytes.IsEmpty)
-            {
-                continue;
-            }
-
             ulong last = segment.Address.Value + (ulong)(segment.Bytes.Length - 1);
             if (bitness == 32 && last > uint.MaxValue)
             {

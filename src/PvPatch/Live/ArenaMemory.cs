@@ -22,6 +22,7 @@ internal sealed unsafe class ArenaMemory : IDisposable
     private readonly long _dataStart;
     private long _codeCommitted;
     private long _dataCommitted;
+    private long _everCode; // nothing from here on was ever run
 
     public ArenaMemory(CodeMapping mapping, int granularity)
     {
@@ -84,10 +85,14 @@ internal sealed unsafe class ArenaMemory : IDisposable
         TryTake(_data, length, alignment, PageUse.Data, out address, out _, out error);
 
     /// <summary>Gives code bytes back. Nobody may be inside them.</summary>
-    public void GiveCode(VirtualAddress address, long length)
+    /// <param name="address">Where they are.</param>
+    /// <param name="length">How many.</param>
+    /// <param name="wereRun">Whether a processor may remember them as code.</param>
+    public void GiveCode(VirtualAddress address, long length, bool wereRun)
     {
         lock (_lock)
         {
+            _everCode = wereRun ? Math.Max(_everCode, address - Start + length) : _everCode;
             _code.Give(address - Start, length);
         }
     }
@@ -121,7 +126,8 @@ internal sealed unsafe class ArenaMemory : IDisposable
                 return false;
             }
 
-            if (!space.TryTake(length, alignment, out long offset, out reused))
+            reused = false;
+            if (!space.TryTake(length, alignment, out long offset))
             {
                 error = Full(space, length);
                 return false;
@@ -133,6 +139,7 @@ internal sealed unsafe class ArenaMemory : IDisposable
                 return false;
             }
 
+            reused = offset < _everCode;
             address = Start + offset;
             return true;
         }

@@ -7,14 +7,12 @@ internal sealed class ArenaSpace
     private readonly long _end;
     private readonly List<(long Start, long Length)> _holes = []; // in order, never touching one another
     private long _top;
-    private long _high; // nothing from here on was ever handed out
 
     public ArenaSpace(long start, long end)
     {
         _size = end - start;
         _end = end;
         _top = start;
-        _high = start;
     }
 
     /// <summary>Bytes taken.</summary>
@@ -27,10 +25,8 @@ internal sealed class ArenaSpace
     /// <param name="length">How many.</param>
     /// <param name="alignment">A power of two.</param>
     /// <param name="offset">Where.</param>
-    /// <param name="reused">Whether something else was there before.</param>
-    public bool TryTake(long length, long alignment, out long offset, out bool reused)
+    public bool TryTake(long length, long alignment, out long offset)
     {
-        reused = true;
         for (int i = 0; i < _holes.Count; i++)
         {
             (long hole, long size) = _holes[i];
@@ -44,7 +40,6 @@ internal sealed class ArenaSpace
         }
 
         offset = Align(_top, alignment);
-        reused = offset < _high;
         if (length > _end - offset)
         {
             return false;
@@ -56,7 +51,6 @@ internal sealed class ArenaSpace
         }
 
         _top = offset + length;
-        _high = Math.Max(_high, _top);
         Used += length;
         return true;
     }

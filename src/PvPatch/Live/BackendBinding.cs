@@ -9,6 +9,7 @@ namespace PvPatch.Live;
 internal sealed class BackendBinding
 {
     private readonly CodeArena _arena;
+    private readonly SlotTable _slots;
     private readonly SiteKinds _kinds;
     private readonly LiveBodyBuilder _builder;
     private readonly Function?[] _functions;
@@ -19,6 +20,7 @@ internal sealed class BackendBinding
     public BackendBinding(CodeArena arena, SlotTable slots, Backend backend, TemplateStore templates)
     {
         _arena = arena;
+        _slots = slots;
         _kinds = slots.Kinds;
         _builder = new LiveBodyBuilder(arena, slots.Layout, templates);
         _functions = new Function?[slots.Layout.Count];
@@ -73,6 +75,7 @@ internal sealed class BackendBinding
             Array.Resize(ref bodies, Math.Max(kind + 1, _kinds.Count));
         }
 
+        body = (body.Form == LiveForm.Original ? body.WithBytesOf(_slots, site) : body).ReadyFor(site);
         bodies[kind] = body;
         return body;
     }

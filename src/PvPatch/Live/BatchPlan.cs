@@ -10,8 +10,14 @@ internal sealed record BatchRequest
 
     public required SwitchOptions Options { get; init; }
 
-    /// <summary>What each slot's sites are to do; nothing where they shall hold their original bytes.</summary>
-    public required Func<int, BackendBinding?> BindingOf { get; init; }
+    /// <summary>What the sites of all slots are to do; nothing where <see cref="PerSlot"/> says it, or where they shall hold their original bytes.</summary>
+    public BackendBinding? Binding { get; init; }
+
+    /// <summary>What the sites of each slot are to do; nothing for a slot that is not bound.</summary>
+    public BackendBinding?[]? PerSlot { get; init; }
+
+    /// <summary>What the slots hold functions of now, for requests that do not set them.</summary>
+    public BackendBinding?[]? Bound { get; init; }
 
     /// <summary>Whether sites get their original bytes.</summary>
     public bool Revert { get; init; }
@@ -27,6 +33,12 @@ internal sealed record BatchRequest
 
     /// <summary>The only blocks concerned.</summary>
     public IReadOnlyList<CodeBlock>? OnlyBlocks { get; init; }
+
+    /// <summary>Whether an indirect site of a slot does what is asked for.</summary>
+    public bool SlotServes(int slot) => SetsSlots || Revert || ReferenceEquals(Bound?[slot], BindingOf(slot));
+
+    /// <summary>What the sites of a slot are to do.</summary>
+    public BackendBinding? BindingOf(int slot) => Binding ?? PerSlot?[slot];
 }
 
 /// <summary>A batch, decided: every site's new bytes, every slot's new function. Kept from batch to batch for its arrays. Nothing here writes code that can run.</summary>
@@ -113,10 +125,7 @@ internal sealed class BatchPlan
         foreach (ref OutcomeRecord outcome in Outcomes)
         {
             ref SiteRecord record = ref _blocks[outcome.Block].Records[outcome.Site];
-            record.State = reverted ? SiteState.Original : SiteState.Bound;
-            record.Form = outcome.Form;
-            record.Action = outcome.Action;
-            record.Reason = outcome.Reason;
+            record.Set(reverted ? SiteState.Original : SiteState.Bound, outcome.Form, outcome.Action, outcome.Reason);
         }
     }
 

@@ -1,6 +1,3 @@
-using Iced.Intel;
-using PvPatch.Plans;
-using PvPatch.Sites;
 
 namespace PvPatch.Live;
 
@@ -10,31 +7,47 @@ namespace PvPatch.Live;
 /// </summary>
 internal sealed unsafe class BatchPlanner
 {
-    private static readonly LiveBody s_original = LiveBody.Indirect(PatchReason.None, null);
-
     private readonly CodeArena _arena;
     private readonly SlotTable _slots;
     private readonly BatchPlan _plan;
     private readonly BatchRequest _request;
     private readonly BatchReport _report;
+    private readonly BatchContext _context;
+    private readonly SitePlanner _sites;
     private readonly bool _live;
-    private readonly bool[] _callsThroughSlot;
-    private readonly bool[] _missing;
+    private readonly bool _inPlace;
+    private readonly bool _canGuard;
+    private readonly VirtualAddress _start;
+    private readonly byte* _writeView;
 
-    public BatchPlanner(CodeArena arena, SlotTable slots, BatchPlan plan, BatchRequest request, BatchReport report)
+    public BatchPlanner(BatchContext context)
     {
-        _arena = arena;
-        _slots = slots;
-        _plan = plan;
-        _request = request;
-        _report = report;
-        _live = request.Options.Mode == SwitchMode.Live;
-        _callsThroughSlot = new bool[slots.Layout.Count];
-        _missing = new bool[slots.Layout.Count];
+        _context = context;
+        _sites = new SitePlanner(context);
+        _arena = context.Arena;
+        _slots = context.Slots;
+        _plan = context.Plan;
+        _request = context.Request;
+        _report = context.Report;
+        _live = context.IsLive;
+        _inPlace = _request.Options.InPlace && !_live;
+        _canGuard = !_arena.Native.Barrier.IsZero;
+        _start = _arena.Address;
+        _writeView = _arena.Memory.WriteView(_start);
     }
 
     /// <summary>Fills the plan; findings go into the report.</summary>
     public void Run()
+    {
+        using (_arena.Islands.Hold())
+        {
+            PlanAllSites();
+        }
+
+        PlanSlots();
+    }
+
+    private void PlanAllSites()
     {
         if (_request.OnlySites is not null)
         {
@@ -56,9 +69,6 @@ internal sealed unsafe class BatchPlanner
                 PlanBlock(i);
             }
         }
-
-        PlanSlots();
-        ReportMissing();
     }
 
     private void PlanSites(IReadOnlyList<LiveSite> sites)
@@ -79,7 +89,10 @@ internal sealed unsafe class BatchPlanner
                 numbers.Add(site.Block, number);
             }
 
-            PlanSite(number, site.Block, site.Index);
+            if (BodyOf(site.Record.Kind) is LiveBody body)
+            {
+                _sites.PlanSite(number, site.Block, site.Index, body);
+            }
         }
     }
 
@@ -88,223 +101,77 @@ internal sealed unsafe class BatchPlanner
         CodeBlock block = _plan.Blocks[number];
         for (int i = 0; i < block.SiteCount; i++)
         {
-            if (_request.OnlySlot < 0 || block.KindOf(i).Slot == _request.OnlySlot)
+            ref SiteRecord record = ref block.Records[i];
+            if (_request.OnlySlot >= 0 && _slots.Kinds[record.Kind].Slot != _request.OnlySlot)
             {
-                PlanSite(number, block, i);
+                continue;
+            }
+
+            LiveBody? body = BodyOf(record.Kind);
+            if (body is not null && !TryPlanPlain(number, i, ref record, body))
+            {
+                _sites.PlanSite(number, block, i, body);
             }
         }
     }
 
-    private void PlanSite(int blockNumber, CodeBlock block, int index)
+    /// <summary>
+    /// The way of nearly all sites, in one piece: the same bytes and checks as <see cref="SitePlanner"/>, which does whatever is out of the ordinary. Where
+    /// this one gives up, it has left no trace.
+    /// </summary>
+    private bool TryPlanPlain(int blockNumber, int index, ref SiteRecord record, LiveBody body)
     {
-        ref SiteRecord record = ref block.Records[index];
-        PatchSite kind = _slots.Kinds[record.Kind];
-        LiveBody? body = _request.Revert ? s_original : _request.BindingOf(kind.Slot)?.Body(record.Kind, _request.Options.InPlace && !_live);
-        if (body is null)
-        {
-            return; // no backend was ever bound to the slot: its sites stay as they were emitted
-        }
-
-        if (body.Error is not null)
-        {
-            _report.Add(body.Error with { SiteIndex = index, Address = body.Error.Address ?? block.AddressOf(index) });
-            return;
-        }
-
-        ref OutcomeRecord outcome = ref _plan.AddOutcome(blockNumber, index);
-        outcome.Form = body.Form;
-        outcome.Action = body.Action;
-        outcome.Reason = body.Reason;
-        _missing[kind.Slot] |= body.Action == PatchAction.Trap;
-        if (kind.Budget > 16)
-        {
-            PlanLong(block, index, kind, body, ref outcome);
-            return;
-        }
-
-        VirtualAddress address = _arena.Memory.Start + record.Offset;
-        if (TryNewBytes(block, index, kind, body, address, ref outcome, out SiteBytes bytes))
-        {
-            Note(block, index, kind, address, bytes, ref outcome);
-        }
-    }
-
-    private bool TryNewBytes(
-        CodeBlock block, int index, PatchSite kind, LiveBody body, VirtualAddress address, ref OutcomeRecord outcome, out SiteBytes bytes)
-    {
-        VirtualAddress end = address + kind.Budget;
+        VirtualAddress address = _start + record.Offset;
         VirtualAddress target = body.Target;
-        switch (body.Form)
-        {
-            case LiveForm.Original:
-                bytes = OriginalBytes(block, index, kind, address);
-                return true;
-            case LiveForm.Several:
-                Span<byte> several = stackalloc byte[kind.Budget];
-                if (body.InPlace!.TryWrite(address, several))
-                {
-                    bytes = SiteBytes.From(several);
-                    return true;
-                }
-
-                break;
-            case LiveForm.Island:
-                if (!_arena.Islands.TryGet(block.Records[index].Offset, end, body.Island!, out target, out bool outOfReach, out PatchDiagnostic? error))
-                {
-                    if (outOfReach)
-                    {
-                        break;
-                    }
-
-                    _report.Add(error! with { SiteIndex = index });
-                    bytes = default;
-                    return false;
-                }
-
-                return body.TryFinish(end, target, out bytes);
-            default:
-                if (body.TryFinish(end, target, out bytes))
-                {
-                    return true;
-                }
-
-                break;
-        }
-
-        // Out of reach: the call through the slot has 64 bits of it, and costs hardly more than a direct one.
-        outcome.Form = LiveForm.Original;
-        outcome.Action = PatchAction.LeaveAlone;
-        outcome.Reason = PatchReason.OutOfReach;
-        bytes = OriginalBytes(block, index, kind, address);
-        return true;
-    }
-
-    private SiteBytes OriginalBytes(CodeBlock block, int index, PatchSite kind, VirtualAddress address)
-    {
-        if (block.Records[index].IsForeign)
-        {
-            return SiteBytes.From(block.OriginalOf(index));
-        }
-
-        Span<byte> bytes = stackalloc byte[kind.Budget];
-        _slots.WriteOriginal(kind, address, bytes);
-        return SiteBytes.From(bytes);
-    }
-
-    private void Note(CodeBlock block, int index, PatchSite kind, VirtualAddress address, SiteBytes bytes, ref OutcomeRecord outcome)
-    {
-        ref SiteRecord record = ref block.Records[index];
-        _callsThroughSlot[kind.Slot] |= outcome.Form == LiveForm.Original || (_live && (record.Form == LiveForm.Original || record.Forward != 0));
-        var old = new SiteBytes(record.Low, record.High);
-        if (old == bytes)
-        {
-            outcome.Change = SiteChange.AlreadyThere;
-            return;
-        }
-
-        bool drain = _live && record.Form == LiveForm.Several;
-        if (_live && !CanWriteLive(block, index, kind, old, drain))
-        {
-            KeepOrRefuse(block, index, kind, ref outcome);
-            return;
-        }
-
-        byte* at = _arena.Memory.WriteView(address);
-        if (SiteBytes.Read(at, kind.Budget) is var found && found != old)
-        {
-            _report.Add(Unexpected(block, index, found.ToArray(kind.Budget), old.ToArray(kind.Budget)));
-            outcome.Change = SiteChange.NotWritten;
-            return;
-        }
-
-        outcome.Change = SiteChange.NotWritten; // until it is
-        ref PlannedWrite write = ref _plan.AddWrite();
-        write.Site = at;
-        write.Old = old;
-        write.New = bytes;
-        write.Outcome = _plan.OutcomeCount - 1;
-        write.Length = (byte)kind.Budget;
-        write.Class = record.Class;
-        write.Forward = record.Forward;
-        write.Drain = drain;
-    }
-
-    private bool CanWriteLive(CodeBlock block, int index, PatchSite kind, SiteBytes old, bool drain)
-    {
-        ref SiteRecord record = ref block.Records[index];
-        if (record.Class == SiteClass.QuiescentOnly)
+        if (!body.IsPlain || record.IsForeign || record.Form == LiveForm.Several
+            || (_live && (record.Class >= SiteClass.Guarded && (record.Class == SiteClass.QuiescentOnly || !_canGuard)))
+            || (body.Island is not null && !_arena.Islands.TryFind(record.Offset, body.Island, out target))
+            || !body.TryFinish(address + body.Length, target, out SiteBytes bytes))
         {
             return false;
         }
 
-        if (drain)
+        byte* at = _writeView + record.Offset;
+        ulong low = *(ulong*)at & body.Mask.Low;
+        ulong high = *(ulong*)(at + 8) & body.Mask.High;
+        if (low != record.Low || high != record.High)
         {
-            // Executors are forwarded by the first two bytes while the body drains; who is behind a first instruction of one byte would come back into the
-            // middle of these.
-            return record.Forward != 0 && _arena.Executors.IsTracking && kind.Budget >= 2
-                && SiteClassifier.Fits(block.AddressOf(index), 2, 8) && FirstLength(old, kind.Budget) >= 2;
+            return false;
         }
 
-        // A guard that spins must be taken down in the native call that put it up.
-        return record.Class != SiteClass.Guarded || record.Forward != 0 || !_arena.Native.Barrier.IsZero;
+        bool same = low == bytes.Low && high == bytes.High;
+        _context.CallsThroughSlot[body.Slot] |= body.Form == LiveForm.Original || (_live && (record.Form == LiveForm.Original || record.Forward != 0));
+        ref OutcomeRecord outcome = ref _plan.AddOutcome(blockNumber, index);
+        outcome.Form = body.Form;
+        outcome.Action = body.Action;
+        outcome.Reason = body.Reason;
+        outcome.Change = same ? SiteChange.AlreadyThere : SiteChange.NotWritten;
+        if (!same)
+        {
+            ref PlannedWrite write = ref _plan.AddWrite();
+            write.Site = at;
+            write.Old = new SiteBytes(low, high);
+            write.New = bytes;
+            write.Outcome = _plan.OutcomeCount - 1;
+            write.Length = (byte)body.Length;
+            write.Class = record.Class;
+            write.Forward = record.Forward;
+            write.Drain = false;
+        }
+
+        return true;
     }
 
-    private void KeepOrRefuse(CodeBlock block, int index, PatchSite kind, ref OutcomeRecord outcome)
+    private LiveBody? BodyOf(int kind)
     {
-        LiveSite site = block[index];
-        if (site.Form == LiveForm.Original)
+        if (_request.Revert)
         {
-            outcome.Change = SiteChange.KeptIndirect;
-            outcome.Form = LiveForm.Original;
-            _callsThroughSlot[kind.Slot] = true;
-            _report.KeptIndirect++;
-            return;
+            return _slots.OriginalOf(kind);
         }
 
-        outcome.Change = SiteChange.NotWritten;
-        _report.Add(PatchDiagnostic.Error(DiagnosticCodes.NeedsQuiescence, $"the site of {site.Slot} can't be changed while threads may be in it") with
-        {
-            SiteIndex = index,
-            Address = site.Address,
-            Found = $"class {site.Class}, {(site.Form == LiveForm.Several ? "several instructions" : "one instruction")}, {(site.HasForwarding ? "a" : "no")} forwarding island",
-            Help = "Switch with SwitchMode.Quiescent; or emit the site with forwarding and register executors.",
-        });
-    }
-
-    private void PlanLong(CodeBlock block, int index, PatchSite kind, LiveBody body, ref OutcomeRecord outcome)
-    {
-        byte[] old = block.LongBytesOf(index);
-        byte[] bytes = new byte[kind.Budget];
-        if (body.InPlace is null || !body.InPlace.TryWrite(block.AddressOf(index), bytes))
-        {
-            outcome.Action = PatchAction.LeaveAlone;
-            outcome.Reason = body.InPlace is null ? body.Reason : PatchReason.OutOfReach;
-            outcome.Form = LiveForm.Original;
-            bytes = block.OriginalOf(index);
-        }
-
-        _callsThroughSlot[kind.Slot] |= outcome.Form == LiveForm.Original || _live;
-        if (bytes.AsSpan().SequenceEqual(old))
-        {
-            outcome.Change = SiteChange.AlreadyThere;
-            return;
-        }
-
-        if (_live)
-        {
-            KeepOrRefuse(block, index, kind, ref outcome);
-            return;
-        }
-
-        outcome.Change = SiteChange.NotWritten;
-        byte[] found = _arena.Memory.Span(block.AddressOf(index), kind.Budget).ToArray();
-        if (!found.AsSpan().SequenceEqual(old))
-        {
-            _report.Add(Unexpected(block, index, found, old));
-            return;
-        }
-
-        _plan.LongWrites.Add(new LongWrite(block, index, _plan.OutcomeCount - 1, old, bytes));
+        // No backend was ever bound to some slots: their sites stay as they were emitted.
+        BackendBinding? binding = _request.Binding ?? _request.PerSlot?[_slots.Kinds[kind].Slot];
+        return binding?.Body(kind, _inPlace);
     }
 
     private void PlanSlots()
@@ -325,37 +192,10 @@ internal sealed unsafe class BatchPlanner
                     _plan.Slots.Add(new SlotWrite(slot, old, function.Address));
                 }
             }
-            else if (_callsThroughSlot[slot])
+            else if (_context.CallsThroughSlot[slot])
             {
                 _report.Add(function.Error);
             }
         }
     }
-
-    private void ReportMissing()
-    {
-        for (int slot = 0; slot < _missing.Length; slot++)
-        {
-            if (_missing[slot])
-            {
-                _report.Add(PatchDiagnostic.Warning(DiagnosticCodes.MissingOperation, $"{_request.Target} has no operation for {_slots.Layout[slot]}: its sites trap"));
-            }
-        }
-    }
-
-    private static int FirstLength(SiteBytes bytes, int length)
-    {
-        var decoder = Decoder.Create(64, bytes.ToArray(length));
-        return decoder.Decode().Length;
-    }
-
-    private static PatchDiagnostic Unexpected(CodeBlock block, int index, byte[] found, byte[] expected) =>
-        PatchDiagnostic.Error(DiagnosticCodes.UnexpectedLiveBytes, "the site holds bytes that were not put there by this arena's patchers") with
-        {
-            SiteIndex = index,
-            Address = block.AddressOf(index),
-            Found = HexBytes.Format(found),
-            Expected = HexBytes.Format(expected),
-            Help = "Something else writes the code: a debugger's breakpoint, or a host that patches by hand.",
-        };
 }

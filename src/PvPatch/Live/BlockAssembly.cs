@@ -13,8 +13,8 @@ internal sealed class BlockAssembly
 {
     private const BlockEncoderOptions Options = BlockEncoderOptions.ReturnNewInstructionOffsets;
 
-    // A nop moved in front of one site moves all that follow, and a short jump may grow: a few rounds settle it.
-    private const int MaxRounds = 16;
+    // A nop in front of one site moves all that follow, and a short jump may grow: a few rounds settle it.
+    private const int MaxRounds = 64;
 
     private readonly CodeArena _arena;
     private readonly Assembler _assembler;
@@ -52,7 +52,7 @@ internal sealed class BlockAssembly
     public CodeBlock Run(out CodeLabels labels)
     {
         // Twice the longest instruction for what Iced makes of a branch that does not reach; the rest is given back.
-        int room = _assembler.Instructions.Count * 32 + _sites.Count * (SiteClassifier.LineSize + EmittedIsland.Length) + SiteClassifier.LineSize;
+        int room = _assembler.Instructions.Count * 32 + _sites.Count * (2 * SiteClassifier.LineSize + EmittedIsland.Length) + SiteClassifier.LineSize;
         using var reservation = new CodeReservation(_arena, room);
         int[] behind = [.. _sites.SitesWithoutIsland()];
         Encoded code = Encode(reservation.Address, behind);
@@ -69,7 +69,8 @@ internal sealed class BlockAssembly
 
     private Encoded Encode(VirtualAddress address, int[] behind)
     {
-        // The assembler's own encoding first: it finds unplaced labels and the like, and without padding it is all there is to do.
+        // The assembler's own encoding first: it finds what is wrong with the instructions, and without padding it is all there is to do.
+        CheckLabels();
         var writer = new ListWriter();
         if (!_assembler.TryAssemble(writer, address.Value, out string? message, out AssemblerResult result, Options))
         {
@@ -100,31 +101,49 @@ internal sealed class BlockAssembly
 
         throw new PatchException(SiteEmitter.Misuse("the placement of the sites and the lengths of the jumps do not settle") with
         {
-            Help = "Set PreferShortBranch of the assembler to false, or ask for a weaker placement.",
+            Help = "Emit smaller blocks, or ask for a weaker placement.",
         });
     }
 
-    /// <summary>Finds what each site needs before it, given where it lies with what it has now. Whether anything changes.</summary>
+    /// <summary>
+    /// A label that is used and placed nowhere: Iced takes its number for an address and makes a jump to there.
+    /// </summary>
+    private void CheckLabels()
+    {
+        const ulong LowestAddress = 1 << 16; // no code is ever mapped below
+        var placed = new HashSet<ulong>();
+        foreach (Instruction instruction in _assembler.Instructions)
+        {
+            placed.Add(instruction.IP);
+        }
+
+        foreach (Instruction instruction in _assembler.Instructions)
+        {
+            ulong target = BodyBuilder.IsNearBranch(instruction) ? instruction.NearBranchTarget
+                : instruction.IsIPRelativeMemoryOperand ? instruction.IPRelativeMemoryAddress
+                : LowestAddress;
+            if (target < LowestAddress && !placed.Contains(target))
+            {
+                throw new PatchException(SiteEmitter.Misuse("a label is used but not placed") with { Found = instruction.ToString() });
+            }
+        }
+    }
+
+    /// <summary>
+    /// Adds what each site needs before it, given where it lies with what it has now. Whether anything changed. Nothing is ever taken away again: so distances only
+    /// grow, jumps only become longer, and it comes to an end.
+    /// </summary>
     private bool Pad(Func<int, uint> offsetOf)
     {
-        bool changed = false;
         long shift = 0;
         for (int i = 0; i < _padding.Length; i++)
         {
-            EmittedSite site = _sites.Sites[i];
-            long offset = offsetOf(i) + shift - _padding[i];
-            int wanted = PlacementRules.PaddingFor(site, offset);
-
-            // Where the padding there is serves as well, it stays: shrinking it could start a round dance with a jump's length.
-            if (wanted != _padding[i] && !PlacementRules.Holds(site, (ulong)(offset + _padding[i])))
-            {
-                shift += wanted - _padding[i];
-                _padding[i] = wanted;
-                changed = true;
-            }
+            int wanted = PlacementRules.PaddingFor(_sites.Sites[i], offsetOf(i) + shift);
+            shift += wanted;
+            _padding[i] += wanted;
         }
 
-        return changed;
+        return shift != 0;
     }
 
     private (List<Instruction> Instructions, int[] Moved, int[] Islands) Padded(int[] behind)

@@ -8,12 +8,15 @@ namespace PvPatch.Live;
 /// A body as it is put out of line: its bytes and what they refer to. Equal contents are one object in a store, so that a host which makes the same backend again
 /// and again does not fill its arena with the same code.
 /// </summary>
-internal sealed class CodeContent(AssembledBody body)
+internal sealed class CodeContent(AssembledBody body, int number = 0)
 {
     /// <summary>e9 rel32, or c3.</summary>
     public const int LongestEnd = 5;
 
     public AssembledBody Body { get; } = body;
+
+    /// <summary>Its number in the store.</summary>
+    public int Number { get; } = number;
 
     /// <summary>The longest it gets, with the way back behind it.</summary>
     public int MaxLength => Body.Bytes.Length + LongestEnd;

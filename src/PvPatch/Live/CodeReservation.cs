@@ -74,7 +74,7 @@ public sealed unsafe class CodeReservation : IDisposable
     {
         if (!_done && !_arena.Memory.IsDisposed)
         {
-            _arena.Memory.GiveCode(Address, _taken);
+            _arena.Memory.GiveCode(Address, _taken, wereRun: false);
         }
 
         _done = true;
@@ -99,7 +99,7 @@ public sealed unsafe class CodeReservation : IDisposable
         }
 
         _done = true;
-        _arena.Memory.GiveCode(Address + used, _taken - used);
+        _arena.Memory.GiveCode(Address + used, _taken - used, wereRun: false);
         _arena.Add(block);
         LiveMetrics.SitesAdded(records.Length);
         return block;

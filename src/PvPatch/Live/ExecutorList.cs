@@ -82,8 +82,9 @@ internal sealed class ExecutorList
     /// <summary>Keeps executors from entering, and waits until none is inside.</summary>
     /// <param name="barrier">Makes the closed gate seen, and what is written behind it.</param>
     /// <param name="timeout">How long to wait.</param>
+    /// <param name="cancellation">Ends the wait.</param>
     /// <param name="inside">Who is still inside, where the time ran out; the gate is open again then.</param>
-    public bool TryCloseGate(Func<bool> barrier, TimeSpan timeout, out Executor? inside)
+    public bool TryCloseGate(Func<bool> barrier, TimeSpan timeout, CancellationToken cancellation, out Executor? inside)
     {
         _gateIsClosed = true;
         _ = barrier();
@@ -91,7 +92,7 @@ internal sealed class ExecutorList
         var spin = new SpinWait();
         while ((inside = Inside()) is not null)
         {
-            if (Stopwatch.GetElapsedTime(start) >= timeout)
+            if (Stopwatch.GetElapsedTime(start) >= timeout || cancellation.IsCancellationRequested)
             {
                 OpenGate();
                 return false;
@@ -131,13 +132,13 @@ internal sealed class GraceTicket(ExecutorList list, List<(Executor Executor, lo
     public bool IsOver => list.IsTracking && list.HasPassed(waitedFor);
 
     /// <summary>Waits for the end.</summary>
-    public bool Wait(TimeSpan timeout)
+    public bool Wait(TimeSpan timeout, CancellationToken cancellation)
     {
         long start = Stopwatch.GetTimestamp();
         var spin = new SpinWait();
         while (!IsOver)
         {
-            if (!list.IsTracking || Stopwatch.GetElapsedTime(start) >= timeout)
+            if (!list.IsTracking || cancellation.IsCancellationRequested || Stopwatch.GetElapsedTime(start) >= timeout)
             {
                 return false;
             }

@@ -12,10 +12,13 @@ internal sealed class IslandStore(ArenaMemory memory)
     private readonly Lock _lock = new();
     private readonly SmallPieces _pieces = new(memory);
     private readonly Dictionary<string, CodeContent> _contents = [];
-    private readonly Dictionary<uint, List<Island>> _bySite = [];
+    private readonly Dictionary<ulong, VirtualAddress> _addresses = [];
+    private readonly Dictionary<uint, List<CodeContent>> _bySite = [];
+    private bool _anyFreed;
+    private bool _reused;
 
     /// <summary>How many there are.</summary>
-    public int Count { get; private set; }
+    public int Count => _addresses.Count;
 
     /// <summary>The one object for a body's content.</summary>
     public CodeContent Intern(AssembledBody body)
@@ -25,7 +28,7 @@ internal sealed class IslandStore(ArenaMemory memory)
             string key = CodeContent.KeyOf(body);
             if (!_contents.TryGetValue(key, out CodeContent? content))
             {
-                content = new CodeContent(body);
+                content = new CodeContent(body, _contents.Count);
                 _contents.Add(key, content);
             }
 
@@ -33,52 +36,54 @@ internal sealed class IslandStore(ArenaMemory memory)
         }
     }
 
-    /// <summary>The site's island with a content; written where there is none yet.</summary>
+    /// <summary>Whether islands were written where others had been, since the last time this was asked.</summary>
+    public bool TakeReused()
+    {
+        lock (_lock)
+        {
+            bool reused = _reused;
+            _reused = false;
+            return reused;
+        }
+    }
+
+    /// <summary>Keeps others out while a batch asks for many islands.</summary>
+    public Lock.Scope Hold() => _lock.EnterScope();
+
+    /// <summary>The site's island with a content, where there is one. To be called while the store is held.</summary>
+    public bool TryFind(uint site, CodeContent content, out VirtualAddress address) => _addresses.TryGetValue(Key(site, content), out address);
+
+    /// <summary>Writes an island. To be called while the store is held.</summary>
     /// <param name="site">The site, from the arena's start.</param>
     /// <param name="end">Where the island goes on: the site's end.</param>
     /// <param name="content">What it does.</param>
     /// <param name="address">Its run address.</param>
-    /// <param name="outOfReach">Whether something it refers to is too far away; there is no error then.</param>
-    /// <param name="error">No room.</param>
-    public bool TryGet(uint site, VirtualAddress end, CodeContent content, out VirtualAddress address, out bool outOfReach, out PatchDiagnostic? error)
+    /// <param name="error">No room; nothing where something it refers to is too far away.</param>
+    public bool TryAdd(uint site, VirtualAddress end, CodeContent content, out VirtualAddress address, out PatchDiagnostic? error)
     {
-        lock (_lock)
+        int length = content.MaxLength;
+        if (!_pieces.TryTake(length, out address, out error))
         {
-            outOfReach = false;
-            error = null;
-            if (!_bySite.TryGetValue(site, out List<Island>? islands))
-            {
-                islands = [];
-                _bySite.Add(site, islands);
-            }
-
-            foreach (Island island in islands)
-            {
-                if (ReferenceEquals(island.Content, content))
-                {
-                    address = island.Address;
-                    return true;
-                }
-            }
-
-            int length = content.MaxLength;
-            if (!_pieces.TryTake(length, out address, out error))
-            {
-                return false;
-            }
-
-            if (!TryWrite(content, address, end))
-            {
-                _pieces.Give(address, length);
-                outOfReach = true;
-                return false;
-            }
-
-            islands.Add(new Island(content, address, length));
-            Count++;
-            LiveMetrics.Island(1);
-            return true;
+            return false;
         }
+
+        if (!TryWrite(content, address, end))
+        {
+            _pieces.Give(address, length);
+            return false;
+        }
+
+        if (!_bySite.TryGetValue(site, out List<CodeContent>? contents))
+        {
+            contents = [];
+            _bySite.Add(site, contents);
+        }
+
+        contents.Add(content);
+        _reused |= _anyFreed;
+        _addresses.Add(Key(site, content), address);
+        LiveMetrics.Island(1);
+        return true;
     }
 
     /// <summary>The island an address lies in, for reports.</summary>
@@ -86,13 +91,14 @@ internal sealed class IslandStore(ArenaMemory memory)
     {
         lock (_lock)
         {
-            foreach ((uint site, List<Island> islands) in _bySite)
+            foreach ((uint site, List<CodeContent> contents) in _bySite)
             {
-                foreach (Island island in islands)
+                foreach (CodeContent content in contents)
                 {
-                    if (address >= island.Address && address.Value - island.Address.Value < (ulong)island.Length)
+                    VirtualAddress start = _addresses[Key(site, content)];
+                    if (address >= start && address.Value - start.Value < (ulong)content.MaxLength)
                     {
-                        return (memory.Start + site, island.Address);
+                        return (memory.Start + site, start);
                     }
                 }
             }
@@ -109,16 +115,17 @@ internal sealed class IslandStore(ArenaMemory memory)
             long freed = 0;
             foreach (ref SiteRecord record in block.Records.AsSpan())
             {
-                if (!_bySite.Remove(record.Offset, out List<Island>? islands))
+                if (!_bySite.Remove(record.Offset, out List<CodeContent>? contents))
                 {
                     continue;
                 }
 
-                foreach (Island island in islands)
+                _anyFreed = true;
+                foreach (CodeContent content in contents)
                 {
-                    _pieces.Give(island.Address, island.Length);
-                    freed += island.Length;
-                    Count--;
+                    _addresses.Remove(Key(record.Offset, content), out VirtualAddress address);
+                    _pieces.Give(address, content.MaxLength);
+                    freed += content.MaxLength;
                     LiveMetrics.Island(-1);
                 }
             }
@@ -126,6 +133,8 @@ internal sealed class IslandStore(ArenaMemory memory)
             return freed;
         }
     }
+
+    private static ulong Key(uint site, CodeContent content) => (ulong)site << 32 | (uint)content.Number;
 
     private bool TryWrite(CodeContent content, VirtualAddress address, VirtualAddress end)
     {
@@ -144,6 +153,4 @@ internal sealed class IslandStore(ArenaMemory memory)
 
         return true;
     }
-
-    private readonly record struct Island(CodeContent Content, VirtualAddress Address, int Length);
 }

@@ -1,4 +1,3 @@
-using System.Diagnostics;
 using System.Runtime.CompilerServices;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
@@ -18,12 +17,9 @@ namespace PvPatch.Live;
 public sealed class LivePatcher : IDisposable
 {
     private readonly SlotTable _slots;
-    private readonly ILogger _logger;
     private readonly TemplateStore _templates = new();
     private readonly ConditionalWeakTable<Backend, BackendBinding> _bindings = [];
-    private readonly BatchPlan _plan = new();
-    private readonly BackendBinding?[] _bound;
-    private bool _disposed;
+    private readonly BatchRunner _runner;
 
     /// <summary>Makes a patcher.</summary>
     /// <param name="arena">The arena.</param>
@@ -36,9 +32,9 @@ public sealed class LivePatcher : IDisposable
         ArgumentNullException.ThrowIfNull(layout);
         Arena = arena;
         Layout = layout;
-        _logger = loggerFactory?.CreateLogger<LivePatcher>() ?? (ILogger)NullLogger.Instance;
+        ILogger logger = loggerFactory?.CreateLogger<LivePatcher>() ?? (ILogger)NullLogger.Instance;
         _slots = arena.SlotsOf(layout);
-        _bound = new BackendBinding?[layout.Count];
+        _runner = new BatchRunner(arena, _slots, logger);
         using (arena.PatchLock.Enter(wait: true))
         {
             if (_slots.Patcher is not null)
@@ -54,7 +50,7 @@ public sealed class LivePatcher : IDisposable
 
         if (arena.Barrier == BarrierKind.Weak)
         {
-            LiveLog.WeakBarrier(_logger);
+            LiveLog.WeakBarrier(logger);
         }
     }
 
@@ -69,13 +65,17 @@ public sealed class LivePatcher : IDisposable
     {
         get
         {
-            Backend? first = _bound.Length > 0 ? _bound[0]?.Backend : null;
-            return Array.TrueForAll(_bound, b => ReferenceEquals(b?.Backend, first)) ? first : null;
+            Backend? first = _runner.Bound.Length > 0 ? _runner.Bound[0]?.Backend : null;
+            return Array.TrueForAll(_runner.Bound, b => ReferenceEquals(b?.Backend, first)) ? first : null;
         }
     }
 
     /// <summary>Called at each step of a batch, for tests that make it fail there.</summary>
-    internal Action<PatchStep, int>? Probe { get; set; }
+    internal Action<PatchStep, int>? Probe
+    {
+        get => _runner.Probe;
+        set => _runner.Probe = value;
+    }
 
     /// <summary>Switches every slot and site to a backend, or throws. See <see cref="TrySwitch"/>.</summary>
     /// <param name="backend">The backend.</param>
@@ -91,7 +91,7 @@ public sealed class LivePatcher : IDisposable
     public SwitchResult TrySwitch(Backend backend, SwitchOptions? options = null)
     {
         ArgumentNullException.ThrowIfNull(backend);
-        return Run(backend, new BatchRequest { Target = backend.Name, Options = options ?? new(), BindingOf = BindingOf(backend), SetsSlots = true });
+        return _runner.Run(backend, new BatchRequest { Target = backend.Name, Options = options ?? new(), Binding = BindingOf(backend), SetsSlots = true });
     }
 
     /// <summary>Switches one slot and its sites to what a backend does there, or throws.</summary>
@@ -105,11 +105,11 @@ public sealed class LivePatcher : IDisposable
         ArgumentNullException.ThrowIfNull(slot);
         ArgumentNullException.ThrowIfNull(backend);
         _slots.CheckOwn(slot);
-        return OrThrow(Run(backend, new BatchRequest
+        return OrThrow(_runner.Run(backend, new BatchRequest
         {
             Target = $"{slot} of {backend.Name}",
             Options = options ?? new(),
-            BindingOf = BindingOf(backend),
+            Binding = BindingOf(backend),
             SetsSlots = true,
             OnlySlot = slot.Index,
         }));
@@ -128,11 +128,12 @@ public sealed class LivePatcher : IDisposable
     {
         ArgumentNullException.ThrowIfNull(sites);
         ArgumentNullException.ThrowIfNull(backend);
-        return OrThrow(Run(backend, new BatchRequest
+        return OrThrow(_runner.Run(backend, new BatchRequest
         {
             Target = $"some sites of {backend.Name}",
             Options = options ?? new(),
-            BindingOf = BindingOf(backend),
+            Binding = BindingOf(backend),
+            Bound = _runner.Bound,
             OnlySites = sites,
         }));
     }
@@ -142,7 +143,7 @@ public sealed class LivePatcher : IDisposable
     /// <returns>What was done.</returns>
     /// <exception cref="PatchException">The batch was refused, taken back or faulted.</exception>
     public SwitchResult Revert(SwitchOptions? options = null) =>
-        OrThrow(Run(null, new BatchRequest { Target = "original", Options = options ?? new(), BindingOf = static _ => null, Revert = true }));
+        OrThrow(_runner.Run(null, new BatchRequest { Target = "original", Options = options ?? new(), Revert = true }));
 
     /// <summary>Gives some sites the bytes they were emitted with, or throws.</summary>
     /// <param name="sites">The sites.</param>
@@ -152,11 +153,10 @@ public sealed class LivePatcher : IDisposable
     public SwitchResult Revert(IReadOnlyList<LiveSite> sites, SwitchOptions? options = null)
     {
         ArgumentNullException.ThrowIfNull(sites);
-        return OrThrow(Run(null, new BatchRequest
+        return OrThrow(_runner.Run(null, new BatchRequest
         {
             Target = "original",
             Options = options ?? new(),
-            BindingOf = static _ => null,
             Revert = true,
             OnlySites = sites,
         }));
@@ -172,11 +172,12 @@ public sealed class LivePatcher : IDisposable
     public SwitchResult Bind(params IReadOnlyList<CodeBlock> blocks)
     {
         ArgumentNullException.ThrowIfNull(blocks);
-        return OrThrow(Run(null, new BatchRequest
+        return OrThrow(_runner.Run(null, new BatchRequest
         {
             Target = $"new blocks for {Current?.Name ?? "their slots"}",
             Options = new SwitchOptions { Mode = SwitchMode.Offline, WaitForOther = true },
-            BindingOf = slot => _bound[slot],
+            PerSlot = _runner.Bound,
+            Bound = _runner.Bound,
             OnlyBlocks = blocks,
         }));
     }
@@ -184,14 +185,14 @@ public sealed class LivePatcher : IDisposable
     /// <summary>Gives the slots up to another patcher. Sites and slots stay as they are; the arena stays open.</summary>
     public void Dispose()
     {
-        if (_disposed || Arena.Memory.IsDisposed)
+        if (_runner.IsDisposed || Arena.Memory.IsDisposed)
         {
             return;
         }
 
         using (Arena.PatchLock.Enter(wait: true))
         {
-            _disposed = true;
+            _runner.IsDisposed = true;
             _slots.Patcher = null;
         }
     }
@@ -199,14 +200,14 @@ public sealed class LivePatcher : IDisposable
     /// <summary>Sees to it that the slots' functions still destroy no more than every site allows, after sites were added.</summary>
     internal void CheckFunctions()
     {
-        if (Array.TrueForAll(_bound, static b => b is null))
+        if (Array.TrueForAll(_runner.Bound, static b => b is null))
         {
             return;
         }
 
-        for (int slot = 0; slot < _bound.Length; slot++)
+        for (int slot = 0; slot < _runner.Bound.Length; slot++)
         {
-            if (_bound[slot] is BackendBinding bound && bound.IsFunctionStale(slot))
+            if (_runner.Bound[slot] is BackendBinding bound && bound.IsFunctionStale(slot))
             {
                 using (Arena.PatchLock.Enter(wait: true))
                 {
@@ -225,168 +226,8 @@ public sealed class LivePatcher : IDisposable
     private static SwitchResult OrThrow(SwitchResult result) =>
         result.Succeeded ? result : throw new PatchException(result.Diagnostics[0]);
 
-    private Func<int, BackendBinding?> BindingOf(Backend backend)
-    {
-        BackendBinding binding = _bindings.GetValue(backend, b => new BackendBinding(Arena, _slots, b, _templates));
-        return _ => binding;
-    }
-
-    private SwitchResult Run(Backend? backend, BatchRequest request)
-    {
-        var report = new BatchReport(request.Target, request.Options.Mode);
-        long start = Stopwatch.GetTimestamp();
-        if (Check(backend, request) is PatchDiagnostic misuse)
-        {
-            report.Add(misuse);
-            return Finish(new SwitchResult(SwitchStatus.Refused, report, [], []));
-        }
-
-        if (!Arena.PatchLock.TryEnter(request.Options.WaitForOther, out PatchLock.Held held, out PatchDiagnostic? busy))
-        {
-            report.Add(busy!);
-            return Finish(new SwitchResult(SwitchStatus.Refused, report, [], []));
-        }
-
-        LiveEventSource.Log.BatchStart(request.Target, request.Options.Mode.ToString());
-        using (held)
-        {
-            bool closed = false;
-            try
-            {
-                if ((CheckBlocks(request, _slots) ?? Quiesce(request, ref closed)) is PatchDiagnostic refusal)
-                {
-                    report.Add(refusal);
-                    return Finish(new SwitchResult(SwitchStatus.Refused, report, [], []));
-                }
-
-                new BatchPlanner(Arena, _slots, _plan, request, report).Run();
-                SwitchStatus status = report.HasErrors ? SwitchStatus.Refused : Write(request, report);
-                if (status == SwitchStatus.Applied)
-                {
-                    Publish(request, report);
-                }
-
-                report.Elapsed = Stopwatch.GetElapsedTime(start);
-                return Finish(_plan.ToResult(status, report));
-            }
-            finally
-            {
-                _plan.Clear();
-                if (closed)
-                {
-                    Arena.Executors.OpenGate();
-                }
-            }
-        }
-    }
-
-    private SwitchStatus Write(BatchRequest request, BatchReport report)
-    {
-        var writer = new BatchWriter(Arena, _slots, _plan, report, Probe);
-        return request.Options.Mode == SwitchMode.Live ? writer.RunLive(request.Options.Timeout) : writer.RunAlone();
-    }
-
-    private void Publish(BatchRequest request, BatchReport report)
-    {
-        _plan.MarkWrites(SiteChange.Written);
-        _plan.Publish(request.Revert);
-        report.Written = _plan.Writes.Length + _plan.LongWrites.Count;
-        report.SlotsWritten = _plan.Slots.Count;
-        for (int slot = 0; request.SetsSlots && slot < _bound.Length; slot++)
-        {
-            _bound[slot] = request.OnlySlot < 0 || slot == request.OnlySlot ? request.BindingOf(slot) : _bound[slot];
-        }
-    }
-
-    private PatchDiagnostic? Check(Backend? backend, BatchRequest request)
-    {
-        if (_disposed || Arena.Memory.IsDisposed)
-        {
-            return _disposed ? PatchDiagnostic.Error(DiagnosticCodes.ArenaDisposed, "the patcher was disposed of") : ArenaMemory.Disposed();
-        }
-
-        if (backend is not null && !ReferenceEquals(backend.Layout, Layout))
-        {
-            return PatchDiagnostic.Error(DiagnosticCodes.WrongLayout, $"the backend \"{backend.Name}\" was made for another layout") with { Found = backend.Layout.Name, Expected = Layout.Name };
-        }
-
-        // New blocks may be bound from inside: a translator called by the code it translates does so.
-        if (request.OnlyBlocks is null && Arena.Executors.InsideOnThisThread() is Executor inside)
-        {
-            return PatchDiagnostic.Error(DiagnosticCodes.InsideGeneratedCode, $"this thread is inside generated code (executor {inside.Name}), perhaps in the very site") with
-            {
-                Help = "Patch from another thread, or leave the code first: note the wish in the helper and act on it in the dispatch loop.",
-            };
-        }
-
-        if (request.Options.Mode == SwitchMode.Live && Arena.Barrier == BarrierKind.None)
-        {
-            return PatchDiagnostic.Error(DiagnosticCodes.NoBarrier, "there is no barrier on this system, so nothing can be changed under running threads") with
-            {
-                Help = "Switch with SwitchMode.Quiescent.",
-            };
-        }
-
-        return null;
-    }
-
-    private static PatchDiagnostic? CheckBlocks(BatchRequest request, SlotTable slots)
-    {
-        foreach (CodeBlock block in request.OnlyBlocks ?? request.OnlySites?.Select(static s => s.Block) ?? [])
-        {
-            if (block is null || !ReferenceEquals(block.Slots, slots) || block.IsRetired)
-            {
-                return PatchDiagnostic.Error(DiagnosticCodes.BlockRetired, block is { IsRetired: true } ? "the block was retired" : "the block is another arena's or layout's") with
-                {
-                    Address = block?.Address,
-                };
-            }
-        }
-
-        return null;
-    }
-
-    private PatchDiagnostic? Quiesce(BatchRequest request, ref bool closed)
-    {
-        SwitchOptions options = request.Options;
-        Executor? inside = null;
-        if (options.Mode == SwitchMode.Quiescent && Arena.Executors.IsTracking)
-        {
-            closed = Arena.Executors.TryCloseGate(Arena.RunBarrier, options.Timeout, out inside);
-        }
-        else if (options.Mode == SwitchMode.Offline && request.OnlyBlocks is null)
-        {
-            inside = Arena.Executors.Inside();
-        }
-
-        return inside is null ? null : PatchDiagnostic.Error(DiagnosticCodes.NotQuiescent, $"executor {inside.Name} is inside generated code") with
-        {
-            Found = options.Mode == SwitchMode.Quiescent ? $"still, after {options.Timeout.TotalMilliseconds:0} ms" : null,
-            Help = "Let executors leave or call Safepoint now and then; wait longer (SwitchOptions.Timeout); or switch live.",
-        };
-    }
-
-    private SwitchResult Finish(SwitchResult result)
-    {
-        LiveMetrics.Batch(result);
-        LiveEventSource.Log.BatchStop(result.Status.ToString(), result.Written, result.Barriers, (long)result.Elapsed.TotalMicroseconds);
-        if (result.Succeeded)
-        {
-            LiveLog.Applied(_logger, result);
-        }
-        else
-        {
-            LiveLog.Failed(_logger, result, result.Diagnostics.Count, result.Diagnostics[0]);
-        }
-
-        if (_logger.IsEnabled(LogLevel.Debug))
-        {
-            for (int i = 0; i < result.Count; i++)
-            {
-                LiveLog.Site(_logger, result[i]);
-            }
-        }
-
-        return result;
-    }
+    private BackendBinding BindingOf(Backend backend) =>
+        _bindings.TryGetValue(backend, out BackendBinding? binding)
+            ? binding
+            : _bindings.GetValue(backend, b => new BackendBinding(Arena, _slots, b, _templates));
 }

@@ -6,10 +6,20 @@ using PvPatch.Sites;
 namespace PvPatch.Live;
 
 /// <summary>One site of a block: a view, made when asked for. Reading it while a batch is under way gives what was last published.</summary>
-/// <param name="Block">The block.</param>
-/// <param name="Index">Its place in the block, in order of address.</param>
-public readonly record struct LiveSite(CodeBlock Block, int Index)
+public readonly record struct LiveSite
 {
+    internal LiveSite(CodeBlock block, int index)
+    {
+        Block = block;
+        Index = index;
+    }
+
+    /// <summary>The block.</summary>
+    public CodeBlock Block { get; }
+
+    /// <summary>Its place in the block, in order of address.</summary>
+    public int Index { get; }
+
     /// <summary>Run address of the first byte.</summary>
     public VirtualAddress Address => Block.AddressOf(Index);
 

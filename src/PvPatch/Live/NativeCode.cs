@@ -99,12 +99,7 @@ internal sealed class NativeCode
         a.jmp(barrier);
 
         a.Label(ref tails);
-        a.mov(rdi, __qword_ptr[rbx]);
-        a.add(rdi, 2);
-        a.lea(rsi, __[rbx + GuardEntry.TailOffset]);
-        a.mov(ecx, __dword_ptr[rbx + GuardEntry.TailLengthOffset]);
-        a.rep.movsb();
-        Next(a);
+        WriteTail(a);
         a.jnz(tails);
         a.jmp(barrier);
 
@@ -145,6 +140,43 @@ internal sealed class NativeCode
         a.mov(rdi, __qword_ptr[rbx]);
         a.movzx(eax, __word_ptr[rbx + offset]);
         a.mov(__word_ptr[rdi], ax);
+        Next(a);
+    }
+
+    /// <summary>
+    /// 1 to 13 bytes behind the first two, by a store at the start and one at the end that may overlap. The guard hides them, so it does not matter what is seen in between.
+    /// </summary>
+    private static void WriteTail(Assembler a)
+    {
+        Label eight = a.CreateLabel();
+        Label two = a.CreateLabel();
+        Label done = a.CreateLabel();
+        a.mov(rdi, __qword_ptr[rbx]);
+        a.mov(ecx, __dword_ptr[rbx + GuardEntry.TailLengthOffset]);
+        a.cmp(ecx, 4);
+        a.jb(two);
+        a.cmp(ecx, 8);
+        a.jae(eight);
+        a.mov(eax, __dword_ptr[rbx + GuardEntry.TailOffset]);
+        a.mov(edx, __dword_ptr[rbx + rcx + (GuardEntry.TailOffset - 4)]);
+        a.mov(__dword_ptr[rdi + 2], eax);
+        a.mov(__dword_ptr[rdi + rcx - 2], edx);
+        a.jmp(done);
+        a.Label(ref eight);
+        a.mov(rax, __qword_ptr[rbx + GuardEntry.TailOffset]);
+        a.mov(rdx, __qword_ptr[rbx + rcx + (GuardEntry.TailOffset - 8)]);
+        a.mov(__qword_ptr[rdi + 2], rax);
+        a.mov(__qword_ptr[rdi + rcx - 6], rdx);
+        a.jmp(done);
+        a.Label(ref two); // up to three bytes: the first, the last, and the one in the middle of three
+        a.movzx(eax, __byte_ptr[rbx + GuardEntry.TailOffset]);
+        a.movzx(edx, __byte_ptr[rbx + rcx + (GuardEntry.TailOffset - 1)]);
+        a.mov(__byte_ptr[rdi + 2], al);
+        a.mov(__byte_ptr[rdi + rcx + 1], dl);
+        a.shr(ecx, 1);
+        a.movzx(eax, __byte_ptr[rbx + rcx + GuardEntry.TailOffset]);
+        a.mov(__byte_ptr[rdi + rcx + 2], al);
+        a.Label(ref done);
         Next(a);
     }
 

@@ -43,7 +43,7 @@ internal sealed class Reclaimer(CodeArena arena)
 
             // Whoever comes here all the same is trapped at once, not in the middle of what will be written here next.
             arena.Memory.Span(block.Address, block.Taken).Fill(0xcc);
-            arena.Memory.GiveCode(block.Address, block.Taken);
+            arena.Memory.GiveCode(block.Address, block.Taken, wereRun: true);
             LiveMetrics.SitesRemoved(block.SiteCount);
         }
 

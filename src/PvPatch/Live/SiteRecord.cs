@@ -29,6 +29,14 @@ internal struct SiteRecord
     /// <summary>Bytes 8 to 15 of what is there.</summary>
     public ulong High;
 
+    /// <summary>Notes what a batch made of the site.</summary>
+    public void Set(SiteState state, LiveForm form, PatchAction action, PatchReason reason)
+    {
+        State = state;
+        _formAndAction = (byte)((int)form | (int)action << 3);
+        Reason = reason;
+    }
+
     public SiteClass Class
     {
         readonly get => (SiteClass)(_classAndState & 7);
@@ -48,17 +56,9 @@ internal struct SiteRecord
         set => _classAndState = (byte)((_classAndState & ~0x40) | (value ? 0x40 : 0));
     }
 
-    public LiveForm Form
-    {
-        readonly get => (LiveForm)(_formAndAction & 7);
-        set => _formAndAction = (byte)((_formAndAction & ~7) | (int)value);
-    }
+    public readonly LiveForm Form => (LiveForm)(_formAndAction & 7);
 
-    public PatchAction Action
-    {
-        readonly get => (PatchAction)(_formAndAction >> 3);
-        set => _formAndAction = (byte)((_formAndAction & 7) | (int)value << 3);
-    }
+    public readonly PatchAction Action => (PatchAction)(_formAndAction >> 3);
 }
 
 /// <summary>Up to 16 bytes as two words, the form in which sites are compared and written.</summary>

@@ -10,6 +10,7 @@ namespace PvPatch.Live;
 public sealed unsafe class SlotTable
 {
     private readonly ArenaMemory _memory;
+    private LiveBody?[] _originals = [];
 
     internal SlotTable(ArenaMemory memory, OpsLayout layout, VirtualAddress address, VirtualAddress unbound)
     {
@@ -30,6 +31,19 @@ public sealed unsafe class SlotTable
     public VirtualAddress Address { get; }
 
     internal SiteKinds Kinds { get; }
+
+    /// <summary>Each kind of site as it was emitted: what sites are reverted to.</summary>
+    internal LiveBody OriginalOf(int kind)
+    {
+        if (kind >= _originals.Length || _originals[kind] is not LiveBody body)
+        {
+            body = LiveBody.Indirect(Plans.PatchReason.None, null).WithBytesOf(this, Kinds[kind]).ReadyFor(Kinds[kind]);
+            Array.Resize(ref _originals, Math.Max(Kinds.Count, _originals.Length));
+            _originals[kind] = body;
+        }
+
+        return body;
+    }
 
     /// <summary>The patcher that has these slots; there is one at a time.</summary>
     internal LivePatcher? Patcher { get; set; }
@@ -55,12 +69,12 @@ public sealed unsafe class SlotTable
     /// <summary>The function a slot holds now.</summary>
     /// <param name="slot">A slot of this layout.</param>
     /// <returns>Its run address.</returns>
-    /// <exception cref="PatchException">The slot is of another layout (PV2004).</exception>
+    /// <exception cref="PatchException">The slot is of another layout (PV2004); the arena was disposed of (PV8004).</exception>
     public VirtualAddress FunctionOf(OpSlot slot)
     {
         ArgumentNullException.ThrowIfNull(slot);
         CheckOwn(slot);
-        return this[slot.Index];
+        return _memory.IsDisposed ? throw new PatchException(ArenaMemory.Disposed()) : this[slot.Index];
     }
 
     internal VirtualAddress AddressOf(int slot) => Address + 8L * slot;

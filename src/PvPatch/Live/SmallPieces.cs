@@ -15,7 +15,7 @@ internal sealed class SmallPieces(ArenaMemory memory)
         for (int i = _pages.Count - 1; i >= 0; i--)
         {
             (VirtualAddress page, ArenaSpace space) = _pages[i];
-            if (space.Free >= length && space.TryTake(length, Alignment, out long offset, out _))
+            if (space.Free >= length && space.TryTake(length, Alignment, out long offset))
             {
                 address = page + offset;
                 return true;
@@ -33,7 +33,7 @@ internal sealed class SmallPieces(ArenaMemory memory)
         }
 
         _pages.Add((address, new ArenaSpace(0, PageSize - ArenaMemory.Slack)));
-        return _pages[^1].Space.TryTake(length, Alignment, out _, out _);
+        return _pages[^1].Space.TryTake(length, Alignment, out _);
     }
 
     /// <summary>Gives a piece back. Nobody may be inside it.</summary>

@@ -31,6 +31,9 @@ public sealed record SwitchOptions
     /// <summary>How long to wait for executors to leave (quiescent) or to pass a safepoint (live, out of bodies of several instructions).</summary>
     public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(1);
 
+    /// <summary>Gives the batch up: what was written is taken back. Looked at while waiting and between steps.</summary>
+    public CancellationToken Cancellation { get; init; }
+
     /// <summary>Whether to wait for another thread's batch to end rather than be refused.</summary>
     public bool WaitForOther { get; init; }
 }

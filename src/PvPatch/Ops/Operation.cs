@@ -28,7 +28,7 @@ public enum OperationKind
 }
 
 /// <summary>What one slot does under one backend. Immutable.</summary>
-public sealed class Operation
+public sealed record Operation
 {
     private Operation(OperationKind kind) => Kind = kind;
 
@@ -107,16 +107,7 @@ public sealed class Operation
     /// <param name="destroys">What it may destroy; <see langword="null"/> for what the slot's convention says.</param>
     /// <returns>A new operation.</returns>
     public Operation WithTarget(VirtualAddress target, string? name = null, RegisterSet? destroys = null) =>
-        new(Kind)
-        {
-            Body = Body,
-            Target = target,
-            TargetName = name,
-            StandsFor = Body is null ? null : target,
-            TargetDestroys = destroys,
-            IsLeftAloneByBackend = IsLeftAloneByBackend,
-            DefaultsWhereTooLong = DefaultsWhereTooLong,
-        };
+        this with { Target = target, TargetName = name, TargetDestroys = destroys, StandsFor = Body is null ? null : target };
 
     /// <summary>
     /// Another function put into the slot while the backend's patch function stays as it was (what KVM and Hyper-V do to native): a body remains known,
@@ -126,45 +117,27 @@ public sealed class Operation
     /// <param name="name">Its name, for reports.</param>
     /// <param name="destroys">What it may destroy; <see langword="null"/> for what the slot's convention says.</param>
     /// <returns>A new operation.</returns>
-    public Operation Retarget(VirtualAddress target, string? name = null, RegisterSet? destroys = null) =>
-        new(Body is not null ? OperationKind.Inline : Kind == OperationKind.Jump ? OperationKind.Jump : OperationKind.Call)
-        {
-            Body = Body,
-            Target = target,
-            TargetName = name,
-            StandsFor = Body is null ? null : StandsFor ?? VirtualAddress.Zero,
-            TargetDestroys = destroys,
-            IsLeftAloneByBackend = IsLeftAloneByBackend,
-            DefaultsWhereTooLong = DefaultsWhereTooLong,
-        };
+    public Operation Retarget(VirtualAddress target, string? name = null, RegisterSet? destroys = null) => this with
+    {
+        Kind = Body is not null ? OperationKind.Inline : Kind == OperationKind.Jump ? OperationKind.Jump : OperationKind.Call,
+        Target = target,
+        TargetName = name,
+        TargetDestroys = destroys,
+        StandsFor = Body is null ? null : StandsFor ?? VirtualAddress.Zero,
+    };
+
+    /// <summary>The same operation, with a name for its target.</summary>
+    /// <param name="name">The target's name, for reports.</param>
+    /// <returns>A new operation.</returns>
+    public Operation Named(string name) => this with { TargetName = name };
 
     /// <summary>The same operation, at whose sites the backend's own patch function does nothing.</summary>
     /// <returns>A new operation.</returns>
-    public Operation LeftAloneByBackend() =>
-        new(Kind)
-        {
-            Body = Body,
-            Target = Target,
-            TargetName = TargetName,
-            StandsFor = StandsFor,
-            TargetDestroys = TargetDestroys,
-            IsLeftAloneByBackend = true,
-            DefaultsWhereTooLong = DefaultsWhereTooLong,
-        };
+    public Operation LeftAloneByBackend() => this with { IsLeftAloneByBackend = true };
 
     /// <summary>The same operation, where the backend's own patch function goes on with the default rule if the body does not fit.</summary>
     /// <returns>A new operation.</returns>
-    public Operation DefaultingWhereTooLong() =>
-        new(Kind)
-        {
-            Body = Body,
-            Target = Target,
-            TargetName = TargetName,
-            StandsFor = StandsFor,
-            TargetDestroys = TargetDestroys,
-            IsLeftAloneByBackend = IsLeftAloneByBackend,
-            DefaultsWhereTooLong = true,
-        };
+    public Operation DefaultingWhereTooLong() => this with { DefaultsWhereTooLong = true };
 
     /// <inheritdoc/>
     public override string ToString() => TargetName ?? (Target is VirtualAddress target ? $"{Kind} {target}" : Kind.ToString());

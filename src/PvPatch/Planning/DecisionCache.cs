@@ -1,31 +1,30 @@
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
+
 namespace PvPatch.Planning;
 
 /// <summary>A small hash table from a site's decision key to a number: what a plan asks a hundred thousand times for a few hundred answers.</summary>
 internal sealed class DecisionCache
 {
-    private ulong[] _keys = new ulong[256];
-    private int[] _values = new int[256]; // value + 1; 0 is empty
+    private const int FirstBits = 9;
+
+    private Place[] _places = new Place[1 << FirstBits];
+    private int _shift = 64 - FirstBits;
     private int _count;
 
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public bool TryGet(ulong key, out int value)
     {
-        int mask = _keys.Length - 1;
-        for (int i = Hash(key) & mask; _values[i] != 0; i = (i + 1) & mask)
-        {
-            if (_keys[i] == key)
-            {
-                value = _values[i] - 1;
-                return true;
-            }
-        }
-
-        value = 0;
-        return false;
+        // The array's length is the power of two that the hash is cut to.
+        ref Place place = ref Unsafe.Add(ref MemoryMarshal.GetArrayDataReference(_places), Hash(key));
+        value = place.Value - 1;
+        return place.Key == key && value >= 0 || TryGetFurther(key, out value);
     }
 
     public void Add(ulong key, int value)
     {
-        if (_count * 2 >= _keys.Length)
+        // A quarter full at most: nearly every key is found at the first place, which is what the processor bets on.
+        if (_count * 2 >= _places.Length)
         {
             Grow();
         }
@@ -34,33 +33,54 @@ internal sealed class DecisionCache
         _count++;
     }
 
-    // Fibonacci hashing: the keys' fields lie far apart, the product's upper half mixes them.
-    private static int Hash(ulong key) => (int)(key * 0x9e3779b97f4a7c15 >> 40);
+    // Fibonacci hashing: only the product's uppermost bits depend on all of the key's, and on the upper half of it too little.
+    private int Hash(ulong key) => (int)((key ^ key >> 32) * 0x9e3779b97f4a7c15 >> _shift);
+
+    private bool TryGetFurther(ulong key, out int value)
+    {
+        int mask = _places.Length - 1;
+        for (int i = Hash(key); _places[i].Value != 0; i = (i + 1) & mask)
+        {
+            if (_places[i].Key == key)
+            {
+                value = _places[i].Value - 1;
+                return true;
+            }
+        }
+
+        value = 0;
+        return false;
+    }
 
     private void Insert(ulong key, int stored)
     {
-        int mask = _keys.Length - 1;
-        int i = Hash(key) & mask;
-        while (_values[i] != 0)
+        int mask = _places.Length - 1;
+        int i = Hash(key);
+        while (_places[i].Value != 0)
         {
             i = (i + 1) & mask;
         }
 
-        _keys[i] = key;
-        _values[i] = stored;
+        _places[i] = new Place { Key = key, Value = stored };
     }
 
     private void Grow()
     {
-        (ulong[] keys, int[] values) = (_keys, _values);
-        _keys = new ulong[keys.Length * 2];
-        _values = new int[keys.Length * 2];
-        for (int i = 0; i < keys.Length; i++)
+        Place[] places = _places;
+        _places = new Place[places.Length * 2];
+        _shift--;
+        foreach (Place place in places)
         {
-            if (values[i] != 0)
+            if (place.Value != 0)
             {
-                Insert(keys[i], values[i]);
+                Insert(place.Key, place.Value);
             }
         }
+    }
+
+    private struct Place
+    {
+        public ulong Key;
+        public int Value; // value + 1; 0 is empty
     }
 }

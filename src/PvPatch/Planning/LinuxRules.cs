@@ -109,10 +109,18 @@ public static class LinuxRules
         Nops32 = NopStyle.Linux61X86,
     };
 
+    /// <summary>6.8 and later, read in 6.12: the paravirt sites are alternatives themselves; as 6.1, with nops of up to 11 bytes.</summary>
+    public static PatchRules Linux612 { get; } = Linux61 with
+    {
+        Name = "linux-6.12",
+        Nops64 = NopStyle.Linux612X64,
+        Nops32 = NopStyle.Linux612X86,
+    };
+
     /// <summary>All eras, oldest first.</summary>
     public static IReadOnlyList<PatchRules> All { get; } =
     [
-        Linux2620, Linux2621, Linux2622, Linux2623, Linux2624, Linux2625, Linux2627, Linux2630, Linux42, Linux418Backports, Linux420, Linux510, Linux61,
+        Linux2620, Linux2621, Linux2622, Linux2623, Linux2624, Linux2625, Linux2627, Linux2630, Linux42, Linux418Backports, Linux420, Linux510, Linux61, Linux612,
     ];
 
     /// <summary>Finds rules by name.</summary>

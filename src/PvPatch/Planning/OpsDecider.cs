@@ -99,7 +99,8 @@ internal sealed class OpsDecider
             return refusal;
         }
 
-        return new Decision { Action = PatchAction.Inline, Template = _templates.Inline(operation.Body!, slot.Convention, site.Budget), TargetName = operation.TargetName };
+        PatchAction action = operation.Body == InlineBody.Nothing ? PatchAction.Nop : PatchAction.Inline;
+        return new Decision { Action = action, Template = _templates.Inline(operation.Body!, slot.Convention, site.Budget), TargetName = operation.TargetName };
     }
 
     private Decision Missing(OpSlot slot, PatchSite site)
@@ -118,8 +119,8 @@ internal sealed class OpsDecider
                 };
             }
 
-            return site.Budget < BranchLength
-                ? Stop(slot, site, "a call has 5 bytes")
+            return _bitness == 32 && bug.Value > uint.MaxValue ? Decision.LeaveAlone(PatchReason.OutOfReach, "32-bit code cannot reach above 4 GiB")
+                : site.Budget < BranchLength ? Stop(slot, site, "a call has 5 bytes")
                 : new Decision { Action = PatchAction.CallBug, Template = _templates.Call(bug, site.Budget), Target = bug, TargetName = _options.BugTargetName };
         }
 
@@ -154,6 +155,11 @@ internal sealed class OpsDecider
     private Decision Branch(OpSlot slot, Operation operation, PatchSite site, Decision? before)
     {
         VirtualAddress target = operation.Target!.Value;
+        if (_bitness == 32 && target.Value > uint.MaxValue)
+        {
+            return Decision.LeaveAlone(PatchReason.OutOfReach, "32-bit code cannot reach above 4 GiB"); // rel32 would wrap to another place
+        }
+
         bool jump = _rules.JumpSlots?.Contains(slot.Name) ?? (slot.Kind == SlotKind.Jump || operation.Kind == OperationKind.Jump);
         if (site.Budget < BranchLength)
         {

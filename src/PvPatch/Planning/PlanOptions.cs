@@ -16,8 +16,14 @@ public sealed record PlanOptions
     public VirtualAddress? OpsTableAddress { get; init; }
 
     /// <summary>
+    /// Run address of each slot's word, by slot index, where the slots are not one table (Linux from 6.18 on keeps its lock slots
+    /// apart); 0 for a slot whose word is not known. Goes before <see cref="OpsTableAddress"/>.
+    /// </summary>
+    public IReadOnlyList<VirtualAddress>? SlotAddresses { get; init; }
+
+    /// <summary>
     /// The plan the image was patched with. Its sites may hold that plan's bytes as well as the original ones, and the new plan's
-    /// revert gives the originals back.
+    /// revert gives the originals back. Of a chain of such plans the last four are remembered: an image further behind is refused.
     /// </summary>
     public PatchPlan? Previous { get; init; }
 

@@ -2,7 +2,6 @@ using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
 using Microsoft.Extensions.Logging;
-using PvPatch.Encoding;
 using PvPatch.Images;
 using PvPatch.Ops;
 using PvPatch.Plans;
@@ -10,7 +9,10 @@ using PvPatch.Sites;
 
 namespace PvPatch.Planning;
 
-/// <summary>The making of one plan: walks the sites, asks for each kind of site once what to do, and lays down finished bytes.</summary>
+/// <summary>
+/// The making of one plan: walks the sites, asks for each kind of site once what to do, and lays down finished bytes. Sites whose
+/// decision and form are known by now go a way without branches on either; the first of a kind and whatever is odd goes the long way.
+/// </summary>
 internal sealed class PlanRun
 {
     private readonly CodeImage _image;
@@ -18,15 +20,10 @@ internal sealed class PlanRun
     private readonly Backend _backend;
     private readonly PlanOptions _options;
     private readonly DiagnosticList _found;
-    private readonly OpsDecider _decider;
-    private readonly TemplateCache _templates;
-    private readonly SiteFormReader _forms;
-    private readonly DecisionCache _cache = new();
-    private readonly List<Prepared> _prepared = [];
-    private readonly Dictionary<int, int> _missingUses = [];
     private readonly ThunkPlanner? _thunks;
     private readonly PlanBuilder _plan;
-    private readonly int _slotSize;
+    private readonly PreparedDecisions _decisions;
+    private readonly OriginalBytes _originals;
 
     public PlanRun(
         CodeImage image, SiteTable sites, Backend backend, PlanOptions options, TemplateCache templates, ILogger planLogger, DiagnosticList found)
@@ -36,12 +33,11 @@ internal sealed class PlanRun
         _backend = backend;
         _options = options;
         _found = found;
-        _templates = templates;
-        _slotSize = image.Bitness / 8;
-        _decider = new OpsDecider(options, templates, image.Bitness);
-        _forms = new SiteFormReader(image.Bitness);
-        _thunks = options.Thunks is ThunkRoom room ? new ThunkPlanner(image, CheckRoom(room)) : null;
+        ThunkRoom room = options.Thunks is ThunkRoom given ? CheckRoom(given) : default;
+        _thunks = options.Thunks is not null || options.Previous is not null ? new ThunkPlanner(image, room, options.Previous) : null;
         _plan = new PlanBuilder(backend.Name, options.Rules.Name, image, sites.Count) { Previous = options.Previous, Logger = planLogger };
+        _decisions = new PreparedDecisions(backend, new OpsDecider(options, templates, image.Bitness), templates, _thunks, _plan);
+        _originals = new OriginalBytes(backend, options, image.Bitness, found);
     }
 
     /// <summary>Makes the plan; <see langword="null"/> where errors were found.</summary>
@@ -59,8 +55,9 @@ internal sealed class PlanRun
 
         CodeSegment? segment = null;
         Span<byte> bytes = default;
+        ulong start = 0;
         ReadOnlySpan<PatchSite> sites = _sites.Sites;
-        for (int i = 0; i < sites.Length; i++)
+        for (int i = 0; (i = PlanKnown(i, new VectorWindow(bytes, start))) < sites.Length; i++)
         {
             ref readonly PatchSite site = ref sites[i];
             if (segment is null || !segment.Contains(site.Address, site.Budget))
@@ -68,14 +65,22 @@ internal sealed class PlanRun
                 segment = _image.Find(site.Address, site.Budget);
                 if (segment is null)
                 {
-                    _found.Add(At(DiagnosticCodes.SiteOutsideImage, "the site lies outside every segment of the image", i) with { Found = $"{site.Address}+{site.Budget}", Expected = _image.ToString() });
+                    bytes = default;
+                    _found.Add(PatchDiagnostic.Error(DiagnosticCodes.SiteOutsideImage, "the site lies outside every segment of the image") with
+                    {
+                        SiteIndex = i,
+                        Address = site.Address,
+                        Found = $"{site.Address}+{site.Budget}",
+                        Expected = _image.ToString(),
+                    });
                     continue;
                 }
 
                 bytes = segment.Bytes.Span;
+                start = segment.Address.Value;
             }
 
-            PlanSite(i, site, bytes, (int)(site.Address - segment.Address));
+            PlanAny(i, site, bytes.Slice((int)(site.Address - segment.Address), site.Budget));
         }
 
         if (_found.HasErrors)
@@ -88,210 +93,81 @@ internal sealed class PlanRun
         return _plan.Build();
     }
 
-    private void PlanSite(int index, in PatchSite site, Span<byte> segment, int offset)
+    /// <summary>Plans sites from <paramref name="index"/> on as far as all about them is known; the index of the first that is not done.</summary>
+    /// <remarks>Optimised when it is first called: a plan is most often made once.</remarks>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    private int PlanKnown(int index, VectorWindow near)
     {
-        if (!_cache.TryGet(site.DecisionKey, out int number))
+        ref Vector128<byte> masks = ref MemoryMarshal.GetArrayDataReference(PlanEntry.Masks);
+        bool anyReach = _image.Bitness == 32; // distances wrap at 4 GiB
+        ReadOnlySpan<PatchSite> sites = _sites.Sites;
+        for (; index < sites.Length; index++)
         {
-            number = Prepare(index, site);
-            _cache.Add(site.DecisionKey, number);
+            ref readonly PatchSite site = ref sites[index];
+            if (!near.Holds(site.Address.Value))
+            {
+                break;
+            }
+
+            ref readonly ReadyDecision ready = ref _decisions.Ready(site);
+            if (!ready.IsPlain)
+            {
+                break; // a plain decision says too that the budget is at most 16
+            }
+
+            Vector128<byte> old = Vector128.LoadUnsafe(ref near.At(site.Address.Value)) & Unsafe.Add(ref masks, site.Budget);
+            long distance = ready.DistanceFrom(site.Address.Value);
+            if (!_originals.IsKnownCall(site, ref old) || (distance != (int)distance && !anyReach))
+            {
+                break;
+            }
+
+            ref PlanEntry entry = ref _plan.NextUnfilled(site.Address.Value, site.Budget, ready.Outcome);
+            entry.Old = old;
+            ready.WriteTo(ref entry.New, old, unchecked((int)distance));
         }
 
-        Prepared prepared = _prepared[number];
-        if (prepared.Failed is PatchDiagnostic failed)
+        return index;
+    }
+
+    private void PlanAny(int index, in PatchSite site, ReadOnlySpan<byte> there)
+    {
+        PreparedDecision decision = _decisions.Get(index, site);
+        if (decision.Failed is PatchDiagnostic failed)
         {
             _found.Add(failed with { SiteIndex = index, Address = site.Address });
             return;
         }
 
-        ReadOnlySpan<byte> there = segment.Slice(offset, site.Budget);
-        if (!CheckOld(index, site, there, out ReadOnlySpan<byte> original, out bool isCall))
+        if (!_originals.Check(index, site, there, out ReadOnlySpan<byte> original, out bool isCall))
         {
             return;
         }
 
-        int outcome = prepared.Outcome;
-        bool leave = prepared.Template is null;
-        if (!leave && !isCall && _options.Rules.WantsIndirectCall)
-        {
-            outcome = prepared.OutcomeNotACall ??= _plan.OutcomeIndex(prepared.LeftAlone(PatchReason.NotACall));
-            leave = true;
-        }
-
-        ref PlanEntry entry = ref _plan.Next(site.Address.Value, (byte)site.Budget, outcome);
-        if (!entry.IsInPlace)
-        {
-            FinishLong(ref entry, prepared, site, original, leave);
-            return;
-        }
-
-        entry.Old = segment.Length - offset >= PlanEntry.MaxInPlace && original == there
-            ? Vector128.LoadUnsafe(ref MemoryMarshal.GetReference(segment), (nuint)offset) & PlanEntry.Masks[site.Budget]
-            : Pad(original);
-        entry.New = leave ? entry.Old : prepared.Bytes;
-        if (!leave && prepared.Fixups != 0 && !TryFixUp(ref entry, prepared, site))
-        {
-            entry.New = entry.Old;
-            entry.Outcome = prepared.OutcomeOutOfReach ??= _plan.OutcomeIndex(prepared.LeftAlone(PatchReason.OutOfReach));
-        }
-    }
-
-    private bool TryFixUp(ref PlanEntry entry, Prepared prepared, in PatchSite site)
-    {
-        if (prepared.Fixups > 1)
-        {
-            return prepared.Template!.TryWrite(site.Address, PlanEntry.AsBytes(ref entry.New)[..site.Budget]);
-        }
-
-        bool reaches = prepared.OnlyFixup.TryGetDisplacement(site.Address, _image.Bitness, out int displacement);
-        ref byte field = ref Unsafe.Add(ref Unsafe.As<Vector128<byte>, byte>(ref entry.New), prepared.OnlyFixup.Offset);
-        Unsafe.WriteUnaligned(ref field, displacement);
-        return reaches;
-    }
-
-    private void FinishLong(ref PlanEntry entry, Prepared prepared, in PatchSite site, ReadOnlySpan<byte> original, bool leave)
-    {
-        byte[] bytes = new byte[site.Budget];
-        if (leave)
+        int outcome = decision.Outcome;
+        Span<byte> bytes = stackalloc byte[PatchSite.MaxBudget];
+        bytes = bytes[..site.Budget];
+        if (decision.Template is null)
         {
             original.CopyTo(bytes);
         }
-        else if (!prepared.Template!.TryWrite(site.Address, bytes))
+        else if (!isCall && _options.Rules.WantsIndirectCall)
         {
+            outcome = decision.NotACall();
             original.CopyTo(bytes);
-            entry.Outcome = prepared.OutcomeOutOfReach ??= _plan.OutcomeIndex(prepared.LeftAlone(PatchReason.OutOfReach));
+        }
+        else if (!decision.Template.TryWrite(site.Address, bytes))
+        {
+            outcome = decision.OutOfReach();
+            original.CopyTo(bytes);
         }
 
-        entry.OverflowOffset = _plan.AddOverflow(original, bytes);
-    }
-
-    /// <summary>Decides what stands for the original bytes, and whether that is an indirect call; a finding where it is neither that nor a predecessor's.</summary>
-    private bool CheckOld(int index, in PatchSite site, ReadOnlySpan<byte> there, out ReadOnlySpan<byte> original, out bool isCall)
-    {
-        original = there;
-        if (_options.Previous is PatchPlan previous)
-        {
-            int before = previous.IndexContaining(site.Address);
-            if (before >= 0 && previous[before].Address == site.Address && previous[before].Length == site.Budget
-                && !there.SequenceEqual(previous.OldBytesOf(before))
-                && (there.SequenceEqual(previous.NewBytesOf(before)) || previous.IsFromPredecessor(before, there)))
-            {
-                original = previous.OldBytesOf(before);
-            }
-        }
-
-        SiteForm form = _forms.Read(original, site.Address.Value, out ulong slotAddress);
-        isCall = form is SiteForm.IndirectCall or SiteForm.IndirectJump;
-        if (isCall)
-        {
-            return CheckOperand(index, site, original, slotAddress);
-        }
-
-        // A site of fewer bytes than a call is a real instruction (the kernel's bare swapgs); Linux patches it like any other.
-        if (form == SiteForm.NotCode || (!_options.Rules.WantsIndirectCall && site.Budget >= 5))
-        {
-            _found.Add(At(DiagnosticCodes.UnknownBytes, $"the bytes at the site of {_backend.Layout[site.Slot]} are not an indirect call or jump", index) with
-            {
-                Found = HexBytes.Format(original),
-                Expected = "whole instructions, one of them a call or jump through memory",
-                Help = "If the image is patched already, give the plan it was patched with; else the table is not this image's.",
-            });
-            return false;
-        }
-
-        return true;
-    }
-
-    private bool CheckOperand(int index, in PatchSite site, ReadOnlySpan<byte> original, ulong slotAddress)
-    {
-        if (slotAddress == 0 || _options.OpsTableAddress is not VirtualAddress table)
-        {
-            return true;
-        }
-
-        VirtualAddress wanted = table + (long)site.Slot * _slotSize;
-        if (slotAddress == wanted.Value)
-        {
-            return true;
-        }
-
-        long distance = (long)(slotAddress - table.Value);
-        bool known = distance >= 0 && distance % _slotSize == 0 && distance / _slotSize < _backend.Layout.Count;
-        _found.Add(At(DiagnosticCodes.WrongSlotOperand, $"the call at the site goes through another slot than its record says ({_backend.Layout[site.Slot]})", index) with
-        {
-            Found = $"{HexBytes.Format(original)}: {new VirtualAddress(slotAddress)}{(known ? $" ({_backend.Layout[(int)(distance / _slotSize)]})" : "")}",
-            Expected = $"{wanted}",
-            Help = "The table, the layout or the address of the ops table is not this image's.",
-        });
-        return false;
-    }
-
-    private int Prepare(int index, in PatchSite site)
-    {
-        Prepared prepared = PrepareNew(site);
-        if (prepared.Failed is null && prepared.Action is PatchAction.Trap or PatchAction.CallBug)
-        {
-            _missingUses.TryAdd(site.Slot, index);
-        }
-
-        _prepared.Add(prepared);
-        return _prepared.Count - 1;
-    }
-
-    private Prepared PrepareNew(in PatchSite site)
-    {
-        OpsLayout layout = _backend.Layout;
-        if (site.Slot >= layout.Count)
-        {
-            return new Prepared(PatchDiagnostic.Error(DiagnosticCodes.SiteUnknownSlot, "the site names a slot the layout does not have") with
-            {
-                Found = $"slot {site.Slot}",
-                Expected = $"0 to {layout.Count - 1} ({layout.Name})",
-                Help = "Choose the layout of the kernel the table is from.",
-            });
-        }
-
-        OpSlot slot = layout[site.Slot];
-        if (slot.Kind == SlotKind.Data)
-        {
-            return new Prepared(PatchDiagnostic.Error(DiagnosticCodes.SiteDataSlot, $"the site names {slot}, which no code calls"));
-        }
-
-        Decision decision = _decider.Decide(slot, _backend[site.Slot], site);
-        if (decision.Stop is not null)
-        {
-            return new Prepared(decision.Stop);
-        }
-
-        var outcome = new PlanOutcome
-        {
-            Label = slot.Name,
-            Type = slot.Index,
-            Clobbers = site.Clobbers,
-            Action = decision.Action,
-            Reason = decision.Reason,
-            Target = decision.Target,
-            TargetName = decision.TargetName,
-            Detail = decision.Detail,
-        };
-        CodeTemplate? template = decision.Template;
-        if (decision.Thunk is ThunkRequest request)
-        {
-            if (_thunks!.Place(request, decision.TargetName) is VirtualAddress thunk)
-            {
-                template = _templates.Call(thunk, site.Budget);
-            }
-            else
-            {
-                outcome = outcome with { Action = PatchAction.LeaveAlone, Reason = PatchReason.ClobbersTooMuch, Target = null, TargetName = null, Detail = "no room for a thunk in reach" };
-            }
-        }
-
-        return new Prepared(outcome, _plan.OutcomeIndex(outcome), template);
+        _plan.Add(site.Address, original, bytes, outcome);
     }
 
     private void ReportMissing()
     {
-        foreach ((int slot, int index) in _missingUses)
+        foreach ((int slot, int index) in _decisions.MissingUses)
         {
             PatchSite site = _sites[index];
             _plan.AddDiagnostic(PatchDiagnostic.Warning(DiagnosticCodes.MissingOperation, $"the backend {_backend.Name} has no operation for {_backend.Layout[slot]}: its sites trap") with
@@ -320,62 +196,5 @@ internal sealed class PlanRun
             Found = $"{room.Length} bytes",
             Expected = "a stretch of one segment without sites",
         });
-    }
-
-    private PatchDiagnostic At(string code, string message, int index) =>
-        PatchDiagnostic.Error(code, message) with { SiteIndex = index, Address = _sites[index].Address };
-
-    private static Vector128<byte> Pad(ReadOnlySpan<byte> bytes)
-    {
-        Vector128<byte> padded = default;
-        bytes.CopyTo(PlanEntry.AsBytes(ref padded));
-        return padded;
-    }
-
-    /// <summary>A decision made ready for the walk: finished bytes as one vector, and where the displacement goes.</summary>
-    private sealed class Prepared
-    {
-        private readonly PlanOutcome? _outcome;
-
-        public Prepared(PatchDiagnostic failed) => Failed = failed;
-
-        public Prepared(PlanOutcome outcome, int index, CodeTemplate? template)
-        {
-            _outcome = outcome;
-            Outcome = index;
-            Template = template;
-            if (template is null)
-            {
-                return;
-            }
-
-            Fixups = template.FixupSpan.Length;
-            OnlyFixup = Fixups == 1 ? template.FixupSpan[0] : default;
-            if (template.Bytes.Length <= PlanEntry.MaxInPlace)
-            {
-                Bytes = Pad(template.Bytes);
-            }
-        }
-
-        public PatchDiagnostic? Failed { get; }
-
-        public PatchAction? Action => _outcome?.Action;
-
-        public int Outcome { get; }
-
-        public CodeTemplate? Template { get; }
-
-        public Vector128<byte> Bytes { get; }
-
-        public int Fixups { get; }
-
-        public CodeFixup OnlyFixup { get; }
-
-        public int? OutcomeOutOfReach { get; set; }
-
-        public int? OutcomeNotACall { get; set; }
-
-        public PlanOutcome LeftAlone(PatchReason reason) =>
-            _outcome! with { Action = PatchAction.LeaveAlone, Reason = reason };
     }
 }

@@ -1,6 +1,8 @@
-using System.Buffers.Binary;
+using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
 using Iced.Intel;
+using PvPatch.Plans;
 
 namespace PvPatch.Planning;
 
@@ -21,16 +23,44 @@ internal enum SiteForm
 }
 
 /// <summary>
-/// Recognises what stands at a site. Nearly all sites are one indirect call and perhaps nops, seen by a few byte tests; for the
-/// rest (pushes around the call, prefixes) Iced decodes. Nop tails it has decoded once are remembered by length.
+/// Recognises what stands at a site. Iced decodes; what it found to be an indirect call or jump is remembered without the call's
+/// displacement, and nearly all sites of a table are one of a few such forms.
 /// </summary>
 internal sealed class SiteFormReader
 {
-    private readonly int _bitness;
-    private readonly Vector128<byte>[] _knownTails = new Vector128<byte>[17];
-    private readonly bool[] _hasTail = new bool[17];
+    // Places for each length. A table with more forms of one length than that is decoded more often, and no worse.
+    private const int Ways = 4;
 
-    public SiteFormReader(int bitness) => _bitness = bitness;
+    private readonly int _bitness;
+    private readonly SiteBytesReader _bytes = new();
+    private readonly Decoder _decoder;
+    private readonly KnownForm[] _known = new KnownForm[(PlanEntry.MaxInPlace + 1) * Ways];
+    private readonly int[] _nextWay = new int[PlanEntry.MaxInPlace + 1];
+
+    public SiteFormReader(int bitness)
+    {
+        _bitness = bitness;
+        _decoder = Decoder.Create(bitness, _bytes);
+        // A form that has not been seen must not be mistaken for one: no bytes under a mask of nothing equal all ones.
+        _known.AsSpan().Fill(new KnownForm { Bytes = Vector128<byte>.AllBitsSet });
+    }
+
+    /// <summary>Whether a site is an indirect call or jump of a form read before.</summary>
+    /// <param name="bytes">The site's bytes, zero behind them.</param>
+    /// <param name="length">How many there are, 1 to 16.</param>
+    /// <param name="form">The form, to be asked for the operand.</param>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public bool Knows(Vector128<byte> bytes, int length, out int form)
+    {
+        form = length * Ways;
+        return Unsafe.Add(ref MemoryMarshal.GetArrayDataReference(_known), form).Matches(bytes) || KnowsOther(bytes, ref form);
+    }
+
+    /// <summary>The address a call or jump of a known form reads its target from; 0 where it is not in the instruction.</summary>
+    /// <param name="form">The form.</param>
+    /// <param name="bytes">The site's bytes.</param>
+    /// <param name="address">Its run address.</param>
+    public ulong SlotAddress(int form, Vector128<byte> bytes, ulong address) => _known[form].SlotAddress(bytes, address, _bitness);
 
     /// <summary>Reads a site.</summary>
     /// <param name="bytes">The site's bytes.</param>
@@ -38,106 +68,16 @@ internal sealed class SiteFormReader
     /// <param name="slotAddress">The address the call or jump reads its target from; 0 where it is not in the instruction (register relative).</param>
     public SiteForm Read(ReadOnlySpan<byte> bytes, ulong address, out ulong slotAddress)
     {
-        int length = IndirectLength(bytes, address, out slotAddress, out bool jump);
-        if (length != 0 && length <= bytes.Length && IsKnownTail(bytes[length..]))
-        {
-            return jump ? SiteForm.IndirectJump : SiteForm.IndirectCall;
-        }
-
-        return Decode(bytes, address, out slotAddress);
-    }
-
-    /// <summary>Length of the indirect call (ff /2) or jump (ff /4) through memory that the bytes begin with; 0 where they do not.</summary>
-    private int IndirectLength(ReadOnlySpan<byte> bytes, ulong address, out ulong slotAddress, out bool jump)
-    {
-        slotAddress = 0;
-        jump = false;
-        if (bytes.Length < 2 || bytes[0] != 0xff || (bytes[1] >> 3 & 7) is not (2 or 4))
-        {
-            return 0;
-        }
-
-        jump = (bytes[1] >> 3 & 7) == 4;
-        int mod = bytes[1] >> 6;
-        int rm = bytes[1] & 7;
-        if (mod == 0 && rm == 5 && bytes.Length >= 6)
-        {
-            // ff 15 / ff 25: RIP-relative in 64-bit code, absolute in 32-bit code.
-            int displacement = BinaryPrimitives.ReadInt32LittleEndian(bytes[2..]);
-            slotAddress = _bitness == 64 ? unchecked(address + 6 + (ulong)displacement) : (uint)displacement;
-            return 6;
-        }
-
-        if (mod == 0 && rm == 4 && bytes.Length >= 7 && bytes[2] == 0x25)
-        {
-            // ff 14 25: absolute through a SIB byte without base and index; sign-extended in 64-bit code.
-            int displacement = BinaryPrimitives.ReadInt32LittleEndian(bytes[3..]);
-            slotAddress = _bitness == 64 ? unchecked((ulong)displacement) : (uint)displacement;
-            return 7;
-        }
-
-        int sib = rm == 4 ? 1 : 0;
-        return mod switch
-        {
-            1 => 3 + sib, // disp8 off a register
-            2 => 6 + sib, // disp32 off a register
-            _ => 0, // a register, or a form rare enough for the decoder
-        };
-    }
-
-    private bool IsKnownTail(ReadOnlySpan<byte> tail)
-    {
-        if (tail.IsEmpty)
-        {
-            return true;
-        }
-
-        if (tail.Length > 16)
-        {
-            return false;
-        }
-
-        Vector128<byte> padded = default;
-        tail.CopyTo(Plans.PlanEntry.AsBytes(ref padded));
-        if (_hasTail[tail.Length] && _knownTails[tail.Length] == padded)
-        {
-            return true;
-        }
-
-        if (!IsNops(tail))
-        {
-            return false;
-        }
-
-        _knownTails[tail.Length] = padded;
-        _hasTail[tail.Length] = true;
-        return true;
-    }
-
-    private bool IsNops(ReadOnlySpan<byte> tail)
-    {
-        var decoder = Decoder.Create(_bitness, tail.ToArray());
-        while (decoder.IP < (ulong)tail.Length)
-        {
-            decoder.Decode(out Instruction instruction);
-            if (instruction.IsInvalid || instruction.Mnemonic is not (Mnemonic.Nop or Mnemonic.Int3))
-            {
-                return false;
-            }
-        }
-
-        return decoder.IP == (ulong)tail.Length;
-    }
-
-    private SiteForm Decode(ReadOnlySpan<byte> bytes, ulong address, out ulong slotAddress)
-    {
         slotAddress = 0;
         SiteForm form = SiteForm.OtherCode;
-        var decoder = Decoder.Create(_bitness, bytes.ToArray(), address);
-        ulong end = unchecked(address + (ulong)bytes.Length);
-        for (ulong ip = address; ip != end; ip = decoder.IP)
+        KnownForm known = default;
+        bool canBeKnown = false;
+        _bytes.Begin(bytes);
+        _decoder.IP = address;
+        while (_bytes.Position < bytes.Length)
         {
-            decoder.Decode(out Instruction instruction);
+            int start = _bytes.Position;
+            _decoder.Decode(out Instruction instruction);
             if (instruction.IsInvalid)
             {
                 return SiteForm.NotCode;
@@ -150,9 +90,48 @@ internal sealed class SiteFormReader
                 slotAddress = instruction.IsIPRelativeMemoryOperand ? instruction.IPRelativeMemoryAddress
                     : instruction.MemoryBase == Register.None && instruction.MemoryIndex == Register.None ? instruction.MemoryDisplacement64
                     : 0;
+                canBeKnown = KnownForm.TryMake(bytes, instruction, _decoder.GetConstantOffsets(instruction), start, _bitness, out known);
             }
         }
 
+        if (canBeKnown)
+        {
+            int way = _nextWay[bytes.Length]++ & (Ways - 1);
+            _known[(bytes.Length * Ways) + way] = known;
+        }
+
         return form;
+    }
+
+    private bool KnowsOther(Vector128<byte> bytes, ref int form)
+    {
+        int end = form + Ways;
+        while (++form < end)
+        {
+            if (_known[form].Matches(bytes))
+            {
+                return true;
+            }
+        }
+
+        return false;
+    }
+
+    /// <summary>Hands the decoder a site's bytes.</summary>
+    private sealed class SiteBytesReader : CodeReader
+    {
+        private readonly byte[] _bytes = new byte[Sites.PatchSite.MaxBudget];
+        private int _length;
+
+        public int Position { get; private set; }
+
+        public void Begin(ReadOnlySpan<byte> bytes)
+        {
+            bytes.CopyTo(_bytes);
+            _length = bytes.Length;
+            Position = 0;
+        }
+
+        public override int ReadByte() => Position < _length ? _bytes[Position++] : -1;
     }
 }

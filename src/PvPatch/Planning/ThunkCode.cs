@@ -33,6 +33,7 @@ internal static class ThunkCode
         Move(a, room, bitness);
         if (flags)
         {
+            KeepInterruptFlag(a, bitness);
             PopFlags(a, bitness);
         }
 
@@ -61,6 +62,32 @@ internal static class ThunkCode
         a.AddInstruction(bitness == 64
             ? Instruction.Create(Code.Pop_r64, Register.RAX + number)
             : Instruction.Create(Code.Pop_r32, Register.EAX + number));
+
+    /// <summary>
+    /// Puts the interrupt flag as it is now into the saved flags on the stack: in ring 0 popf would else undo the cli or sti that the target
+    /// may be there for. A register is borrowed for it; the flags changed here are about to be restored.
+    /// </summary>
+    private static void KeepInterruptFlag(Assembler a, int bitness)
+    {
+        const int Interrupt = 0x200; // IF, bit 9
+        Push(a, 0, bitness);
+        PushFlags(a, bitness);
+        Pop(a, 0, bitness);
+        if (bitness == 64)
+        {
+            a.and(eax, Interrupt); // clears the upper half too
+            a.and(__qword_ptr[rsp + 8], ~Interrupt); // 0: the borrowed register, 8: the saved flags
+            a.or(__[rsp + 8], rax);
+        }
+        else
+        {
+            a.and(eax, Interrupt);
+            a.and(__dword_ptr[esp + 4], ~Interrupt);
+            a.or(__[esp + 4], eax);
+        }
+
+        Pop(a, 0, bitness);
+    }
 
     private static void PushFlags(Assembler a, int bitness)
     {

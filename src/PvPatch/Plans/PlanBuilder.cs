@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using Microsoft.Extensions.Logging;
 using PvPatch.Images;
 
@@ -21,6 +22,9 @@ public sealed class PlanBuilder
     private int _overflowUsed;
     private int _count;
     private bool _sorted = true;
+    private bool _apart = true;
+    private ulong _lastAddress;
+    private uint _lastLength;
 
     /// <summary>Begins a plan.</summary>
     /// <param name="backend">What the sites are turned to.</param>
@@ -80,7 +84,15 @@ public sealed class PlanBuilder
             throw new ArgumentException($"old and new bytes have one length, 1 to {Sites.PatchSite.MaxBudget}, not {oldBytes.Length} and {newBytes.Length}", nameof(newBytes));
         }
 
-        ref PlanEntry entry = ref Next(address.Value, (byte)oldBytes.Length, OutcomeIndex(outcome));
+        Add(address, oldBytes, newBytes, OutcomeIndex(outcome));
+    }
+
+    /// <summary>As the public form, with an outcome's number and lengths that are right.</summary>
+    internal void Add(VirtualAddress address, ReadOnlySpan<byte> oldBytes, ReadOnlySpan<byte> newBytes, int outcome)
+    {
+        ref PlanEntry entry = ref NextUnfilled(address.Value, oldBytes.Length, outcome);
+        entry.Old = default;
+        entry.New = default;
         if (entry.IsInPlace)
         {
             oldBytes.CopyTo(PlanEntry.AsBytes(ref entry.Old));
@@ -103,7 +115,8 @@ public sealed class PlanBuilder
             Array.Sort(_entries, static (a, b) => a.Address.CompareTo(b.Address));
         }
 
-        for (int i = 1; i < _count; i++)
+        // Sites that came in order, each behind the one before, share no byte.
+        for (int i = 1; i < _count && !_apart; i++)
         {
             ref readonly PlanEntry before = ref _entries[i - 1];
             ref readonly PlanEntry entry = ref _entries[i];
@@ -128,7 +141,7 @@ public sealed class PlanBuilder
             Bitness = _bitness,
             Segments = _segments,
             Diagnostics = _diagnostics,
-            Previous = Previous,
+            Previous = Previous?.WithAncestors(PatchPlan.RememberedAncestors - 1),
         };
         return new PatchPlan(head, _entries, _outcomes, _overflow, Logger);
     }
@@ -147,19 +160,26 @@ public sealed class PlanBuilder
         return index;
     }
 
-    /// <summary>The next entry, its byte strings zero: for a planner that fills them itself.</summary>
-    internal ref PlanEntry Next(ulong address, byte length, int outcome)
+    /// <summary>The next entry, its byte strings not set: for a planner that sets both as a whole.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    internal ref PlanEntry NextUnfilled(ulong address, int length, int outcome)
     {
-        if (_count == _entries.Length)
+        int index = _count;
+        if (index >= _entries.Length)
         {
-            Array.Resize(ref _entries, Math.Max(16, _count * 2));
+            Array.Resize(ref _entries, Math.Max(16, index * 2));
         }
 
-        _sorted &= _count == 0 || _entries[_count - 1].Address <= address;
-        ref PlanEntry entry = ref _entries[_count++];
-        entry = default;
+        // Before the first, address and length are 0: every site lies behind that.
+        bool behind = address >= _lastAddress;
+        _sorted &= behind;
+        _apart &= behind & (unchecked(address - _lastAddress) >= _lastLength);
+        _lastAddress = address;
+        _lastLength = (uint)length;
+        _count = index + 1;
+        ref PlanEntry entry = ref _entries[index];
         entry.Address = address;
-        entry.Length = length;
+        entry.Length = (byte)length;
         entry.Outcome = outcome;
         return ref entry;
     }

@@ -35,6 +35,14 @@ internal struct PlanEntry
     public static Span<byte> AsBytes(ref Vector128<byte> vector) =>
         MemoryMarshal.CreateSpan(ref Unsafe.As<Vector128<byte>, byte>(ref vector), MaxInPlace);
 
+    /// <summary>At most 16 bytes as a vector, zero behind them.</summary>
+    public static Vector128<byte> Pad(ReadOnlySpan<byte> bytes)
+    {
+        Vector128<byte> padded = default;
+        bytes.CopyTo(AsBytes(ref padded));
+        return padded;
+    }
+
     private static Vector128<byte>[] MakeMasks()
     {
         var masks = new Vector128<byte>[MaxInPlace + 1];

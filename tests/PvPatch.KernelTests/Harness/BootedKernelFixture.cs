@@ -22,19 +22,38 @@ public sealed class BootedKernelFixture : IDisposable
         return Once(request.ToString(), setup, directory =>
         {
             DebianKernel package = DebianKernel.Fetch(request);
-            return BootedKernel.Boot(package.ImagePath, setup, directory, package);
+            bool borrows = setup.KvmFeatures is not null || setup.Xen is not null;
+            BootedKernel? sameCode = borrows ? Boot(request) : null;
+            return BootedKernel.Boot(package.ImagePath, setup, directory, package, sameCode?.Report.Symbols);
         });
     }
 
     /// <summary>A kernel file, booted: a bzImage, or an ELF such as one with patched sites.</summary>
     /// <param name="imagePath">The file; one path stands for one content as long as the fixture lives.</param>
     /// <param name="options">Null for <see cref="MachineOptions.Default"/>.</param>
-    public BootedKernel Boot(string imagePath, MachineOptions? options = null)
+    /// <param name="sameCode">
+    /// A boot of a kernel with the same addresses, whose symbols are used: under Xen that is quicker, and as a KVM guest
+    /// they say where it is told about KVM. Null boots the file natively for the latter, which an image patched for
+    /// a hypervisor need not survive.
+    /// </param>
+    public BootedKernel Boot(string imagePath, MachineOptions? options = null, BootedKernel? sameCode = null)
     {
         Require.KernelBooting();
         string path = Path.GetFullPath(imagePath);
         MachineOptions setup = options ?? MachineOptions.Default;
-        return Once(path, setup, directory => BootedKernel.Boot(path, setup, directory, package: null));
+        if (setup.Xen is not null)
+        {
+            Require.PackageFetching();
+        }
+
+        return Once(path, setup, directory =>
+        {
+            BootedKernel? symbols = sameCode ?? (setup.KvmFeatures is null ? null : Boot(path));
+
+            // Symbols of another boot are of no use to a kernel that chooses its place anew.
+            symbols = setup.Kaslr ? null : symbols;
+            return BootedKernel.Boot(path, setup, directory, package: null, symbols?.Report.Symbols);
+        });
     }
 
     /// <summary>A Debian kernel, fetched only. Skips the calling test if it cannot be had.</summary>

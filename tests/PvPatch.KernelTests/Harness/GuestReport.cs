@@ -8,10 +8,10 @@ public sealed class GuestReport
 {
     private readonly Dictionary<string, string> _sections;
 
-    private GuestReport(Dictionary<string, string> sections)
+    private GuestReport(Dictionary<string, string> sections, IReadOnlyDictionary<string, ulong>? symbols)
     {
         _sections = sections;
-        Symbols = ReadSymbols(sections["kallsyms"]);
+        Symbols = symbols ?? ReadSymbols(sections["kallsyms"]);
         CpuFlags = ReadFlags(sections["cpuinfo"]);
     }
 
@@ -26,6 +26,9 @@ public sealed class GuestReport
 
     /// <summary>/proc/cpuinfo.</summary>
     public string CpuInfo => _sections["cpuinfo"];
+
+    /// <summary>/proc/kallsyms, read as root.</summary>
+    public string Kallsyms => _sections["kallsyms"];
 
     /// <summary>The kernel's log.</summary>
     public string Log => _sections["dmesg"];
@@ -56,7 +59,9 @@ public sealed class GuestReport
     }
 
     /// <summary>The report, or null as long as it is not complete.</summary>
-    internal static GuestReport? TryParse(byte[] compressed)
+    /// <param name="compressed">What came so far.</param>
+    /// <param name="symbols">The symbols if the guest was told not to report them.</param>
+    internal static GuestReport? TryParse(byte[] compressed, IReadOnlyDictionary<string, ulong>? symbols)
     {
         string text;
         try
@@ -79,7 +84,7 @@ public sealed class GuestReport
             sections.TryAdd(name, lineEnd < 0 ? string.Empty : part[(lineEnd + 1)..]);
         }
 
-        return sections.ContainsKey("end") ? new GuestReport(sections) : null;
+        return sections.ContainsKey("end") ? new GuestReport(sections, symbols) : null;
     }
 
     private static Dictionary<string, ulong> ReadSymbols(string kallsyms)

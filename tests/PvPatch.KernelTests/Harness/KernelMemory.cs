@@ -3,22 +3,23 @@ namespace PvPatch.KernelTests.Harness;
 /// <summary>A range of the kernel image as it stood in guest memory at one moment, kept in a file.</summary>
 public sealed class KernelMemory
 {
-    private readonly string _path;
-
     internal KernelMemory(string path, ulong start)
     {
-        _path = path;
+        FilePath = path;
         Start = start;
         End = start + (ulong)new FileInfo(path).Length;
     }
 
-    /// <summary>First address, a link address of the kernel.</summary>
+    /// <summary>The bytes as they are, from <see cref="Start"/> on; deleted with the fixture.</summary>
+    public string FilePath { get; }
+
+    /// <summary>First address: a link address of the kernel, unless it was booted with KASLR.</summary>
     public ulong Start { get; }
 
     /// <summary>First address behind.</summary>
     public ulong End { get; }
 
-    /// <summary>Reads bytes by their link address.</summary>
+    /// <summary>Reads bytes by their address.</summary>
     public byte[] ReadKernel(ulong startVa, int length)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(length);
@@ -29,16 +30,16 @@ public sealed class KernelMemory
         }
 
         byte[] bytes = new byte[length];
-        using FileStream file = File.OpenRead(_path);
+        using FileStream file = File.OpenRead(FilePath);
         file.Position = (long)(startVa - Start);
         file.ReadExactly(bytes);
         return bytes;
     }
 
-    /// <summary>Link address of the first place that holds these bytes; null if none does.</summary>
+    /// <summary>Address of the first place that holds these bytes; null if none does.</summary>
     public ulong? Find(ReadOnlySpan<byte> needle)
     {
-        int index = File.ReadAllBytes(_path).AsSpan().IndexOf(needle);
+        int index = File.ReadAllBytes(FilePath).AsSpan().IndexOf(needle);
         return index < 0 ? null : Start + (ulong)index;
     }
 }

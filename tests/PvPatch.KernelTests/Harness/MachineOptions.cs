@@ -6,13 +6,16 @@ public sealed record MachineOptions
     /// <summary>The common setup: one processor with all features TCG has.</summary>
     public static MachineOptions Default { get; } = new();
 
-    /// <summary>QEMU's -cpu, for example "max" or "Skylake-Client-v4".</summary>
+    /// <summary>QEMU's -cpu, for example "max" (an AMD of family 15) or "Skylake-Client-v4" (an Intel).</summary>
     public string Cpu { get; init; } = "max";
 
-    /// <summary>QEMU's -smp, for example "1,maxcpus=2" so that the kernel expects a second processor.</summary>
+    /// <summary>
+    /// QEMU's -smp, for example "1,maxcpus=2" so that the kernel expects a second processor. Under Xen the number is
+    /// <see cref="XenOptions.Dom0Processors"/> and this one stays as it is.
+    /// </summary>
     public string Processors { get; init; } = "1";
 
-    /// <summary>Guest memory in MiB.</summary>
+    /// <summary>Guest memory in MiB; under Xen that of dom0, the hypervisor's comes on top.</summary>
     public int MemoryMiB { get; init; } = 768;
 
     /// <summary>Words added to the kernel's command line.</summary>
@@ -20,6 +23,21 @@ public sealed record MachineOptions
 
     /// <summary>Debian architecture of the kernel, which decides user space and address layout: amd64 or i386.</summary>
     public string Architecture { get; init; } = "amd64";
+
+    /// <summary>Boots the kernel as PV dom0 of Xen; null boots it on the machine itself.</summary>
+    public XenOptions? Xen { get; init; }
+
+    /// <summary>
+    /// Makes the machine look like KVM with these feature bits (EAX of CPUID leaf 0x40000001); null leaves it alone.
+    /// Bits that need a hypervisor's help beyond CPUID, such as the clock (0x1, 0x8), end in a crash of the guest.
+    /// </summary>
+    public uint? KvmFeatures { get; init; }
+
+    /// <summary>Lets the kernel choose its place (KASLR). All addresses are then those of this boot, not link addresses.</summary>
+    public bool Kaslr { get; init; }
+
+    /// <summary>Whether and how ELF cores are kept; each is as large as the machine's memory.</summary>
+    public CoreForm Core { get; init; }
 
     /// <summary>Longest wait for one stop of the boot.</summary>
     public TimeSpan Timeout { get; init; } = TimeSpan.FromMinutes(5);
@@ -29,4 +47,28 @@ public sealed record MachineOptions
     /// or an ELF started by itself): __START_KERNEL_map, and on i386 PAGE_OFFSET at the usual 3:1 split.
     /// </summary>
     public ulong ImageOffset => Architecture == "i386" ? 0xc000_0000 : 0xffff_ffff_8000_0000;
+
+    /// <summary>Whether the kernel lies in one piece at the physical address its link address says.</summary>
+    internal bool IsAtLinkAddress => Xen is null && !Kaslr;
+
+    /// <summary>Refuses what does not go together.</summary>
+    /// <exception cref="ArgumentException">Two of the options contradict each other.</exception>
+    internal void Check()
+    {
+        if (Architecture != "amd64" && (Xen is not null || KvmFeatures is not null || Kaslr))
+        {
+            throw new ArgumentException($"Xen, KVM and KASLR are for amd64 kernels, not {Architecture}.");
+        }
+
+        if (Xen is not null && (KvmFeatures is not null || Kaslr || Processors != "1" || Xen.Dom0Processors < 1))
+        {
+            throw new ArgumentException(
+                "Under Xen there is neither KVM nor KASLR, and the processors are counted by XenOptions.Dom0Processors.");
+        }
+
+        if (KvmFeatures is not null && Kaslr)
+        {
+            throw new ArgumentException("CPUID is answered at a known address; with KASLR there is none.");
+        }
+    }
 }

@@ -1,6 +1,3 @@
-using System.Diagnostics;
-using System.Text.Json.Nodes;
-
 namespace PvPatch.KernelTests.Harness;
 
 /// <summary>
@@ -26,39 +23,69 @@ public sealed class QemuMachine : IDisposable
     private readonly QemuProcess _process;
     private readonly SerialConsole _console;
     private readonly Qmp _qmp;
+    private readonly MappedMemory _mapped;
+    private readonly IReadOnlyDictionary<string, ulong>? _symbols;
+    private readonly GdbStub? _stub;
+    private readonly KvmLeaves? _kvm;
+    private readonly RunControl _run;
 
-    private QemuMachine(MachineOptions options, QemuProcess process)
+    private QemuMachine(MachineOptions options, QemuProcess process, IReadOnlyDictionary<string, ulong>? symbols)
     {
         _options = options;
         _process = process;
+        _symbols = symbols;
 
-        // The machine is held (-S) until both ends are connected, so no byte of the console is lost.
-        _console = new SerialConsole(process.Connect(Socket(process.DirectoryPath, "console")));
-        _qmp = new Qmp(process.Connect(Socket(process.DirectoryPath, "qmp")), s_commandTimeout);
+        // The machine is held (-S) until all ends are connected, so no byte of the console is lost.
+        _console = new SerialConsole(process.Connect(PathOf(QemuArguments.Console)));
+        _qmp = new Qmp(process.Connect(PathOf(QemuArguments.Qmp)), s_commandTimeout);
+        Physical = new PhysicalMemory(_qmp, options.MemoryMiB);
+        _mapped = new MappedMemory(_qmp, process.DirectoryPath);
+        if (options.KvmFeatures is { } features)
+        {
+            _stub = new GdbStub(process.Connect(PathOf(QemuArguments.Gdb)));
+            _kvm = new KvmLeaves(_stub, symbols![KvmLeaves.Function], features, _console);
+        }
+
+        _run = _kvm is null ? new QmpRunControl(_qmp, _console) : _kvm;
     }
 
     /// <summary>Everything the guest has printed on its console so far.</summary>
     public string ConsoleText => _console.Text;
 
-    private string ReportPath => Path.Combine(_process.DirectoryPath, "report.gz");
+    /// <summary>The memory by physical address, to be read while the machine is stopped.</summary>
+    internal PhysicalMemory Physical { get; }
+
+    /// <summary>How often the guest was told about KVM.</summary>
+    public int KvmAnswers => _kvm?.Answered ?? 0;
 
     /// <summary>Sets the machine up; it runs from the first <see cref="RunTo"/> on.</summary>
     /// <param name="kernelPath">
     /// A bzImage, or an x86-64 ELF vmlinux with the PVH entry note (Debian's have it), for example one with patched sites.
     /// </param>
     /// <param name="options">Null for <see cref="MachineOptions.Default"/>.</param>
-    public static QemuMachine Start(string kernelPath, MachineOptions? options = null)
+    /// <param name="symbols">
+    /// Link addresses of the kernel's symbols, from another boot of it: needed for <see cref="MachineOptions.KvmFeatures"/>,
+    /// and spares this guest to report them. Null has the guest report its own.
+    /// </param>
+    public static QemuMachine Start(
+        string kernelPath, MachineOptions? options = null, IReadOnlyDictionary<string, ulong>? symbols = null)
     {
         options ??= MachineOptions.Default;
+        options.Check();
+        if (options.KvmFeatures is not null && symbols?.ContainsKey(KvmLeaves.Function) != true)
+        {
+            throw new ArgumentException($"To boot as a KVM guest, the address of {KvmLeaves.Function} is needed.", nameof(symbols));
+        }
+
         string directory = Directory.CreateTempSubdirectory("pvpatch-vm-").FullName;
         QemuProcess? process = null;
         QemuMachine? machine = null;
         try
         {
             string initramfs = Path.Combine(directory, "initramfs");
-            GuestInitramfs.Write(initramfs, Busybox(options.Architecture));
-            process = new QemuProcess(directory, Arguments(Path.GetFullPath(kernelPath), initramfs, directory, options));
-            machine = new QemuMachine(options, process);
+            GuestInitramfs.Write(initramfs, Busybox(options.Architecture), symbolsKnown: symbols is not null);
+            process = new QemuProcess(directory, QemuArguments.Build(Path.GetFullPath(kernelPath), initramfs, directory, options));
+            machine = new QemuMachine(options, process, symbols);
             return machine;
         }
         catch (IOException exception) when (process?.EndsWithin(TimeSpan.FromSeconds(10)) == true)
@@ -88,74 +115,85 @@ public sealed class QemuMachine : IDisposable
         string mark = point == BootPoint.AfterPatching ? PatchingDoneMark : GuestInitramfs.ReadyMark;
         try
         {
-            _qmp.Execute("cont");
-            if (!_console.WaitFor(mark, _options.Timeout))
+            if (!_run.RunUntil(slice => _console.WaitFor(mark, slice), _options.Timeout))
             {
                 throw Failure($"{WhyNot()} before the guest printed '{mark}'.");
             }
-
-            _qmp.Execute("stop");
         }
         catch (IOException exception)
         {
-            throw Failure($"{exception.Message} The guest was to run to '{mark}'.");
+            string reason = _process.EndsWithin(TimeSpan.FromSeconds(10)) ? $"QEMU ended ({_process.Errors})" : exception.Message;
+            throw Failure($"{reason} before the guest printed '{mark}'.");
         }
 
+        RequireInitSections(point);
+    }
+
+    /// <summary>Reads guest-physical memory of the stopped machine.</summary>
+    public byte[] ReadPhysical(ulong address, int length)
+    {
+        string path = PathOf("memory");
+        Physical.Save(address, length, path);
+        return File.ReadAllBytes(path);
+    }
+
+    /// <summary>Reads the kernel image by the address it has in the guest.</summary>
+    public byte[] ReadKernel(ulong startVa, int length)
+    {
+        string path = PathOf("memory");
+        int saved = SaveKernel(startVa, length, path);
+        return saved == length
+            ? File.ReadAllBytes(path)
+            : throw new InvalidOperationException($"Of {startVa:x}+{length:x} only {saved:x} bytes are mapped.");
+    }
+
+    /// <summary>Writes a range of the kernel image to a file that stays after the machine.</summary>
+    /// <returns>Number of bytes: fewer than asked for if the kernel's own mapping ends before.</returns>
+    public int SaveKernel(ulong startVa, int most, string path)
+    {
+        if (_options.IsAtLinkAddress)
+        {
+            Physical.Save(startVa - _options.ImageOffset, most, path);
+            return most;
+        }
+
+        return _mapped.Save(startVa, most, path, RunUntilFound(() => _mapped.FindProcessor(startVa)));
+    }
+
+    /// <summary>Where the kernel image starts in this machine.</summary>
+    public ulong FindKernel()
+    {
+        return _options.Kaslr ? RunUntilFound(_mapped.FindKernelStart) : _options.ImageOffset + BootedKernel.ImageStart;
+    }
+
+    /// <summary>Refuses a machine that should be before the end of its init sections and is not.</summary>
+    public void RequireInitSections(BootPoint point)
+    {
         if (point == BootPoint.AfterPatching && ConsoleText.Contains(InitFreedMark, StringComparison.Ordinal))
         {
             throw Failure("The machine was stopped too late: the init sections are freed already.");
         }
     }
 
-    /// <summary>Reads guest-physical memory of the stopped machine.</summary>
-    public byte[] ReadPhysical(ulong address, int length)
-    {
-        string path = Path.Combine(_process.DirectoryPath, "memory");
-        SavePhysical(address, length, path);
-        return File.ReadAllBytes(path);
-    }
-
-    /// <summary>Reads the kernel image by its link address.</summary>
-    public byte[] ReadKernel(ulong startVa, int length)
-    {
-        return ReadPhysical(startVa - _options.ImageOffset, length);
-    }
-
-    /// <summary>Writes a range of the kernel image to a file that stays after the machine.</summary>
-    public KernelMemory SaveKernel(ulong startVa, int length, string path)
-    {
-        SavePhysical(startVa - _options.ImageOffset, length, path);
-        return new KernelMemory(path, startVa);
-    }
-
     /// <summary>What user space reported; from <see cref="BootPoint.Ready"/> on.</summary>
     public GuestReport ReadReport()
     {
         // The last bytes may still sit in the emulated port, whose clock stands while the machine is stopped.
-        Stopwatch clock = Stopwatch.StartNew();
-        _qmp.Execute("cont");
-        try
-        {
-            while (clock.Elapsed < s_commandTimeout)
+        GuestReport? report = null;
+        bool whole = _run.RunUntil(
+            slice =>
             {
-                if (GuestReport.TryParse(File.ReadAllBytes(ReportPath)) is { } report)
-                {
-                    return report;
-                }
-
-                Thread.Sleep(100);
-            }
-        }
-        finally
-        {
-            _qmp.Execute("stop");
-        }
-
-        throw Failure("The guest's report did not arrive whole.");
+                report = GuestReport.TryParse(File.ReadAllBytes(PathOf(QemuArguments.Report)), _symbols);
+                Thread.Sleep(report is null ? 100 : 0);
+                return report is not null;
+            },
+            s_commandTimeout);
+        return whole ? report! : throw Failure("The guest's report did not arrive whole.");
     }
 
     public void Dispose()
     {
+        _stub?.Dispose();
         _qmp.Dispose();
         _process.Dispose();
         _console.Dispose();
@@ -168,43 +206,32 @@ public sealed class QemuMachine : IDisposable
             : DebianArchive.FetchFile(new PackageRequest("bookworm", "busybox-static", architecture), "bin/busybox", "busybox");
     }
 
-    private static string Socket(string directory, string name)
+    private string PathOf(string name)
     {
-        return Path.Combine(directory, name);
+        return Path.Combine(_process.DirectoryPath, name);
     }
 
-    private static string[] Arguments(string kernel, string initramfs, string directory, MachineOptions options)
+    /// <summary>
+    /// Looks for something that depends on what the processors are just doing (a hypervisor or a program of the guest
+    /// has page tables without the kernel), and lets the machine run a little further as long as it is not there.
+    /// </summary>
+    private T RunUntilFound<T>(Func<T?> find)
+        where T : struct
     {
-        // In QEMU's option lists a comma ends the value; a doubled one is a comma.
-        string place = directory.Replace(",", ",,", StringComparison.Ordinal);
-
-        // noirqdebug: PREEMPT_RT kernels otherwise take the busy second port for a stuck interrupt and switch it off.
-        string commandLine = $"console=ttyS0 nokaslr noirqdebug panic=-1 oops=panic {options.Append}".Trim();
-        return
-        [
-            "-M", "q35", "-accel", "tcg,thread=single", "-cpu", options.Cpu, "-m", $"{options.MemoryMiB}",
-            "-smp", options.Processors, "-display", "none", "-nodefaults", "-no-reboot", "-S",
-            "-kernel", kernel, "-initrd", initramfs, "-append", commandLine,
-            "-chardev", $"socket,id=s0,path={Socket(place, "console")},server=on,wait=off", "-device", "isa-serial,chardev=s0",
-            "-chardev", $"file,id=s1,path={Path.Combine(place, "report.gz")}", "-device", "isa-serial,chardev=s1",
-            "-qmp", $"unix:{Socket(place, "qmp")},server=on,wait=off",
-        ];
-    }
-
-    private void SavePhysical(ulong address, int length, string path)
-    {
-        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(length);
-
-        // pmemsave reads nothing there as zeros, which would look like memory.
-        ulong end = (ulong)_options.MemoryMiB << 20;
-        if (address >= end || (ulong)length > end - address)
+        for (int attempt = 0; attempt < 200; attempt++)
         {
-            throw new ArgumentOutOfRangeException(
-                nameof(address), $"{address:x}+{length:x} is not within the guest's {_options.MemoryMiB} MiB.");
+            if (find() is { } found)
+            {
+                return found;
+            }
+
+            if (!_run.RunFor(TimeSpan.FromMilliseconds(3)))
+            {
+                break;
+            }
         }
 
-        JsonObject arguments = new() { ["val"] = address, ["size"] = length, ["filename"] = path };
-        _qmp.Execute("pmemsave", arguments);
+        throw Failure("No processor was met within the kernel.");
     }
 
     private string WhyNot()

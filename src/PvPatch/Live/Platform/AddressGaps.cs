@@ -60,6 +60,11 @@ internal static class AddressGaps
 
     private static void AddGap(List<ulong> found, ulong start, ulong end, ulong near, ulong size, ulong granularity)
     {
+        if (end <= start)
+        {
+            return;
+        }
+
         start = start + granularity - 1 & ~(granularity - 1);
         if (end <= start || end - start < size)
         {

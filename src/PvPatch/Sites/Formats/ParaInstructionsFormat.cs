@@ -131,12 +131,11 @@ public sealed class ParaInstructionsFormat
 
     /// <summary>Writes a table; padding is zero.</summary>
     /// <param name="records">The records.</param>
-    /// <param name="section">Where to; exactly <see cref="GetSize"/> bytes.</param>
+    /// <param name="section">Where to: as many bytes as <see cref="GetSize"/> says, or fewer as long as the last record has <see cref="ShortestLastRecord"/>.</param>
     /// <exception cref="ArgumentException">The span has another size, or an address does not fit a 32-bit record.</exception>
     public void Write(ReadOnlySpan<ParaInstruction> records, Span<byte> section)
     {
-        bool shortLast = section.Length == GetSize(records.Length, shortLast: true);
-        if (!shortLast && section.Length != GetSize(records.Length))
+        if (section.Length < GetSize(records.Length, shortLast: true) || section.Length > GetSize(records.Length))
         {
             throw new ArgumentException($"{records.Length} {Name} records take {GetSize(records.Length)} bytes, not {section.Length}", nameof(section));
         }

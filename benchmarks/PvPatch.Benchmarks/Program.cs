@@ -1,0 +1,39 @@
+using System.Globalization;
+using BenchmarkDotNet.Running;
+using PvPatch.Benchmarks;
+
+if (args is ["readers", string image])
+{
+    return Readers.Run(image);
+}
+
+if (args is not ["ratios", ..])
+{
+    Console.WriteLine($"C loop: {CLoop.Description}");
+    BenchmarkSwitcher.FromTypes([CLoop.IsThere ? typeof(AgainstCLoop) : typeof(AgainstEncoder)]).Run(args.Length == 0 ? ["--filter", "*"] : args);
+    return 0;
+}
+
+int rounds = 100;
+int sites = Workload.DefaultSites;
+Shape[] shapes = Enum.GetValues<Shape>();
+for (int i = 1; i < args.Length; i += 2)
+{
+    string value = i + 1 < args.Length ? args[i + 1] : "";
+    bool understood = args[i] switch
+    {
+        "--rounds" => int.TryParse(value, CultureInfo.InvariantCulture, out rounds) && rounds > 0,
+        "--sites" => int.TryParse(value, CultureInfo.InvariantCulture, out sites) && sites > 0,
+        "--shape" => Enum.TryParse(value, ignoreCase: true, out shapes[0]) && Enum.IsDefined(shapes[0]),
+        _ => false,
+    };
+    if (!understood)
+    {
+        Console.Error.WriteLine("usage: ratios [--rounds N] [--sites N] [--shape even|kernel|clobbers]");
+        return 2;
+    }
+
+    shapes = args[i] == "--shape" ? [shapes[0]] : shapes;
+}
+
+return Ratios.Run(shapes, rounds, sites);

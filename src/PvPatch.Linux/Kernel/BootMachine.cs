@@ -1,0 +1,35 @@
+using PvPatch.Backends;
+using PvPatch.Encoding;
+
+namespace PvPatch.Linux.Kernel;
+
+/// <summary>What a kernel boots on, as far as its paravirt sites depend on it. The defaults are one CPU of bare hardware.</summary>
+public sealed record BootMachine
+{
+    /// <summary>The name of the backend: one of <see cref="KernelBackends.Names"/>.</summary>
+    public string Backend { get; init; } = NativeBackend.Name;
+
+    /// <summary>How many CPUs are possible. Paravirtual spinlocks need two.</summary>
+    public int Cpus { get; init; } = 1;
+
+    /// <summary>Whether the kernel is started with <c>nopvspin</c>.</summary>
+    public bool NoPvSpin { get; init; }
+
+    /// <summary>What a KVM host offers: CPUID 0x40000001, eax.</summary>
+    public KvmFeatures KvmFeatures { get; init; } = KvmFeatures.Usual;
+
+    /// <summary>Whether the CPU has MWAIT (a KVM guest then leaves TLB flushes alone).</summary>
+    public bool HasMwait { get; init; }
+
+    /// <summary>Whether the CPU has LKGS.</summary>
+    public bool HasLkgs { get; init; }
+
+    /// <summary>
+    /// The nops of the CPU, for kernels that choose by it (to 5.12): <see cref="NopStyle.P6"/> for Intel, for AMD from family 16 on and for Hygon,
+    /// <see cref="NopStyle.K8"/> for older AMD and others. Later kernels have one table and do not look at this.
+    /// </summary>
+    public NopStyle Nops { get; init; } = NopStyle.P6;
+
+    /// <summary>Slots that hold something else than the backend says.</summary>
+    public SlotOverrides? Overrides { get; init; }
+}

@@ -1,0 +1,164 @@
+using PvPatch.Backends;
+using PvPatch.Linux.Symbols;
+using PvPatch.Ops;
+
+namespace PvPatch.Linux.Kernel;
+
+/// <summary>Makes the backends of a kernel image: what its slots hold when its sites are patched, on each thing it can boot on.</summary>
+public static class KernelBackends
+{
+    private const string HyperV = "hyperv";
+    private const string Vmware = "vmware";
+    private const string Tdx = "tdx";
+
+    /// <summary>The backends known, by name.</summary>
+    public static IReadOnlyList<string> Names { get; } = [NativeBackend.Name, KvmBackend.Name, XenBackend.Name, HyperV, Vmware, Tdx];
+
+    // A function that only a kernel built for the hypervisor has; any of them will do, as they came and went with versions.
+    private static readonly Dictionary<string, string[]> s_proof = new()
+    {
+        [NativeBackend.Name] = [],
+        [KvmBackend.Name] = ["kvm_guest_init", "kvm_io_delay", "kvm_detect"],
+        [XenBackend.Name] = ["xen_start_kernel", "xen_irq_enable_direct"],
+        [HyperV] = ["ms_hyperv_init_platform", "hyperv_init"],
+        [Vmware] = ["vmware_platform", "vmware_platform_setup"],
+        [Tdx] = ["tdx_safe_halt", "tdx_early_init"],
+    };
+
+    internal static IReadOnlyList<string> NamesFor(KernelImage image) => [.. Names.Where(name => Has(image, name))];
+
+    /// <summary>Makes a backend.</summary>
+    /// <param name="image">The image.</param>
+    /// <param name="machine">What it boots on.</param>
+    /// <returns>The backend.</returns>
+    /// <exception cref="PatchException">
+    /// The name is none of <see cref="Names"/>, or the kernel has not what the backend needs (PV6106); a slot or symbol of the overrides is unknown.
+    /// </exception>
+    public static Backend Create(KernelImage image, BootMachine machine)
+    {
+        ArgumentNullException.ThrowIfNull(image);
+        ArgumentNullException.ThrowIfNull(machine);
+        Backend backend = CreateNamed(image, machine);
+        return backend.Derive(backend.Name, b =>
+        {
+            machine.Overrides?.Apply(b, image.Symbols, image.Targets.Find("nop_func"));
+            NameTargets(b, image.Symbols);
+        });
+    }
+
+    private static Backend CreateNamed(KernelImage image, BootMachine machine)
+    {
+        Check(image, machine.Backend);
+        OpsLayout layout = image.Layout;
+        int bitness = image.Elf.Bitness;
+        SlotTargets targets = image.Targets;
+        bool spinlocks = machine.Cpus > 1 && !machine.NoPvSpin;
+        var nativeOptions = new NativeOptions { HasLkgs = machine.HasLkgs };
+        Backend native = NativeBackend.Create(layout, bitness, targets, nativeOptions);
+        switch (machine.Backend)
+        {
+            case NativeBackend.Name:
+                return native;
+            case KvmBackend.Name:
+                return KvmBackend.Create(
+                    layout,
+                    bitness,
+                    targets,
+                    new KvmOptions { Features = machine.KvmFeatures, MultipleCpus = machine.Cpus > 1, NoPvSpin = machine.NoPvSpin, HasMwait = machine.HasMwait },
+                    nativeOptions);
+            case XenBackend.Name:
+                bool slotBySlot = image.Targets.Find("pv_ops") is not null && image.Targets.Find(XenTemplate.Symbol) is null;
+                var xenOptions = new XenOptions { ParavirtSpinlocks = spinlocks, KeepsNativeSlots = slotBySlot };
+                return XenTemplate.Apply(XenBackend.Create(layout, bitness, targets, xenOptions), image);
+            case HyperV:
+                return native.Derive(HyperV, b => ChangeForHyperV(b, targets, spinlocks));
+            case Vmware:
+                return native.Derive(Vmware, b => ChangeForVmware(b, targets));
+            case Tdx:
+                return native.Derive(Tdx, b =>
+                {
+                    Put(b, targets, "irq.safe_halt", "tdx_safe_halt");
+                    Put(b, targets, "irq.halt", "tdx_halt");
+                });
+            default:
+                throw new InvalidOperationException("the name was checked");
+        }
+    }
+
+    // What its guests change, with the enlightenments a host offers by default (arch/x86/hyperv, 5.10 to 6.12).
+    private static void ChangeForHyperV(BackendBuilder backend, SlotTargets targets, bool spinlocks)
+    {
+        if (Put(backend, targets, "mmu.flush_tlb_multi", "hyperv_flush_tlb_multi") | Put(backend, targets, "mmu.flush_tlb_others", "hyperv_flush_tlb_others"))
+        {
+            Put(backend, targets, "mmu.tlb_remove_table", "tlb_remove_table");
+        }
+
+        if (spinlocks)
+        {
+            Put(backend, targets, "lock.queued_spin_lock_slowpath", "__pv_queued_spin_lock_slowpath");
+            Put(backend, targets, "lock.queued_spin_unlock", "__raw_callee_save___pv_queued_spin_unlock");
+            Put(backend, targets, "lock.wait", "hv_qlock_wait");
+            Put(backend, targets, "lock.kick", "hv_qlock_kick");
+            Put(backend, targets, "lock.vcpu_is_preempted", "__raw_callee_save_hv_vcpu_is_preempted");
+        }
+    }
+
+    private static void ChangeForVmware(BackendBuilder backend, SlotTargets targets)
+    {
+        if (backend.Layout.TryGetSlot("cpu.io_delay", out _))
+        {
+            backend.Set("cpu.io_delay", targets.Find("nop_func") is VirtualAddress nop ? Operation.Nop.WithTarget(nop) : Operation.Nop);
+        }
+
+        Put(backend, targets, "time.sched_clock", "vmware_sched_clock");
+    }
+
+    private static bool Put(BackendBuilder backend, SlotTargets targets, string slot, string symbol)
+    {
+        if (!backend.Layout.TryGetSlot(slot, out _) || targets.Find(symbol) is not VirtualAddress target)
+        {
+            return false;
+        }
+
+        backend.Retarget(slot, target, symbol);
+        return true;
+    }
+
+    private static bool Has(KernelImage image, string name) =>
+        s_proof[name] is { Length: 0 } || s_proof[name].Any(symbol => image.Targets.Find(symbol) is not null);
+
+    /// <summary>A guest's functions must be in the kernel, or nearly every slot would silently be missing or stay native.</summary>
+    private static void Check(KernelImage image, string name)
+    {
+        if (!Names.Contains(name))
+        {
+            throw new PatchException(PatchDiagnostic.Error(KernelDiagnosticCodes.BackendNotInImage, $"there is no backend \"{name}\"") with
+            {
+                Expected = string.Join(", ", Names),
+                Help = "Take the nearest one and say in a slot file what is different.",
+            });
+        }
+
+        if (!Has(image, name))
+        {
+            throw new PatchException(PatchDiagnostic.Error(KernelDiagnosticCodes.BackendNotInImage, $"the kernel has not the functions of the backend \"{name}\"") with
+            {
+                Found = image.Symbols is null ? "no symbols" : $"none of {string.Join(", ", s_proof[name])}",
+                Expected = string.Join(", ", image.BackendNames),
+                Help = image.Symbols is null ? "Give a System.map of this kernel." : "The kernel was built without support for this hypervisor.",
+            });
+        }
+    }
+
+    private static void NameTargets(BackendBuilder backend, KernelSymbols? symbols)
+    {
+        foreach (OpSlot slot in backend.Layout.Slots)
+        {
+            Operation operation = backend.Get(slot.Name);
+            if (operation is { Target: VirtualAddress target, TargetName: null } && symbols is not null && symbols.TryGetName(target, out string? name, out long offset) && offset == 0)
+            {
+                backend.Set(slot.Name, operation.Named(name));
+            }
+        }
+    }
+}

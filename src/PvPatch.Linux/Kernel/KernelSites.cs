@@ -1,0 +1,134 @@
+using System.Diagnostics.CodeAnalysis;
+using PvPatch.Images;
+using PvPatch.Linux.Alternatives;
+using PvPatch.Linux.Elf;
+using PvPatch.Ops;
+using PvPatch.Sites;
+using PvPatch.Sites.Formats;
+
+namespace PvPatch.Linux.Kernel;
+
+/// <summary>The sites of a kernel and where the words are that they call through.</summary>
+internal sealed record KernelSites
+{
+    public required SiteTable Sites { get; init; }
+
+    /// <summary>The address of each slot's word, by slot index.</summary>
+    public required IReadOnlyList<VirtualAddress> SlotWords { get; init; }
+
+    public IReadOnlyList<ParaInstruction> Records { get; init; } = [];
+
+    /// <summary>What a direct call is to until it is patched: the function that a missing operation calls.</summary>
+    public VirtualAddress? BugTarget { get; init; }
+
+    /// <summary>Reads a <c>.parainstructions</c> table. Its slots are one table, whose address the sites tell.</summary>
+    public static bool TryReadTable(
+        ElfImage elf, CodeImage code, KernelEra era, OpsLayout layout, [NotNullWhen(true)] out KernelSites? result, [NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        result = null;
+        ParaInstructionsFormat format = era.SiteTable(elf.Bitness);
+        if (!elf.TryGetSection(KernelEraDetector.SiteTableSection, out ElfSection? section, out error)
+            || !format.TryRead(elf.GetBytes(section).Span, out ParaInstruction[]? records, out error, section.FileOffset))
+        {
+            return false;
+        }
+
+        var list = new PatchSite[records.Length];
+        for (int i = 0; i < records.Length; i++)
+        {
+            list[i] = records[i].ToSite(format.Clobbers);
+            if (!IsCode(code, records[i].Address, records[i].Length, i, section.FileOffset + (i * (long)format.Stride), out error))
+            {
+                return false;
+            }
+        }
+
+        if (!TryMakeTable(list, i => section.FileOffset + (i * (long)format.Stride), out SiteTable? sites, out error)
+            || !PvOpsLocator.TryFind(code, records, out VirtualAddress? table, out error))
+        {
+            return false;
+        }
+
+        VirtualAddress[] words = [.. layout.Slots.Select(s => table.Value + (long)s.Index * (elf.Bitness / 8))];
+        result = new KernelSites { Sites = sites, SlotWords = words, Records = records };
+        return true;
+    }
+
+    /// <summary>Makes sites of the alternatives that are direct calls. Their slots are known by the addresses they call through.</summary>
+    public static bool TryReadDirectCalls(
+        ElfImage elf,
+        CodeImage code,
+        AltInstrTable alternatives,
+        OpsLayout layout,
+        IReadOnlyList<VirtualAddress> words,
+        [NotNullWhen(true)] out KernelSites? result,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        result = null;
+        var slots = new Dictionary<ulong, OpSlot>();
+        foreach (OpSlot slot in layout.Slots)
+        {
+            slots.TryAdd(words[slot.Index].Value, slot);
+        }
+
+        var list = new List<PatchSite>();
+        VirtualAddress? bug = null;
+        foreach (ref readonly AltInstr record in alternatives.Records)
+        {
+            if (!record.IsDirectCall)
+            {
+                continue;
+            }
+
+            if (!IsCode(code, record.Address, record.Length, list.Count, null, out error)
+                || !DirectCall.TryReadSlotAddress(code, record, out VirtualAddress word, out error)
+                || !DirectCall.TryReadBugTarget(elf, record, ref bug, out error))
+            {
+                return false;
+            }
+
+            if (!slots.TryGetValue(word.Value, out OpSlot? slot))
+            {
+                error = PatchDiagnostic.Error(KernelDiagnosticCodes.OpsTableNotFound, "a direct call goes through a word that belongs to no slot") with
+                {
+                    Address = record.Address,
+                    Found = word.ToString(),
+                    Expected = $"one of the {layout.Count} words of {layout.Name}",
+                };
+                return false;
+            }
+
+            list.Add(new PatchSite(record.Address, slot.Index, record.Length, CallingConventions.DestroyedBy(slot.Convention, elf.Bitness)));
+        }
+
+        if (!TryMakeTable([.. list], null, out SiteTable? sites, out error))
+        {
+            return false;
+        }
+
+        result = new KernelSites { Sites = sites, SlotWords = words, BugTarget = bug };
+        return true;
+    }
+
+    private static bool IsCode(CodeImage code, VirtualAddress address, int length, int index, long? fileOffset, [NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        error = code.Find(address, length) is not null ? null : PatchDiagnostic.Error(DiagnosticCodes.SiteOutsideImage, "a record of the site table names an address outside every section of code") with
+        {
+            SiteIndex = index,
+            Address = address,
+            FileOffset = fileOffset,
+            Found = $"{address}+{length}",
+            Expected = code.ToString(),
+            Help = "The table is damaged, or its records have another size than this era's.",
+        };
+        return error is null;
+    }
+
+    private static bool TryMakeTable(
+        PatchSite[] list, Func<int, long>? fileOffset, [NotNullWhen(true)] out SiteTable? sites, [NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        bool made = SiteTable.TryCreate(list, out sites, out IReadOnlyList<PatchDiagnostic> diagnostics);
+        error = made ? null : diagnostics[0] with { FileOffset = fileOffset?.Invoke(diagnostics[0].SiteIndex ?? 0) };
+        return made;
+    }
+}

@@ -1,0 +1,74 @@
+using System.CommandLine;
+using PvPatch.Linux.Kernel;
+using PvPatch.Plans;
+using PvPatch.Tool.Kernels;
+
+namespace PvPatch.Tool.Commands;
+
+/// <summary><c>pvpatch patch</c>: writes the kernel as it stands in memory after it booted.</summary>
+internal sealed class PatchCommand : ToolCommand
+{
+    private readonly Argument<string> _image = KernelInput.Argument();
+
+    private readonly Option<string> _backend = KernelPlan.RequiredBackend();
+
+    private readonly Option<string> _output = OutputFiles.Option("The patched vmlinux, an ELF file; replaced if it exists");
+
+    private readonly Option<string?> _savePlan = new("--save-plan") { Description = "Also write the plan, for revert --plan", HelpName = "FILE" };
+
+    private readonly Option<bool> _force = new("--force") { Description = "Allow an output that replaces the input" };
+
+    public PatchCommand()
+        : base(
+            "patch",
+            "Write the kernel with every site as it is in memory after a boot. All or nothing: a file appears whole or not at all.",
+            "patch vmlinuz --backend native -o vmlinux.native --save-plan native.json",
+            "patch vmlinux --backend native -o vmlinux.native --json")
+    {
+        Definition.Arguments.Add(_image);
+        Definition.Options.Add(_backend);
+        Definition.Options.Add(_output);
+        Definition.Options.Add(_savePlan);
+        Definition.Options.Add(_force);
+    }
+
+    public override ExitCode Execute(ParseResult arguments, ToolRun run)
+    {
+        string path = arguments.GetRequiredValue(_image);
+        string outputPath = arguments.GetRequiredValue(_output);
+        string? planPath = arguments.GetValue(_savePlan);
+        string output = OutputFiles.Resolve(outputPath, planPath, arguments.GetValue(_force) ? null : path);
+        string? planOutput = planPath is null ? null : OutputFiles.Resolve(planPath, path);
+
+        KernelInput input = KernelInput.Read(path, run);
+        KernelImage image = input.Open();
+        PatchPlan plan = KernelPlan.Make(image, arguments.GetRequiredValue(_backend), path);
+        if (!plan.TryApply(image.Code, out ApplyResult applied, out IReadOnlyList<PatchDiagnostic> diagnostics))
+        {
+            throw new ToolFailure(diagnostics);
+        }
+
+        run.Console.Cancellation.ThrowIfCancellationRequested();
+        if (planOutput is null)
+        {
+            OutputFiles.Write(image.Elf, output);
+        }
+        else
+        {
+            OutputFiles.Write(image.Elf, output, plan, planOutput);
+        }
+
+        var report = new PatchReport(path, outputPath, planPath, image.Elf.EndOfFileContent, plan, applied);
+        if (run.IsJson)
+        {
+            run.WriteJson(report.WriteJson);
+        }
+        else
+        {
+            report.WriteText(run.Out);
+        }
+
+        run.Warn(plan.Diagnostics);
+        return ExitCode.Success;
+    }
+}

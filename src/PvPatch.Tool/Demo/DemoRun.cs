@@ -1,0 +1,65 @@
+using PvPatch.Images;
+using PvPatch.Ops;
+using PvPatch.Planning;
+using PvPatch.Plans;
+
+namespace PvPatch.Tool.Demo;
+
+/// <summary>What became of the guest under one backend: planned, applied to a copy of its own, verified, applied again, reverted.</summary>
+internal sealed class DemoRun
+{
+    private DemoRun(PatchPlan plan) => Plan = plan;
+
+    /// <summary>The plan.</summary>
+    public PatchPlan Plan { get; }
+
+    /// <summary>What applying it did.</summary>
+    public ApplyResult Applied { get; private init; }
+
+    /// <summary>Whether every site held the planned bytes afterwards.</summary>
+    public bool Verified { get; private init; }
+
+    /// <summary>Whether no byte outside the sites (and thunks) had changed.</summary>
+    public bool OutsideUntouched { get; private init; }
+
+    /// <summary>How many sites were written by applying it once more: none.</summary>
+    public int WrittenAgain { get; private init; }
+
+    /// <summary>Whether revert gave the original back bit for bit.</summary>
+    public bool Restored { get; private init; }
+
+    /// <summary>Takes one backend through everything.</summary>
+    /// <exception cref="PatchException">The guest cannot be planned; it always can.</exception>
+    public static DemoRun Of(DemoGuest guest, Backend backend, PatchPlanner planner)
+    {
+        CodeImage image = guest.CopyImage();
+        var options = new PlanOptions { OpsTableAddress = guest.OpsTable, Thunks = guest.Thunks };
+        PatchPlan plan = planner.Plan(image, guest.Sites, backend, options);
+        ApplyResult applied = plan.Apply(image);
+        bool verified = plan.Verify(image).IsPatched;
+        bool untouched = IsUntouchedOutside(plan, guest, image);
+        int again = plan.Apply(image).Written;
+        plan.Revert(image);
+        return new DemoRun(plan)
+        {
+            Applied = applied,
+            Verified = verified,
+            OutsideUntouched = untouched,
+            WrittenAgain = again,
+            Restored = image.Segments[0].Bytes.Span.SequenceEqual(guest.Code.Span),
+        };
+    }
+
+    private static bool IsUntouchedOutside(PatchPlan plan, DemoGuest guest, CodeImage image)
+    {
+        byte[] patched = image.Segments[0].Bytes.ToArray();
+        for (int i = 0; i < plan.Count; i++)
+        {
+            SiteDecision site = plan[i];
+            int offset = (int)(site.Address - guest.Start);
+            guest.Code.Span.Slice(offset, site.Length).CopyTo(patched.AsSpan(offset));
+        }
+
+        return patched.AsSpan().SequenceEqual(guest.Code.Span);
+    }
+}

@@ -1,0 +1,29 @@
+namespace PvPatch.Tool;
+
+/// <summary>What the process ends with. Scripts rely on the numbers; <c>docs/tool.md</c> lists them.</summary>
+internal enum ExitCode
+{
+    /// <summary>Done.</summary>
+    Success = 0,
+
+    /// <summary>The command line is wrong: an unknown command, option, backend, slot or address.</summary>
+    Usage = 1,
+
+    /// <summary>A file cannot be read, or is not what was asked for, or is of a kind that is not supported.</summary>
+    BadInput = 2,
+
+    /// <summary>Everything was understood, and doing it would not be safe: unknown bytes at a site, an output that is the input.</summary>
+    Refused = 3,
+
+    /// <summary>The output file cannot be written.</summary>
+    OutputUnwritable = 4,
+
+    /// <summary>A program that is needed (to unpack a kernel) is not installed.</summary>
+    MissingProgram = 5,
+
+    /// <summary>A mistake in the tool itself.</summary>
+    Internal = 70,
+
+    /// <summary>Stopped by the user (128 + SIGINT, as shells count it).</summary>
+    Cancelled = 130,
+}

@@ -1,0 +1,139 @@
+using System.CommandLine;
+using System.Diagnostics.CodeAnalysis;
+using PvPatch.Linux;
+using PvPatch.Linux.Elf;
+using PvPatch.Linux.Kernel;
+using PvPatch.Plans;
+
+namespace PvPatch.Tool.Kernels;
+
+/// <summary>Files that are written: never one that is read as well, and whole or not at all.</summary>
+internal static class OutputFiles
+{
+    public static Option<string> Option(string description) =>
+        new("--output", "-o") { Description = description, HelpName = "FILE", Required = true };
+
+    /// <summary>The file that a path means, links followed; refuses one that is also read, and what is no file.</summary>
+    /// <param name="output">The path as given.</param>
+    /// <param name="others">The other files of the command, by whatever name or link.</param>
+    /// <exception cref="ToolFailure">It is one of them (PV7004), is a device or pipe (PV6107), or is empty (PV7001).</exception>
+    public static string Resolve(string output, params ReadOnlySpan<string?> others)
+    {
+        if (output.Length == 0)
+        {
+            throw new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.Usage, "the name of the output file is empty"));
+        }
+
+        string resolved = FollowLinks(output);
+        foreach (string? other in others)
+        {
+            if (!string.IsNullOrEmpty(other) && FollowLinks(other) == resolved)
+            {
+                throw new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.OutputIsInput, "the output would replace another file of this command") with
+                {
+                    Source = output,
+                    Found = $"the same file as {other}",
+                    Expected = "a file of its own",
+                    Help = "Give another path. patch --force allows to replace the image itself; a vmlinuz is then replaced by a vmlinux, which does not boot.",
+                });
+            }
+        }
+
+        if (FileType.IsSpecial(resolved))
+        {
+            throw new ToolFailure(PatchDiagnostic.Error(KernelDiagnosticCodes.OutputUnwritable, "the output file cannot be written") with
+            {
+                Source = output,
+                Found = "a device, pipe or socket",
+                Expected = "a file",
+                Help = "Files appear whole, by a rename, which would replace the device.",
+            });
+        }
+
+        return resolved;
+    }
+
+    /// <summary>Writes an image.</summary>
+    /// <exception cref="ToolFailure">It cannot be written (PV6107); nothing was left behind.</exception>
+    public static void Write(ElfImage elf, string output)
+    {
+        if (!KernelImageWriter.TryWrite(elf, output, out PatchDiagnostic? error))
+        {
+            throw new ToolFailure(error);
+        }
+    }
+
+    /// <summary>Writes an image and the plan it was patched with. The plan comes first, and goes again if the image cannot be written.</summary>
+    /// <exception cref="ToolFailure">One of them cannot be written (PV6107).</exception>
+    public static void Write(ElfImage elf, string output, PatchPlan plan, string planOutput)
+    {
+        bool isNew = !File.Exists(planOutput);
+        if (!KernelImageWriter.TryWrite([.. PlanJson.ToUtf8(plan, indented: true), (byte)'\n'], planOutput, out PatchDiagnostic? error))
+        {
+            throw new ToolFailure(error);
+        }
+
+        try
+        {
+            Write(elf, output);
+        }
+        catch (ToolFailure) when (isNew)
+        {
+            TryDelete(planOutput);
+            throw;
+        }
+    }
+
+    private static void TryDelete(string path)
+    {
+        try
+        {
+            File.Delete(path);
+        }
+        catch (Exception exception) when (exception is IOException or UnauthorizedAccessException)
+        {
+            // A whole and correct plan stays behind; that the image could not be written is what the user must hear.
+        }
+    }
+
+    /// <summary>The path without links, as far as it exists.</summary>
+    private static string FollowLinks(string path)
+    {
+        const int MostLinks = 40; // as the kernel
+        try
+        {
+            string full = Path.GetFullPath(path);
+            for (int i = 0; i < MostLinks && TryResolveOne(full, out string? target); i++)
+            {
+                full = target;
+            }
+
+            return full;
+        }
+        catch (Exception exception) when (exception is IOException or UnauthorizedAccessException or ArgumentException)
+        {
+            return path; // reading or writing it will say what is wrong
+        }
+    }
+
+    /// <summary>Follows the first link in a path.</summary>
+    private static bool TryResolveOne(string full, [NotNullWhen(true)] out string? target)
+    {
+        for (int end = full.IndexOf(Path.DirectorySeparatorChar, 1); ; end = full.IndexOf(Path.DirectorySeparatorChar, end + 1))
+        {
+            string part = end < 0 ? full : full[..end];
+            if (new FileInfo(part).LinkTarget is string link)
+            {
+                string folder = Path.GetDirectoryName(part) ?? part;
+                target = Path.GetFullPath(Path.Combine(folder, link) + full[part.Length..]);
+                return true;
+            }
+
+            if (end < 0)
+            {
+                target = null;
+                return false;
+            }
+        }
+    }
+}

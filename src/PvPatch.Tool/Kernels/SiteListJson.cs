@@ -1,0 +1,51 @@
+using System.Text.Json;
+using PvPatch.Linux.Kernel;
+using PvPatch.Plans;
+using PvPatch.Sites;
+using PvPatch.Tool.Output;
+
+namespace PvPatch.Tool.Kernels;
+
+/// <summary>A kernel's sites for scripts.</summary>
+internal static class SiteListJson
+{
+    public static void Write(
+        KernelImage image, PatchPlan? plan, bool[] chosen, string path, IReadOnlyList<PatchDiagnostic> diagnostics, Utf8JsonWriter json)
+    {
+        JsonOutput.Start(json, "pvpatch-sites");
+        json.WriteString("image", path);
+        if (plan is not null)
+        {
+            json.WriteString("backend", plan.Backend);
+            json.WriteString("rules", plan.Rules);
+        }
+
+        json.WriteNumber("total", image.Sites.Count);
+        json.WriteStartArray("sites");
+        foreach (ref readonly PatchSite site in image.Sites.Sites)
+        {
+            if (site.Slot < chosen.Length && chosen[site.Slot])
+            {
+                json.WriteStartObject();
+                WriteSite(image, plan, site, json);
+                json.WriteEndObject();
+            }
+        }
+
+        json.WriteEndArray();
+        JsonOutput.WriteDiagnostics(json, diagnostics);
+        json.WriteEndObject();
+    }
+
+    private static void WriteSite(KernelImage image, PatchPlan? plan, PatchSite site, Utf8JsonWriter json)
+    {
+        if (plan is not null)
+        {
+            SiteJson.WriteMembers(json, plan[plan.IndexContaining(site.Address)]);
+            return;
+        }
+
+        image.Code.TryGetBytes(site.Address, site.Budget, out Span<byte> old);
+        SiteJson.WriteMembers(json, site, image.Layout[site.Slot], image.Code.Find(site.Address, site.Budget)!.Name, old);
+    }
+}

@@ -1,0 +1,83 @@
+using System.CommandLine;
+using System.CommandLine.Invocation;
+using PvPatch.Linux;
+using PvPatch.Tool.Commands;
+
+namespace PvPatch.Tool;
+
+/// <summary>The whole tool as one function: takes the command line, gives the exit code, and lets no exception out.</summary>
+internal static class ToolApplication
+{
+    /// <summary>Runs one command line.</summary>
+    public static ExitCode Run(IReadOnlyList<string> arguments, ToolConsole console)
+    {
+        var tool = new CommandSet();
+
+        // No response files: a file name may well begin with "@".
+        ParseResult parsed = tool.Root.Parse(arguments, new ParserConfiguration { ResponseFileTokenReplacer = null });
+        ToolCommand? command = tool.Find(parsed.CommandResult.Command);
+        bool json = command is null ? arguments.Contains("--json") : parsed.GetValue(command.Json);
+        var run = new ToolRun(console, json, parsed.GetValue(tool.NoColour));
+        try
+        {
+            ExitCode exitCode = Run(tool, parsed, command, run, arguments.Count == 0);
+            run.Out.Flush();
+            return exitCode;
+        }
+        catch (Exception exception)
+        {
+            return Fail(run, exception);
+        }
+    }
+
+    private static ExitCode Run(CommandSet tool, ParseResult parsed, ToolCommand? command, ToolRun run, bool empty)
+    {
+        if (empty)
+        {
+            parsed = tool.Root.Parse("--help");
+        }
+
+        if (parsed.Action is ParseErrorAction)
+        {
+            throw new ToolFailure(UsageErrors.Of(tool, parsed));
+        }
+
+        if (command is not null && parsed.Action is null)
+        {
+            return command.Execute(parsed, run);
+        }
+
+        // --help and --version
+        using var text = new StringWriter { NewLine = "\n" };
+        int result = parsed.Invoke(new InvocationConfiguration { Output = text, Error = text, EnableDefaultExceptionHandler = false });
+        run.Out.Block(text.ToString());
+        return empty ? ExitCode.Usage : (ExitCode)result;
+    }
+
+    /// <summary>Says what happened, whatever it was. A stack trace is for a debugger.</summary>
+    private static ExitCode Fail(ToolRun run, Exception exception)
+    {
+        ToolFailure failure = exception switch
+        {
+            ToolFailure known => known,
+            PatchException known => new ToolFailure(known.Diagnostic),
+            OperationCanceledException => new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.Cancelled, "stopped before it was done; nothing was written")),
+            OutOfMemoryException => new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.OutOfMemory, "there is not enough memory for this file")),
+            IOException or UnauthorizedAccessException => new ToolFailure(
+                PatchDiagnostic.Error(KernelDiagnosticCodes.OutputUnwritable, "the output cannot be written") with { Found = exception.Message }),
+            _ => new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.Internal, "this is a mistake in pvpatch, not in your file") with
+            {
+                Found = $"{exception.GetType().Name}: {exception.Message}",
+                Help = "Please report it with the command line and, if you can, the file.",
+            }),
+        };
+        try
+        {
+            return run.Fail(failure.Diagnostics, failure.ExitCode);
+        }
+        catch (IOException)
+        {
+            return failure.ExitCode; // standard error cannot be written either: the exit code must do
+        }
+    }
+}

@@ -1,0 +1,32 @@
+namespace PvPatch.Tool;
+
+/// <summary>The codes of the findings of the command line itself. A code never changes its meaning.</summary>
+internal static class ToolDiagnosticCodes
+{
+    /// <summary>The command line cannot be understood.</summary>
+    public const string Usage = "PV7001";
+
+    /// <summary>An address is not one, or no site has a byte there.</summary>
+    public const string NoSiteAtAddress = "PV7002";
+
+    /// <summary>No slot matches the pattern.</summary>
+    public const string NoSlotMatches = "PV7003";
+
+    /// <summary>The output would replace a file that is read.</summary>
+    public const string OutputIsInput = "PV7004";
+
+    /// <summary>A stored plan cannot be read from its file.</summary>
+    public const string PlanUnreadable = "PV7005";
+
+    /// <summary>The image is not the given original patched for any backend that is known.</summary>
+    public const string NotThatOriginal = "PV7006";
+
+    /// <summary>The user stopped the work.</summary>
+    public const string Cancelled = "PV7090";
+
+    /// <summary>There is not enough memory.</summary>
+    public const string OutOfMemory = "PV7091";
+
+    /// <summary>A mistake in the tool.</summary>
+    public const string Internal = "PV7099";
+}

@@ -1,0 +1,61 @@
+using System.Text.Json;
+using PvPatch.Tool.Output;
+
+namespace PvPatch.Tool;
+
+/// <summary>One run of one command: where its results and findings go, and in which form.</summary>
+internal sealed class ToolRun
+{
+    public ToolRun(ToolConsole console, bool json, bool noColour)
+    {
+        Console = console;
+        IsJson = json;
+        bool colour = !json && !noColour && console.WantsColour;
+        Out = new TextOutput(console.Out, colour && console.OutIsTerminal);
+        Error = new TextOutput(console.Error, colour && console.ErrorIsTerminal);
+    }
+
+    public ToolConsole Console { get; }
+
+    /// <summary>Whether results and findings are JSON documents.</summary>
+    public bool IsJson { get; }
+
+    /// <summary>Text for standard output.</summary>
+    public TextOutput Out { get; }
+
+    /// <summary>Text for standard error.</summary>
+    public TextOutput Error { get; }
+
+    /// <summary>Writes the result as JSON.</summary>
+    public void WriteJson(Action<Utf8JsonWriter> write) => JsonOutput.Write(Console.Out, write);
+
+    /// <summary>Says what is odd: on standard error as text. In JSON, findings are in the document itself.</summary>
+    public void Warn(IReadOnlyList<PatchDiagnostic> diagnostics)
+    {
+        if (!IsJson && diagnostics.Count > 0)
+        {
+            Out.Flush();
+            DiagnosticText.Write(Error, diagnostics);
+            Error.Flush();
+        }
+    }
+
+    /// <summary>Says why the command failed: on standard error, as text or as one JSON document.</summary>
+    public ExitCode Fail(IReadOnlyList<PatchDiagnostic> diagnostics, ExitCode exitCode)
+    {
+        if (!IsJson)
+        {
+            Warn(diagnostics);
+            return exitCode;
+        }
+
+        JsonOutput.Write(Console.Error, json =>
+        {
+            JsonOutput.Start(json, "pvpatch-failure");
+            json.WriteNumber("exitCode", (int)exitCode);
+            JsonOutput.WriteDiagnostics(json, diagnostics);
+            json.WriteEndObject();
+        });
+        return exitCode;
+    }
+}

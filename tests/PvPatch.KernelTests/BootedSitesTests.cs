@@ -1,0 +1,93 @@
+using PvPatch.KernelTests.Harness;
+using PvPatch.Linux.Kernel;
+using PvPatch.Planning;
+using PvPatch.Plans;
+using Xunit.Abstractions;
+
+namespace PvPatch.KernelTests;
+
+/// <summary>The plan for a kernel's file against the memory of the same kernel after it booted: the booted kernel is right.</summary>
+[Collection(KernelCollection.Name)]
+[Trait("Category", "Kernel")]
+public sealed class BootedSitesTests(BootedKernelFixture fixture, ITestOutputHelper output)
+{
+    // The quick part, in every run of the tests.
+    private static readonly HashSet<(string Kernel, string Boot)> s_quick = [("bookworm", "native"), ("trixie", "native"), ("bookworm", "xen-1cpu")];
+
+    public static TheoryData<string, string> Quick => Cells(static cell => s_quick.Contains(cell));
+
+    public static TheoryData<string, string> Rest => Cells(static cell => !s_quick.Contains(cell));
+
+    [SkippableTheory]
+    [MemberData(nameof(Quick))]
+    public void Every_site_holds_the_planned_bytes(string kernel, string boot) => Check(kernel, boot);
+
+    [SkippableTheory]
+    [MemberData(nameof(Rest))]
+    [Trait("Category", "Matrix")]
+    public void Every_site_of_the_matrix_holds_the_planned_bytes(string kernel, string boot) => Check(kernel, boot);
+
+    [SkippableFact]
+    public void A_wrong_rule_is_caught()
+    {
+        BootedKernel booted = fixture.Boot(Kernels.Bookworm);
+        KernelImage image = TestedKernels.Load(booted.ImagePath);
+
+        // Without the alternatives laid over: what 6.1's paravirt patcher writes is not what stands there in the end.
+        PatchPlan callsOnly = new PatchPlanner().Plan(image.Code, image.Sites, image.Native, new PlanOptions { Rules = image.Era.Rules });
+
+        // The rules of 4.20: short forms by slot, but other nops.
+        PatchPlan otherEra = new PatchPlanner().Plan(
+            image.Code, image.Sites, image.Native, new PlanOptions { Rules = LinuxRules.Linux420, Nops = Encoding.NopStyle.K8 });
+
+        Assert.True(TestedKernels.Compare(callsOnly, booted.AfterPatching).Wrong.Count > 1000);
+        Assert.True(TestedKernels.Compare(otherEra, booted.AfterPatching).Wrong.Count > 1000);
+        Assert.True(TestedKernels.Compare(TestedKernels.Plan(image, new BootMachine { Backend = "xen" }), booted.AfterPatching).Wrong.Count > 1000);
+        Assert.Empty(TestedKernels.Compare(TestedKernels.Plan(image, new BootMachine()), booted.AfterPatching).Wrong);
+    }
+
+    private static TheoryData<string, string> Cells(Func<(string Kernel, string Boot), bool> wanted)
+    {
+        var cells = new TheoryData<string, string>();
+        foreach (string kernel in (string[])["bullseye", "bookworm", "trixie", "sid"])
+        {
+            foreach (BootConfiguration boot in BootConfiguration.All)
+            {
+                if (wanted((kernel, boot.Name)))
+                {
+                    cells.Add(kernel, boot.Name);
+                }
+            }
+        }
+
+        if (wanted(("bookworm-i386", "native")))
+        {
+            cells.Add("bookworm-i386", "native");
+        }
+
+        foreach (string flavour in (string[])["bookworm-cloud", "bookworm-rt", "trixie-cloud"])
+        {
+            if (wanted((flavour, "native")))
+            {
+                cells.Add(flavour, "native");
+            }
+        }
+
+        return cells;
+    }
+
+    private void Check(string kernel, string boot)
+    {
+        BootConfiguration configuration = BootConfiguration.Named(boot);
+        BootedKernel booted = fixture.Boot(TestedKernels.Named(kernel), configuration.Options);
+        KernelImage image = TestedKernels.Load(booted.ImagePath);
+        PatchPlan plan = TestedKernels.Plan(image, configuration.Machine);
+
+        (int matched, List<string> wrong) = TestedKernels.Compare(plan, booted.AfterPatching);
+
+        output.WriteLine($"{kernel} {boot}: {booted.Package?.Package} {booted.Package?.Version}: {matched} of {image.Sites.Count} sites equal; {plan.Summary}");
+        Assert.Empty(wrong);
+        Assert.Equal(image.Sites.Count, matched);
+        Assert.True(matched > 200, $"only {matched} sites: is this the kernel's table?");
+    }
+}

@@ -1,0 +1,31 @@
+using System.Text.Json.Nodes;
+
+namespace PvPatch.KernelTests.Harness;
+
+/// <summary>Memory of a stopped machine by physical address.</summary>
+internal sealed class PhysicalMemory(Qmp qmp, int sizeMiB)
+{
+    /// <summary>Writes a range to a file.</summary>
+    public void Save(ulong address, int length, string path)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(length);
+
+        // pmemsave reads nothing there as zeros, which would look like memory.
+        ulong end = (ulong)sizeMiB << 20;
+        if (address >= end || (ulong)length > end - address)
+        {
+            throw new ArgumentOutOfRangeException(
+                nameof(address), $"{address:x}+{length:x} is not within the guest's {sizeMiB} MiB.");
+        }
+
+        JsonObject arguments = new() { ["val"] = address, ["size"] = length, ["filename"] = path };
+        qmp.Execute("pmemsave", arguments);
+    }
+
+    /// <summary>Writes everything to an ELF core.</summary>
+    public void SaveCore(CoreForm form, string path)
+    {
+        JsonObject arguments = new() { ["paging"] = form == CoreForm.Paged, ["protocol"] = $"file:{path}" };
+        qmp.Execute("dump-guest-memory", arguments);
+    }
+}

@@ -1,0 +1,162 @@
+using System.Text.Json.Nodes;
+using PvPatch.Ops;
+using PvPatch.Plans;
+using PvPatch.Tests.Properties;
+
+namespace PvPatch.Tests.Planning;
+
+/// <summary>A stored plan is the plan; a text that is none is refused with a finding, whatever it is.</summary>
+public sealed class PlanJsonTests
+{
+    [Fact]
+    public void A_stored_plan_reads_back_and_does_the_same() => PropertyCheck.Holds(ScenarioGen.Scenarios, 150, static scenario =>
+    {
+        var built = new BuiltScenario(scenario);
+        PatchPlan first = built.Plan(0);
+        first.Apply(built.Image);
+        PatchPlan plan = built.Plan(1, first);
+        byte[] json = PlanJson.ToUtf8(plan);
+        PatchPlan read = PlanJson.Read(json);
+        Assert.Equal(json, PlanJson.ToUtf8(read));
+        Assert.Equal(plan.Summary.ToString(), read.Summary.ToString());
+        Assert.Equal(plan.Count, read.Count);
+        for (int i = 0; i < plan.Count; i++)
+        {
+            Assert.Equal((plan[i].Address, plan[i].Outcome), (read[i].Address, read[i].Outcome));
+            Assert.Equal(plan[i].OldBytes, read[i].OldBytes);
+            Assert.Equal(plan[i].NewBytes, read[i].NewBytes);
+        }
+
+        // The image holds the first plan's bytes: the stored plan knows them too.
+        read.Apply(built.Image);
+        Assert.True(plan.Verify(built.Image).IsPatched);
+        read.Revert(built.Image);
+        Assert.True(built.HoldsOriginals());
+    });
+
+    [Fact]
+    public void Indented_or_not_is_the_same_plan()
+    {
+        PatchPlan plan = new PlanCases(3).Plan(Operation.Call(PlanCases.Target));
+        Assert.Equal(PlanJson.ToUtf8(plan), PlanJson.ToUtf8(PlanJson.Read(PlanJson.ToUtf8(plan, indented: true))));
+    }
+
+    [Theory]
+    [InlineData("format", "\"other\"", DiagnosticCodes.PlanFormat)]
+    [InlineData("format", "7", DiagnosticCodes.PlanFormat)]
+    [InlineData("version", "2", DiagnosticCodes.PlanFormat)]
+    [InlineData("version", "0", DiagnosticCodes.PlanFormat)]
+    [InlineData("version", "1.5", DiagnosticCodes.PlanFormat)]
+    [InlineData("version", "1e99", DiagnosticCodes.PlanFormat)]
+    [InlineData("bitness", "48", DiagnosticCodes.PlanFormat)]
+    [InlineData("backend", "\"\"", DiagnosticCodes.PlanFormat)]
+    [InlineData("backend", null, DiagnosticCodes.PlanFormat)]
+    [InlineData("segments", "{}", DiagnosticCodes.PlanFormat)]
+    [InlineData("segments", "[{}]", DiagnosticCodes.PlanInconsistent)]
+    [InlineData("segments", "[{\"name\":\"a\",\"address\":\"0x0\",\"length\":-1}]", DiagnosticCodes.PlanInconsistent)]
+    [InlineData("segments", "[{\"name\":\"a\",\"address\":\"zz\",\"length\":1}]", DiagnosticCodes.PlanFormat)]
+    [InlineData("sites", null, DiagnosticCodes.PlanFormat)]
+    [InlineData("sites", "[null]", DiagnosticCodes.PlanInconsistent)]
+    [InlineData("sites", "[[]]", DiagnosticCodes.PlanInconsistent)]
+    [InlineData("diagnostics", "[1]", DiagnosticCodes.PlanFormat)]
+    [InlineData("diagnostics", "[{}]", DiagnosticCodes.PlanFormat)]
+    [InlineData("diagnostics", null, DiagnosticCodes.PlanFormat)]
+    public void A_lie_at_the_top_is_found(string member, string? value, string code) => AssertRefused(code, root => Set(root, member, value));
+
+    [Theory]
+    [InlineData("address", null, DiagnosticCodes.PlanFormat)]
+    [InlineData("address", "4194304", DiagnosticCodes.PlanFormat)]
+    [InlineData("address", "\"0x\"", DiagnosticCodes.PlanFormat)]
+    [InlineData("address", "\"0x11112222333344445\"", DiagnosticCodes.PlanFormat)]
+    [InlineData("address", "\"0xfffffffffffffffc\"", DiagnosticCodes.PlanInconsistent)]
+    [InlineData("address", "\"0x400001\"", DiagnosticCodes.SiteOverlap)] // on its neighbour
+    [InlineData("address", "\"0x400008\"", DiagnosticCodes.SiteDuplicate)]
+    [InlineData("length", "0", DiagnosticCodes.PlanFormat)]
+    [InlineData("length", "255", DiagnosticCodes.PlanFormat)]
+    [InlineData("length", "7", DiagnosticCodes.PlanInconsistent)]
+    [InlineData("length", "-2147483649", DiagnosticCodes.PlanFormat)]
+    [InlineData("old", null, DiagnosticCodes.PlanInconsistent)]
+    [InlineData("old", "\"\"", DiagnosticCodes.PlanInconsistent)]
+    [InlineData("old", "\"ff 15 0\"", DiagnosticCodes.PlanInconsistent)]
+    [InlineData("new", "\"zz\"", DiagnosticCodes.PlanInconsistent)]
+    [InlineData("new", "\"90\"", DiagnosticCodes.PlanInconsistent)]
+    [InlineData("replaces", "\"90\"", DiagnosticCodes.PlanInconsistent)]
+    [InlineData("action", "\"explode\"", DiagnosticCodes.PlanInconsistent)]
+    [InlineData("action", "\"leaveAlone\"", DiagnosticCodes.PlanInconsistent)] // with other bytes
+    [InlineData("action", "3", DiagnosticCodes.PlanInconsistent)]
+    [InlineData("reason", "\"\"", DiagnosticCodes.PlanInconsistent)]
+    [InlineData("clobbers", "\"rfoo\"", DiagnosticCodes.PlanInconsistent)]
+    [InlineData("type", "70000", DiagnosticCodes.PlanFormat)]
+    [InlineData("target", "\"\"", DiagnosticCodes.PlanFormat)]
+    public void A_lie_about_a_site_is_found(string member, string? value, string code) =>
+        AssertRefused(code, root => Set(root["sites"]![0]!.AsObject(), member, value));
+
+    [Fact]
+    public void Cut_off_and_changed_texts_never_throw_anything_else()
+    {
+        byte[] json = PlanJson.ToUtf8(new PlanCases(3).Plan(Operation.Missing));
+        for (int length = 0; length < json.Length; length++)
+        {
+            Assert.False(PlanJson.TryRead(json.AsMemory(0, length), out _, out PatchDiagnostic? error));
+            Assert.Equal(DiagnosticCodes.PlanFormat, error.Code);
+        }
+
+        var random = new Random(7);
+        for (int i = 0; i < 5000; i++)
+        {
+            byte[] changed = [.. json];
+            for (int n = random.Next(1, 4); n > 0; n--)
+            {
+                changed[random.Next(changed.Length)] = (byte)random.Next(256);
+            }
+
+            if (PlanJson.TryRead(changed, out PatchPlan? plan, out PatchDiagnostic? error))
+            {
+                PlanJson.ToUtf8(plan); // what was taken for a plan can be stored
+            }
+            else
+            {
+                Assert.StartsWith("PV", error.Code, StringComparison.Ordinal);
+            }
+        }
+    }
+
+    [Fact]
+    public void Half_a_surrogate_pair_is_refused()
+    {
+        string json = System.Text.Encoding.UTF8.GetString(PlanJson.ToUtf8(new PlanCases(1).Plan(Operation.Nop)));
+        byte[] half = System.Text.Encoding.UTF8.GetBytes(json.Replace("ops.s0", "\\ud800", StringComparison.Ordinal));
+        Assert.False(PlanJson.TryRead(half, out _, out PatchDiagnostic? error));
+        Assert.Equal(DiagnosticCodes.PlanFormat, error.Code);
+    }
+
+    [Fact]
+    public void Deep_nesting_is_refused()
+    {
+        byte[] deep = System.Text.Encoding.UTF8.GetBytes(new string('[', 100_000));
+        Assert.False(PlanJson.TryRead(deep, out _, out PatchDiagnostic? error));
+        Assert.Equal(DiagnosticCodes.PlanFormat, error.Code);
+        Assert.NotNull(error.Expected);
+    }
+
+    private static void AssertRefused(string code, Action<JsonObject> change)
+    {
+        JsonObject root = JsonNode.Parse(PlanJson.ToUtf8(new PlanCases(3).Plan(Operation.Call(PlanCases.Target))))!.AsObject();
+        change(root);
+        byte[] json = System.Text.Encoding.UTF8.GetBytes(root.ToJsonString());
+        Assert.False(PlanJson.TryRead(json, out PatchPlan? plan, out PatchDiagnostic? error));
+        Assert.Null(plan);
+        Assert.Equal(code, error.Code);
+        Assert.Equal(DiagnosticSeverity.Error, error.Severity);
+        Assert.Equal(code, Assert.Throws<PatchException>(() => PlanJson.Read(json)).Diagnostic.Code);
+    }
+
+    private static void Set(JsonObject target, string member, string? value)
+    {
+        target.Remove(member);
+        if (value is not null)
+        {
+            target[member] = JsonNode.Parse(value);
+        }
+    }
+}
