@@ -257,4 +257,22 @@ public static class KernelDiagnosticCodes
 
     /// <summary>The module says it was built for another release than the kernel says it is (a warning).</summary>
     public const string ModuleOtherRelease = "PV6147";
+
+    /// <summary>A line of a layout's text is neither a slot nor what else may stand there.</summary>
+    public const string LayoutBadLine = "PV6160";
+
+    /// <summary>A layout's text is too long, or names more slots than a site table can number.</summary>
+    public const string LayoutTooLarge = "PV6161";
+
+    /// <summary>A layout's text does not say the bitness, or names no slot.</summary>
+    public const string LayoutIncomplete = "PV6162";
+
+    /// <summary>There is no layout of the name given, nor a file that can be read.</summary>
+    public const string LayoutUnreadable = "PV6163";
+
+    /// <summary>The layout given is of a kernel of another bitness.</summary>
+    public const string LayoutWrongBitness = "PV6164";
+
+    /// <summary>The era given is one whose sites are kept in another way than the image's.</summary>
+    public const string EraWrongSource = "PV6165";
 }
