@@ -21,6 +21,12 @@ internal enum ExitCode
     /// <summary>A program that is needed (to unpack a kernel) is not installed.</summary>
     MissingProgram = 5,
 
+    /// <summary>Compared, and not as it should be: memory with sites tampered with or of another backend, plans that differ.</summary>
+    Different = 6,
+
+    /// <summary>The memory was dumped before the kernel patched itself.</summary>
+    NotPatched = 7,
+
     /// <summary>A mistake in the tool itself.</summary>
     Internal = 70,
 

@@ -21,6 +21,12 @@ internal static class ToolDiagnosticCodes
     /// <summary>The image is not the given original patched for any backend that is known.</summary>
     public const string NotThatOriginal = "PV7006";
 
+    /// <summary>A file that an option names cannot be read.</summary>
+    public const string OptionFileUnreadable = "PV7007";
+
+    /// <summary>The machine did not run on the backend that was asked for.</summary>
+    public const string AnotherBackend = "PV7008";
+
     /// <summary>The user stopped the work.</summary>
     public const string Cancelled = "PV7090";
 

@@ -42,9 +42,30 @@ internal sealed record KernelSites
         [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         result = null;
+        if (!TryReadRecords(elf, code, era, out SiteTable? sites, out ParaInstruction[]? records, out error)
+            || !TryFindWords(code, era, layout, symbols, evidence, records, out VirtualAddress[]? words, out error))
+        {
+            return false;
+        }
+
+        result = new KernelSites { Sites = sites, SlotWords = words, Records = records };
+        return true;
+    }
+
+    /// <summary>Reads the records of <c>.parainstructions</c> and makes sites of them: all lie in code and apart from each other.</summary>
+    public static bool TryReadRecords(
+        ElfImage elf,
+        CodeImage code,
+        KernelEra era,
+        [NotNullWhen(true)] out SiteTable? sites,
+        [NotNullWhen(true)] out ParaInstruction[]? records,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        sites = null;
+        records = null;
         ParaInstructionsFormat format = era.SiteTable(elf.Bitness);
         if (!elf.TryGetSection(KernelEraDetector.SiteTableSection, out ElfSection? section, out error)
-            || !format.TryRead(elf.GetBytes(section).Span, out ParaInstruction[]? records, out error, section.FileOffset))
+            || !format.TryRead(elf.GetBytes(section).Span, out records, out error, section.FileOffset))
         {
             return false;
         }
@@ -59,14 +80,7 @@ internal sealed record KernelSites
             }
         }
 
-        if (!TryMakeTable(list, i => section.FileOffset + (i * (long)format.Stride), out SiteTable? sites, out error)
-            || !TryFindWords(code, era, layout, symbols, evidence, records, out VirtualAddress[]? words, out error))
-        {
-            return false;
-        }
-
-        result = new KernelSites { Sites = sites, SlotWords = words, Records = records };
-        return true;
+        return TryMakeTable(list, i => section.FileOffset + (i * (long)format.Stride), out sites, out error);
     }
 
     private static bool TryFindWords(

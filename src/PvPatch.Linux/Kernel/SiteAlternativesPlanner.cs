@@ -15,6 +15,7 @@ internal sealed class SiteAlternativesPlanner
     private readonly AlternativeRules _rules;
     private readonly Func<int, bool?> _hasFeature;
     private readonly AlternativeCode _code;
+    private readonly Dictionary<(int Feature, bool Not), string> _details = [];
 
     /// <param name="elf">The image, for the replacements' bytes.</param>
     /// <param name="rules">How the era's alternatives work.</param>
@@ -31,11 +32,22 @@ internal sealed class SiteAlternativesPlanner
     /// <exception cref="PatchException">An alternative at a site has a form or condition that is not known (PV6105).</exception>
     public PatchPlan Plan(PatchPlan below, AltInstrTable table)
     {
-        var results = new SortedDictionary<int, (byte[] Bytes, PlanOutcome Outcome)>();
+        // The walk over some ten thousand records is most of the work of planning a kernel: no search through the plan itself, and
+        // nothing kept of the records that are the sites.
+        ulong[] lasts = new ulong[below.Count];
+        for (int i = 0; i < lasts.Length; i++)
+        {
+            lasts[i] = below[i].Address.Value + (ulong)(below[i].Length - 1);
+        }
+
+        var results = new (byte[]? Bytes, PlanOutcome? Outcome)[below.Count];
+        int changed = 0;
         foreach (ref readonly AltInstr record in table.Records)
         {
-            int index = FirstSiteEndingBehind(below, record.Address);
-            if (index == below.Count || record.Length == 0)
+            // Not only the site at the address: an alternative may begin before a site and reach into it.
+            int index = Array.BinarySearch(lasts, record.Address.Value);
+            index = index < 0 ? ~index : index;
+            if (index == lasts.Length || record.Length == 0)
             {
                 continue;
             }
@@ -51,51 +63,35 @@ internal sealed class SiteAlternativesPlanner
                 throw Unknown(record, "an alternative overlaps a paravirt site without being the same", $"{site.Address}+{site.Length}");
             }
 
-            byte[] bytes = results.TryGetValue(index, out (byte[] Bytes, PlanOutcome Outcome) known) ? known.Bytes : site.NewBytes.ToArray();
-            results[index] = Apply(record, bytes, known.Outcome ?? site.Outcome);
+            if (IsSite(record))
+            {
+                continue; // what it does is in the plan below
+            }
+
+            ref (byte[]? Bytes, PlanOutcome? Outcome) result = ref results[index];
+            changed += result.Bytes is null ? 1 : 0;
+            result = Apply(record, result.Bytes ?? site.NewBytes.ToArray(), result.Outcome ?? site.Outcome);
         }
 
-        var plan = new PlanBuilder(below.Backend, below.Rules, below.Bitness, below.Segments, results.Count);
-        foreach ((int index, (byte[] bytes, PlanOutcome outcome)) in results)
+        var plan = new PlanBuilder(below.Backend, below.Rules, below.Bitness, below.Segments, changed);
+        for (int i = 0; i < results.Length; i++)
         {
-            plan.Add(below[index].Address, below[index].NewBytes, bytes, outcome);
+            if (results[i] is ({ } bytes, { } outcome))
+            {
+                plan.Add(below[i].Address, below[i].NewBytes, bytes, outcome);
+            }
         }
 
         return plan.Build();
     }
 
-    // Not only the site at the address: an alternative may begin before a site and reach into it.
-    private static int FirstSiteEndingBehind(PatchPlan plan, VirtualAddress address)
-    {
-        int low = 0;
-        int high = plan.Count;
-        while (low < high)
-        {
-            int middle = low + ((high - low) / 2);
-            VirtualAddress last = plan[middle].Address + (plan[middle].Length - 1);
-            if (last < address)
-            {
-                low = middle + 1;
-            }
-            else
-            {
-                high = middle;
-            }
-        }
-
-        return low;
-    }
+    /// <summary>Whether a record is a paravirt site itself; in eras where none is, throws for those that look so.</summary>
+    private bool IsSite(in AltInstr record) => record.IsDirectCall && (_rules.DirectCallsAreSites
+        ? true
+        : throw Unknown(record, "an alternative at a paravirt site takes its target from the ops table, as kernels from 6.8 on do", "a direct call"));
 
     private (byte[] Bytes, PlanOutcome Outcome) Apply(in AltInstr record, byte[] bytes, PlanOutcome outcome)
     {
-        if (record.IsDirectCall)
-        {
-            // Where these are the sites themselves, the plan below is what they do.
-            return _rules.DirectCallsAreSites
-                ? (bytes, outcome)
-                : throw Unknown(record, "an alternative at a paravirt site takes its target from the ops table, as kernels from 6.8 on do", "a direct call");
-        }
-
         bool applies = (_hasFeature(record.Feature) ?? throw Unknown(record, "the condition of an alternative at a paravirt site is not known", $"feature {record.Feature / 32}*32+{record.Feature % 32}")) != record.IsNot;
         if (!applies)
         {
@@ -118,7 +114,7 @@ internal sealed class SiteAlternativesPlanner
             Reason = PatchReason.None,
             Target = target,
             TargetName = target is not null && target == outcome.Target ? outcome.TargetName : null,
-            Detail = $"alternative of {(record.IsNot ? "!" : "")}{FeatureName(record.Feature)}",
+            Detail = Detail(record),
         });
     }
 
@@ -132,6 +128,13 @@ internal sealed class SiteAlternativesPlanner
         return record.ReplacementLength <= record.Length && _elf.TryGetBytes(record.ReplacementAddress, record.ReplacementLength, out Memory<byte> bytes)
             ? bytes.Span
             : throw Unknown(record, "the replacement of an alternative is not in the image, or longer than the site", $"{record.ReplacementAddress}+{record.ReplacementLength}");
+    }
+
+    private string Detail(in AltInstr record)
+    {
+        (int, bool) condition = (record.Feature, record.IsNot);
+        return _details.TryGetValue(condition, out string? text) ? text
+            : _details[condition] = $"alternative of {(record.IsNot ? "!" : "")}{FeatureName(record.Feature)}";
     }
 
     private string FeatureName(int feature) =>

@@ -100,8 +100,14 @@ public static class AllowedSites
             json.WriteNumber("originalAddressAt", operand);
         }
 
+        WriteAllowed(site.Allowed, json);
+        json.WriteEndObject();
+    }
+
+    internal static void WriteAllowed(IReadOnlyList<AllowedBytes> all, Utf8JsonWriter json)
+    {
         json.WriteStartArray("allowed");
-        foreach (AllowedBytes allowed in site.Allowed)
+        foreach (AllowedBytes allowed in all)
         {
             json.WriteStartObject();
             json.WriteString("bytes", HexBytes.Format(allowed.Bytes.Span));
@@ -116,6 +122,5 @@ public static class AllowedSites
         }
 
         json.WriteEndArray();
-        json.WriteEndObject();
     }
 }

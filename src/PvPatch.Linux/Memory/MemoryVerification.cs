@@ -85,8 +85,17 @@ public sealed class MemoryVerification
     /// <returns>The sites; all of them where nothing is patched.</returns>
     public IEnumerable<SiteVerification> Strays() => Sites.Where(s => s.State is SiteState.Patched or SiteState.Original && !s.Matches(Best.Index));
 
+    /// <summary>All that may legally stand at a site in this memory, originals moved as KASLR moved the kernel.</summary>
+    /// <param name="site">One of <see cref="Sites"/>.</param>
+    /// <returns>Each byte string once, with the names of the candidates that put it there: the original first, then in the order of the candidates.</returns>
+    public IReadOnlyList<AllowedBytes> AllowedAt(SiteVerification site)
+    {
+        ArgumentNullException.ThrowIfNull(site);
+        return site.Allowed(Memory.Slide ?? 0, Memory.Bitness);
+    }
+
     /// <summary>The findings as diagnostics: of the whole first, then of single sites.</summary>
-    /// <param name="maxSites">How many sites are told of, at most.</param>
+    /// <param name="maxSites">How many sites are told of, at most; with 0 they are only counted.</param>
     /// <returns>None where every site was compared and holds the bytes of one backend.</returns>
     public IReadOnlyList<PatchDiagnostic> ToDiagnostics(int maxSites = 100) => new VerificationReport(this).Diagnostics(maxSites);
 

@@ -15,8 +15,15 @@ public static class MemoryVerificationJson
     /// <summary>Writes a result as one JSON object.</summary>
     /// <param name="result">The result.</param>
     /// <param name="json">Where to. Not flushed.</param>
-    public static void Write(MemoryVerification result, Utf8JsonWriter json)
+    public static void Write(MemoryVerification result, Utf8JsonWriter json) => Write(result, json, []);
+
+    /// <summary>Writes a result as one JSON object, with findings of the caller's own.</summary>
+    /// <param name="result">The result.</param>
+    /// <param name="json">Where to. Not flushed.</param>
+    /// <param name="more">Findings that come first in the member <c>diagnostics</c>.</param>
+    public static void Write(MemoryVerification result, Utf8JsonWriter json, IReadOnlyList<PatchDiagnostic> more)
     {
+        ArgumentNullException.ThrowIfNull(more);
         ArgumentNullException.ThrowIfNull(result);
         ArgumentNullException.ThrowIfNull(json);
         json.WriteStartObject();
@@ -31,7 +38,7 @@ public static class MemoryVerificationJson
         WriteMemory(result.Memory, json);
         WriteCounts(result, json);
         json.WriteStartArray("diagnostics");
-        foreach (PatchDiagnostic diagnostic in result.Memory.Diagnostics.Concat(result.ToDiagnostics(0)))
+        foreach (PatchDiagnostic diagnostic in more.Concat(result.Memory.Diagnostics).Concat(result.ToDiagnostics(0)))
         {
             DiagnosticJson.Write(diagnostic, json);
         }
@@ -40,7 +47,7 @@ public static class MemoryVerificationJson
         json.WriteStartArray("sites");
         foreach (SiteVerification site in result.Sites.Where(s => s.State != SiteState.Patched || !s.Matches(result.Best.Index)))
         {
-            WriteSite(site, json);
+            WriteSite(result, site, json);
         }
 
         json.WriteEndArray();
@@ -88,7 +95,7 @@ public static class MemoryVerificationJson
         json.WriteEndArray();
     }
 
-    private static void WriteSite(SiteVerification site, Utf8JsonWriter json)
+    private static void WriteSite(MemoryVerification result, SiteVerification site, Utf8JsonWriter json)
     {
         json.WriteStartObject();
         json.WriteString("address", string.Create(CultureInfo.InvariantCulture, $"0x{site.Address.Value:x}"));
@@ -105,6 +112,11 @@ public static class MemoryVerificationJson
         }
 
         json.WriteEndArray();
+        if (site.State == SiteState.Tampered)
+        {
+            AllowedSites.WriteAllowed(result.AllowedAt(site), json);
+        }
+
         json.WriteEndObject();
     }
 

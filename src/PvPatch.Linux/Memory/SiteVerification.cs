@@ -64,7 +64,9 @@ public sealed class SiteVerification
 
     internal bool IsKnown => _matches != 0 || IsOriginal;
 
+    internal List<AllowedBytes> Allowed(long slide, int bitness) => AllowedSite.Collect(_candidates, Decision, slide, bitness);
+
     /// <summary>What may stand there, by text: <c>ff 15 .. (original), e8 .. 90 (native, kvm)</c>.</summary>
     internal string Expected(long slide, int bitness) =>
-        string.Join(", ", AllowedSite.Collect(_candidates, Decision, slide, bitness).Select(static a => $"{HexBytes.Format(a.Bytes.Span)} ({string.Join(", ", a.Of)})"));
+        string.Join(", ", Allowed(slide, bitness).Select(static a => $"{HexBytes.Format(a.Bytes.Span)} ({string.Join(", ", a.Of)})"));
 }

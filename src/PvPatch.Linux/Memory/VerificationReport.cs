@@ -18,7 +18,10 @@ internal sealed class VerificationReport(MemoryVerification result)
         if (told.Count > maxSites)
         {
             string code = result.State == MemoryState.Tampered ? KernelDiagnosticCodes.SiteTampered : KernelDiagnosticCodes.SitesMixed;
-            all.Add(new PatchDiagnostic(code, DiagnosticSeverity.Error, string.Create(CultureInfo.InvariantCulture, $"{told.Count - maxSites} more such sites are not shown")));
+            string text = maxSites > 0 ? $"{told.Count - maxSites} more such sites are not shown"
+                : result.State == MemoryState.Tampered ? $"{told.Count} of {result.Compared} sites hold bytes that neither the image nor any of the backends accounts for"
+                : $"{told.Count} of {result.Compared} sites hold bytes that are not those of {result.Best.Backend}";
+            all.Add(new PatchDiagnostic(code, DiagnosticSeverity.Error, text));
         }
 
         return [.. all.Select(d => d with { Source = result.Memory.File.Path })];

@@ -15,6 +15,9 @@ internal sealed class CommandSet
         new ExplainCommand(),
         new PatchCommand(),
         new RevertCommand(),
+        new VerifyCommand(),
+        new DiffCommand(),
+        new AllowedCommand(),
     ];
 
     public CommandSet()

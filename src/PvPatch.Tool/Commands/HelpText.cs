@@ -17,6 +17,8 @@ internal static class HelpText
           3    refused because it would not be safe (unknown bytes at a site, output is the input)
           4    the output cannot be written; nothing half-written is left behind
           5    a program that unpacks kernels (xz, zstd, …) is not installed
+          6    compared, and different (verify: tampered, mixed or another backend; diff: the plans differ)
+          7    verify: the dump was taken before the kernel patched itself
           130  stopped by Ctrl-C
         """;
 

@@ -5,10 +5,14 @@ using PvPatch.Tool.Kernels;
 
 namespace PvPatch.Tool.Commands;
 
-/// <summary><c>pvpatch patch</c>: writes the kernel as it stands in memory after it booted.</summary>
+/// <summary><c>pvpatch patch</c>: writes a kernel file that boots, its sites as they stand in memory after a boot.</summary>
 internal sealed class PatchCommand : ToolCommand
 {
     private readonly Argument<string> _image = KernelInput.Argument();
+
+    private readonly ImageOptions _imageOptions;
+
+    private readonly MachineOptions _machine;
 
     private readonly Option<string> _backend = KernelPlan.RequiredBackend();
 
@@ -16,19 +20,24 @@ internal sealed class PatchCommand : ToolCommand
 
     private readonly Option<string?> _savePlan = new("--save-plan") { Description = "Also write the plan, for revert --plan", HelpName = "FILE" };
 
+    private readonly Option<bool> _exact = new("--exact") { Description = "Every site as in memory, even where the file then does not boot" };
+
     private readonly Option<bool> _force = new("--force") { Description = "Allow an output that replaces the input" };
 
     public PatchCommand()
         : base(
             "patch",
-            "Write the kernel with every site as it is in memory after a boot. All or nothing: a file appears whole or not at all.",
+            "Write a kernel file that boots, with its sites as they are in memory after a boot. A file appears whole or not at all.",
             "patch vmlinuz --backend native -o vmlinux.native --save-plan native.json",
             "patch vmlinux --backend native -o vmlinux.native --json")
     {
         Definition.Arguments.Add(_image);
         Definition.Options.Add(_backend);
+        _machine = new MachineOptions(Definition);
+        _imageOptions = new ImageOptions(Definition);
         Definition.Options.Add(_output);
         Definition.Options.Add(_savePlan);
+        Definition.Options.Add(_exact);
         Definition.Options.Add(_force);
     }
 
@@ -40,10 +49,16 @@ internal sealed class PatchCommand : ToolCommand
         string output = OutputFiles.Resolve(outputPath, planPath, arguments.GetValue(_force) ? null : path);
         string? planOutput = planPath is null ? null : OutputFiles.Resolve(planPath, path);
 
-        KernelInput input = KernelInput.Read(path, run);
-        KernelImage image = input.Open();
-        PatchPlan plan = KernelPlan.Make(image, arguments.GetRequiredValue(_backend), path);
-        if (!plan.TryApply(image.Code, out ApplyResult applied, out IReadOnlyList<PatchDiagnostic> diagnostics))
+        MachineSettings settings = _machine.Read(arguments);
+        KernelImage image = KernelInput.Read(path, run).Open(arguments, _imageOptions);
+        BootMachine machine = settings.Machine(image, arguments.GetRequiredValue(_backend));
+        PatchPlan plan = KernelPlan.Make(image, machine, path);
+        if (!arguments.GetValue(_exact))
+        {
+            plan = BootablePlan.Create(image, machine, plan);
+        }
+
+        if (!plan.TryApply(BootablePlan.ImageOf(image.Elf), out ApplyResult applied, out IReadOnlyList<PatchDiagnostic> diagnostics))
         {
             throw new ToolFailure(diagnostics);
         }

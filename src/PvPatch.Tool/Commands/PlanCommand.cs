@@ -10,7 +10,13 @@ internal sealed class PlanCommand : ToolCommand
 {
     private readonly Argument<string> _image = KernelInput.Argument();
 
-    private readonly Option<string> _backend = KernelPlan.RequiredBackend();
+    private readonly ImageOptions _imageOptions;
+
+    private readonly MachineOptions _machine;
+
+    private readonly Option<string?> _backend = new("--backend", "-b") { Description = "What the kernel shall stand ready for; info lists the names", HelpName = "NAME" };
+
+    private readonly Option<string?> _allowed = new("--allowed") { Description = "Write what may stand at each site on any backend, or on the one given (see pvpatch allowed)", HelpName = "FILE" };
 
     public PlanCommand()
         : base(
@@ -21,13 +27,33 @@ internal sealed class PlanCommand : ToolCommand
     {
         Definition.Arguments.Add(_image);
         Definition.Options.Add(_backend);
+        Definition.Options.Add(_allowed);
+        Definition.Validators.Add(result =>
+        {
+            if (result.GetResult(_backend) is null && result.GetResult(_allowed) is null)
+            {
+                result.AddError("Option '--backend' is required, unless --allowed is given");
+            }
+        });
+        _machine = new MachineOptions(Definition);
+        _imageOptions = new ImageOptions(Definition);
     }
 
     public override ExitCode Execute(ParseResult arguments, ToolRun run)
     {
         string path = arguments.GetRequiredValue(_image);
-        KernelImage image = KernelInput.Read(path, run).Open();
-        PatchPlan plan = KernelPlan.Make(image, arguments.GetRequiredValue(_backend), path);
+        string? allowedPath = arguments.GetValue(_allowed);
+        string? output = allowedPath is null ? null : OutputFiles.Resolve(allowedPath, path);
+        MachineSettings settings = _machine.Read(arguments);
+        KernelImage image = KernelInput.Read(path, run).Open(arguments, _imageOptions);
+        string? backend = arguments.GetValue(_backend);
+        AllowedReport? allowed = output is null ? null : AllowedReport.Save(Candidates.Of(image, settings, backend is null ? image.BackendNames : [backend], path), path, output, allowedPath!);
+        if (backend is null)
+        {
+            return WriteAllowed(allowed!, run);
+        }
+
+        PatchPlan plan = KernelPlan.Make(image, settings.Machine(image, backend), path);
         if (run.IsJson)
         {
             run.WriteJson(json => PlanJson.Write(plan, json));
@@ -35,9 +61,24 @@ internal sealed class PlanCommand : ToolCommand
         else
         {
             PlanText.Write(image, plan, run.Out);
+            allowed?.WriteText(run.Out);
         }
 
         run.Warn(plan.Diagnostics);
+        return ExitCode.Success;
+    }
+
+    private static ExitCode WriteAllowed(AllowedReport allowed, ToolRun run)
+    {
+        if (run.IsJson)
+        {
+            run.WriteJson(allowed.WriteJson);
+        }
+        else
+        {
+            allowed.WriteText(run.Out);
+        }
+
         return ExitCode.Success;
     }
 }

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using PvPatch.Images;
+using PvPatch.Linux.Kernel;
 using PvPatch.Plans;
 using PvPatch.Tool.Kernels;
 
@@ -14,6 +15,10 @@ internal sealed class RevertCommand : ToolCommand
 
     private readonly Option<string?> _original = new("--original") { Description = "The kernel it was made from, where no plan was kept", HelpName = "IMAGE" };
 
+    private readonly ImageOptions _imageOptions;
+
+    private readonly MachineOptions _machine;
+
     private readonly Option<string> _output = OutputFiles.Option("The kernel with its original bytes; replaced if it exists");
 
     public RevertCommand()
@@ -27,6 +32,8 @@ internal sealed class RevertCommand : ToolCommand
         Definition.Options.Add(_plan);
         Definition.Options.Add(_original);
         Definition.Options.Add(_output);
+        _machine = new MachineOptions(Definition);
+        _imageOptions = new ImageOptions(Definition);
         Definition.Validators.Add(result =>
         {
             if (result.GetResult(_plan) is null == result.GetResult(_original) is null)
@@ -47,7 +54,12 @@ internal sealed class RevertCommand : ToolCommand
         PatchPlan? plan = planPath is null ? null : PlanFile.Read(planPath);
         KernelInput input = KernelInput.Read(path, run);
         CodeImage code = input.Code();
-        plan ??= OriginalKernel.PlanThatMade(code, originalPath!, run);
+        if (plan is null)
+        {
+            KernelImage original = KernelInput.Read(originalPath!, run).Open(arguments, _imageOptions);
+            plan = OriginalKernel.PlanThatMade(code, original, _machine.Read(arguments), originalPath!);
+        }
+
         if (!plan.TryRevert(code, out ApplyResult reverted, out IReadOnlyList<PatchDiagnostic> diagnostics))
         {
             throw new ToolFailure([.. diagnostics.Select(d => d with { Source = d.Source ?? path })]);

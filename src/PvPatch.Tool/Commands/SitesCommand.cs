@@ -10,6 +10,10 @@ internal sealed class SitesCommand : ToolCommand
 {
     private readonly Argument<string> _image = KernelInput.Argument();
 
+    private readonly ImageOptions _imageOptions;
+
+    private readonly MachineOptions _machine;
+
     private readonly Option<string?> _slot = SlotFilter.Option();
 
     private readonly Option<string> _backend = KernelPlan.Backend();
@@ -24,17 +28,20 @@ internal sealed class SitesCommand : ToolCommand
         Definition.Arguments.Add(_image);
         Definition.Options.Add(_slot);
         Definition.Options.Add(_backend);
+        _machine = new MachineOptions(Definition);
+        _imageOptions = new ImageOptions(Definition);
     }
 
     public override ExitCode Execute(ParseResult arguments, ToolRun run)
     {
         string path = arguments.GetRequiredValue(_image);
-        KernelImage image = KernelInput.Read(path, run).Open();
+        MachineSettings settings = _machine.Read(arguments);
+        KernelImage image = KernelInput.Read(path, run).Open(arguments, _imageOptions);
         bool[] chosen = SlotFilter.Choose(image.Layout, arguments.GetValue(_slot));
-        string backend = arguments.GetValue(_backend)!;
+        BootMachine machine = settings.Machine(image, arguments.GetValue(_backend)!);
 
         // The sites are there to be looked at even where they cannot be planned; then without what becomes of them.
-        PatchPlan? plan = KernelPlan.TryMake(image, backend, path, out IReadOnlyList<PatchDiagnostic> diagnostics);
+        PatchPlan? plan = KernelPlan.TryMake(image, machine, path, out IReadOnlyList<PatchDiagnostic> diagnostics);
         if (plan is null && ToolFailure.ExitCodeOf(diagnostics[0].Code) == ExitCode.Usage)
         {
             throw new ToolFailure(diagnostics);

@@ -1,5 +1,6 @@
 using System.Text.Json;
 using PvPatch.Linux.Alternatives;
+using PvPatch.Plans;
 using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Kernels;
@@ -9,16 +10,13 @@ internal static class ExplainJson
 {
     public static void Write(SiteExplanation site, string path, Utf8JsonWriter json)
     {
-        var disassembler = new Disassembler(site.Plan.Bitness, site.Names.NameOf);
+        var disassembler = new Disassembler(site.Image.Elf.Bitness, site.Names.NameOf);
         JsonOutput.Start(json, "pvpatch-explain");
         json.WriteString("image", path);
-        json.WriteString("backend", site.Plan.Backend);
-        json.WriteString("rules", site.Plan.Rules);
         json.WriteNumber("index", site.Index);
         json.WriteNumber("total", site.Image.Sites.Count);
-        json.WriteStartObject("site");
-        SiteJson.WriteMembers(json, site.Decision);
-        json.WriteEndObject();
+        json.WriteString("address", JsonOutput.Hex(site.Site.Address));
+        json.WriteString("slot", site.Slot.Name);
         if (site.Names.PlaceOf(site.Site.Address) is string place)
         {
             json.WriteString("place", place);
@@ -35,9 +33,21 @@ internal static class ExplainJson
             json.WriteString("native", JsonOutput.Hex(native));
         }
 
-        WriteCode(json, "oldCode", disassembler, site.Decision.OldBytes, site.Site.Address);
-        WriteCode(json, "newCode", disassembler, site.Decision.NewBytes, site.Site.Address);
+        WriteCode(json, "oldCode", disassembler, site.DecisionOf(site.Plans[0]).OldBytes, site.Site.Address);
         WriteAlternatives(json, site);
+        json.WriteStartArray("backends");
+        foreach (PatchPlan plan in site.Plans)
+        {
+            json.WriteStartObject();
+            json.WriteString("backend", plan.Backend);
+            json.WriteString("rules", plan.Rules);
+            json.WritePropertyName("site");
+            PlanJson.WriteSite(plan, plan.IndexContaining(site.Site.Address), json);
+            WriteCode(json, "newCode", disassembler, site.DecisionOf(plan).NewBytes, site.Site.Address);
+            json.WriteEndObject();
+        }
+
+        json.WriteEndArray();
         json.WriteEndObject();
     }
 
@@ -65,6 +75,7 @@ internal static class ExplainJson
             json.WriteString("condition", site.Condition(record));
             json.WriteNumber("feature", record.Feature);
             json.WriteBoolean("not", record.IsNot);
+            json.WriteBoolean("directCall", record.IsDirectCall);
             json.WriteString("replacementAddress", JsonOutput.Hex(record.ReplacementAddress));
             json.WriteString("replacement", HexBytes.Format(site.Replacement(record).Span));
             json.WriteEndObject();

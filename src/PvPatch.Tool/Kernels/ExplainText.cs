@@ -6,7 +6,7 @@ using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Kernels;
 
-/// <summary>One site explained to people.</summary>
+/// <summary>One site explained to people: what it is, then what becomes of it on each backend; those that do the same stand together.</summary>
 internal static class ExplainText
 {
     private const int FieldWidth = 15;
@@ -15,32 +15,45 @@ internal static class ExplainText
 
     public static void Write(SiteExplanation site, TextOutput output)
     {
-        var disassembler = new Disassembler(site.Plan.Bitness, site.Names.NameOf);
-        SiteDecision decision = site.Decision;
+        var disassembler = new Disassembler(site.Image.Elf.Bitness, site.Names.NameOf);
+        SiteDecision first = site.DecisionOf(site.Plans[0]);
         output.Line(string.Create(s_culture, $"Site {site.Index} of {site.Image.Sites.Count}: {site.Slot.Name} at {site.Site.Address}"), Ink.Strong);
         string offset = site.FileOffset is long at ? string.Create(s_culture, $", file offset 0x{at:x}") : "";
         string function = site.Names.PlaceOf(site.Site.Address) is string place ? $"{place}, " : "";
-        Field(output, "place", string.Create(s_culture, $"{function}{decision.Section}, {site.Site.Budget} bytes{offset}"));
+        Field(output, "place", string.Create(s_culture, $"{function}{first.Section}, {site.Site.Budget} bytes{offset}"));
         Field(output, "slot", string.Create(s_culture, $"{site.Slot.Name}, type {site.Slot.Index}, {(site.Slot.Kind == SlotKind.Jump ? "jumped to" : "called")}"));
-        Field(output, "may destroy", $"{Words.Of(site.Site.Clobbers, site.Plan.Bitness)}{(site.ClobbersCount ? "" : " (kernels of this era do not look at it)")}");
+        Field(output, "may destroy", $"{Words.Of(site.Site.Clobbers, site.Image.Elf.Bitness)}{(site.ClobbersCount ? "" : " (kernels of this era do not look at it)")}");
         Field(output, "on disk", site.Native.Target is VirtualAddress native ? $"the ops table holds {site.Names.Describe(native)}" : "the ops table holds no function");
-        output.Line();
-        WriteCode(output, disassembler, "before", decision.OldBytes, decision.Address);
-        WriteCode(output, disassembler, "after", decision.NewBytes, decision.Address);
-        output.Line();
-        output.Column("  done", FieldWidth, Ink.Faint).Write(Words.Of(decision.Action), Words.InkOf(decision.Action)).Line($", for {site.Plan.Backend} by the rules {site.Plan.Rules}");
-        Field(output, "why", Why(site));
         foreach (AltInstr record in site.Alternatives)
         {
-            ReadOnlyMemory<byte> bytes = site.Replacement(record);
-            string code = record.ReplacementLength == 0 ? "nothing" : disassembler.Line(bytes.Span, record.ReplacementAddress);
-            Field(output, "alternative", $"if {site.Condition(record)}: {code}");
+            Field(output, "alternative", Describe(site, record, disassembler));
+        }
+
+        output.Line();
+        WriteCode(output, disassembler, "before", first.OldBytes, first.Address);
+        foreach (IReadOnlyList<PatchPlan> group in site.Groups())
+        {
+            SiteDecision decision = site.DecisionOf(group[0]);
+            output.Line();
+            output.Write($"  {string.Join(", ", group.Select(static p => p.Backend))}", Ink.Strong).Write(": ").Write(Words.Of(decision.Action), Words.InkOf(decision.Action)).Line($", by the rules {group[0].Rules}");
+            WriteCode(output, disassembler, "after", decision.NewBytes, decision.Address);
+            Field(output, "why", Why(site, decision.Outcome));
         }
     }
 
-    private static string Why(SiteExplanation site)
+    private static string Describe(SiteExplanation site, in AltInstr record, Disassembler disassembler)
     {
-        PlanOutcome outcome = site.Decision.Outcome;
+        if (record.IsDirectCall)
+        {
+            return $"if {site.Condition(record)}: a direct call of what the slot holds";
+        }
+
+        ReadOnlyMemory<byte> bytes = site.Replacement(record);
+        return $"if {site.Condition(record)}: {(record.ReplacementLength == 0 ? "nothing" : disassembler.Line(bytes.Span, record.ReplacementAddress))}";
+    }
+
+    private static string Why(SiteExplanation site, PlanOutcome outcome)
+    {
         string target = outcome.Target is VirtualAddress address ? site.Names.Describe(address) : "";
         return outcome switch
         {

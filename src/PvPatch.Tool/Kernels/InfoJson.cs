@@ -9,7 +9,7 @@ namespace PvPatch.Tool.Kernels;
 /// <summary>What <c>info</c> says, for scripts.</summary>
 internal static class InfoJson
 {
-    public static void Write(KernelInput input, KernelImage? image, PatchDiagnostic? error, Utf8JsonWriter json)
+    public static void Write(KernelInput input, KernelImage? image, KernelOpenOptions options, PatchDiagnostic? error, Utf8JsonWriter json)
     {
         JsonOutput.Start(json, "pvpatch-info");
         json.WriteBoolean("supported", image is not null);
@@ -22,7 +22,7 @@ internal static class InfoJson
         WriteElf(input.Elf, json);
         if (image is not null)
         {
-            WriteImage(image, json);
+            WriteImage(image, options, json);
         }
 
         JsonOutput.WriteDiagnostics(json, error is null ? input.Elf.Warnings : [error, .. input.Elf.Warnings]);
@@ -63,14 +63,23 @@ internal static class InfoJson
         json.WriteEndObject();
     }
 
-    private static void WriteImage(KernelImage image, Utf8JsonWriter json)
+    private static void WriteImage(KernelImage image, KernelOpenOptions options, Utf8JsonWriter json)
     {
         json.WriteString("era", image.Era.Name);
+        json.WriteString("eraFrom", ImageSources.OfEra(image, options));
         json.WriteString("rules", image.Era.Rules.Name);
+        json.WriteBoolean("nopsByCpu", image.Era.ChoosesNopsByCpu);
+        json.WriteString("layout", image.Layout.Name);
+        json.WriteString("layoutFrom", ImageSources.OfLayout(image, options));
         json.WriteString("opsTable", JsonOutput.Hex(image.OpsTable));
         json.WriteString("siteSource", JsonNamingPolicy.CamelCase.ConvertName(image.Era.Source.ToString()));
         json.WriteNumber("sites", image.Sites.Count);
         json.WriteNumber("symbols", image.Symbols?.Count ?? 0);
+        if (ImageSources.OfSymbols(image) is string symbols)
+        {
+            json.WriteString("symbolsFrom", symbols);
+        }
+
         json.WriteStartArray("backends");
         foreach (string backend in image.BackendNames)
         {

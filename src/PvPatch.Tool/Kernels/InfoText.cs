@@ -2,7 +2,6 @@ using System.Globalization;
 using PvPatch.Linux.Boot;
 using PvPatch.Linux.Elf;
 using PvPatch.Linux.Kernel;
-using PvPatch.Linux.Symbols;
 using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Kernels;
@@ -12,7 +11,7 @@ internal static class InfoText
 {
     private static readonly CultureInfo s_culture = CultureInfo.InvariantCulture;
 
-    public static void Write(KernelInput input, KernelImage? image, TextOutput output)
+    public static void Write(KernelInput input, KernelImage? image, KernelOpenOptions options, TextOutput output)
     {
         output.Line(input.Path, Ink.Strong);
         Field(output, "file", DescribeFile(input.File));
@@ -26,17 +25,19 @@ internal static class InfoText
 
         if (image is not null)
         {
-            WriteImage(image, output);
+            WriteImage(image, options, output);
         }
     }
 
-    private static void WriteImage(KernelImage image, TextOutput output)
+    private static void WriteImage(KernelImage image, KernelOpenOptions options, TextOutput output)
     {
-        Field(output, "era", string.Create(s_culture, $"{image.Era.Name}: rules {image.Era.Rules.Name}{(image.Alternatives is null ? "" : ", alternatives laid over")}"));
+        Field(output, "era", $"{image.Era.Name}, by {ImageSources.OfEra(image, options)}");
+        Field(output, "rules", $"{image.Era.Rules.Name}{(image.Alternatives is null ? "" : ", alternatives laid over")}{(image.Era.ChoosesNopsByCpu ? ", nops by CPU" : "")}");
         Field(output, "ops table", string.Create(s_culture, $"at {image.OpsTable}, {image.Layout.Count} slots in {image.Layout.Tables.Count} tables ({image.Layout.Name})"));
+        Field(output, "order of slots", $"from {ImageSources.OfLayout(image, options)}");
         string source = image.Era.Source == SiteSource.ParaInstructions ? ".parainstructions" : "direct calls in .altinstructions";
         Field(output, "sites", string.Create(s_culture, $"{image.Sites.Count}, from {source}"));
-        Field(output, "symbols", image.Symbols is null ? "none" : string.Create(s_culture, $"{image.Symbols.Count:n0}, from {DescribeSource(image.Symbols.Source)}"));
+        Field(output, "symbols", image.Symbols is null ? "none" : string.Create(s_culture, $"{image.Symbols.Count:n0}, from {ImageSources.OfSymbols(image)}"));
         Field(output, "backends", string.Join(", ", image.BackendNames));
         output.Line();
         output.Write("  ").Column("slot", 34, Ink.Faint).Column("type", 6, Ink.Faint).Column("sites", 7, Ink.Faint).Column("bytes", 7, Ink.Faint).Line("native function", Ink.Faint);
@@ -51,13 +52,6 @@ internal static class InfoText
                 .Line(image.Native[use.Slot.Index].Target is VirtualAddress native ? names.Describe(native) : "none", Ink.Faint);
         }
     }
-
-    private static string DescribeSource(KernelSymbolSource source) => source switch
-    {
-        KernelSymbolSource.SymbolTable => "its symbol table",
-        KernelSymbolSource.Kallsyms => "its kallsyms",
-        _ => "a listing",
-    };
 
     private static string DescribeFile(LoadedKernelFile file) => file.Kind switch
     {

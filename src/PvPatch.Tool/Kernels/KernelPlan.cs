@@ -7,6 +7,8 @@ namespace PvPatch.Tool.Kernels;
 /// <summary>Plans of kernels, as the commands need them.</summary>
 internal static class KernelPlan
 {
+    private static readonly KernelPlanner s_planner = new();
+
     /// <summary>The option that says which backend, for commands that do something with it.</summary>
     public static Option<string> RequiredBackend() =>
         new("--backend", "-b") { Description = "What the kernel shall stand ready for; info lists the names", HelpName = "NAME", Required = true };
@@ -15,16 +17,24 @@ internal static class KernelPlan
     public static Option<string> Backend() =>
         new("--backend", "-b") { Description = "Show what is done for this backend", HelpName = "NAME", DefaultValueFactory = static _ => "native" };
 
-    /// <summary>Plans an image, or says why it cannot be planned.</summary>
-    public static PatchPlan? TryMake(KernelImage image, string backend, string path, out IReadOnlyList<PatchDiagnostic> diagnostics)
+    /// <summary>The option that says which backends, for commands that show several.</summary>
+    public static Option<string[]> Backends(string description) =>
+        new("--backend", "-b") { Description = description, HelpName = "NAME" };
+
+    /// <exception cref="ToolFailure">The name is empty.</exception>
+    public static void CheckName(string backend)
     {
         if (backend.Length == 0)
         {
-            diagnostics = [PatchDiagnostic.Error(ToolDiagnosticCodes.Usage, "the name of the backend is empty")];
-            return null;
+            throw new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.Usage, "the name of the backend is empty"));
         }
+    }
 
-        if (new KernelPlanner().TryPlan(image, backend, out PatchPlan? plan, out diagnostics))
+    /// <summary>Plans an image, or says why it cannot be planned.</summary>
+    public static PatchPlan? TryMake(KernelImage image, BootMachine machine, string path, out IReadOnlyList<PatchDiagnostic> diagnostics)
+    {
+        CheckName(machine.Backend);
+        if (s_planner.TryPlan(image, machine, out PatchPlan? plan, out diagnostics))
         {
             return plan;
         }
@@ -35,6 +45,6 @@ internal static class KernelPlan
 
     /// <summary>Plans an image.</summary>
     /// <exception cref="ToolFailure">There is no such backend, or the image cannot be planned.</exception>
-    public static PatchPlan Make(KernelImage image, string backend, string path) =>
-        TryMake(image, backend, path, out IReadOnlyList<PatchDiagnostic> diagnostics) ?? throw new ToolFailure(diagnostics);
+    public static PatchPlan Make(KernelImage image, BootMachine machine, string path) =>
+        TryMake(image, machine, path, out IReadOnlyList<PatchDiagnostic> diagnostics) ?? throw new ToolFailure(diagnostics);
 }

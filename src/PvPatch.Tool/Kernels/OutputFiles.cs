@@ -63,16 +63,22 @@ internal static class OutputFiles
         }
     }
 
+    /// <summary>Writes a text.</summary>
+    /// <exception cref="ToolFailure">It cannot be written (PV6107); nothing was left behind.</exception>
+    public static void Write(byte[] text, string output)
+    {
+        if (!KernelImageWriter.TryWrite(text, output, out PatchDiagnostic? error))
+        {
+            throw new ToolFailure(error);
+        }
+    }
+
     /// <summary>Writes an image and the plan it was patched with. The plan comes first, and goes again if the image cannot be written.</summary>
     /// <exception cref="ToolFailure">One of them cannot be written (PV6107).</exception>
     public static void Write(ElfImage elf, string output, PatchPlan plan, string planOutput)
     {
         bool isNew = !File.Exists(planOutput);
-        if (!KernelImageWriter.TryWrite([.. PlanJson.ToUtf8(plan, indented: true), (byte)'\n'], planOutput, out PatchDiagnostic? error))
-        {
-            throw new ToolFailure(error);
-        }
-
+        Write([.. PlanJson.ToUtf8(plan, indented: true), (byte)'\n'], planOutput);
         try
         {
             Write(elf, output);

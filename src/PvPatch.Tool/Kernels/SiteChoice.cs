@@ -1,6 +1,7 @@
 using System.Globalization;
 using PvPatch.Linux;
 using PvPatch.Linux.Kernel;
+using PvPatch.Ops;
 using PvPatch.Sites;
 
 namespace PvPatch.Tool.Kernels;
@@ -9,6 +10,22 @@ namespace PvPatch.Tool.Kernels;
 internal static class SiteChoice
 {
     private const string IndexPrefix = "site:";
+
+    /// <summary>The slot a text names, with or without its table; <see langword="null"/> where it names none.</summary>
+    /// <exception cref="ToolFailure">It names more than one (PV7003).</exception>
+    public static OpSlot? FindSlot(KernelImage image, string text)
+    {
+        OpSlot[] found = [.. image.Layout.Slots.Where(s => s.Name == text)];
+        if (found.Length == 0)
+        {
+            found = [.. image.Layout.Slots.Where(s => s.ShortName == text)];
+        }
+
+        return found.Length <= 1 ? found.FirstOrDefault() : throw new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.NoSlotMatches, $"more than one slot is called \"{text}\"") with
+        {
+            Expected = string.Join(" or ", found.Select(static s => s.Name)),
+        });
+    }
 
     /// <summary>The site's index in order of address.</summary>
     /// <exception cref="ToolFailure">The text is no address, or no site has a byte there (PV7002).</exception>
@@ -26,7 +43,7 @@ internal static class SiteChoice
         {
             throw error?.Code == KernelDiagnosticCodes.SymbolUnknown ? new ToolFailure(error) : Unknown(
                 $"\"{text}\" is no address",
-                "hexadecimal digits, site:N, or function+0x12 where the kernel has symbols",
+                "hexadecimal digits, site:N, a slot, or function+0x12 where the kernel has symbols",
                 "pvpatch sites lists the addresses of all sites.");
         }
 

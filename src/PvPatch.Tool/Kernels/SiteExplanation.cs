@@ -9,14 +9,19 @@ namespace PvPatch.Tool.Kernels;
 /// <summary>Everything known of one site, gathered to be told.</summary>
 internal sealed class SiteExplanation
 {
-    public SiteExplanation(KernelImage image, PatchPlan plan, int index, KernelNames names)
+    private const int AlwaysFeature = (3 * 32) + 21; // X86_FEATURE_ALWAYS, arch/x86/include/asm/cpufeatures.h of 5.10 to 7.2
+
+    /// <param name="image">The kernel.</param>
+    /// <param name="plans">What becomes of the site, once or more; at least one.</param>
+    /// <param name="index">The site's place in order of address.</param>
+    /// <param name="names">The kernel's names.</param>
+    public SiteExplanation(KernelImage image, IReadOnlyList<PatchPlan> plans, int index, KernelNames names)
     {
         Image = image;
-        Plan = plan;
+        Plans = plans;
         Index = index;
         Names = names;
         Site = image.Sites[index];
-        Decision = plan[plan.IndexContaining(Site.Address)];
         Slot = image.Layout[Site.Slot];
         Native = image.Native[Site.Slot];
         Alternatives = AlternativesAt(image, Site);
@@ -24,7 +29,7 @@ internal sealed class SiteExplanation
 
     public KernelImage Image { get; }
 
-    public PatchPlan Plan { get; }
+    public IReadOnlyList<PatchPlan> Plans { get; }
 
     /// <summary>The site's place in order of address.</summary>
     public int Index { get; }
@@ -32,8 +37,6 @@ internal sealed class SiteExplanation
     public KernelNames Names { get; }
 
     public PatchSite Site { get; }
-
-    public SiteDecision Decision { get; }
 
     public OpSlot Slot { get; }
 
@@ -45,16 +48,40 @@ internal sealed class SiteExplanation
 
     /// <summary>Whether kernels of this era look at what a site says may be destroyed.</summary>
     public bool ClobbersCount =>
-        Image.Era.Source == SiteSource.ParaInstructions && (Plan.Bitness == 64 ? Image.Era.SiteTable64 : Image.Era.SiteTable32).HasClobbers;
+        Image.Era.Source == SiteSource.ParaInstructions && (Image.Elf.Bitness == 64 ? Image.Era.SiteTable64 : Image.Era.SiteTable32).HasClobbers;
 
     /// <summary>Where the site is in the file.</summary>
     public long? FileOffset => Image.Elf.TryGetFileOffset(Site.Address, Site.Budget, out long offset) ? offset : null;
+
+    /// <summary>What a plan says of the site.</summary>
+    public SiteDecision DecisionOf(PatchPlan plan) => plan[plan.IndexContaining(Site.Address)];
+
+    /// <summary>The plans in groups that do the same thing and leave the same bytes.</summary>
+    public IEnumerable<IReadOnlyList<PatchPlan>> Groups()
+    {
+        var groups = new List<List<PatchPlan>>();
+        foreach (PatchPlan plan in Plans)
+        {
+            List<PatchPlan>? same = groups.Find(g => DecisionOf(g[0]).Action == DecisionOf(plan).Action && DecisionOf(g[0]).NewBytes.SequenceEqual(DecisionOf(plan).NewBytes));
+            if (same is null)
+            {
+                groups.Add([plan]);
+            }
+            else
+            {
+                same.Add(plan);
+            }
+        }
+
+        return groups;
+    }
 
     /// <summary>The condition of an alternative as the kernel's sources write it.</summary>
     public string Condition(in AltInstr record)
     {
         AlternativeRules? rules = Image.Era.Alternatives;
-        string feature = record.Feature == rules?.XenPv ? "XENPV"
+        string feature = record.Feature == AlwaysFeature ? "ALWAYS"
+            : record.Feature == rules?.XenPv ? "XENPV"
             : record.Feature == rules?.PvUnlock ? "PVUNLOCK"
             : record.Feature == rules?.VcpuPreempt ? "VCPUPREEMPT"
             : $"{record.Feature / 32}*32+{record.Feature % 32}";

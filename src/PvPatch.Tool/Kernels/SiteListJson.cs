@@ -26,9 +26,7 @@ internal static class SiteListJson
         {
             if (site.Slot < chosen.Length && chosen[site.Slot])
             {
-                json.WriteStartObject();
                 WriteSite(image, plan, site, json);
-                json.WriteEndObject();
             }
         }
 
@@ -41,11 +39,11 @@ internal static class SiteListJson
     {
         if (plan is not null)
         {
-            SiteJson.WriteMembers(json, plan[plan.IndexContaining(site.Address)]);
+            PlanJson.WriteSite(plan, plan.IndexContaining(site.Address), json);
             return;
         }
 
         image.Code.TryGetBytes(site.Address, site.Budget, out Span<byte> old);
-        SiteJson.WriteMembers(json, site, image.Layout[site.Slot], image.Code.Find(site.Address, site.Budget)!.Name, old);
+        SiteJson.Write(site, image.Layout[site.Slot], image.Code.Find(site.Address, site.Budget)!.Name, old, json);
     }
 }

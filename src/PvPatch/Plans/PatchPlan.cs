@@ -11,6 +11,9 @@ namespace PvPatch.Plans;
 /// <remarks>Immutable. Applying it to an image writes that image's bytes; do so while nothing runs or writes them.</remarks>
 public sealed class PatchPlan
 {
+    /// <summary>How many of the plans it was made from, one before the other, a plan knows: the states from which it can be applied.</summary>
+    internal const int RememberedAncestors = 4;
+
     private readonly byte[] _overflow;
     private readonly ILogger _logger;
     private PlanSummary? _summary;
@@ -141,6 +144,23 @@ public sealed class PatchPlan
         ArgumentNullException.ThrowIfNull(image);
         return PlanVerifier.Run(this, image);
     }
+
+    /// <summary>The same plan under another name, where one backend is planned in several settings that have to be told apart.</summary>
+    /// <param name="backend">The name: what <see cref="Backend"/> of the new plan gives.</param>
+    /// <returns>A plan that shares everything else with this one.</returns>
+    public PatchPlan Named(string backend)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(backend);
+        return new PatchPlan(Head with { Backend = backend }, Entries, Outcomes, _overflow, _logger);
+    }
+
+    /// <summary>
+    /// The plan with no more than some of the plans it was made from. A host that goes from backend to backend for ever must not keep
+    /// every plan it ever made; an image that is further behind than this is refused, not damaged.
+    /// </summary>
+    internal PatchPlan WithAncestors(int count) =>
+        Head.Previous is null ? this
+        : new PatchPlan(Head with { Previous = count > 0 ? Head.Previous.WithAncestors(count - 1) : null }, Entries, Outcomes, _overflow, _logger);
 
     internal string SectionOf(VirtualAddress address)
     {

@@ -28,6 +28,19 @@ public static class PlanJson
         PlanJsonWriter.Write(plan, json);
     }
 
+    /// <summary>Writes one site as one JSON object, just as it stands in the member <c>sites</c> of the plan.</summary>
+    /// <param name="plan">The plan.</param>
+    /// <param name="index">The site's place in order of address.</param>
+    /// <param name="json">Where to. Not flushed.</param>
+    public static void WriteSite(PatchPlan plan, int index, Utf8JsonWriter json)
+    {
+        ArgumentNullException.ThrowIfNull(plan);
+        ArgumentNullException.ThrowIfNull(json);
+        ArgumentOutOfRangeException.ThrowIfNegative(index);
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(index, plan.Count);
+        PlanJsonWriter.WriteSite(plan, index, json);
+    }
+
     /// <summary>Writes a plan as UTF-8 text.</summary>
     /// <param name="plan">The plan.</param>
     /// <param name="indented">Whether to break lines.</param>

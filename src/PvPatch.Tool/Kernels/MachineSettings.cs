@@ -1,0 +1,97 @@
+using System.Globalization;
+using PvPatch.Backends;
+using PvPatch.Encoding;
+using PvPatch.Linux.Kernel;
+
+namespace PvPatch.Tool.Kernels;
+
+/// <summary>What a user says of the machine a kernel boots on. What is not said has a default, or is left open where all possibilities are looked at.</summary>
+internal sealed record MachineSettings
+{
+    public int? Cpus { get; init; }
+
+    public bool NoPvSpin { get; init; }
+
+    public KvmFeatures? Features { get; init; }
+
+    public CpuModel? Cpu { get; init; }
+
+    public bool HasMwait { get; init; }
+
+    public bool HasLkgs { get; init; }
+
+    public SlotOverrides? Overrides { get; init; }
+
+    /// <summary>The machine of a backend, with defaults for what is not said.</summary>
+    public BootMachine Machine(KernelImage image, string backend)
+    {
+        var machine = new BootMachine { Backend = backend };
+        return machine with
+        {
+            Cpus = Cpus ?? machine.Cpus,
+            NoPvSpin = NoPvSpin,
+            KvmFeatures = Features ?? machine.KvmFeatures,
+            Nops = Cpu?.Nops(image.Elf.Bitness) ?? machine.Nops,
+            HasMwait = HasMwait,
+            HasLkgs = HasLkgs,
+            Overrides = Overrides,
+        };
+    }
+
+    /// <summary>
+    /// The machines of a backend that may leave different bytes: each possibility of what is not said, the likely one first. Not all of them do in
+    /// every kernel.
+    /// </summary>
+    public IEnumerable<MachineVariant> Variants(KernelImage image, string backend)
+    {
+        BootMachine usual = Machine(image, backend);
+        bool isKvm = backend == KvmBackend.Name;
+        foreach ((NopStyle nops, string cpu) in NopChoices(image))
+        {
+            foreach (KvmFeatures features in isKvm && Features is null ? [usual.KvmFeatures, KvmFeatures.None] : (KvmFeatures[])[usual.KvmFeatures])
+            {
+                foreach (int cpus in Cpus is null ? [1, 2] : (int[])[usual.Cpus])
+                {
+                    foreach (bool noSpin in NoPvSpin || cpus == 1 ? [NoPvSpin] : (bool[])[false, true])
+                    {
+                        foreach (bool mwait in isKvm && !HasMwait ? [false, true] : (bool[])[HasMwait])
+                        {
+                            foreach (bool lkgs in HasLkgs ? [true] : (bool[])[false, true])
+                            {
+                                BootMachine machine = usual with { Nops = nops, KvmFeatures = features, Cpus = cpus, NoPvSpin = noSpin, HasMwait = mwait, HasLkgs = lkgs };
+                                yield return new MachineVariant(Describe(machine, usual, cpu), machine);
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// <summary>The families of nops, with the option that asks for each; the option is empty for what is asked for anyway.</summary>
+    private IEnumerable<(NopStyle Nops, string Option)> NopChoices(KernelImage image)
+    {
+        int bitness = image.Elf.Bitness;
+        NopStyle usual = Machine(image, "").Nops;
+        return !image.Era.ChoosesNopsByCpu || Cpu is not null
+            ? [(usual, "")]
+            : CpuModel.All.DistinctBy(m => m.Nops(bitness)).Select(m => (m.Nops(bitness), m.Nops(bitness) == usual ? "" : $" --cpu {m.Name}"));
+    }
+
+    /// <summary>The backend and the options that make another machine of it than the usual one.</summary>
+    private static string Describe(BootMachine machine, BootMachine usual, string cpu)
+    {
+        string text = machine.Backend;
+        text += machine.KvmFeatures == usual.KvmFeatures ? "" : string.Create(CultureInfo.InvariantCulture, $" --kvm-features 0x{(uint)machine.KvmFeatures:x}");
+        text += machine.Cpus == usual.Cpus ? "" : string.Create(CultureInfo.InvariantCulture, $" --cpus {machine.Cpus}");
+        text += machine.NoPvSpin == usual.NoPvSpin ? "" : " --nopvspin";
+        text += machine.HasMwait == usual.HasMwait ? "" : " --mwait";
+        text += machine.HasLkgs == usual.HasLkgs ? "" : " --lkgs";
+        return text + cpu;
+    }
+}
+
+/// <summary>A machine among several, with the options that ask for it as its name.</summary>
+/// <param name="Name">The backend and options, such as <c>kvm --cpus 2</c>.</param>
+/// <param name="Machine">The machine.</param>
+internal sealed record MachineVariant(string Name, BootMachine Machine);

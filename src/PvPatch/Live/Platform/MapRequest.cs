@@ -1,0 +1,7 @@
+namespace PvPatch.Live.Platform;
+
+/// <summary>What an arena asks of the system.</summary>
+/// <param name="Near">The address every byte must be in reach of; <see langword="null"/> where it does not matter.</param>
+/// <param name="Size">Bytes, a multiple of <see cref="LivePlatform.Granularity"/>.</param>
+/// <param name="WritableAndExecutable">One mapping that is both, because the host asked for it by name.</param>
+internal readonly record struct MapRequest(VirtualAddress? Near, long Size, bool WritableAndExecutable);
