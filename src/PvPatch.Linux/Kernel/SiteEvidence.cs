@@ -90,6 +90,18 @@ internal sealed class SiteEvidence
         }
 
         evidence = Read(code, records);
+        if (evidence._operands.Length == 0)
+        {
+            evidence = null;
+            error = PatchDiagnostic.Error(KernelDiagnosticCodes.OpsTableNotFound, "the sites do not tell where the ops tables are") with
+            {
+                Found = $"{records.Length} sites, none of them a call or jump through a word",
+                Expected = "indirect calls through the ops tables at most sites",
+                Help = "An image that is patched already has no indirect calls left: give the original image.",
+            };
+            return false;
+        }
+
         return true;
     }
 

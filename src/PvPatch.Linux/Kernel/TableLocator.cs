@@ -54,16 +54,6 @@ internal static class TableLocator
             }
         }
 
-        if (error is null && Array.TrueForAll(words, static w => w.IsZero))
-        {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.OpsTableNotFound, "the addresses of the ops tables cannot be told from the sites") with
-            {
-                Found = $"{evidence.Count} sites, none of them a call or jump through a word",
-                Expected = "indirect calls at most sites",
-                Help = "An image that is patched already has no indirect calls left: give the original image.",
-            };
-        }
-
         words = error is null ? words : null;
         return words is not null;
     }

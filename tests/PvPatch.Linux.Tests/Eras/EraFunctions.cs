@@ -86,7 +86,9 @@ internal static class EraFunctions
                 continue;
             }
 
-            string body = s_bodies.GetValueOrDefault(slot.ShortName, "xor %eax, %eax")
+            // i386 has the slot of a system call exit that only a 64-bit kernel uses.
+            bool has = bits == 64 || slot.ShortName is not ("usergs_sysret32" or "usergs_sysret64");
+            string body = (has ? s_bodies : []).GetValueOrDefault(slot.ShortName, "xor %eax, %eax")
                 .Replace("iret@", bits == 64 ? "iretq" : "iret", StringComparison.Ordinal)
                 .Replace('@', width);
             if (symbol.StartsWith("__raw_callee_save_native_", StringComparison.Ordinal))

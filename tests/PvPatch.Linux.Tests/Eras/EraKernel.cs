@@ -40,6 +40,9 @@ internal sealed class EraKernel
     /// <summary>Assembler source before all else: values of symbols.</summary>
     public string Defines { get; init; } = "";
 
+    /// <summary>Data behind the tables of the layout.</summary>
+    public string MoreData { get; init; } = "";
+
     /// <summary>The data, where it is not the tables of the layout.</summary>
     public string? Data { get; init; }
 
@@ -99,6 +102,9 @@ internal sealed class EraKernel
         {
             Assert.Equal(columns.Length, cells.Length);
             string code = cells[chosen] == Same ? cells[2] : cells[chosen];
+
+            // The assembler would take the short form for a target nearby; no kernel does.
+            code = code.StartsWith("jmp ", StringComparison.Ordinal) && !code.Contains('*', StringComparison.Ordinal) ? "{disp32} " + code : code;
             source.Append(CultureInfo.InvariantCulture, $"771: {code}\n772: mov %esp, %ebp\n.pushsection .parainstructions, \"a\"\n.balign {Bits / 8}\n{word} 771b\n.byte {cells[0]}, 772b - 771b\n");
             source.Append(cells[1] == "-" ? "" : $".short {cells[1]}\n").Append(".popsection\n");
         }
@@ -126,7 +132,7 @@ internal sealed class EraKernel
             }
         }
 
-        return source.ToString();
+        return source.Append(MoreData).Append('\n').ToString();
     }
 
     private IEnumerable<string> Places()
