@@ -16,6 +16,8 @@ internal sealed class PlanCommand : ToolCommand
 
     private readonly Option<string?> _backend = new("--backend", "-b") { Description = "What the kernel shall stand ready for; info lists the names", HelpName = "NAME" };
 
+    private readonly ModuleOptions _module;
+
     private readonly Option<string?> _allowed = new("--allowed") { Description = "Write what may stand at each site on any backend, or on the one given (see pvpatch allowed)", HelpName = "FILE" };
 
     public PlanCommand()
@@ -23,7 +25,8 @@ internal sealed class PlanCommand : ToolCommand
             "plan",
             "Decide what becomes of every site and sum it up by slot. Writes nothing; the JSON can be given to revert.",
             "plan vmlinuz --backend native",
-            "plan vmlinuz --backend native --json > native.json")
+            "plan vmlinuz --backend native --json > native.json",
+            "plan vmlinuz --backend native --module kvm.ko --at 0xffffffffa0000000")
     {
         Definition.Arguments.Add(_image);
         Definition.Options.Add(_backend);
@@ -35,6 +38,7 @@ internal sealed class PlanCommand : ToolCommand
                 result.AddError("Option '--backend' is required, unless --allowed is given");
             }
         });
+        _module = new ModuleOptions(Definition);
         _machine = new MachineOptions(Definition);
         _imageOptions = new ImageOptions(Definition);
     }
@@ -53,7 +57,8 @@ internal sealed class PlanCommand : ToolCommand
             return WriteAllowed(allowed!, run);
         }
 
-        PatchPlan plan = KernelPlan.Make(image, settings.Machine(image, backend), path);
+        BootMachine machine = settings.Machine(image, backend);
+        PatchPlan plan = _module.Plan(arguments, image, machine, run) ?? KernelPlan.Make(image, machine, path);
         if (run.IsJson)
         {
             run.WriteJson(json => PlanJson.Write(plan, json));
