@@ -2,6 +2,11 @@ using System.Globalization;
 using BenchmarkDotNet.Running;
 using PvPatch.Benchmarks;
 
+if (args is ["readers", string image])
+{
+    return Readers.Run(image);
+}
+
 if (args is not ["ratios", ..])
 {
     Console.WriteLine($"C loop: {CLoop.Description}");

@@ -1,7 +1,7 @@
 namespace PvPatch.Linux;
 
 /// <summary>
-/// The codes of the diagnostics that the readers of kernel files give: <c>PV6001</c> to <c>PV6099</c>. A code never changes its
+/// The codes of the diagnostics that the readers of kernel files give: <c>PV6001</c> to <c>PV6199</c>. A code never changes its
 /// meaning.
 /// </summary>
 public static class KernelDiagnosticCodes
@@ -233,4 +233,46 @@ public static class KernelDiagnosticCodes
 
     /// <summary>The virtual displacement of the kernel is not known; originals with absolute addresses were compared as if it were 0 (a warning).</summary>
     public const string SlideUnknown = "PV6139";
+
+    /// <summary>The file is not a kernel module: a relocatable ELF file.</summary>
+    public const string NotAModule = "PV6140";
+
+    /// <summary>The module is for another machine than the kernel.</summary>
+    public const string ModuleWrongMachine = "PV6141";
+
+    /// <summary>A module's relocations are damaged: their size, section, symbol or place is none that can be.</summary>
+    public const string ModuleBadRelocations = "PV6142";
+
+    /// <summary>A module's site, replacement or table refers to something that is not known or out of reach.</summary>
+    public const string ModuleUnresolved = "PV6143";
+
+    /// <summary>The module has no section of a name for which an address was given.</summary>
+    public const string ModuleSectionUnknown = "PV6144";
+
+    /// <summary>The sections of a module cannot lie where they were told to: no address, an overlap, or beyond the address space.</summary>
+    public const string ModuleBadPlacement = "PV6145";
+
+    /// <summary>The module keeps its sites in another way than the kernel: it was built for another one.</summary>
+    public const string ModuleOtherEra = "PV6146";
+
+    /// <summary>The module says it was built for another release than the kernel says it is (a warning).</summary>
+    public const string ModuleOtherRelease = "PV6147";
+
+    /// <summary>A line of a layout's text is neither a slot nor what else may stand there.</summary>
+    public const string LayoutBadLine = "PV6160";
+
+    /// <summary>A layout's text is too long, or names more slots than a site table can number.</summary>
+    public const string LayoutTooLarge = "PV6161";
+
+    /// <summary>A layout's text does not say the bitness, or names no slot.</summary>
+    public const string LayoutIncomplete = "PV6162";
+
+    /// <summary>There is no layout of the name given, nor a file that can be read.</summary>
+    public const string LayoutUnreadable = "PV6163";
+
+    /// <summary>The layout given is of a kernel of another bitness.</summary>
+    public const string LayoutWrongBitness = "PV6164";
+
+    /// <summary>The era given is one whose sites are kept in another way than the image's.</summary>
+    public const string EraWrongSource = "PV6165";
 }

@@ -31,7 +31,7 @@ public sealed class BootedSitesTests(BootedKernelFixture fixture, ITestOutputHel
     public void A_wrong_rule_is_caught()
     {
         BootedKernel booted = fixture.Boot(Kernels.Bookworm);
-        KernelImage image = Load(booted);
+        KernelImage image = TestedKernels.Load(booted.ImagePath);
 
         // Without the alternatives laid over: what 6.1's paravirt patcher writes is not what stands there in the end.
         PatchPlan callsOnly = new PatchPlanner().Plan(image.Code, image.Sites, image.Native, new PlanOptions { Rules = image.Era.Rules });
@@ -40,10 +40,10 @@ public sealed class BootedSitesTests(BootedKernelFixture fixture, ITestOutputHel
         PatchPlan otherEra = new PatchPlanner().Plan(
             image.Code, image.Sites, image.Native, new PlanOptions { Rules = LinuxRules.Linux420, Nops = Encoding.NopStyle.K8 });
 
-        Assert.True(Compare(callsOnly, booted.AfterPatching).Wrong.Count > 1000);
-        Assert.True(Compare(otherEra, booted.AfterPatching).Wrong.Count > 1000);
-        Assert.True(Compare(Plan(image, new BootMachine { Backend = "xen" }), booted.AfterPatching).Wrong.Count > 1000);
-        Assert.Empty(Compare(Plan(image, new BootMachine()), booted.AfterPatching).Wrong);
+        Assert.True(TestedKernels.Compare(callsOnly, booted.AfterPatching).Wrong.Count > 1000);
+        Assert.True(TestedKernels.Compare(otherEra, booted.AfterPatching).Wrong.Count > 1000);
+        Assert.True(TestedKernels.Compare(TestedKernels.Plan(image, new BootMachine { Backend = "xen" }), booted.AfterPatching).Wrong.Count > 1000);
+        Assert.Empty(TestedKernels.Compare(TestedKernels.Plan(image, new BootMachine()), booted.AfterPatching).Wrong);
     }
 
     private static TheoryData<string, string> Cells(Func<(string Kernel, string Boot), bool> wanted)
@@ -79,55 +79,15 @@ public sealed class BootedSitesTests(BootedKernelFixture fixture, ITestOutputHel
     private void Check(string kernel, string boot)
     {
         BootConfiguration configuration = BootConfiguration.Named(boot);
-        BootedKernel booted = fixture.Boot(Named(kernel), configuration.Options);
-        KernelImage image = Load(booted);
-        PatchPlan plan = Plan(image, configuration.Machine);
+        BootedKernel booted = fixture.Boot(TestedKernels.Named(kernel), configuration.Options);
+        KernelImage image = TestedKernels.Load(booted.ImagePath);
+        PatchPlan plan = TestedKernels.Plan(image, configuration.Machine);
 
-        (int matched, List<string> wrong) = Compare(plan, booted.AfterPatching);
+        (int matched, List<string> wrong) = TestedKernels.Compare(plan, booted.AfterPatching);
 
         output.WriteLine($"{kernel} {boot}: {booted.Package?.Package} {booted.Package?.Version}: {matched} of {image.Sites.Count} sites equal; {plan.Summary}");
         Assert.Empty(wrong);
         Assert.Equal(image.Sites.Count, matched);
         Assert.True(matched > 200, $"only {matched} sites: is this the kernel's table?");
     }
-
-    private static (int Matched, List<string> Wrong) Compare(PatchPlan plan, KernelMemory memory)
-    {
-        int matched = 0;
-        List<string> wrong = [];
-        for (int i = 0; i < plan.Count; i++)
-        {
-            SiteDecision site = plan[i];
-            byte[] booted = memory.ReadKernel(site.Address.Value, site.Length);
-            if (booted.AsSpan().SequenceEqual(site.NewBytes))
-            {
-                matched++;
-            }
-            else
-            {
-                wrong.Add($"{site}; booted {HexBytes.Format(booted)}");
-            }
-        }
-
-        return (matched, wrong);
-    }
-
-    private static PackageRequest Named(string kernel) => kernel switch
-    {
-        "bullseye" => Kernels.Bullseye,
-        "bookworm" => Kernels.Bookworm,
-        "trixie" => Kernels.Trixie,
-        "sid" => Kernels.Sid,
-        "bookworm-i386" => Kernels.BookwormI386,
-        "bookworm-cloud" => new PackageRequest("bookworm", "linux-image-cloud-amd64"),
-        "bookworm-rt" => new PackageRequest("bookworm", "linux-image-rt-amd64"),
-        "trixie-cloud" => new PackageRequest("trixie", "linux-image-cloud-amd64"),
-        _ => throw new ArgumentException(kernel, nameof(kernel)),
-    };
-
-    private static KernelImage Load(BootedKernel booted) =>
-        KernelImage.TryLoad(booted.ImagePath, null, out KernelImage? image, out PatchDiagnostic? error) ? image : throw new PatchException(error);
-
-    private static PatchPlan Plan(KernelImage image, BootMachine machine) =>
-        new KernelPlanner().TryPlan(image, machine, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) ? plan : throw new PatchException(diagnostics[0]);
 }

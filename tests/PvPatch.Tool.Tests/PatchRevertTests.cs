@@ -53,7 +53,7 @@ public sealed class PatchRevertTests : IDisposable
     {
         string output = _files.Path("out");
         ToolResult result = ToolRunner.Run("patch", _files.Vmlinux, "--backend", "native", "-o", output, "--save-plan", _files.Path("plan.json")).Succeeds();
-        Assert.Contains("27 of 27 sites", result.Out, StringComparison.Ordinal);
+        Assert.Contains("27 of 27 places", result.Out, StringComparison.Ordinal);
         Assert.Contains($"pvpatch revert {output} --plan {_files.Path("plan.json")} -o FILE", result.Out, StringComparison.Ordinal);
         JsonElement json = ToolRunner.Run("patch", _files.Vmlinux, "--backend", "native", "-o", output, "--json").Succeeds().Json;
         Assert.Equal("pvpatch-patch", json.GetProperty("format").GetString());

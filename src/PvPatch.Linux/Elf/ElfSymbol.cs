@@ -21,4 +21,7 @@ public readonly record struct ElfSymbol
     public int SectionIndex { get; internal init; }
 
     internal uint NameOffset { get; init; }
+
+    /// <summary>Whether the value is no offset but a number of its own (SHN_ABS).</summary>
+    internal bool IsAbsolute { get; init; }
 }

@@ -9,6 +9,7 @@ public sealed class ElfSymbolTable
 {
     private const int SectionIndexExtended = 0xffff;
     private const int SectionIndexReserved = 0xff00;
+    private const int SectionIndexAbsolute = 0xfff1;
 
     private readonly ReadOnlyMemory<byte> _symbols;
     private readonly ReadOnlyMemory<byte> _extendedIndices;
@@ -47,6 +48,7 @@ public sealed class ElfSymbolTable
                 Type = (ElfSymbolType)(record[_is64 ? 4 : 12] & 0xf),
                 Binding = (ElfSymbolBinding)(record[_is64 ? 4 : 12] >> 4),
                 SectionIndex = SectionIndexOf(index, fields.Half(14, 6)),
+                IsAbsolute = fields.Half(14, 6) == SectionIndexAbsolute,
             };
         }
     }

@@ -30,6 +30,9 @@ public sealed record BootMachine
     /// </summary>
     public NopStyle Nops { get; init; } = NopStyle.P6;
 
+    /// <summary>What the ROM of a VMI hypervisor answers, for that backend; a ROM that has none of the calls where there is none.</summary>
+    public VmiOptions? Vmi { get; init; }
+
     /// <summary>Slots that hold something else than the backend says.</summary>
     public SlotOverrides? Overrides { get; init; }
 }

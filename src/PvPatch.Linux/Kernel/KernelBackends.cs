@@ -12,7 +12,13 @@ public static class KernelBackends
     private const string Tdx = "tdx";
 
     /// <summary>The backends known, by name.</summary>
-    public static IReadOnlyList<string> Names { get; } = [NativeBackend.Name, KvmBackend.Name, XenBackend.Name, HyperV, Vmware, Tdx];
+    public static IReadOnlyList<string> Names { get; } = [NativeBackend.Name, KvmBackend.Name, XenBackend.Name, HyperV, Vmware, Tdx, LguestBackend.Name, VmiBackend.Name];
+
+    // Two hypervisors were for 32-bit kernels only.
+    private static readonly string[] s_only32 = [LguestBackend.Name, VmiBackend.Name];
+
+    // What native kernels of 2.6.22 erase by number. The pmd slots are there with PAE only.
+    private static readonly string[] s_conversions = ["pte_val", "make_pte", "pgd_val", "make_pgd", "pmd_val", "make_pmd"];
 
     // A function that only a kernel built for the hypervisor has; any of them will do, as they came and went with versions.
     private static readonly Dictionary<string, string[]> s_proof = new()
@@ -23,6 +29,8 @@ public static class KernelBackends
         [HyperV] = ["ms_hyperv_init_platform", "hyperv_init"],
         [Vmware] = ["vmware_platform", "vmware_platform_setup"],
         [Tdx] = ["tdx_safe_halt", "tdx_early_init"],
+        [LguestBackend.Name] = ["lguest_init", "lguest_patch"],
+        [VmiBackend.Name] = ["vmi_init", "vmi_patch"],
     };
 
     internal static IReadOnlyList<string> NamesFor(KernelImage image) => [.. Names.Where(name => Has(image, name))];
@@ -46,6 +54,24 @@ public static class KernelBackends
         });
     }
 
+    /// <summary>The functions an image's tables hold, with the bodies of the native patch function.</summary>
+    internal static Backend CreateNative(KernelEra era, OpsLayout layout, int bitness, SlotTargets targets, NativeOptions options)
+    {
+        Backend native = NativeBackend.Create(layout, bitness, targets, options with { InlineInterruptReturn = HasInterruptReturn(era, targets) });
+        return !era.ErasesConversions ? native : native.Derive(native.Name, b =>
+        {
+            foreach (string name in s_conversions.Where(n => layout.TryGetSlot(n, out _)))
+            {
+                b.Set(name, b.Get(name).Target is VirtualAddress target ? Operation.Nop.WithTarget(target) : Operation.Nop);
+            }
+        });
+    }
+
+    // Until about 5.1 the bodies lay between labels in the kernel's code.
+    private static bool? HasInterruptReturn(KernelEra era, SlotTargets targets) =>
+        era.InlinesInterruptReturn
+        ?? (targets.Find("start_pv_cpu_ops_iret") is not null ? true : targets.Find("start_pv_irq_ops_irq_disable") is not null ? false : null);
+
     private static Backend CreateNamed(KernelImage image, BootMachine machine)
     {
         Check(image, machine.Backend);
@@ -54,7 +80,7 @@ public static class KernelBackends
         SlotTargets targets = image.Targets;
         bool spinlocks = machine.Cpus > 1 && !machine.NoPvSpin;
         var nativeOptions = new NativeOptions { HasLkgs = machine.HasLkgs };
-        Backend native = NativeBackend.Create(layout, bitness, targets, nativeOptions);
+        Backend native = CreateNative(image.Era, layout, bitness, targets, nativeOptions);
         switch (machine.Backend)
         {
             case NativeBackend.Name:
@@ -65,10 +91,13 @@ public static class KernelBackends
                     bitness,
                     targets,
                     new KvmOptions { Features = machine.KvmFeatures, MultipleCpus = machine.Cpus > 1, NoPvSpin = machine.NoPvSpin, HasMwait = machine.HasMwait },
-                    nativeOptions);
+                    nativeOptions with { InlineInterruptReturn = HasInterruptReturn(image.Era, targets) });
             case XenBackend.Name:
                 bool slotBySlot = image.Targets.Find("pv_ops") is not null && image.Targets.Find(XenTemplate.Symbol) is null;
-                var xenOptions = new XenOptions { ParavirtSpinlocks = spinlocks, KeepsNativeSlots = slotBySlot };
+                bool hooks = image.Targets.Find(XenDirectTemplates.Hook) is not null;
+                XenDirectBodies? direct = null;
+                bool placed = !hooks || XenDirectTemplates.TryRead(image.Elf, targets, out direct);
+                var xenOptions = new XenOptions { ParavirtSpinlocks = spinlocks, KeepsNativeSlots = slotBySlot, VcpuInfoPlaced = placed, DirectBodies = direct };
                 return XenTemplate.Apply(XenBackend.Create(layout, bitness, targets, xenOptions), image);
             case HyperV:
                 return native.Derive(HyperV, b => ChangeForHyperV(b, targets, spinlocks));
@@ -80,6 +109,11 @@ public static class KernelBackends
                     Put(b, targets, "irq.safe_halt", "tdx_safe_halt");
                     Put(b, targets, "irq.halt", "tdx_halt");
                 });
+            case LguestBackend.Name:
+                // Until 2.6.30 the stores were all there was; the functions came because they look for pending interrupts too.
+                return LguestBackend.Create(layout, targets, new LguestOptions { InlineEnableAndRestore = targets.Find("lg_irq_enable") is null });
+            case VmiBackend.Name:
+                return VmiBackend.Create(layout, targets, machine.Vmi);
             default:
                 throw new InvalidOperationException("the name was checked");
         }
@@ -125,7 +159,8 @@ public static class KernelBackends
     }
 
     private static bool Has(KernelImage image, string name) =>
-        s_proof[name] is { Length: 0 } || s_proof[name].Any(symbol => image.Targets.Find(symbol) is not null);
+        (image.Elf.Bitness == 32 || !s_only32.Contains(name))
+        && (s_proof[name] is { Length: 0 } || s_proof[name].Any(symbol => image.Targets.Find(symbol) is not null));
 
     /// <summary>A guest's functions must be in the kernel, or nearly every slot would silently be missing or stay native.</summary>
     private static void Check(KernelImage image, string name)

@@ -1,6 +1,7 @@
 using System.Diagnostics.CodeAnalysis;
 using PvPatch.Linux.Alternatives;
 using PvPatch.Linux.Elf;
+using PvPatch.Linux.Symbols;
 using PvPatch.Ops;
 
 namespace PvPatch.Linux.Kernel;
@@ -36,15 +37,51 @@ internal static class KernelEraDetector
         return false;
     }
 
-    public static KernelEra Detect(SiteSource source, OpsLayout layout)
+    /// <summary>Tells the era.</summary>
+    /// <param name="elf">The image.</param>
+    /// <param name="source">Where its sites are.</param>
+    /// <param name="layout">Its slots.</param>
+    /// <param name="evidence">What its sites tell; <see langword="null"/> where its own type information gave the layout, which tells enough.</param>
+    /// <param name="symbols">Its symbols.</param>
+    /// <param name="era">The era.</param>
+    /// <param name="error">PV6102: none fits, or more than one does.</param>
+    public static bool TryDetect(
+        ElfImage elf, SiteSource source, OpsLayout layout, SiteEvidence? evidence, KernelSymbols? symbols, [NotNullWhen(true)] out KernelEra? era, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
+        error = null;
         if (source == SiteSource.DirectCallAlternatives)
         {
-            return KernelEra.Linux612;
+            era = KernelEra.Linux612;
+            return true;
         }
 
-        // From 5.13 on there is no patch hook any more, and with it went the slots of init and time.
-        return layout.TryGetSlot("init.patch", out _) ? KernelEra.Linux510 : KernelEra.Linux61;
+        if (evidence is null)
+        {
+            // From 5.13 on there is no patch hook any more, and with it went the slots of init and time. Type information came with 5.2.
+            era = !layout.TryGetSlot("init.patch", out _) ? KernelEra.Linux61
+                : layout.TryGetSlot("cpu.set_iopl_mask", out _) ? KernelEra.Linux420
+                : KernelEra.Linux510;
+            return true;
+        }
+
+        var candidates = new EraCandidates();
+        candidates.Placement(EraCandidates.PlacementOf(evidence, symbols));
+        candidates.Sites(evidence);
+        candidates.Layout(layout);
+        candidates.Symbols(elf, symbols);
+        IReadOnlyList<KernelEra> left = candidates.Eras;
+        era = left.Count == 1 ? left[0] : null;
+        error = era is not null ? null : PatchDiagnostic.Error(
+            KernelDiagnosticCodes.EraUnknown,
+            left.Count == 0 ? "the kernel is of no era that is known" : "the kernel can be of more than one era") with
+        {
+            Found = candidates.Found,
+            Expected = left.Count == 0 ? "what one of the eras has" : string.Join(" or ", left),
+            Help = left.Count == 0
+                ? "Is this an original image? If it is, name the era that is nearest (--era)."
+                : "Name the era (--era)" + (symbols is null ? ", or give a System.map of this kernel." : "."),
+        };
+        return era is not null;
     }
 
     private static string DescribeInstead(ElfImage elf, out bool direct)

@@ -27,7 +27,7 @@ public sealed class KernelImage
         Layout = layout;
         _sites = sites;
         Targets = targets;
-        Native = NativeBackend.Create(layout, elf.Bitness, targets);
+        Native = KernelBackends.CreateNative(era, layout, elf.Bitness, targets, new NativeOptions());
     }
 
     /// <summary>The ELF file.</summary>
@@ -48,10 +48,10 @@ public sealed class KernelImage
     /// <summary>The records of its <c>.parainstructions</c>, as stored; none where its sites are alternatives.</summary>
     public IReadOnlyList<ParaInstruction> Records => _sites.Records;
 
-    /// <summary>Run address of each slot's word (<c>pv_ops</c>, <c>pv_ops_lock</c>), by slot index.</summary>
+    /// <summary>Run address of each slot's word (<c>pv_ops</c>, <c>pv_ops_lock</c>), by slot index; 0 where no site goes through it and no symbol tells.</summary>
     public IReadOnlyList<VirtualAddress> SlotWords => _sites.SlotWords;
 
-    /// <summary>Run address of the ops table (<c>pv_ops</c>).</summary>
+    /// <summary>Run address of the ops table (<c>pv_ops</c>); of the first one where there are several, 0 where no site goes through it.</summary>
     public VirtualAddress OpsTable => SlotWords[0];
 
     /// <summary>The functions its ops table holds on disk, and all others by name.</summary>
@@ -157,23 +157,20 @@ public sealed class KernelImage
         }
 
         KernelSymbols? symbols = options.Symbols ?? (KernelSymbols.TryFromImage(elf, out KernelSymbols? own, out _) ? own : null);
-        OpsLayout? layout = options.Layout;
-        int lockTable = layout?.Count ?? 0;
-        if (layout is null && !KernelLayoutReader.TryRead(elf, symbols, out layout, out lockTable, out error))
+        CodeImage code = CodeOf(elf);
+        if (!TryFindLayoutAndEra(elf, code, source, options, symbols, out OpsLayout? layout, out int lockTable, out KernelEra? era, out SiteEvidence? evidence, out error))
         {
             return false;
         }
 
-        KernelEra era = options.Era ?? KernelEraDetector.Detect(source, layout);
         AltInstrTable? alternatives = null;
         if (era.Alternatives is not null && !AltInstrTable.TryRead(elf, out alternatives, out error))
         {
             return false;
         }
 
-        CodeImage code = CodeOf(elf);
         var table = new NativeTable(elf, symbols);
-        if (!TryFindSites(elf, code, era, layout, lockTable, alternatives, symbols, table, out KernelSites? sites, out error)
+        if (!TryFindSites(elf, code, era, layout, lockTable, alternatives, symbols, evidence, table, out KernelSites? sites, out error)
             || !table.TryRead(layout, sites.SlotWords, out SlotTargets? targets, out error))
         {
             return false;
@@ -196,6 +193,58 @@ public sealed class KernelImage
                 .Select(s => new CodeSegment(s.Name, s.Address, elf.GetBytes(s))));
     }
 
+    /// <summary>The layout and the era: what the caller says, else what the image's type information says, else what its sites and tables tell.</summary>
+    private static bool TryFindLayoutAndEra(
+        ElfImage elf,
+        CodeImage code,
+        SiteSource source,
+        KernelOpenOptions options,
+        KernelSymbols? symbols,
+        [NotNullWhen(true)] out OpsLayout? layout,
+        out int lockTable,
+        [NotNullWhen(true)] out KernelEra? era,
+        out SiteEvidence? evidence,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        layout = options.Layout;
+        lockTable = layout?.Count ?? 0;
+        era = options.Era;
+        evidence = null;
+        if (!Agree(elf, source, options, out error))
+        {
+            return false;
+        }
+
+        bool asksSites = options.Layout is not null || era is { Placement: not SlotPlacement.OneTable } || !elf.TryGetSection(KernelLayoutReader.Section, out _);
+        return !(source == SiteSource.ParaInstructions && asksSites && !SiteEvidence.TryRead(elf, code, out evidence, out error))
+            && (layout is not null || KernelLayoutReader.TryRead(elf, symbols, evidence, era, out layout, out lockTable, out error))
+            && (era is not null || KernelEraDetector.TryDetect(elf, source, layout, evidence, symbols, out era, out error));
+    }
+
+    /// <summary>Whether what the caller says can be true of the image.</summary>
+    private static bool Agree(ElfImage elf, SiteSource source, KernelOpenOptions options, [NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        error = null;
+        if (options.Layout is OpsLayout layout && KernelLayouts.BitnessOf(layout) is int bitness and not 0 && bitness != elf.Bitness)
+        {
+            error = PatchDiagnostic.Error(KernelDiagnosticCodes.LayoutWrongBitness, $"the layout {layout.Name} is of a {bitness}-bit kernel") with
+            {
+                Found = $"{bitness} bits",
+                Expected = $"{elf.Bitness} bits, as the image has",
+            };
+        }
+        else if (options.Era is KernelEra era && era.Source != source)
+        {
+            error = PatchDiagnostic.Error(KernelDiagnosticCodes.EraWrongSource, $"the image is not of the era {era}") with
+            {
+                Found = source == SiteSource.ParaInstructions ? $"sites in {KernelEraDetector.SiteTableSection}" : $"sites in {AltInstrTable.SectionName}",
+                Expected = string.Join(", ", KernelEra.All.Where(e => e.Source == source)),
+            };
+        }
+
+        return error is null;
+    }
+
     private static bool TryFindSites(
         ElfImage elf,
         CodeImage code,
@@ -204,6 +253,7 @@ public sealed class KernelImage
         int lockTable,
         AltInstrTable? alternatives,
         KernelSymbols? symbols,
+        SiteEvidence? evidence,
         NativeTable table,
         [NotNullWhen(true)] out KernelSites? sites,
         [NotNullWhen(false)] out PatchDiagnostic? error)
@@ -211,7 +261,7 @@ public sealed class KernelImage
         sites = null;
         if (era.Source == SiteSource.ParaInstructions)
         {
-            return KernelSites.TryReadTable(elf, code, era, layout, out sites, out error);
+            return KernelSites.TryReadTable(elf, code, era, layout, symbols, evidence, out sites, out error);
         }
 
         var locator = new SlotWordLocator(code, alternatives!, symbols);

@@ -9,7 +9,7 @@ namespace PvPatch.Linux.Kernel;
 /// <summary>Reads the layout of a kernel's ops table out of its own type information (<c>.BTF</c>, struct paravirt_patch_template).</summary>
 internal static class KernelLayoutReader
 {
-    private const string Section = ".BTF";
+    public const string Section = ".BTF";
 
     // Slots that entry code leaves by a jump, as long as they existed (to 5.12); what the kernel's own patcher knew by number.
     private static readonly HashSet<string> s_jumps =
@@ -21,23 +21,33 @@ internal static class KernelLayoutReader
     /// <summary>Reads the layout.</summary>
     /// <param name="elf">The kernel.</param>
     /// <param name="symbols">Its symbols, by which a known layout can be told where there is no type information.</param>
+    /// <param name="evidence">What its sites tell; asked for where there is no type information. <see langword="null"/> where it has no table of sites.</param>
+    /// <param name="era">The era, where the caller knows it.</param>
     /// <param name="layout">All slots, those of a lock table of its own last (struct pv_lock_ops, after 6.18).</param>
     /// <param name="lockTable">The index of the first slot of a lock table of its own; the number of slots where the main table has the lock slots.</param>
     /// <param name="error">Why there is none.</param>
-    public static bool TryRead(ElfImage elf, KernelSymbols? symbols, [NotNullWhen(true)] out OpsLayout? layout, out int lockTable, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryRead(
+        ElfImage elf,
+        KernelSymbols? symbols,
+        SiteEvidence? evidence,
+        KernelEra? era,
+        [NotNullWhen(true)] out OpsLayout? layout,
+        out int lockTable,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         layout = null;
         lockTable = 0;
         if (!elf.TryGetSection(Section, out ElfSection? section))
         {
+            IReadOnlyList<OpsLayout> allowed = [];
             layout = KnownLayouts.Find(elf, symbols);
-            lockTable = layout?.Count ?? 0;
-            error = layout is not null ? null : PatchDiagnostic.Error(KernelDiagnosticCodes.LayoutUnknown, "the kernel does not say how its ops table is ordered") with
+            if (layout is null && evidence is not null)
             {
-                Found = $"no section {Section}",
-                Expected = "type information with struct paravirt_patch_template",
-                Help = "Give the order of the slots.",
-            };
+                layout = OlderLayouts.Find(elf, symbols, evidence, era?.Placement ?? EraCandidates.PlacementOf(evidence, symbols), out allowed);
+            }
+
+            lockTable = layout?.Count ?? 0;
+            error = layout is not null ? null : NoTypes(allowed);
             return layout is not null;
         }
 
@@ -61,6 +71,16 @@ internal static class KernelLayoutReader
         var both = new BtfStruct(template.Name, template.Size + locks.Size, [.. template.Members, .. locks.Members.Select(m => m with { Path = $"lock.{m.Path}", Offset = m.Offset + template.Size })]);
         return TryBuild(both, elf.Bitness, out layout, out error);
     }
+
+    private static PatchDiagnostic NoTypes(IReadOnlyList<OpsLayout> allowed) =>
+        PatchDiagnostic.Error(KernelDiagnosticCodes.LayoutUnknown, "the kernel does not say how its ops table is ordered") with
+        {
+            Found = $"no section {Section}, and no order that the functions in its tables prove",
+            Expected = allowed.Count == 0
+                ? "type information with struct paravirt_patch_template; none of the orders known fits the sites"
+                : $"type information with struct paravirt_patch_template; the sites would fit {string.Join(", ", allowed.Select(static l => l.Name))}",
+            Help = "Give the order of the slots: the name of a layout or a file with one (--layout).",
+        };
 
     private static bool TryBuild(BtfStruct template, int bitness, [NotNullWhen(true)] out OpsLayout? layout, [NotNullWhen(false)] out PatchDiagnostic? error)
     {

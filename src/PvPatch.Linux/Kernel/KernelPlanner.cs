@@ -34,24 +34,30 @@ public sealed class KernelPlanner
     {
         ArgumentNullException.ThrowIfNull(image);
         ArgumentNullException.ThrowIfNull(machine);
+        return TryPlan(image, new PlannedCode(image.Elf, image.Code, image.Sites, image.Alternatives), machine, out plan, out diagnostics);
+    }
+
+    /// <summary>Makes a plan for code that belongs to a kernel, by the kernel's era: the kernel's own or that of a module.</summary>
+    internal bool TryPlan(KernelImage kernel, PlannedCode code, BootMachine machine, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
+    {
         plan = null;
         try
         {
-            Backend backend = KernelBackends.Create(image, machine);
+            Backend backend = KernelBackends.Create(kernel, machine);
             var options = new PlanOptions
             {
-                Rules = image.Era.Rules,
-                SlotAddresses = image.SlotWords,
-                BugTarget = image.BugTarget,
-                BugTargetName = image.Era.BugFunction,
-                Nops = image.Era.ChoosesNopsByCpu ? machine.Nops : null,
+                Rules = kernel.Era.Rules,
+                SlotAddresses = kernel.SlotWords,
+                BugTarget = kernel.BugTarget,
+                BugTargetName = kernel.Era.BugFunction,
+                Nops = kernel.Era.ChoosesNopsByCpu ? machine.Nops : null,
             };
-            if (!_planner.TryPlan(image.Code, image.Sites, backend, options, out PatchPlan? calls, out diagnostics))
+            if (!_planner.TryPlan(code.Code, code.Sites, backend, options, out PatchPlan? calls, out diagnostics))
             {
                 return false;
             }
 
-            plan = LayAlternatives(image, backend, calls);
+            plan = LayAlternatives(kernel, code, backend, calls);
             diagnostics = plan.Diagnostics;
             return true;
         }
@@ -62,19 +68,19 @@ public sealed class KernelPlanner
         }
     }
 
-    private static PatchPlan LayAlternatives(KernelImage image, Backend backend, PatchPlan calls)
+    private static PatchPlan LayAlternatives(KernelImage kernel, PlannedCode code, Backend backend, PatchPlan calls)
     {
-        if (image.Era.Alternatives is not AlternativeRules rules || image.Alternatives is null)
+        if (kernel.Era.Alternatives is not AlternativeRules rules || code.Alternatives is null)
         {
             return calls;
         }
 
         bool? HasFeature(int feature) =>
             feature == rules.XenPv ? backend.Name == Backends.XenBackend.Name
-            : feature == rules.PvUnlock ? IsChanged(image, backend, "lock.queued_spin_unlock")
-            : feature == rules.VcpuPreempt ? IsChanged(image, backend, "lock.vcpu_is_preempted")
+            : feature == rules.PvUnlock ? IsChanged(kernel, backend, "lock.queued_spin_unlock")
+            : feature == rules.VcpuPreempt ? IsChanged(kernel, backend, "lock.vcpu_is_preempted")
             : null;
-        return PlanComposer.Compose(calls, new SiteAlternativesPlanner(image.Elf, rules, HasFeature).Plan(calls, image.Alternatives));
+        return PlanComposer.Compose(calls, new SiteAlternativesPlanner(code.Elf, rules, HasFeature).Plan(calls, code.Alternatives));
     }
 
     /// <summary>Whether a lock slot no longer holds the native function: what paravirt_set_cap asks before alternatives are applied.</summary>

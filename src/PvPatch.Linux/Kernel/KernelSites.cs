@@ -2,6 +2,7 @@ using System.Diagnostics.CodeAnalysis;
 using PvPatch.Images;
 using PvPatch.Linux.Alternatives;
 using PvPatch.Linux.Elf;
+using PvPatch.Linux.Symbols;
 using PvPatch.Ops;
 using PvPatch.Sites;
 using PvPatch.Sites.Formats;
@@ -21,14 +22,50 @@ internal sealed record KernelSites
     /// <summary>What a direct call is to until it is patched: the function that a missing operation calls.</summary>
     public VirtualAddress? BugTarget { get; init; }
 
-    /// <summary>Reads a <c>.parainstructions</c> table. Its slots are one table, whose address the sites tell.</summary>
+    /// <summary>Reads a <c>.parainstructions</c> table, and finds the words of its slots.</summary>
+    /// <param name="elf">The image.</param>
+    /// <param name="code">Its code.</param>
+    /// <param name="era">Its era.</param>
+    /// <param name="layout">Its slots.</param>
+    /// <param name="symbols">Its symbols.</param>
+    /// <param name="evidence">What its sites tell; must be there for eras whose slots are not one table.</param>
+    /// <param name="result">The sites.</param>
+    /// <param name="error">Why there are none.</param>
     public static bool TryReadTable(
-        ElfImage elf, CodeImage code, KernelEra era, OpsLayout layout, [NotNullWhen(true)] out KernelSites? result, [NotNullWhen(false)] out PatchDiagnostic? error)
+        ElfImage elf,
+        CodeImage code,
+        KernelEra era,
+        OpsLayout layout,
+        KernelSymbols? symbols,
+        SiteEvidence? evidence,
+        [NotNullWhen(true)] out KernelSites? result,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         result = null;
+        if (!TryReadRecords(elf, code, era, out SiteTable? sites, out ParaInstruction[]? records, out error)
+            || !TryFindWords(code, era, layout, symbols, evidence, records, out VirtualAddress[]? words, out error))
+        {
+            return false;
+        }
+
+        result = new KernelSites { Sites = sites, SlotWords = words, Records = records };
+        return true;
+    }
+
+    /// <summary>Reads the records of <c>.parainstructions</c> and makes sites of them: all lie in code and apart from each other.</summary>
+    public static bool TryReadRecords(
+        ElfImage elf,
+        CodeImage code,
+        KernelEra era,
+        [NotNullWhen(true)] out SiteTable? sites,
+        [NotNullWhen(true)] out ParaInstruction[]? records,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        sites = null;
+        records = null;
         ParaInstructionsFormat format = era.SiteTable(elf.Bitness);
         if (!elf.TryGetSection(KernelEraDetector.SiteTableSection, out ElfSection? section, out error)
-            || !format.TryRead(elf.GetBytes(section).Span, out ParaInstruction[]? records, out error, section.FileOffset))
+            || !format.TryRead(elf.GetBytes(section).Span, out records, out error, section.FileOffset))
         {
             return false;
         }
@@ -43,15 +80,27 @@ internal sealed record KernelSites
             }
         }
 
-        if (!TryMakeTable(list, i => section.FileOffset + (i * (long)format.Stride), out SiteTable? sites, out error)
-            || !PvOpsLocator.TryFind(code, records, out VirtualAddress? table, out error))
+        return TryMakeTable(list, i => section.FileOffset + (i * (long)format.Stride), out sites, out error);
+    }
+
+    private static bool TryFindWords(
+        CodeImage code,
+        KernelEra era,
+        OpsLayout layout,
+        KernelSymbols? symbols,
+        SiteEvidence? evidence,
+        ParaInstruction[] records,
+        [NotNullWhen(true)] out VirtualAddress[]? words,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        if (era.Placement != SlotPlacement.OneTable)
         {
-            return false;
+            return TableLocator.TryFind(evidence!, layout, era.Placement, symbols, out words, out error);
         }
 
-        VirtualAddress[] words = [.. layout.Slots.Select(s => table.Value + (long)s.Index * (elf.Bitness / 8))];
-        result = new KernelSites { Sites = sites, SlotWords = words, Records = records };
-        return true;
+        bool found = PvOpsLocator.TryFind(code, records, out VirtualAddress? table, out error);
+        words = found ? [.. layout.Slots.Select(s => table!.Value + (long)s.Index * (code.Bitness / 8))] : null;
+        return words is not null;
     }
 
     /// <summary>Makes sites of the alternatives that are direct calls. Their slots are known by the addresses they call through.</summary>

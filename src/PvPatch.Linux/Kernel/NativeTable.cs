@@ -17,6 +17,10 @@ internal sealed class NativeTable
     // Slots that have nothing to do natively in every kernel with one table; all hold the same empty function.
     private static readonly string[] s_emptyByDesign = ["mmu.alloc_pte", "mmu.alloc_pmd", "mmu.release_pte", "mmu.release_pmd", "cpu.alloc_ldt", "cpu.free_ldt"];
 
+    // The same in kernels to 2.6.25; before 2.6.24 their slots had no tables.
+    private static readonly string[] s_emptyByDesignBefore2626 =
+        ["mmu.alloc_pt", "mmu.alloc_pd", "mmu.release_pt", "mmu.release_pd", "alloc_pt", "alloc_pd", "release_pt", "release_pd"];
+
     private readonly ElfImage _elf;
     private readonly KernelSymbols? _symbols;
 
@@ -27,6 +31,10 @@ internal sealed class NativeTable
     }
 
     /// <summary>The functions an image's ops table holds, and all others by name: what every backend of the image is made of.</summary>
+    /// <param name="layout">The slots.</param>
+    /// <param name="words">Their words; 0 for one that is not known.</param>
+    /// <param name="targets">The functions.</param>
+    /// <param name="error">Why there are none.</param>
     public bool TryRead(
         OpsLayout layout, IReadOnlyList<VirtualAddress> words, [NotNullWhen(true)] out SlotTargets? targets, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
@@ -34,6 +42,11 @@ internal sealed class NativeTable
         ulong[] pointers = new ulong[layout.Count];
         for (int i = 0; i < pointers.Length; i++)
         {
+            if (words[i].IsZero)
+            {
+                continue;
+            }
+
             if (!TryReadWord(words[i], out pointers[i]))
             {
                 error = PatchDiagnostic.Error(KernelDiagnosticCodes.OpsTableNotFound, "the ops table is not in the file") with
@@ -45,7 +58,7 @@ internal sealed class NativeTable
                 return false;
             }
 
-            if (pointers[i] != 0 && !IsCode(pointers[i]))
+            if (pointers[i] != 0 && layout[i].Kind != SlotKind.Data && !IsCode(pointers[i]))
             {
                 error = PatchDiagnostic.Error(KernelDiagnosticCodes.OpsTableNotFound, $"the ops table holds no function for {layout[i]}") with
                 {
@@ -58,17 +71,17 @@ internal sealed class NativeTable
             }
         }
 
-        if (!TryFindNop(layout, pointers, out VirtualAddress nop, out error))
+        if (!TryFindNop(layout, words, pointers, out VirtualAddress? nop, out error))
         {
             return false;
         }
 
         targets = new SlotTargets(name => Resolve(name, nop)).WithNativeSlots(
-            layout.Slots.Select(s => KeyValuePair.Create(s.Name, new VirtualAddress(pointers[s.Index]))));
+            layout.Slots.Where(s => !words[s.Index].IsZero).Select(s => KeyValuePair.Create(s.Name, new VirtualAddress(pointers[s.Index]))));
         return true;
     }
 
-    private VirtualAddress? Resolve(string name, VirtualAddress nop) =>
+    private VirtualAddress? Resolve(string name, VirtualAddress? nop) =>
         name is "_paravirt_nop" or "nop_func" ? nop
         : _symbols is not null && _symbols.TryGetAddress(name, out VirtualAddress address) ? address
         : null;
@@ -83,32 +96,37 @@ internal sealed class NativeTable
 
     /// <summary>
     /// The patcher compares pointers with the address of its empty function. Without symbols that is the function the slots hold which
-    /// do nothing by design; that it is empty is checked, and that they agree.
+    /// do nothing by design; that it is empty is checked, and that they agree. Where none of these slots has a word that is known, no
+    /// site goes through them, and the function need not be known either.
     /// </summary>
-    private bool TryFindNop(OpsLayout layout, ulong[] pointers, out VirtualAddress nop, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private bool TryFindNop(
+        OpsLayout layout, IReadOnlyList<VirtualAddress> words, ulong[] pointers, out VirtualAddress? nop, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
+        error = null;
         foreach (string name in (ReadOnlySpan<string>)["_paravirt_nop", "nop_func"])
         {
-            if (_symbols is not null && _symbols.TryGetAddress(name, out nop) && IsCode(nop.Value))
+            if (_symbols is not null && _symbols.TryGetAddress(name, out VirtualAddress known) && IsCode(known.Value))
             {
-                error = null;
+                nop = known;
                 return true;
             }
         }
 
         HashSet<ulong> candidates = [];
-        foreach (string name in s_emptyByDesign)
+        bool unknown = false;
+        foreach (string name in s_emptyByDesign.Concat(s_emptyByDesignBefore2626))
         {
             if (layout.TryGetSlot(name, out OpSlot? slot))
             {
-                candidates.Add(pointers[slot.Index]);
+                bool there = !words[slot.Index].IsZero;
+                unknown |= !there;
+                candidates.UnionWith(there ? [pointers[slot.Index]] : []);
             }
         }
 
-        nop = candidates.FirstOrDefault();
-        if (candidates.Count == 1 && IsEmptyFunction(nop))
+        nop = candidates.Count == 1 ? candidates.First() : null;
+        if (nop is VirtualAddress one ? IsEmptyFunction(one) : candidates.Count == 0 && (unknown || words.Contains(VirtualAddress.Zero)))
         {
-            error = null;
             return true;
         }
 

@@ -1,4 +1,3 @@
-using System.Buffers.Binary;
 using System.Diagnostics.CodeAnalysis;
 using PvPatch.Images;
 using PvPatch.Sites.Formats;
@@ -7,7 +6,7 @@ namespace PvPatch.Linux.Kernel;
 
 /// <summary>
 /// Finds the ops table by the sites themselves: each calls through table + word * type, so operand minus that is the same address
-/// at all of them (kernels from 4.20 on, which have one table). Needs no symbols.
+/// at all of them (2.6.22, 2.6.23 and from 4.20 on, which have one table). Needs no symbols.
 /// </summary>
 internal static class PvOpsLocator
 {
@@ -18,7 +17,7 @@ internal static class PvOpsLocator
         var votes = new Dictionary<ulong, int>();
         foreach (ParaInstruction record in records)
         {
-            if (TryReadOperand(code, record, out ulong operand))
+            if (SiteOperand.TryRead(code, record, out ulong operand, out _))
             {
                 ulong candidate = operand - (ulong)record.Type * (ulong)(code.Bitness / 8);
                 votes[candidate] = votes.GetValueOrDefault(candidate) + 1;
@@ -40,32 +39,6 @@ internal static class PvOpsLocator
             Expected = "indirect calls through one table at most sites",
             Help = "An image that is patched already has no indirect calls left: give the original image.",
         };
-        return false;
-    }
-
-    private static bool TryReadOperand(CodeImage code, ParaInstruction record, out ulong operand)
-    {
-        operand = 0;
-        if (!code.TryGetBytes(record.Address, record.Length, out Span<byte> site) || site.Length < 6 || site[0] != 0xff)
-        {
-            return false;
-        }
-
-        if (site[1] is 0x15 or 0x25)
-        {
-            // call / jmp [rip+disp32]; in 32-bit code [disp32]
-            int displacement = BinaryPrimitives.ReadInt32LittleEndian(site[2..]);
-            operand = code.Bitness == 64 ? unchecked(record.Address.Value + 6 + (ulong)displacement) : (uint)displacement;
-            return true;
-        }
-
-        if (site.Length >= 7 && site[1] is 0x14 or 0x24 && site[2] == 0x25)
-        {
-            // call / jmp [abs32], sign-extended (to 5.10)
-            operand = unchecked((ulong)BinaryPrimitives.ReadInt32LittleEndian(site[3..]));
-            return true;
-        }
-
         return false;
     }
 }

@@ -5,7 +5,7 @@ using PvPatch.Tool.Kernels;
 
 namespace PvPatch.Tool.Commands;
 
-/// <summary><c>pvpatch patch</c>: writes the kernel as it stands in memory after it booted.</summary>
+/// <summary><c>pvpatch patch</c>: writes a kernel file that boots, its sites as they stand in memory after a boot.</summary>
 internal sealed class PatchCommand : ToolCommand
 {
     private readonly Argument<string> _image = KernelInput.Argument();
@@ -20,12 +20,14 @@ internal sealed class PatchCommand : ToolCommand
 
     private readonly Option<string?> _savePlan = new("--save-plan") { Description = "Also write the plan, for revert --plan", HelpName = "FILE" };
 
+    private readonly Option<bool> _exact = new("--exact") { Description = "Every site as in memory, even where the file then does not boot" };
+
     private readonly Option<bool> _force = new("--force") { Description = "Allow an output that replaces the input" };
 
     public PatchCommand()
         : base(
             "patch",
-            "Write the kernel with every site as it is in memory after a boot. All or nothing: a file appears whole or not at all.",
+            "Write a kernel file that boots, with its sites as they are in memory after a boot. A file appears whole or not at all.",
             "patch vmlinuz --backend native -o vmlinux.native --save-plan native.json",
             "patch vmlinux --backend native -o vmlinux.native --json")
     {
@@ -35,6 +37,7 @@ internal sealed class PatchCommand : ToolCommand
         _imageOptions = new ImageOptions(Definition);
         Definition.Options.Add(_output);
         Definition.Options.Add(_savePlan);
+        Definition.Options.Add(_exact);
         Definition.Options.Add(_force);
     }
 
@@ -48,8 +51,14 @@ internal sealed class PatchCommand : ToolCommand
 
         MachineSettings settings = _machine.Read(arguments);
         KernelImage image = KernelInput.Read(path, run).Open(arguments, _imageOptions);
-        PatchPlan plan = KernelPlan.Make(image, settings.Machine(image, arguments.GetRequiredValue(_backend)), path);
-        if (!plan.TryApply(image.Code, out ApplyResult applied, out IReadOnlyList<PatchDiagnostic> diagnostics))
+        BootMachine machine = settings.Machine(image, arguments.GetRequiredValue(_backend));
+        PatchPlan plan = KernelPlan.Make(image, machine, path);
+        if (!arguments.GetValue(_exact))
+        {
+            plan = BootablePlan.Create(image, machine, plan);
+        }
+
+        if (!plan.TryApply(BootablePlan.ImageOf(image.Elf), out ApplyResult applied, out IReadOnlyList<PatchDiagnostic> diagnostics))
         {
             throw new ToolFailure(diagnostics);
         }

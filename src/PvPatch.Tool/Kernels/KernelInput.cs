@@ -64,10 +64,10 @@ internal sealed class KernelInput
     public KernelImage Open(ParseResult arguments, ImageOptions options) =>
         KernelImage.TryOpen(Elf, options.Read(arguments, Elf), out KernelImage? image, out PatchDiagnostic? error) ? image : throw new ToolFailure(error with { Source = Path });
 
-    /// <summary>The file's code, whether or not sites can be found in it.</summary>
+    /// <summary>The parts of the file that a plan writes to, whether or not sites can be found in it.</summary>
     /// <exception cref="ToolFailure">It is not linked, so its code has no addresses.</exception>
     public CodeImage Code() => Elf.Type != ElfFileType.Relocatable
-        ? KernelImage.CodeOf(Elf)
+        ? BootablePlan.ImageOf(Elf)
         : throw new ToolFailure(PatchDiagnostic.Error(KernelDiagnosticCodes.ElfNotSupported, "the file is not linked: its code has no addresses yet") with
         {
             Source = Path,

@@ -14,8 +14,9 @@ internal static class OriginalKernel
         VerifyResult? nearest = null;
         foreach (string backend in original.BackendNames)
         {
-            foreach (PatchPlan plan in Candidates.Of(original, settings, [backend], originalPath).Plans)
+            foreach (PatchPlan memory in Candidates.Of(original, settings, [backend], originalPath).Plans)
             {
+                PatchPlan plan = BootablePlan.ForRevert(original, memory);
                 VerifyResult state = plan.Verify(patched);
                 if (state.Outside == 0 && state.Others.Count == 0)
                 {

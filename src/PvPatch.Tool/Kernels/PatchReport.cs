@@ -10,7 +10,7 @@ internal sealed record PatchReport(string Image, string Output, string? PlanFile
 {
     public void WriteText(TextOutput output)
     {
-        output.Line(string.Create(CultureInfo.InvariantCulture, $"Wrote {Output}: {Size:n0} bytes, {Applied.Written} of {Plan.Count} sites changed."), Ink.Strong);
+        output.Line(string.Create(CultureInfo.InvariantCulture, $"Wrote {Output}: {Size:n0} bytes, {Applied.Written} of {Plan.Count} places changed."), Ink.Strong);
         output.Line($"  {Plan.Backend}, rules {Plan.Rules}: {Plan.Summary}");
         if (PlanFile is not null)
         {
@@ -34,7 +34,7 @@ internal sealed record PatchReport(string Image, string Output, string? PlanFile
         json.WriteString("backend", Plan.Backend);
         json.WriteString("rules", Plan.Rules);
         json.WriteNumber("size", Size);
-        json.WriteNumber("sites", Plan.Count);
+        json.WriteNumber("sites", Plan.Summary.Total);
         json.WriteNumber("written", Applied.Written);
         json.WriteString("summary", Plan.Summary.ToString());
         JsonOutput.WriteDiagnostics(json, Plan.Diagnostics);

@@ -66,7 +66,9 @@ public static class VmiBackend
                 VmiRelocationKind.JumpRel =>
                     Operation.Inline(InlineBody.Create(a => a.AddInstruction(Instruction.CreateBranch(Code.Jmp_rel32_32, target))))
                         .WithTarget(relocation.Target, $"VMI {call}"),
-                VmiRelocationKind.Nop => Operation.Nop,
+
+                // Its patch function does this itself, so it is done in 2.6.21 too, which has no default rule.
+                VmiRelocationKind.Nop => Operation.NopByHook,
                 _ => null,
             };
         }

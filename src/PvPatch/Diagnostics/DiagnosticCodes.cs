@@ -57,7 +57,7 @@ public static class DiagnosticCodes
     /// <summary>The kernel of the chosen rules would stop at this site (BUG).</summary>
     public const string KernelWouldStop = "PV3004";
 
-    /// <summary>The image's bitness is not that of the rules or bodies.</summary>
+    /// <summary>The image's bitness is not the plan's.</summary>
     public const string WrongBitness = "PV3005";
 
     /// <summary>The room given for thunks is outside the image or used by a site.</summary>
@@ -80,4 +80,70 @@ public static class DiagnosticCodes
 
     /// <summary>A stored plan contradicts itself.</summary>
     public const string PlanInconsistent = "PV5002";
+
+    /// <summary>An arena has no room left.</summary>
+    public const string ArenaFull = "PV8001";
+
+    /// <summary>There is no room for an arena in reach of the address asked for.</summary>
+    public const string ArenaOutOfReach = "PV8002";
+
+    /// <summary>The system refuses memory for an arena.</summary>
+    public const string ArenaRefused = "PV8003";
+
+    /// <summary>An arena, block or patcher is used after it was given up.</summary>
+    public const string ArenaDisposed = "PV8004";
+
+    /// <summary>An arena or executor is given up while a thread is inside generated code.</summary>
+    public const string ArenaInUse = "PV8005";
+
+    /// <summary>Live patching needs an x86-64 process on Linux or Windows.</summary>
+    public const string LiveUnsupported = "PV8006";
+
+    /// <summary>A live site lies outside its block.</summary>
+    public const string LiveSiteOutside = "PV8010";
+
+    /// <summary>A live site does not hold what a site must hold before it is patched.</summary>
+    public const string LiveSiteForm = "PV8011";
+
+    /// <summary>A site can only be changed while no thread is in generated code.</summary>
+    public const string NeedsQuiescence = "PV8012";
+
+    /// <summary>A block is used after it was retired.</summary>
+    public const string BlockRetired = "PV8013";
+
+    /// <summary>Sites and assembler do not belong together, or the code can't be assembled.</summary>
+    public const string EmitterMisuse = "PV8014";
+
+    /// <summary>Another batch is under way, or another patcher has these slots.</summary>
+    public const string PatcherBusy = "PV8020";
+
+    /// <summary>A thread that is inside generated code asks for a patch.</summary>
+    public const string InsideGeneratedCode = "PV8021";
+
+    /// <summary>There is no barrier, so nothing can be changed under running threads.</summary>
+    public const string NoBarrier = "PV8022";
+
+    /// <summary>A live site holds bytes that nobody here put there.</summary>
+    public const string UnexpectedLiveBytes = "PV8023";
+
+    /// <summary>A site changed while it was written; the batch was taken back.</summary>
+    public const string SwapFailed = "PV8024";
+
+    /// <summary>Threads stayed inside generated code longer than the call may wait.</summary>
+    public const string NotQuiescent = "PV8025";
+
+    /// <summary>Threads may still be inside a body of several instructions; the site keeps it.</summary>
+    public const string GraceTimeout = "PV8026";
+
+    /// <summary>A batch was interrupted by an exception.</summary>
+    public const string BatchFaulted = "PV8027";
+
+    /// <summary>Only a barrier that nobody promises to serialize other processors is to be had.</summary>
+    public const string WeakBarrier = "PV8028";
+
+    /// <summary>The target of an operation is not code.</summary>
+    public const string TargetNotExecutable = "PV8029";
+
+    /// <summary>An operation can't be put into its slot: it destroys what a site must keep, or has no function.</summary>
+    public const string SlotFunction = "PV8030";
 }

@@ -44,6 +44,9 @@ public sealed record Operation
     /// <summary>The first argument, as 64 bits, is the result.</summary>
     public static Operation Identity64 { get; } = new(OperationKind.Identity64);
 
+    /// <summary>Nothing happens, and the backend's own patch function sees to it: also under rules that have no default for operations without a body.</summary>
+    internal static Operation NopByHook { get; } = new(OperationKind.Nop) { Body = InlineBody.Nothing };
+
     /// <summary>What kind of operation it is.</summary>
     public OperationKind Kind { get; private init; }
 

@@ -23,7 +23,7 @@ public sealed record PlanOptions
 
     /// <summary>
     /// The plan the image was patched with. Its sites may hold that plan's bytes as well as the original ones, and the new plan's
-    /// revert gives the originals back.
+    /// revert gives the originals back. Of a chain of such plans the last four are remembered: an image further behind is refused.
     /// </summary>
     public PatchPlan? Previous { get; init; }
 

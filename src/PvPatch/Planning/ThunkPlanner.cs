@@ -1,11 +1,8 @@
 using System.Globalization;
-using Iced.Intel;
 using PvPatch.Encoding;
 using PvPatch.Images;
 using PvPatch.Ops;
 using PvPatch.Plans;
-using PvPatch.Sites;
-using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Planning;
 
@@ -72,7 +69,7 @@ internal sealed class ThunkPlanner
 
     private VirtualAddress? PlaceNew(ThunkRequest request, string? targetName)
     {
-        InlineBody body = InlineBody.Create(a => Write(a, request, _image.Bitness));
+        InlineBody body = InlineBody.Create(a => ThunkCode.Write(a, request, _image.Bitness));
         if (!BodyBuilder.TryBuild(body, request.Convention, _image.Bitness, out AssembledBody? assembled, out PatchDiagnostic? error))
         {
             throw new PatchException(error);
@@ -125,81 +122,4 @@ internal sealed class ThunkPlanner
     }
 
     private static int Padding(VirtualAddress address) => (int)(unchecked(0 - address.Value) & (Alignment - 1));
-
-    private static void Write(Assembler a, ThunkRequest request, int bitness)
-    {
-        int[] saved = [.. Enumerable.Range(0, 16).Where(n => n != 4 && request.Saves.Contains(RegisterSet.General(n)))];
-        bool flags = request.Saves.Contains(RegisterSet.Flags);
-        foreach (int number in saved)
-        {
-            Push(a, number, bitness);
-        }
-
-        if (flags)
-        {
-            PushFlags(a, bitness);
-        }
-
-        // The stack was aligned for the site's own call, so it is off by one word here; the target expects the same. Windows
-        // callees also own 32 bytes above their return address. lea, because add would change the flags.
-        int word = bitness / 8;
-        int pushed = saved.Length + (flags ? 1 : 0);
-        int room = bitness == 64 ? (request.Convention == CallingConvention.WindowsX64 ? 32 : 0) + (pushed % 2 == 0 ? word : 0) : 0;
-        Move(a, -room, bitness);
-        a.call(request.Target.Value);
-        Move(a, room, bitness);
-        if (flags)
-        {
-            PopFlags(a, bitness);
-        }
-
-        foreach (int number in saved.Reverse())
-        {
-            Pop(a, number, bitness);
-        }
-
-        a.ret();
-    }
-
-    private static void Move(Assembler a, int bytes, int bitness)
-    {
-        if (bytes != 0 && bitness == 64)
-        {
-            a.lea(rsp, __[rsp + bytes]);
-        }
-    }
-
-    private static void Push(Assembler a, int number, int bitness) =>
-        a.AddInstruction(bitness == 64
-            ? Instruction.Create(Code.Push_r64, Register.RAX + number)
-            : Instruction.Create(Code.Push_r32, Register.EAX + number));
-
-    private static void Pop(Assembler a, int number, int bitness) =>
-        a.AddInstruction(bitness == 64
-            ? Instruction.Create(Code.Pop_r64, Register.RAX + number)
-            : Instruction.Create(Code.Pop_r32, Register.EAX + number));
-
-    private static void PushFlags(Assembler a, int bitness)
-    {
-        if (bitness == 64)
-        {
-            a.pushfq();
-        }
-        else
-        {
-            a.pushfd();
-        }
-    }
-
-    private static void PopFlags(Assembler a, int bitness)
-    {
-        if (bitness == 64)
-        {
-            a.popfq();
-        }
-        else
-        {
-            a.popfd();
-        }
-    }
 }

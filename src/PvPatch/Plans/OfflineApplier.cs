@@ -27,6 +27,13 @@ internal static class OfflineApplier
     {
         result = default;
         diagnostics = [];
+        if (image.Bitness != plan.Bitness)
+        {
+            diagnostics = [PatchDiagnostic.Error(DiagnosticCodes.WrongBitness, "the image's bitness is not the plan's") with { Found = $"{image.Bitness}", Expected = $"{plan.Bitness}" }];
+            PlanLog.Refused(plan.Logger, TDirection.ToNew ? "apply" : "revert", plan.Backend, 1, diagnostics[0]);
+            return false;
+        }
+
         int toWrite = Check<TDirection>(plan, image, out DiagnosticList? wrong);
         if (wrong is not null)
         {

@@ -32,6 +32,9 @@ public enum PatchAction : byte
 
     /// <summary>Not a site but room the host gave: a thunk is written there.</summary>
     Thunk,
+
+    /// <summary>Not a site but a record of a table: it is written so that the image's own patcher leaves the site it names alone.</summary>
+    Record,
 }
 
 /// <summary>Why a site is left alone.</summary>
@@ -60,4 +63,7 @@ public enum PatchReason : byte
 
     /// <summary>The rules do nothing for such sites (2.6.20 and 2.6.21 have no default).</summary>
     RulesDecline,
+
+    /// <summary>The slot's function changes while the kernel starts, so that the site has to stay a call through the slot until the kernel patches it.</summary>
+    ChangesWhileBooting,
 }

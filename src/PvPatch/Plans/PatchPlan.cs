@@ -11,6 +11,9 @@ namespace PvPatch.Plans;
 /// <remarks>Immutable. Applying it to an image writes that image's bytes; do so while nothing runs or writes them.</remarks>
 public sealed class PatchPlan
 {
+    /// <summary>How many of the plans it was made from, one before the other, a plan knows: the states from which it can be applied.</summary>
+    internal const int RememberedAncestors = 4;
+
     private readonly byte[] _overflow;
     private readonly ILogger _logger;
     private PlanSummary? _summary;
@@ -150,6 +153,14 @@ public sealed class PatchPlan
         ArgumentException.ThrowIfNullOrEmpty(backend);
         return new PatchPlan(Head with { Backend = backend }, Entries, Outcomes, _overflow, _logger);
     }
+
+    /// <summary>
+    /// The plan with no more than some of the plans it was made from. A host that goes from backend to backend for ever must not keep
+    /// every plan it ever made; an image that is further behind than this is refused, not damaged.
+    /// </summary>
+    internal PatchPlan WithAncestors(int count) =>
+        Head.Previous is null ? this
+        : new PatchPlan(Head with { Previous = count > 0 ? Head.Previous.WithAncestors(count - 1) : null }, Entries, Outcomes, _overflow, _logger);
 
     internal string SectionOf(VirtualAddress address)
     {

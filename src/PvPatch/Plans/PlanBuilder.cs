@@ -141,7 +141,7 @@ public sealed class PlanBuilder
             Bitness = _bitness,
             Segments = _segments,
             Diagnostics = _diagnostics,
-            Previous = Previous,
+            Previous = Previous?.WithAncestors(PatchPlan.RememberedAncestors - 1),
         };
         return new PatchPlan(head, _entries, _outcomes, _overflow, Logger);
     }

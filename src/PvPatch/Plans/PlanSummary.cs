@@ -17,6 +17,7 @@ public sealed class PlanSummary
         (PatchAction.Trap, "trap", "traps"),
         (PatchAction.CallBug, "call of BUG", "calls of BUG"),
         (PatchAction.Thunk, "thunk", "thunks"),
+        (PatchAction.Record, "record", "records"),
     ];
 
     private readonly int[] _actions = new int[Enum.GetValues<PatchAction>().Length];
@@ -37,10 +38,10 @@ public sealed class PlanSummary
             _reasons[(int)outcome.Reason] += uses[i];
         }
 
-        Total = plan.Count - Count(PatchAction.Thunk);
+        Total = plan.Count - Count(PatchAction.Thunk) - Count(PatchAction.Record);
     }
 
-    /// <summary>How many sites the plan has; thunks are not counted.</summary>
+    /// <summary>How many sites the plan has; thunks and records are not counted.</summary>
     public int Total { get; }
 
     /// <summary>How many sites have an action.</summary>

@@ -12,7 +12,7 @@ namespace PvPatch.KernelTests.Harness;
 public sealed partial record DebianKernel(
     string ImagePath, string Package, string Version, string Suite, string Architecture)
 {
-    private const string ImageName = "vmlinuz";
+    internal const string ImageName = "vmlinuz";
     private const string InfoName = "kernel.json";
 
     /// <summary>The kernel out of the cache, or fetched into it.</summary>
@@ -21,6 +21,12 @@ public sealed partial record DebianKernel(
     {
         ArgumentNullException.ThrowIfNull(request);
         string entry = KernelCache.Entry("kernels", request.CacheName, directory => Fill(request, directory));
+        return Read(entry);
+    }
+
+    /// <summary>The kernel in an entry of the cache.</summary>
+    internal static DebianKernel Read(string entry)
+    {
         byte[] info = File.ReadAllBytes(Path.Combine(entry, InfoName));
         DebianKernel stored = JsonSerializer.Deserialize<DebianKernel>(info)
             ?? throw new InvalidDataException($"{entry}/{InfoName} is empty.");
@@ -31,16 +37,25 @@ public sealed partial record DebianKernel(
     {
         string target = Path.Combine(directory, ImageName);
         (string package, string version) = DebianArchive.Fetch(
-            request, Resolve, path => Path.GetFileName(path).StartsWith(ImageName, StringComparison.Ordinal), target);
+            request, static (apt, name) => Resolve(apt, name, modules: false), IsImage, target);
+        Write(request, package, version, directory);
+    }
+
+    /// <summary>Whether a path in a package is that of the kernel.</summary>
+    internal static bool IsImage(string path) => Path.GetFileName(path).StartsWith(ImageName, StringComparison.Ordinal);
+
+    /// <summary>Leaves in an entry of the cache what <see cref="Read"/> needs besides the image.</summary>
+    internal static void Write(PackageRequest request, string package, string version, string directory)
+    {
         DebianKernel kernel = new(ImageName, package, version, request.Suite, request.Architecture);
         File.WriteAllBytes(Path.Combine(directory, InfoName), JsonSerializer.SerializeToUtf8Bytes(kernel));
     }
 
     /// <summary>
     /// Follows a metapackage to the package of a numbered kernel. From 7.x on that one is empty too: the image
-    /// is in the linux-binary package it depends on.
+    /// is in the linux-binary package it depends on, its modules are in the linux-modules package.
     /// </summary>
-    private static ResolvedPackage Resolve(AptRoot apt, string package)
+    internal static ResolvedPackage Resolve(AptRoot apt, string package, bool modules)
     {
         // linux-image-amd64 -> linux-image-6.1.0-42-amd64 is one step; flavours renamed in a suite take two.
         for (int step = 0; step < 3; step++)
@@ -51,7 +66,9 @@ public sealed partial record DebianKernel(
             if (NumberedImage().IsMatch(package) || !next.Success)
             {
                 Match binary = NumberedBinary().Match(depends);
-                return new ResolvedPackage(package, stanza["Version"], binary.Success ? binary.Value : package);
+                string image = binary.Success ? binary.Value : package;
+                Match apart = NumberedModules().Match(depends);
+                return new ResolvedPackage(package, stanza["Version"], modules && apart.Success ? [image, apart.Value] : [image]);
             }
 
             package = next.Value;
@@ -62,6 +79,9 @@ public sealed partial record DebianKernel(
 
     [GeneratedRegex(@"\blinux-image-\d+\.\d[^\s,|(]*")]
     private static partial Regex NumberedImage();
+
+    [GeneratedRegex(@"\blinux-modules-\d[^\s,|(]*")]
+    private static partial Regex NumberedModules();
 
     [GeneratedRegex(@"\blinux-binary-\d[^\s,|(]*")]
     private static partial Regex NumberedBinary();

@@ -21,6 +21,30 @@ internal static class DebianPackageFile
         return result.Output.Length == 0 ? null : result.Output;
     }
 
+    /// <summary>Writes every regular file that is given a target to it.</summary>
+    /// <returns>How many there were.</returns>
+    public static int ExtractAll(string package, Func<string, string?> target)
+    {
+        int count = 0;
+        ToolResult result = ExternalTool.Run("dpkg-deb", ["--fsys-tarfile", package], s_timeout, stream =>
+        {
+            using TarReader reader = new(stream);
+            while (reader.GetNextEntry() is { } entry)
+            {
+                bool regular = entry.EntryType is TarEntryType.RegularFile or TarEntryType.V7RegularFile;
+                if (regular && target(entry.Name) is { } path)
+                {
+                    entry.ExtractToFile(path, overwrite: true);
+                    count++;
+                }
+            }
+
+            stream.CopyTo(Stream.Null);
+            return string.Empty;
+        });
+        return result.Succeeded ? count : throw new InvalidDataException($"dpkg-deb cannot read {Path.GetFileName(package)}: {result.Error}");
+    }
+
     private static string Extract(Stream stream, Func<string, bool> fits, string target)
     {
         string found = string.Empty;

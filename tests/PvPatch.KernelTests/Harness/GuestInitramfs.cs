@@ -23,12 +23,14 @@ internal static class GuestInitramfs
         $B mount -t devtmpfs dev /dev
         echo 0 > /proc/sys/kernel/kptr_restrict
         echo 1 > /proc/sys/kernel/printk
+        for m in /modules/*.ko; do [ ! -e "$m" ] || $B insmod "$m" || echo "insmod $m failed"; done
         $B stty -F /dev/ttyS1 raw -opost
         {
             echo @@cpuinfo; $B cat /proc/cpuinfo
             echo @@cmdline; $B cat /proc/cmdline
             echo @@iomem; $B cat /proc/iomem
             echo @@dmesg; $B dmesg
+            [ ! -d /modules ] || { echo @@modules; $B grep -r . /sys/module/*/sections; }
             [ -e /symbols-known ] || { echo @@kallsyms; $B cat /proc/kallsyms; }
             echo @@end
         } | $B gzip -c > /dev/ttyS1
@@ -42,7 +44,8 @@ internal static class GuestInitramfs
     /// <param name="path">The file to write.</param>
     /// <param name="busybox">A static busybox for the guest.</param>
     /// <param name="symbolsKnown">Whether to leave kallsyms out of the report: under Xen it takes half a minute.</param>
-    public static void Write(string path, string busybox, bool symbolsKnown)
+    /// <param name="modules">Modules (.ko) to load, in this order.</param>
+    public static void Write(string path, string busybox, bool symbolsKnown, IReadOnlyList<string> modules)
     {
         using FileStream file = File.Create(path);
         CpioArchive archive = new(file);
@@ -57,6 +60,17 @@ internal static class GuestInitramfs
         if (symbolsKnown)
         {
             archive.AddDirectory("symbols-known");
+        }
+
+        if (modules.Count > 0)
+        {
+            archive.AddDirectory("modules");
+        }
+
+        for (int i = 0; i < modules.Count; i++)
+        {
+            // The shell sorts them by name.
+            archive.AddExecutable($"modules/{i:d2}.ko", File.ReadAllBytes(modules[i]));
         }
 
         archive.AddExecutable("init", System.Text.Encoding.ASCII.GetBytes(Script.ReplaceLineEndings("\n")));

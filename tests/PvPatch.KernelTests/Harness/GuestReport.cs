@@ -13,6 +13,7 @@ public sealed class GuestReport
         _sections = sections;
         Symbols = symbols ?? ReadSymbols(sections["kallsyms"]);
         CpuFlags = ReadFlags(sections["cpuinfo"]);
+        ModuleSections = ReadModules(sections.GetValueOrDefault("modules", string.Empty));
     }
 
     /// <summary>
@@ -29,6 +30,12 @@ public sealed class GuestReport
 
     /// <summary>/proc/kallsyms, read as root.</summary>
     public string Kallsyms => _sections["kallsyms"];
+
+    /// <summary>
+    /// Addresses of the sections of the modules that are loaded, by module (with _ for -) and section; empty where the guest
+    /// was given no modules. Those of the init sections are freed by then.
+    /// </summary>
+    public IReadOnlyDictionary<string, IReadOnlyDictionary<string, ulong>> ModuleSections { get; }
 
     /// <summary>The kernel's log.</summary>
     public string Log => _sections["dmesg"];
@@ -106,6 +113,18 @@ public sealed class GuestReport
         }
 
         return symbols;
+    }
+
+    private static Dictionary<string, IReadOnlyDictionary<string, ulong>> ReadModules(string text)
+    {
+        // "/sys/module/kvm/sections/.text:0xffffffffc0201000"
+        return text.Split('\n', StringSplitOptions.RemoveEmptyEntries)
+            .Select(static line => line.Split('/', ':'))
+            .GroupBy(static parts => parts[3])
+            .ToDictionary(
+                static module => module.Key,
+                static module => (IReadOnlyDictionary<string, ulong>)module.ToDictionary(
+                    static parts => parts[5], static parts => ulong.Parse(parts[6].AsSpan(2), NumberStyles.HexNumber, null)));
     }
 
     private static HashSet<string> ReadFlags(string cpuInfo)

@@ -67,8 +67,9 @@ public sealed class QemuMachine : IDisposable
     /// Link addresses of the kernel's symbols, from another boot of it: needed for <see cref="MachineOptions.KvmFeatures"/>,
     /// and spares this guest to report them. Null has the guest report its own.
     /// </param>
+    /// <param name="modules">Modules (.ko, not packed) that user space loads, in this order.</param>
     public static QemuMachine Start(
-        string kernelPath, MachineOptions? options = null, IReadOnlyDictionary<string, ulong>? symbols = null)
+        string kernelPath, MachineOptions? options = null, IReadOnlyDictionary<string, ulong>? symbols = null, IReadOnlyList<string>? modules = null)
     {
         options ??= MachineOptions.Default;
         options.Check();
@@ -83,7 +84,7 @@ public sealed class QemuMachine : IDisposable
         try
         {
             string initramfs = Path.Combine(directory, "initramfs");
-            GuestInitramfs.Write(initramfs, Busybox(options.Architecture), symbolsKnown: symbols is not null);
+            GuestInitramfs.Write(initramfs, Busybox(options.Architecture), symbolsKnown: symbols is not null, modules ?? []);
             process = new QemuProcess(directory, QemuArguments.Build(Path.GetFullPath(kernelPath), initramfs, directory, options));
             machine = new QemuMachine(options, process, symbols);
             return machine;
@@ -142,6 +143,16 @@ public sealed class QemuMachine : IDisposable
     {
         string path = PathOf("memory");
         int saved = SaveKernel(startVa, length, path);
+        return saved == length
+            ? File.ReadAllBytes(path)
+            : throw new InvalidOperationException($"Of {startVa:x}+{length:x} only {saved:x} bytes are mapped.");
+    }
+
+    /// <summary>Reads memory by the address it has in the guest's kernel: also that of modules, whose pages are scattered.</summary>
+    public byte[] ReadMapped(ulong startVa, int length)
+    {
+        string path = PathOf("memory");
+        int saved = _mapped.Save(startVa, length, path, RunUntilFound(() => _mapped.FindProcessor(startVa)));
         return saved == length
             ? File.ReadAllBytes(path)
             : throw new InvalidOperationException($"Of {startVa:x}+{length:x} only {saved:x} bytes are mapped.");

@@ -24,7 +24,8 @@ internal static class FuzzRun
     /// <param name="read">The reader: gives its diagnostic, or null where it took the input.</param>
     /// <param name="bytesPerByte">How many bytes it may allocate for every byte of input.</param>
     /// <param name="constant">How many bytes it may allocate besides.</param>
-    public static void Run(IReadOnlyList<byte[]> valid, int count, Func<byte[], PatchDiagnostic?> read, int bytesPerByte, int constant)
+    /// <param name="codes">How the codes of its diagnostics start.</param>
+    public static void Run(IReadOnlyList<byte[]> valid, int count, Func<byte[], PatchDiagnostic?> read, int bytesPerByte, int constant, string codes = "PV6")
     {
         foreach (byte[] input in valid)
         {
@@ -38,13 +39,13 @@ internal static class FuzzRun
             int seed = unchecked(first + i);
             var mutator = new Mutator(seed);
             byte[] input = seed % 8 == 0 ? mutator.RandomBytes(4096) : mutator.Mutate(valid[(int)((uint)seed % (uint)valid.Count)]);
-            taken += RunOne(input, seed, read, bytesPerByte, constant) ? 1 : 0;
+            taken += RunOne(input, seed, read, bytesPerByte, constant, codes) ? 1 : 0;
         }
 
         Assert.True(count < 1000 || (taken > 0 && taken < count), $"{taken} of {count} inputs were taken: the damage says nothing about the reader");
     }
 
-    private static bool RunOne(byte[] input, int seed, Func<byte[], PatchDiagnostic?> read, int bytesPerByte, int constant)
+    private static bool RunOne(byte[] input, int seed, Func<byte[], PatchDiagnostic?> read, int bytesPerByte, int constant, string codes)
     {
         string name = string.Create(CultureInfo.InvariantCulture, $"PVPATCH_FUZZ_SEED={seed} ({input.Length} bytes)");
         long before = GC.GetAllocatedBytesForCurrentThread();
@@ -62,7 +63,7 @@ internal static class FuzzRun
         long allocated = GC.GetAllocatedBytesForCurrentThread() - before;
         Assert.True(watch.Elapsed < s_hangLimit, $"{name} took {watch.Elapsed}");
         Assert.True(allocated <= ((long)input.Length * bytesPerByte) + constant, $"{name} allocated {allocated} bytes");
-        Assert.True(error is null || (error.Code.StartsWith("PV6", StringComparison.Ordinal) && error.Severity == DiagnosticSeverity.Error), $"{name}: {error}");
+        Assert.True(error is null || (error.Code.StartsWith(codes, StringComparison.Ordinal) && error.Severity == DiagnosticSeverity.Error), $"{name}: {error}");
         return error is null;
     }
 

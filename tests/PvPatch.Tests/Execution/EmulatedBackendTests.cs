@@ -79,6 +79,24 @@ public sealed class EmulatedBackendTests
         Assert.Equal([1], site.Cpu.Read(EmulatedSite.Table + 0x80, 1)); // the target was there
     }
 
+    [SkippableTheory]
+    [InlineData(32, 0xfa, 0x202ul, false)] // cli
+    [InlineData(32, 0xfb, 0x2ul, true)] // sti
+    [InlineData(64, 0xfa, 0x202ul, false)]
+    [InlineData(64, 0xfb, 0x2ul, true)]
+    public void A_thunk_that_gives_flags_back_does_not_undo_what_its_target_did_to_interrupts(int bitness, byte opcode, ulong before, bool enabled)
+    {
+        RegisterSet allowed = RegisterSet.Rax;
+        using var site = new EmulatedSite(bitness, Operation.Call(EmulatedSite.Target), 8, allowed: allowed);
+        Assert.Equal(PatchAction.ThunkCall, site.Decision.Action);
+        site.Cpu.Write(EmulatedSite.Target, [opcode, 0x85, 0xe4, 0xc3]); // cli or sti; test esp,esp; ret
+        site.Cpu[CpuRegister.Flags] = before | 0x8d5; // OF SF ZF AF PF CF
+        site.Run();
+        Assert.Equal(enabled, (site.Cpu[CpuRegister.Flags] & 0x200) != 0);
+        Assert.Equal(0x8d5ul, site.Cpu[CpuRegister.Flags] & 0x8d5);
+        Assert.DoesNotContain(CpuRegister.Rcx, site.Changed());
+    }
+
     [SkippableFact]
     public void In_32_bit_code_the_patched_site_does_what_the_indirect_call_did()
     {

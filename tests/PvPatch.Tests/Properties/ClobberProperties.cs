@@ -80,11 +80,18 @@ public sealed class ClobberProperties
         }
     }
 
-    /// <summary>A thunk pushes, calls once, pops the same in the opposite order, and returns; beside that it moves the stack pointer by lea only.</summary>
+    /// <summary>
+    /// A thunk pushes, calls once, pops the same in the opposite order, and returns; beside that it moves the stack pointer by lea only. Where it
+    /// gives flags back it first puts the interrupt flag of now into them.
+    /// </summary>
     private static void CheckThunk(SiteDecision thunk, int bitness)
     {
         string[] code = [.. CapstoneReader.Disassemble(thunk.NewBytes, thunk.Address.Value, bitness).Select(i => i.Text)];
+        string[] merge = MergeOfInterruptFlag(bitness);
+        int at = Enumerable.Range(0, code.Length).FirstOrDefault(i => code.Skip(i).Take(merge.Length).SequenceEqual(merge), -1);
         string[] pushes = [.. code.TakeWhile(t => t.StartsWith("push", StringComparison.Ordinal))];
+        Assert.Equal(pushes.Any(static p => p.StartsWith("pushf", StringComparison.Ordinal)), at >= 0);
+        code = at < 0 ? code : [.. code[..at], .. code[(at + merge.Length)..]];
         string[] middle = [.. code.Skip(pushes.Length).TakeWhile(t => !t.StartsWith("pop", StringComparison.Ordinal) && t != "ret")];
         string[] pops = [.. code.Skip(pushes.Length + middle.Length).TakeWhile(t => t.StartsWith("pop", StringComparison.Ordinal))];
         Assert.NotEmpty(pushes);
@@ -93,4 +100,8 @@ public sealed class ClobberProperties
         Assert.Single(middle, t => t.StartsWith("call 0x", StringComparison.Ordinal));
         Assert.All(middle, t => Assert.True(t.StartsWith("call 0x", StringComparison.Ordinal) || t.StartsWith("lea rsp, [rsp", StringComparison.Ordinal), t));
     }
+
+    private static string[] MergeOfInterruptFlag(int bitness) => bitness == 64
+        ? ["push rax", "pushfq", "pop rax", "and eax, 0x200", "and qword ptr [rsp + 8], 0xfffffffffffffdff", "or qword ptr [rsp + 8], rax", "pop rax"]
+        : ["push eax", "pushfd", "pop eax", "and eax, 0x200", "and dword ptr [esp + 4], 0xfffffdff", "or dword ptr [esp + 4], eax", "pop eax"];
 }

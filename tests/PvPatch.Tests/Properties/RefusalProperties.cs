@@ -66,8 +66,10 @@ public sealed class RefusalProperties
         Assert.Equal(outside.Select(i => plan[i].Address), diagnostics.Select(d => d.Address!.Value));
     });
 
-    [Fact]
-    public void A_site_that_holds_no_code_and_there_is_no_plan() => PropertyCheck.Holds(ScenarioGen.Scenarios, Cases, static scenario =>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_site_that_holds_no_code_and_there_is_no_plan(bool patchedBefore) => PropertyCheck.Holds(ScenarioGen.Scenarios, Cases, scenario =>
     {
         var built = new BuiltScenario(scenario);
         if (built.Sites.Count == 0)
@@ -75,18 +77,48 @@ public sealed class RefusalProperties
             return;
         }
 
-        int bad = new Random(scenario.Seed + 5).Next(built.Sites.Count);
+        PatchPlan? previous = null;
+        if (patchedBefore)
+        {
+            previous = built.Plan(1);
+            previous.Apply(built.Image);
+        }
+
+        var random = new Random(scenario.Seed + 5);
+        int bad = random.Next(built.Sites.Count);
         PatchSite site = built.Sites[bad];
         built.Image.TryGetBytes(site.Address, site.Budget, out Span<byte> there);
-        there.Fill(0xf0); // lock prefixes without an instruction
+        bool onlyTail = !patchedBefore && scenario.Sites[bad] is { Tail: not 0, Form: SiteForm.ThroughTable, Budget: > 6 };
+        there[(onlyTail ? site.Budget - 1 : 0)..].Fill(0xf0); // lock prefixes without an instruction
         byte[][] before = built.Snapshot();
-        Assert.False(new PatchPlanner().TryPlan(built.Image, built.Sites, built.Backends[0], built.Options(), out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics));
+        Assert.False(new PatchPlanner().TryPlan(built.Image, built.Sites, built.Backends[0], built.Options(previous), out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics));
         Assert.Null(plan);
         Assert.Equal(before, built.Snapshot());
         PatchDiagnostic diagnostic = Assert.Single(diagnostics, d => d.Severity == DiagnosticSeverity.Error);
         Assert.Equal((DiagnosticCodes.UnknownBytes, bad, site.Address), (diagnostic.Code, diagnostic.SiteIndex, diagnostic.Address));
         Assert.Equal(HexBytes.Format(there), diagnostic.Found);
         Assert.NotNull(diagnostic.Expected);
+    });
+
+    [Fact]
+    public void A_call_through_another_slot_and_there_is_no_plan() => PropertyCheck.Holds(ScenarioGen.Scenarios, Cases, static scenario =>
+    {
+        int[] through = [.. Enumerable.Range(0, scenario.Sites.Count).Where(i => scenario.Sites[i] is { Form: SiteForm.ThroughTable, Budget: >= 6 })];
+        if (through.Length == 0)
+        {
+            return;
+        }
+
+        var built = new BuiltScenario(scenario);
+        int bad = through[new Random(scenario.Seed + 6).Next(through.Length)]; // specs are in order of address, as the table is
+        PatchSite site = built.Sites[bad];
+        built.Image.TryGetBytes(site.Address, site.Budget, out Span<byte> there);
+        Span<byte> operand = there.Slice(2, 4);
+        BitConverter.TryWriteBytes(operand, BitConverter.ToInt32(operand) + scenario.Bitness / 8); // the next word of the table
+        Assert.False(new PatchPlanner().TryPlan(built.Image, built.Sites, built.Backends[0], built.Options(), out _, out IReadOnlyList<PatchDiagnostic> diagnostics));
+        PatchDiagnostic diagnostic = Assert.Single(diagnostics, d => d.Severity == DiagnosticSeverity.Error);
+        Assert.Equal((DiagnosticCodes.WrongSlotOperand, bad, site.Address), (diagnostic.Code, diagnostic.SiteIndex, diagnostic.Address));
+        Assert.StartsWith(HexBytes.Format(there), diagnostic.Found, StringComparison.Ordinal);
     });
 
     /// <summary>Changes one byte of one site so that no plan knows it; gives the site's index, or nothing where there are no sites.</summary>

@@ -1,0 +1,174 @@
+using System.Diagnostics.CodeAnalysis;
+using PvPatch.Images;
+using PvPatch.Linux.Alternatives;
+using PvPatch.Linux.Elf;
+using PvPatch.Linux.Kernel;
+using PvPatch.Sites;
+
+namespace PvPatch.Linux.Modules;
+
+/// <summary>
+/// A module in a kernel: with addresses, relocated, its sites read. What the kernel's loader has in memory before it patches the
+/// module. Plan it with <see cref="ModulePlanner"/>; a plan applied to <see cref="Code"/> changes the bytes of <see cref="Elf"/>.
+/// </summary>
+public sealed class PlacedModule
+{
+    private readonly ModuleRelocations _relocations;
+
+    private PlacedModule(KernelModule module, KernelImage kernel, ElfImage elf, ModuleRelocations relocations)
+    {
+        Module = module;
+        Kernel = kernel;
+        Elf = elf;
+        Code = KernelImage.CodeOf(elf);
+        _relocations = relocations;
+    }
+
+    /// <summary>The module as its file has it.</summary>
+    public KernelModule Module { get; }
+
+    /// <summary>The kernel it lies in.</summary>
+    public KernelImage Kernel { get; }
+
+    /// <summary>
+    /// A copy of the module's file with the addresses of its sections in their headers and the relocations done, marked as linked. Its
+    /// relocation tables are left in it and mean nothing any more.
+    /// </summary>
+    public ElfImage Elf { get; }
+
+    /// <summary>The module's code at run addresses; it views the bytes of <see cref="Elf"/>.</summary>
+    public CodeImage Code { get; }
+
+    /// <summary>Its sites, by address; none in a module without paravirt calls.</summary>
+    public SiteTable Sites { get; private set; } = SiteTable.Empty;
+
+    /// <summary>Its alternatives; <see langword="null"/> where it has none, or the kernel's era lays none over sites.</summary>
+    public AltInstrTable? Alternatives { get; private set; }
+
+    /// <summary>How many relocations were left undone, as no site needs them: per-processor data, symbols of other modules.</summary>
+    public int LeftUndone => _relocations.Count;
+
+    /// <summary>What is odd though the module can be planned: PV6147 where it was built for another release.</summary>
+    public IReadOnlyList<PatchDiagnostic> Warnings { get; private init; } = [];
+
+    internal static bool TryMake(
+        KernelModule module, KernelImage kernel, ModulePlacement placement, [NotNullWhen(true)] out PlacedModule? placed, [NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        placed = null;
+        if (!ModuleMatch.TryCheck(module, kernel, out ElfSymbolTable? table, out error)
+            || !ModuleLayout.TryPlace(module.Elf, placement, kernel.OpsTable, out VirtualAddress?[]? addresses, out error)
+            || !PlacedElf.TryMake(module.Elf, addresses, out ElfImage? elf, out error)
+            || !ModuleRelocator.TryApply(module.Elf, elf, new ModuleSymbols(module.Elf, table, addresses, kernel), out ModuleRelocations? relocations, out error))
+        {
+            return false;
+        }
+
+        var made = new PlacedModule(module, kernel, elf, relocations) { Warnings = ModuleMatch.FindWarnings(module, kernel) };
+        if (!made.TryReadAlternatives(out error) || !made.TryReadSites(out error) || !made.TryCheckReplacements(out error))
+        {
+            return false;
+        }
+
+        placed = made;
+        return true;
+    }
+
+    private bool TryReadAlternatives([NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        error = null;
+        if (Kernel.Era.Alternatives is null || Kernel.Alternatives is null || !ModuleMatch.TryGetTable(Elf, AltInstrTable.SectionName, out ElfSection? section))
+        {
+            return true;
+        }
+
+        // In the kernel's own format, which the few records of a module would not tell for sure.
+        if (!_relocations.TryCheck(section.Address, (long)section.Size, "the table of alternatives", out error)
+            || !AltInstrTable.TryRead(Elf.GetBytes(section).Span, section.Address, Kernel.Alternatives.Format, Elf.Bitness, section.FileOffset, out AltInstrTable? table, out error))
+        {
+            return false;
+        }
+
+        for (int i = 0; i < table.Count; i++)
+        {
+            AltInstr record = table[i];
+            if (!AltInstrFormat.IsSane(record) || Code.Find(record.Address, record.Length) is null || Code.Find(record.ReplacementAddress, record.ReplacementLength) is null)
+            {
+                error = ModuleMatch.OtherEra($"alternative {i} makes no sense in the kernel's format ({table.Format})", $"{record.Address}+{record.Length}, replaced by {record.ReplacementAddress}+{record.ReplacementLength}") with
+                {
+                    FileOffset = section.FileOffset + (i * (long)table.Format.Stride),
+                };
+                return false;
+            }
+        }
+
+        Alternatives = table;
+        return true;
+    }
+
+    private bool TryReadSites([NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        error = null;
+        if (Kernel.Era.Source == SiteSource.ParaInstructions)
+        {
+            return !ModuleMatch.TryGetTable(Elf, KernelEraDetector.SiteTableSection, out ElfSection? section)
+                || (_relocations.TryCheck(section.Address, (long)section.Size, "the site table", out error) && TryReadRecords(out error));
+        }
+
+        if (Alternatives is null)
+        {
+            return true;
+        }
+
+        foreach (ref readonly AltInstr record in Alternatives.Records)
+        {
+            if (record.IsDirectCall
+                && (!_relocations.TryCheck(record.Address, record.Length, "a site", out error)
+                    || !_relocations.TryCheck(record.ReplacementAddress, record.ReplacementLength, "the replacement of a site", out error)))
+            {
+                return false;
+            }
+        }
+
+        if (!KernelSites.TryReadDirectCalls(Elf, Code, Alternatives, Kernel.Layout, Kernel.SlotWords, out KernelSites? sites, out error))
+        {
+            return false;
+        }
+
+        Sites = sites.Sites;
+        return ModuleMatch.TryCheckBugTarget(sites, Kernel, out error);
+    }
+
+    private bool TryReadRecords([NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        if (!KernelSites.TryReadRecords(Elf, Code, Kernel.Era, out SiteTable? sites, out _, out error))
+        {
+            return false;
+        }
+
+        foreach (ref readonly PatchSite site in sites.Sites)
+        {
+            if (!_relocations.TryCheck(site.Address, site.Budget, "a site", out error))
+            {
+                return false;
+            }
+        }
+
+        Sites = sites;
+        return true;
+    }
+
+    private bool TryCheckReplacements([NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        error = null;
+        foreach (ref readonly AltInstr record in Alternatives is null ? default : Alternatives.Records)
+        {
+            if (Sites.IndexOf(record.Address) >= 0
+                && !_relocations.TryCheck(record.ReplacementAddress, record.ReplacementLength, "the replacement of a site", out error))
+            {
+                return false;
+            }
+        }
+
+        return true;
+    }
+}

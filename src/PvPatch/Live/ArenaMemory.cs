@@ -1,0 +1,180 @@
+using System.Runtime.CompilerServices;
+using PvPatch.Live.Platform;
+
+namespace PvPatch.Live;
+
+/// <summary>
+/// An arena's bytes: code from the lower end up, slots at the upper end, both committed as they grow. The only class that turns a run address into one that
+/// can be written. Safe for several threads.
+/// </summary>
+internal sealed unsafe class ArenaMemory : IDisposable
+{
+    /// <summary>Readable bytes kept behind every piece of code, so that a site at its end can be read as one vector.</summary>
+    public const int Slack = 16;
+
+    private const long CommitStep = 1 << 18;
+
+    private readonly Lock _lock = new();
+    private readonly CodeMapping _mapping;
+    private readonly ArenaSpace _code;
+    private readonly ArenaSpace _data;
+    private readonly int _granularity;
+    private readonly long _dataStart;
+    private long _codeCommitted;
+    private long _dataCommitted;
+    private long _everCode; // nothing from here on was ever run
+
+    public ArenaMemory(CodeMapping mapping, int granularity)
+    {
+        _mapping = mapping;
+        _granularity = granularity;
+
+        // One part in 64 for slots: 1 MiB of 64 holds 131072 of them.
+        long data = Math.Clamp(mapping.Size / 64 / granularity * granularity, granularity, 4L << 20);
+        _dataStart = mapping.Size - data;
+        _code = new ArenaSpace(0, _dataStart);
+        _data = new ArenaSpace(_dataStart, mapping.Size);
+    }
+
+    public VirtualAddress Start => _mapping.Run;
+
+    public long Size => _mapping.Size;
+
+    public bool IsWritableAndExecutable => _mapping.IsWritableAndExecutable;
+
+    public bool IsDisposed { get; private set; }
+
+    public long Used
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _code.Used + _data.Used;
+            }
+        }
+    }
+
+    public long Committed
+    {
+        get
+        {
+            lock (_lock)
+            {
+                return _codeCommitted + _dataCommitted;
+            }
+        }
+    }
+
+    public bool Contains(VirtualAddress address, long length) =>
+        address >= Start && length >= 0 && (ulong)length <= (ulong)Size && address.Value - Start.Value <= (ulong)(Size - length);
+
+    /// <summary>Whether bytes are code that the system has been asked for, so that they can be read.</summary>
+    public bool IsCommittedCode(VirtualAddress address, long length)
+    {
+        lock (_lock)
+        {
+            return Contains(address, length) && address - Start + length <= _codeCommitted;
+        }
+    }
+
+    public bool TryTakeCode(long length, int alignment, out VirtualAddress address, out bool reused, out PatchDiagnostic? error) =>
+        TryTake(_code, length, alignment, PageUse.Code, out address, out reused, out error);
+
+    public bool TryTakeData(long length, int alignment, out VirtualAddress address, out PatchDiagnostic? error) =>
+        TryTake(_data, length, alignment, PageUse.Data, out address, out _, out error);
+
+    /// <summary>Gives code bytes back. Nobody may be inside them.</summary>
+    /// <param name="address">Where they are.</param>
+    /// <param name="length">How many.</param>
+    /// <param name="wereRun">Whether a processor may remember them as code.</param>
+    public void GiveCode(VirtualAddress address, long length, bool wereRun)
+    {
+        lock (_lock)
+        {
+            _everCode = wereRun ? Math.Max(_everCode, address - Start + length) : _everCode;
+            _code.Give(address - Start, length);
+        }
+    }
+
+    /// <summary>Where a byte of the arena is written.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public byte* WriteView(VirtualAddress address) => _mapping.Write + (address - _mapping.Run);
+
+    /// <summary>Bytes of the arena, to write. The caller has taken them.</summary>
+    public Span<byte> Span(VirtualAddress address, int length) => new(WriteView(address), length);
+
+    public void Dispose()
+    {
+        lock (_lock)
+        {
+            IsDisposed = true;
+            _mapping.Dispose();
+        }
+    }
+
+    private bool TryTake(
+        ArenaSpace space, long length, int alignment, PageUse use, out VirtualAddress address, out bool reused, out PatchDiagnostic? error)
+    {
+        address = default;
+        lock (_lock)
+        {
+            if (IsDisposed)
+            {
+                reused = false;
+                error = Disposed();
+                return false;
+            }
+
+            reused = false;
+            if (!space.TryTake(length, alignment, out long offset))
+            {
+                error = Full(space, length);
+                return false;
+            }
+
+            if (!TryCommitTo(offset + length, use, out error))
+            {
+                space.Give(offset, length);
+                return false;
+            }
+
+            reused = offset < _everCode;
+            address = Start + offset;
+            return true;
+        }
+    }
+
+    private bool TryCommitTo(long end, PageUse use, out PatchDiagnostic? error)
+    {
+        error = null;
+        (long start, long limit) = use == PageUse.Code ? (0L, _dataStart) : (_dataStart, Size);
+        ref long committed = ref use == PageUse.Code ? ref _codeCommitted : ref _dataCommitted;
+        if (end <= start + committed)
+        {
+            return true;
+        }
+
+        long step = Math.Max(CommitStep, _granularity);
+        long wanted = Math.Min((end - start + step - 1) / step * step, limit - start);
+        if (!_mapping.TryCommit(start + committed, wanted - committed, use, out error))
+        {
+            return false;
+        }
+
+        committed = wanted;
+        return true;
+    }
+
+    public static PatchDiagnostic Disposed() =>
+        PatchDiagnostic.Error(DiagnosticCodes.ArenaDisposed, "the arena was disposed of") with { Help = "Keep the arena as long as code in it is in use." };
+
+    private PatchDiagnostic Full(ArenaSpace space, long length) =>
+        PatchDiagnostic.Error(DiagnosticCodes.ArenaFull, $"the arena of {Size} bytes has no room left") with
+        {
+            Address = Start,
+            Found = $"{space.Free} bytes free, perhaps in pieces",
+            Expected = $"{length} bytes in one piece",
+            Help = "Reserve more (address space costs nothing until it is used), or retire blocks and let executors reach a safepoint.",
+        };
+}

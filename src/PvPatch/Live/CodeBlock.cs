@@ -1,0 +1,103 @@
+using System.Globalization;
+using PvPatch.Sites;
+
+namespace PvPatch.Live;
+
+/// <summary>A piece of generated code in an arena, and its sites. Made by <see cref="CodeArena.Emit(Iced.Intel.Assembler, SiteEmitter)"/> or <see cref="CodeReservation"/>.</summary>
+public sealed unsafe class CodeBlock
+{
+    private readonly SiteRecord[] _records;
+    private Dictionary<int, byte[]>? _originals;
+    private Dictionary<int, byte[]>? _longBytes;
+
+    internal CodeBlock(CodeArena arena, SlotTable? slots, VirtualAddress address, int length, int taken, SiteRecord[] records)
+    {
+        Arena = arena;
+        Slots = slots;
+        Address = address;
+        Length = length;
+        Taken = taken;
+        _records = records;
+    }
+
+    /// <summary>The arena.</summary>
+    public CodeArena Arena { get; }
+
+    /// <summary>Run address of the first byte, a multiple of 64.</summary>
+    public VirtualAddress Address { get; }
+
+    /// <summary>Length of the code in bytes.</summary>
+    public int Length { get; }
+
+    /// <summary>How many sites it has.</summary>
+    public int SiteCount => _records.Length;
+
+    /// <summary>Whether the block was given up: its sites are not written any more.</summary>
+    public bool IsRetired { get; internal set; }
+
+    internal SlotTable? Slots { get; }
+
+    /// <summary>Bytes taken from the arena, slack included.</summary>
+    internal int Taken { get; }
+
+    internal SiteRecord[] Records => _records;
+
+    /// <summary>A site.</summary>
+    /// <param name="index">Its place in order of address.</param>
+    /// <returns>The site.</returns>
+    public LiveSite this[int index]
+    {
+        get
+        {
+            ArgumentOutOfRangeException.ThrowIfNegative(index);
+            ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(index, _records.Length);
+            return new LiveSite(this, index);
+        }
+    }
+
+    /// <summary>The site a <see cref="SiteEmitter"/> emitted.</summary>
+    /// <param name="ticket">What the emitter gave.</param>
+    /// <returns>The site.</returns>
+    public LiveSite this[SiteTicket ticket] => this[ticket.Index];
+
+    /// <summary>Whether an address lies in the code.</summary>
+    /// <param name="address">A run address.</param>
+    /// <returns>Whether it does.</returns>
+    public bool Contains(VirtualAddress address) => address >= Address && address.Value - Address.Value < (ulong)Length;
+
+    /// <summary>The code as it is now; a copy.</summary>
+    /// <returns>The bytes.</returns>
+    public byte[] ToArray()
+    {
+        Arena.CheckUsable();
+        return Arena.Memory.Span(Address, Length).ToArray();
+    }
+
+    /// <inheritdoc/>
+    public override string ToString() => string.Create(CultureInfo.InvariantCulture, $"{Address}+0x{Length:x}, {SiteCount} sites{(IsRetired ? ", retired" : "")}");
+
+    internal VirtualAddress AddressOf(int site) => Arena.Memory.Start + _records[site].Offset;
+
+    internal PatchSite KindOf(int site) => Slots!.Kinds[_records[site].Kind];
+
+    /// <summary>The bytes the site was registered with.</summary>
+    internal byte[] OriginalOf(int site)
+    {
+        if (_originals is not null && _originals.TryGetValue(site, out byte[]? foreign))
+        {
+            return foreign;
+        }
+
+        PatchSite kind = KindOf(site);
+        byte[] bytes = new byte[kind.Budget];
+        Slots!.WriteOriginal(kind, AddressOf(site), bytes);
+        return bytes;
+    }
+
+    internal void KeepOriginal(int site, byte[] bytes) => (_originals ??= []).Add(site, bytes);
+
+    /// <summary>What a site longer than 16 bytes is known to hold.</summary>
+    internal byte[] LongBytesOf(int site) => _longBytes is not null && _longBytes.TryGetValue(site, out byte[]? bytes) ? bytes : OriginalOf(site);
+
+    internal void SetLongBytes(int site, byte[] bytes) => (_longBytes ??= [])[site] = bytes;
+}

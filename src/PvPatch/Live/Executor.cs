@@ -1,0 +1,136 @@
+using System.Runtime.InteropServices;
+
+namespace PvPatch.Live;
+
+/// <summary>
+/// A thread that runs generated code, as the host declares it: inside between <see cref="Enter"/> and <see cref="Leave"/>. Islands and blocks are only reused
+/// once every executor has been outside, or at a safepoint, since they were given up.
+/// </summary>
+/// <remarks>
+/// One for each thread. Enter and leave cost a few nanoseconds and no interlocked instruction: the patcher pays, with its barrier. While a quiescent batch is
+/// under way, <see cref="Enter"/> and <see cref="Safepoint"/> wait for it.
+/// </remarks>
+public sealed unsafe class Executor : IDisposable
+{
+    private const int Padding = 128; // two lines: processors fetch the neighbour of a missed line too
+
+    private readonly ExecutorList _list;
+    private readonly long* _counter;
+    private int _thread;
+    private int _depth;
+    private bool _disposed;
+
+    internal Executor(ExecutorList list, string name)
+    {
+        _list = list;
+        Name = name;
+        _counter = (long*)NativeMemory.AlignedAlloc(Padding, Padding);
+        *_counter = 0;
+    }
+
+    /// <summary>The name it was registered under, for reports.</summary>
+    public string Name { get; }
+
+    /// <summary>Whether its thread is inside generated code.</summary>
+    public bool IsInside => (Counter & 1) != 0;
+
+    /// <summary>
+    /// Where the safepoint counter is: 8 bytes that generated code may add 2 to (<c>add qword [..],2</c>) at a place where it is inside no site and no body, such as
+    /// the head of a loop. Does not wait for quiescent batches; only <see cref="Safepoint"/> does.
+    /// </summary>
+    public VirtualAddress CounterAddress => (ulong)_counter;
+
+    internal long Counter => Volatile.Read(ref *_counter);
+
+    internal bool IsInsideOn(int thread) => _thread == thread && _depth > 0;
+
+    /// <summary>Declares that this thread is about to enter generated code. May be nested, for helpers that enter again.</summary>
+    /// <exception cref="InvalidOperationException">Another thread is inside with this executor.</exception>
+    public void Enter()
+    {
+        ObjectDisposedException.ThrowIf(_disposed, this);
+        int thread = Environment.CurrentManagedThreadId;
+        if (_depth == 0)
+        {
+            _thread = thread;
+            while (true)
+            {
+                Volatile.Write(ref *_counter, *_counter + 1);
+
+                // The patcher closes the gate, runs its barrier, then reads the counter: either it sees this thread inside, or this thread sees
+                // the gate. The barrier stands for the fence that is missing here.
+                if (!_list.GateIsClosed)
+                {
+                    break;
+                }
+
+                Volatile.Write(ref *_counter, *_counter + 1);
+                _list.WaitForGate();
+            }
+        }
+        else if (_thread != thread)
+        {
+            throw new InvalidOperationException($"executor {Name} is inside on thread {_thread}; every thread needs an executor of its own");
+        }
+
+        _depth++;
+    }
+
+    /// <summary>Declares that this thread has come back from generated code.</summary>
+    /// <exception cref="InvalidOperationException">It is not inside, or on another thread.</exception>
+    public void Leave()
+    {
+        if (_depth == 0 || _thread != Environment.CurrentManagedThreadId)
+        {
+            throw new InvalidOperationException($"executor {Name} is not inside on this thread");
+        }
+
+        if (--_depth == 0)
+        {
+            Volatile.Write(ref *_counter, *_counter + 1);
+        }
+    }
+
+    /// <summary>
+    /// Declares that this thread, between <see cref="Enter"/> and <see cref="Leave"/>, is outside all generated code just now and will not return into any:
+    /// for a host's own dispatch loop. Waits while a quiescent batch is under way. Does nothing outside, and nothing where entries are nested.
+    /// </summary>
+    public void Safepoint()
+    {
+        if (_depth != 1)
+        {
+            return;
+        }
+
+        if (_list.GateIsClosed)
+        {
+            Leave();
+            Enter();
+            return;
+        }
+
+        Volatile.Write(ref *_counter, *_counter + 2);
+    }
+
+    /// <summary>Takes the executor off the list.</summary>
+    /// <exception cref="PatchException">Its thread is inside generated code (PV8005).</exception>
+    public void Dispose()
+    {
+        if (_disposed)
+        {
+            return;
+        }
+
+        if (IsInside)
+        {
+            throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.ArenaInUse, $"executor {Name} is given up while its thread is inside generated code") with
+            {
+                Help = "Call Leave first, on that thread.",
+            });
+        }
+
+        _disposed = true;
+        _list.Remove(this);
+        NativeMemory.AlignedFree(_counter);
+    }
+}

@@ -1,0 +1,139 @@
+using System.Runtime.InteropServices;
+using Iced.Intel;
+using static Iced.Intel.AssemblerRegisters;
+using static PvPatch.Live.Platform.LinuxNative;
+
+namespace PvPatch.Live.Platform;
+
+/// <summary>Linux: memfd mapped twice, membarrier.</summary>
+internal sealed unsafe class LinuxPlatform : LivePlatform
+{
+    // Commits are rounded up to this; pages cost nothing before they are touched.
+    public override int Granularity => 1 << 16;
+
+    public override bool TryReserve(MapRequest request, out CodeMapping? mapping, out PatchDiagnostic? error)
+    {
+        mapping = null;
+        if (!TryReserveRunView(request, out byte* run, out error))
+        {
+            return false;
+        }
+
+        return request.WritableAndExecutable
+            ? LinuxMapping.TryCreateSingle(run, request.Size, out mapping, out error)
+            : LinuxMapping.TryCreateDual(run, request.Size, out mapping, out error);
+    }
+
+    public override BarrierKind PrepareBarrier()
+    {
+        // Registering waits for a grace period of the kernel's own (15 ms with several threads), once in a process.
+        long commands = membarrier(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
+        bool sync = commands > 0 && (commands & MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE) != 0;
+        return sync
+            && membarrier(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0) == 0
+            && TryBarrier(BarrierKind.SyncCore)
+            ? BarrierKind.SyncCore
+            : BarrierKind.Weak;
+    }
+
+    public override bool TryBarrier(BarrierKind kind)
+    {
+        switch (kind)
+        {
+            case BarrierKind.SyncCore:
+                return membarrier(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0) == 0;
+            case BarrierKind.Weak:
+                Interlocked.MemoryBarrierProcessWide();
+                return true;
+            default:
+                return false;
+        }
+    }
+
+    public override bool TryWriteBarrier(Assembler assembler, BarrierKind kind)
+    {
+        // The weak kind in machine code is the plain command, if the kernel has it and the process is registered for it.
+        int command = kind == BarrierKind.SyncCore ? MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE : MEMBARRIER_CMD_PRIVATE_EXPEDITED;
+        if (kind == BarrierKind.None
+            || (kind == BarrierKind.Weak
+                && (membarrier(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED, 0, 0) != 0
+                    || membarrier(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED, 0, 0) != 0)))
+        {
+            return false;
+        }
+
+        assembler.mov(eax, SYS_membarrier);
+        assembler.mov(edi, command);
+        assembler.xor(esi, esi);
+        assembler.xor(edx, edx);
+        assembler.syscall(); // destroys rcx and r11 too; eax is 0 or a negative error number
+        assembler.ret();
+        return true;
+    }
+
+    public override Predicate<VirtualAddress>? ExecutableTest()
+    {
+        List<AddressGaps.Mapping> mappings = ReadMappings();
+        return mappings.Count == 0 ? null : address => mappings.Exists(m => m.Executable && address.Value >= m.Start && address.Value < m.End);
+    }
+
+    /// <summary>The finding for a call the system refused.</summary>
+    internal static PatchDiagnostic Refused(string what, int errorNumber) =>
+        PatchDiagnostic.Error(DiagnosticCodes.ArenaRefused, $"the system refuses {what}") with
+        {
+            Found = $"error {errorNumber} ({Marshal.GetPInvokeErrorMessage(errorNumber)})",
+            Help = "Executable memory may be forbidden here (vm.memfd_noexec, SELinux, a seccomp filter) or a limit reached (RLIMIT_AS, vm.max_map_count).",
+        };
+
+    private static bool TryReserveRunView(MapRequest request, out byte* run, out PatchDiagnostic? error)
+    {
+        const int Flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+        error = null;
+        run = null;
+        if (request.Near is not VirtualAddress near)
+        {
+            void* anywhere = mmap(null, (nuint)request.Size, PROT_NONE, Flags, -1, 0);
+            run = anywhere == MAP_FAILED ? null : (byte*)anywhere;
+            error = run is null ? Refused("address space for an arena", Marshal.GetLastPInvokeError()) : null;
+            return error is null;
+        }
+
+        foreach (ulong place in PlacesNear(near, request))
+        {
+            // Another thread may map there between the list and the call: then the next place.
+            void* got = mmap((void*)place, (nuint)request.Size, PROT_NONE, Flags | MAP_FIXED_NOREPLACE, -1, 0);
+            if (got == (void*)place)
+            {
+                run = (byte*)got;
+                return true;
+            }
+
+            if (got != MAP_FAILED)
+            {
+                _ = munmap(got, (nuint)request.Size);
+            }
+        }
+
+        error = PatchDiagnostic.Error(DiagnosticCodes.ArenaOutOfReach, $"there are no {request.Size} free bytes {(request.MustReach ? "within 2 GiB" : "in the address space")}") with
+        {
+            Address = near,
+            Help = "Ask for fewer bytes, reserve earlier, or do without ArenaOptions.MustReach: sites then call what is far away through their slots.",
+        };
+        return false;
+    }
+
+    private static List<ulong> PlacesNear(VirtualAddress near, MapRequest request) =>
+        AddressGaps.Candidates(ReadMappings(), near.Value, (ulong)request.Size, 1 << 16, request.MustReach ? AddressGaps.Near : AddressGaps.Far);
+
+    private static List<AddressGaps.Mapping> ReadMappings()
+    {
+        try
+        {
+            return AddressGaps.Parse(File.ReadLines("/proc/self/maps"));
+        }
+        catch (Exception e) when (e is IOException or UnauthorizedAccessException)
+        {
+            return []; // no proc here: every place is then tried blindly, and MAP_FIXED_NOREPLACE says no where something is
+        }
+    }
+}

@@ -1,0 +1,52 @@
+namespace PvPatch.Live;
+
+/// <summary>Blocks that were given up, until no executor can be inside them.</summary>
+internal sealed class Reclaimer(CodeArena arena)
+{
+    private readonly Lock _lock = new();
+    private readonly List<(CodeBlock Block, GraceTicket? Ticket)> _waiting = [];
+
+    /// <summary>Queues a block whose sites are no longer written.</summary>
+    public void Add(CodeBlock block)
+    {
+        // Who enters behind this barrier can't be on the way into the block any more: the host promised not to enter it.
+        GraceTicket? ticket = arena.RunBarrier() ? arena.Executors.Begin() : null;
+        lock (_lock)
+        {
+            _waiting.Add((block, ticket));
+        }
+    }
+
+    /// <summary>Frees what can be freed.</summary>
+    public long Run()
+    {
+        var over = new List<CodeBlock>();
+        lock (_lock)
+        {
+            // Without a barrier nothing can be known, and nothing is reused: it stays until the arena goes.
+            _waiting.RemoveAll(w =>
+            {
+                bool isOver = w.Ticket is { IsOver: true };
+                if (isOver)
+                {
+                    over.Add(w.Block);
+                }
+
+                return isOver;
+            });
+        }
+
+        long freed = 0;
+        foreach (CodeBlock block in over)
+        {
+            freed += block.Taken + arena.Islands.Free(block);
+
+            // Whoever comes here all the same is trapped at once, not in the middle of what will be written here next.
+            arena.Memory.Span(block.Address, block.Taken).Fill(0xcc);
+            arena.Memory.GiveCode(block.Address, block.Taken, wereRun: true);
+            LiveMetrics.SitesRemoved(block.SiteCount);
+        }
+
+        return freed;
+    }
+}

@@ -1,0 +1,88 @@
+using System.Runtime.InteropServices;
+using PvPatch.Plans;
+
+namespace PvPatch.Live;
+
+/// <summary>What is remembered of a live site: 28 bytes. Where, what kind, and the bytes it holds now (zero behind its length).</summary>
+[StructLayout(LayoutKind.Sequential, Pack = 4, Size = SizeInBytes)]
+internal struct SiteRecord
+{
+    public const int SizeInBytes = 28;
+
+    /// <summary>From the arena's start.</summary>
+    public uint Offset;
+
+    /// <summary>Index in the slot table's kinds.</summary>
+    public int Kind;
+
+    private byte _classAndState;
+    private byte _formAndAction;
+
+    /// <summary>From the end of a two-byte jump at the site's start to its forwarding island; 0 where it has none.</summary>
+    public sbyte Forward;
+
+    public PatchReason Reason;
+
+    /// <summary>Bytes 0 to 7 of what is there.</summary>
+    public ulong Low;
+
+    /// <summary>Bytes 8 to 15 of what is there.</summary>
+    public ulong High;
+
+    /// <summary>Notes what a batch made of the site.</summary>
+    public void Set(SiteState state, LiveForm form, PatchAction action, PatchReason reason)
+    {
+        State = state;
+        _formAndAction = (byte)((int)form | (int)action << 3);
+        Reason = reason;
+    }
+
+    public SiteClass Class
+    {
+        readonly get => (SiteClass)(_classAndState & 7);
+        set => _classAndState = (byte)((_classAndState & ~7) | (int)value);
+    }
+
+    public SiteState State
+    {
+        readonly get => (SiteState)(_classAndState >> 3 & 7);
+        set => _classAndState = (byte)((_classAndState & ~0x38) | (int)value << 3);
+    }
+
+    /// <summary>Whether the original bytes are the host's own, kept by the block; else they follow from the kind.</summary>
+    public bool IsForeign
+    {
+        readonly get => (_classAndState & 0x40) != 0;
+        set => _classAndState = (byte)((_classAndState & ~0x40) | (value ? 0x40 : 0));
+    }
+
+    public readonly LiveForm Form => (LiveForm)(_formAndAction & 7);
+
+    public readonly PatchAction Action => (PatchAction)(_formAndAction >> 3);
+}
+
+/// <summary>Up to 16 bytes as two words, the form in which sites are compared and written.</summary>
+internal readonly record struct SiteBytes(ulong Low, ulong High)
+{
+    public static SiteBytes From(ReadOnlySpan<byte> bytes)
+    {
+        Span<byte> padded = stackalloc byte[16];
+        padded.Clear();
+        bytes.CopyTo(padded);
+        return MemoryMarshal.Read<SiteBytes>(padded);
+    }
+
+    /// <summary>Reads a site; 16 bytes are readable there.</summary>
+    public static unsafe SiteBytes Read(byte* at, int length) => new SiteBytes(*(ulong*)at, *(ulong*)(at + 8)).Cut(length);
+
+    /// <summary>The first bytes, zeros behind.</summary>
+    public SiteBytes Cut(int length) =>
+        length >= 8 ? new SiteBytes(Low, length == 16 ? High : High & (1UL << (length - 8) * 8) - 1) : new SiteBytes(Low & (1UL << length * 8) - 1, 0);
+
+    public byte[] ToArray(int length)
+    {
+        byte[] bytes = new byte[16];
+        MemoryMarshal.Write(bytes, this);
+        return bytes[..length];
+    }
+}

@@ -1,0 +1,52 @@
+namespace PvPatch.Live;
+
+/// <summary>Pieces of code smaller than a block, packed into pages of their own: what is written here shares no line with code that is running.</summary>
+internal sealed class SmallPieces(ArenaMemory memory)
+{
+    private const int PageSize = 4096;
+    private const int Alignment = 16; // a branch target on its own fetch window
+
+    private readonly List<(VirtualAddress Address, ArenaSpace Space)> _pages = [];
+
+    /// <summary>Takes room for a piece of at most 1 KiB.</summary>
+    public bool TryTake(int length, out VirtualAddress address, out PatchDiagnostic? error)
+    {
+        error = null;
+        for (int i = _pages.Count - 1; i >= 0; i--)
+        {
+            (VirtualAddress page, ArenaSpace space) = _pages[i];
+            if (space.Free >= length && space.TryTake(length, Alignment, out long offset))
+            {
+                address = page + offset;
+                return true;
+            }
+
+            if (i < _pages.Count - 4)
+            {
+                break; // older pages are full but for crumbs
+            }
+        }
+
+        if (!memory.TryTakeCode(PageSize, SiteClassifier.LineSize, out address, out _, out error))
+        {
+            return false;
+        }
+
+        _pages.Add((address, new ArenaSpace(0, PageSize - ArenaMemory.Slack)));
+        return _pages[^1].Space.TryTake(length, Alignment, out _);
+    }
+
+    /// <summary>Gives a piece back. Nobody may be inside it.</summary>
+    public void Give(VirtualAddress address, int length)
+    {
+        foreach ((VirtualAddress page, ArenaSpace space) in _pages)
+        {
+            if (address >= page && address.Value - page.Value < PageSize)
+            {
+                memory.Span(address, length).Fill(0xcc);
+                space.Give(address - page, length);
+                return;
+            }
+        }
+    }
+}

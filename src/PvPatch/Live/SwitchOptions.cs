@@ -1,0 +1,39 @@
+namespace PvPatch.Live;
+
+/// <summary>What is known of other threads while sites are written.</summary>
+public enum SwitchMode
+{
+    /// <summary>Threads may be anywhere, in the very sites that are written.</summary>
+    Live,
+
+    /// <summary>
+    /// No thread is in generated code. With executors registered the call keeps them out, waits until all have left and lets them in again behind the last
+    /// store: every site changes at once for them, so paired operations (save and restore) never come from two backends. Without executors the call is the host's promise.
+    /// </summary>
+    Quiescent,
+
+    /// <summary>No thread has ever run, or is running, the sites that are written. The host's promise; refused while an executor is inside.</summary>
+    Offline,
+}
+
+/// <summary>What a host may say about a batch.</summary>
+public sealed record SwitchOptions
+{
+    /// <summary>What is known of other threads.</summary>
+    public SwitchMode Mode { get; init; }
+
+    /// <summary>
+    /// Whether bodies of several instructions are put into the sites themselves, where they fit, and not into islands. Quiescent and offline only. Faster, but only
+    /// a grace period, or quiescence, gets such a body out again.
+    /// </summary>
+    public bool InPlace { get; init; }
+
+    /// <summary>How long to wait for executors to leave (quiescent) or to pass a safepoint (live, out of bodies of several instructions).</summary>
+    public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(1);
+
+    /// <summary>Gives the batch up: what was written is taken back. Looked at while waiting and between steps.</summary>
+    public CancellationToken Cancellation { get; init; }
+
+    /// <summary>Whether to wait for another thread's batch to end rather than be refused.</summary>
+    public bool WaitForOther { get; init; }
+}

@@ -1,0 +1,50 @@
+using PvPatch.KernelTests.Harness;
+using PvPatch.Linux.Kernel;
+using PvPatch.Plans;
+
+namespace PvPatch.KernelTests;
+
+/// <summary>The kernels of the matrix, and what every test does with one.</summary>
+internal static class TestedKernels
+{
+    public static PackageRequest Named(string kernel) => kernel switch
+    {
+        "bullseye" => Kernels.Bullseye,
+        "bookworm" => Kernels.Bookworm,
+        "trixie" => Kernels.Trixie,
+        "sid" => Kernels.Sid,
+        "bookworm-i386" => Kernels.BookwormI386,
+        "bookworm-cloud" => new PackageRequest("bookworm", "linux-image-cloud-amd64"),
+        "bookworm-rt" => new PackageRequest("bookworm", "linux-image-rt-amd64"),
+        "trixie-cloud" => new PackageRequest("trixie", "linux-image-cloud-amd64"),
+        _ => throw new ArgumentException(kernel, nameof(kernel)),
+    };
+
+    public static KernelImage Load(string path) =>
+        KernelImage.TryLoad(path, null, out KernelImage? image, out PatchDiagnostic? error) ? image : throw new PatchException(error);
+
+    public static PatchPlan Plan(KernelImage image, BootMachine machine) =>
+        new KernelPlanner().TryPlan(image, machine, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) ? plan : throw new PatchException(diagnostics[0]);
+
+    /// <summary>How many sites hold the plan's bytes in memory, and which do not.</summary>
+    public static (int Matched, List<string> Wrong) Compare(PatchPlan plan, KernelMemory memory)
+    {
+        int matched = 0;
+        List<string> wrong = [];
+        for (int i = 0; i < plan.Count; i++)
+        {
+            SiteDecision site = plan[i];
+            byte[] booted = memory.ReadKernel(site.Address.Value, site.Length);
+            if (booted.AsSpan().SequenceEqual(site.NewBytes))
+            {
+                matched++;
+            }
+            else
+            {
+                wrong.Add($"{site}; booted {HexBytes.Format(booted)}");
+            }
+        }
+
+        return (matched, wrong);
+    }
+}

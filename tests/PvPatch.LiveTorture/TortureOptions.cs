@@ -1,0 +1,89 @@
+using System.Globalization;
+
+namespace PvPatch.LiveTorture;
+
+/// <summary>What is tortured: sites of which class, by which protocol.</summary>
+internal enum SiteKind
+{
+    Atomic8,
+    Atomic16,
+    Line,
+    Spin,
+    Forward,
+    Mixed,
+}
+
+/// <summary>How sites are written. All but the first are wrong, and must be seen to be.</summary>
+internal enum Protocol
+{
+    Library,
+    ByteCopy,
+    NoBarrier,
+    CallNotAtEnd,
+    ManagedGuard,
+}
+
+/// <summary>The command line.</summary>
+internal sealed record TortureOptions
+{
+    public string Command { get; init; } = "run";
+
+    public SiteKind Sites { get; init; } = SiteKind.Mixed;
+
+    public Protocol Protocol { get; init; }
+
+    public double Seconds { get; init; } = 2;
+
+    public int Executors { get; init; } = 2;
+
+    /// <summary>Sites switched at once; 0 for all.</summary>
+    public int Batch { get; init; }
+
+    /// <summary>Pause between batches; 0 for none.</summary>
+    public int PauseMicroseconds { get; init; }
+
+    /// <summary>Whether a thread collects garbage all the time.</summary>
+    public bool Collect { get; init; }
+
+    /// <summary>Whether executors enter by a call that keeps the thread in the runtime's cooperative mode, so that the collector must wait for them.</summary>
+    public bool Suppress { get; init; }
+
+    public static TortureOptions Parse(string[] arguments)
+    {
+        var options = new TortureOptions();
+        for (int i = 0; i < arguments.Length; i++)
+        {
+            string name = arguments[i];
+            if (!name.StartsWith('-'))
+            {
+                options = options with { Command = name };
+                continue;
+            }
+
+            if (name is "--collect" or "--suppress")
+            {
+                options = name == "--collect" ? options with { Collect = true } : options with { Suppress = true };
+                continue;
+            }
+
+            if (i + 1 == arguments.Length)
+            {
+                throw new ArgumentException($"{name} wants a value");
+            }
+
+            string value = arguments[++i];
+            options = name switch
+            {
+                "--sites" => options with { Sites = Enum.Parse<SiteKind>(value, ignoreCase: true) },
+                "--protocol" => options with { Protocol = Enum.Parse<Protocol>(value.Replace("-", "", StringComparison.Ordinal), ignoreCase: true) },
+                "--seconds" => options with { Seconds = double.Parse(value, CultureInfo.InvariantCulture) },
+                "--executors" => options with { Executors = int.Parse(value, CultureInfo.InvariantCulture) },
+                "--batch" => options with { Batch = int.Parse(value, CultureInfo.InvariantCulture) },
+                "--pause" => options with { PauseMicroseconds = int.Parse(value, CultureInfo.InvariantCulture) },
+                _ => throw new ArgumentException($"unknown option {name}"),
+            };
+        }
+
+        return options;
+    }
+}

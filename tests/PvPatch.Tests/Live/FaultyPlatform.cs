@@ -1,0 +1,98 @@
+using Iced.Intel;
+using PvPatch.Live;
+using PvPatch.Live.Platform;
+using static Iced.Intel.AssemblerRegisters;
+
+namespace PvPatch.Tests.Live;
+
+/// <summary>The system's own platform, made to fail where a test says so.</summary>
+internal sealed unsafe class FaultyPlatform : LivePlatform, IDisposable
+{
+    private readonly LivePlatform _real = Current;
+    private readonly int* _nativeBarriersLeft = (int*)System.Runtime.InteropServices.NativeMemory.AllocZeroed(16);
+
+    public BarrierKind? Kind { get; init; }
+
+    public bool RefusesMemory { get; init; }
+
+    /// <summary>Commits that succeed before one is refused; -1 for no end.</summary>
+    public int CommitsLeft { get; set; } = -1;
+
+    public bool ManagedBarrierFails { get; set; }
+
+    public bool HasNativeBarrier { get; init; } = true;
+
+    /// <summary>Whether the barrier of the guard routine counts down <see cref="NativeBarriersLeft"/> and fails when that is used up.</summary>
+    public bool CountsNativeBarriers { get; init; }
+
+    public int NativeBarriersLeft
+    {
+        get => *_nativeBarriersLeft;
+        set => *_nativeBarriersLeft = value;
+    }
+
+    public override int Granularity => _real.Granularity;
+
+    public override bool TryReserve(MapRequest request, out CodeMapping? mapping, out PatchDiagnostic? error)
+    {
+        mapping = null;
+        error = RefusesMemory ? LinuxPlatform.Refused("a memory file (memfd_create)", 1) : null;
+        if (error is not null || !_real.TryReserve(request, out CodeMapping? real, out error))
+        {
+            return false;
+        }
+
+        mapping = new FaultyMapping(this, real!);
+        return true;
+    }
+
+    public override BarrierKind PrepareBarrier() => Kind ?? _real.PrepareBarrier();
+
+    public override bool TryBarrier(BarrierKind kind) => !ManagedBarrierFails && _real.TryBarrier(kind);
+
+    public override bool TryWriteBarrier(Assembler assembler, BarrierKind kind)
+    {
+        if (!HasNativeBarrier)
+        {
+            return false;
+        }
+
+        if (CountsNativeBarriers)
+        {
+            Label fail = assembler.CreateLabel();
+            Label go = assembler.CreateLabel();
+            assembler.mov(rax, (ulong)_nativeBarriersLeft);
+            assembler.cmp(__dword_ptr[rax], 0);
+            assembler.je(fail);
+            assembler.dec(__dword_ptr[rax]);
+            assembler.jmp(go);
+            assembler.Label(ref fail);
+            assembler.mov(eax, -12); // -ENOMEM
+            assembler.ret();
+            assembler.Label(ref go);
+        }
+
+        return _real.TryWriteBarrier(assembler, kind);
+    }
+
+    public override Predicate<VirtualAddress>? ExecutableTest() => _real.ExecutableTest();
+
+    public void Dispose() => System.Runtime.InteropServices.NativeMemory.Free(_nativeBarriersLeft);
+
+    private sealed class FaultyMapping(FaultyPlatform platform, CodeMapping real) : CodeMapping(real.Run, real.Write, real.Size)
+    {
+        public override bool TryCommit(long offset, long length, PageUse use, out PatchDiagnostic? error)
+        {
+            if (platform.CommitsLeft == 0)
+            {
+                error = LinuxPlatform.Refused("executable memory", 13);
+                return false;
+            }
+
+            platform.CommitsLeft -= platform.CommitsLeft > 0 ? 1 : 0;
+            return real.TryCommit(offset, length, use, out error);
+        }
+
+        public override void Dispose() => real.Dispose();
+    }
+}
