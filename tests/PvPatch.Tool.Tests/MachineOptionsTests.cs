@@ -1,4 +1,5 @@
 using System.Text.Json;
+using PvPatch.Linux.Tests.Kernel;
 using PvPatch.Tool.Tests.Support;
 
 namespace PvPatch.Tool.Tests;
@@ -35,6 +36,21 @@ public sealed class MachineOptionsTests : IDisposable
         Assert.Equal("the kernel's type information (.BTF)", info.GetProperty("layoutFrom").GetString());
         Assert.Equal("a System.map", info.GetProperty("symbolsFrom").GetString());
         Assert.Equal("--era", Run("info", "--era", "linux-6.1", "--json").Succeeds().Json.GetProperty("eraFrom").GetString());
+    }
+
+    [Fact]
+    public void The_order_of_the_slots_can_be_given()
+    {
+        string[] calleeSave = ["irq.save_fl", "irq.irq_disable", "irq.irq_enable", "mmu.read_cr2", "mmu.pte_val", "lock.queued_spin_unlock", "lock.vcpu_is_preempted"];
+        string layout = _guest.Write("layout", "bits 64\n" + string.Concat(SyntheticOps.Names.Select(n => $"{n}{(calleeSave.Contains(n) ? "*" : "")}\n")));
+        string[] given = ["--era", "linux-6.1", "--layout", layout];
+        JsonElement info = Run("info", [.. given, "--json"]).Succeeds().Json;
+        Assert.Equal("--layout", info.GetProperty("layoutFrom").GetString());
+        Assert.Equal(27, info.GetProperty("sites").GetInt32());
+        Assert.Equal(Run("plan", "-b", "native").Succeeds().Out, Run("plan", [.. given, "-b", "native"]).Succeeds().Out);
+        Run("info", "--layout", _guest.Write("zork", "zork zork zork zork\n")).Fails(2, "PV6160");
+        Run("info", "--layout", _guest.Path("missing")).Fails(2, "PV6163");
+        Run("info", "--layout", "").Fails(1, "PV7001");
     }
 
     [Fact]

@@ -60,7 +60,7 @@ public sealed class VerifyCommandTests : IDisposable
         ulong site = _guest.SiteOf("cpu.io_delay");
         string core = _guest.Core(_guest.Boot("kvm", Slide).Put(site, 0xeb, 0xfe, 0x0f, 0x0b, 0x0f, 0x0b));
         ToolResult text = Verify(core).Fails(6, "PV6132");
-        Assert.Contains("tampered: 1 sites", text.Out, StringComparison.Ordinal);
+        Assert.Contains("tampered: 1 site holds", text.Out, StringComparison.Ordinal);
         Assert.Contains($"0x{site:x} cpu.io_delay", text.Out, StringComparison.Ordinal);
         Assert.Matches($"found +eb fe 0f 0b 0f 0b +jmp 0x{site:x}; ud2; ud2\n", text.Out);
         Assert.Matches(@"original +ff 15 .* +call qword \[rel cpu.io_delay\]  \(original\)", text.Out);
@@ -83,7 +83,7 @@ public sealed class VerifyCommandTests : IDisposable
         byte[] original = _guest.Boot(null).Raw(".text").AsSpan((int)(site - SyntheticKernel.Text), 6).ToArray();
         string core = _guest.Core(_guest.Boot("native").Put(site, original));
         ToolResult text = Verify(core).Fails(6, "PV6136");
-        Assert.Contains("mixed: 1 sites", text.Out, StringComparison.Ordinal);
+        Assert.Contains("mixed: 1 site holds", text.Out, StringComparison.Ordinal);
         Assert.Matches(@"found +ff 15 .*\(original\)", text.Out);
         Assert.Equal("mixed", Verify(core, "--json").Json.GetProperty("state").GetString());
     }

@@ -13,14 +13,17 @@ internal static class ImageSources
     public static string OfEra(KernelImage image, KernelOpenOptions options) =>
         options.Era is not null ? "--era"
         : image.Era.Source == SiteSource.DirectCallAlternatives ? "direct calls in .altinstructions"
+        : !HasTypeInformation(image) ? "its sites, tables and symbols"
         : image.Layout.TryGetSlot("init.patch", out _) ? ".parainstructions, and a patch function among the slots"
         : ".parainstructions, and no patch function among the slots";
 
     /// <summary>What told the order of the slots.</summary>
     public static string OfLayout(KernelImage image, KernelOpenOptions options) =>
         options.Layout is not null ? "--layout"
-        : image.Elf.TryGetSection(TypeInformation, out ElfSection? _) ? "the kernel's type information (.BTF)"
+        : HasTypeInformation(image) ? "the kernel's type information (.BTF)"
         : "an order that is known, proved by the functions the table holds";
+
+    private static bool HasTypeInformation(KernelImage image) => image.Elf.TryGetSection(TypeInformation, out ElfSection? _);
 
     /// <summary>Where the symbols are from.</summary>
     public static string? OfSymbols(KernelImage image) => image.Symbols?.Source switch

@@ -85,8 +85,8 @@ internal sealed class MemoryReport
             MemoryState.Patched when IsOther => $"patched for {best}, not for {_wanted}",
             MemoryState.Patched => $"patched for {best}: every site holds its bytes",
             MemoryState.NotPatched => "not patched: every site holds its original bytes",
-            MemoryState.Mixed => string.Create(s_culture, $"mixed: {_result.Strays().Count()} sites hold other known bytes than {best} has"),
-            _ => string.Create(s_culture, $"tampered: {_result.Count(SiteState.Tampered)} sites hold bytes that nothing accounts for; the others are nearest to {best}"),
+            MemoryState.Mixed => $"mixed: {Sites(_result.Strays().Count())} other known bytes than {best} has",
+            _ => $"tampered: {Sites(_result.Count(SiteState.Tampered))} bytes that nothing accounts for; the others are nearest to {best}",
         };
     }
 
@@ -118,10 +118,16 @@ internal sealed class MemoryReport
             Code(output, disassembler, site, "found", site.Found.Span, site.State == SiteState.Tampered ? "" : $"({string.Join(", ", site.IsOriginal ? site.Backends.Prepend(AllowedSite.Original) : site.Backends)})", Ink.Bad);
             foreach (AllowedBytes allowed in _result.AllowedAt(site))
             {
-                Code(output, disassembler, site, allowed.Of[0] == AllowedSite.Original ? AllowedSite.Original : "expected", allowed.Bytes.Span, $"({string.Join(", ", allowed.Of)})", Ink.Plain);
+                Code(output, disassembler, site, allowed.Of[0] == AllowedSite.Original ? AllowedSite.Original : "expected", allowed.Bytes.Span, $"({string.Join(", ", Shortest(allowed.Of))})", Ink.Plain);
             }
         }
     }
+
+    /// <summary>The names without those that only add options to another of them.</summary>
+    private static IEnumerable<string> Shortest(IReadOnlyList<string> names) =>
+        names.Where(name => !names.Any(other => name.StartsWith(other + " ", StringComparison.Ordinal)));
+
+    private static string Sites(int count) => count == 1 ? "1 site holds" : string.Create(s_culture, $"{count} sites hold");
 
     private static void Code(TextOutput output, Disassembler disassembler, SiteVerification site, string name, ReadOnlySpan<byte> bytes, string of, Ink ink) =>
         output.Column(new string(' ', Indent) + name, NameWidth, Ink.Faint).Column(HexBytes.Format(bytes), BytesWidth, Ink.Faint)
