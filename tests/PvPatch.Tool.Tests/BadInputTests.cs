@@ -42,6 +42,9 @@ public sealed class BadInputTests : IDisposable
             ["plan", path, "--backend", "native"],
             ["explain", path, "ffffffff81000000"],
             ["patch", path, "--backend", "native", "-o", output, "--save-plan", _files.Path("plan.json")],
+            ["verify", path, "--memory", _files.Vmlinux, "--base", "ffffffff81000000"],
+            ["diff", path, "--backend", "native", "--against", "kvm"],
+            ["allowed", path, "-o", output],
             ["revert", _files.Vmlinux, "--original", path, "-o", output],
         ];
         foreach (string[] command in commands)

@@ -5,7 +5,7 @@ namespace PvPatch.Tool.Tests;
 /// <summary>Help, mistakes on the command line, colours, cancellation, output that cannot be written.</summary>
 public sealed class CommandLineTests : IDisposable
 {
-    private static readonly string[] s_commands = ["demo", "info", "sites", "plan", "explain", "patch", "revert"];
+    private static readonly string[] s_commands = ["demo", "info", "sites", "plan", "explain", "patch", "revert", "verify", "diff", "allowed"];
 
     private readonly KernelFiles _files = new();
 
@@ -20,7 +20,7 @@ public sealed class CommandLineTests : IDisposable
             Assert.Contains($"\n  pvpatch {command}", help, StringComparison.Ordinal);
         }
 
-        foreach (int exitCode in (int[])[0, 1, 2, 3, 4, 5, 130])
+        foreach (int exitCode in (int[])[0, 1, 2, 3, 4, 5, 6, 7, 130])
         {
             Assert.Matches($"\n  {exitCode} +[a-z]", help);
         }

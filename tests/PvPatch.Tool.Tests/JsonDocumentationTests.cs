@@ -61,6 +61,13 @@ public sealed class JsonDocumentationTests : IDisposable
         yield return ToolRunner.Run("explain", _files.Vmlinux, "site:24", "--json").Succeeds().Json;
         yield return ToolRunner.Run("patch", _files.Vmlinux, "--backend", "native", "-o", output, "--save-plan", plan, "--json").Succeeds().Json;
         yield return ToolRunner.Run("revert", output, "--plan", plan, "-o", _files.Path("back"), "--json").Succeeds().Json;
+        using var guest = new GuestFiles();
+        DumpedMachine machine = guest.Boot("native").Put(guest.SiteOf("irq.halt"), 0xeb, 0xfe);
+        yield return ToolRunner.Run(["verify", guest.Vmlinux, .. guest.Map, "--memory", guest.Core(machine), "--json"]).Json;
+        yield return ToolRunner.Run(["diff", guest.Vmlinux, .. guest.Map, "--backend", "native", "--against", "kvm", "--json"]).Json;
+        yield return ToolRunner.Run(["explain", guest.Vmlinux, .. guest.Map, "irq.halt", "--json"]).Succeeds().Json;
+        yield return ToolRunner.Run("allowed", guest.Vmlinux, "--json").Succeeds().Json;
+        yield return ToolRunner.Run("allowed", guest.Vmlinux, "-o", output, "--json").Succeeds().Json;
         yield return ToolRunner.Run("info", _files.Path("missing"), "--json").ErrorJson;
         yield return ToolRunner.Run("info", _files.Write("text", "no kernel"), "--json").ErrorJson;
     }

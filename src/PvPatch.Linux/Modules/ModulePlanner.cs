@@ -7,8 +7,8 @@ namespace PvPatch.Linux.Modules;
 
 /// <summary>Plans a module: the bytes that stand at its paravirt sites once its kernel, booted on a backend, has loaded it.</summary>
 /// <remarks>
-/// A module's sites are patched when it is loaded, by the rules and in the order of the kernel itself: 5.10 alternatives and then
-/// sites, 6.1 sites and then alternatives, 6.8 and later alternatives alone.
+/// A module's sites are patched when it is loaded, by the rules and in the order of the kernel itself: to 5.12 alternatives and then
+/// sites, 5.13 to 6.7 sites and then alternatives, 6.8 and later alternatives alone.
 /// </remarks>
 public sealed class ModulePlanner
 {

@@ -83,10 +83,25 @@ internal sealed class ModuleSymbols
 
     private bool TryFindInKernel(string name, out ulong value)
     {
-        // Known in kernels without symbols of data too: their sites tell it.
-        VirtualAddress address = _kernel.OpsTable;
-        bool found = name == "pv_ops" || (_kernel.Symbols is not null && _kernel.Symbols.TryGetAddress(name, out address));
+        bool found = TryFindTable(name, out VirtualAddress address) || (_kernel.Symbols is not null && _kernel.Symbols.TryGetAddress(name, out address));
         value = address.Value;
         return found;
+    }
+
+    /// <summary>The ops tables are known in kernels without symbols of data too: the kernel's own sites tell where they are.</summary>
+    private bool TryFindTable(string name, out VirtualAddress address)
+    {
+        int slot = -1;
+        if (_kernel.Era.Placement == SlotPlacement.OneTable && name is "pv_ops" or "paravirt_ops")
+        {
+            slot = 0;
+        }
+        else if (_kernel.Era.Placement == SlotPlacement.TableByTable && name.StartsWith("pv_", StringComparison.Ordinal))
+        {
+            slot = _kernel.Layout.Tables.FirstOrDefault(t => t.Slots.Count > 0 && name == TableLocator.SymbolOf(t.Name))?.Slots[0].Index ?? -1;
+        }
+
+        address = slot < 0 ? VirtualAddress.Zero : _kernel.SlotWords[slot];
+        return !address.IsZero;
     }
 }

@@ -17,6 +17,13 @@ public sealed record ArenaOptions
     public ArenaProtection Protection { get; init; }
 
     /// <summary>
+    /// Whether an arena that is not in rel32 reach of the address it shall be near to is refused (PV8002). Else it lies as near as there is room, and what is out of a
+    /// site's reach is called through its slot. The .NET runtime keeps 2 GiB for itself around its own code, so that near C# methods there is often room for 16 MiB but not
+    /// for 64; and behind a call of C# the difference is not to be seen.
+    /// </summary>
+    public bool MustReach { get; init; }
+
+    /// <summary>
     /// Whether a site inside one 64-byte line may be changed by one store although it crosses 8 bytes (<see cref="SiteClass.Line"/>). No manual promises it;
     /// say so only for processors where you have seen it hold.
     /// </summary>

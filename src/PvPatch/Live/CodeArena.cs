@@ -63,6 +63,17 @@ public sealed class CodeArena : IDisposable
         }
     }
 
+    /// <summary>Whether every byte of the arena is in rel32 reach of an address.</summary>
+    /// <param name="address">The address.</param>
+    /// <returns>Whether direct calls reach it from everywhere in the arena.</returns>
+    public bool Reaches(VirtualAddress address)
+    {
+        // Seen from the ends of instructions, which lie behind the first byte and not behind the last.
+        long first = address - Address;
+        long last = address - (Address + Size);
+        return first == (int)first && last == (int)last;
+    }
+
     internal ArenaMemory Memory { get; }
 
     internal LivePlatform Platform { get; }
@@ -84,20 +95,20 @@ public sealed class CodeArena : IDisposable
     internal bool HasAtomic16 { get; }
 
     /// <summary>Reserves an arena, or throws. See <see cref="TryReserve"/>.</summary>
-    /// <param name="near">An address every byte of the arena must be in reach of; <see langword="null"/> where that does not matter.</param>
+    /// <param name="near">An address the arena shall be near to: what its code calls most. See <see cref="ArenaOptions.MustReach"/>.</param>
     /// <param name="size">Bytes, rounded up to 64 KiB; at most <see cref="MaxSize"/>.</param>
     /// <param name="options">What else there is to say.</param>
     /// <returns>The arena.</returns>
-    /// <exception cref="PatchException">No room in reach (PV8002), refused by the system (PV8003), not available here (PV8006).</exception>
+    /// <exception cref="PatchException">No room in reach where that is a must (PV8002), refused by the system (PV8003), not available here (PV8006).</exception>
     public static CodeArena Reserve(VirtualAddress? near = null, long size = 64 << 20, ArenaOptions? options = null) =>
         TryReserve(near, size, options, out CodeArena? arena, out PatchDiagnostic? error) ? arena : throw new PatchException(error);
 
     /// <summary>Reserves an arena.</summary>
-    /// <param name="near">An address every byte of the arena must be in reach of; <see langword="null"/> where that does not matter.</param>
+    /// <param name="near">An address the arena shall be near to: what its code calls most. See <see cref="ArenaOptions.MustReach"/>.</param>
     /// <param name="size">Bytes, rounded up to 64 KiB; at most <see cref="MaxSize"/>.</param>
     /// <param name="options">What else there is to say; the defaults where <see langword="null"/>.</param>
     /// <param name="arena">The arena.</param>
-    /// <param name="error">No room in reach (PV8002), refused by the system (PV8003), not available here (PV8006).</param>
+    /// <param name="error">No room in reach where that is a must (PV8002), refused by the system (PV8003), not available here (PV8006).</param>
     /// <returns>Whether there is an arena.</returns>
     public static bool TryReserve(
         VirtualAddress? near, long size, ArenaOptions? options, [NotNullWhen(true)] out CodeArena? arena, [NotNullWhen(false)] out PatchDiagnostic? error)
@@ -118,7 +129,7 @@ public sealed class CodeArena : IDisposable
         }
 
         long rounded = Math.Max(size + platform.Granularity - 1 & -platform.Granularity, 2L * platform.Granularity);
-        var request = new MapRequest(near, rounded, options.Protection == ArenaProtection.WritableAndExecutable);
+        var request = new MapRequest(near, options.MustReach, rounded, options.Protection == ArenaProtection.WritableAndExecutable);
         if (!platform.TryReserve(request, out CodeMapping? mapping, out error!))
         {
             return false;

@@ -4,7 +4,7 @@ namespace PvPatch.Live;
 public enum SitePlacement
 {
     /// <summary>
-    /// Not across the end of a 64-byte line, and not with its first byte at the end of 8: can always be changed live, by three barriers at worst. Costs a quarter
+    /// Not across the end of a 64-byte line, and not with its first byte at the end of 8: can always be changed live, by three barriers at worst. Costs a third
     /// of a byte a site.
     /// </summary>
     KeepOutOfLineEnds,
@@ -15,7 +15,7 @@ public enum SitePlacement
     /// <summary>Inside an aligned 16 bytes: one store changes it on processors with AVX. For budgets up to 16.</summary>
     InsideAligned16,
 
-    /// <summary>Wherever it falls. One in eight sites can then be changed only at quiescence.</summary>
+    /// <summary>Wherever it falls. One site in sixteen (one in eight without AVX) can then be changed only at quiescence.</summary>
     None,
 }
 

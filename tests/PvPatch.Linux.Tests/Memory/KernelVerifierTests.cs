@@ -251,7 +251,7 @@ public sealed class KernelVerifierTests
         IReadOnlyList<PatchDiagnostic> told = Verify(s_kernel, machine).ToDiagnostics(4);
         Assert.Equal(5, told.Count);
         Assert.StartsWith("6 more", told[^1].Message, StringComparison.Ordinal);
-        Assert.StartsWith("10 more", Assert.Single(Verify(s_kernel, machine).ToDiagnostics(0)).Message, StringComparison.Ordinal);
+        Assert.StartsWith("10 of 30 sites", Assert.Single(Verify(s_kernel, machine).ToDiagnostics(0)).Message, StringComparison.Ordinal);
     }
 
     [Fact]

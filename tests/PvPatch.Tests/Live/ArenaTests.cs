@@ -9,6 +9,8 @@ namespace PvPatch.Tests.Live;
 
 public sealed class ArenaTests
 {
+    private static readonly OpsLayout s_layout = OpsLayout.Create(b => b.Table("t", t => t.Slot("op")));
+
     [Fact]
     public void No_page_is_ever_writable_and_executable()
     {
@@ -43,19 +45,50 @@ public sealed class ArenaTests
     [Fact]
     public void An_arena_near_an_address_is_in_reach_of_it_with_every_byte()
     {
-        VirtualAddress near = System.Runtime.InteropServices.NativeLibrary.GetExport(System.Runtime.InteropServices.NativeLibrary.Load("libc.so.6"), "getpid") is nint p ? (ulong)p : default;
-        using CodeArena arena = CodeArena.Reserve(near, 16 << 20);
-        Assert.InRange(arena.Address - near, int.MinValue, int.MaxValue);
-        Assert.InRange(arena.Address + arena.Size - near, int.MinValue, int.MaxValue);
+        using CodeArena other = CodeArena.Reserve(size: 1 << 20);
+        using CodeArena arena = CodeArena.Reserve(other.Address, 1 << 20, new ArenaOptions { MustReach = true });
+        Assert.True(arena.Reaches(other.Address));
+        Assert.InRange(arena.Address - other.Address, int.MinValue, int.MaxValue);
+        Assert.InRange(arena.Address + arena.Size - other.Address, int.MinValue, int.MaxValue);
     }
 
     [Fact]
-    public void Where_nothing_is_in_reach_the_error_says_so()
+    public void Where_nothing_is_in_reach_the_error_says_so_if_it_is_a_must()
     {
-        Assert.False(CodeArena.TryReserve(0xffff_0000_0000_0000, 1 << 20, null, out CodeArena? arena, out PatchDiagnostic? error));
+        VirtualAddress nowhere = 0xffff_0000_0000_0000;
+        Assert.False(CodeArena.TryReserve(nowhere, 1 << 20, new ArenaOptions { MustReach = true }, out CodeArena? arena, out PatchDiagnostic? error));
         Assert.Null(arena);
         Assert.Equal(DiagnosticCodes.ArenaOutOfReach, error.Code);
-        Assert.Equal(0xffff_0000_0000_0000, error.Address!.Value.Value);
+        Assert.Equal(nowhere, error.Address);
+    }
+
+    [Fact]
+    public unsafe void Near_a_method_of_the_runtime_there_is_an_arena_of_any_size_in_reach_or_not()
+    {
+        VirtualAddress method = ManagedTarget.Of((delegate* unmanaged<long>)&Seven);
+        foreach (int megabytes in (int[])[1, 64, 256])
+        {
+            using CodeArena arena = CodeArena.Reserve(method, megabytes << 20);
+            Backend backend = Backend.Create("managed", s_layout, b => b.Call("t.op", method, "Seven"));
+            var a = new Assembler(64);
+            var sites = new SiteEmitter(s_layout);
+            a.sub(rsp, 8);
+            sites.Emit(a, s_layout[0]);
+            a.add(rsp, 8);
+            a.ret();
+            CodeBlock block = arena.Emit(a, sites);
+            using var patcher = new LivePatcher(arena, s_layout);
+            SwitchResult result = patcher.Switch(backend);
+            Assert.Equal(7, LiveCode.Call(block));
+            if (arena.Reaches(method))
+            {
+                Assert.Equal(LiveForm.Call, block[0].Form);
+            }
+            else if (block[0].Form == LiveForm.Original)
+            {
+                Assert.Equal(PvPatch.Plans.PatchReason.OutOfReach, result[0].Reason);
+            }
+        }
     }
 
     [Fact]
@@ -128,6 +161,24 @@ public sealed class ArenaTests
     }
 
     [Fact]
+    public void A_target_out_of_reach_is_called_through_the_slot()
+    {
+        using CodeArena low = CodeArena.Reserve(0x10_0000_0000, 1 << 20);
+        using var code = new LiveCode();
+        Assert.False(code.Arena.Reaches(low.Address));
+        var a = new Assembler(64);
+        a.mov(eax, 8);
+        a.ret();
+        VirtualAddress far = low.Emit(a, new SiteEmitter(s_layout)).Address;
+        CodeBlock block = code.EmitFunction(new SiteWish(0));
+        using LivePatcher patcher = code.Patcher();
+        SwitchResult result = patcher.Switch(code.Inlined.Derive("far", b => b.Call("t.first", far, "far", RegisterSet.Rax)));
+        Assert.Equal(PvPatch.Plans.PatchReason.OutOfReach, result[0].Reason);
+        Assert.Equal(LiveForm.Original, block[0].Form);
+        Assert.Equal(8, LiveCode.Call(block));
+    }
+
+    [Fact]
     public void Rooms_of_a_hosts_own_emitter_are_written_elsewhere_than_they_run()
     {
         using var code = new LiveCode();
@@ -161,33 +212,8 @@ public sealed class ArenaTests
         Assert.False(body.TryFinish(end, end + (int.MinValue - 1L), out _));
     }
 
-    [Fact]
-    public void A_target_out_of_reach_is_called_through_the_slot()
-    {
-        using var code = new LiveCode();
-        using CodeArena far = CodeArena.Reserve(size: 1 << 20);
-        CodeBlock block = code.EmitFunction(new SiteWish(0));
-
-        // Two arenas may lie near each other; an address of the vsyscall page lies near nothing, and is code.
-        VirtualAddress target = 0xffff_ffff_ff60_0000;
-        Predicate<VirtualAddress>? isCode = LivePlatform.Current.ExecutableTest();
-        if (isCode is not null && !isCode(target))
-        {
-            Assert.Equal(DiagnosticCodes.TargetNotExecutable, Refusal(code, target).Code);
-            return;
-        }
-
-        using LivePatcher patcher = code.Patcher();
-        SwitchResult result = patcher.Switch(code.Direct.Derive("far", b => b.Call("t.first", target, "far", RegisterSet.Rax)));
-        Assert.Equal(PvPatch.Plans.PatchReason.OutOfReach, result[0].Reason);
-        Assert.Equal(LiveForm.Original, block[0].Form);
-    }
-
-    private static PatchDiagnostic Refusal(LiveCode code, VirtualAddress target)
-    {
-        using LivePatcher patcher = code.Patcher();
-        return patcher.TrySwitch(code.Direct.Derive("far", b => b.Call("t.first", target, "far", RegisterSet.Rax))).Diagnostics[0];
-    }
+    [System.Runtime.InteropServices.UnmanagedCallersOnly]
+    private static long Seven() => 7;
 
     private static IEnumerable<string> MapLines(VirtualAddress address, long size)
     {

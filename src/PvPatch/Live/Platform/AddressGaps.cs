@@ -8,7 +8,11 @@ internal static class AddressGaps
     /// <summary>Kept free at both ends of the reach, for the bytes of an instruction around a displacement.</summary>
     private const ulong Margin = 1 << 16;
 
-    private const ulong Reach = (1UL << 31) - Margin;
+    /// <summary>What a 32-bit displacement reaches.</summary>
+    public const ulong Near = (1UL << 31) - Margin;
+
+    /// <summary>All of user space.</summary>
+    public const ulong Far = 1UL << 47;
 
     // Below is what vm.mmap_min_addr keeps (64 KiB by default); above is the end of user space with 4-level tables.
     private const ulong Lowest = 1 << 20;
@@ -42,10 +46,11 @@ internal static class AddressGaps
     /// <param name="near">The address to be in reach of.</param>
     /// <param name="size">Bytes, a multiple of <paramref name="granularity"/>.</param>
     /// <param name="granularity">Addresses are multiples of this power of two.</param>
-    public static List<ulong> Candidates(IReadOnlyList<Mapping> mappings, ulong near, ulong size, ulong granularity)
+    /// <param name="reach">How far the farthest byte may be.</param>
+    public static List<ulong> Candidates(IReadOnlyList<Mapping> mappings, ulong near, ulong size, ulong granularity, ulong reach = Near)
     {
-        ulong low = Math.Max(Lowest, near > Reach ? near - Reach : 0);
-        ulong high = Math.Min(Highest, near < ulong.MaxValue - Reach ? near + Reach : ulong.MaxValue);
+        ulong low = Math.Max(Lowest, near > reach ? near - reach : 0);
+        ulong high = Math.Min(Highest, near < ulong.MaxValue - reach ? near + reach : ulong.MaxValue);
         var found = new List<ulong>();
         ulong start = 0;
         foreach (Mapping mapping in mappings.Append(new Mapping(Highest, Highest, false)))

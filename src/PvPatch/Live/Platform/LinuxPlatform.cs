@@ -98,7 +98,7 @@ internal sealed unsafe class LinuxPlatform : LivePlatform
             return error is null;
         }
 
-        foreach (ulong place in PlacesNear(near, request.Size))
+        foreach (ulong place in PlacesNear(near, request))
         {
             // Another thread may map there between the list and the call: then the next place.
             void* got = mmap((void*)place, (nuint)request.Size, PROT_NONE, Flags | MAP_FIXED_NOREPLACE, -1, 0);
@@ -114,16 +114,16 @@ internal sealed unsafe class LinuxPlatform : LivePlatform
             }
         }
 
-        error = PatchDiagnostic.Error(DiagnosticCodes.ArenaOutOfReach, $"there are no {request.Size} free bytes within 2 GiB") with
+        error = PatchDiagnostic.Error(DiagnosticCodes.ArenaOutOfReach, $"there are no {request.Size} free bytes {(request.MustReach ? "within 2 GiB" : "in the address space")}") with
         {
             Address = near,
-            Help = "Ask for fewer bytes, reserve earlier, or name no address: sites then go on calling what is far away through their slots.",
+            Help = "Ask for fewer bytes, reserve earlier, or do without ArenaOptions.MustReach: sites then call what is far away through their slots.",
         };
         return false;
     }
 
-    private static List<ulong> PlacesNear(VirtualAddress near, long size) =>
-        AddressGaps.Candidates(ReadMappings(), near.Value, (ulong)size, 1 << 16);
+    private static List<ulong> PlacesNear(VirtualAddress near, MapRequest request) =>
+        AddressGaps.Candidates(ReadMappings(), near.Value, (ulong)request.Size, 1 << 16, request.MustReach ? AddressGaps.Near : AddressGaps.Far);
 
     private static List<AddressGaps.Mapping> ReadMappings()
     {

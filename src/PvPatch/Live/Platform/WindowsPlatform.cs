@@ -17,11 +17,16 @@ internal sealed unsafe class WindowsPlatform : LivePlatform
     {
         mapping = null;
         void* run = Placeholder(request, placeholder: !request.WritableAndExecutable);
+        if (run is null && request is { Near: not null, MustReach: false })
+        {
+            run = Placeholder(request with { Near = null }, placeholder: !request.WritableAndExecutable);
+        }
+
         if (run is null)
         {
             error = request.Near is null
                 ? Refused("address space for an arena")
-                : Refused("address space within 2 GiB") with { Address = request.Near };
+                : Refused("address space in reach") with { Address = request.Near };
             return false;
         }
 

@@ -1,0 +1,159 @@
+using System.Runtime.ExceptionServices;
+using System.Runtime.InteropServices;
+using PvPatch;
+using PvPatch.Live;
+using PvPatch.Ops;
+using RiscV.Host;
+using RiscV.Patching;
+
+namespace RiscV.Translator;
+
+/// <summary>
+/// Executes the guest by translating it, block by block, as it comes to them. One thread executes; any other may call <see cref="Switch"/> meanwhile.
+/// </summary>
+internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
+{
+    private readonly CpuState* _cpu;
+    private readonly Stubs _stubs;
+    private readonly BlockTranslator _translator;
+    private readonly LinkTable _links;
+    private readonly Dictionary<ulong, SitePoint> _points = [];
+    private readonly Executor _executor;
+    private GCHandle _handle;
+    private ExceptionDispatchInfo? _failure;
+
+    public TranslatorEngine(Guest guest, IAccessObserver? observer = null)
+    {
+        if (!OperatingSystem.IsLinux() || RuntimeInformation.ProcessArchitecture != Architecture.X64)
+        {
+            throw new PlatformNotSupportedException("the translator emits x86-64 code for the System V calling convention");
+        }
+
+        _cpu = guest.Cpu;
+        Observer = observer;
+        Arena = CodeArena.Reserve(size: 64 << 20);
+        Patcher = new LivePatcher(Arena, GuestOps.Layout);
+        _stubs = new Stubs(Arena);
+        Backends = new GuestBackends(_stubs);
+        _links = new LinkTable(_cpu, _stubs.Untranslated);
+        _translator = new BlockTranslator(Arena, _stubs, _cpu);
+        _executor = Arena.RegisterExecutor("guest");
+        _handle = GCHandle.Alloc(this);
+        _cpu->Engine = GCHandle.ToIntPtr(_handle);
+        Switch(Backends.Fast);
+    }
+
+    public CodeArena Arena { get; }
+
+    public LivePatcher Patcher { get; }
+
+    public GuestBackends Backends { get; }
+
+    public IAccessObserver? Observer { get; }
+
+    public BlockProfile Profile { get; } = new();
+
+    /// <summary>A table of operations whose sites stay as they were emitted, indirect, in blocks translated from now on: for comparison only.</summary>
+    public string? LeaveIndirect { get; init; }
+
+    /// <summary>Blocks translated so far.</summary>
+    public int BlockCount { get; private set; }
+
+    /// <summary>The engine that executes a processor.</summary>
+    public static TranslatorEngine Of(CpuState* cpu) => (TranslatorEngine)GCHandle.FromIntPtr(cpu->Engine).Target!;
+
+    /// <summary>
+    /// Switches to a backend, from any thread, also while the guest runs in the code that is changed. Blocks translated later get it too.
+    /// </summary>
+    public SwitchResult Switch(Backend backend) => Patcher.Switch(backend, new SwitchOptions { WaitForOther = true });
+
+    public void Execute()
+    {
+        var enter = (delegate* unmanaged<CpuState*, ulong, void>)_stubs.Enter.Value;
+        do
+        {
+            if (!TryFindBlock(_cpu->Pc, out ulong block))
+            {
+                _cpu->Stop = StopReason.FetchFault;
+                return;
+            }
+
+            _cpu->Stop = StopReason.None;
+
+            // Inside means: may be in any block, so none is reused. Translating happens outside.
+            _executor.Enter();
+            enter(_cpu, block);
+            _executor.Leave();
+            ThrowFailure();
+        }
+        while (_cpu->Stop == StopReason.Untranslated);
+        if (_cpu->Stop != StopReason.OutOfTicks)
+        {
+            // Stopped within a block, which was paid for as a whole at its head: what was not executed is given back.
+            SitePoint point = PointAt(_cpu->Site);
+            _cpu->Pc = point.Pc;
+            _cpu->TicksLeft += point.NotExecuted;
+        }
+    }
+
+    /// <summary>Which guest instruction a site belongs to, by the return address a call there leaves: the site's end, whatever backend made the call.</summary>
+    public SitePoint PointAt(ulong site) => _points[site];
+
+    /// <summary>Keeps an exception until the guest has been left, which happens at the next block's head.</summary>
+    public void Fail(Exception exception)
+    {
+        _failure ??= ExceptionDispatchInfo.Capture(exception);
+        _cpu->TicksLeft = -1;
+    }
+
+    public void Dispose()
+    {
+        _executor.Dispose();
+        Patcher.Dispose();
+        Arena.Dispose();
+        _links.Dispose();
+        _handle.Free();
+    }
+
+    private void ThrowFailure()
+    {
+        if (_failure is ExceptionDispatchInfo failure)
+        {
+            _failure = null;
+            failure.Throw();
+        }
+    }
+
+    private static IEnumerable<LiveSite> Sites(CodeBlock block) => Enumerable.Range(0, block.SiteCount).Select(i => block[i]);
+
+    private bool TryFindBlock(ulong pc, out ulong block)
+    {
+        if (!_links.TryGet(pc, out block))
+        {
+            return false;
+        }
+
+        if (block == _stubs.Untranslated.Value)
+        {
+            TranslatedBlock translated = _translator.Translate(pc);
+
+            // New code calls through its slots until it is bound: correct already, but not fast.
+            Patcher.Bind(translated.Code);
+            if (LeaveIndirect is not null)
+            {
+                Patcher.Revert([.. Sites(translated.Code).Where(s => s.Slot.Table == LeaveIndirect)], new SwitchOptions { Mode = SwitchMode.Offline, WaitForOther = true });
+            }
+
+            foreach ((VirtualAddress end, SitePoint point) in translated.Points)
+            {
+                _points.Add(end.Value, point);
+            }
+
+            block = translated.Code.Address.Value;
+            _links.Set(pc, block);
+            BlockCount++;
+        }
+
+        return true;
+    }
+}
