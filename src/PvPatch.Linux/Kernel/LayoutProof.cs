@@ -141,13 +141,22 @@ internal sealed class LayoutProof(ElfImage elf, KernelSymbols? symbols)
         {
         }
 
-        var decoder = Decoder.Create(elf.Bitness, code.ToArray(), function);
+        var bytes = new ByteArrayCodeReader(code.ToArray());
+        var decoder = Decoder.Create(elf.Bitness, bytes, function);
         while (decoder.IP - function < (ulong)code.Length)
         {
             decoder.Decode(out Instruction instruction);
             if (IsOf(slot, instruction) || (calls > 0 && instruction.IsCallNear && HasInstruction(slot, instruction.NearBranchTarget, calls - 1)))
             {
                 return true;
+            }
+
+            // Functions with a jump label or a mitigation in them jump over it (halt of 5.10); only forward, so this ends.
+            if (instruction.IsJmpShortOrNear && instruction.NearBranchTarget >= decoder.IP && instruction.NearBranchTarget - function < (ulong)code.Length)
+            {
+                bytes.Position = (int)(instruction.NearBranchTarget - function);
+                decoder.IP = instruction.NearBranchTarget;
+                continue;
             }
 
             if (instruction.IsInvalid || instruction.FlowControl is FlowControl.Return or FlowControl.UnconditionalBranch or FlowControl.IndirectBranch)

@@ -12,7 +12,7 @@ internal static class EraFunctions
         ["irq_enable"] = "sti",
         ["save_fl"] = "pushf; pop %@ax",
         ["restore_fl"] = "push %@ax; popf",
-        ["safe_halt"] = "sti; hlt",
+        ["safe_halt"] = "jmp 1f; int3; 1: sti; hlt",
         ["halt"] = "hlt",
         ["clts"] = "clts",
         ["wbinvd"] = "wbinvd",
