@@ -1,10 +1,8 @@
-using System.Runtime.InteropServices;
 using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Ops;
 using PvPatch.Sites;
 using static Iced.Intel.AssemblerRegisters;
-using CallingConvention = PvPatch.Ops.CallingConvention;
 
 namespace PvPatch.Benchmarks.Live;
 
@@ -17,7 +15,6 @@ internal sealed unsafe class SwitchedSites : IDisposable
     private const int Loops = 64;
 
     private const int Direct3 = 3;
-    private const int ThreadClock = 3; // CLOCK_THREAD_CPUTIME_ID
 
     private readonly CodeArena _arena = CodeArena.Reserve(size: 16 << 20);
     private readonly CodeBlock _block;
@@ -25,7 +22,7 @@ internal sealed unsafe class SwitchedSites : IDisposable
     private volatile bool _stop;
     private volatile Exception? _fault;
     private long _entries;
-    private long _processorTime;
+    private volatile ThreadClock? _clock;
 
     /// <param name="kind">The class: of one store, or guarded.</param>
     public SwitchedSites(SiteClass kind)
@@ -54,6 +51,10 @@ internal sealed unsafe class SwitchedSites : IDisposable
         CheckEach();
         _thread = new Thread(Execute) { IsBackground = true };
         _thread.Start();
+        while (_clock is null && _fault is null)
+        {
+            Thread.Sleep(1);
+        }
     }
 
     public SiteClass Class { get; }
@@ -72,7 +73,10 @@ internal sealed unsafe class SwitchedSites : IDisposable
     public Backend Direct { get; }
 
     /// <summary>How often the thread has run the function, and nanoseconds of a processor it has had for that.</summary>
-    public (long Entries, long ProcessorTime) Done => (Volatile.Read(ref _entries), Volatile.Read(ref _processorTime));
+    public (long Entries, long ProcessorTime) Done => (Volatile.Read(ref _entries), _clock?.Now ?? 0);
+
+    /// <summary>Nanoseconds of a processor the thread has had.</summary>
+    public long ProcessorTime => _clock?.Now ?? 0;
 
     public void ThrowIfFaulty()
     {
@@ -89,16 +93,6 @@ internal sealed unsafe class SwitchedSites : IDisposable
         Patcher.Dispose();
         _arena.Dispose();
         ThrowIfFaulty();
-    }
-
-    [DllImport("libc", EntryPoint = "clock_gettime")]
-    [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]
-    private static extern int ClockGetTime(int clock, Timespec* time);
-
-    private static long Now()
-    {
-        Timespec time = default;
-        return OperatingSystem.IsLinux() && ClockGetTime(ThreadClock, &time) == 0 ? time.Seconds * 1_000_000_000 + time.Nanoseconds : 0;
     }
 
     /// <summary>Before anything else runs it, each backend must give its number at every site, by batch and one by one.</summary>
@@ -122,7 +116,7 @@ internal sealed unsafe class SwitchedSites : IDisposable
         try
         {
             using Executor executor = Patcher.Arena.RegisterExecutor();
-            long before = Now();
+            _clock = new ThreadClock();
             while (!_stop)
             {
                 executor.Enter();
@@ -134,21 +128,11 @@ internal sealed unsafe class SwitchedSites : IDisposable
                 }
 
                 Volatile.Write(ref _entries, _entries + 1);
-                if ((_entries & 15) == 0)
-                {
-                    Volatile.Write(ref _processorTime, Now() - before);
-                }
             }
         }
         catch (InvalidOperationException e)
         {
             _fault = e;
         }
-    }
-
-    private struct Timespec
-    {
-        public long Seconds;
-        public long Nanoseconds;
     }
 }
