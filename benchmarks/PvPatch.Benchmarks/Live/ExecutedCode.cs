@@ -20,10 +20,15 @@ internal sealed unsafe class ExecutedCode : IDisposable
     private const int Value = 3;
     private const int WarmUpRounds = 20;
 
+    /// <summary>
+    /// How many copies of each function take turns: where code comes to lie decides much about big loops (pages, sets of the caches), and must not be taken for what it does.
+    /// </summary>
+    private const int Copies = 5;
+
     private static readonly int[] s_counts = [16, 512, 4096, 16384];
 
     private readonly int[] _data = GC.AllocateArray<int>(Far / sizeof(int) + 1, pinned: true);
-    private readonly CodeArena _arena = CodeArena.Reserve(size: 64 << 20);
+    private readonly CodeArena _arena = CodeArena.Reserve(size: 256 << 20);
     private readonly OpsLayout _layout = OpsLayout.Create(b => b.Table("t", t =>
     {
         foreach (string name in (string[])["inline", "short", "nop", "direct", "indirect"])
@@ -74,7 +79,10 @@ internal sealed unsafe class ExecutedCode : IDisposable
         {
             foreach (Way way in ways)
             {
-                Figures.Check($"{way.Name}, {count} sites", way.Run(data, 1), count * (long)way.Expected);
+                for (int copy = 0; copy < way.Runs.Length; copy++)
+                {
+                    Figures.Check($"{way.Name}, {count} sites", way.Runs[copy](data, 1), count * (long)way.Expected);
+                }
             }
 
             double[][] times = [.. ways.Select(_ => new double[rounds])];
@@ -83,8 +91,10 @@ internal sealed unsafe class ExecutedCode : IDisposable
                 for (int i = 0; i < ways.Length; i++)
                 {
                     int way = (i + round + WarmUpRounds) % ways.Length;
+                    Runner run = ways[way].Runs[(round + WarmUpRounds) % ways[way].Runs.Length];
+                    _ = run(data, 1);
                     long start = Stopwatch.GetTimestamp();
-                    long sum = ways[way].Run(data, loops);
+                    long sum = run(data, loops);
                     double time = Stopwatch.GetElapsedTime(start).TotalNanoseconds / InTurn;
                     Figures.Check(ways[way].Name, sum, InTurn * (long)ways[way].Expected);
                     if (round >= 0)
@@ -128,41 +138,45 @@ internal sealed unsafe class ExecutedCode : IDisposable
             Generated("direct call by hand", count, (a, _) => a.call(_callee.Value)),
             Patched("direct call, patched", count, "t.direct", SitePlacement.KeepOutOfLineEnds),
             Patched("indirect call, untouched", count, "t.indirect", SitePlacement.KeepOutOfLineEnds, bind: false),
-            new Way("C# function pointer", managed.FunctionPointer),
-            new Way("C# delegate", managed.Delegate),
-            new Way("C# interface", managed.Interface),
+            new Way("C# function pointer", [managed.FunctionPointer]),
+            new Way("C# delegate", [managed.Delegate]),
+            new Way("C# interface", [managed.Interface]),
         ];
     }
 
     private Way Patched(string name, int count, string slot, SitePlacement placement, bool bind = true)
     {
-        CodeBlock block = SiteFunction.Emit(_arena, _layout, count, (a, sites) => sites.Emit(a, _layout[slot], clobbers: RegisterSet.Rax, placement: placement));
+        CodeBlock[] blocks = Emit(count, (a, sites) => sites.Emit(a, _layout[slot], clobbers: RegisterSet.Rax, placement: placement));
         if (bind)
         {
-            _patcher.Bind(block);
+            _patcher.Bind(blocks);
         }
 
         LiveForm form = slot switch { "t.direct" => LiveForm.Call, "t.indirect" => LiveForm.Original, _ => LiveForm.OneInstruction };
-        for (int i = 0; i < block.SiteCount; i++)
+        foreach (CodeBlock block in blocks)
         {
-            if (block[i].Form != form)
+            for (int i = 0; i < block.SiteCount; i++)
             {
-                throw new InvalidOperationException($"{name}: {block[i]}, expected {form}");
+                if (block[i].Form != form)
+                {
+                    throw new InvalidOperationException($"{name}: {block[i]}, expected {form}");
+                }
             }
         }
 
-        return new Way(name, (data, loops) => SiteFunction.Run(block.Address, data, loops));
+        return new Way(name, [.. blocks.Select(RunnerOf)]);
     }
 
-    private Way Generated(string name, int count, Action<Assembler, SiteEmitter> body)
-    {
-        VirtualAddress function = SiteFunction.Emit(_arena, _layout, count, body).Address;
-        return new Way(name, (data, loops) => SiteFunction.Run(function, data, loops));
-    }
+    private Way Generated(string name, int count, Action<Assembler, SiteEmitter> body) => new(name, [.. Emit(count, body).Select(RunnerOf)]);
+
+    private CodeBlock[] Emit(int count, Action<Assembler, SiteEmitter> body) =>
+        [.. Enumerable.Range(0, Copies).Select(_ => SiteFunction.Emit(_arena, _layout, count, body))];
+
+    private static Runner RunnerOf(CodeBlock block) => (data, loops) => SiteFunction.Run(block.Address, data, loops);
 
     internal delegate long Runner(int* data, long loops);
 
-    private sealed record Way(string Name, Runner Run)
+    private sealed record Way(string Name, Runner[] Runs)
     {
         /// <summary>What each site adds to the sum.</summary>
         public int Expected { get; init; } = Value;

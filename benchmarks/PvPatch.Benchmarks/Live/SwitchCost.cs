@@ -70,7 +70,8 @@ internal static class SwitchCost
         Print($"{sites.Class}, a batch of {SwitchedSites.Count}", batch);
         Print($"{sites.Class}, the same by its own clock", inside);
         Print($"{sites.Class}, one at a time", alone);
-        goals.AtMost($"{sites.Class}: ns a site in a batch of {SwitchedSites.Count}", goal, batch.Min());
+        goals.AtMost($"{sites.Class}: ns a site in a batch of {SwitchedSites.Count}, least", goal, batch.Min());
+        goals.AtMost($"{sites.Class}: ns a site in a batch of {SwitchedSites.Count}, median", goal, Figures.Median(batch));
         goals.AtLeast($"{sites.Class}: one at a time to a batch, minima", 100, alone.Min() / batch.Min());
         goals.AtLeast($"{sites.Class}: one at a time to a batch, medians", 100, Figures.Median(alone) / Figures.Median(batch));
     }
