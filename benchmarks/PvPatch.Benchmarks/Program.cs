@@ -1,10 +1,16 @@
 using System.Globalization;
 using BenchmarkDotNet.Running;
 using PvPatch.Benchmarks;
+using PvPatch.Benchmarks.Live;
 
 if (args is ["readers", string image])
 {
     return Readers.Run(image);
+}
+
+if (args is ["live", ..])
+{
+    return LiveRun.Run(args.AsSpan(1));
 }
 
 if (args is not ["ratios", ..])

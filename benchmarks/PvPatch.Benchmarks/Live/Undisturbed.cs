@@ -1,0 +1,36 @@
+using System.Diagnostics;
+
+namespace PvPatch.Benchmarks.Live;
+
+/// <summary>
+/// Times something while an executor runs, and says whether it had a processor all along: by its own clock, it had all the time that passed between two readings of
+/// that clock, but for what the readings take.
+/// </summary>
+internal readonly struct Undisturbed
+{
+    private const double RoomNanoseconds = 1_000;
+
+    private readonly SwitchedSites _sites;
+    private readonly long _outer;
+    private readonly long _had;
+    private readonly long _start;
+
+    public Undisturbed(SwitchedSites sites)
+    {
+        _sites = sites;
+        _outer = Stopwatch.GetTimestamp();
+        _had = sites.ProcessorTime;
+        _start = Stopwatch.GetTimestamp();
+    }
+
+    /// <summary>Ends it.</summary>
+    /// <param name="nanoseconds">Time since it was made.</param>
+    /// <returns>Whether the time counts.</returns>
+    public bool Stop(out double nanoseconds)
+    {
+        nanoseconds = Stopwatch.GetElapsedTime(_start).TotalNanoseconds;
+        long had = _sites.ProcessorTime - _had;
+        double outer = Stopwatch.GetElapsedTime(_outer).TotalNanoseconds;
+        return !OperatingSystem.IsLinux() || had >= outer - RoomNanoseconds; // elsewhere there is no such clock, and every time counts
+    }
+}
