@@ -44,6 +44,9 @@ internal sealed record BatchRequest
 /// <summary>A batch, decided: every site's new bytes, every slot's new function. Kept from batch to batch for its arrays. Nothing here writes code that can run.</summary>
 internal sealed class BatchPlan
 {
+    // Arrays up to this length are kept for the next batch; a switch of all sites must not leave its arrays behind for good.
+    private const int KeptLength = 1024;
+
     private readonly List<CodeBlock> _blocks = [];
     private OutcomeRecord[] _outcomes = new OutcomeRecord[64];
     private PlannedWrite[] _writes = new PlannedWrite[64];
@@ -69,6 +72,8 @@ internal sealed class BatchPlan
         LongWrites.Clear();
         _outcomeCount = 0;
         _writeCount = 0;
+        _outcomes = _outcomes.Length <= KeptLength ? _outcomes : new OutcomeRecord[KeptLength];
+        _writes = _writes.Length <= KeptLength ? _writes : new PlannedWrite[KeptLength];
     }
 
     public ref OutcomeRecord AddOutcome(int block, int site)
