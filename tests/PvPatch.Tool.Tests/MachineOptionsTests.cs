@@ -39,6 +39,15 @@ public sealed class MachineOptionsTests : IDisposable
     }
 
     [Fact]
+    public void A_module_is_planned_at_an_address_or_refused()
+    {
+        string text = _guest.Write("module.ko", "no module");
+        Run("plan", "--backend", "native", "--module", text).Fails(1, "PV7001");
+        Run("plan", "--backend", "native", "--module", text, "--at", "0xffffffffa0000000").Fails(2, "PV6140");
+        Run("plan", "--backend", "native", "--module", text, "--at", "somewhere").Fails(1, "PV7002");
+    }
+
+    [Fact]
     public void The_order_of_the_slots_can_be_given()
     {
         string[] calleeSave = ["irq.save_fl", "irq.irq_disable", "irq.irq_enable", "mmu.read_cr2", "mmu.pte_val", "lock.queued_spin_unlock", "lock.vcpu_is_preempted"];

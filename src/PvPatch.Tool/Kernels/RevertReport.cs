@@ -10,7 +10,7 @@ internal sealed record RevertReport(string Image, string Output, string By, long
 {
     public void WriteText(TextOutput output)
     {
-        output.Line(string.Create(CultureInfo.InvariantCulture, $"Wrote {Output}: {Size:n0} bytes, {Reverted.Written} of {Plan.Count} sites given their original bytes back."), Ink.Strong);
+        output.Line(string.Create(CultureInfo.InvariantCulture, $"Wrote {Output}: {Size:n0} bytes, {Reverted.Written} of {Plan.Count} places given their original bytes back."), Ink.Strong);
         if (Reverted.Written == 0)
         {
             output.Line("  All of them held their original bytes: the image was not patched.");

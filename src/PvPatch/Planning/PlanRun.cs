@@ -170,7 +170,7 @@ internal sealed class PlanRun
         foreach ((int slot, int index) in _decisions.MissingUses)
         {
             PatchSite site = _sites[index];
-            _plan.AddDiagnostic(PatchDiagnostic.Warning(DiagnosticCodes.MissingOperation, $"the backend {_backend.Name} has no operation for {_backend.Layout[slot]}: its sites trap") with
+            _plan.AddDiagnostic(PatchDiagnostic.Warning(DiagnosticCodes.MissingOperation, $"the backend {_backend.Name} has no operation for {_backend.Layout[slot]}: its sites trap, or call BUG by rules that do") with
             {
                 SiteIndex = index,
                 Address = site.Address,
