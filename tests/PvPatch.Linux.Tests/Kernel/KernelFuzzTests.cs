@@ -1,5 +1,4 @@
 using System.Globalization;
-using PvPatch.Linux.Boot;
 using PvPatch.Linux.Elf;
 using PvPatch.Linux.Kernel;
 using PvPatch.Linux.Tests.Fuzz;
@@ -8,8 +7,8 @@ using Xunit.Abstractions;
 namespace PvPatch.Linux.Tests.Kernel;
 
 /// <summary>
-/// Damaged kernel images. <c>PVPATCH_FUZZ_COUNT</c> and <c>PVPATCH_FUZZ_SEED</c> work as for the other readers;
-/// <c>PVPATCH_FUZZ_IMAGE</c> names a real kernel (5.13 to 6.7, 64-bit) to damage as well.
+/// Damaged kernel images. <c>PVPATCH_FUZZ_COUNT</c> and <c>PVPATCH_FUZZ_SEED</c> work as for the other readers. Real kernels are
+/// damaged in PvPatch.KernelTests.
 /// </summary>
 public sealed class KernelFuzzTests(ITestOutputHelper output)
 {
@@ -38,19 +37,6 @@ public sealed class KernelFuzzTests(ITestOutputHelper output)
         byte[] file = SyntheticKernel.Complete().Build();
         var fuzz = new KernelFuzz(4 << 20);
         DamageTables(file, fuzz, FuzzRun.Count(4000), FirstSeed());
-        Report(fuzz);
-    }
-
-    [SkippableFact]
-    [Trait("Category", "Matrix")]
-    public void A_real_kernel_survives_damage_in_its_tables()
-    {
-        string? path = Environment.GetEnvironmentVariable("PVPATCH_FUZZ_IMAGE");
-        Skip.If(path is null, "PVPATCH_FUZZ_IMAGE names no kernel");
-        Assert.True(KernelFile.TryLoad(path, null, out LoadedKernelFile? kernel, out PatchDiagnostic? error), error?.ToString());
-        byte[] file = kernel.Image.ToArray();
-        var fuzz = new KernelFuzz(2L * file.Length);
-        DamageTables(file, fuzz, FuzzRun.Count(40), FirstSeed());
         Report(fuzz);
     }
 

@@ -28,20 +28,22 @@ internal sealed class KallsymsNamesFinder
     public KallsymsNames? Find()
     {
         ReadOnlySpan<byte> bytes = _region.Bytes.Span;
-        for (long markers = _region.AlignDown(_tokens.TableOffset - 8L, KallsymsRegion.Step); markers >= 0; markers -= KallsymsRegion.Step)
+        long at = _region.AlignDown(_tokens.TableOffset - 8L, KallsymsRegion.Step);
+        while (at >= 0)
         {
-            if (!_budget.TrySpend(1))
+            // A zero, and the length of 256 names: hardly anything else looks like that.
+            long markers = KallsymsRegion.LastWord(bytes, at, 0, 0, 0);
+            if (!_budget.TrySpend(1 + ((at - Math.Max(0, markers)) / KallsymsRegion.Step)) || markers < 0)
             {
                 return null;
             }
 
-            // A zero, and the length of 256 names: hardly anything else looks like that.
-            if (KallsymsRegion.Word(bytes, markers) == 0
-                && CountMarkers(bytes, markers) is >= 2 and int most
-                && FindBefore(markers, most) is { } names)
+            if (CountMarkers(bytes, markers) is >= 2 and int most && FindBefore(markers, most) is { } names)
             {
                 return names;
             }
+
+            at = markers - KallsymsRegion.Step;
         }
 
         return null;
@@ -72,45 +74,50 @@ internal sealed class KallsymsNamesFinder
         ReadOnlySpan<byte> bytes = _region.Bytes.Span;
         long longest = KallsymsRegion.Word(bytes, markers + (most - 1) * 4L) + (long)NamesPerMarker * LongestName;
         long lowest = Math.Max(_region.AddressSize, markers - longest);
-        for (long start = _region.AlignDown(markers - NamesPerMarker * ShortestName, KallsymsRegion.Step); start >= lowest; start -= KallsymsRegion.Step)
+        long at = _region.AlignDown(markers - (NamesPerMarker * ShortestName) - 4, KallsymsRegion.Step);
+        while (at >= lowest - 8)
         {
-            if (!_budget.TrySpend(1))
+            // A number of names that needs these markers, or the first two of them at least.
+            long countOffset = KallsymsRegion.LastWord(bytes, at, Math.Max(0, lowest - 8), NamesPerMarker + 1, (uint)Math.Min(uint.MaxValue, (long)most * NamesPerMarker));
+            if (!_budget.TrySpend(1 + ((at - Math.Max(countOffset, lowest)) / KallsymsRegion.Step)) || countOffset < 0)
             {
                 return null;
             }
 
             // The number takes four bytes; on 64-bit up to 6.x as many of filling follow.
-            long countOffset = start - 4;
-            uint count = KallsymsRegion.Word(bytes, countOffset);
-            if (count == 0 && _region.Is64)
-            {
-                countOffset -= 4;
-                count = KallsymsRegion.Word(bytes, countOffset);
-            }
-
-            long used = (count + (long)NamesPerMarker - 1) / NamesPerMarker;
-            if (used < 2 || used > most)
-            {
-                continue;
-            }
-
-            long lastMarker = KallsymsRegion.Word(bytes, markers + (used - 1) * 4);
-            long behindLast = markers - start - lastMarker;
-            long namesBehindLast = count - ((used - 1) * NamesPerMarker);
-            if (behindLast < namesBehindLast * ShortestName || behindLast > (namesBehindLast * LongestName) + _region.AddressSize)
-            {
-                continue;
-            }
-
-            // 6.1 brought lengths of two bytes. Before, no length was above 127, so the second form is only for an oddity.
-            if (TryRead((int)countOffset, (int)start, (int)count, markers, longLengths: true) is { } names
-                || (names = TryRead((int)countOffset, (int)start, (int)count, markers, longLengths: false)) is not null)
+            if ((_region.Is64 && KallsymsRegion.Word(bytes, countOffset + 4) == 0 && TryReadAt(countOffset, countOffset + 8, markers, most) is { } names)
+                || (names = TryReadAt(countOffset, countOffset + 4, markers, most)) is not null)
             {
                 return names;
             }
+
+            at = countOffset - KallsymsRegion.Step;
         }
 
         return null;
+    }
+
+    private KallsymsNames? TryReadAt(long countOffset, long start, long markers, int most)
+    {
+        ReadOnlySpan<byte> bytes = _region.Bytes.Span;
+        uint count = KallsymsRegion.Word(bytes, countOffset);
+        long used = (count + (long)NamesPerMarker - 1) / NamesPerMarker;
+        if (used < 2 || used > most)
+        {
+            return null;
+        }
+
+        long lastMarker = KallsymsRegion.Word(bytes, markers + ((used - 1) * 4));
+        long behindLast = markers - start - lastMarker;
+        long namesBehindLast = count - ((used - 1) * NamesPerMarker);
+        if (behindLast < namesBehindLast * ShortestName || behindLast > (namesBehindLast * LongestName) + _region.AddressSize)
+        {
+            return null;
+        }
+
+        // 6.1 brought lengths of two bytes. Before, no length was above 127, so the second form is only for an oddity.
+        return TryRead((int)countOffset, (int)start, (int)count, markers, longLengths: true)
+            ?? TryRead((int)countOffset, (int)start, (int)count, markers, longLengths: false);
     }
 
     /// <summary>Walks over the names twice: the first walk, which allocates nothing, checks their places, the second what is in them.</summary>

@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Runtime.InteropServices;
 
 namespace PvPatch.Linux.Symbols.Kallsyms;
 
@@ -26,6 +27,31 @@ internal sealed record KallsymsRegion(ReadOnlyMemory<byte> Bytes, ulong Address,
 
     /// <summary>Four bytes; the offset was checked by the caller.</summary>
     public static uint Word(ReadOnlySpan<byte> bytes, long offset) => BinaryPrimitives.ReadUInt32LittleEndian(bytes[(int)offset..]);
+
+    /// <summary>
+    /// The offset of the first word at or behind <paramref name="from"/> that can be between two values, or the length where there is
+    /// none. Images are searched whole, so this is by vectors.
+    /// </summary>
+    public static long NextWord(ReadOnlySpan<byte> bytes, long from, uint lowest, uint highest)
+    {
+        // Where words have another order than the file's, every word can be one: callers look at what they get.
+        int next = BitConverter.IsLittleEndian ? MemoryMarshal.Cast<byte, uint>(bytes[(int)from..]).IndexOfAnyInRange(lowest, highest) : 0;
+        return next >= 0 ? from + ((long)next * Step) : bytes.Length;
+    }
+
+    /// <summary>The offset of the last word at or before <paramref name="from"/>, not before <paramref name="to"/>, that can be between two values, or -1.</summary>
+    public static long LastWord(ReadOnlySpan<byte> bytes, long from, long to, uint lowest, uint highest)
+    {
+        long first = from - ((from - to) & -Step);
+        if (from < to || first < 0)
+        {
+            return -1;
+        }
+
+        ReadOnlySpan<uint> words = MemoryMarshal.Cast<byte, uint>(bytes[(int)first..(int)(from + Step)]);
+        int last = BitConverter.IsLittleEndian ? words.LastIndexOfAnyInRange(lowest, highest) : words.Length - 1;
+        return last >= 0 ? first + ((long)last * Step) : -1;
+    }
 
     /// <summary>Whether the bytes between two offsets are filling.</summary>
     public static bool IsPadding(ReadOnlySpan<byte> bytes, long from, long to) =>

@@ -52,21 +52,22 @@ internal sealed class KallsymsTokens
     public static KallsymsTokens? FindNext(KallsymsRegion region, int from, WorkBudget budget)
     {
         ReadOnlySpan<byte> bytes = region.Bytes.Span;
-        for (long at = region.AlignUp(from, KallsymsRegion.Step); at <= bytes.Length - (Count * sizeof(ushort)); at += KallsymsRegion.Step)
+        long last = bytes.Length - (Count * sizeof(ushort));
+        for (long at = region.AlignUp(from, KallsymsRegion.Step); at <= last; at += KallsymsRegion.Step)
         {
             // The first string is at 0, the second directly behind it.
-            uint firstTwo = KallsymsRegion.Word(bytes, at);
-            if ((firstTwo & 0xffff) == 0
-                && firstTwo >> 16 is > 0 and <= MaxNameLength + 1
+            long next = KallsymsRegion.NextWord(bytes, at, 1u << 16, (uint)(MaxNameLength + 1) << 16);
+            if (!budget.TrySpend(1 + ((next - at) / KallsymsRegion.Step)) || next > last)
+            {
+                return null;
+            }
+
+            at = next;
+            if ((KallsymsRegion.Word(bytes, at) & 0xffff) == 0
                 && Ascends(bytes.Slice((int)at, Count * sizeof(ushort)), budget)
                 && TryFindStrings(region, (int)at, budget) is { } tokens)
             {
                 return tokens;
-            }
-
-            if (!budget.TrySpend(1))
-            {
-                return null;
             }
         }
 

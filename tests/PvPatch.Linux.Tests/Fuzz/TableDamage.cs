@@ -1,6 +1,6 @@
 using System.Buffers.Binary;
 
-namespace PvPatch.Linux.Tests.Kernel;
+namespace PvPatch.Linux.Tests.Fuzz;
 
 /// <summary>Damages parts of a file in place and mends them again. The same seed does the same damage on every machine.</summary>
 internal sealed class TableDamage(int seed)
