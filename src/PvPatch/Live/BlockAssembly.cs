@@ -6,14 +6,14 @@ using PvPatch.Ops;
 namespace PvPatch.Live;
 
 /// <summary>
-/// The way of an assembler's instructions into an arena: an address, a first pass that shows where the sites fall, nops before those whose placement asks for
-/// them, and the bytes of sites and forwarding islands, which are known only now.
+/// The way of an assembler's instructions into an arena: an address, a first pass that shows where the sites fall, padding before those whose placement asks for
+/// it, and the bytes of sites and forwarding islands, which are known only now.
 /// </summary>
 internal sealed class BlockAssembly
 {
     private const BlockEncoderOptions Options = BlockEncoderOptions.ReturnNewInstructionOffsets;
 
-    // A nop in front of one site moves all that follow, and a short jump may grow: a few rounds settle it.
+    // Padding in front of one site moves all that follow, and a short jump may grow: a few rounds settle it.
     private const int MaxRounds = 64;
 
     private readonly CodeArena _arena;
@@ -21,6 +21,9 @@ internal sealed class BlockAssembly
     private readonly SiteEmitter _sites;
     private readonly SlotTable _slots;
     private readonly int[] _padding;
+
+    // Of every instruction but the last, before anything is put between them. Those that may change, branches, are not asked for.
+    private int[] _lengths = [];
 
     public BlockAssembly(CodeArena arena, Assembler assembler, SiteEmitter sites)
     {
@@ -83,6 +86,7 @@ internal sealed class BlockAssembly
             return Measured(writer.ToArray(), offsets, moved: null, behind: []);
         }
 
+        _lengths = [.. offsets.Skip(1).Zip(offsets, static (next, own) => (int)(next - own))];
         for (int round = 0; round < MaxRounds; round++)
         {
             (List<Instruction> instructions, int[] moved, int[] islands) = Padded(behind);
@@ -155,7 +159,7 @@ internal sealed class BlockAssembly
         {
             if (next < _padding.Length && _sites.Sites[next].Instruction == i)
             {
-                AddNops(instructions, _padding[next++]);
+                AddPadding(instructions, i, _padding[next++]);
             }
 
             moved[i] = instructions.Count;
@@ -172,13 +176,20 @@ internal sealed class BlockAssembly
         return (instructions, moved, islands);
     }
 
-    private static void AddNops(List<Instruction> instructions, int length)
+    private void AddPadding(List<Instruction> instructions, int site, int padding)
     {
-        byte[] nops = new byte[length];
-        NopStyle.P6.Fill(nops);
-        for (int at = 0; at < length; at += NopStyle.P6.Longest)
+        if (padding == 0)
         {
-            instructions.Add(Instruction.CreateDeclareByte(nops[at..Math.Min(length, at + NopStyle.P6.Longest)]));
+            return;
+        }
+
+        if (site > 0 && PlacementPadding.CanTake(_assembler.Instructions[site - 1], _lengths[site - 1], padding))
+        {
+            PlacementPadding.AddPrefixes(instructions, padding);
+        }
+        else
+        {
+            PlacementPadding.AddNops(instructions, padding);
         }
     }
 

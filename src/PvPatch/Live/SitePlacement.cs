@@ -1,6 +1,9 @@
 namespace PvPatch.Live;
 
-/// <summary>Where an emitted site may come to lie. Kept by nops before the site, which are not part of it.</summary>
+/// <summary>
+/// Where an emitted site may come to lie. Kept by prefixes on the instruction before the site where that can take them (not a branch, no prefix of its own but
+/// mandatory ones, five more bytes at most), else by nops; neither is part of the site.
+/// </summary>
 public enum SitePlacement
 {
     /// <summary>
@@ -19,7 +22,7 @@ public enum SitePlacement
     None,
 }
 
-/// <summary>How many nops a placement wants. Pure.</summary>
+/// <summary>How much padding a placement wants. Pure.</summary>
 internal static class PlacementRules
 {
     /// <summary>Bytes to put before a site.</summary>
