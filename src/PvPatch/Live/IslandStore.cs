@@ -14,8 +14,6 @@ internal sealed class IslandStore(ArenaMemory memory)
     private readonly Dictionary<string, CodeContent> _contents = [];
     private readonly Dictionary<ulong, VirtualAddress> _addresses = [];
     private readonly Dictionary<uint, List<CodeContent>> _bySite = [];
-    private bool _anyFreed;
-    private bool _reused;
 
     /// <summary>How many there are.</summary>
     public int Count => _addresses.Count;
@@ -41,9 +39,7 @@ internal sealed class IslandStore(ArenaMemory memory)
     {
         lock (_lock)
         {
-            bool reused = _reused;
-            _reused = false;
-            return reused;
+            return _pieces.TakeReused();
         }
     }
 
@@ -80,7 +76,6 @@ internal sealed class IslandStore(ArenaMemory memory)
         }
 
         contents.Add(content);
-        _reused |= _anyFreed;
         _addresses.Add(Key(site, content), address);
         LiveMetrics.Island(1);
         return true;
@@ -120,7 +115,6 @@ internal sealed class IslandStore(ArenaMemory memory)
                     continue;
                 }
 
-                _anyFreed = true;
                 foreach (CodeContent content in contents)
                 {
                     _addresses.Remove(Key(record.Offset, content), out VirtualAddress address);
