@@ -67,7 +67,7 @@ internal sealed unsafe class BatchPlanner
         {
             if (_request.OnlyBlocks is null)
             {
-                _arena.CopyBlocks(_slots, _plan.Blocks);
+                _arena.Registry.CopyTo(_slots, _plan.Blocks);
             }
             else
             {

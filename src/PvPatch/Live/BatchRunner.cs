@@ -151,7 +151,9 @@ internal sealed class BatchRunner
 
         foreach (CodeBlock? block in request.NamedBlocks)
         {
-            if (block is null || !ReferenceEquals(block.Slots, _slots) || block.IsRetired)
+            // A block without sites has nothing to bind, whoever emitted it.
+            bool ours = block is not null && (ReferenceEquals(block.Slots, _slots) || (block.SiteCount == 0 && ReferenceEquals(block.Arena, _arena)));
+            if (!ours || block!.IsRetired)
             {
                 return NotOurs(block);
             }

@@ -16,14 +16,17 @@ internal sealed class BlockAssembly
     // A nop in front of one site moves all that follow, and a short jump may grow: a few rounds settle it.
     private const int MaxRounds = 64;
 
+    private static readonly OpsLayout s_noOperations = OpsLayout.Create(static _ => { }, "none");
+
     private readonly CodeArena _arena;
     private readonly Assembler _assembler;
     private readonly SiteEmitter _sites;
-    private readonly SlotTable _slots;
+    private readonly SlotTable? _slots;
     private readonly int[] _padding;
 
-    public BlockAssembly(CodeArena arena, Assembler assembler, SiteEmitter sites)
+    public BlockAssembly(CodeArena arena, Assembler assembler, SiteEmitter? sites, SlotTable? slots)
     {
+        sites ??= new SiteEmitter(s_noOperations);
         if (assembler.Bitness != 64)
         {
             throw new PatchException(SiteEmitter.Misuse("an arena holds 64-bit code") with { Found = $"an assembler for {assembler.Bitness}-bit code" });
@@ -45,7 +48,7 @@ internal sealed class BlockAssembly
         _arena = arena;
         _assembler = assembler;
         _sites = sites;
-        _slots = arena.SlotsOf(sites.Layout);
+        _slots = slots;
         _padding = new int[sites.Count];
     }
 
@@ -206,17 +209,18 @@ internal sealed class BlockAssembly
         int budget = emitted.Kind.Budget;
         VirtualAddress site = reservation.Address + offset;
         Span<byte> bytes = reservation.Span.Slice(offset, budget);
-        _slots.WriteOriginal(emitted.Kind, site, bytes);
+        SlotTable slots = _slots!;
+        slots.WriteOriginal(emitted.Kind, site, bytes);
         record.Offset = (uint)(site - _arena.Address);
-        record.Kind = _slots.Kinds.NumberOf(emitted.Kind, out _);
+        record.Kind = slots.Kinds.NumberOf(emitted.Kind, out _);
         if (!emitted.Forwarding)
         {
             return;
         }
 
         Span<byte> code = reservation.Span.Slice(island, EmittedIsland.Length);
-        bool jump = _slots.Layout[emitted.Kind.Slot].Kind == SlotKind.Jump;
-        IndirectForm.Write(code[..IndirectForm.Length], reservation.Address + island, _slots.AddressOf(emitted.Kind.Slot), jump);
+        bool jump = slots.Layout[emitted.Kind.Slot].Kind == SlotKind.Jump;
+        IndirectForm.Write(code[..IndirectForm.Length], reservation.Address + island, slots.AddressOf(emitted.Kind.Slot), jump);
         code[IndirectForm.Length] = 0xe9; // jmp rel32 to the site's end
         BinaryPrimitives.WriteInt32LittleEndian(code[(IndirectForm.Length + 1)..], offset + budget - (island + EmittedIsland.Length));
         int distance = island - (offset + 2);

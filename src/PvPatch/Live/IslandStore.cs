@@ -11,6 +11,7 @@ internal sealed class IslandStore(ArenaMemory memory)
 {
     private readonly Lock _lock = new();
     private readonly SmallPieces _pieces = new(memory);
+    private readonly IslandMap _map = new(memory);
     private readonly Dictionary<string, CodeContent> _contents = [];
     private readonly Dictionary<ulong, VirtualAddress> _addresses = [];
     private readonly Dictionary<uint, List<CodeContent>> _bySite = [];
@@ -77,8 +78,17 @@ internal sealed class IslandStore(ArenaMemory memory)
 
         contents.Add(content);
         _addresses.Add(Key(site, content), address);
+        _map.Add(address, length, site);
         LiveMetrics.Island(1);
         return true;
+    }
+
+    /// <summary>The site of the island at an address. Takes no lock.</summary>
+    public bool TryFindSite(VirtualAddress address, out VirtualAddress site)
+    {
+        bool found = _map.TryFind(address, out uint offset);
+        site = found ? memory.Start + offset : default;
+        return found;
     }
 
     /// <summary>The island an address lies in, for reports.</summary>
@@ -86,9 +96,9 @@ internal sealed class IslandStore(ArenaMemory memory)
     {
         lock (_lock)
         {
-            foreach ((uint site, List<CodeContent> contents) in _bySite)
+            if (_map.TryFind(address, out uint site))
             {
-                foreach (CodeContent content in contents)
+                foreach (CodeContent content in _bySite[site])
                 {
                     VirtualAddress start = _addresses[Key(site, content)];
                     if (address >= start && address.Value - start.Value < (ulong)content.MaxLength)
@@ -118,6 +128,7 @@ internal sealed class IslandStore(ArenaMemory memory)
                 foreach (CodeContent content in contents)
                 {
                     _addresses.Remove(Key(record.Offset, content), out VirtualAddress address);
+                    _map.Remove(address, content.MaxLength);
                     _pieces.Give(address, content.MaxLength);
                     freed += content.MaxLength;
                     LiveMetrics.Island(-1);

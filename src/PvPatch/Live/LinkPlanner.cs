@@ -32,7 +32,7 @@ internal sealed class LinkPlanner(BatchContext context, SitePlanner sites)
         CodeBlock[] ordered = [.. targets];
         Array.Sort(starts, ordered);
         var blocks = new List<CodeBlock>();
-        context.Arena.CopyBlocks(context.Slots, blocks);
+        context.Arena.Registry.CopyTo(context.Slots, blocks);
         foreach (CodeBlock block in blocks)
         {
             for (int i = 0; i < block.SiteCount; i++)

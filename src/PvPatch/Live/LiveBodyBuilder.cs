@@ -43,6 +43,12 @@ internal sealed class LiveBodyBuilder
     public LiveBody Build(PatchSite kind, Operation operation, bool inPlace)
     {
         OpSlot slot = _layout[kind.Slot];
+        if (operation.IsLeftAloneByBackend)
+        {
+            // Offline such a site keeps what the image has; here it gets back what it was emitted with, and the slot does the operation.
+            return LiveBody.Indirect(PatchReason.BackendDeclines, null);
+        }
+
         int room = kind.Budget >= BranchLength ? PatchSite.MaxBudget : kind.Budget;
         Decision decision = _decider.Decide(slot, operation, new PatchSite(VirtualAddress.Zero, kind.Slot, room, kind.Clobbers, kind.Traits));
         if (kind.Budget > SiteClassifier.MaxLiveLength)

@@ -1,4 +1,3 @@
-using Iced.Intel;
 using PvPatch.Plans;
 
 namespace PvPatch.Live;
@@ -140,7 +139,7 @@ internal sealed unsafe class SitePlanner
 
         bool drain = _live && record.Form == LiveForm.Several;
         sbyte forward = record.Forward != 0 && _context.SlotAnswers(slot) ? record.Forward : (sbyte)0;
-        if (_live && !CanWriteLive(block, index, length, old, drain, forward))
+        if (_live && !(drain ? LiveRules.CanDrain(_arena, record, length, forward) : LiveRules.CanWrite(_arena, record, forward)))
         {
             KeepOrRefuse(block, index, slot, ref outcome);
             return;
@@ -164,26 +163,6 @@ internal sealed unsafe class SitePlanner
         write.Class = record.Class;
         write.Forward = forward;
         write.Drain = drain;
-    }
-
-    private bool CanWriteLive(CodeBlock block, int index, int length, SiteBytes old, bool drain, sbyte forward)
-    {
-        ref SiteRecord record = ref block.Records[index];
-        if (record.Class == SiteClass.QuiescentOnly)
-        {
-            return false;
-        }
-
-        if (drain)
-        {
-            // Executors are forwarded by the first two bytes while the body drains; who is behind a first instruction of one byte would come back into the
-            // middle of these.
-            return forward != 0 && _arena.Executors.IsTracking && length >= 2
-                && SiteClassifier.Fits(block.AddressOf(index), 2, 8) && FirstLength(old, length) >= 2;
-        }
-
-        // A guard that spins must be taken down in the native call that put it up.
-        return record.Class != SiteClass.Guarded || forward != 0 || !_arena.Native.Barrier.IsZero;
     }
 
     private void KeepOrRefuse(CodeBlock block, int index, int slot, ref OutcomeRecord outcome)
@@ -254,12 +233,6 @@ internal sealed unsafe class SitePlanner
             _missing[slot] = true;
             _report.Add(PatchDiagnostic.Warning(DiagnosticCodes.MissingOperation, $"{_request.Target} has no operation for {_slots.Layout[slot]}: its sites trap"));
         }
-    }
-
-    private static int FirstLength(SiteBytes bytes, int length)
-    {
-        var decoder = Decoder.Create(64, bytes.ToArray(length));
-        return decoder.Decode().Length;
     }
 
     private static PatchDiagnostic Unexpected(CodeBlock block, int index, byte[] found, byte[] expected) =>

@@ -3,8 +3,10 @@ namespace PvPatch.Live;
 /// <summary>Pieces of code smaller than a block, packed into pages of their own: what is written here shares no line with code that is running.</summary>
 internal sealed class SmallPieces(ArenaMemory memory)
 {
+    /// <summary>A piece begins at a multiple of this: a branch target in a fetch window of its own.</summary>
+    public const int Alignment = 16;
+
     private const int PageSize = 4096;
-    private const int Alignment = 16; // a branch target on its own fetch window
 
     private readonly List<(VirtualAddress Address, ArenaSpace Space)> _pages = [];
     private bool _anyUsedBefore; // a page that held blocks, or a piece given back
