@@ -54,11 +54,34 @@ internal sealed class BlockAssembly
 
     public CodeBlock Run(out CodeLabels labels)
     {
-        // Twice the longest instruction for what Iced makes of a branch that does not reach; the rest is given back.
-        int room = _assembler.Instructions.Count * 32 + _sites.Count * (2 * SiteClassifier.LineSize + EmittedIsland.Length) + SiteClassifier.LineSize;
-        using var reservation = new CodeReservation(_arena, room);
-        int[] behind = [.. _sites.SitesWithoutIsland()];
-        Encoded code = Encode(reservation.Address, behind);
+        // The length is not known before the address is.
+        using var likely = new CodeReservation(_arena, LikelyLength());
+        Encoded code = Encode(likely.Address);
+        if (code.Bytes.Length > likely.Capacity)
+        {
+            using var longest = new CodeReservation(_arena, LongestLength());
+            return Commit(longest, Encode(longest.Address), out labels);
+        }
+
+        // Now that it is, there may be room for it further down, where a block was retired.
+        using var exact = new CodeReservation(_arena, code.Bytes.Length);
+        if (exact.Address < likely.Address && Encode(exact.Address) is var again && again.Bytes.Length <= exact.Capacity)
+        {
+            return Commit(exact, again, out labels);
+        }
+
+        exact.Dispose(); // it lies behind the other, and that gives its rest back
+        return Commit(likely, code, out labels);
+    }
+
+    /// <summary>Few instructions of generated code have more than eight bytes on average.</summary>
+    private int LikelyLength() => _assembler.Instructions.Count * 8 + _sites.Sites.Sum(static s => s.Kind.Budget + (s.Forwarding ? EmittedIsland.Length : 0));
+
+    /// <summary>Twice the longest instruction for what Iced makes of a branch that does not reach.</summary>
+    private int LongestLength() => _assembler.Instructions.Count * 32 + _sites.Count * (2 * SiteClassifier.LineSize + EmittedIsland.Length) + SiteClassifier.LineSize;
+
+    private CodeBlock Commit(CodeReservation reservation, Encoded code, out CodeLabels labels)
+    {
         code.Bytes.CopyTo(reservation.Span);
         var records = new SiteRecord[_sites.Count];
         for (int i = 0; i < records.Length; i++)
@@ -70,10 +93,13 @@ internal sealed class BlockAssembly
         return reservation.Commit(code.Bytes.Length, _slots, records, foreign: null);
     }
 
-    private Encoded Encode(VirtualAddress address, int[] behind)
+    private Encoded Encode(VirtualAddress address)
     {
+        int[] behind = [.. _sites.SitesWithoutIsland()];
+        Array.Clear(_padding);
+
         // The assembler's own encoding first: it finds what is wrong with the instructions, and without padding it is all there is to do.
-        CheckLabels();
+        LabelCheck.ThrowIfUnplaced(_assembler);
         var writer = new ListWriter();
         if (!_assembler.TryAssemble(writer, address.Value, out string? message, out AssemblerResult result, Options))
         {
@@ -106,30 +132,6 @@ internal sealed class BlockAssembly
         {
             Help = "Emit smaller blocks, or ask for a weaker placement.",
         });
-    }
-
-    /// <summary>
-    /// A label that is used and placed nowhere: Iced takes its number for an address and makes a jump to there.
-    /// </summary>
-    private void CheckLabels()
-    {
-        const ulong LowestAddress = 1 << 16; // no code is ever mapped below
-        var placed = new HashSet<ulong>();
-        foreach (Instruction instruction in _assembler.Instructions)
-        {
-            placed.Add(instruction.IP);
-        }
-
-        foreach (Instruction instruction in _assembler.Instructions)
-        {
-            ulong target = BodyBuilder.IsNearBranch(instruction) ? instruction.NearBranchTarget
-                : instruction.IsIPRelativeMemoryOperand ? instruction.IPRelativeMemoryAddress
-                : LowestAddress;
-            if (target < LowestAddress && !placed.Contains(target))
-            {
-                throw new PatchException(SiteEmitter.Misuse("a label is used but not placed") with { Found = instruction.ToString() });
-            }
-        }
     }
 
     /// <summary>

@@ -37,6 +37,20 @@ public sealed unsafe class QuiescenceTests
     }
 
     [Fact]
+    public void Room_between_blocks_in_use_is_reused_for_blocks_of_the_same_size()
+    {
+        using var code = new LiveCode();
+        using Executor executor = code.Arena.RegisterExecutor();
+        CodeBlock[] blocks = [.. Enumerable.Range(0, 100).Select(_ => code.EmitFunction(new SiteWish(0), new SiteWish(1, 15)))];
+        CodeBlock[] retired = [.. blocks.Where((_, i) => i % 2 == 0)];
+        code.Arena.Retire(retired);
+        CodeBlock[] again = [.. retired.Select(_ => code.EmitFunction(new SiteWish(2), new SiteWish(0, 15)))];
+        Assert.Equal(retired.Select(static b => b.Address), again.Select(static b => b.Address));
+        using LivePatcher patcher = code.Patcher(code.Outlined);
+        Assert.All(again, static b => Assert.Equal(6, LiveCode.Call(b)));
+    }
+
+    [Fact]
     public void Blocks_are_retired_together_for_one_barrier_or_not_at_all()
     {
         using var platform = new FaultyPlatform();

@@ -34,6 +34,31 @@ public sealed class SiteEmitterTests
     }
 
     [Fact]
+    public void Long_instructions_and_far_branches_find_room()
+    {
+        using CodeArena low = CodeArena.Reserve(0x10_0000_0000, 1 << 20);
+        using var code = new LiveCode();
+        VirtualAddress far = LiveCode.EmitHelper(low, 3);
+        var a = new Assembler(64);
+        var sites = new SiteEmitter(code.Layout);
+        a.sub(rsp, 8);
+        for (int i = 0; i < 50; i++)
+        {
+            a.mov(rax, 0x1122334455667788); // ten bytes
+            a.call(far.Value); // becomes a call through a word of Iced's
+            sites.Emit(a, code.First, 6, RegisterSet.Rax, SitePlacement.InsideAligned8);
+        }
+
+        a.add(rsp, 8);
+        a.ret();
+        CodeBlock block = code.Arena.Emit(a, sites);
+        Assert.True(block.Length > a.Instructions.Count * 8);
+        using LivePatcher patcher = code.Patcher(code.Outlined);
+        Assert.All(Enumerable.Range(0, 50), i => Assert.Equal(SiteClass.Atomic8, block[i].Class));
+        Assert.Equal(6, LiveCode.Call(block));
+    }
+
+    [Fact]
     public void Bytes_of_a_hosts_own_emitter_become_a_block_without_sites()
     {
         using var code = new LiveCode();
