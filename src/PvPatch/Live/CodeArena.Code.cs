@@ -74,7 +74,7 @@ public sealed partial class CodeArena
     /// <exception cref="PatchException">
     /// One is another arena's, retired before or named twice (PV8013), and then none is given up; disposed (PV8004); called from inside a batch (PV8020).
     /// </exception>
-    public void Retire(IReadOnlyCollection<CodeBlock> blocks)
+    public void Retire(IReadOnlyList<CodeBlock> blocks)
     {
         ArgumentNullException.ThrowIfNull(blocks);
         CheckUsable();

@@ -52,9 +52,6 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
 
     public BlockProfile Profile { get; } = new();
 
-    /// <summary>A table of operations whose sites stay as they were emitted, indirect, in blocks translated from now on: for comparison only.</summary>
-    public string? LeaveIndirect { get; init; }
-
     /// <summary>Blocks translated so far.</summary>
     public int BlockCount { get; private set; }
 
@@ -145,8 +142,6 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
         Arena.Retire([.. changed.Select(static b => b.Code)]);
     }
 
-    private static IEnumerable<LiveSite> Sites(CodeBlock block) => Enumerable.Range(0, block.SiteCount).Select(i => block[i]);
-
     private bool TryFindBlock(ulong pc, out ulong block)
     {
         if (!_links.TryGet(pc, out block))
@@ -160,11 +155,6 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
 
             // New code calls through its slots until it is bound: correct already, but not fast.
             Patcher.Bind(translated.Code);
-            if (LeaveIndirect is not null)
-            {
-                Patcher.Revert([.. Sites(translated.Code).Where(s => s.Slot.Table == LeaveIndirect)], new SwitchOptions { Mode = SwitchMode.Offline, WaitForOther = true });
-            }
-
             _blocks.Add(translated.Code, translated);
             block = translated.Code.Address.Value;
             _links.Set(pc, block);
