@@ -14,15 +14,18 @@ internal sealed class TortureCode : IDisposable
 {
     public const int SitesInFunction = 32;
     public const int Loops = 64;
-    public const int Results = 4;
+    public const int Results = 5;
 
     private static readonly AssemblerRegister64[] s_kept = [rcx, rdx, rsi, rdi, r8, r9, r10, r11];
+
+    private readonly CodeArena _far = CodeArena.Reserve(0x10_0000_0000, 1 << 20);
 
     public TortureCode(TortureOptions options, int functions = 8)
     {
         Layout = OpsLayout.Create(b => b.Table("t", t => t.Slot("op", convention: CallingConvention.CalleeSave)));
         Arena = CodeArena.Reserve(size: 16 << 20, options: new ArenaOptions { TrustCacheLines = options.Sites == SiteKind.Line });
-        VirtualAddress two = EmitHelper(2);
+        VirtualAddress two = EmitHelper(Arena, 2);
+        Targets = [(EmitHelper(Arena, 4), RegisterSet.Rax), (EmitHelper(_far, 4), RegisterSet.Rax), (EmitHelper(Arena, 4, wild: true), RegisterSet.Rax | RegisterSet.Rcx)];
         Direct = Backend.Create("direct", Layout, b => b.Call("t.op", two, "two", RegisterSet.Rax));
         Inlined = Backend.Create("inlined", Layout, b => b.Inline("t.op", static a => a.mov(eax, 1)));
         Outlined = Backend.Create("outlined", Layout, b => b.Inline("t.op", static a =>
@@ -53,18 +56,30 @@ internal sealed class TortureCode : IDisposable
     /// <summary>Two instructions in an island: gives 3, if rax was cleared and they run both and once.</summary>
     public Backend Outlined { get; }
 
+    /// <summary>What sites are linked to: gives 4. One in the arena, one out of its reach, one that destroys what sites keep.</summary>
+    public IReadOnlyList<(VirtualAddress Address, RegisterSet Destroys)> Targets { get; }
+
     public List<CodeBlock> Blocks { get; } = [];
 
     public List<VirtualAddress> Entries { get; } = [];
 
-    public void Dispose() => Arena.Dispose();
+    public void Dispose()
+    {
+        Arena.Dispose();
+        _far.Dispose();
+    }
 
-    private VirtualAddress EmitHelper(int result)
+    private VirtualAddress EmitHelper(CodeArena arena, int result, bool wild = false)
     {
         var assembler = new Assembler(64);
+        if (wild)
+        {
+            assembler.mov(rcx, -1);
+        }
+
         assembler.mov(eax, result);
         assembler.ret();
-        return Arena.Emit(assembler, new SiteEmitter(Layout)).Address;
+        return arena.Emit(assembler, new SiteEmitter(Layout)).Address;
     }
 
     /// <summary>long function(long* counts, long loops): 0, or the number of the site that failed, from 1.</summary>

@@ -48,6 +48,9 @@ internal sealed record TortureOptions
     /// <summary>Whether executors enter by a call that keeps the thread in the runtime's cooperative mode, so that the collector must wait for them.</summary>
     public bool Suppress { get; init; }
 
+    /// <summary>Whether every fourth batch links sites to targets of their own.</summary>
+    public bool Links { get; init; }
+
     public static TortureOptions Parse(string[] arguments)
     {
         var options = new TortureOptions();
@@ -60,9 +63,14 @@ internal sealed record TortureOptions
                 continue;
             }
 
-            if (name is "--collect" or "--suppress")
+            if (name is "--collect" or "--suppress" or "--links")
             {
-                options = name == "--collect" ? options with { Collect = true } : options with { Suppress = true };
+                options = name switch
+                {
+                    "--collect" => options with { Collect = true },
+                    "--suppress" => options with { Suppress = true },
+                    _ => options with { Links = true },
+                };
                 continue;
             }
 

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using PvPatch.Live;
 using PvPatch.Ops;
+using PvPatch.Sites;
 
 namespace PvPatch.LiveTorture;
 
@@ -50,7 +51,7 @@ internal sealed unsafe class TortureRun : IDisposable
         var random = new Random(2);
         while (_fault is null && Stopwatch.GetElapsedTime(start).TotalSeconds < _options.Seconds)
         {
-            flips += sloppy?.Flip() ?? Switch(backends[batches % backends.Length], sites, random);
+            flips += sloppy?.Flip() ?? (_options.Links && batches % 4 == 0 ? Link(sites, random) : Switch(backends[batches % backends.Length], sites, random));
             batches++;
             Pause();
         }
@@ -108,16 +109,27 @@ internal sealed unsafe class TortureRun : IDisposable
     {
         if (_options.Batch == 0)
         {
-            return _patcher.Switch(backend).Written;
+            return _patcher.Switch(backend, new SwitchOptions { TakeLinks = random.Next(2) == 0 }).Written;
         }
 
+        return _patcher.Switch(Some(sites, random), backend).Written;
+    }
+
+    private long Link(LiveSite[] sites, Random random) => _patcher.Link([.. (_options.Batch == 0 ? sites : Some(sites, random)).Select(s =>
+    {
+        (VirtualAddress target, RegisterSet destroys) = _code.Targets[random.Next(_code.Targets.Count)];
+        return new SiteLink(s, random.Next(8) == 0 ? null : target, destroys);
+    })]).Written;
+
+    private LiveSite[] Some(LiveSite[] sites, Random random)
+    {
         var some = new LiveSite[_options.Batch];
         for (int i = 0; i < some.Length; i++)
         {
             some[i] = sites[random.Next(sites.Length)];
         }
 
-        return _patcher.Switch(some, backend).Written;
+        return some;
     }
 
     private void Start(int number)
@@ -185,7 +197,7 @@ internal sealed unsafe class TortureRun : IDisposable
         }
 
         // The sites must have been seen in every form, or the run proves nothing.
-        bool all = seen.Take(3).All(static n => n > 0) || _options.Protocol != Protocol.Library;
+        bool all = (seen.Take(_options.Links ? 4 : 3).All(static n => n > 0) && (_options.Links || seen[3] == 0)) || _options.Protocol != Protocol.Library;
         Console.WriteLine(all ? "OK" : "NOT ALL BACKENDS SEEN");
         return all ? 0 : 3;
     }

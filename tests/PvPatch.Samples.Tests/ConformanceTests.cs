@@ -10,7 +10,7 @@ public sealed class ConformanceTests
     [Fact]
     public void the_table_has_every_instruction_that_has_a_result()
     {
-        IEnumerable<Op> without = [Op.Illegal, Op.Fence, Op.Ecall, Op.Ebreak];
+        IEnumerable<Op> without = [Op.Illegal, Op.Fence, Op.FenceI, Op.Ecall, Op.Ebreak];
         Assert.Empty(Enum.GetValues<Op>().Except(without).Except(All.Select(static c => c.Op)));
     }
 

@@ -45,7 +45,7 @@ public sealed class EncodingTests
     {
         GuestCompiler.Need();
         Instruction[] all = [.. Instructions()];
-        uint[] words = GuestCompiler.Assemble([".option norelax", .. all.Select(ToText)]);
+        uint[] words = GuestCompiler.Assemble([".option norelax", ".option arch, +zifencei", .. all.Select(ToText)]);
         Assert.Equal(all.Length, words.Length);
         for (int i = 0; i < all.Length; i++)
         {
@@ -71,6 +71,7 @@ public sealed class EncodingTests
             }
         }
 
+        yield return new Instruction(Op.FenceI, 0, 0, 0, 0);
         yield return new Instruction(Op.Ecall, 0, 0, 0, 0);
         yield return new Instruction(Op.Ebreak, 0, 0, 0, 0);
     }

@@ -19,6 +19,7 @@ public sealed class GuestProgramTests
                 data.Add("sort", optimization, "sorted 87a82d4d40feb3e7\n");
                 data.Add("matrix", optimization, "fibonacci(90) 210345902\n");
                 data.Add("strings", optimization, "god yzal eht revo spmuj xof nworb kciuq eht\nhash 6bbf45ef2e3a5f05\n");
+                data.Add("selfmade", optimization, "sum 500500\n");
                 data.Add("selfcheck", optimization, "checks 31\n");
             }
 

@@ -93,7 +93,8 @@ public sealed class SwitchingTests
     {
         RunRecord expected = Engines.Run(Engines.Interpreter, s_program);
         using var guest = new Guest(s_program);
-        using var engine = new TranslatorEngine(guest) { LeaveIndirect = "mem" };
+        using var engine = new TranslatorEngine(guest);
+        engine.Switch(engine.Backends.Indirect);
         Assert.Equal(expected, RunRecord.Of(guest, engine));
         LiveSite[] memory = [.. Sites(engine).Where(static s => s.Slot.Table == "mem")];
         byte[][] emitted = [.. memory.Select(static s => s.ToArray())];

@@ -1,7 +1,9 @@
 using System.Globalization;
+using PvPatch.Ops;
 using RiscV.Demo;
 using RiscV.Host;
 using RiscV.Interpreter;
+using RiscV.Patching;
 using RiscV.Translator;
 
 namespace PvPatch.Benchmarks.Live;
@@ -15,8 +17,8 @@ internal static class HostSpeed
     private static readonly (string Name, Func<Guest, IEngine> Create)[] s_ways =
     [
         ("fast", static guest => new TranslatorEngine(guest)),
-        ("checked", static guest => Switched(new TranslatorEngine(guest))),
-        ("memory operations left indirect", static guest => new TranslatorEngine(guest) { LeaveIndirect = "mem" }),
+        ("checked", static guest => Switched(guest, static backends => backends.Checked)),
+        ("memory operations left indirect", static guest => Switched(guest, static backends => backends.Indirect)),
         ("C# table dispatch", static guest => new InterpreterEngine(guest)),
     ];
 
@@ -91,9 +93,10 @@ internal static class HostSpeed
         return RunRecord.Of(guest, engine);
     }
 
-    private static TranslatorEngine Switched(TranslatorEngine engine)
+    private static TranslatorEngine Switched(Guest guest, Func<GuestBackends, Backend> choose)
     {
-        engine.Switch(engine.Backends.Checked);
+        var engine = new TranslatorEngine(guest);
+        engine.Switch(choose(engine.Backends));
         return engine;
     }
 }

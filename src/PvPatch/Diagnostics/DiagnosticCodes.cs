@@ -146,4 +146,7 @@ public static class DiagnosticCodes
 
     /// <summary>An operation can't be put into its slot: it destroys what a site must keep, or has no function.</summary>
     public const string SlotFunction = "PV8030";
+
+    /// <summary>A site can't lead to the target it shall be linked to.</summary>
+    public const string SiteLink = "PV8031";
 }

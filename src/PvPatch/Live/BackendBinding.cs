@@ -12,10 +12,10 @@ internal sealed class BackendBinding
     private readonly SlotTable _slots;
     private readonly SiteKinds _kinds;
     private readonly LiveBodyBuilder _builder;
+    private readonly ExecutableTest _test;
     private readonly Function?[] _functions;
     private LiveBody?[] _bodies = [];
     private LiveBody?[] _inPlace = [];
-    private Predicate<VirtualAddress>? _executable;
 
     public BackendBinding(CodeArena arena, SlotTable slots, Backend backend, TemplateStore templates)
     {
@@ -24,6 +24,7 @@ internal sealed class BackendBinding
         _kinds = slots.Kinds;
         _builder = new LiveBodyBuilder(arena, slots.Layout, templates);
         _functions = new Function?[slots.Layout.Count];
+        _test = new ExecutableTest(arena);
         Backend = backend;
     }
 
@@ -60,9 +61,9 @@ internal sealed class BackendBinding
         try
         {
             body = _builder.Build(site, Backend[site.Slot], inPlace);
-            if (body.Form is LiveForm.Call or LiveForm.Jump && !IsCode(Backend[site.Slot].Target))
+            if (body.Form is LiveForm.Call or LiveForm.Jump && Backend[site.Slot] is { Target: VirtualAddress target } operation && !_test.IsCode(target))
             {
-                body = LiveBody.Failed(NotCode(Backend.Layout[site.Slot], Backend[site.Slot]));
+                body = LiveBody.Failed(ExecutableTest.NotCode(Backend.Layout[site.Slot], target, operation.TargetName));
             }
         }
         catch (PatchException e)
@@ -123,7 +124,7 @@ internal sealed class BackendBinding
         {
             function = target;
             destroys = operation.TargetDestroys ?? CallingConventions.DestroyedBy(slot.Convention, 64);
-            error = IsCode(target) ? null : NotCode(slot, operation);
+            error = _test.IsCode(target) ? null : ExecutableTest.NotCode(slot, target, operation.TargetName);
             return error is null;
         }
 
@@ -152,31 +153,6 @@ internal sealed class BackendBinding
 
         return error is null && _arena.Functions.TryGet(body, out function, out error);
     }
-
-    private bool IsCode(VirtualAddress? target)
-    {
-        if (target is not VirtualAddress address || _arena.Memory.Contains(address, 1))
-        {
-            return true;
-        }
-
-        // The list of mappings is read when it is needed, and once more before a target is refused: it may be younger than the list.
-        if (_executable?.Invoke(address) == true)
-        {
-            return true;
-        }
-
-        _executable = _arena.Platform.ExecutableTest();
-        return _executable?.Invoke(address) ?? true;
-    }
-
-    private static PatchDiagnostic NotCode(OpSlot slot, Operation operation) =>
-        PatchDiagnostic.Error(DiagnosticCodes.TargetNotExecutable, $"the target of {slot} is not executable memory") with
-        {
-            Address = operation.Target,
-            Found = operation.TargetName,
-            Help = "Give the address of native code, or of an UnmanagedCallersOnly method (ManagedTarget).",
-        };
 
     private static PatchDiagnostic Unfit(OpSlot slot, string why) =>
         PatchDiagnostic.Error(DiagnosticCodes.SlotFunction, $"the operation of {slot} can't be put into its slot: {why}") with

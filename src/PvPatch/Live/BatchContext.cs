@@ -17,4 +17,8 @@ internal sealed class BatchContext(CodeArena arena, SlotTable slots, BatchPlan p
 
     /// <summary>The slots somebody goes through, now or while the batch is written or behind it.</summary>
     public bool[] CallsThroughSlot { get; } = new bool[slots.Layout.Count];
+
+    /// <summary>Whether executors forwarded at a guard find in the slot what does its operation; else they must wait at the guard.</summary>
+    public bool SlotAnswers(int slot) =>
+        Request.SetsSlots || Request.Revert || (Request.Bound?[slot] is BackendBinding bound && bound.FunctionOf(slot).Error is null);
 }

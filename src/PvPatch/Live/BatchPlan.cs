@@ -34,6 +34,21 @@ internal sealed record BatchRequest
     /// <summary>The only blocks concerned.</summary>
     public IReadOnlyList<CodeBlock>? OnlyBlocks { get; init; }
 
+    /// <summary>Sites and the targets they shall have for themselves.</summary>
+    public IReadOnlyList<SiteLink>? Links { get; init; }
+
+    /// <summary>Blocks that no link shall lead into.</summary>
+    public IReadOnlyList<CodeBlock>? UnlinkedFrom { get; init; }
+
+    /// <summary>What makes the bodies of links.</summary>
+    public LinkBodies? LinkBodies { get; init; }
+
+    /// <summary>Whether a linked site in the scope is linked no more.</summary>
+    public bool TakesLinks => Revert || OnlySites is not null || Options.TakeLinks;
+
+    /// <summary>The blocks the request names, which must be this patcher's and alive.</summary>
+    public IEnumerable<CodeBlock?> NamedBlocks => OnlyBlocks ?? OnlySites?.Select(static s => s.Block) ?? Links?.Select(static l => l.Site.Block) ?? [];
+
     /// <summary>Whether an indirect site of a slot does what is asked for.</summary>
     public bool SlotServes(int slot) => SetsSlots || Revert || ReferenceEquals(Bound?[slot], BindingOf(slot));
 
@@ -113,7 +128,7 @@ internal sealed class BatchPlan
     }
 
     /// <summary>Makes the records say what the sites hold now.</summary>
-    public unsafe void Publish(bool reverted)
+    public void Publish()
     {
         foreach (ref PlannedWrite write in Writes)
         {
@@ -130,7 +145,7 @@ internal sealed class BatchPlan
         foreach (ref OutcomeRecord outcome in Outcomes)
         {
             ref SiteRecord record = ref _blocks[outcome.Block].Records[outcome.Site];
-            record.Set(reverted ? SiteState.Original : SiteState.Bound, outcome.Form, outcome.Action, outcome.Reason);
+            record.Set(outcome.State, outcome.Form, outcome.Action, outcome.Reason);
         }
     }
 

@@ -17,6 +17,7 @@ internal sealed unsafe class BatchPlanner
     private readonly bool _live;
     private readonly bool _inPlace;
     private readonly bool _canGuard;
+    private readonly SiteState _after;
     private readonly VirtualAddress _start;
     private readonly byte* _writeView;
 
@@ -31,6 +32,7 @@ internal sealed unsafe class BatchPlanner
         _report = context.Report;
         _live = context.IsLive;
         _inPlace = _request.Options.InPlace && !_live;
+        _after = _request.Revert ? SiteState.Original : SiteState.Bound;
         _canGuard = !_arena.Native.Barrier.IsZero;
         _start = _arena.Address;
         _writeView = _arena.Memory.WriteView(_start);
@@ -53,11 +55,19 @@ internal sealed unsafe class BatchPlanner
         {
             PlanSites(_request.OnlySites);
         }
+        else if (_request.Links is not null)
+        {
+            new LinkPlanner(_context, _sites).Plan(_request.Links);
+        }
+        else if (_request.UnlinkedFrom is not null)
+        {
+            new LinkPlanner(_context, _sites).PlanUnlinking(_request.UnlinkedFrom);
+        }
         else
         {
             if (_request.OnlyBlocks is null)
             {
-                _arena.CopyBlocks(_slots, _plan.Blocks);
+                _arena.Registry.CopyTo(_slots, _plan.Blocks);
             }
             else
             {
@@ -91,7 +101,7 @@ internal sealed unsafe class BatchPlanner
 
             if (BodyOf(site.Record.Kind) is LiveBody body)
             {
-                _sites.PlanSite(number, site.Block, site.Index, body);
+                _sites.PlanSite(number, site.Block, site.Index, body, body.Target, _after);
             }
         }
     }
@@ -107,10 +117,16 @@ internal sealed unsafe class BatchPlanner
                 continue;
             }
 
+            if (record.State == SiteState.Linked && !_request.TakesLinks)
+            {
+                _sites.KeepLink(number, block, i);
+                continue;
+            }
+
             LiveBody? body = BodyOf(record.Kind);
             if (body is not null && !TryPlanPlain(number, i, ref record, body))
             {
-                _sites.PlanSite(number, block, i, body);
+                _sites.PlanSite(number, block, i, body, body.Target, _after);
             }
         }
     }
@@ -145,6 +161,7 @@ internal sealed unsafe class BatchPlanner
         outcome.Form = body.Form;
         outcome.Action = body.Action;
         outcome.Reason = body.Reason;
+        outcome.State = _after;
         outcome.Change = same ? SiteChange.AlreadyThere : SiteChange.NotWritten;
         if (!same)
         {

@@ -100,7 +100,7 @@ internal sealed class BatchRunner
     private void Publish(BatchRequest request, BatchReport report)
     {
         _plan.MarkWrites(SiteChange.Written);
-        _plan.Publish(request.Revert);
+        _plan.Publish();
         report.Written = _plan.Writes.Length + _plan.LongWrites.Count;
         report.SlotsWritten = _plan.Slots.Count;
         for (int slot = 0; request.SetsSlots && slot < Bound.Length; slot++)
@@ -149,19 +149,33 @@ internal sealed class BatchRunner
             return ArenaMemory.Disposed();
         }
 
-        foreach (CodeBlock block in request.OnlyBlocks ?? request.OnlySites?.Select(static s => s.Block) ?? [])
+        foreach (CodeBlock? block in request.NamedBlocks)
         {
-            if (block is null || !ReferenceEquals(block.Slots, _slots) || block.IsRetired)
+            // A block without sites has nothing to bind, whoever emitted it.
+            bool ours = block is not null && (ReferenceEquals(block.Slots, _slots) || (block.SiteCount == 0 && ReferenceEquals(block.Arena, _arena)));
+            if (!ours || block!.IsRetired)
             {
-                return PatchDiagnostic.Error(DiagnosticCodes.BlockRetired, block is { IsRetired: true } ? "the block was retired" : "the block is another arena's or layout's") with
-                {
-                    Address = block?.Address,
-                };
+                return NotOurs(block);
+            }
+        }
+
+        // What links lead into may be anybody's block of the arena.
+        foreach (CodeBlock? block in request.UnlinkedFrom ?? [])
+        {
+            if (block is null || !ReferenceEquals(block.Arena, _arena) || block.IsRetired)
+            {
+                return NotOurs(block);
             }
         }
 
         return null;
     }
+
+    private static PatchDiagnostic NotOurs(CodeBlock? block) =>
+        PatchDiagnostic.Error(DiagnosticCodes.BlockRetired, block is { IsRetired: true } ? "the block was retired" : "the block is another arena's or layout's") with
+        {
+            Address = block?.Address,
+        };
 
     private PatchDiagnostic? Quiesce(BatchRequest request, ref bool closed)
     {

@@ -1,6 +1,5 @@
 using System.Buffers.Binary;
 using Iced.Intel;
-using PvPatch.Encoding;
 using PvPatch.Ops;
 
 namespace PvPatch.Live;
@@ -16,17 +15,20 @@ internal sealed class BlockAssembly
     // Padding in front of one site moves all that follow, and a short jump may grow: a few rounds settle it.
     private const int MaxRounds = 64;
 
+    private static readonly OpsLayout s_noOperations = OpsLayout.Create(static _ => { }, "none");
+
     private readonly CodeArena _arena;
     private readonly Assembler _assembler;
     private readonly SiteEmitter _sites;
-    private readonly SlotTable _slots;
+    private readonly SlotTable? _slots;
     private readonly int[] _padding;
 
     // Of every instruction but the last, before anything is put between them. Those that may change, branches, are not asked for.
     private int[] _lengths = [];
 
-    public BlockAssembly(CodeArena arena, Assembler assembler, SiteEmitter sites)
+    public BlockAssembly(CodeArena arena, Assembler assembler, SiteEmitter? sites, SlotTable? slots)
     {
+        sites ??= new SiteEmitter(s_noOperations);
         if (assembler.Bitness != 64)
         {
             throw new PatchException(SiteEmitter.Misuse("an arena holds 64-bit code") with { Found = $"an assembler for {assembler.Bitness}-bit code" });
@@ -48,17 +50,40 @@ internal sealed class BlockAssembly
         _arena = arena;
         _assembler = assembler;
         _sites = sites;
-        _slots = arena.SlotsOf(sites.Layout);
+        _slots = slots;
         _padding = new int[sites.Count];
     }
 
     public CodeBlock Run(out CodeLabels labels)
     {
-        // Twice the longest instruction for what Iced makes of a branch that does not reach; the rest is given back.
-        int room = _assembler.Instructions.Count * 32 + _sites.Count * (2 * SiteClassifier.LineSize + EmittedIsland.Length) + SiteClassifier.LineSize;
-        using var reservation = new CodeReservation(_arena, room);
-        int[] behind = [.. _sites.SitesWithoutIsland()];
-        Encoded code = Encode(reservation.Address, behind);
+        // The length is not known before the address is.
+        using var likely = new CodeReservation(_arena, LikelyLength());
+        Encoded code = Encode(likely.Address);
+        if (code.Bytes.Length > likely.Capacity)
+        {
+            using var longest = new CodeReservation(_arena, LongestLength());
+            return Commit(longest, Encode(longest.Address), out labels);
+        }
+
+        // Now that it is, there may be room for it further down, where a block was retired.
+        using var exact = new CodeReservation(_arena, code.Bytes.Length);
+        if (exact.Address < likely.Address && Encode(exact.Address) is var again && again.Bytes.Length <= exact.Capacity)
+        {
+            return Commit(exact, again, out labels);
+        }
+
+        exact.Dispose(); // it lies behind the other, and that gives its rest back
+        return Commit(likely, code, out labels);
+    }
+
+    /// <summary>Few instructions of generated code have more than eight bytes on average.</summary>
+    private int LikelyLength() => _assembler.Instructions.Count * 8 + _sites.Sites.Sum(static s => s.Kind.Budget + (s.Forwarding ? EmittedIsland.Length : 0));
+
+    /// <summary>Twice the longest instruction for what Iced makes of a branch that does not reach.</summary>
+    private int LongestLength() => _assembler.Instructions.Count * 32 + _sites.Count * (2 * SiteClassifier.LineSize + EmittedIsland.Length) + SiteClassifier.LineSize;
+
+    private CodeBlock Commit(CodeReservation reservation, Encoded code, out CodeLabels labels)
+    {
         code.Bytes.CopyTo(reservation.Span);
         var records = new SiteRecord[_sites.Count];
         for (int i = 0; i < records.Length; i++)
@@ -70,10 +95,13 @@ internal sealed class BlockAssembly
         return reservation.Commit(code.Bytes.Length, _slots, records, foreign: null);
     }
 
-    private Encoded Encode(VirtualAddress address, int[] behind)
+    private Encoded Encode(VirtualAddress address)
     {
+        int[] behind = [.. _sites.SitesWithoutIsland()];
+        Array.Clear(_padding);
+
         // The assembler's own encoding first: it finds what is wrong with the instructions, and without padding it is all there is to do.
-        CheckLabels();
+        LabelCheck.ThrowIfUnplaced(_assembler);
         var writer = new ListWriter();
         if (!_assembler.TryAssemble(writer, address.Value, out string? message, out AssemblerResult result, Options))
         {
@@ -107,30 +135,6 @@ internal sealed class BlockAssembly
         {
             Help = "Emit smaller blocks, or ask for a weaker placement.",
         });
-    }
-
-    /// <summary>
-    /// A label that is used and placed nowhere: Iced takes its number for an address and makes a jump to there.
-    /// </summary>
-    private void CheckLabels()
-    {
-        const ulong LowestAddress = 1 << 16; // no code is ever mapped below
-        var placed = new HashSet<ulong>();
-        foreach (Instruction instruction in _assembler.Instructions)
-        {
-            placed.Add(instruction.IP);
-        }
-
-        foreach (Instruction instruction in _assembler.Instructions)
-        {
-            ulong target = BodyBuilder.IsNearBranch(instruction) ? instruction.NearBranchTarget
-                : instruction.IsIPRelativeMemoryOperand ? instruction.IPRelativeMemoryAddress
-                : LowestAddress;
-            if (target < LowestAddress && !placed.Contains(target))
-            {
-                throw new PatchException(SiteEmitter.Misuse("a label is used but not placed") with { Found = instruction.ToString() });
-            }
-        }
     }
 
     /// <summary>
@@ -217,17 +221,18 @@ internal sealed class BlockAssembly
         int budget = emitted.Kind.Budget;
         VirtualAddress site = reservation.Address + offset;
         Span<byte> bytes = reservation.Span.Slice(offset, budget);
-        _slots.WriteOriginal(emitted.Kind, site, bytes);
+        SlotTable slots = _slots!;
+        slots.WriteOriginal(emitted.Kind, site, bytes);
         record.Offset = (uint)(site - _arena.Address);
-        record.Kind = _slots.Kinds.NumberOf(emitted.Kind, out _);
+        record.Kind = slots.Kinds.NumberOf(emitted.Kind, out _);
         if (!emitted.Forwarding)
         {
             return;
         }
 
         Span<byte> code = reservation.Span.Slice(island, EmittedIsland.Length);
-        bool jump = _slots.Layout[emitted.Kind.Slot].Kind == SlotKind.Jump;
-        IndirectForm.Write(code[..IndirectForm.Length], reservation.Address + island, _slots.AddressOf(emitted.Kind.Slot), jump);
+        bool jump = slots.Layout[emitted.Kind.Slot].Kind == SlotKind.Jump;
+        IndirectForm.Write(code[..IndirectForm.Length], reservation.Address + island, slots.AddressOf(emitted.Kind.Slot), jump);
         code[IndirectForm.Length] = 0xe9; // jmp rel32 to the site's end
         BinaryPrimitives.WriteInt32LittleEndian(code[(IndirectForm.Length + 1)..], offset + budget - (island + EmittedIsland.Length));
         int distance = island - (offset + 2);

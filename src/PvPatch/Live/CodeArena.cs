@@ -1,5 +1,4 @@
 using System.Diagnostics.CodeAnalysis;
-using Iced.Intel;
 using PvPatch.Live.Platform;
 using PvPatch.Ops;
 
@@ -10,13 +9,12 @@ namespace PvPatch.Live;
 /// one view and writable in another. Code blocks, slots, thunks and islands live in it. Safe for several threads.
 /// </summary>
 /// <remarks>Everything in an arena is in rel32 reach of everything else in it. Reserve one at start, 64 to 256 MiB: address space costs nothing.</remarks>
-public sealed class CodeArena : IDisposable
+public sealed partial class CodeArena : IDisposable
 {
     /// <summary>The largest arena: far enough below 2 GiB that every displacement inside it is in reach.</summary>
     public const long MaxSize = 1L << 30;
 
     private readonly Lock _lock = new();
-    private readonly List<CodeBlock> _blocks = [];
     private readonly Dictionary<OpsLayout, SlotTable> _slots = [];
 
     private CodeArena(ArenaMemory memory, LivePlatform platform, BarrierKind barrier, NativeCode native, ArenaOptions options)
@@ -27,6 +25,7 @@ public sealed class CodeArena : IDisposable
         Native = native;
         TrustsCacheLines = options.TrustCacheLines;
         HasAtomic16 = options.Atomic16 ?? SiteClassifier.HasAtomic16;
+        Registry = new BlockRegistry(memory);
         Islands = new IslandStore(memory);
         Functions = new FunctionStore(memory);
         Trash = new Reclaimer(this);
@@ -51,18 +50,6 @@ public sealed class CodeArena : IDisposable
     /// <summary>Whether code pages are writable where they run: only where <see cref="ArenaProtection.WritableAndExecutable"/> was asked for.</summary>
     public bool IsWritableAndExecutable => Memory.IsWritableAndExecutable;
 
-    /// <summary>The blocks that were not retired, a copy.</summary>
-    public IReadOnlyList<CodeBlock> Blocks
-    {
-        get
-        {
-            lock (_lock)
-            {
-                return [.. _blocks];
-            }
-        }
-    }
-
     /// <summary>Whether every byte of the arena is in rel32 reach of an address.</summary>
     /// <param name="address">The address.</param>
     /// <returns>Whether direct calls reach it from everywhere in the arena.</returns>
@@ -81,6 +68,8 @@ public sealed class CodeArena : IDisposable
     internal NativeCode Native { get; }
 
     internal ExecutorList Executors { get; } = new();
+
+    internal BlockRegistry Registry { get; }
 
     internal IslandStore Islands { get; }
 
@@ -175,41 +164,6 @@ public sealed class CodeArena : IDisposable
         }
     }
 
-    /// <summary>Puts what an assembler holds into the arena, with the sites emitted into it. The code is ready to run when the call returns.</summary>
-    /// <param name="assembler">The assembler; not changed.</param>
-    /// <param name="sites">The sites emitted into it; cleared, ready for the next block.</param>
-    /// <returns>The block, its sites indirect: they call what their slots hold.</returns>
-    /// <exception cref="PatchException">
-    /// The code does not assemble or the sites are another assembler's (PV8014), no room (PV8001), refused by the system (PV8003), disposed (PV8004).
-    /// </exception>
-    public CodeBlock Emit(Assembler assembler, SiteEmitter sites) => Emit(assembler, sites, out _);
-
-    /// <summary>As <see cref="Emit(Assembler, SiteEmitter)"/>, with the addresses of the assembler's labels.</summary>
-    /// <param name="assembler">The assembler; not changed.</param>
-    /// <param name="sites">The sites emitted into it; cleared, ready for the next block.</param>
-    /// <param name="labels">Where the assembler's labels are.</param>
-    /// <returns>The block.</returns>
-    public CodeBlock Emit(Assembler assembler, SiteEmitter sites, out CodeLabels labels)
-    {
-        ArgumentNullException.ThrowIfNull(assembler);
-        ArgumentNullException.ThrowIfNull(sites);
-        CheckUsable();
-        CodeBlock block = new BlockAssembly(this, assembler, sites).Run(out labels);
-        sites.Clear();
-        return block;
-    }
-
-    /// <summary>Takes room for code of a host's own emitter, which must know where it will run before it is finished.</summary>
-    /// <param name="capacity">Bytes at most.</param>
-    /// <returns>The room: write to it, then commit or dispose of it.</returns>
-    /// <exception cref="PatchException">No room (PV8001), refused by the system (PV8003), disposed (PV8004).</exception>
-    public CodeReservation Allocate(int capacity)
-    {
-        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(capacity);
-        CheckUsable();
-        return new CodeReservation(this, capacity);
-    }
-
     /// <summary>Declares a thread that runs code of this arena. A host that declares any declares every one, before it first enters.</summary>
     /// <param name="name">A name for reports.</param>
     /// <returns>The executor, outside.</returns>
@@ -218,65 +172,6 @@ public sealed class CodeArena : IDisposable
         ArgumentNullException.ThrowIfNull(name);
         CheckUsable();
         return Executors.Add(name);
-    }
-
-    /// <summary>
-    /// Gives a block up: its sites are not written any more, and its bytes are reused once no executor can be inside. Nothing may enter it from now on.
-    /// </summary>
-    /// <param name="block">A block of this arena.</param>
-    /// <exception cref="PatchException">Another arena's, or retired before (PV8013); disposed (PV8004); called from inside a batch (PV8020).</exception>
-    public void Retire(CodeBlock block)
-    {
-        ArgumentNullException.ThrowIfNull(block);
-        CheckUsable();
-        if (!ReferenceEquals(block.Arena, this) || block.IsRetired)
-        {
-            throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.BlockRetired, block.IsRetired ? "the block was retired before" : "the block is another arena's") with
-            {
-                Address = block.Address,
-            });
-        }
-
-        using (PatchLock.Enter(wait: true))
-        {
-            block.IsRetired = true;
-            lock (_lock)
-            {
-                _blocks.Remove(block);
-            }
-
-            Trash.Add(block);
-        }
-
-        Reclaim();
-    }
-
-    /// <summary>Reuses what was given up and nobody can be inside any more. Called by the arena itself now and then.</summary>
-    /// <returns>Bytes made free.</returns>
-    public long Reclaim()
-    {
-        CheckUsable();
-        return Trash.Run();
-    }
-
-    /// <summary>A stretch of the arena as assembly, with what is known of each address: sites, their class, state and form, slots, islands.</summary>
-    /// <param name="address">Run address of the first instruction.</param>
-    /// <param name="length">Bytes.</param>
-    /// <returns>One line an instruction.</returns>
-    /// <exception cref="ArgumentOutOfRangeException">The stretch is not inside the arena's committed code.</exception>
-    public string Dump(VirtualAddress address, int length)
-    {
-        CheckUsable();
-        return ArenaDump.Format(this, address, length);
-    }
-
-    /// <summary>A block as assembly. See <see cref="Dump(VirtualAddress, int)"/>.</summary>
-    /// <param name="block">A block of this arena.</param>
-    /// <returns>One line an instruction.</returns>
-    public string Dump(CodeBlock block)
-    {
-        ArgumentNullException.ThrowIfNull(block);
-        return Dump(block.Address, block.Length);
     }
 
     /// <summary>Gives the memory back to the system. Nothing may run in it any more.</summary>
@@ -322,30 +217,6 @@ public sealed class CodeArena : IDisposable
 
         LiveMetrics.Barrier(Barrier);
         return true;
-    }
-
-    internal void Add(CodeBlock block)
-    {
-        lock (_lock)
-        {
-            _blocks.Add(block);
-        }
-    }
-
-    /// <summary>Copies the blocks of one layout into a list that is kept from batch to batch.</summary>
-    internal void CopyBlocks(SlotTable slots, List<CodeBlock> destination)
-    {
-        destination.Clear();
-        lock (_lock)
-        {
-            foreach (CodeBlock block in _blocks)
-            {
-                if (ReferenceEquals(block.Slots, slots) && block.SiteCount > 0)
-                {
-                    destination.Add(block);
-                }
-            }
-        }
     }
 
     internal IReadOnlyCollection<SlotTable> SlotTables()

@@ -3,7 +3,7 @@ using PvPatch.Sites;
 
 namespace PvPatch.Live;
 
-/// <summary>A piece of generated code in an arena, and its sites. Made by <see cref="CodeArena.Emit(Iced.Intel.Assembler, SiteEmitter)"/> or <see cref="CodeReservation"/>.</summary>
+/// <summary>A piece of generated code in an arena, and its sites. Made by <see cref="CodeArena.Emit(Iced.Intel.Assembler, SiteEmitter)"/> and its like, or by <see cref="CodeReservation"/>.</summary>
 public sealed unsafe class CodeBlock
 {
     private readonly SiteRecord[] _records;
@@ -35,6 +35,7 @@ public sealed unsafe class CodeBlock
     /// <summary>Whether the block was given up: its sites are not written any more.</summary>
     public bool IsRetired { get; internal set; }
 
+    /// <summary>The slots its sites name; nothing where it has no sites.</summary>
     internal SlotTable? Slots { get; }
 
     /// <summary>Bytes taken from the arena, slack included.</summary>

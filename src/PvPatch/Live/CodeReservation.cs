@@ -69,6 +69,16 @@ public sealed unsafe class CodeReservation : IDisposable
         return Commit(length, slots, records, foreign);
     }
 
+    /// <summary>Makes the code a block without sites. It is ready to run when the call returns.</summary>
+    /// <param name="length">Bytes written.</param>
+    /// <returns>The block.</returns>
+    public CodeBlock Commit(int length)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(length);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(length, Capacity);
+        return Commit(length, slots: null, [], foreign: null);
+    }
+
     /// <summary>Gives the room back if it was not committed.</summary>
     public void Dispose()
     {
@@ -80,17 +90,17 @@ public sealed unsafe class CodeReservation : IDisposable
         _done = true;
     }
 
-    internal CodeBlock Commit(int length, SlotTable slots, SiteRecord[] records, Dictionary<int, byte[]>? foreign)
+    internal CodeBlock Commit(int length, SlotTable? slots, SiteRecord[] records, Dictionary<int, byte[]>? foreign)
     {
         CheckOpen();
         int used = Round(length);
         var block = new CodeBlock(_arena, slots, Address, length, used, records);
         for (int i = 0; i < records.Length; i++)
         {
-            Register(block, slots, i, foreign);
+            Register(block, slots!, i, foreign);
         }
 
-        slots.Patcher?.CheckFunctions();
+        slots?.Patcher?.CheckFunctions();
 
         // Other processors may have something of these bytes from before: as code, where the room was used once; by reading ahead, always.
         if (!_arena.RunBarrier() && _reused)
@@ -100,7 +110,7 @@ public sealed unsafe class CodeReservation : IDisposable
 
         _done = true;
         _arena.Memory.GiveCode(Address + used, _taken - used, wereRun: false);
-        _arena.Add(block);
+        _arena.Registry.Add(block);
         LiveMetrics.SitesAdded(records.Length);
         return block;
     }

@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using PvPatch.Encoding;
 using PvPatch.Ops;
 using PvPatch.Planning;
@@ -14,6 +15,8 @@ internal sealed class FunctionStore(ArenaMemory memory)
     private readonly SmallPieces _pieces = new(memory);
     private readonly Dictionary<string, VirtualAddress> _functions = [];
     private readonly Dictionary<ThunkRequest, VirtualAddress> _thunks = [];
+    private readonly Dictionary<VirtualAddress, VirtualAddress> _far = [];
+    private readonly Dictionary<VirtualAddress, VirtualAddress> _targets = []; // of thunks and far jumps
 
     /// <summary>A function that does what a body does, and returns unless the body leaves for good.</summary>
     public bool TryGet(AssembledBody? body, out VirtualAddress function, out PatchDiagnostic? error)
@@ -81,7 +84,58 @@ internal sealed class FunctionStore(ArenaMemory memory)
             }
 
             _thunks.Add(request, thunk);
+            _targets.Add(thunk, request.Target);
             return true;
+        }
+    }
+
+    /// <summary>Whether functions were written where other code had been, since the last time this was asked.</summary>
+    public bool TakeReused()
+    {
+        lock (_lock)
+        {
+            return _pieces.TakeReused();
+        }
+    }
+
+    /// <summary>A jump to a target that the arena's code does not reach with a rel32.</summary>
+    public bool TryGetFar(VirtualAddress target, out VirtualAddress jump, out PatchDiagnostic? error)
+    {
+        const int Length = 14;
+        lock (_lock)
+        {
+            error = null;
+            if (_far.TryGetValue(target, out jump))
+            {
+                return true;
+            }
+
+            if (!_pieces.TryTake(Length, out jump, out error))
+            {
+                return false;
+            }
+
+            // ff 25 00 00 00 00: jmp [rip+0], and the eight bytes behind it. No register is free to hold the address.
+            Span<byte> bytes = memory.Span(jump, Length);
+            ((ReadOnlySpan<byte>)[0xff, 0x25, 0, 0, 0, 0]).CopyTo(bytes);
+            BinaryPrimitives.WriteUInt64LittleEndian(bytes[6..], target.Value);
+            _far.Add(target, jump);
+            _targets.Add(jump, target);
+            return true;
+        }
+    }
+
+    /// <summary>What a thunk or far jump leads to; of any other address that address.</summary>
+    public VirtualAddress TargetOf(VirtualAddress entry)
+    {
+        lock (_lock)
+        {
+            while (_targets.TryGetValue(entry, out VirtualAddress target))
+            {
+                entry = target;
+            }
+
+            return entry;
         }
     }
 

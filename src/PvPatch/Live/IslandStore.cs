@@ -11,11 +11,10 @@ internal sealed class IslandStore(ArenaMemory memory)
 {
     private readonly Lock _lock = new();
     private readonly SmallPieces _pieces = new(memory);
+    private readonly IslandMap _map = new(memory);
     private readonly Dictionary<string, CodeContent> _contents = [];
     private readonly Dictionary<ulong, VirtualAddress> _addresses = [];
     private readonly Dictionary<uint, List<CodeContent>> _bySite = [];
-    private bool _anyFreed;
-    private bool _reused;
 
     /// <summary>How many there are.</summary>
     public int Count => _addresses.Count;
@@ -41,9 +40,7 @@ internal sealed class IslandStore(ArenaMemory memory)
     {
         lock (_lock)
         {
-            bool reused = _reused;
-            _reused = false;
-            return reused;
+            return _pieces.TakeReused();
         }
     }
 
@@ -80,10 +77,18 @@ internal sealed class IslandStore(ArenaMemory memory)
         }
 
         contents.Add(content);
-        _reused |= _anyFreed;
         _addresses.Add(Key(site, content), address);
+        _map.Add(address, length, site);
         LiveMetrics.Island(1);
         return true;
+    }
+
+    /// <summary>The site of the island at an address. Takes no lock.</summary>
+    public bool TryFindSite(VirtualAddress address, out VirtualAddress site)
+    {
+        bool found = _map.TryFind(address, out uint offset);
+        site = found ? memory.Start + offset : default;
+        return found;
     }
 
     /// <summary>The island an address lies in, for reports.</summary>
@@ -91,9 +96,9 @@ internal sealed class IslandStore(ArenaMemory memory)
     {
         lock (_lock)
         {
-            foreach ((uint site, List<CodeContent> contents) in _bySite)
+            if (_map.TryFind(address, out uint site))
             {
-                foreach (CodeContent content in contents)
+                foreach (CodeContent content in _bySite[site])
                 {
                     VirtualAddress start = _addresses[Key(site, content)];
                     if (address >= start && address.Value - start.Value < (ulong)content.MaxLength)
@@ -120,10 +125,10 @@ internal sealed class IslandStore(ArenaMemory memory)
                     continue;
                 }
 
-                _anyFreed = true;
                 foreach (CodeContent content in contents)
                 {
                     _addresses.Remove(Key(record.Offset, content), out VirtualAddress address);
+                    _map.Remove(address, content.MaxLength);
                     _pieces.Give(address, content.MaxLength);
                     freed += content.MaxLength;
                     LiveMetrics.Island(-1);

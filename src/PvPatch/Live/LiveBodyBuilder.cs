@@ -43,6 +43,12 @@ internal sealed class LiveBodyBuilder
     public LiveBody Build(PatchSite kind, Operation operation, bool inPlace)
     {
         OpSlot slot = _layout[kind.Slot];
+        if (operation.IsLeftAloneByBackend)
+        {
+            // Offline such a site keeps what the image has; here it gets back what it was emitted with, and the slot does the operation.
+            return LiveBody.Indirect(PatchReason.BackendDeclines, null);
+        }
+
         int room = kind.Budget >= BranchLength ? PatchSite.MaxBudget : kind.Budget;
         Decision decision = _decider.Decide(slot, operation, new PatchSite(VirtualAddress.Zero, kind.Slot, room, kind.Clobbers, kind.Traits));
         if (kind.Budget > SiteClassifier.MaxLiveLength)
@@ -72,6 +78,23 @@ internal sealed class LiveBodyBuilder
             default:
                 return Padded(kind, s_trap, decision, LiveForm.OneInstruction);
         }
+    }
+
+    /// <summary>A direct call, or a jump where the slot is one, at sites of a kind, for whatever target.</summary>
+    /// <param name="kind">The kind: not longer than one instruction.</param>
+    /// <param name="destroys">What the targets may destroy; what the slot's convention says where there is nothing.</param>
+    /// <param name="saves">What a thunk must save around the target.</param>
+    public LiveBody BuildBranch(PatchSite kind, RegisterSet? destroys, out RegisterSet saves)
+    {
+        // What the target is does not matter for the decision.
+        Decision decision = _decider.Decide(_layout[kind.Slot], Operation.Call(_arena.Native.Trap, destroys: destroys), kind);
+        saves = decision.Thunk?.Saves ?? RegisterSet.None;
+        return decision.Action switch
+        {
+            PatchAction.Call or PatchAction.ThunkCall => Padded(kind, s_call, decision, LiveForm.Call),
+            PatchAction.Jump => Padded(kind, s_jump, decision, LiveForm.Jump),
+            _ => LiveBody.Indirect(decision.Reason, decision.Detail),
+        };
     }
 
     private static LiveBody Nop(PatchSite kind, PatchAction action)

@@ -14,11 +14,12 @@ namespace PvPatch.Live;
 /// Has the slots of one layout in one arena; disposed of, it leaves sites and slots as they are. Its methods may be called from any thread that is not inside
 /// generated code; one batch runs at a time in an arena.
 /// </remarks>
-public sealed class LivePatcher : IDisposable
+public sealed partial class LivePatcher : IDisposable
 {
     private readonly SlotTable _slots;
     private readonly TemplateStore _templates = new();
     private readonly ConditionalWeakTable<Backend, BackendBinding> _bindings = [];
+    private readonly LinkBodies _linkBodies;
     private readonly BatchRunner _runner;
 
     /// <summary>Makes a patcher.</summary>
@@ -34,6 +35,7 @@ public sealed class LivePatcher : IDisposable
         Layout = layout;
         ILogger logger = loggerFactory?.CreateLogger<LivePatcher>() ?? (ILogger)NullLogger.Instance;
         _slots = arena.SlotsOf(layout);
+        _linkBodies = new LinkBodies(arena, _slots, new LiveBodyBuilder(arena, layout, _templates));
         _runner = new BatchRunner(arena, _slots, logger);
         using (arena.PatchLock.Enter(wait: true))
         {
@@ -84,7 +86,7 @@ public sealed class LivePatcher : IDisposable
     /// <exception cref="PatchException">The batch was refused, taken back or faulted; the diagnostic is the result's first.</exception>
     public SwitchResult Switch(Backend backend, SwitchOptions? options = null) => OrThrow(TrySwitch(backend, options));
 
-    /// <summary>Switches every slot and site to a backend. Nothing is written unless everything is in order; what fails on the way is taken back.</summary>
+    /// <summary>Switches every slot and site to a backend; linked sites keep their targets. Nothing is written unless everything is in order; what fails on the way is taken back.</summary>
     /// <param name="backend">The backend, made for this layout.</param>
     /// <param name="options">What is known of other threads; a live switch where <see langword="null"/>.</param>
     /// <returns>What was done, or why nothing was.</returns>
@@ -138,7 +140,7 @@ public sealed class LivePatcher : IDisposable
         }));
     }
 
-    /// <summary>Gives all sites the bytes they were emitted with, bit for bit, or throws. Slots go on holding the functions of the backend bound last.</summary>
+    /// <summary>Gives all sites the bytes they were emitted with, bit for bit, or throws; linked ones too, which are linked no more. Slots go on holding the functions of the backend bound last.</summary>
     /// <param name="options">What is known of other threads; a live switch where <see langword="null"/>.</param>
     /// <returns>What was done.</returns>
     /// <exception cref="PatchException">The batch was refused, taken back or faulted.</exception>
@@ -215,6 +217,11 @@ public sealed class LivePatcher : IDisposable
                     if (function.Error is not null)
                     {
                         throw new PatchException(function.Error);
+                    }
+
+                    if (Arena.Functions.TakeReused())
+                    {
+                        _ = Arena.RunBarrier();
                     }
 
                     _slots[slot] = function.Address;

@@ -22,9 +22,9 @@ internal sealed unsafe class LiveWriter(
 
     protected override bool TryWrite()
     {
-        if (Arena.Islands.TakeReused())
+        if (Arena.Islands.TakeReused() | Arena.Functions.TakeReused())
         {
-            // Where an island stood before, another processor may be reading ahead: it must forget that before it is led here.
+            // Where other code stood before, another processor may be reading ahead: it must forget that before it is led here.
             RunBarrier();
         }
 

@@ -6,14 +6,17 @@ internal sealed class Reclaimer(CodeArena arena)
     private readonly Lock _lock = new();
     private readonly List<(CodeBlock Block, GraceTicket? Ticket)> _waiting = [];
 
-    /// <summary>Queues a block whose sites are no longer written.</summary>
-    public void Add(CodeBlock block)
+    /// <summary>Queues blocks whose sites are no longer written.</summary>
+    public void Add(CodeBlock[] blocks)
     {
         // Who enters behind this barrier can't be on the way into the block any more: the host promised not to enter it.
         GraceTicket? ticket = arena.RunBarrier() ? arena.Executors.Begin() : null;
         lock (_lock)
         {
-            _waiting.Add((block, ticket));
+            foreach (CodeBlock block in blocks)
+            {
+                _waiting.Add((block, ticket));
+            }
         }
     }
 
@@ -39,6 +42,7 @@ internal sealed class Reclaimer(CodeArena arena)
         long freed = 0;
         foreach (CodeBlock block in over)
         {
+            arena.Registry.Forget(block);
             freed += block.Taken + arena.Islands.Free(block);
 
             // Whoever comes here all the same is trapped at once, not in the middle of what will be written here next.

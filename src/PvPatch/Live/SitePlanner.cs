@@ -1,4 +1,3 @@
-using Iced.Intel;
 using PvPatch.Plans;
 
 namespace PvPatch.Live;
@@ -27,8 +26,30 @@ internal sealed unsafe class SitePlanner
         _missing = new bool[_slots.Layout.Count];
     }
 
+    /// <summary>Notes a site that keeps its own target.</summary>
+    public void KeepLink(int blockNumber, CodeBlock block, int index)
+    {
+        ref SiteRecord record = ref block.Records[index];
+        ref OutcomeRecord outcome = ref _plan.AddOutcome(blockNumber, index);
+        outcome.Form = record.Form;
+        outcome.Action = record.Action;
+        outcome.Reason = record.Reason;
+        outcome.State = SiteState.Linked;
+        outcome.Change = SiteChange.KeptLink;
+
+        // It will come back to its slot one day, and perhaps be guarded before.
+        _context.CallsThroughSlot[_slots.Kinds[record.Kind].Slot] = true;
+        _report.KeptLinks++;
+    }
+
     /// <summary>Decides a site.</summary>
-    public void PlanSite(int blockNumber, CodeBlock block, int index, LiveBody body)
+    /// <param name="blockNumber">Its block's number in the plan.</param>
+    /// <param name="block">Its block.</param>
+    /// <param name="index">Its place in that.</param>
+    /// <param name="body">What it shall hold.</param>
+    /// <param name="target">Where the body's displacement leads, if it has one and is no island.</param>
+    /// <param name="after">The site's state behind the batch.</param>
+    public void PlanSite(int blockNumber, CodeBlock block, int index, LiveBody body, VirtualAddress target, SiteState after)
     {
         ref SiteRecord record = ref block.Records[index];
         if (body.Error is not null)
@@ -41,6 +62,7 @@ internal sealed unsafe class SitePlanner
         outcome.Form = body.Form;
         outcome.Action = body.Action;
         outcome.Reason = body.Reason;
+        outcome.State = after;
         if (body.Action == PatchAction.Trap)
         {
             NoteMissing(body.Slot);
@@ -53,7 +75,6 @@ internal sealed unsafe class SitePlanner
         }
 
         VirtualAddress address = _arena.Memory.Start + record.Offset;
-        VirtualAddress target = body.Target;
         SiteBytes bytes;
         if (body.Island is not null && !_arena.Islands.TryFind(record.Offset, body.Island, out target))
         {
@@ -117,7 +138,8 @@ internal sealed unsafe class SitePlanner
         }
 
         bool drain = _live && record.Form == LiveForm.Several;
-        if (_live && !CanWriteLive(block, index, length, old, drain))
+        sbyte forward = record.Forward != 0 && _context.SlotAnswers(slot) ? record.Forward : (sbyte)0;
+        if (_live && !(drain ? LiveRules.CanDrain(_arena, record, length, forward) : LiveRules.CanWrite(_arena, record, forward)))
         {
             KeepOrRefuse(block, index, slot, ref outcome);
             return;
@@ -139,34 +161,14 @@ internal sealed unsafe class SitePlanner
         write.Outcome = _plan.OutcomeCount - 1;
         write.Length = (byte)length;
         write.Class = record.Class;
-        write.Forward = record.Forward;
+        write.Forward = forward;
         write.Drain = drain;
-    }
-
-    private bool CanWriteLive(CodeBlock block, int index, int length, SiteBytes old, bool drain)
-    {
-        ref SiteRecord record = ref block.Records[index];
-        if (record.Class == SiteClass.QuiescentOnly)
-        {
-            return false;
-        }
-
-        if (drain)
-        {
-            // Executors are forwarded by the first two bytes while the body drains; who is behind a first instruction of one byte would come back into the
-            // middle of these.
-            return record.Forward != 0 && _arena.Executors.IsTracking && length >= 2
-                && SiteClassifier.Fits(block.AddressOf(index), 2, 8) && FirstLength(old, length) >= 2;
-        }
-
-        // A guard that spins must be taken down in the native call that put it up.
-        return record.Class != SiteClass.Guarded || record.Forward != 0 || !_arena.Native.Barrier.IsZero;
     }
 
     private void KeepOrRefuse(CodeBlock block, int index, int slot, ref OutcomeRecord outcome)
     {
         LiveSite site = block[index];
-        if (site.Form == LiveForm.Original && _request.SlotServes(slot))
+        if (site.Form == LiveForm.Original && outcome.State != SiteState.Linked && _request.SlotServes(slot))
         {
             outcome.Change = SiteChange.KeptIndirect;
             outcome.Form = LiveForm.Original;
@@ -231,12 +233,6 @@ internal sealed unsafe class SitePlanner
             _missing[slot] = true;
             _report.Add(PatchDiagnostic.Warning(DiagnosticCodes.MissingOperation, $"{_request.Target} has no operation for {_slots.Layout[slot]}: its sites trap"));
         }
-    }
-
-    private static int FirstLength(SiteBytes bytes, int length)
-    {
-        var decoder = Decoder.Create(64, bytes.ToArray(length));
-        return decoder.Decode().Length;
     }
 
     private static PatchDiagnostic Unexpected(CodeBlock block, int index, byte[] found, byte[] expected) =>

@@ -14,6 +14,9 @@ public enum SiteState : byte
 
     /// <summary>A batch failed and could not be taken back here: what it holds runs, but is not what was asked for.</summary>
     Faulted,
+
+    /// <summary>It leads to a target of its own, whatever its slot is switched to.</summary>
+    Linked,
 }
 
 /// <summary>What form a site's bytes have.</summary>

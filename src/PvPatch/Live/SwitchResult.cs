@@ -39,6 +39,9 @@ public enum SiteChange : byte
 
     /// <summary>It was written and could not be taken back.</summary>
     Faulted,
+
+    /// <summary>It is linked, and keeps its own target whatever its slot does. See <see cref="SwitchOptions.TakeLinks"/>.</summary>
+    KeptLink,
 }
 
 /// <summary>What a batch did at a site.</summary>
@@ -69,6 +72,7 @@ public sealed class SwitchResult
         _outcomes = outcomes;
         Written = report.Written;
         KeptIndirect = report.KeptIndirect;
+        KeptLinks = report.KeptLinks;
     }
 
     /// <summary>How the batch ended.</summary>
@@ -91,6 +95,9 @@ public sealed class SwitchResult
 
     /// <summary>How many sites stay indirect because they can be changed only at quiescence.</summary>
     public int KeptIndirect { get; }
+
+    /// <summary>How many sites keep a target of their own.</summary>
+    public int KeptLinks { get; }
 
     /// <summary>How many slots were given another function.</summary>
     public int SlotsWritten { get; }
@@ -122,7 +129,7 @@ public sealed class SwitchResult
     /// <inheritdoc/>
     public override string ToString() => string.Create(
         CultureInfo.InvariantCulture,
-        $"{Target}: {Status}, {Written} of {Count} sites written, {KeptIndirect} kept indirect, {SlotsWritten} slots, {Barriers} barriers ({Barrier}), {Elapsed.TotalMicroseconds:0.0} us");
+        $"{Target}: {Status}, {Written} of {Count} sites written, {KeptIndirect} kept indirect, {(KeptLinks == 0 ? "" : $"{KeptLinks} kept links, ")}{SlotsWritten} slots, {Barriers} barriers ({Barrier}), {Elapsed.TotalMicroseconds:0.0} us");
 }
 
 /// <summary>An outcome in 12 bytes.</summary>
@@ -130,10 +137,23 @@ internal struct OutcomeRecord
 {
     public int Block;
     public int Site;
-    public SiteChange Change;
     public LiveForm Form;
     public PatchAction Action;
     public PatchReason Reason;
+    private byte _changeAndState;
+
+    public SiteChange Change
+    {
+        readonly get => (SiteChange)(_changeAndState & 0xf);
+        set => _changeAndState = (byte)((_changeAndState & 0xf0) | (int)value);
+    }
+
+    /// <summary>The state it has when all is well.</summary>
+    public SiteState State
+    {
+        readonly get => (SiteState)(_changeAndState >> 4);
+        set => _changeAndState = (byte)((_changeAndState & 0xf) | (int)value << 4);
+    }
 }
 
 /// <summary>What a batch counts while it goes on.</summary>
@@ -148,6 +168,8 @@ internal sealed class BatchReport(string target, SwitchMode mode)
     public int Written { get; set; }
 
     public int KeptIndirect { get; set; }
+
+    public int KeptLinks { get; set; }
 
     public int SlotsWritten { get; set; }
 

@@ -70,7 +70,8 @@ public sealed record Operation
 
     /// <summary>
     /// Whether the backend's own patch function would not touch sites of this slot (VMI: all but six). Rules of Linux eras leave them alone; the
-    /// rules <c>Default</c> do the best that the operation allows.
+    /// rules <c>Default</c> do the best that the operation allows. Live sites go through their slot, which holds the operation's function: for an operation whose
+    /// target changes so often that a store into the slot is the better switch.
     /// </summary>
     public bool IsLeftAloneByBackend { get; private init; }
 

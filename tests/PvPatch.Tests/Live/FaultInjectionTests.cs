@@ -1,5 +1,6 @@
 using PvPatch.Live;
 using PvPatch.Ops;
+using PvPatch.Sites;
 
 namespace PvPatch.Tests.Live;
 
@@ -13,6 +14,12 @@ public sealed unsafe class FaultInjectionTests
     public void An_exception_at_any_step_of_a_quiescent_batch_takes_everything_back() => FailEverywhere(LiveCode.Quiescent);
 
     [Fact]
+    public void An_exception_at_any_step_of_a_live_batch_of_links_takes_everything_back() => FailLinksEverywhere(new SwitchOptions());
+
+    [Fact]
+    public void An_exception_at_any_step_of_a_quiescent_batch_of_links_takes_everything_back() => FailLinksEverywhere(LiveCode.Quiescent);
+
+    [Fact]
     public void An_exception_while_a_body_drains_takes_everything_back()
     {
         using var code = new LiveCode();
@@ -21,7 +28,7 @@ public sealed unsafe class FaultInjectionTests
         using LivePatcher patcher = code.Patcher();
         patcher.Switch(code.Outlined, LiveCode.Quiescent with { InPlace = true });
         Assert.Equal(LiveForm.Several, block[0].Form);
-        CheckFailures(code, patcher, [block], code.Direct, new SwitchOptions(), expected: 3, after: 2);
+        CheckFailures(code, patcher, [block], () => patcher.TrySwitch(code.Direct), expected: 3, after: 2);
     }
 
     [Fact]
@@ -187,12 +194,36 @@ public sealed unsafe class FaultInjectionTests
             code.EmitFunction(SiteWish.Straddling(2, 11, forwarding: true), new SiteWish(0, 14, SitePlacement.InsideAligned16)),
         ];
         using LivePatcher patcher = code.Patcher(code.Direct);
-        CheckFailures(code, patcher, blocks, code.Outlined, options, expected: 2, after: 6);
+        CheckFailures(code, patcher, blocks, () => patcher.TrySwitch(code.Outlined, options), expected: 2, after: 6);
     }
 
-    private static void CheckFailures(LiveCode code, LivePatcher patcher, CodeBlock[] blocks, Backend to, SwitchOptions options, long expected, long after)
+    private static void FailLinksEverywhere(SwitchOptions options)
+    {
+        using CodeArena low = CodeArena.Reserve(0x10_0000_0000, 1 << 20);
+        using var code = new LiveCode();
+        CodeBlock[] blocks =
+        [
+            code.EmitFunction(SiteWish.Aligned(), SiteWish.Straddling(1)),
+            code.EmitFunction(SiteWish.Straddling(2, 11, forwarding: true), new SiteWish(0, 14, SitePlacement.InsideAligned16), SiteWish.Aligned()),
+        ];
+        using LivePatcher patcher = code.Patcher(code.Direct);
+        patcher.Link(blocks[1][2], code.Five); // one is linked before, and unlinked by the batch
+        VirtualAddress far = LiveCode.EmitHelper(low, 8);
+        SiteLink[] links =
+        [
+            new(blocks[0][0], code.Two), new(blocks[0][1], code.Five), new(blocks[1][0], far), new(blocks[1][1], code.Five, RegisterSet.Rax | RegisterSet.Rcx), new(blocks[1][2], null),
+        ];
+        CheckFailures(code, patcher, blocks, () => patcher.TryLink(links, options), expected: 2, after: 5);
+        Assert.Equal([(SiteState.Linked, code.Two), (SiteState.Linked, code.Five)], Enumerable.Range(0, 2).Select(i => (blocks[0][i].State, blocks[0][i].Target!.Value)));
+        Assert.Equal([far, code.Five, code.Two], Enumerable.Range(0, 3).Select(i => blocks[1][i].Target!.Value));
+        Assert.Equal([SiteState.Linked, SiteState.Linked, SiteState.Bound], Enumerable.Range(0, 3).Select(i => blocks[1][i].State));
+    }
+
+    private static void CheckFailures(LiveCode code, LivePatcher patcher, CodeBlock[] blocks, Func<SwitchResult> batch, long expected, long after)
     {
         byte[] before = LiveCode.Snapshot(blocks);
+        LiveSite[] sites = [.. blocks.SelectMany(static b => Enumerable.Range(0, b.SiteCount).Select(i => b[i]))];
+        (SiteState, LiveForm, VirtualAddress?)[] states = [.. sites.Select(static s => (s.State, s.Form, s.Target))];
         SlotTable slots = code.Arena.SlotsOf(code.Layout);
         VirtualAddress[] functions = [.. code.Layout.Slots.Select(slots.FunctionOf)];
         Backend? current = patcher.Current;
@@ -211,11 +242,11 @@ public sealed unsafe class FaultInjectionTests
                     throw new InvalidOperationException("injected");
                 }
             };
-            SwitchResult result = patcher.TrySwitch(to, options);
+            SwitchResult result = batch();
             if (!failed)
             {
                 Assert.Equal(SwitchStatus.Applied, result.Status);
-                Assert.True(failAt >= 6, "all steps were tried");
+                Assert.True(failAt >= 5, "all steps were tried");
                 break;
             }
 
@@ -224,6 +255,7 @@ public sealed unsafe class FaultInjectionTests
             Assert.Equal(before, LiveCode.Snapshot(blocks));
             Assert.Equal(functions, code.Layout.Slots.Select(slots.FunctionOf));
             Assert.Same(current, patcher.Current);
+            Assert.Equal(states, sites.Select(static s => (s.State, s.Form, s.Target)));
             Assert.Equal(expected, LiveCode.Call(blocks[0]));
             Assert.All(Enumerable.Range(0, result.Count), i => Assert.Contains(result[i].Change, (SiteChange[])[SiteChange.NotWritten, SiteChange.RolledBack, SiteChange.AlreadyThere]));
         }

@@ -18,6 +18,9 @@ internal sealed unsafe class FaultyPlatform : LivePlatform, IDisposable
     /// <summary>Commits that succeed before one is refused; -1 for no end.</summary>
     public int CommitsLeft { get; set; } = -1;
 
+    /// <summary>Barriers that managed code asked for.</summary>
+    public int Barriers { get; private set; }
+
     public bool ManagedBarrierFails { get; set; }
 
     public bool HasNativeBarrier { get; init; } = true;
@@ -48,7 +51,11 @@ internal sealed unsafe class FaultyPlatform : LivePlatform, IDisposable
 
     public override BarrierKind PrepareBarrier() => Kind ?? _real.PrepareBarrier();
 
-    public override bool TryBarrier(BarrierKind kind) => !ManagedBarrierFails && _real.TryBarrier(kind);
+    public override bool TryBarrier(BarrierKind kind)
+    {
+        Barriers++;
+        return !ManagedBarrierFails && _real.TryBarrier(kind);
+    }
 
     public override bool TryWriteBarrier(Assembler assembler, BarrierKind kind)
     {

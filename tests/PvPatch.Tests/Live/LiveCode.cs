@@ -23,6 +23,8 @@ internal sealed unsafe class LiveCode : IDisposable
         Nops = Backend.Create("nops", Layout, b => b.Nop("t.first").Nop("t.second").Nop("t.third"));
     }
 
+    private static readonly OpsLayout s_none = OpsLayout.Create(static _ => { });
+
     public static SwitchOptions Quiescent { get; } = new() { Mode = SwitchMode.Quiescent };
 
     public OpsLayout Layout { get; }
@@ -68,12 +70,15 @@ internal sealed unsafe class LiveCode : IDisposable
         return patcher;
     }
 
-    public VirtualAddress EmitHelper(int result)
+    public VirtualAddress EmitHelper(int result) => EmitHelper(Arena, result);
+
+    /// <summary>A function that gives a number.</summary>
+    public static VirtualAddress EmitHelper(CodeArena arena, int result)
     {
         var a = new Assembler(64);
         a.mov(eax, result);
         a.ret();
-        return Arena.Emit(a, new SiteEmitter(Layout)).Address;
+        return arena.Emit(a, new SiteEmitter(s_none)).Address;
     }
 
     /// <summary>long f(long rdi): rax = 0, one site of each slot named, rax back.</summary>

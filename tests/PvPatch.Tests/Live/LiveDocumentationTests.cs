@@ -11,4 +11,14 @@ public sealed class LiveDocumentationTests
         string sample = File.ReadAllText(Repository.Path("docs", "samples", "LiveSwitch", "Program.cs")).ReplaceLineEndings("\n");
         Assert.Contains($"```csharp\n{sample}```", page, StringComparison.Ordinal);
     }
+
+    [Fact]
+    public void What_the_page_shows_of_chaining_is_in_the_sample_that_is_compiled()
+    {
+        string page = File.ReadAllText(Repository.Path("docs", "jit-hosts.md")).ReplaceLineEndings("\n");
+        string sample = File.ReadAllText(Repository.Path("docs", "samples", "Chaining", "Program.cs")).ReplaceLineEndings("\n");
+        string excerpt = page[page.IndexOf("## Chaining blocks", StringComparison.Ordinal)..].Split("```")[1]["csharp\n".Length..];
+        Assert.Contains("live.Link(", excerpt, StringComparison.Ordinal);
+        Assert.Contains(excerpt, sample, StringComparison.Ordinal);
+    }
 }

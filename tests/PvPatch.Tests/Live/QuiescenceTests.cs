@@ -37,6 +37,40 @@ public sealed unsafe class QuiescenceTests
     }
 
     [Fact]
+    public void Room_between_blocks_in_use_is_reused_for_blocks_of_the_same_size()
+    {
+        using var code = new LiveCode();
+        using Executor executor = code.Arena.RegisterExecutor();
+        CodeBlock[] blocks = [.. Enumerable.Range(0, 100).Select(_ => code.EmitFunction(new SiteWish(0), new SiteWish(1, 15)))];
+        CodeBlock[] retired = [.. blocks.Where((_, i) => i % 2 == 0)];
+        code.Arena.Retire(retired);
+        CodeBlock[] again = [.. retired.Select(_ => code.EmitFunction(new SiteWish(2), new SiteWish(0, 15)))];
+        Assert.Equal(retired.Select(static b => b.Address), again.Select(static b => b.Address));
+        using LivePatcher patcher = code.Patcher(code.Outlined);
+        Assert.All(again, static b => Assert.Equal(6, LiveCode.Call(b)));
+    }
+
+    [Fact]
+    public void Blocks_are_retired_together_for_one_barrier_or_not_at_all()
+    {
+        using var platform = new FaultyPlatform();
+        using var code = new LiveCode(platform);
+        using Executor executor = code.Arena.RegisterExecutor();
+        CodeBlock[] blocks = [.. Enumerable.Range(0, 10).Select(_ => code.EmitFunction(new SiteWish(0)))];
+        CodeBlock[] twice = [blocks[0], blocks[1], blocks[0]];
+        Assert.Equal(DiagnosticCodes.BlockRetired, Assert.Throws<PatchException>(() => code.Arena.Retire(twice)).Diagnostic.Code);
+        Assert.All(blocks, static b => Assert.False(b.IsRetired));
+        long used = code.Arena.Used;
+        int barriers = platform.Barriers;
+        code.Arena.Retire(blocks);
+        Assert.Equal(1, platform.Barriers - barriers);
+        Assert.All(blocks, static b => Assert.True(b.IsRetired));
+        Assert.Equal(blocks.Sum(static b => b.Taken), used - code.Arena.Used);
+        Assert.Empty(code.Arena.Blocks.Intersect(blocks));
+        Assert.Equal(DiagnosticCodes.BlockRetired, Assert.Throws<PatchException>(() => code.Arena.Retire(blocks)).Diagnostic.Code);
+    }
+
+    [Fact]
     public void Generated_code_can_pass_a_safepoint_itself()
     {
         using var code = new LiveCode();

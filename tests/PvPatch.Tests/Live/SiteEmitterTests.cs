@@ -10,6 +10,68 @@ namespace PvPatch.Tests.Live;
 public sealed class SiteEmitterTests
 {
     [Fact]
+    public void Code_without_sites_needs_no_emitter_and_no_layout()
+    {
+        using CodeArena arena = CodeArena.Reserve(size: 1 << 20);
+        var a = new Assembler(64);
+        Label second = a.CreateLabel();
+        a.mov(eax, 7);
+        a.ret();
+        a.Label(ref second);
+        a.mov(eax, 8);
+        a.ret();
+        long used = arena.Used;
+        CodeBlock block = arena.Emit(a, out CodeLabels labels);
+        Assert.Equal((7, 0), (LiveCode.Call(block), block.SiteCount));
+        Assert.Equal(block.Address + 6, labels[second]); // b8 imm32, c3
+        Assert.Equal("b8 07 00 00 00 c3 b8 08 00 00 00 c3", HexBytes.Format(block.ToArray()));
+        Assert.Contains("mov eax, 7", arena.Dump(block), StringComparison.Ordinal);
+        Assert.True(arena.Used > used);
+        using Executor executor = arena.RegisterExecutor();
+        arena.Retire(block);
+        Assert.Equal(used, arena.Used);
+        Assert.Equal(DiagnosticCodes.EmitterMisuse, Assert.Throws<PatchException>(() => arena.Emit(new Assembler(64))).Diagnostic.Code);
+    }
+
+    [Fact]
+    public void Long_instructions_and_far_branches_find_room()
+    {
+        using CodeArena low = CodeArena.Reserve(0x10_0000_0000, 1 << 20);
+        using var code = new LiveCode();
+        VirtualAddress far = LiveCode.EmitHelper(low, 3);
+        var a = new Assembler(64);
+        var sites = new SiteEmitter(code.Layout);
+        a.sub(rsp, 8);
+        for (int i = 0; i < 50; i++)
+        {
+            a.mov(rax, 0x1122334455667788); // ten bytes
+            a.call(far.Value); // becomes a call through a word of Iced's
+            sites.Emit(a, code.First, 6, RegisterSet.Rax, SitePlacement.InsideAligned8);
+        }
+
+        a.add(rsp, 8);
+        a.ret();
+        CodeBlock block = code.Arena.Emit(a, sites);
+        Assert.True(block.Length > a.Instructions.Count * 8);
+        using LivePatcher patcher = code.Patcher(code.Outlined);
+        Assert.All(Enumerable.Range(0, 50), i => Assert.Equal(SiteClass.Atomic8, block[i].Class));
+        Assert.Equal(6, LiveCode.Call(block));
+    }
+
+    [Fact]
+    public void Bytes_of_a_hosts_own_emitter_become_a_block_without_sites()
+    {
+        using var code = new LiveCode();
+        using LivePatcher patcher = code.Patcher(code.Direct);
+        using CodeReservation room = code.Arena.Allocate(100);
+        ((ReadOnlySpan<byte>)[0xb8, 9, 0, 0, 0, 0xc3]).CopyTo(room.Span); // mov eax,9; ret
+        CodeBlock block = room.Commit(6);
+        Assert.Equal(9, LiveCode.Call(block));
+        Assert.Equal(0, patcher.Bind(block).Count); // nothing to do, and no mistake
+        Assert.Equal(DiagnosticCodes.ArenaDisposed, Assert.Throws<PatchException>(() => room.Commit(6)).Diagnostic.Code);
+    }
+
+    [Fact]
     public void A_site_of_every_length_is_one_call_through_its_slot_that_ends_where_the_site_ends()
     {
         using var code = new LiveCode();

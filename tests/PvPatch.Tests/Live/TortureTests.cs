@@ -18,6 +18,8 @@ public sealed class TortureTests
     [InlineData("--sites spin --batch 1")]
     [InlineData("--sites forward")]
     [InlineData("--sites mixed --executors 3")]
+    [InlineData("--sites mixed --links")]
+    [InlineData("--sites atomic8 --links --batch 16")]
     public void Sites_switched_under_running_threads_never_tear(string arguments)
     {
         (int code, string output) = Run($"run --seconds 2 {arguments}", s_timeout);

@@ -95,7 +95,12 @@ internal sealed class Tour(GuestImage image, TextWriter output)
     private RunRecord Translate(bool indirect)
     {
         using var guest = new Guest(image);
-        using var engine = new TranslatorEngine(guest) { LeaveIndirect = indirect ? "mem" : null };
+        using var engine = new TranslatorEngine(guest);
+        if (indirect)
+        {
+            engine.Switch(engine.Backends.Indirect);
+        }
+
         return RunRecord.Of(guest, engine);
     }
 

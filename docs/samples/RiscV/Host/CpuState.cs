@@ -13,6 +13,9 @@ internal enum StopReason
     /// <summary>The translated code has come to a place that is not translated yet; never seen outside the translator.</summary>
     Untranslated,
 
+    /// <summary>The guest says that it has written code (fence.i); never seen outside the engines.</summary>
+    CodeChanged,
+
     Ecall,
     Ebreak,
     Illegal,

@@ -26,6 +26,13 @@ internal static unsafe class ControlHandlers
     /// <summary>There is one thread and memory is in order: nothing to do.</summary>
     public static ulong Fence(CpuState* s, Decoded* d) => d->Pc + 4;
 
+    /// <summary>Done by the engine, which has the table.</summary>
+    public static ulong FenceI(CpuState* s, Decoded* d)
+    {
+        s->Stop = StopReason.CodeChanged;
+        return d->Pc + 4;
+    }
+
     public static ulong Ecall(CpuState* s, Decoded* d) => StopAt(s, d, StopReason.Ecall);
 
     public static ulong Ebreak(CpuState* s, Decoded* d) => StopAt(s, d, StopReason.Ebreak);

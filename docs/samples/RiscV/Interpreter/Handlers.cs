@@ -75,6 +75,7 @@ internal static unsafe class Handlers
             Op.Remw => &MulDivHandlers.Remw,
             Op.Remuw => &MulDivHandlers.Remuw,
             Op.Fence => &ControlHandlers.Fence,
+            Op.FenceI => &ControlHandlers.FenceI,
             Op.Ecall => &ControlHandlers.Ecall,
             Op.Ebreak => &ControlHandlers.Ebreak,
             _ => throw new ArgumentOutOfRangeException(nameof(op)),

@@ -5,7 +5,7 @@ using RiscV.Isa;
 namespace RiscV.Interpreter;
 
 /// <summary>
-/// Executes the guest by a table of C# function pointers, decoded once: how an emulator is written without generating code. The rival in speed, and the oracle for
+/// Executes the guest by a table of C# function pointers, decoded once, and again after a fence.i: how an emulator is written without generating code. The rival in speed, and the oracle for
 /// the translator, which shares no line with it below the decoder.
 /// </summary>
 internal sealed unsafe class InterpreterEngine : IEngine, IDisposable
@@ -19,11 +19,7 @@ internal sealed unsafe class InterpreterEngine : IEngine, IDisposable
         _cpu = guest.Cpu;
         _observer = observer;
         _table = (Decoded*)NativeMemory.Alloc((nuint)_cpu->CodeWords + 1, (nuint)sizeof(Decoded));
-        for (ulong i = 0; i < _cpu->CodeWords; i++)
-        {
-            ulong pc = _cpu->CodeStart + i * 4;
-            _table[i] = Decoded.From(*(uint*)(_cpu->Window + pc), pc);
-        }
+        Decode();
     }
 
     public void Execute()
@@ -53,7 +49,12 @@ internal sealed unsafe class InterpreterEngine : IEngine, IDisposable
             }
 
             pc = instruction->Handler(cpu, instruction);
-            if (cpu->Stop != StopReason.None)
+            if (cpu->Stop == StopReason.CodeChanged)
+            {
+                cpu->Stop = StopReason.None;
+                Decode();
+            }
+            else if (cpu->Stop != StopReason.None)
             {
                 break;
             }
@@ -66,6 +67,15 @@ internal sealed unsafe class InterpreterEngine : IEngine, IDisposable
     }
 
     public void Dispose() => NativeMemory.Free(_table);
+
+    private void Decode()
+    {
+        for (ulong i = 0; i < _cpu->CodeWords; i++)
+        {
+            ulong pc = _cpu->CodeStart + i * 4;
+            _table[i] = Decoded.From(*(uint*)(_cpu->Window + pc), pc);
+        }
+    }
 
     private void Observe(Decoded* instruction)
     {

@@ -7,7 +7,7 @@ internal static class Decoder
     private static readonly IsaRow[][] s_rows =
         [.. Enumerable.Range(0, 128).Select(static opcode => IsaTable.Rows.Where(r => (r.Match & 0x7f) == opcode).ToArray())];
 
-    /// <summary>Decodes a word; <see cref="Op.Illegal"/> where it is no instruction of RV64IM.</summary>
+    /// <summary>Decodes a word; <see cref="Op.Illegal"/> where it is no instruction of RV64IM with fence.i.</summary>
     public static Instruction Decode(uint word)
     {
         foreach (IsaRow row in s_rows[word & 0x7f])

@@ -72,6 +72,7 @@ internal static class IsaTable
         remw    R      0000001 ..... ..... 110 ..... 0111011
         remuw   R      0000001 ..... ..... 111 ..... 0111011
         fence   None   ....... ..... ..... 000 ..... 0001111
+        fence.i None   ....... ..... ..... 001 ..... 0001111
         ecall   None   0000000 00000 00000 000 00000 1110011
         ebreak  None   0000000 00001 00000 000 00000 1110011
         """;
@@ -88,7 +89,7 @@ internal static class IsaTable
         string bits = string.Concat(words[2..]);
         uint mask = uint.Parse(bits.Replace('0', '1').Replace('.', '0'), NumberStyles.BinaryNumber, CultureInfo.InvariantCulture);
         uint match = uint.Parse(bits.Replace('.', '0'), NumberStyles.BinaryNumber, CultureInfo.InvariantCulture);
-        var encoding = new IsaRow(words[0], Enum.Parse<Op>(words[0], ignoreCase: true), Enum.Parse<Format>(words[1]), mask, match);
+        var encoding = new IsaRow(words[0], Enum.Parse<Op>(words[0].Replace(".", "", StringComparison.Ordinal), ignoreCase: true), Enum.Parse<Format>(words[1]), mask, match);
         return bits.Length == 32 && (int)encoding.Op == index + 1 ? encoding : throw new FormatException($"row {index}: {line}");
     }
 }

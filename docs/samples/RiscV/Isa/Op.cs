@@ -14,7 +14,7 @@ internal enum Op : byte
     Addw, Subw, Sllw, Srlw, Sraw,
     Mul, Mulh, Mulhsu, Mulhu, Div, Divu, Rem, Remu,
     Mulw, Divw, Divuw, Remw, Remuw,
-    Fence, Ecall, Ebreak,
+    Fence, FenceI, Ecall, Ebreak,
 }
 
 /// <summary>Where an instruction keeps its immediate, and so how it is decoded.</summary>
@@ -53,8 +53,8 @@ internal enum Format : byte
 /// <param name="Imm">The immediate, sign-extended.</param>
 internal readonly record struct Instruction(Op Op, byte Rd, byte Rs1, byte Rs2, int Imm)
 {
-    /// <summary>Whether control may go elsewhere than to the next instruction: such an instruction ends a block.</summary>
-    public bool EndsBlock => Op is Op.Illegal or (>= Op.Jal and <= Op.Bgeu) or Op.Ecall or Op.Ebreak;
+    /// <summary>Whether control may go elsewhere than to the next instruction, or that one may be another by then: such an instruction ends a block.</summary>
+    public bool EndsBlock => Op is Op.Illegal or (>= Op.Jal and <= Op.Bgeu) or Op.FenceI or Op.Ecall or Op.Ebreak;
 
     public bool IsLoad => Op is >= Op.Lb and <= Op.Lwu;
 

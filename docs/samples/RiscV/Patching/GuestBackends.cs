@@ -11,6 +11,13 @@ internal sealed class GuestBackends
         Checked = CheckedBackend.Create(Fast, stubs);
         Traced = TracedBackend.Create(Fast, stubs);
         Profiled = ProfiledBackend.Create(Fast, stubs);
+        Indirect = Fast.Derive("indirect", b =>
+        {
+            foreach (string slot in GuestOps.Accesses.Select(GuestOps.SlotName))
+            {
+                b.Set(slot, Fast[slot].LeftAloneByBackend());
+            }
+        });
         All = [Fast, Checked, Traced, Profiled];
     }
 
@@ -21,6 +28,9 @@ internal sealed class GuestBackends
     public Backend Traced { get; }
 
     public Backend Profiled { get; }
+
+    /// <summary><c>fast</c>, but loads and stores stay calls through their slots, as they were emitted: what patching them is worth. Not one of the four.</summary>
+    public Backend Indirect { get; }
 
     public IReadOnlyList<Backend> All { get; }
 }

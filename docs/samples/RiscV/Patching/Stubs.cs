@@ -38,12 +38,8 @@ internal sealed unsafe class Stubs
             a.mov(r14, __qword_ptr[r15 + CpuLayout.Links]);
             a.jmp(rsi);
         });
-        Untranslated = Emit(a =>
-        {
-            a.mov(__qword_ptr[r15 + CpuLayout.Pc], rax);
-            a.mov(__dword_ptr[r15 + CpuLayout.Stop], (int)StopReason.Untranslated);
-            a.jmp(Leave.Value);
-        });
+        Untranslated = EmitExit(StopReason.Untranslated);
+        CodeChanged = EmitExit(StopReason.CodeChanged);
         OutOfTicks = Emit(a =>
         {
             a.add(__qword_ptr[r15 + CpuLayout.TicksLeft], rcx); // the block was not executed
@@ -66,6 +62,9 @@ internal sealed unsafe class Stubs
     /// <summary>Jumped to at a block's end with the next guest address in rax: what all links lead to before there is a block.</summary>
     public VirtualAddress Untranslated { get; }
 
+    /// <summary>Jumped to behind a fence.i, with the next guest address in rax.</summary>
+    public VirtualAddress CodeChanged { get; }
+
     /// <summary>Jumped to at a block's head, with its address in rax and its length in rcx.</summary>
     public VirtualAddress OutOfTicks { get; }
 
@@ -77,8 +76,15 @@ internal sealed unsafe class Stubs
     {
         var assembler = new Assembler(64);
         write(assembler);
-        return _arena.Emit(assembler, new SiteEmitter(GuestOps.Layout)).Address;
+        return _arena.Emit(assembler).Address;
     }
+
+    private VirtualAddress EmitExit(StopReason reason) => Emit(a =>
+    {
+        a.mov(__qword_ptr[r15 + CpuLayout.Pc], rax);
+        a.mov(__dword_ptr[r15 + CpuLayout.Stop], (int)reason);
+        a.jmp(Leave.Value);
+    });
 
     private VirtualAddress EmitStop(StopReason reason) => Emit(a =>
     {

@@ -22,7 +22,7 @@ internal sealed unsafe class BlockTranslator
     private readonly Stubs _stubs;
     private readonly CpuState* _cpu;
     private readonly SiteEmitter _sites = new(GuestOps.Layout);
-    private readonly List<(SiteTicket Site, SitePoint Point)> _points = [];
+    private readonly List<SitePoint> _points = [];
     private Assembler _asm = new(64);
     private ulong _pc;
     private int _left;
@@ -56,8 +56,13 @@ internal sealed unsafe class BlockTranslator
         }
 
         CodeBlock block = _arena.Emit(_asm, _sites);
-        return new TranslatedBlock(block, [.. _points.Select(p => (block[p.Site].Address + GuestOps.Budget, p.Point))]);
+        return new TranslatedBlock(pc, WordsAt(pc, instructions.Count).ToArray(), block, [.. _points]);
     }
+
+    /// <summary>Whether the guest still holds the instructions a block was made from.</summary>
+    public bool IsCurrent(TranslatedBlock block) => WordsAt(block.Pc, block.Words.Length).SequenceEqual(block.Words);
+
+    private ReadOnlySpan<uint> WordsAt(ulong pc, int count) => new(_cpu->Window + pc, count);
 
     private List<GuestInstruction> Decode(ulong pc)
     {
@@ -103,6 +108,10 @@ internal sealed unsafe class BlockTranslator
                 break;
             case Op.Fence:
                 break;
+            case Op.FenceI:
+                _asm.mov(rax, _pc + 4);
+                _asm.jmp(_stubs.CodeChanged.Value);
+                break;
             case Op.Ecall:
                 EmitSite(GuestOps.Ecall);
                 break;
@@ -144,8 +153,8 @@ internal sealed unsafe class BlockTranslator
 
     private void EmitSite(OpSlot slot)
     {
-        SiteTicket site = _sites.Emit(_asm, slot, GuestOps.Budget, slot == GuestOps.Tick ? GuestOps.TickClobbers : null, GuestOps.Placement);
-        _points.Add((site, new SitePoint(_pc, _left)));
+        _sites.Emit(_asm, slot, GuestOps.Budget, slot == GuestOps.Tick ? GuestOps.TickClobbers : null, GuestOps.Placement);
+        _points.Add(new SitePoint(_pc, _left));
     }
 
     private void EmitBranch(GuestInstruction instruction)

@@ -11,10 +11,12 @@ namespace RiscV.Translator;
 internal sealed unsafe class LinkTable : IDisposable
 {
     private readonly CpuState* _cpu;
+    private readonly VirtualAddress _untranslated;
 
     public LinkTable(CpuState* cpu, VirtualAddress untranslated)
     {
         _cpu = cpu;
+        _untranslated = untranslated;
         cpu->Links = (ulong*)NativeMemory.Alloc((nuint)cpu->CodeWords + 1, sizeof(ulong));
         new Span<ulong>(cpu->Links, (int)cpu->CodeWords).Fill(untranslated.Value);
     }
@@ -29,6 +31,9 @@ internal sealed unsafe class LinkTable : IDisposable
     }
 
     public void Set(ulong pc, ulong block) => _cpu->Links[(pc - _cpu->CodeStart) / 4] = block;
+
+    /// <summary>Lets no block lead to a guest address any more; whoever comes there is given to the dispatch loop.</summary>
+    public void Clear(ulong pc) => Set(pc, _untranslated.Value);
 
     public void Dispose()
     {

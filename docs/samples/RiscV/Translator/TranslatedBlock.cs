@@ -1,12 +1,13 @@
-using PvPatch;
 using PvPatch.Live;
 
 namespace RiscV.Translator;
 
 /// <summary>A piece of guest code as host code.</summary>
+/// <param name="Pc">Guest address of the first instruction.</param>
+/// <param name="Words">The guest instructions it was made from.</param>
 /// <param name="Code">The block in the arena.</param>
-/// <param name="Points">The sites in which it can stop or report, by their ends.</param>
-internal sealed record TranslatedBlock(CodeBlock Code, IReadOnlyList<(VirtualAddress End, SitePoint Point)> Points);
+/// <param name="Points">Where in the guest its sites are, in their order.</param>
+internal sealed record TranslatedBlock(ulong Pc, uint[] Words, CodeBlock Code, SitePoint[] Points);
 
 /// <summary>Where in the guest a site is.</summary>
 /// <param name="Pc">Address of the guest instruction.</param>

@@ -1,6 +1,5 @@
 using System.Runtime.ExceptionServices;
 using System.Runtime.InteropServices;
-using PvPatch;
 using PvPatch.Live;
 using PvPatch.Ops;
 using RiscV.Host;
@@ -17,7 +16,7 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
     private readonly Stubs _stubs;
     private readonly BlockTranslator _translator;
     private readonly LinkTable _links;
-    private readonly Dictionary<ulong, SitePoint> _points = [];
+    private readonly Dictionary<CodeBlock, TranslatedBlock> _blocks = [];
     private readonly Executor _executor;
     private GCHandle _handle;
     private ExceptionDispatchInfo? _failure;
@@ -53,9 +52,6 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
 
     public BlockProfile Profile { get; } = new();
 
-    /// <summary>A table of operations whose sites stay as they were emitted, indirect, in blocks translated from now on: for comparison only.</summary>
-    public string? LeaveIndirect { get; init; }
-
     /// <summary>Blocks translated so far.</summary>
     public int BlockCount { get; private set; }
 
@@ -85,8 +81,12 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
             enter(_cpu, block);
             _executor.Leave();
             ThrowFailure();
+            if (_cpu->Stop == StopReason.CodeChanged)
+            {
+                RetireChangedBlocks();
+            }
         }
-        while (_cpu->Stop == StopReason.Untranslated);
+        while (_cpu->Stop is StopReason.Untranslated or StopReason.CodeChanged);
         if (_cpu->Stop != StopReason.OutOfTicks)
         {
             // Stopped within a block, which was paid for as a whole at its head: what was not executed is given back.
@@ -96,8 +96,10 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
         }
     }
 
-    /// <summary>Which guest instruction a site belongs to, by the return address a call there leaves: the site's end, whatever backend made the call.</summary>
-    public SitePoint PointAt(ulong site) => _points[site];
+    /// <summary>Which guest instruction a call was made for, by the return address it left: that names the site, whatever backend made the call.</summary>
+    public SitePoint PointAt(ulong returnAddress) => Arena.TryFindCaller(returnAddress, out LiveSite site)
+        ? _blocks[site.Block].Points[site.Index]
+        : throw new ArgumentException("no site returns there", nameof(returnAddress));
 
     /// <summary>Keeps an exception until the guest has been left, which happens at the next block's head.</summary>
     public void Fail(Exception exception)
@@ -124,7 +126,21 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
         }
     }
 
-    private static IEnumerable<LiveSite> Sites(CodeBlock block) => Enumerable.Range(0, block.SiteCount).Select(i => block[i]);
+    /// <summary>
+    /// The guest has written code. First nothing leads into an old block any more, then it is retired: the arena reuses it when every executor has left, as this
+    /// one has.
+    /// </summary>
+    private void RetireChangedBlocks()
+    {
+        TranslatedBlock[] changed = [.. _blocks.Values.Where(b => !_translator.IsCurrent(b))];
+        foreach (TranslatedBlock block in changed)
+        {
+            _links.Clear(block.Pc);
+            _blocks.Remove(block.Code);
+        }
+
+        Arena.Retire([.. changed.Select(static b => b.Code)]);
+    }
 
     private bool TryFindBlock(ulong pc, out ulong block)
     {
@@ -139,16 +155,7 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
 
             // New code calls through its slots until it is bound: correct already, but not fast.
             Patcher.Bind(translated.Code);
-            if (LeaveIndirect is not null)
-            {
-                Patcher.Revert([.. Sites(translated.Code).Where(s => s.Slot.Table == LeaveIndirect)], new SwitchOptions { Mode = SwitchMode.Offline, WaitForOther = true });
-            }
-
-            foreach ((VirtualAddress end, SitePoint point) in translated.Points)
-            {
-                _points.Add(end.Value, point);
-            }
-
+            _blocks.Add(translated.Code, translated);
             block = translated.Code.Address.Value;
             _links.Set(pc, block);
             BlockCount++;
