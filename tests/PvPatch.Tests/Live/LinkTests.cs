@@ -162,6 +162,9 @@ public sealed unsafe class LinkTests
         VirtualAddress slot = code.Arena.SlotsOf(code.Layout).Address; // in the arena, and data
         Assert.Equal(DiagnosticCodes.TargetNotExecutable, patcher.TryLink([new(block[0], slot)]).Diagnostics[0].Code);
         Assert.Equal(DiagnosticCodes.BlockRetired, patcher.TryLink([new(default, code.Five)]).Diagnostics[0].Code);
+        CodeBlock gone = code.EmitFunction(new SiteWish(0));
+        code.Arena.Retire(gone);
+        Assert.Equal(DiagnosticCodes.BlockRetired, patcher.TryLink([new(block[0], gone.Address)]).Diagnostics[0].Code);
         Assert.Equal(before, block.ToArray());
         Assert.Equal(SiteState.Bound, block[0].State);
     }
