@@ -16,7 +16,13 @@ switch (options.Command)
             return run.Measure();
         }
 
+    case "chain":
+        using (var run = new TortureChain(options))
+        {
+            return run.Execute();
+        }
+
     default:
-        Console.Error.WriteLine($"unknown command {options.Command}; known: run, cost");
+        Console.Error.WriteLine($"unknown command {options.Command}; known: run, chain, cost");
         return 64;
 }

@@ -21,6 +21,7 @@ internal enum Protocol
     NoBarrier,
     CallNotAtEnd,
     ManagedGuard,
+    NoGrace,
 }
 
 /// <summary>The command line.</summary>

@@ -72,15 +72,25 @@ internal sealed unsafe class TortureRun : IDisposable
         Backend[] backends = [_code.Inlined, _code.Outlined, _code.Direct];
         List<double>[] times = [[], [], []];
         List<double> again = [];
+        List<double> links = [];
+        LiveSite[] sites = [.. _code.Blocks.SelectMany(static b => Enumerable.Range(0, b.SiteCount).Select(i => b[i]))];
+        SiteLink[] wishes = [.. sites.Select(s => new SiteLink(s, _code.Targets[0].Address, RegisterSet.Rax))];
         long start = Stopwatch.GetTimestamp();
         for (int i = 0; Stopwatch.GetElapsedTime(start).TotalSeconds < _options.Seconds; i++)
         {
             SwitchResult result = _patcher.Switch(backends[i % 3]);
             SwitchResult nothing = _patcher.Switch(backends[i % 3]);
+            SwitchResult? linked = _options.Links ? _patcher.Link(wishes[..(_options.Batch == 0 ? wishes.Length : _options.Batch)]) : null;
+            if (linked is not null)
+            {
+                _patcher.Unlink(sites);
+            }
+
             if (i > 300)
             {
                 times[i % 3].Add(result.Elapsed.TotalNanoseconds / result.Written);
                 again.Add(nothing.Elapsed.TotalNanoseconds / nothing.Count);
+                links.Add(linked is null ? 0 : linked.Elapsed.TotalNanoseconds / linked.Written);
             }
 
             Pause();
@@ -94,6 +104,12 @@ internal sealed unsafe class TortureRun : IDisposable
         {
             times[i].Sort();
             Console.WriteLine($"{_options.Sites} to {backends[i]}: least {times[i][0]:0.0} ns/site, median {times[i][times[i].Count / 2]:0.0} ns/site, {times[i].Count} batches of 256");
+        }
+
+        if (_options.Links)
+        {
+            links.Sort();
+            Console.WriteLine($"{_options.Sites} linked: least {links[0]:0.0} ns/site, median {links[links.Count / 2]:0.0} ns/site, batches of {(_options.Batch == 0 ? wishes.Length : _options.Batch)}");
         }
 
         return _fault is null ? 0 : 2;

@@ -149,4 +149,7 @@ public static class DiagnosticCodes
 
     /// <summary>A site can't lead to the target it shall be linked to.</summary>
     public const string SiteLink = "PV8031";
+
+    /// <summary>A block is retired while sites are linked to it.</summary>
+    public const string BlockLinked = "PV8032";
 }

@@ -128,8 +128,15 @@ internal sealed class BatchPlan
     }
 
     /// <summary>Makes the records say what the sites hold now.</summary>
-    public void Publish()
+    /// <param name="ledger">Where links are counted.</param>
+    /// <param name="links">Whether the batch makes links.</param>
+    public void Publish(LinkLedger ledger, bool links)
     {
+        if (ledger.Count > 0)
+        {
+            ForEachOutcome(static (site, outcome) => site.Record.State == SiteState.Linked && outcome.Change != SiteChange.KeptLink, ledger.Remove);
+        }
+
         foreach (ref PlannedWrite write in Writes)
         {
             ref OutcomeRecord outcome = ref _outcomes[write.Outcome];
@@ -147,16 +154,34 @@ internal sealed class BatchPlan
             ref SiteRecord record = ref _blocks[outcome.Block].Records[outcome.Site];
             record.Set(outcome.State, outcome.Form, outcome.Action, outcome.Reason);
         }
+
+        if (links)
+        {
+            ForEachOutcome(static (_, outcome) => outcome.State == SiteState.Linked, ledger.Add);
+        }
     }
 
     /// <summary>Marks as faulted what could not be taken back.</summary>
-    public void PublishFaults()
+    public void PublishFaults(LinkLedger ledger)
     {
+        ForEachOutcome(static (site, outcome) => outcome.Change == SiteChange.Faulted && site.Record.State == SiteState.Linked, ledger.Remove);
         foreach (ref OutcomeRecord outcome in Outcomes)
         {
             if (outcome.Change == SiteChange.Faulted)
             {
                 _blocks[outcome.Block].Records[outcome.Site].State = SiteState.Faulted;
+            }
+        }
+    }
+
+    private void ForEachOutcome(Func<LiveSite, OutcomeRecord, bool> which, Action<LiveSite> action)
+    {
+        foreach (OutcomeRecord outcome in Outcomes)
+        {
+            var site = new LiveSite(_blocks[outcome.Block], outcome.Site);
+            if (which(site, outcome))
+            {
+                action(site);
             }
         }
     }

@@ -161,8 +161,7 @@ internal sealed unsafe class BatchPlanner
         outcome.Form = body.Form;
         outcome.Action = body.Action;
         outcome.Reason = body.Reason;
-        outcome.State = _after;
-        outcome.Change = same ? SiteChange.AlreadyThere : SiteChange.NotWritten;
+        outcome.Set(same ? SiteChange.AlreadyThere : SiteChange.NotWritten, _after);
         if (!same)
         {
             ref PlannedWrite write = ref _plan.AddWrite();

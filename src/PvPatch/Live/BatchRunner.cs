@@ -100,7 +100,7 @@ internal sealed class BatchRunner
     private void Publish(BatchRequest request, BatchReport report)
     {
         _plan.MarkWrites(SiteChange.Written);
-        _plan.Publish();
+        _plan.Publish(_arena.Ledger, links: request.Links is not null);
         report.Written = _plan.Writes.Length + _plan.LongWrites.Count;
         report.SlotsWritten = _plan.Slots.Count;
         for (int slot = 0; request.SetsSlots && slot < Bound.Length; slot++)

@@ -101,7 +101,7 @@ internal abstract class BatchWriter
 
         if (!clean)
         {
-            Plan.PublishFaults();
+            Plan.PublishFaults(Arena.Ledger);
         }
 
         return clean;

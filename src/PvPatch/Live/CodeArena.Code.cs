@@ -58,11 +58,11 @@ public sealed partial class CodeArena
     }
 
     /// <summary>
-    /// Gives a block up: its sites are not written any more, and its bytes are reused once no executor can be inside. Nothing may enter it from now on: see
-    /// <see cref="LivePatcher.UnlinkFrom"/> for the sites that are linked to it.
+    /// Gives a block up: its sites are not written any more, and its bytes are reused once no executor can be inside. Nothing may enter it from now on: sites
+    /// that are linked to it have been taken from it by <see cref="LivePatcher.UnlinkFrom"/> before.
     /// </summary>
     /// <param name="block">A block of this arena.</param>
-    /// <exception cref="PatchException">Another arena's, or retired before (PV8013); disposed (PV8004); called from inside a batch (PV8020).</exception>
+    /// <exception cref="PatchException">Sites are linked to it (PV8032); another arena's, or retired before (PV8013); disposed (PV8004); called from inside a batch (PV8020).</exception>
     public void Retire(CodeBlock block)
     {
         ArgumentNullException.ThrowIfNull(block);
@@ -72,7 +72,7 @@ public sealed partial class CodeArena
     /// <summary>Gives blocks up, as <see cref="Retire(CodeBlock)"/> does, all at once: for one barrier and one grace period.</summary>
     /// <param name="blocks">Blocks of this arena, each once.</param>
     /// <exception cref="PatchException">
-    /// One is another arena's, retired before or named twice (PV8013), and then none is given up; disposed (PV8004); called from inside a batch (PV8020).
+    /// Sites of other blocks are linked to one (PV8032), one is another arena's, retired before or named twice (PV8013), and then none is given up; disposed (PV8004); called from inside a batch (PV8020).
     /// </exception>
     public void Retire(IReadOnlyList<CodeBlock> blocks)
     {
@@ -82,6 +82,11 @@ public sealed partial class CodeArena
         using (PatchLock.Enter(wait: true))
         {
             CheckRetirable(given);
+            if (Ledger.TakeOut(given) is PatchDiagnostic linked)
+            {
+                throw new PatchException(linked);
+            }
+
             foreach (CodeBlock block in given)
             {
                 block.IsRetired = true;

@@ -26,6 +26,7 @@ public sealed partial class CodeArena : IDisposable
         TrustsCacheLines = options.TrustCacheLines;
         HasAtomic16 = options.Atomic16 ?? SiteClassifier.HasAtomic16;
         Registry = new BlockRegistry(memory);
+        Ledger = new LinkLedger(Registry);
         Islands = new IslandStore(memory);
         Functions = new FunctionStore(memory);
         Trash = new Reclaimer(this);
@@ -70,6 +71,8 @@ public sealed partial class CodeArena : IDisposable
     internal ExecutorList Executors { get; } = new();
 
     internal BlockRegistry Registry { get; }
+
+    internal LinkLedger Ledger { get; }
 
     internal IslandStore Islands { get; }
 

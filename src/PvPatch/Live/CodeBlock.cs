@@ -1,4 +1,6 @@
+using System.Buffers.Binary;
 using System.Globalization;
+using PvPatch.Plans;
 using PvPatch.Sites;
 
 namespace PvPatch.Live;
@@ -37,6 +39,9 @@ public sealed unsafe class CodeBlock
 
     /// <summary>The slots its sites name; nothing where it has no sites.</summary>
     internal SlotTable? Slots { get; }
+
+    /// <summary>How many sites are linked to an address in it. Kept by <see cref="LinkLedger"/>.</summary>
+    internal int LinksInto { get; set; }
 
     /// <summary>Bytes taken from the arena, slack included.</summary>
     internal int Taken { get; }
@@ -93,6 +98,28 @@ public sealed unsafe class CodeBlock
         byte[] bytes = new byte[kind.Budget];
         Slots!.WriteOriginal(kind, AddressOf(site), bytes);
         return bytes;
+    }
+
+    /// <summary>Where the direct call or jump of a site leads: in a site of one instruction that ends where the site ends, in a longer one that begins where it begins.</summary>
+    internal VirtualAddress? DirectTargetOf(int site)
+    {
+        ref SiteRecord record = ref _records[site];
+        int budget = KindOf(site).Budget;
+        VirtualAddress address = AddressOf(site);
+        if (record.Form is LiveForm.Call or LiveForm.Jump)
+        {
+            int shift = 8 * (budget - sizeof(int)); // the displacement comes last
+            ulong displacement = shift >= 64 ? record.High >> shift - 64 : record.Low >> shift | record.High << 1 << 63 - shift;
+            return address + budget + (int)displacement;
+        }
+
+        if (record.Form != LiveForm.Several || record.Action is not (PatchAction.Call or PatchAction.ThunkCall or PatchAction.Jump))
+        {
+            return null;
+        }
+
+        ulong first = budget <= 16 ? record.Low : BinaryPrimitives.ReadUInt64LittleEndian(LongBytesOf(site));
+        return (byte)first is 0xe8 or 0xe9 ? address + 5 + (int)(first >> 8) : null;
     }
 
     internal void KeepOriginal(int site, byte[] bytes) => (_originals ??= []).Add(site, bytes);

@@ -32,6 +32,13 @@ internal sealed class LinkBodies(CodeArena arena, SlotTable slots, LiveBodyBuild
             return false;
         }
 
+        if (arena.Registry.TryFind(target, out CodeBlock? block) && block.IsRetired)
+        {
+            body = LiveBody.Indirect(PatchReason.None, null);
+            error = PatchDiagnostic.Error(DiagnosticCodes.BlockRetired, $"the target of {slot} lies in a block that was retired") with { Address = target };
+            return false;
+        }
+
         if (kind.Budget > SiteClassifier.MaxLiveLength)
         {
             return TryGetLong(link, kind, out body, ref entry, out error);

@@ -28,6 +28,11 @@ internal sealed class LinkPlanner(BatchContext context, SitePlanner sites)
     /// <summary>Every site whose target lies in some blocks is taken from it.</summary>
     public void PlanUnlinking(IReadOnlyList<CodeBlock> targets)
     {
+        if (!targets.Any(static b => b.LinksInto > 0))
+        {
+            return;
+        }
+
         VirtualAddress[] starts = [.. targets.Select(static b => b.Address)];
         CodeBlock[] ordered = [.. targets];
         Array.Sort(starts, ordered);

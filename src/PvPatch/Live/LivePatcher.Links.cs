@@ -50,7 +50,7 @@ public sealed partial class LivePatcher
 
     /// <summary>
     /// Unlinks every site of this patcher whose target lies in some blocks, or throws: to be called before they are retired, so that no site leads into them any
-    /// more. Looks at all linked sites, so give it all blocks at once. Other patchers' sites and addresses kept elsewhere are the host's to see to.
+    /// more. Looks at all linked sites where there is one, so give it all blocks at once. Other patchers' sites and addresses kept elsewhere are the host's to see to.
     /// </summary>
     /// <param name="targets">The blocks that links lead into, not retired yet. Their own sites may lead wherever they do.</param>
     /// <param name="options">What is known of other threads; a live switch where <see langword="null"/>.</param>

@@ -51,24 +51,10 @@ public readonly record struct LiveSite
     public PatchReason Reason => Record.Reason;
 
     /// <summary>
-    /// Where its direct call or jump leads: the function itself, also where a thunk or a far jump of the arena stands before it. Nothing for other forms, and for sites
-    /// longer than an instruction. Ask between batches.
+    /// Where its direct call or jump leads: the function itself, also where a thunk or a far jump of the arena stands before it. Nothing for other forms. Ask between
+    /// batches.
     /// </summary>
-    public VirtualAddress? Target
-    {
-        get
-        {
-            ref SiteRecord record = ref Record;
-            int shift = 8 * (Budget - sizeof(int)); // the displacement comes last
-            if (record.Form is not (LiveForm.Call or LiveForm.Jump))
-            {
-                return null;
-            }
-
-            ulong displacement = shift >= 64 ? record.High >> shift - 64 : record.Low >> shift | record.High << 1 << 63 - shift;
-            return Block.Arena.Functions.TargetOf(End + (int)displacement);
-        }
-    }
+    public VirtualAddress? Target => Block.DirectTargetOf(Index) is VirtualAddress entry ? Block.Arena.Functions.TargetOf(entry) : null;
 
     /// <summary>Whether it has a forwarding island in reach, so that executors never wait at its guard.</summary>
     public bool HasForwarding => Record.Forward != 0;

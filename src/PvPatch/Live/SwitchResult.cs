@@ -148,6 +148,8 @@ internal struct OutcomeRecord
         set => _changeAndState = (byte)((_changeAndState & 0xf0) | (int)value);
     }
 
+    public void Set(SiteChange change, SiteState state) => _changeAndState = (byte)((int)change | (int)state << 4);
+
     /// <summary>The state it has when all is well.</summary>
     public SiteState State
     {

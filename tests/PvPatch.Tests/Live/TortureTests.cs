@@ -35,6 +35,30 @@ public sealed class TortureTests
         Assert.True(code == 0, $"exit code {code}: {output}");
     }
 
+    [Fact]
+    public void Blocks_unlinked_and_retired_under_running_threads_are_never_entered_again()
+    {
+        (int code, string output) = Run("chain --seconds 3", s_timeout);
+        Assert.True(code == 0, $"exit code {code}: {output}");
+    }
+
+    [SkippableFact]
+    public void Room_taken_without_a_grace_period_is_seen_to_crash()
+    {
+        Skip.If(Environment.ProcessorCount < 2, "threads must overlap");
+        for (int attempt = 0; attempt < 5; attempt++)
+        {
+            (int code, _) = Run("chain --seconds 10 --protocol no-grace", s_timeout);
+            Assert.NotEqual(64, code);
+            if (code is not (0 or 3))
+            {
+                return;
+            }
+        }
+
+        Assert.Fail("five runs of ten seconds saw nothing: the harness proves nothing");
+    }
+
     [SkippableTheory]
     [InlineData("--sites atomic8 --protocol byte-copy")]
     [InlineData("--sites spin --protocol no-barrier")]
