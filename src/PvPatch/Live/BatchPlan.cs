@@ -140,8 +140,7 @@ internal sealed class BatchPlan
         foreach (ref PlannedWrite write in Writes)
         {
             ref OutcomeRecord outcome = ref _outcomes[write.Outcome];
-            ref SiteRecord record = ref _blocks[outcome.Block].Records[outcome.Site];
-            (record.Low, record.High) = (write.New.Low, write.New.High);
+            _blocks[outcome.Block].SetBytes(outcome.Site, write.New);
         }
 
         foreach (LongWrite write in LongWrites)

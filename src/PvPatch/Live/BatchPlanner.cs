@@ -124,7 +124,7 @@ internal sealed unsafe class BatchPlanner
             }
 
             LiveBody? body = BodyOf(record.Kind);
-            if (body is not null && !TryPlanPlain(number, i, ref record, body))
+            if (body is not null && !TryPlanPlain(number, block, i, body))
             {
                 _sites.PlanSite(number, block, i, body, body.Target, _after);
             }
@@ -135,8 +135,9 @@ internal sealed unsafe class BatchPlanner
     /// The way of nearly all sites, in one piece: the same bytes and checks as <see cref="SitePlanner"/>, which does whatever is out of the ordinary. Where
     /// this one gives up, it has left no trace.
     /// </summary>
-    private bool TryPlanPlain(int blockNumber, int index, ref SiteRecord record, LiveBody body)
+    private bool TryPlanPlain(int blockNumber, CodeBlock block, int index, LiveBody body)
     {
+        ref SiteRecord record = ref block.Records[index];
         VirtualAddress address = _start + record.Offset;
         VirtualAddress target = body.Target;
         if (!body.IsPlain || record.IsForeign || record.Form == LiveForm.Several
@@ -150,7 +151,7 @@ internal sealed unsafe class BatchPlanner
         byte* at = _writeView + record.Offset;
         ulong low = *(ulong*)at & body.Mask.Low;
         ulong high = *(ulong*)(at + 8) & body.Mask.High;
-        if (low != record.Low || high != record.High)
+        if (low != record.Low || high != block.BytesBehind(index))
         {
             return false;
         }

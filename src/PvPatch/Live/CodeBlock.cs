@@ -9,14 +9,17 @@ namespace PvPatch.Live;
 public sealed unsafe class CodeBlock
 {
     private readonly SiteRecord[] _records;
-    private Dictionary<int, byte[]>? _originals;
-    private Dictionary<int, byte[]>? _longBytes;
+    private readonly uint _offset;
+
+    // Bytes 8 to 15 of each site, once one is longer than 8.
+    private ulong[]? _behind;
+    private Unusual? _unusual;
 
     internal CodeBlock(CodeArena arena, SlotTable? slots, VirtualAddress address, int length, int taken, SiteRecord[] records)
     {
         Arena = arena;
         Slots = slots;
-        Address = address;
+        _offset = (uint)(address - arena.Memory.Start);
         Length = length;
         Taken = taken;
         _records = records;
@@ -26,7 +29,7 @@ public sealed unsafe class CodeBlock
     public CodeArena Arena { get; }
 
     /// <summary>Run address of the first byte, a multiple of 64.</summary>
-    public VirtualAddress Address { get; }
+    public VirtualAddress Address => Arena.Memory.Start + _offset;
 
     /// <summary>Length of the code in bytes.</summary>
     public int Length { get; }
@@ -89,7 +92,7 @@ public sealed unsafe class CodeBlock
     /// <summary>The bytes the site was registered with.</summary>
     internal byte[] OriginalOf(int site)
     {
-        if (_originals is not null && _originals.TryGetValue(site, out byte[]? foreign))
+        if (_unusual is not null && _unusual.Originals.TryGetValue(site, out byte[]? foreign))
         {
             return foreign;
         }
@@ -109,7 +112,8 @@ public sealed unsafe class CodeBlock
         if (record.Form is LiveForm.Call or LiveForm.Jump)
         {
             int shift = 8 * (budget - sizeof(int)); // the displacement comes last
-            ulong displacement = shift >= 64 ? record.High >> shift - 64 : record.Low >> shift | record.High << 1 << 63 - shift;
+            (ulong low, ulong high) = BytesOf(site);
+            ulong displacement = shift >= 64 ? high >> shift - 64 : low >> shift | high << 1 << 63 - shift;
             return address + budget + (int)displacement;
         }
 
@@ -122,10 +126,36 @@ public sealed unsafe class CodeBlock
         return (byte)first is 0xe8 or 0xe9 ? address + 5 + (int)(first >> 8) : null;
     }
 
-    internal void KeepOriginal(int site, byte[] bytes) => (_originals ??= []).Add(site, bytes);
+    /// <summary>Bytes 8 to 15 of what a site is known to hold.</summary>
+    internal ulong BytesBehind(int site) => _behind is null ? 0 : _behind[site];
+
+    /// <summary>What a site of up to 16 bytes is known to hold.</summary>
+    internal SiteBytes BytesOf(int site) => new(_records[site].Low, BytesBehind(site));
+
+    internal void SetBytes(int site, SiteBytes bytes)
+    {
+        _records[site].Low = bytes.Low;
+        if (_behind is not null)
+        {
+            _behind[site] = bytes.High;
+        }
+    }
+
+    /// <summary>Makes room for bytes 8 to 15; before the first site that has some gets its bytes.</summary>
+    internal void MakeRoomBehind() => _behind ??= new ulong[_records.Length];
+
+    internal void KeepOriginal(int site, byte[] bytes) => (_unusual ??= new()).Originals.Add(site, bytes);
 
     /// <summary>What a site longer than 16 bytes is known to hold.</summary>
-    internal byte[] LongBytesOf(int site) => _longBytes is not null && _longBytes.TryGetValue(site, out byte[]? bytes) ? bytes : OriginalOf(site);
+    internal byte[] LongBytesOf(int site) => _unusual is not null && _unusual.LongBytes.TryGetValue(site, out byte[]? bytes) ? bytes : OriginalOf(site);
 
-    internal void SetLongBytes(int site, byte[] bytes) => (_longBytes ??= [])[site] = bytes;
+    internal void SetLongBytes(int site, byte[] bytes) => (_unusual ??= new()).LongBytes[site] = bytes;
+
+    /// <summary>What few blocks have: sites of a host's own emitter, sites longer than 16 bytes.</summary>
+    private sealed class Unusual
+    {
+        public Dictionary<int, byte[]> Originals { get; } = [];
+
+        public Dictionary<int, byte[]> LongBytes { get; } = [];
+    }
 }

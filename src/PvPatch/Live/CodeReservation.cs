@@ -131,8 +131,12 @@ public sealed unsafe class CodeReservation : IDisposable
         record.Class = SiteClassifier.Classify(address, budget, single, _arena.HasAtomic16, _arena.TrustsCacheLines);
         if (budget <= 16)
         {
-            SiteBytes bytes = SiteBytes.Read(_arena.Memory.WriteView(address), budget);
-            (record.Low, record.High) = (bytes.Low, bytes.High);
+            if (budget > sizeof(ulong))
+            {
+                block.MakeRoomBehind();
+            }
+
+            block.SetBytes(index, SiteBytes.Read(_arena.Memory.WriteView(address), budget));
         }
     }
 

@@ -19,12 +19,12 @@ internal static class LiveRules
     };
 
     /// <summary>Whether executors can be forwarded around a body of several instructions until none is inside.</summary>
-    public static bool CanDrain(CodeArena arena, in SiteRecord record, int length, sbyte forward)
+    public static bool CanDrain(CodeArena arena, in SiteRecord record, SiteBytes bytes, int length, sbyte forward)
     {
         // Executors are forwarded by the first two bytes while the body drains; who is behind a first instruction of one byte would come back into the
         // middle of these.
         return record.Class != SiteClass.QuiescentOnly && forward != 0 && arena.Executors.IsTracking && length >= 2
-            && SiteClassifier.Fits(arena.Address + record.Offset, 2, 8) && FirstLength(new SiteBytes(record.Low, record.High), length) >= 2;
+            && SiteClassifier.Fits(arena.Address + record.Offset, 2, 8) && FirstLength(bytes, length) >= 2;
     }
 
     private static int FirstLength(SiteBytes bytes, int length)

@@ -130,7 +130,7 @@ internal sealed unsafe class SitePlanner
     {
         ref SiteRecord record = ref block.Records[index];
         _context.CallsThroughSlot[slot] |= outcome.Form == LiveForm.Original || (_live && (record.Form == LiveForm.Original || record.Forward != 0));
-        var old = new SiteBytes(record.Low, record.High);
+        SiteBytes old = block.BytesOf(index);
         if (old == bytes)
         {
             outcome.Change = SiteChange.AlreadyThere;
@@ -139,7 +139,7 @@ internal sealed unsafe class SitePlanner
 
         bool drain = _live && record.Form == LiveForm.Several;
         sbyte forward = record.Forward != 0 && _context.SlotAnswers(slot) ? record.Forward : (sbyte)0;
-        if (_live && !(drain ? LiveRules.CanDrain(_arena, record, length, forward) : LiveRules.CanWrite(_arena, record, forward)))
+        if (_live && !(drain ? LiveRules.CanDrain(_arena, record, old, length, forward) : LiveRules.CanWrite(_arena, record, forward)))
         {
             KeepOrRefuse(block, index, slot, ref outcome);
             return;

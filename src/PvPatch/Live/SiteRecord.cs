@@ -3,11 +3,11 @@ using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
-/// <summary>What is remembered of a live site: 28 bytes. Where, what kind, and the bytes it holds now (zero behind its length).</summary>
+/// <summary>What is remembered of a live site: 20 bytes. Where, what kind, and the first eight bytes it holds now (zero behind its length); its block has the rest, if there is any.</summary>
 [StructLayout(LayoutKind.Sequential, Pack = 4, Size = SizeInBytes)]
 internal struct SiteRecord
 {
-    public const int SizeInBytes = 28;
+    public const int SizeInBytes = 20;
 
     /// <summary>From the arena's start.</summary>
     public uint Offset;
@@ -25,9 +25,6 @@ internal struct SiteRecord
 
     /// <summary>Bytes 0 to 7 of what is there.</summary>
     public ulong Low;
-
-    /// <summary>Bytes 8 to 15 of what is there.</summary>
-    public ulong High;
 
     /// <summary>Notes what a batch made of the site.</summary>
     public void Set(SiteState state, LiveForm form, PatchAction action, PatchReason reason)
