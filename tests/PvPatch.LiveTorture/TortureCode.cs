@@ -37,7 +37,8 @@ internal sealed class TortureCode : IDisposable
         var random = new Random(1);
         for (int i = 0; i < functions; i++)
         {
-            (CodeBlock block, VirtualAddress entry) = EmitFunction(options, random);
+            bool isHosts = options.Sites == SiteKind.Host || (options.Sites == SiteKind.Mixed && i % 4 == 3);
+            (CodeBlock block, VirtualAddress entry) = isHosts ? new HostFunction(Arena, Layout, two).Emit(random) : EmitFunction(options, random);
             Blocks.Add(block);
             Entries.Add(entry);
         }
@@ -99,12 +100,7 @@ internal sealed class TortureCode : IDisposable
         a.mov(r15, rdi);
         a.mov(r14, rsi);
         a.mov(rbp, rsp);
-        a.mov(r12, 0x5eed_0000_0000_0001);
-        for (int i = 0; i < s_kept.Length; i++)
-        {
-            a.lea(s_kept[i], __[r12 + i]);
-        }
-
+        SetKept(a);
         a.Label(ref loop);
         for (int i = 0; i < SitesInFunction; i++)
         {
@@ -128,28 +124,54 @@ internal sealed class TortureCode : IDisposable
         return (block, block.Address);
     }
 
-    private void EmitSite(Assembler a, SiteEmitter sites, TortureOptions options, Random random, int number, Label leave)
+    /// <summary>Gives the registers that no site may change their numbers.</summary>
+    public static void SetKept(Assembler a)
     {
-        (int start, int budget) = Place(options, random);
-        a.mov(ebx, number + 1);
+        a.mov(r12, 0x5eed_0000_0000_0001);
+        for (int i = 0; i < s_kept.Length; i++)
+        {
+            a.lea(s_kept[i], __[r12 + i]);
+        }
+    }
+
+    /// <summary>What comes before a site.</summary>
+    public static void Prepare(Assembler a, int number)
+    {
+        a.mov(ebx, number);
         a.xor(eax, eax);
         a.stc();
-        bool forwarding = options.Sites == SiteKind.Forward || (options.Sites == SiteKind.Mixed && random.Next(2) == 0);
-        sites.Emit(a, Layout["t.op"], budget, RegisterSet.Rax, SitePlacement.None, SiteTraits.None, forwarding, start);
-        a.jnc(leave); // flags are not among what a body may destroy
+    }
+
+    /// <summary>What comes behind a site: goes to a label or address where something is not as it should be.</summary>
+    public static void Check(Assembler a, Label leave) => Check(a, () => a.jnc(leave), () => a.jne(leave), () => a.jae(leave));
+
+    /// <inheritdoc cref="Check(Assembler, Label)"/>
+    public static void Check(Assembler a, ulong leave) => Check(a, () => a.jnc(leave), () => a.jne(leave), () => a.jae(leave));
+
+    private static void Check(Assembler a, Action ifNoCarry, Action ifNotEqual, Action ifAboveOrEqual)
+    {
+        ifNoCarry(); // flags are not among what a body may destroy
         a.cmp(rsp, rbp);
-        a.jne(leave);
+        ifNotEqual();
         a.lea(rax, __[rax - 1]);
         a.cmp(rax, Results - 1);
-        a.jae(leave); // unsigned: 0 became the largest number
+        ifAboveOrEqual(); // unsigned: 0 became the largest number
         a.inc(__qword_ptr[r15 + rax * 8]);
         for (int i = 0; i < s_kept.Length; i++)
         {
             a.lea(r13, __[r12 + i]);
             a.cmp(s_kept[i], r13);
-            a.jne(leave);
+            ifNotEqual();
         }
+    }
 
+    private void EmitSite(Assembler a, SiteEmitter sites, TortureOptions options, Random random, int number, Label leave)
+    {
+        (int start, int budget) = Place(options, random);
+        Prepare(a, number + 1);
+        bool forwarding = options.Sites == SiteKind.Forward || (options.Sites == SiteKind.Mixed && random.Next(2) == 0);
+        sites.Emit(a, Layout["t.op"], budget, RegisterSet.Rax, SitePlacement.None, SiteTraits.None, forwarding, start);
+        Check(a, leave);
         if (forwarding)
         {
             Label over = a.CreateLabel();

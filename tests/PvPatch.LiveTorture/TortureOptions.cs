@@ -10,6 +10,7 @@ internal enum SiteKind
     Line,
     Spin,
     Forward,
+    Host,
     Mixed,
 }
 

@@ -17,6 +17,7 @@ public sealed class TortureTests
     [InlineData("--sites spin")]
     [InlineData("--sites spin --batch 1")]
     [InlineData("--sites forward")]
+    [InlineData("--sites host")]
     [InlineData("--sites mixed --executors 3")]
     [InlineData("--sites mixed --links")]
     [InlineData("--sites atomic8 --links --batch 16")]
