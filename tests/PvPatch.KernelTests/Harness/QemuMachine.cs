@@ -71,6 +71,13 @@ public sealed class QemuMachine : IDisposable
     public static QemuMachine Start(
         string kernelPath, MachineOptions? options = null, IReadOnlyDictionary<string, ulong>? symbols = null, IReadOnlyList<string>? modules = null)
     {
+        return Start(kernelPath, options, symbols, modules, program: null);
+    }
+
+    /// <summary>As the other, with a program that user space runs before the report.</summary>
+    internal static QemuMachine Start(
+        string kernelPath, MachineOptions? options, IReadOnlyDictionary<string, ulong>? symbols, IReadOnlyList<string>? modules, GuestProgram? program)
+    {
         options ??= MachineOptions.Default;
         options.Check();
         if (options.KvmFeatures is not null && symbols?.ContainsKey(KvmLeaves.Function) != true)
@@ -84,7 +91,7 @@ public sealed class QemuMachine : IDisposable
         try
         {
             string initramfs = Path.Combine(directory, "initramfs");
-            GuestInitramfs.Write(initramfs, Busybox(options.Architecture), symbolsKnown: symbols is not null, modules ?? []);
+            GuestInitramfs.Write(initramfs, Busybox(options.Architecture), symbolsKnown: symbols is not null, modules ?? [], program);
             process = new QemuProcess(directory, QemuArguments.Build(Path.GetFullPath(kernelPath), initramfs, directory, options));
             machine = new QemuMachine(options, process, symbols);
             return machine;
