@@ -25,6 +25,8 @@ internal sealed class PhysicalMemory(Qmp qmp, int sizeMiB)
     /// <summary>Writes everything to an ELF core.</summary>
     public void SaveCore(CoreForm form, string path)
     {
+        // A file that QEMU makes could not be written to, and some tests change what is in it.
+        File.Create(path).Dispose();
         JsonObject arguments = new() { ["paging"] = form == CoreForm.Paged, ["protocol"] = $"file:{path}" };
         qmp.Execute("dump-guest-memory", arguments);
     }
