@@ -30,4 +30,42 @@ internal static class CoreFile
         file.Write(header);
         file.Write(segments);
     }
+
+    /// <summary>Where a core has a byte of memory.</summary>
+    /// <param name="path">The core.</param>
+    /// <param name="physical">The physical address.</param>
+    public static long OffsetOf(string path, ulong physical)
+    {
+        using FileStream file = File.OpenRead(path);
+        byte[] header = new byte[HeaderSize];
+        file.ReadExactly(header);
+        file.Position = BinaryPrimitives.ReadInt64LittleEndian(header.AsSpan(32));
+        byte[] segment = new byte[SegmentSize];
+        for (int i = 0; i < BinaryPrimitives.ReadUInt16LittleEndian(header.AsSpan(56)); i++)
+        {
+            file.ReadExactly(segment);
+            ulong start = BinaryPrimitives.ReadUInt64LittleEndian(segment.AsSpan(24));
+            if (segment[0] == 1 && physical >= start && physical - start < BinaryPrimitives.ReadUInt64LittleEndian(segment.AsSpan(32)))
+            {
+                return BinaryPrimitives.ReadInt64LittleEndian(segment.AsSpan(8)) + (long)(physical - start);
+            }
+        }
+
+        throw new InvalidDataException($"{physical:x} is in no segment of {path}.");
+    }
+
+    /// <summary>Copies the first bytes of a file.</summary>
+    public static void CopyStart(string path, string target, long length)
+    {
+        using FileStream source = File.OpenRead(path);
+        using FileStream copy = File.Create(target);
+        byte[] buffer = new byte[1 << 20];
+        while (length > 0)
+        {
+            int count = source.Read(buffer, 0, (int)Math.Min(length, buffer.Length));
+            Assert.NotEqual(0, count);
+            copy.Write(buffer, 0, count);
+            length -= count;
+        }
+    }
 }
