@@ -44,11 +44,15 @@ public sealed class MakedumpfileTests(ITestOutputHelper output) : IDisposable
         Assert.Equal(whole.GetProperty("counts").GetProperty("freed").GetInt32(), reduced.GetProperty("counts").GetProperty("freed").GetInt32() + reduced.GetProperty("counts").GetProperty("unreadable").GetInt32());
         Assert.Equal(whole.GetProperty("memory").GetProperty("slide").GetString(), reduced.GetProperty("memory").GetProperty("slide").GetString());
 
-        // The compressed forms (the default one is -c), and any form as it goes through a pipe.
+        // The compressed forms (the default one is -c), and any form as it goes through a pipe, as QEMU writes it too.
         Refuses(image, Make(core, "zlib", "-c", "-d", "31"), "makedumpfile -E");
         Refuses(image, Make(core, "lzo", "-l", "-d", "31"), "makedumpfile -E");
         string flat = Make(core, "flat", "-F", "-E", "-d", "31");
         Refuses(image, flat, "makedumpfile -R");
+        Refuses(image, PathOf("qemu-zlib"), "without -z");
+
+        // Why the message does not say to make an ELF core of a compressed one.
+        Assert.False(ExternalTool.Run("makedumpfile", ["-E", PathOf("zlib"), PathOf("converted")], s_timeout).Succeeded);
 
         // What the message says helps.
         string back = PathOf("back");
@@ -64,6 +68,7 @@ public sealed class MakedumpfileTests(ITestOutputHelper output) : IDisposable
         using QemuMachine machine = QemuMachine.Start(modules.Kernel.ImagePath, options, new Dictionary<string, ulong>(), modules.Unpack(_directory.FullName));
         machine.RunTo(BootPoint.Ready);
         machine.Physical.SaveCore(CoreForm.Physical, core);
+        machine.Physical.SaveCore(CoreForm.Physical, PathOf("qemu-zlib"), "kdump-zlib");
         CoreFile.PutSegmentsFirst(core);
         return core;
     }

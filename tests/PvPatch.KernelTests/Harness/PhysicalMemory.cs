@@ -22,12 +22,12 @@ internal sealed class PhysicalMemory(Qmp qmp, int sizeMiB)
         qmp.Execute("pmemsave", arguments);
     }
 
-    /// <summary>Writes everything to an ELF core.</summary>
-    public void SaveCore(CoreForm form, string path)
+    /// <summary>Writes everything to an ELF core, or to another format that QEMU has: kdump-zlib, kdump-lzo, kdump-snappy.</summary>
+    public void SaveCore(CoreForm form, string path, string format = "elf")
     {
         // A file that QEMU makes could not be written to, and some tests change what is in it.
         File.Create(path).Dispose();
-        JsonObject arguments = new() { ["paging"] = form == CoreForm.Paged, ["protocol"] = $"file:{path}" };
+        JsonObject arguments = new() { ["paging"] = form == CoreForm.Paged, ["protocol"] = $"file:{path}", ["format"] = format };
         qmp.Execute("dump-guest-memory", arguments);
     }
 }
