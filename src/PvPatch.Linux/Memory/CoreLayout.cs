@@ -157,7 +157,7 @@ internal sealed class CoreLayout
             _warnings.Add(PatchDiagnostic.Warning(KernelDiagnosticCodes.CoreBadSegments, "segments of the core share addresses or leave the address space") with
             {
                 Found = $"{Virtual.Overlaps} that overlap, {_wrapped} that run over the end",
-                Help = "Of two segments with one address the one that starts first counts. The dump may be damaged, or made up.",
+                Help = "Of two segments with one address the one that starts first counts. Page tables of several processors may differ there; else the dump is damaged, or made up.",
             });
         }
     }

@@ -17,15 +17,15 @@ internal static class CoreMagic
 
     private static (string? Form, string Help) Recognize(ReadOnlySpan<byte> start)
     {
-        const string makedumpfile = "Make an ELF core of it: makedumpfile -E FILE CORE; with QEMU, dump-guest-memory without -z, -l and -s.";
+        // makedumpfile (1.7) does not turn a compressed dump into an ELF core: "'-E' option is disable".
         if (start.StartsWith("KDUMP   "u8) || start.StartsWith("DISKDUMP"u8))
         {
-            return ("a compressed kernel dump", makedumpfile);
+            return ("a compressed kernel dump", "Take the dump as an ELF core, which cannot be made of it any more: makedumpfile -E -d 31 /proc/vmcore CORE; with QEMU dump-guest-memory without -z, -l and -s, with virsh dump --memory-only --format elf.");
         }
 
         if (start.StartsWith("makedumpfile"u8))
         {
-            return ("a kernel dump in makedumpfile's flattened form", "Bring it together with makedumpfile -R, then make an ELF core of it with makedumpfile -E.");
+            return ("a kernel dump in makedumpfile's flattened form", "Bring it together: makedumpfile -R CORE < FILE. What comes out is read if it was made with makedumpfile -E; QEMU's dump-guest-memory gives that without -z, -l and -s.");
         }
 
         // LiME: the number 0x4c694d45 in front of each range.

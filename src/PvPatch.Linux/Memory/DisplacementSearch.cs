@@ -23,7 +23,7 @@ internal sealed class DisplacementSearch
 
     private readonly KernelSignature _signature;
     private readonly List<SignaturePiece> _anchors;
-    private readonly HashSet<ulong> _rejected = [];
+    private readonly HashSet<(MemorySpace Space, ulong Displacement)> _rejected = [];
     private int _places;
     private long _pageBytes;
 
@@ -35,6 +35,9 @@ internal sealed class DisplacementSearch
         _anchors = [.. Spread(signature.Data, 3), .. Spread(signature.Code, 6)];
     }
 
+    /// <summary>The lowest and highest addresses of the image.</summary>
+    public (ulong Low, ulong High) Range => _signature.Range;
+
     /// <summary>How many places were looked at.</summary>
     public long Places => _places + _pageBytes / Page;
 
@@ -43,6 +46,9 @@ internal sealed class DisplacementSearch
 
     /// <summary>The best that was found where nothing was good enough.</summary>
     public MemoryMatch Best { get; private set; }
+
+    /// <summary>The first line of a kernel's that was met while looking at pages; not needed where a kernel was found.</summary>
+    public string? BannerSeen { get; private set; }
 
     public bool TryPlace(MemorySpace space, ulong displacement, out MemoryMatch match)
     {
@@ -126,6 +132,7 @@ internal sealed class DisplacementSearch
 
     private bool TryChunk(MemorySpace space, ulong address, ReadOnlySpan<byte> chunk, out ulong displacement, out MemoryMatch match)
     {
+        BannerSeen ??= FindBanner(chunk);
         foreach (SignaturePiece anchor in _anchors)
         {
             // Pieces lie within a page, so the words compared do too.
@@ -143,11 +150,30 @@ internal sealed class DisplacementSearch
         return None(out displacement, out match);
     }
 
+    // "Linux version 6.1.0-18-amd64 (user@host) ...": in the kernel's data it ends with a new line, in its log with nothing.
+    private static string? FindBanner(ReadOnlySpan<byte> chunk)
+    {
+        ReadOnlySpan<byte> wanted = "Linux version "u8;
+        for (int found; (found = chunk.IndexOf(wanted)) >= 0; chunk = chunk[wanted.Length..])
+        {
+            chunk = chunk[found..];
+            ReadOnlySpan<byte> text = chunk[..Math.Min(chunk.Length, 512)];
+            int end = text.IndexOfAnyExceptInRange((byte)' ', (byte)'~');
+            text = end < 0 ? text : text[..end];
+            if (text.Length > wanted.Length && char.IsAsciiDigit((char)text[wanted.Length]) && text.Contains((byte)'@'))
+            {
+                return System.Text.Encoding.ASCII.GetString(text).TrimEnd();
+            }
+        }
+
+        return null;
+    }
+
     private bool TryOnce(MemorySpace space, ulong displacement, out MemoryMatch match)
     {
         // A file made of one page over and over would have each place compared in full.
         match = default;
-        return _rejected.Count < 1024 && _rejected.Add(displacement) && TryPlace(space, displacement, out match);
+        return _rejected.Count < 1024 && _rejected.Add((space, displacement)) && TryPlace(space, displacement, out match);
     }
 
     private static bool TryClip(MemorySegment segment, bool isWindowed, out ulong first, out ulong last)

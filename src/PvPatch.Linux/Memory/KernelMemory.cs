@@ -13,6 +13,9 @@ public enum KernelFoundBy
 
     /// <summary>Its bytes were looked for.</summary>
     Signature,
+
+    /// <summary>Page tables in physical memory lead to it: its own pages are scattered, or those that look like it are a copy.</summary>
+    PageTables,
 }
 
 /// <summary>A kernel's memory, read by the addresses of its image file: where it is in a dump was found out by <see cref="KernelMemoryLocator"/>.</summary>

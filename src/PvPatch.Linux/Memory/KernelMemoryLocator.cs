@@ -9,7 +9,8 @@ namespace PvPatch.Linux.Memory;
 /// </summary>
 /// <remarks>
 /// The search knows that kernels move as a whole, by 2 MiB or at least by pages. It looks at virtual addresses first (of x86-64 only at
-/// the 1 GiB that kernel images are in), then at physical ones. A Xen PV guest has no contiguous physical memory: give virtual addresses there.
+/// the 1 GiB that kernel images are in), then at physical ones, then through page tables in physical memory: pages of a Xen PV guest may be
+/// scattered over the machine.
 /// </remarks>
 public static class KernelMemoryLocator
 {
@@ -95,16 +96,15 @@ public static class KernelMemoryLocator
             return true;
         }
 
-        // Raw memory may be at any base, and may be physical.
         by = KernelFoundBy.Signature;
-        bool isWindowed = image.Bitness == 64 && file.Kind == MemoryFileKind.ElfCore;
-        if (search.TryLarge(space, isWindowed, out displacement, out match))
+        bool isCore = file.Kind == MemoryFileKind.ElfCore;
+        bool isWindowed = isCore && image.Bitness == 64;
+        if (isCore && search.TryLarge(space, isWindowed, out displacement, out match))
         {
             return true;
         }
 
-        space = file.PhysicalSpace;
-        if (search.TryLarge(space, false, out displacement, out match))
+        if (TryPhysical(image, isCore ? file.PhysicalSpace : file.VirtualSpace, search, out space, out displacement, ref by, out match))
         {
             return true;
         }
@@ -117,6 +117,27 @@ public static class KernelMemoryLocator
 
         space = file.PhysicalSpace;
         return search.TryPages(space, false, out displacement, out match);
+    }
+
+    // Raw memory may be at any base, and may be physical.
+    private static bool TryPhysical(
+        ElfImage image, MemorySpace memory, DisplacementSearch search,
+        [NotNullWhen(true)] out MemorySpace? space, out ulong displacement, ref KernelFoundBy by, out MemoryMatch match)
+    {
+        bool isFound = search.TryLarge(memory, false, out displacement, out match);
+        space = isFound ? memory : null;
+        if (image.Bitness == 32 || (isFound && PageTableSearch.LeadsTo(image, search.Range, memory, displacement)))
+        {
+            return isFound;
+        }
+
+        // A kernel whose tables do not lead to it may be a copy; one in scattered pages is found by its tables alone.
+        if (PageTableSearch.TryFind(search, memory, out MemorySpace? map, out ulong moved, out MemoryMatch mapped))
+        {
+            (space, displacement, by, match) = (map, moved, KernelFoundBy.PageTables, mapped);
+        }
+
+        return space is not null;
     }
 
     private static bool TryNotes(
@@ -161,7 +182,7 @@ public static class KernelMemoryLocator
     private static long? SlideOtherwise(MemoryFile file, MemorySpace space, ulong displacement, KernelFoundBy by)
     {
         long moved = unchecked((long)displacement);
-        return ReferenceEquals(space, file.VirtualSpace) && (file.Kind == MemoryFileKind.ElfCore || moved is > -MaxSlide and < MaxSlide) ? moved
+        return by == KernelFoundBy.PageTables || ReferenceEquals(space, file.VirtualSpace) && (file.Kind == MemoryFileKind.ElfCore || moved is > -MaxSlide and < MaxSlide) ? moved
             : by == KernelFoundBy.Notes ? file.Notes?.KernelOffset
             : null;
     }
@@ -200,11 +221,16 @@ public static class KernelMemoryLocator
         {
             Source = file.Path,
             Address = signature.Range.Low,
-            Found = $"{nearest}, of {search.Places} places looked at{release}",
+            Found = $"{nearest}, of {search.Places} places looked at{release}{Seen(signature, search)}",
             Expected = $"{image.Bitness}-bit kernel \"{signature.BannerText}\": {signature.Data.Count} pieces of data and {signature.Code.Count} of code, moved by whole pages",
             Help = search.IsExhausted
                 ? "There is more memory than is looked through; cut out the part that holds the kernel."
                 : "Is the dump of a machine that ran just this build? Are the kernel's pages in it?",
         };
     }
+
+    // A banner may also be read from a log, so it says which kernel ran and not where one is.
+    private static string Seen(KernelSignature signature, DisplacementSearch search) => search.BannerSeen is not string seen ? ""
+        : seen == signature.BannerText ? ", and its banner stands there: the dump lacks the kernel's own pages"
+        : $", and what stands there is \"{seen}\"";
 }

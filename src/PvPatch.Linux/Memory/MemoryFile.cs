@@ -165,7 +165,13 @@ public sealed class MemoryFile : IDisposable
         CoreLayout layout = CoreLayout.Read(source, header, warnings);
         if (layout.Virtual.IsEmpty && layout.Physical.IsEmpty)
         {
-            error = Empty("the core holds no memory") with { Found = $"{header.SegmentCount} program headers", Expected = "segments with bytes in the file" };
+            error = Empty("the core holds no memory") with
+            {
+                Found = $"{header.SegmentCount} program headers{(warnings.Count > 0 ? $", and the file ends at {FileRange.Hex((ulong)source.Length)}" : "")}",
+                Expected = "segments with bytes in the file",
+                Help = header.SegmentCount > 0 ? "Take the dump again."
+                    : "A core without program headers, as xl dump-core writes, is not read here: dump the whole machine, or copy /proc/kcore within the guest.",
+            };
             return false;
         }
 

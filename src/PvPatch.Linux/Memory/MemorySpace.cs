@@ -80,6 +80,13 @@ internal sealed class MemorySpace
         return low;
     }
 
+    /// <summary>Where the file has the byte of an address; <see langword="null"/> where it has not.</summary>
+    public long? OffsetOf(ulong address)
+    {
+        int index = IndexEndingBehind(address);
+        return index < _segments.Length && _segments[index].Address <= address ? _segments[index].FileOffset + (long)(address - _segments[index].Address) : null;
+    }
+
     /// <summary>Reads all of a range, which may run over segments that follow each other, or says that it can't.</summary>
     public bool TryRead(ulong address, Span<byte> destination)
     {

@@ -79,13 +79,16 @@ internal sealed class VerificationReport(MemoryVerification result)
 
     private IEnumerable<PatchDiagnostic> Parts()
     {
-        if (result.Count(SiteState.Unreadable) is > 0 and int unreadable && result.State != MemoryState.NothingCompared)
+        List<SiteVerification> unreadable = [.. result.Sites.Where(static s => s.State == SiteState.Unreadable)];
+        if (unreadable.Count > 0 && result.State != MemoryState.NothingCompared)
         {
-            yield return PatchDiagnostic.Warning(KernelDiagnosticCodes.SitesUnreadable, "sites are not in the memory") with
+            // Dumps without free pages (makedumpfile -d 16 and up) lack just what the kernel gave away.
+            bool isFreed = unreadable.TrueForAll(static s => InitAreas.IsFreed(s.Decision.Section));
+            yield return new PatchDiagnostic(KernelDiagnosticCodes.SitesUnreadable, isFreed ? DiagnosticSeverity.Info : DiagnosticSeverity.Warning, "sites are not in the memory") with
             {
-                Address = result.Sites.First(static s => s.State == SiteState.Unreadable).Address,
-                Found = $"{unreadable} of {result.Sites.Count} sites, the first of them here",
-                Help = "They were not compared. Take the dump again if it is cut short.",
+                Address = unreadable[0].Address,
+                Found = $"{unreadable.Count} of {result.Sites.Count} sites, the first of them here",
+                Help = isFreed ? "All lie in sections that the kernel frees at the end of its start; what stands there then is of no matter." : "They were not compared. Take the dump again if it is cut short.",
             };
         }
 

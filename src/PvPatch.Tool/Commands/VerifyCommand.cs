@@ -59,7 +59,13 @@ internal sealed class VerifyCommand : ToolCommand
         }
 
         run.Console.Cancellation.ThrowIfCancellationRequested();
-        var report = new MemoryReport(image, KernelVerifier.Verify(candidates.Plans, memory), candidates, isAuto ? null : wanted);
+        MemoryVerification result = KernelVerifier.Verify(candidates.Plans, memory);
+        if (candidates.Refined(image, settings, result, path) is Candidates refined)
+        {
+            (candidates, result) = (refined, KernelVerifier.Verify(refined.Plans, memory));
+        }
+
+        var report = new MemoryReport(image, result, candidates, isAuto ? null : wanted);
         if (report.ExitCode == ExitCode.BadInput)
         {
             throw new ToolFailure(report.Diagnostics);

@@ -1,3 +1,4 @@
+using PvPatch.Backends;
 using PvPatch.Encoding;
 using PvPatch.Linux.Kernel;
 using PvPatch.Linux.Memory;
@@ -11,6 +12,7 @@ internal sealed class Candidates
 {
     private readonly List<string> _backends = [];
     private readonly List<PatchPlan> _plans = [];
+    private readonly List<BootMachine> _machines = [];
 
     private Candidates()
     {
@@ -45,8 +47,52 @@ internal sealed class Candidates
                 PatchPlan plan = KernelPlan.Make(image, variant.Machine, path);
                 if (candidates._plans.Count < KernelVerifier.MaxCandidates && !candidates._plans.Skip(first).Any(p => HaveSameBytes(p, plan)))
                 {
-                    candidates._plans.Add(plan.Named(variant.Name));
-                    candidates._backends.Add(backend);
+                    candidates.Add(plan.Named(variant.Name), backend, variant.Machine);
+                }
+            }
+        }
+
+        return candidates;
+    }
+
+    /// <summary>
+    /// Plans to compare once more with, where memory holds bytes of more than one: the best ones so far, and KVM with each set of features that a host may
+    /// leave out. Rare hosts are without a feature or two; planning all sets for every dump would take longer than all else.
+    /// </summary>
+    /// <param name="image">The kernel.</param>
+    /// <param name="settings">What the user said of the machine.</param>
+    /// <param name="result">What the comparison with these plans gave.</param>
+    /// <param name="path">The kernel's file.</param>
+    /// <returns><see langword="null"/> where nothing more can be tried.</returns>
+    public Candidates? Refined(KernelImage image, MachineSettings settings, MemoryVerification result, string path)
+    {
+        CandidateMatch? kvm = result.Candidates.Where(c => _backends[c.Index] == KvmBackend.Name).MaxBy(static c => c.Matched);
+        if (settings.Features is not null || kvm is null || result.State is not (MemoryState.Mixed or MemoryState.Tampered) || !result.Strays().Any())
+        {
+            return null;
+        }
+
+        var candidates = new Candidates();
+        foreach (IGrouping<string, CandidateMatch> backend in result.Candidates.GroupBy(c => _backends[c.Index]))
+        {
+            int most = backend.Max(static c => c.Matched);
+            foreach (CandidateMatch candidate in backend.Where(c => c.Matched == most))
+            {
+                candidates.Add(candidate.Plan, backend.Key, _machines[candidate.Index]);
+            }
+        }
+
+        var planned = new List<Backend>();
+        foreach (MachineVariant variant in settings.FeatureSets(image, _machines[kvm.Index]))
+        {
+            Backend slots = Slots(image, variant.Machine, path);
+            if (candidates._plans.Count < KernelVerifier.MaxCandidates && !planned.Exists(p => HoldTheSame(p, slots)))
+            {
+                planned.Add(slots);
+                PatchPlan plan = KernelPlan.Make(image, variant.Machine, path);
+                if (!candidates._plans.Exists(p => HaveSameBytes(p, plan)))
+                {
+                    candidates.Add(plan.Named(variant.Name), KvmBackend.Name, variant.Machine);
                 }
             }
         }
@@ -66,8 +112,8 @@ internal sealed class Candidates
         var candidates = new Candidates();
         foreach (string backend in named.Distinct())
         {
-            candidates._plans.Add(KernelPlan.Make(image, settings.Machine(image, backend), path));
-            candidates._backends.Add(backend);
+            BootMachine machine = settings.Machine(image, backend);
+            candidates.Add(KernelPlan.Make(image, machine, path), backend, machine);
         }
 
         return candidates;
@@ -87,6 +133,13 @@ internal sealed class Candidates
         }
 
         return [.. kept.Select(k => _plans[k])];
+    }
+
+    private void Add(PatchPlan plan, string backend, BootMachine machine)
+    {
+        _plans.Add(plan);
+        _backends.Add(backend);
+        _machines.Add(machine);
     }
 
     private static Backend Slots(KernelImage image, BootMachine machine, string path)

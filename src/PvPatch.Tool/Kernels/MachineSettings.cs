@@ -8,6 +8,13 @@ namespace PvPatch.Tool.Kernels;
 /// <summary>What a user says of the machine a kernel boots on. What is not said has a default, or is left open where all possibilities are looked at.</summary>
 internal sealed record MachineSettings
 {
+    // Those that change slots of kernels from 2.6.36 on, each by itself. Of the two clocks a kernel takes either.
+    private static readonly KvmFeatures[] s_separate =
+    [
+        KvmFeatures.ClockSource | KvmFeatures.ClockSource2 | KvmFeatures.ClockSourceStable,
+        KvmFeatures.NopIoDelay, KvmFeatures.StealTime, KvmFeatures.PvUnhalt, KvmFeatures.PvTlbFlush,
+    ];
+
     public int? Cpus { get; init; }
 
     public bool NoPvSpin { get; init; }
@@ -65,6 +72,26 @@ internal sealed record MachineSettings
                     }
                 }
             }
+        }
+    }
+
+    /// <summary>A KVM guest on hosts that leave features out: each set of those that change slots, the most complete first.</summary>
+    /// <param name="image">The kernel.</param>
+    /// <param name="machine">All else of the machine.</param>
+    public IEnumerable<MachineVariant> FeatureSets(KernelImage image, BootMachine machine)
+    {
+        BootMachine usual = Machine(image, KvmBackend.Name);
+        string cpu = NopChoices(image).FirstOrDefault(c => c.Nops == machine.Nops).Option ?? "";
+        foreach (int left in Enumerable.Range(0, 1 << s_separate.Length).OrderBy(static bits => int.PopCount(bits)))
+        {
+            KvmFeatures features = KvmFeatures.Usual;
+            for (int i = 0; i < s_separate.Length; i++)
+            {
+                features &= (left >> i & 1) != 0 ? ~s_separate[i] : ~KvmFeatures.None;
+            }
+
+            BootMachine variant = machine with { KvmFeatures = features };
+            yield return new MachineVariant(Describe(variant, usual, cpu), variant);
         }
     }
 

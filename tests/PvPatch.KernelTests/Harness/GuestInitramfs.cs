@@ -30,6 +30,7 @@ internal static class GuestInitramfs
             echo @@cmdline; $B cat /proc/cmdline
             echo @@iomem; $B cat /proc/iomem
             echo @@dmesg; $B dmesg
+            [ ! -e /program ] || { echo @@program; $B mkdir -p /tmp; $B --install -s /bin; PATH=/usr/bin:/bin $B sh /program 2>&1; }
             [ ! -d /modules ] || { echo @@modules; $B grep -r . /sys/module/*/sections; }
             [ -e /symbols-known ] || { echo @@kallsyms; $B cat /proc/kallsyms; }
             echo @@end
@@ -40,16 +41,19 @@ internal static class GuestInitramfs
 
         """;
 
+    private static readonly string[] s_directories = ["bin", "dev", "proc", "sys"];
+
     /// <summary>Writes the archive.</summary>
     /// <param name="path">The file to write.</param>
     /// <param name="busybox">A static busybox for the guest.</param>
     /// <param name="symbolsKnown">Whether to leave kallsyms out of the report: under Xen it takes half a minute.</param>
     /// <param name="modules">Modules (.ko) to load, in this order.</param>
-    public static void Write(string path, string busybox, bool symbolsKnown, IReadOnlyList<string> modules)
+    /// <param name="program">What to run.</param>
+    public static void Write(string path, string busybox, bool symbolsKnown, IReadOnlyList<string> modules, GuestProgram? program = null)
     {
         using FileStream file = File.Create(path);
         CpioArchive archive = new(file);
-        foreach (string directory in (ReadOnlySpan<string>)["bin", "dev", "proc", "sys"])
+        foreach (string directory in s_directories)
         {
             archive.AddDirectory(directory);
         }
@@ -73,6 +77,7 @@ internal static class GuestInitramfs
             archive.AddExecutable($"modules/{i:d2}.ko", File.ReadAllBytes(modules[i]));
         }
 
+        program?.Write(archive, s_directories);
         archive.AddExecutable("init", System.Text.Encoding.ASCII.GetBytes(Script.ReplaceLineEndings("\n")));
         archive.Finish();
     }

@@ -37,6 +37,9 @@ public sealed class GuestReport
     /// </summary>
     public IReadOnlyDictionary<string, IReadOnlyDictionary<string, ulong>> ModuleSections { get; }
 
+    /// <summary>What the guest's program wrote to both of its outputs; empty where it was given none.</summary>
+    public string Output => _sections.GetValueOrDefault("program", string.Empty);
+
     /// <summary>The kernel's log.</summary>
     public string Log => _sections["dmesg"];
 

@@ -39,6 +39,11 @@ public sealed record MachineOptions
     /// <summary>Whether and how ELF cores are kept; each is as large as the machine's memory.</summary>
     public CoreForm Core { get; init; }
 
+    /// <summary>
+    /// Lets the kernel's module qemu_fw_cfg tell QEMU where its VMCOREINFO note is; cores taken afterwards have it.
+    /// </summary>
+    public bool VmCoreInfo { get; init; }
+
     /// <summary>Longest wait for one stop of the boot.</summary>
     public TimeSpan Timeout { get; init; } = TimeSpan.FromMinutes(5);
 

@@ -5,6 +5,8 @@ namespace PvPatch.KernelTests.Harness;
 /// <summary>Memory of a stopped machine by physical address.</summary>
 internal sealed class PhysicalMemory(Qmp qmp, int sizeMiB)
 {
+    private static readonly TimeSpan s_timeout = TimeSpan.FromMinutes(1);
+
     /// <summary>Writes a range to a file.</summary>
     public void Save(ulong address, int length, string path)
     {
@@ -22,10 +24,18 @@ internal sealed class PhysicalMemory(Qmp qmp, int sizeMiB)
         qmp.Execute("pmemsave", arguments);
     }
 
-    /// <summary>Writes everything to an ELF core.</summary>
-    public void SaveCore(CoreForm form, string path)
+    /// <summary>Writes everything to an ELF core, or to another format that QEMU has: kdump-zlib, kdump-lzo, kdump-snappy.</summary>
+    public void SaveCore(CoreForm form, string path, string format = "elf")
     {
-        JsonObject arguments = new() { ["paging"] = form == CoreForm.Paged, ["protocol"] = $"file:{path}" };
+        // A file that QEMU makes could not be written to, and some tests change what is in it.
+        File.Create(path).Dispose();
+        JsonObject arguments = new() { ["paging"] = form == CoreForm.Paged, ["protocol"] = $"file:{path}", ["format"] = format };
         qmp.Execute("dump-guest-memory", arguments);
+
+        // Most of a young machine's memory is zeros, and the matrix keeps dozens of cores. A file system without holes keeps them whole.
+        if (ExternalTool.Exists("fallocate"))
+        {
+            ExternalTool.Run("fallocate", ["--dig-holes", path], s_timeout);
+        }
     }
 }

@@ -22,6 +22,7 @@ internal static class QemuArguments
             "-chardev", $"socket,id=s0,path={place}/{Console},server=on,wait=off", "-device", "isa-serial,chardev=s0",
             "-chardev", $"file,id=s1,path={place}/{Report}", "-device", "isa-serial,chardev=s1",
             "-qmp", $"unix:{place}/{Qmp},server=on,wait=off",
+            .. options.VmCoreInfo ? (ReadOnlySpan<string>)["-device", "vmcoreinfo"] : [],
             .. options.KvmFeatures is null ? Array.Empty<string>() : ["-gdb", $"unix:{place}/{Gdb},server=on,wait=off"],
         ];
     }

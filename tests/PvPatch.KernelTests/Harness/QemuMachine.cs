@@ -58,7 +58,7 @@ public sealed class QemuMachine : IDisposable
     /// <summary>How often the guest was told about KVM.</summary>
     public int KvmAnswers => _kvm?.Answered ?? 0;
 
-    /// <summary>Sets the machine up; it runs from the first <see cref="RunTo"/> on.</summary>
+    /// <summary>Sets the machine up; it runs from the first <see cref="RunTo(BootPoint)"/> on.</summary>
     /// <param name="kernelPath">
     /// A bzImage, or an x86-64 ELF vmlinux with the PVH entry note (Debian's have it), for example one with patched sites.
     /// </param>
@@ -70,6 +70,13 @@ public sealed class QemuMachine : IDisposable
     /// <param name="modules">Modules (.ko, not packed) that user space loads, in this order.</param>
     public static QemuMachine Start(
         string kernelPath, MachineOptions? options = null, IReadOnlyDictionary<string, ulong>? symbols = null, IReadOnlyList<string>? modules = null)
+    {
+        return Start(kernelPath, options, symbols, modules, program: null);
+    }
+
+    /// <summary>As the other, with a program that user space runs before the report.</summary>
+    internal static QemuMachine Start(
+        string kernelPath, MachineOptions? options, IReadOnlyDictionary<string, ulong>? symbols, IReadOnlyList<string>? modules, GuestProgram? program)
     {
         options ??= MachineOptions.Default;
         options.Check();
@@ -84,7 +91,7 @@ public sealed class QemuMachine : IDisposable
         try
         {
             string initramfs = Path.Combine(directory, "initramfs");
-            GuestInitramfs.Write(initramfs, Busybox(options.Architecture), symbolsKnown: symbols is not null, modules ?? []);
+            GuestInitramfs.Write(initramfs, Busybox(options.Architecture), symbolsKnown: symbols is not null, modules ?? [], program);
             process = new QemuProcess(directory, QemuArguments.Build(Path.GetFullPath(kernelPath), initramfs, directory, options));
             machine = new QemuMachine(options, process, symbols);
             return machine;
@@ -113,7 +120,13 @@ public sealed class QemuMachine : IDisposable
     /// </exception>
     public void RunTo(BootPoint point)
     {
-        string mark = point == BootPoint.AfterPatching ? PatchingDoneMark : GuestInitramfs.ReadyMark;
+        RunTo(point == BootPoint.AfterPatching ? PatchingDoneMark : GuestInitramfs.ReadyMark);
+        RequireInitSections(point);
+    }
+
+    /// <summary>Lets the machine run until it has printed a text, and stops it a little later.</summary>
+    internal void RunTo(string mark)
+    {
         try
         {
             if (!_run.RunUntil(slice => _console.WaitFor(mark, slice), _options.Timeout))
@@ -126,8 +139,6 @@ public sealed class QemuMachine : IDisposable
             string reason = _process.EndsWithin(TimeSpan.FromSeconds(10)) ? $"QEMU ended ({_process.Errors})" : exception.Message;
             throw Failure($"{reason} before the guest printed '{mark}'.");
         }
-
-        RequireInitSections(point);
     }
 
     /// <summary>Reads guest-physical memory of the stopped machine.</summary>
