@@ -22,7 +22,7 @@ internal static class QemuArguments
             "-chardev", $"socket,id=s0,path={place}/{Console},server=on,wait=off", "-device", "isa-serial,chardev=s0",
             "-chardev", $"file,id=s1,path={place}/{Report}", "-device", "isa-serial,chardev=s1",
             "-qmp", $"unix:{place}/{Qmp},server=on,wait=off",
-            .. options.KvmFeatures is null ? Array.Empty<string>() : ["-gdb", $"unix:{place}/{Gdb},server=on,wait=off"],
+            .. options.AnswersLeaves ? ["-gdb", $"unix:{place}/{Gdb},server=on,wait=off"] : Array.Empty<string>(),
         ];
     }
 
