@@ -24,8 +24,8 @@ internal sealed class HyperVRegisters(GdbStub stub, IReadOnlyDictionary<string, 
         switch ((uint)registers.Rdi)
         {
             case HypercallRegister when (value & Enabled) != 0:
-                // xor eax, eax; ret: every hypercall succeeds.
-                Stub.WritePhysical(page, [0x31, 0xc0, 0xc3]);
+                // mov eax, 2; ret: there is no such hypercall. The kernel then sends the interrupt or flushes itself.
+                Stub.WritePhysical(page, [0xb8, 0x02, 0x00, 0x00, 0x00, 0xc3]);
 
                 // The clock's page comes earlier; the scheduler's later writes are better not stopped at.
                 Remove(registers.Rip);
