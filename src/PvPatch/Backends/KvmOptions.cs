@@ -37,7 +37,7 @@ public enum KvmFeatures : uint
     /// <summary>What present hosts offer to an ordinary guest, as far as slots are concerned.</summary>
     Usual = ClockSource | NopIoDelay | ClockSource2 | StealTime | PvUnhalt | PvTlbFlush | ClockSourceStable,
 
-    /// <summary>What of that QEMU (10.1) gives to a TDX guest: no clock, as the host may not lie about time, and no stolen time.</summary>
+    /// <summary>What of that QEMU (10.1) lets a TDX guest have.</summary>
     UsualTdx = NopIoDelay | PvUnhalt | PvTlbFlush,
 }
 
