@@ -2,6 +2,8 @@ using PvPatch.Backends;
 using PvPatch.Encoding;
 using PvPatch.KernelTests.Harness;
 using PvPatch.Linux.Kernel;
+using HyperVOptions = PvPatch.KernelTests.Harness.HyperVOptions;
+using VmwareOptions = PvPatch.KernelTests.Harness.VmwareOptions;
 using XenOptions = PvPatch.KernelTests.Harness.XenOptions;
 
 namespace PvPatch.KernelTests;
@@ -32,6 +34,49 @@ public sealed record BootConfiguration(string Name, MachineOptions Options, Boot
         new("xen-2cpu-nopvspin", new MachineOptions { Xen = new XenOptions { Dom0Processors = 2 }, Append = "nopvspin" }, s_amd with { Backend = "xen", Cpus = 2, NoPvSpin = true }),
     ];
 
+    /// <summary>Columns beside the matrix: guests of Hyper-V.</summary>
+    public static IReadOnlyList<BootConfiguration> HyperV { get; } =
+    [
+        HyperVGuest("hyperv", HyperVFeatures.GuestIdle, HyperVHints.Usual),
+        HyperVGuest("hyperv-2cpu", HyperVFeatures.GuestIdle, HyperVHints.Usual, s_two.Append, cpus: 2),
+        HyperVGuest("hyperv-0x0", HyperVFeatures.None, HyperVHints.None),
+        HyperVGuest("hyperv-noidle", HyperVFeatures.None, HyperVHints.Usual),
+        HyperVGuest("hyperv-flush", HyperVFeatures.GuestIdle, HyperVHints.RemoteTlbFlush),
+        HyperVGuest("hyperv-ipi", HyperVFeatures.GuestIdle, HyperVHints.ClusterIpi),
+        HyperVGuest("hyperv-hv_nopvspin", HyperVFeatures.GuestIdle, HyperVHints.Usual, "hv_nopvspin", noPvSpin: true),
+
+        // Not the word that Hyper-V's guests look at.
+        HyperVGuest("hyperv-nopvspin", HyperVFeatures.GuestIdle, HyperVHints.Usual, "nopvspin"),
+        HyperVGuest("hyperv-tsc", HyperVFeatures.Usual, HyperVHints.Usual),
+    ];
+
+    /// <summary>Columns beside the matrix: guests of VMware.</summary>
+    public static IReadOnlyList<BootConfiguration> Vmware { get; } =
+    [
+        new("vmware-none", new MachineOptions { Vmware = new VmwareOptions() }, s_amd with { Backend = "vmware", VmwareClock = VmwareClock.None }),
+        new("vmware-frequency", new MachineOptions { Vmware = new VmwareOptions { Hertz = 2_500_000_000 } }, s_amd with { Backend = "vmware", VmwareClock = VmwareClock.Frequency }),
+        new("vmware", new MachineOptions { Vmware = new VmwareOptions { Hertz = 2_500_000_000, StolenTime = true } }, s_amd with { Backend = "vmware" }),
+    ];
+
+    /// <summary>Columns beside the matrix: trust domains, on no hypervisor that is known and on KVM.</summary>
+    public static IReadOnlyList<BootConfiguration> Tdx { get; } =
+    [
+        new("tdx", new MachineOptions { Tdx = true }, s_amd with { Backend = "tdx", KvmFeatures = KvmFeatures.None }),
+        new("tdx-kvm-2cpu", s_two with { Tdx = true, KvmFeatures = (uint)KvmFeatures.UsualTdx }, s_amd with { Backend = "tdx", Cpus = 2 }),
+    ];
+
     /// <summary>The column of a name.</summary>
-    public static BootConfiguration Named(string name) => All.Single(c => c.Name == name);
+    public static BootConfiguration Named(string name) => All.Concat(HyperV).Concat(Vmware).Concat(Tdx).Single(c => c.Name == name);
+
+    private static BootConfiguration HyperVGuest(
+        string name, HyperVFeatures features, HyperVHints hints, string append = "", int cpus = 1, bool noPvSpin = false) =>
+        new(
+            name,
+            new MachineOptions
+            {
+                Processors = cpus == 1 ? "1" : $"1,maxcpus={cpus}",
+                Append = append,
+                HyperV = new HyperVOptions { Features = (uint)features, Hints = (uint)hints },
+            },
+            s_amd with { Backend = "hyperv", HyperVFeatures = features, HyperVHints = hints, Cpus = cpus, NoPvSpin = noPvSpin });
 }

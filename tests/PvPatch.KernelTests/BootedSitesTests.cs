@@ -76,18 +76,5 @@ public sealed class BootedSitesTests(BootedKernelFixture fixture, ITestOutputHel
         return cells;
     }
 
-    private void Check(string kernel, string boot)
-    {
-        BootConfiguration configuration = BootConfiguration.Named(boot);
-        BootedKernel booted = fixture.Boot(TestedKernels.Named(kernel), configuration.Options);
-        KernelImage image = TestedKernels.Load(booted.ImagePath);
-        PatchPlan plan = TestedKernels.Plan(image, configuration.Machine);
-
-        (int matched, List<string> wrong) = TestedKernels.Compare(plan, booted.AfterPatching);
-
-        output.WriteLine($"{kernel} {boot}: {booted.Package?.Package} {booted.Package?.Version}: {matched} of {image.Sites.Count} sites equal; {plan.Summary}");
-        Assert.Empty(wrong);
-        Assert.Equal(image.Sites.Count, matched);
-        Assert.True(matched > 200, $"only {matched} sites: is this the kernel's table?");
-    }
+    private void Check(string kernel, string boot) => TestedKernels.CheckBoot(fixture, output, kernel, boot);
 }

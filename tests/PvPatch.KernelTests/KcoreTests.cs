@@ -33,9 +33,9 @@ public sealed partial class KcoreTests(BootedKernelFixture fixture, ITestOutputH
         BootConfiguration configuration = BootConfiguration.Named(boot);
         MachineOptions options = configuration.Options with { MemoryMiB = 1536, Kaslr = boot == "native", Timeout = TimeSpan.FromMinutes(10) };
         KernelImage image = TestedKernels.Load(path);
-        _ = image.Symbols!.TryGetAddress(KvmLeaves.Function, out VirtualAddress cpuid);
+        _ = image.Symbols!.TryGetAddress(HypervisorLeaves.Function, out VirtualAddress cpuid);
 
-        string text = Run(path, options, new Dictionary<string, ulong> { [KvmLeaves.Function] = cpuid.Value });
+        string text = Run(path, options, new Dictionary<string, ulong> { [HypervisorLeaves.Function] = cpuid.Value });
 
         Match size = Size().Match(text);
         Match end = End().Match(text);

@@ -46,7 +46,7 @@ public sealed class KvmBootTests(BootedKernelFixture fixture)
         BootedKernel kernel = fixture.Boot(Kernels.Bookworm, new MachineOptions { KvmFeatures = 0 });
         BootedKernel native = fixture.Boot(Kernels.Bookworm);
 
-        Assert.True(kernel.KvmAnswers > 0);
+        Assert.True(kernel.HypervisorAnswers > 0);
         Assert.Contains("Booting paravirtualized kernel on KVM", kernel.Report.Log, StringComparison.Ordinal);
         Assert.Contains("Booting paravirtualized kernel on bare hardware", native.Report.Log, StringComparison.Ordinal);
         Assert.Equal(native.Words("pv_ops"), kernel.Words("pv_ops"));
@@ -99,7 +99,7 @@ public sealed class KvmBootTests(BootedKernelFixture fixture)
         // NOP_IO_DELAY 0x2, STEAL_TIME 0x20, PV_UNHALT 0x80, PV_TLB_FLUSH 0x200, PV_SCHED_YIELD 0x2000
         BootedKernel kernel = fixture.Boot(request, s_two with { KvmFeatures = 0x22a2 });
 
-        Assert.True(kernel.KvmAnswers > 0);
+        Assert.True(kernel.HypervisorAnswers > 0);
         Assert.Contains("Hypervisor detected: KVM", kernel.Report.Log, StringComparison.Ordinal);
         Assert.Contains("Booting paravirtualized kernel on KVM", kernel.Report.Log, StringComparison.Ordinal);
         Assert.Contains("PV spinlocks enabled", kernel.Report.Log, StringComparison.Ordinal);

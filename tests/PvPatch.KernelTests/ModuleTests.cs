@@ -58,7 +58,7 @@ public sealed class ModuleTests(ITestOutputHelper output)
         PackageRequest request = TestedKernels.Named(kernel);
         DebianModules modules = Require.Available(() => DebianModules.Fetch(request, request.Architecture == "amd64" ? s_names : s_names32));
         KernelImage image = TestedKernels.Load(modules.Kernel.ImagePath);
-        _ = image.Symbols!.TryGetAddress(KvmLeaves.Function, out VirtualAddress cpuid);
+        _ = image.Symbols!.TryGetAddress(HypervisorLeaves.Function, out VirtualAddress cpuid);
         MachineOptions options = configuration.Options with { Architecture = modules.Kernel.Architecture };
         using LoadedModules loaded = LoadedModules.Boot(modules, options, cpuid.Value);
         int compared = 0;

@@ -1,6 +1,7 @@
 using PvPatch.KernelTests.Harness;
 using PvPatch.Linux.Kernel;
 using PvPatch.Plans;
+using Xunit.Abstractions;
 
 namespace PvPatch.KernelTests;
 
@@ -25,6 +26,24 @@ internal static class TestedKernels
 
     public static PatchPlan Plan(KernelImage image, BootMachine machine) =>
         new KernelPlanner().TryPlan(image, machine, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) ? plan : throw new PatchException(diagnostics[0]);
+
+    /// <summary>Boots a kernel as a column of the matrix says: every site must hold the bytes planned for it.</summary>
+    /// <returns>The boot.</returns>
+    public static BootedKernel CheckBoot(BootedKernelFixture fixture, ITestOutputHelper output, string kernel, string boot)
+    {
+        BootConfiguration configuration = BootConfiguration.Named(boot);
+        BootedKernel booted = fixture.Boot(Named(kernel), configuration.Options);
+        KernelImage image = Load(booted.ImagePath);
+        PatchPlan plan = Plan(image, configuration.Machine);
+
+        (int matched, List<string> wrong) = Compare(plan, booted.AfterPatching);
+
+        output.WriteLine($"{kernel} {boot}: {booted.Package?.Package} {booted.Package?.Version}: {matched} of {image.Sites.Count} sites equal; {plan.Summary}");
+        Assert.Empty(wrong);
+        Assert.Equal(image.Sites.Count, matched);
+        Assert.True(matched > 200, $"only {matched} sites: is this the kernel's table?");
+        return booted;
+    }
 
     /// <summary>How many sites hold the plan's bytes in memory, and which do not.</summary>
     public static (int Matched, List<string> Wrong) Compare(PatchPlan plan, KernelMemory memory)

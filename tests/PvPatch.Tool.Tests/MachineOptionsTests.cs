@@ -72,6 +72,28 @@ public sealed class MachineOptionsTests : IDisposable
     }
 
     [Fact]
+    public void Clocks_and_bits_of_hosts_are_taken_and_explained()
+    {
+        string map = _guest.Write("guests", GuestFiles.Listing(0)
+            + $"{SyntheticKernel.Text + 0x730:x16} T vmware_platform_setup\n{SyntheticKernel.Text + 0x740:x16} T ms_hyperv_init_platform\n"
+            + $"{SyntheticKernel.Text + 0x750:x16} T tdx_early_init\n{SyntheticKernel.Text + 0x760:x16} T tdx_safe_halt\n{SyntheticKernel.Text + 0x770:x16} T tdx_halt\n");
+        string[] guests = ["--system-map", map];
+        ToolResult Plan(params string[] options) => Run("plan", [.. guests, .. options]).Succeeds();
+        Assert.Contains("backends           native, kvm, hyperv, vmware, tdx\n", Run("info", guests).Succeeds().Out, StringComparison.Ordinal);
+        Assert.Equal(Plan("-b", "vmware", "--vmware-clock", "none").Out, Plan("-b", "vmware").Out);
+        ToolResult differences = Run("diff", [.. guests, "--backend", "native", "--against", "vmware"]);
+        Assert.Equal(6, differences.ExitCode);
+        Assert.Matches("cpu.io_delay +1 +call 0x[0-9a-f]+; nop +nop", differences.Out);
+        Assert.Equal(Plan("-b", "hyperv", "--hyperv-features", "0x602", "--hyperv-hints", "0x404").Out, Plan("-b", "hyperv").Out);
+
+        // A trust domain is a guest of KVM too, unless the host is said to be none.
+        string delay = _guest.SiteOf("cpu.io_delay").ToString("x", System.Globalization.CultureInfo.InvariantCulture);
+        string text = Run("explain", [delay, .. guests]).Succeeds().Out;
+        Assert.Contains("tdx --kvm-features 0x0", text, StringComparison.Ordinal);
+        Assert.Matches("(?m)^ .*vmware: .*nop", text);
+    }
+
+    [Fact]
     public void A_slot_file_changes_slots()
     {
         string slots = _guest.Write("slots.json", """{ "irq.halt": "0xffffffff81000700", "mmu.read_cr3": "nop", "mmu.write_cr3": "kvm_io_delay" }""");
@@ -89,6 +111,9 @@ public sealed class MachineOptionsTests : IDisposable
         Run("plan", "-b", "native", "--cpus", "two").Fails(1, "PV7001");
         Run("plan", "-b", "native", "--cpu", "zork").Fails(1, "PV7001");
         Run("plan", "-b", "native", "--kvm-features", "0xzork").Fails(1, "PV7001");
+        Run("plan", "-b", "native", "--hyperv-features", "0x100000000").Fails(1, "PV7001");
+        Run("plan", "-b", "native", "--hyperv-hints", "-1").Fails(1, "PV7001");
+        Assert.Contains("none, frequency, stolen-time", Run("plan", "-b", "native", "--vmware-clock", "zork").Fails(1, "PV7001").Error, StringComparison.Ordinal);
         Assert.Contains("linux-6.12", Run("plan", "-b", "native", "--era", "zork").Fails(1, "PV7001").Error, StringComparison.Ordinal);
         Run("plan", [.. _guest.Map, "--kallsyms", _guest.SystemMap, "-b", "native"]).Fails(1, "PV7001");
         Run("plan", "-b", "native", "--system-map", _guest.Path("missing")).Fails(2, "PV7007");

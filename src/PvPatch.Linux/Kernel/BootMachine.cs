@@ -9,14 +9,26 @@ public sealed record BootMachine
     /// <summary>The name of the backend: one of <see cref="KernelBackends.Names"/>.</summary>
     public string Backend { get; init; } = NativeBackend.Name;
 
-    /// <summary>How many CPUs are possible. Paravirtual spinlocks need two.</summary>
+    /// <summary>How many CPUs are possible. Paravirtual spinlocks need two, but for those of Hyper-V.</summary>
     public int Cpus { get; init; } = 1;
 
-    /// <summary>Whether the kernel is started with <c>nopvspin</c>.</summary>
+    /// <summary>Whether the kernel is started with <c>nopvspin</c>; on Hyper-V with <c>hv_nopvspin</c>, as the other word is not looked at there.</summary>
     public bool NoPvSpin { get; init; }
 
-    /// <summary>What a KVM host offers: CPUID 0x40000001, eax.</summary>
-    public KvmFeatures KvmFeatures { get; init; } = KvmFeatures.Usual;
+    /// <summary>
+    /// What a KVM host offers: CPUID 0x40000001, eax. <see langword="null"/>: what present hosts offer, <see cref="Backends.KvmFeatures.Usual"/>, and to a
+    /// TDX guest <see cref="Backends.KvmFeatures.UsualTdx"/>. A TDX guest on another host has <see cref="Backends.KvmFeatures.None"/>.
+    /// </summary>
+    public KvmFeatures? KvmFeatures { get; init; }
+
+    /// <summary>What a Hyper-V host lets its guests use: CPUID 0x40000003, eax.</summary>
+    public HyperVFeatures HyperVFeatures { get; init; } = HyperVFeatures.Usual;
+
+    /// <summary>What a Hyper-V host recommends: CPUID 0x40000004, eax.</summary>
+    public HyperVHints HyperVHints { get; init; } = HyperVHints.Usual;
+
+    /// <summary>What a VMware host answers about clocks; kernels to 5.10 have slots for them.</summary>
+    public VmwareClock VmwareClock { get; init; } = VmwareClock.StolenTime;
 
     /// <summary>Whether the CPU has MWAIT (a KVM guest then leaves TLB flushes alone).</summary>
     public bool HasMwait { get; init; }

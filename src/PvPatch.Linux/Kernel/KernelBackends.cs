@@ -7,12 +7,9 @@ namespace PvPatch.Linux.Kernel;
 /// <summary>Makes the backends of a kernel image: what its slots hold when its sites are patched, on each thing it can boot on.</summary>
 public static class KernelBackends
 {
-    private const string HyperV = "hyperv";
-    private const string Vmware = "vmware";
-    private const string Tdx = "tdx";
-
     /// <summary>The backends known, by name.</summary>
-    public static IReadOnlyList<string> Names { get; } = [NativeBackend.Name, KvmBackend.Name, XenBackend.Name, HyperV, Vmware, Tdx, LguestBackend.Name, VmiBackend.Name];
+    public static IReadOnlyList<string> Names { get; } =
+        [NativeBackend.Name, KvmBackend.Name, XenBackend.Name, HyperVBackend.Name, VmwareBackend.Name, TdxBackend.Name, LguestBackend.Name, VmiBackend.Name];
 
     // Two hypervisors were for 32-bit kernels only.
     private static readonly string[] s_only32 = [LguestBackend.Name, VmiBackend.Name];
@@ -26,9 +23,9 @@ public static class KernelBackends
         [NativeBackend.Name] = [],
         [KvmBackend.Name] = ["kvm_guest_init", "kvm_io_delay", "kvm_detect"],
         [XenBackend.Name] = ["xen_start_kernel", "xen_irq_enable_direct"],
-        [HyperV] = ["ms_hyperv_init_platform", "hyperv_init"],
-        [Vmware] = ["vmware_platform", "vmware_platform_setup"],
-        [Tdx] = ["tdx_safe_halt", "tdx_early_init"],
+        [HyperVBackend.Name] = ["ms_hyperv_init_platform", "hyperv_init"],
+        [VmwareBackend.Name] = ["vmware_platform", "vmware_platform_setup"],
+        [TdxBackend.Name] = ["tdx_safe_halt", "tdx_early_init"],
         [LguestBackend.Name] = ["lguest_init", "lguest_patch"],
         [VmiBackend.Name] = ["vmi_init", "vmi_patch"],
     };
@@ -80,18 +77,13 @@ public static class KernelBackends
         SlotTargets targets = image.Targets;
         bool spinlocks = machine.Cpus > 1 && !machine.NoPvSpin;
         var nativeOptions = new NativeOptions { HasLkgs = machine.HasLkgs };
-        Backend native = CreateNative(image.Era, layout, bitness, targets, nativeOptions);
+        NativeOptions guestOptions = nativeOptions with { InlineInterruptReturn = HasInterruptReturn(image.Era, targets) };
         switch (machine.Backend)
         {
             case NativeBackend.Name:
-                return native;
+                return CreateNative(image.Era, layout, bitness, targets, nativeOptions);
             case KvmBackend.Name:
-                return KvmBackend.Create(
-                    layout,
-                    bitness,
-                    targets,
-                    new KvmOptions { Features = machine.KvmFeatures, MultipleCpus = machine.Cpus > 1, NoPvSpin = machine.NoPvSpin, HasMwait = machine.HasMwait },
-                    nativeOptions with { InlineInterruptReturn = HasInterruptReturn(image.Era, targets) });
+                return KvmBackend.Create(layout, bitness, targets, KvmOf(machine, KvmFeatures.Usual), guestOptions);
             case XenBackend.Name:
                 bool slotBySlot = image.Targets.Find("pv_ops") is not null && image.Targets.Find(XenTemplate.Symbol) is null;
                 bool hooks = image.Targets.Find(XenDirectTemplates.Hook) is not null;
@@ -99,16 +91,13 @@ public static class KernelBackends
                 bool placed = !hooks || XenDirectTemplates.TryRead(image.Elf, targets, out direct);
                 var xenOptions = new XenOptions { ParavirtSpinlocks = spinlocks, KeepsNativeSlots = slotBySlot, VcpuInfoPlaced = placed, DirectBodies = direct };
                 return XenTemplate.Apply(XenBackend.Create(layout, bitness, targets, xenOptions), image);
-            case HyperV:
-                return native.Derive(HyperV, b => ChangeForHyperV(b, targets, spinlocks));
-            case Vmware:
-                return native.Derive(Vmware, b => ChangeForVmware(b, targets));
-            case Tdx:
-                return native.Derive(Tdx, b =>
-                {
-                    Put(b, targets, "irq.safe_halt", "tdx_safe_halt");
-                    Put(b, targets, "irq.halt", "tdx_halt");
-                });
+            case HyperVBackend.Name:
+                var hyperVOptions = new HyperVOptions { Features = machine.HyperVFeatures, Hints = machine.HyperVHints, NoPvSpin = machine.NoPvSpin };
+                return HyperVBackend.Create(layout, bitness, targets, hyperVOptions, guestOptions);
+            case VmwareBackend.Name:
+                return VmwareBackend.Create(layout, bitness, targets, new VmwareOptions { Clock = machine.VmwareClock }, guestOptions);
+            case TdxBackend.Name:
+                return TdxBackend.Create(layout, bitness, targets, new TdxOptions { Kvm = KvmOf(machine, KvmFeatures.UsualTdx) }, guestOptions);
             case LguestBackend.Name:
                 // Until 2.6.30 the stores were all there was; the functions came because they look for pending interrupts too.
                 return LguestBackend.Create(layout, targets, new LguestOptions { InlineEnableAndRestore = targets.Find("lg_irq_enable") is null });
@@ -119,44 +108,13 @@ public static class KernelBackends
         }
     }
 
-    // What its guests change, with the enlightenments a host offers by default (arch/x86/hyperv, 5.10 to 6.12).
-    private static void ChangeForHyperV(BackendBuilder backend, SlotTargets targets, bool spinlocks)
+    private static KvmOptions KvmOf(BootMachine machine, KvmFeatures usual) => new()
     {
-        if (Put(backend, targets, "mmu.flush_tlb_multi", "hyperv_flush_tlb_multi") | Put(backend, targets, "mmu.flush_tlb_others", "hyperv_flush_tlb_others"))
-        {
-            Put(backend, targets, "mmu.tlb_remove_table", "tlb_remove_table");
-        }
-
-        if (spinlocks)
-        {
-            Put(backend, targets, "lock.queued_spin_lock_slowpath", "__pv_queued_spin_lock_slowpath");
-            Put(backend, targets, "lock.queued_spin_unlock", "__raw_callee_save___pv_queued_spin_unlock");
-            Put(backend, targets, "lock.wait", "hv_qlock_wait");
-            Put(backend, targets, "lock.kick", "hv_qlock_kick");
-            Put(backend, targets, "lock.vcpu_is_preempted", "__raw_callee_save_hv_vcpu_is_preempted");
-        }
-    }
-
-    private static void ChangeForVmware(BackendBuilder backend, SlotTargets targets)
-    {
-        if (backend.Layout.TryGetSlot("cpu.io_delay", out _))
-        {
-            backend.Set("cpu.io_delay", targets.Find("nop_func") is VirtualAddress nop ? Operation.Nop.WithTarget(nop) : Operation.Nop);
-        }
-
-        Put(backend, targets, "time.sched_clock", "vmware_sched_clock");
-    }
-
-    private static bool Put(BackendBuilder backend, SlotTargets targets, string slot, string symbol)
-    {
-        if (!backend.Layout.TryGetSlot(slot, out _) || targets.Find(symbol) is not VirtualAddress target)
-        {
-            return false;
-        }
-
-        backend.Retarget(slot, target, symbol);
-        return true;
-    }
+        Features = machine.KvmFeatures ?? usual,
+        MultipleCpus = machine.Cpus > 1,
+        NoPvSpin = machine.NoPvSpin,
+        HasMwait = machine.HasMwait,
+    };
 
     private static bool Has(KernelImage image, string name) =>
         (image.Elf.Bitness == 32 || !s_only32.Contains(name))

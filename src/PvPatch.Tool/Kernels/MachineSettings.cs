@@ -15,11 +15,33 @@ internal sealed record MachineSettings
         KvmFeatures.NopIoDelay, KvmFeatures.StealTime, KvmFeatures.PvUnhalt, KvmFeatures.PvTlbFlush,
     ];
 
+    // Each set of bits that alone decides something, the likely one first.
+    private static readonly HyperVFeatures[] s_hyperVFeatures =
+    [
+        PvPatch.Backends.HyperVFeatures.Usual,
+        PvPatch.Backends.HyperVFeatures.ReferenceCounter | PvPatch.Backends.HyperVFeatures.GuestIdle,
+        PvPatch.Backends.HyperVFeatures.None,
+    ];
+
+    private static readonly HyperVHints[] s_hyperVHints =
+    [
+        PvPatch.Backends.HyperVHints.Usual,
+        PvPatch.Backends.HyperVHints.RemoteTlbFlush,
+        PvPatch.Backends.HyperVHints.ClusterIpi,
+        PvPatch.Backends.HyperVHints.None,
+    ];
+
     public int? Cpus { get; init; }
 
     public bool NoPvSpin { get; init; }
 
     public KvmFeatures? Features { get; init; }
+
+    public HyperVFeatures? HyperVFeatures { get; init; }
+
+    public HyperVHints? HyperVHints { get; init; }
+
+    public VmwareClock? VmwareClock { get; init; }
 
     public CpuModel? Cpu { get; init; }
 
@@ -38,6 +60,9 @@ internal sealed record MachineSettings
             Cpus = Cpus ?? machine.Cpus,
             NoPvSpin = NoPvSpin,
             KvmFeatures = Features ?? machine.KvmFeatures,
+            HyperVFeatures = HyperVFeatures ?? machine.HyperVFeatures,
+            HyperVHints = HyperVHints ?? machine.HyperVHints,
+            VmwareClock = VmwareClock ?? machine.VmwareClock,
             Nops = Cpu?.Nops(image.Elf.Bitness) ?? machine.Nops,
             HasMwait = HasMwait,
             HasLkgs = HasLkgs,
@@ -52,20 +77,20 @@ internal sealed record MachineSettings
     public IEnumerable<MachineVariant> Variants(KernelImage image, string backend)
     {
         BootMachine usual = Machine(image, backend);
-        bool isKvm = backend == KvmBackend.Name;
+        bool isKvm = backend is KvmBackend.Name or TdxBackend.Name;
         foreach ((NopStyle nops, string cpu) in NopChoices(image))
         {
-            foreach (KvmFeatures features in isKvm && Features is null ? [usual.KvmFeatures, KvmFeatures.None] : (KvmFeatures[])[usual.KvmFeatures])
+            foreach (BootMachine host in Hosts(usual))
             {
                 foreach (int cpus in Cpus is null ? [1, 2] : (int[])[usual.Cpus])
                 {
-                    foreach (bool noSpin in NoPvSpin || cpus == 1 ? [NoPvSpin] : (bool[])[false, true])
+                    foreach (bool noSpin in NoPvSpin || (cpus == 1 && backend != HyperVBackend.Name) ? [NoPvSpin] : (bool[])[false, true])
                     {
                         foreach (bool mwait in isKvm && !HasMwait ? [false, true] : (bool[])[HasMwait])
                         {
                             foreach (bool lkgs in HasLkgs ? [true] : (bool[])[false, true])
                             {
-                                BootMachine machine = usual with { Nops = nops, KvmFeatures = features, Cpus = cpus, NoPvSpin = noSpin, HasMwait = mwait, HasLkgs = lkgs };
+                                BootMachine machine = host with { Nops = nops, Cpus = cpus, NoPvSpin = noSpin, HasMwait = mwait, HasLkgs = lkgs };
                                 yield return new MachineVariant(Describe(machine, usual, cpu), machine);
                             }
                         }
@@ -95,6 +120,35 @@ internal sealed record MachineSettings
         }
     }
 
+    /// <summary>A machine on the hosts that offer what it is not said of: what the host offers usually, or nothing of it.</summary>
+    private IEnumerable<BootMachine> Hosts(BootMachine usual)
+    {
+        yield return usual;
+        switch (usual.Backend)
+        {
+            case KvmBackend.Name or TdxBackend.Name when Features is null:
+                yield return usual with { KvmFeatures = KvmFeatures.None };
+                break;
+            case HyperVBackend.Name:
+                foreach (HyperVFeatures features in HyperVFeatures is null ? s_hyperVFeatures : [usual.HyperVFeatures])
+                {
+                    foreach (HyperVHints hints in HyperVHints is null ? s_hyperVHints : [usual.HyperVHints])
+                    {
+                        if (features != usual.HyperVFeatures || hints != usual.HyperVHints)
+                        {
+                            yield return usual with { HyperVFeatures = features, HyperVHints = hints };
+                        }
+                    }
+                }
+
+                break;
+            case VmwareBackend.Name when VmwareClock is null:
+                yield return usual with { VmwareClock = PvPatch.Backends.VmwareClock.Frequency };
+                yield return usual with { VmwareClock = PvPatch.Backends.VmwareClock.None };
+                break;
+        }
+    }
+
     /// <summary>The families of nops, with the option that asks for each; the option is empty for what is asked for anyway.</summary>
     private IEnumerable<(NopStyle Nops, string Option)> NopChoices(KernelImage image)
     {
@@ -109,13 +163,19 @@ internal sealed record MachineSettings
     private static string Describe(BootMachine machine, BootMachine usual, string cpu)
     {
         string text = machine.Backend;
-        text += machine.KvmFeatures == usual.KvmFeatures ? "" : string.Create(CultureInfo.InvariantCulture, $" --kvm-features 0x{(uint)machine.KvmFeatures:x}");
+        text += Changed("--kvm-features", (uint?)machine.KvmFeatures, (uint?)usual.KvmFeatures);
+        text += Changed("--hyperv-features", (uint)machine.HyperVFeatures, (uint)usual.HyperVFeatures);
+        text += Changed("--hyperv-hints", (uint)machine.HyperVHints, (uint)usual.HyperVHints);
+        text += machine.VmwareClock == usual.VmwareClock ? "" : $" --vmware-clock {MachineOptions.NameOf(machine.VmwareClock)}";
         text += machine.Cpus == usual.Cpus ? "" : string.Create(CultureInfo.InvariantCulture, $" --cpus {machine.Cpus}");
         text += machine.NoPvSpin == usual.NoPvSpin ? "" : " --nopvspin";
         text += machine.HasMwait == usual.HasMwait ? "" : " --mwait";
         text += machine.HasLkgs == usual.HasLkgs ? "" : " --lkgs";
         return text + cpu;
     }
+
+    private static string Changed(string option, uint? bits, uint? usual) =>
+        bits == usual ? "" : string.Create(CultureInfo.InvariantCulture, $" {option} 0x{bits:x}");
 }
 
 /// <summary>A machine among several, with the options that ask for it as its name.</summary>

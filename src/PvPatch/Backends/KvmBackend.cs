@@ -30,14 +30,14 @@ public static class KvmBackend
         options ??= new KvmOptions();
         return bare.Derive(Name, b =>
         {
-            var changes = new Changes(new PvSlots(layout), targets, b);
+            var changes = new SlotChanges(new PvSlots(layout), targets, b);
             ChangeTimeAndCpu(changes, options);
             ChangeMmu(changes, options);
             ChangeLocks(changes, options);
         });
     }
 
-    private static void ChangeTimeAndCpu(Changes changes, KvmOptions options)
+    private static void ChangeTimeAndCpu(SlotChanges changes, KvmOptions options)
     {
         if (Has(options, KvmFeatures.NopIoDelay))
         {
@@ -56,7 +56,7 @@ public static class KvmBackend
         }
     }
 
-    private static void ChangeMmu(Changes changes, KvmOptions options)
+    private static void ChangeMmu(SlotChanges changes, KvmOptions options)
     {
         if (Has(options, KvmFeatures.MmuOp))
         {
@@ -87,7 +87,7 @@ public static class KvmBackend
         }
     }
 
-    private static void ChangeLocks(Changes changes, KvmOptions options)
+    private static void ChangeLocks(SlotChanges changes, KvmOptions options)
     {
         bool sleeping = Has(options, KvmFeatures.PvUnhalt) && options.MultipleCpus && !options.NoPvSpin && !options.RealtimeHint;
         if (sleeping)
@@ -108,36 +108,4 @@ public static class KvmBackend
     }
 
     private static bool Has(KvmOptions options, KvmFeatures feature) => (options.Features & feature) != 0;
-
-    private sealed class Changes(PvSlots slots, SlotTargets targets, BackendBuilder builder)
-    {
-        public PvSlots Slots => slots;
-
-        public bool Put(string name, string symbol)
-        {
-            if (!slots.TryGet(name, out OpSlot? slot) || targets.Find(symbol) is not VirtualAddress target)
-            {
-                return false;
-            }
-
-            builder.Retarget(slot.Name, target, symbol);
-            return true;
-        }
-
-        public void PutAll(params ReadOnlySpan<(string Name, string Symbol)> changes)
-        {
-            foreach ((string name, string symbol) in changes)
-            {
-                if (!slots.Has(name) || targets.Find(symbol) is null)
-                {
-                    return;
-                }
-            }
-
-            foreach ((string name, string symbol) in changes)
-            {
-                Put(name, symbol);
-            }
-        }
-    }
 }

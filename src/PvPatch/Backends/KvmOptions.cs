@@ -36,6 +36,9 @@ public enum KvmFeatures : uint
 
     /// <summary>What present hosts offer to an ordinary guest, as far as slots are concerned.</summary>
     Usual = ClockSource | NopIoDelay | ClockSource2 | StealTime | PvUnhalt | PvTlbFlush | ClockSourceStable,
+
+    /// <summary>What of that QEMU (10.1) lets a TDX guest have.</summary>
+    UsualTdx = NopIoDelay | PvUnhalt | PvTlbFlush,
 }
 
 /// <summary>What decides which slots a KVM guest changes. The defaults are a guest with several CPUs on a present host.</summary>

@@ -49,8 +49,8 @@ public sealed class BootedKernel
     /// <summary>How far KASLR moved the kernel: what is added to a link address to get the one it has in this boot.</summary>
     public ulong Slide => AfterPatching.Start - (Options.ImageOffset + ImageStart);
 
-    /// <summary>How often the guest asked for the hypervisor's CPUID leaves and was told about KVM.</summary>
-    public int KvmAnswers { get; private init; }
+    /// <summary>How often the guest asked for a hypervisor's CPUID leaves and was told about one.</summary>
+    public int HypervisorAnswers { get; private init; }
 
     /// <summary>Symbols, processor and log as the guest saw them.</summary>
     public GuestReport Report { get; }
@@ -119,7 +119,7 @@ public sealed class BootedKernel
             Package = package,
             AfterPatchingCore = earlyCore,
             ReadyCore = SaveCore(machine, options, $"{readyPath}.core"),
-            KvmAnswers = machine.KvmAnswers,
+            HypervisorAnswers = machine.HypervisorAnswers,
         };
         if (symbols is not null)
         {

@@ -22,7 +22,7 @@ public sealed class BootedKernelFixture : IDisposable
         return Once(request.ToString(), setup, directory =>
         {
             DebianKernel package = DebianKernel.Fetch(request);
-            bool borrows = setup.KvmFeatures is not null || setup.Xen is not null;
+            bool borrows = setup.AnswersLeaves || setup.Xen is not null;
             BootedKernel? sameCode = borrows ? Boot(request) : null;
             return BootedKernel.Boot(package.ImagePath, setup, directory, package, sameCode?.Report.Symbols);
         });
@@ -32,8 +32,8 @@ public sealed class BootedKernelFixture : IDisposable
     /// <param name="imagePath">The file; one path stands for one content as long as the fixture lives.</param>
     /// <param name="options">Null for <see cref="MachineOptions.Default"/>.</param>
     /// <param name="sameCode">
-    /// A boot of a kernel with the same addresses, whose symbols are used: under Xen that is quicker, and as a KVM guest
-    /// they say where it is told about KVM. Null boots the file natively for the latter, which an image patched for
+    /// A boot of a kernel with the same addresses, whose symbols are used: under Xen that is quicker, and as a guest of another
+    /// hypervisor they say where it is told about that. Null boots the file natively for the latter, which an image patched for
     /// a hypervisor need not survive.
     /// </param>
     public BootedKernel Boot(string imagePath, MachineOptions? options = null, BootedKernel? sameCode = null)
@@ -48,7 +48,7 @@ public sealed class BootedKernelFixture : IDisposable
 
         return Once(path, setup, directory =>
         {
-            BootedKernel? symbols = sameCode ?? (setup.KvmFeatures is null ? null : Boot(path));
+            BootedKernel? symbols = sameCode ?? (setup.AnswersLeaves ? Boot(path) : null);
 
             // Symbols of another boot are of no use to a kernel that chooses its place anew.
             symbols = setup.Kaslr ? null : symbols;

@@ -10,9 +10,29 @@ internal sealed class GdbRegisters(byte[] bytes)
 {
     public byte[] Bytes => bytes;
 
-    public ulong Rcx => Read(2);
+    public ulong Rax
+    {
+        get => Read(0);
+        set => Write(0, value);
+    }
 
-    public ulong Rdx => Read(3);
+    public ulong Rbx
+    {
+        get => Read(1);
+        set => Write(1, value);
+    }
+
+    public ulong Rcx
+    {
+        get => Read(2);
+        set => Write(2, value);
+    }
+
+    public ulong Rdx
+    {
+        get => Read(3);
+        set => Write(3, value);
+    }
 
     public ulong Rsi => Read(4);
 
@@ -22,6 +42,18 @@ internal sealed class GdbRegisters(byte[] bytes)
     {
         get => Read(7);
         set => Write(7, value);
+    }
+
+    public ulong R10
+    {
+        get => Read(10);
+        set => Write(10, value);
+    }
+
+    public ulong R11
+    {
+        get => Read(11);
+        set => Write(11, value);
     }
 
     public ulong Rip

@@ -69,6 +69,22 @@ internal sealed class GdbStub : IDisposable
         Demand($"M{address:x},4:{Convert.ToHexStringLower(bytes)}");
     }
 
+    /// <summary>Writes memory by physical address: of QEMU's stub, from 4.1 on.</summary>
+    public void WritePhysical(ulong address, ReadOnlySpan<byte> bytes)
+    {
+        Demand("Qqemu.PhyMemMode:1");
+        Demand($"M{address:x},{bytes.Length:x}:{Convert.ToHexStringLower(bytes)}");
+        Demand("Qqemu.PhyMemMode:0");
+    }
+
+    /// <summary>Runs the instruction at a breakpoint: the stub stops again at once if the breakpoint stands where it is to continue.</summary>
+    public void StepOver(ulong breakpoint)
+    {
+        ClearBreakpoint(breakpoint);
+        Step();
+        SetBreakpoint(breakpoint);
+    }
+
     /// <summary>Runs one instruction of the processor that stopped.</summary>
     public void Step()
     {

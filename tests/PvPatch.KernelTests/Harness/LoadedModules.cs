@@ -17,7 +17,7 @@ internal sealed class LoadedModules : IDisposable
     /// <summary>Boots a kernel and has it load its modules.</summary>
     /// <param name="modules">Kernel and modules.</param>
     /// <param name="options">The machine.</param>
-    /// <param name="cpuid">The address of <see cref="KvmLeaves.Function"/>, for a boot as KVM guest.</param>
+    /// <param name="cpuid">The address of <see cref="HypervisorLeaves.Function"/>, for a boot as KVM guest.</param>
     public static LoadedModules Boot(DebianModules modules, MachineOptions options, ulong cpuid)
     {
         DirectoryInfo directory = Directory.CreateTempSubdirectory("pvpatch-modules-");
@@ -25,7 +25,7 @@ internal sealed class LoadedModules : IDisposable
         try
         {
             // Symbols are not needed; giving some spares the guest to report its own.
-            Dictionary<string, ulong> symbols = new() { [KvmLeaves.Function] = cpuid };
+            Dictionary<string, ulong> symbols = new() { [HypervisorLeaves.Function] = cpuid };
             machine = QemuMachine.Start(modules.Kernel.ImagePath, options, symbols, modules.Unpack(directory.FullName));
             LoadedModules loaded = new(machine);
             machine = null;

@@ -33,6 +33,18 @@ public sealed record MachineOptions
     /// </summary>
     public uint? KvmFeatures { get; init; }
 
+    /// <summary>Makes the machine look like Hyper-V; null leaves it alone.</summary>
+    public HyperVOptions? HyperV { get; init; }
+
+    /// <summary>Makes the machine look like VMware; null leaves it alone.</summary>
+    public VmwareOptions? Vmware { get; init; }
+
+    /// <summary>Makes the machine look like a trust domain of Intel's TDX, on KVM if there are <see cref="KvmFeatures"/>.</summary>
+    public bool Tdx { get; init; }
+
+    /// <summary>Whether the kernel is told of something by QEMU's gdbstub.</summary>
+    internal bool AnswersLeaves => KvmFeatures is not null || HyperV is not null || Vmware is not null || Tdx;
+
     /// <summary>Lets the kernel choose its place (KASLR). All addresses are then those of this boot, not link addresses.</summary>
     public bool Kaslr { get; init; }
 
@@ -60,18 +72,23 @@ public sealed record MachineOptions
     /// <exception cref="ArgumentException">Two of the options contradict each other.</exception>
     internal void Check()
     {
-        if (Architecture != "amd64" && (Xen is not null || KvmFeatures is not null || Kaslr))
+        if (Architecture != "amd64" && (Xen is not null || AnswersLeaves || Kaslr))
         {
-            throw new ArgumentException($"Xen, KVM and KASLR are for amd64 kernels, not {Architecture}.");
+            throw new ArgumentException($"Xen, other hypervisors and KASLR are for amd64 kernels, not {Architecture}.");
         }
 
-        if (Xen is not null && (KvmFeatures is not null || Kaslr || Processors != "1" || Xen.Dom0Processors < 1))
+        if (Xen is not null && (AnswersLeaves || Kaslr || Processors != "1" || Xen.Dom0Processors < 1))
         {
             throw new ArgumentException(
-                "Under Xen there is neither KVM nor KASLR, and the processors are counted by XenOptions.Dom0Processors.");
+                "Under Xen there is neither another hypervisor nor KASLR, and the processors are counted by XenOptions.Dom0Processors.");
         }
 
-        if (KvmFeatures is not null && Kaslr)
+        if ((KvmFeatures is not null ? 1 : 0) + (HyperV is not null ? 1 : 0) + (Vmware is not null ? 1 : 0) > 1)
+        {
+            throw new ArgumentException("A guest is told of one hypervisor.");
+        }
+
+        if (AnswersLeaves && Kaslr)
         {
             throw new ArgumentException("CPUID is answered at a known address; with KASLR there is none.");
         }

@@ -23,7 +23,7 @@ internal static class QemuArguments
             "-chardev", $"file,id=s1,path={place}/{Report}", "-device", "isa-serial,chardev=s1",
             "-qmp", $"unix:{place}/{Qmp},server=on,wait=off",
             .. options.VmCoreInfo ? (ReadOnlySpan<string>)["-device", "vmcoreinfo"] : [],
-            .. options.KvmFeatures is null ? Array.Empty<string>() : ["-gdb", $"unix:{place}/{Gdb},server=on,wait=off"],
+            .. options.AnswersLeaves ? ["-gdb", $"unix:{place}/{Gdb},server=on,wait=off"] : Array.Empty<string>(),
         ];
     }
 

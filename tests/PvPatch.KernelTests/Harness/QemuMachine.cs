@@ -26,7 +26,7 @@ public sealed class QemuMachine : IDisposable
     private readonly MappedMemory _mapped;
     private readonly IReadOnlyDictionary<string, ulong>? _symbols;
     private readonly GdbStub? _stub;
-    private readonly KvmLeaves? _kvm;
+    private readonly HypervisorLeaves? _leaves;
     private readonly RunControl _run;
 
     private QemuMachine(MachineOptions options, QemuProcess process, IReadOnlyDictionary<string, ulong>? symbols)
@@ -40,13 +40,13 @@ public sealed class QemuMachine : IDisposable
         _qmp = new Qmp(process.Connect(PathOf(QemuArguments.Qmp)), s_commandTimeout);
         Physical = new PhysicalMemory(_qmp, options.MemoryMiB);
         _mapped = new MappedMemory(_qmp, process.DirectoryPath);
-        if (options.KvmFeatures is { } features)
+        if (options.AnswersLeaves)
         {
             _stub = new GdbStub(process.Connect(PathOf(QemuArguments.Gdb)));
-            _kvm = new KvmLeaves(_stub, symbols![KvmLeaves.Function], features, _console);
+            _leaves = new HypervisorLeaves(_stub, symbols!, options, _console);
         }
 
-        _run = _kvm is null ? new QmpRunControl(_qmp, _console) : _kvm;
+        _run = _leaves is null ? new QmpRunControl(_qmp, _console) : _leaves;
     }
 
     /// <summary>Everything the guest has printed on its console so far.</summary>
@@ -55,8 +55,8 @@ public sealed class QemuMachine : IDisposable
     /// <summary>The memory by physical address, to be read while the machine is stopped.</summary>
     internal PhysicalMemory Physical { get; }
 
-    /// <summary>How often the guest was told about KVM.</summary>
-    public int KvmAnswers => _kvm?.Answered ?? 0;
+    /// <summary>How often the guest was told about its hypervisor.</summary>
+    public int HypervisorAnswers => _leaves?.Answered ?? 0;
 
     /// <summary>Sets the machine up; it runs from the first <see cref="RunTo(BootPoint)"/> on.</summary>
     /// <param name="kernelPath">
@@ -64,7 +64,7 @@ public sealed class QemuMachine : IDisposable
     /// </param>
     /// <param name="options">Null for <see cref="MachineOptions.Default"/>.</param>
     /// <param name="symbols">
-    /// Link addresses of the kernel's symbols, from another boot of it: needed for <see cref="MachineOptions.KvmFeatures"/>,
+    /// Link addresses of the kernel's symbols, from another boot of it: needed for hypervisors other than Xen,
     /// and spares this guest to report them. Null has the guest report its own.
     /// </param>
     /// <param name="modules">Modules (.ko, not packed) that user space loads, in this order.</param>
@@ -80,9 +80,9 @@ public sealed class QemuMachine : IDisposable
     {
         options ??= MachineOptions.Default;
         options.Check();
-        if (options.KvmFeatures is not null && symbols?.ContainsKey(KvmLeaves.Function) != true)
+        if (options.AnswersLeaves && symbols?.ContainsKey(HypervisorLeaves.Function) != true)
         {
-            throw new ArgumentException($"To boot as a KVM guest, the address of {KvmLeaves.Function} is needed.", nameof(symbols));
+            throw new ArgumentException($"To boot as a guest of a hypervisor, the address of {HypervisorLeaves.Function} is needed.", nameof(symbols));
         }
 
         string directory = Directory.CreateTempSubdirectory("pvpatch-vm-").FullName;

@@ -50,17 +50,20 @@ internal static class KernelLayouts
         return symbols;
     }
 
-    /// <summary>Every symbol that native, Xen and KVM guests of a kernel need.</summary>
+    /// <summary>Every symbol that native, Xen and other guests of a kernel need.</summary>
     public static Dictionary<string, VirtualAddress> Symbols(string kernel) => Symbols(
         0xffffffff81000000,
-        KernelSlotTable.Of(kernel).SelectMany(s => (string[])[s.Native, s.Xen]).Concat(KvmSymbols));
+        KernelSlotTable.Of(kernel).SelectMany(s => (string[])[s.Native, s.Xen]).Concat(GuestSymbols));
 
     public static SlotTargets Targets(string kernel) => new(Symbols(kernel));
 
-    private static string[] KvmSymbols =>
+    private static string[] GuestSymbols =>
     [
         "kvm_io_delay", "kvm_steal_clock", "kvm_sched_clock_read", "kvm_flush_tlb_multi", "kvm_flush_tlb_others", "tlb_remove_table",
         "kvm_wait", "kvm_kick_cpu", "__raw_callee_save___kvm_vcpu_is_preempted", "kvm_sev_hc_page_enc_status",
+        "read_hv_sched_clock_tsc", "read_hv_sched_clock_msr", "hyperv_flush_tlb_multi", "hyperv_flush_tlb_others",
+        "hv_qlock_wait", "hv_qlock_kick", "__raw_callee_save_hv_vcpu_is_preempted",
+        "vmware_sched_clock", "vmware_steal_clock", "tdx_safe_halt", "tdx_halt",
     ];
 
     private static SlotKind KindOf(string name) => name switch

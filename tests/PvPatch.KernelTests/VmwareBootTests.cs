@@ -1,0 +1,49 @@
+using PvPatch.KernelTests.Harness;
+using Xunit.Abstractions;
+
+namespace PvPatch.KernelTests;
+
+/// <summary>Plans for guests of VMware against kernels that were booted as such: its leaves, and QEMU's backdoor with answers about clocks.</summary>
+[Collection(KernelCollection.Name)]
+[Trait("Category", "Kernel")]
+public sealed class VmwareBootTests(BootedKernelFixture fixture, ITestOutputHelper output)
+{
+    public static TheoryData<string, string> Rest
+    {
+        get
+        {
+            var cells = new TheoryData<string, string>();
+            foreach (string kernel in (string[])["bullseye", "bookworm", "trixie", "sid"])
+            {
+                foreach (BootConfiguration boot in BootConfiguration.Vmware)
+                {
+                    if ((kernel, boot.Name) != ("bookworm", "vmware"))
+                    {
+                        cells.Add(kernel, boot.Name);
+                    }
+                }
+            }
+
+            return cells;
+        }
+    }
+
+    [SkippableFact]
+    public void Every_site_of_6_1_holds_the_planned_bytes() => Check("bookworm", "vmware");
+
+    [SkippableTheory]
+    [MemberData(nameof(Rest))]
+    [Trait("Category", "Matrix")]
+    public void Every_site_of_the_matrix_holds_the_planned_bytes(string kernel, string boot) => Check(kernel, boot);
+
+    private void Check(string kernel, string boot)
+    {
+        BootedKernel booted = TestedKernels.CheckBoot(fixture, output, kernel, boot);
+
+        Assert.True(booted.HypervisorAnswers > 0);
+        Assert.Contains("Hypervisor detected: VMware", booted.Report.Log, StringComparison.Ordinal);
+        Assert.Contains("Booting paravirtualized kernel on VMware hypervisor", booted.Report.Log, StringComparison.Ordinal);
+        Assert.Equal(boot != "vmware-none", booted.Report.Log.Contains("TSC freq read from hypervisor : 2500.000 MHz", StringComparison.Ordinal));
+        Assert.Equal(boot == "vmware", booted.Report.Log.Contains("vmware-stealtime: cpu 0", StringComparison.Ordinal));
+    }
+}
