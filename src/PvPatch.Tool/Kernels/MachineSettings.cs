@@ -8,13 +8,6 @@ namespace PvPatch.Tool.Kernels;
 /// <summary>What a user says of the machine a kernel boots on. What is not said has a default, or is left open where all possibilities are looked at.</summary>
 internal sealed record MachineSettings
 {
-    // Those that change slots of kernels from 2.6.36 on, each by itself. Of the two clocks a kernel takes either.
-    private static readonly KvmFeatures[] s_separate =
-    [
-        KvmFeatures.ClockSource | KvmFeatures.ClockSource2 | KvmFeatures.ClockSourceStable,
-        KvmFeatures.NopIoDelay, KvmFeatures.StealTime, KvmFeatures.PvUnhalt, KvmFeatures.PvTlbFlush,
-    ];
-
     // Each set of bits that alone decides something, the likely one first.
     private static readonly HyperVFeatures[] s_hyperVFeatures =
     [
@@ -29,6 +22,13 @@ internal sealed record MachineSettings
         PvPatch.Backends.HyperVHints.RemoteTlbFlush,
         PvPatch.Backends.HyperVHints.ClusterIpi,
         PvPatch.Backends.HyperVHints.None,
+    ];
+
+    // Those that change slots of kernels from 2.6.36 on, each by itself. Of the two clocks a kernel takes either.
+    private static readonly KvmFeatures[] s_separate =
+    [
+        KvmFeatures.ClockSource | KvmFeatures.ClockSource2 | KvmFeatures.ClockSourceStable,
+        KvmFeatures.NopIoDelay, KvmFeatures.StealTime, KvmFeatures.PvUnhalt, KvmFeatures.PvTlbFlush,
     ];
 
     public int? Cpus { get; init; }
@@ -82,7 +82,7 @@ internal sealed record MachineSettings
         {
             foreach (BootMachine host in Hosts(usual))
             {
-                foreach (int cpus in Cpus is null ? [1, 2] : (int[])[usual.Cpus])
+                foreach (int cpus in Cpus is null && backend is not (HyperVBackend.Name or VmwareBackend.Name) ? [1, 2] : (int[])[usual.Cpus])
                 {
                     foreach (bool noSpin in NoPvSpin || (cpus == 1 && backend != HyperVBackend.Name) ? [NoPvSpin] : (bool[])[false, true])
                     {
@@ -97,26 +97,6 @@ internal sealed record MachineSettings
                     }
                 }
             }
-        }
-    }
-
-    /// <summary>A KVM guest on hosts that leave features out: each set of those that change slots, the most complete first.</summary>
-    /// <param name="image">The kernel.</param>
-    /// <param name="machine">All else of the machine.</param>
-    public IEnumerable<MachineVariant> FeatureSets(KernelImage image, BootMachine machine)
-    {
-        BootMachine usual = Machine(image, KvmBackend.Name);
-        string cpu = NopChoices(image).FirstOrDefault(c => c.Nops == machine.Nops).Option ?? "";
-        foreach (int left in Enumerable.Range(0, 1 << s_separate.Length).OrderBy(static bits => int.PopCount(bits)))
-        {
-            KvmFeatures features = KvmFeatures.Usual;
-            for (int i = 0; i < s_separate.Length; i++)
-            {
-                features &= (left >> i & 1) != 0 ? ~s_separate[i] : ~KvmFeatures.None;
-            }
-
-            BootMachine variant = machine with { KvmFeatures = features };
-            yield return new MachineVariant(Describe(variant, usual, cpu), variant);
         }
     }
 
@@ -149,6 +129,26 @@ internal sealed record MachineSettings
         }
     }
 
+    /// <summary>A KVM guest on hosts that leave features out: each set of those that change slots, the most complete first.</summary>
+    /// <param name="image">The kernel.</param>
+    /// <param name="machine">All else of the machine.</param>
+    public IEnumerable<MachineVariant> FeatureSets(KernelImage image, BootMachine machine)
+    {
+        BootMachine usual = Machine(image, KvmBackend.Name);
+        string cpu = NopChoices(image).FirstOrDefault(c => c.Nops == machine.Nops).Option ?? "";
+        foreach (int left in Enumerable.Range(0, 1 << s_separate.Length).OrderBy(static bits => int.PopCount(bits)))
+        {
+            KvmFeatures features = KvmFeatures.Usual;
+            for (int i = 0; i < s_separate.Length; i++)
+            {
+                features &= (left >> i & 1) != 0 ? ~s_separate[i] : ~KvmFeatures.None;
+            }
+
+            BootMachine variant = machine with { KvmFeatures = features };
+            yield return new MachineVariant(Describe(variant, usual, cpu), variant);
+        }
+    }
+
     /// <summary>The families of nops, with the option that asks for each; the option is empty for what is asked for anyway.</summary>
     private IEnumerable<(NopStyle Nops, string Option)> NopChoices(KernelImage image)
     {
@@ -163,7 +163,7 @@ internal sealed record MachineSettings
     private static string Describe(BootMachine machine, BootMachine usual, string cpu)
     {
         string text = machine.Backend;
-        text += Changed("--kvm-features", (uint?)machine.KvmFeatures, (uint?)usual.KvmFeatures);
+        text += Changed("--kvm-features", (uint)KvmOf(machine), (uint)KvmOf(usual));
         text += Changed("--hyperv-features", (uint)machine.HyperVFeatures, (uint)usual.HyperVFeatures);
         text += Changed("--hyperv-hints", (uint)machine.HyperVHints, (uint)usual.HyperVHints);
         text += machine.VmwareClock == usual.VmwareClock ? "" : $" --vmware-clock {MachineOptions.NameOf(machine.VmwareClock)}";
@@ -174,7 +174,9 @@ internal sealed record MachineSettings
         return text + cpu;
     }
 
-    private static string Changed(string option, uint? bits, uint? usual) =>
+    private static KvmFeatures KvmOf(BootMachine machine) => machine.KvmFeatures ?? (machine.Backend == TdxBackend.Name ? KvmFeatures.UsualTdx : KvmFeatures.Usual);
+
+    private static string Changed(string option, uint bits, uint usual) =>
         bits == usual ? "" : string.Create(CultureInfo.InvariantCulture, $" {option} 0x{bits:x}");
 }
 
