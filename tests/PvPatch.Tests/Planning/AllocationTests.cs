@@ -58,11 +58,19 @@ public sealed class AllocationTests
         PatchPlan plan = cases.Plan(Operation.Call(PlanCases.Target));
         plan.Apply(cases.Image);
         plan.Revert(cases.Image);
-        long before = GC.GetAllocatedBytesForCurrentThread();
-        plan.Apply(cases.Image);
-        plan.Apply(cases.Image);
-        plan.Verify(cases.Image);
-        plan.Revert(cases.Image);
-        return GC.GetAllocatedBytesForCurrentThread() - before;
+
+        // The least of several: a collection for another test's sake counts what is left of this thread's piece of the heap as allocated.
+        long least = long.MaxValue;
+        for (int i = 0; i < 8; i++)
+        {
+            long before = GC.GetAllocatedBytesForCurrentThread();
+            plan.Apply(cases.Image);
+            plan.Apply(cases.Image);
+            plan.Verify(cases.Image);
+            plan.Revert(cases.Image);
+            least = Math.Min(least, GC.GetAllocatedBytesForCurrentThread() - before);
+        }
+
+        return least;
     }
 }
