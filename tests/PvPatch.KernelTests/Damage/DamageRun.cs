@@ -31,6 +31,9 @@ internal sealed class DamageRun(RealReader reader)
     public string Summary => string.Create(
         CultureInfo.InvariantCulture, $"{reader.Name}: {Count} inputs, {Taken} taken; {string.Join(", ", _codes.Select(static c => $"{c.Key} {c.Value}"))}");
 
+    /// <summary>The seed of the first input.</summary>
+    public static int FirstSeed => Setting("PVPATCH_FUZZ_SEED", UsualSeed);
+
     /// <summary>The number of inputs a reader gets.</summary>
     public static int CountFor(int usual) => Setting("PVPATCH_FUZZ_COUNT", usual);
 
@@ -46,7 +49,7 @@ internal sealed class DamageRun(RealReader reader)
         long whole = Measure(file, "the whole file", long.MaxValue, out PatchDiagnostic? error);
         Assert.Null(error);
 
-        int first = Setting("PVPATCH_FUZZ_SEED", UsualSeed);
+        int first = FirstSeed;
         for (int i = 0; i < count; i++)
         {
             int seed = unchecked(first + i);
