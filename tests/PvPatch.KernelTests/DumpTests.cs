@@ -50,11 +50,14 @@ public sealed class DumpTests(BootedKernelFixture fixture, ITestOutputHelper out
         Assert.Equal(Count(ready, "sites"), Count(ready, "compared") + Count(ready, "freed"));
         Assert.InRange(Count(ready, "freed"), request.Architecture == "amd64" ? 1 : 0, Count(ready, "sites") / 4);
 
-        // Asked for the right backend or for another one.
-        string other = configuration.Machine.Backend == "native" ? "hyperv" : "native";
+        // Asked for the right backend; or for another one, which no host can make the same of. 32-bit kernels have none of these.
         PvPatchTool.Verify(booted.ImagePath, booted.ReadyCore!, 0, ["--backend", configuration.Machine.Backend, .. Settings(ready)]);
-        JsonElement refused = PvPatchTool.Verify(booted.ImagePath, booted.ReadyCore!, 6, "--backend", other);
-        Assert.Equal("PV7008", refused.GetProperty("diagnostics")[0].GetProperty("code").GetString());
+        string other = configuration.Machine.Backend == "native" ? "xen" : "native";
+        if (request.Architecture == "amd64")
+        {
+            JsonElement refused = PvPatchTool.Verify(booted.ImagePath, booted.ReadyCore!, 6, "--backend", other);
+            Assert.Equal("PV7008", refused.GetProperty("diagnostics")[0].GetProperty("code").GetString());
+        }
     }
 
     private JsonElement Verify(BootedKernel booted, string core, BootConfiguration configuration)
