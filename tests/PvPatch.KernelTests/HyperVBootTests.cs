@@ -11,26 +11,8 @@ public sealed class HyperVBootTests(BootedKernelFixture fixture, ITestOutputHelp
     // What every run of the tests boots.
     private const string Quick = "hyperv";
 
-    public static TheoryData<string, string> Rest
-    {
-        get
-        {
-            var cells = new TheoryData<string, string>();
-            foreach (string kernel in (string[])["bullseye", "bookworm", "trixie", "sid"])
-            {
-                foreach (BootConfiguration boot in BootConfiguration.HyperV)
-                {
-                    // 7.2 sets the page of its clock by a function that is not stopped at, so that its time would stand still.
-                    if ((kernel, boot.Name) is not (("bookworm", Quick) or ("sid", "hyperv-tsc")))
-                    {
-                        cells.Add(kernel, boot.Name);
-                    }
-                }
-            }
-
-            return cells;
-        }
-    }
+    // 7.2 sets the page of its clock by a function that is not stopped at, so that its time would stand still.
+    public static TheoryData<string, string> Rest => TestedKernels.Cells(["bullseye", "bookworm", "trixie", "sid"], BootConfiguration.HyperV, ("bookworm", Quick), ("sid", "hyperv-tsc"));
 
     [SkippableFact]
     public void Every_site_of_6_1_holds_the_planned_bytes() => Check("bookworm", Quick);

@@ -8,25 +8,7 @@ namespace PvPatch.KernelTests;
 [Trait("Category", "Kernel")]
 public sealed class TdxBootTests(BootedKernelFixture fixture, ITestOutputHelper output)
 {
-    public static TheoryData<string, string> Rest
-    {
-        get
-        {
-            var cells = new TheoryData<string, string>();
-            foreach (string kernel in (string[])["trixie", "sid"])
-            {
-                foreach (BootConfiguration boot in BootConfiguration.Tdx)
-                {
-                    if ((kernel, boot.Name) != ("trixie", "tdx"))
-                    {
-                        cells.Add(kernel, boot.Name);
-                    }
-                }
-            }
-
-            return cells;
-        }
-    }
+    public static TheoryData<string, string> Rest => TestedKernels.Cells(["trixie", "sid"], BootConfiguration.Tdx, ("trixie", "tdx"));
 
     [SkippableFact]
     public void Every_site_of_6_12_holds_the_planned_bytes() => Check("trixie", "tdx");

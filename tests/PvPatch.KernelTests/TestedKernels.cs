@@ -27,6 +27,21 @@ internal static class TestedKernels
     public static PatchPlan Plan(KernelImage image, BootMachine machine) =>
         new KernelPlanner().TryPlan(image, machine, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) ? plan : throw new PatchException(diagnostics[0]);
 
+    /// <summary>Cells of the matrix: each kernel in each boot.</summary>
+    /// <param name="kernels">The kernels, by name.</param>
+    /// <param name="boots">The boots.</param>
+    /// <param name="without">Cells that are left out: they can't be had, or every run has them.</param>
+    public static TheoryData<string, string> Cells(IReadOnlyList<string> kernels, IEnumerable<BootConfiguration> boots, params IReadOnlyList<(string Kernel, string Boot)> without)
+    {
+        var cells = new TheoryData<string, string>();
+        foreach ((string kernel, string boot) in kernels.SelectMany(k => boots.Select(b => (k, b.Name))).Where(c => !without.Contains(c)))
+        {
+            cells.Add(kernel, boot);
+        }
+
+        return cells;
+    }
+
     /// <summary>Boots a kernel as a column of the matrix says: every site must hold the bytes planned for it.</summary>
     /// <returns>The boot.</returns>
     public static BootedKernel CheckBoot(BootedKernelFixture fixture, ITestOutputHelper output, string kernel, string boot)

@@ -8,25 +8,7 @@ namespace PvPatch.KernelTests;
 [Trait("Category", "Kernel")]
 public sealed class VmwareBootTests(BootedKernelFixture fixture, ITestOutputHelper output)
 {
-    public static TheoryData<string, string> Rest
-    {
-        get
-        {
-            var cells = new TheoryData<string, string>();
-            foreach (string kernel in (string[])["bullseye", "bookworm", "trixie", "sid"])
-            {
-                foreach (BootConfiguration boot in BootConfiguration.Vmware)
-                {
-                    if ((kernel, boot.Name) != ("bookworm", "vmware"))
-                    {
-                        cells.Add(kernel, boot.Name);
-                    }
-                }
-            }
-
-            return cells;
-        }
-    }
+    public static TheoryData<string, string> Rest => TestedKernels.Cells(["bullseye", "bookworm", "trixie", "sid"], BootConfiguration.Vmware, ("bookworm", "vmware"));
 
     [SkippableFact]
     public void Every_site_of_6_1_holds_the_planned_bytes() => Check("bookworm", "vmware");
