@@ -13,7 +13,7 @@ internal static class PlacementPadding
     private const int MostPrefixes = 5;
     private const int LongestInstruction = 15;
 
-    // ds: ignored in 64-bit mode by everything that does not branch (AMD's manual, volume 3, 1.2.4; Intel's, volume 2, 2.1.1).
+    // ds: ignored in 64-bit mode by everything that does not branch (AMD's manual, volume 3, 1.2.4; Intel's, volume 1, 3.4.2.1).
     private const byte Prefix = 0x3e;
 
     /// <summary>Whether an instruction can be made longer by so many prefixes.</summary>

@@ -1,0 +1,112 @@
+using Iced.Intel;
+using PvPatch.Live;
+using PvPatch.Plans;
+using PvPatch.Sites;
+using static Iced.Intel.AssemblerRegisters;
+
+namespace PvPatch.Tests.Live;
+
+/// <summary>Links into blocks that are given up: no site leads into a retired block.</summary>
+public sealed unsafe class LinkRetirementTests
+{
+    [Fact]
+    public void Unlinked_from_a_block_no_site_leads_into_it_and_its_room_can_be_reused()
+    {
+        using var code = new LiveCode();
+        using Executor executor = code.Arena.RegisterExecutor();
+        using LivePatcher patcher = code.Patcher(code.Direct);
+        CodeBlock[] targets = [Target(10), Target(11), Target(12)];
+        CodeBlock[] sites = [.. Enumerable.Range(0, 6).Select(i => code.EmitFunction(new SiteWish(0, 6 + i)))];
+        patcher.Bind(sites);
+        patcher.Link([.. sites.Select((b, i) => new SiteLink(b[0], targets[i % 3].Address, i < 3 ? RegisterSet.Rax : RegisterSet.Rax | RegisterSet.Rdx))]); // half of them by thunks
+        Assert.Equal([10, 11, 12, 10, 11, 12], sites.Select(static b => LiveCode.Call(b)));
+        foreach (CodeBlock target in targets)
+        {
+            Assert.Equal(DiagnosticCodes.BlockLinked, Assert.Throws<PatchException>(() => code.Arena.Retire(target)).Diagnostic.Code);
+            Assert.False(target.IsRetired);
+        }
+
+        Assert.Equal(0, patcher.UnlinkFrom([sites[0]]).Count); // its own site leads elsewhere; none leads into it
+        SwitchResult result = patcher.UnlinkFrom([targets[2], targets[0]]);
+        Assert.Equal((4, 4), (result.Count, result.Written));
+        Assert.Equal([2, 11, 2, 2, 11, 2], sites.Select(static b => LiveCode.Call(b)));
+        code.Arena.Retire(targets[0]);
+        Assert.All(code.Arena.Memory.Span(targets[0].Address, targets[0].Length).ToArray(), static b => Assert.Equal(0xcc, b));
+        Assert.Equal(DiagnosticCodes.BlockRetired, Assert.Throws<PatchException>(() => patcher.UnlinkFrom([targets[0]])).Diagnostic.Code);
+        Assert.Equal([2, 11, 2, 2, 11, 2], sites.Select(static b => LiveCode.Call(b)));
+
+        CodeBlock Target(int result)
+        {
+            var a = new Assembler(64);
+            a.mov(eax, result);
+            a.ret();
+            return code.Arena.Emit(a, new SiteEmitter(code.Layout));
+        }
+    }
+
+    [Theory]
+    [InlineData("unlink from")]
+    [InlineData("unlink")]
+    [InlineData("switch sites")]
+    [InlineData("revert sites")]
+    [InlineData("revert")]
+    [InlineData("take links")]
+    [InlineData("link elsewhere")]
+    public void Every_way_out_of_a_link_lets_the_target_be_retired(string way)
+    {
+        using var code = new LiveCode();
+        using LivePatcher patcher = code.Patcher(code.Direct);
+        CodeBlock other = code.EmitFunction(new SiteWish(2), new SiteWish(1, 30));
+        CodeBlock target = code.EmitFunction(new SiteWish(0), new SiteWish(1), new SiteWish(0, 30));
+        LiveSite[] outside = [other[0], other[1]];
+
+        // From elsewhere and from the block itself; a link made twice is one link, and a switch leaves it.
+        patcher.Link([.. outside.Append(target[0]).Append(target[2]).Select(s => new SiteLink(s, target.Address))], LiveCode.Quiescent);
+        patcher.Link(other[0], target.Address);
+        patcher.Switch(code.Outlined, LiveCode.Quiescent);
+        Assert.Equal(4, target.LinksInto);
+        Assert.Equal(DiagnosticCodes.BlockLinked, Assert.Throws<PatchException>(() => code.Arena.Retire(target)).Diagnostic.Code);
+        Assert.Equal((4, 4), (target.LinksInto, code.Arena.Ledger.Count));
+        _ = way switch
+        {
+            "unlink from" => patcher.UnlinkFrom([target], LiveCode.Quiescent),
+            "unlink" => patcher.Unlink(outside, LiveCode.Quiescent),
+            "switch sites" => patcher.Switch(outside, code.Inlined, LiveCode.Quiescent),
+            "revert sites" => patcher.Revert(outside, LiveCode.Quiescent),
+            "revert" => patcher.Revert(LiveCode.Quiescent),
+            "take links" => patcher.Switch(code.Nops, LiveCode.Quiescent with { TakeLinks = true }),
+            _ => patcher.Link([.. outside.Select(s => new SiteLink(s, code.Five))], LiveCode.Quiescent),
+        };
+        code.Arena.Retire(target);
+        Assert.Equal((0, way == "link elsewhere" ? 2 : 0), (target.LinksInto, code.Arena.Ledger.Count));
+    }
+
+    [Fact]
+    public void A_batch_of_links_that_fails_counts_nothing()
+    {
+        using var code = new LiveCode();
+        using LivePatcher patcher = code.Patcher(code.Direct);
+        CodeBlock block = code.EmitFunction(SiteWish.Aligned());
+        CodeBlock target = code.EmitFunction(SiteWish.Aligned());
+        patcher.Probe = static (step, _) => throw new InvalidOperationException($"{step}");
+        Assert.Equal(SwitchStatus.RolledBack, patcher.TryLink([new(block[0], target.Address)]).Status);
+        patcher.Probe = null;
+        Assert.Equal((0, 0), (target.LinksInto, code.Arena.Ledger.Count));
+        code.Arena.Retire(target);
+    }
+
+    [Fact]
+    public void Blocks_that_are_linked_to_each_other_are_retired_together()
+    {
+        using var code = new LiveCode();
+        using LivePatcher patcher = code.Patcher(code.Direct);
+        CodeBlock[] ring = [.. Enumerable.Range(0, 3).Select(_ => code.EmitFunction(SiteWish.Aligned()))];
+        patcher.Bind(ring);
+        patcher.Link([.. ring.Select((b, i) => new SiteLink(b[0], ring[(i + 1) % 3].Address))]);
+        CodeBlock[] two = [ring[0], ring[1]];
+        Assert.Equal(DiagnosticCodes.BlockLinked, Assert.Throws<PatchException>(() => code.Arena.Retire(two)).Diagnostic.Code);
+        Assert.Equal([1, 1, 1], ring.Select(static b => b.LinksInto));
+        code.Arena.Retire(ring);
+        Assert.Equal(0, code.Arena.Ledger.Count);
+    }
+}
