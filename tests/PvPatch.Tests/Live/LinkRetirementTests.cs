@@ -1,6 +1,5 @@
 using Iced.Intel;
 using PvPatch.Live;
-using PvPatch.Plans;
 using PvPatch.Sites;
 using static Iced.Intel.AssemblerRegisters;
 
