@@ -93,7 +93,7 @@ public sealed class PlacementPaddingTests
         Assert.Equal("3e 3e 01 c8", HexBytes.Format(block.ToArray().AsSpan((int)(labels[counted] - block.Address), 4)));
         byte[] bytes = block.ToArray();
         Assert.Equal(0x75, bytes[^3]); // jne rel8; ret
-        Assert.Equal(labels[counted], block.Address + bytes.Length - 1 + (sbyte)bytes[^2]);
+        Assert.Equal(labels[counted] - block.Address, bytes.Length - 1 + (sbyte)bytes[^2]);
         Assert.Equal(28, LiveCode.Call(block));
         CapstoneReader.AssertWholeInstructions(block.ToArray(), block.Address.Value, 64, "loop");
     }
