@@ -1,8 +1,8 @@
 using System.Diagnostics;
 using System.Diagnostics.CodeAnalysis;
 using System.Runtime.InteropServices;
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Mechanisms;
+using PvPatch.Plans;
 
 namespace PvPatch.Benchmarks;
 

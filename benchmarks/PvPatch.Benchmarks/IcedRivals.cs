@@ -1,6 +1,6 @@
 using Iced.Intel;
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Mechanisms;
+using PvPatch.Plans;
 
 namespace PvPatch.Benchmarks;
 

@@ -1,6 +1,5 @@
-using PvPatch.Planning;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Sites;
 
 namespace PvPatch.Benchmarks;
 

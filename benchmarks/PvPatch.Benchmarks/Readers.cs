@@ -1,10 +1,8 @@
 using System.Diagnostics;
 using System.Globalization;
-using PvPatch.Linux.Alternatives;
-using PvPatch.Linux.Boot;
-using PvPatch.Linux.Btf;
-using PvPatch.Linux.Elf;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Symbols;
+using PvPatch.Linux.Tables;
 
 namespace PvPatch.Benchmarks;
 

@@ -1,5 +1,5 @@
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 
 namespace PvPatch.Benchmarks;
 

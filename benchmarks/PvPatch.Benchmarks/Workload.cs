@@ -1,7 +1,8 @@
 using System.Buffers.Binary;
 using PvPatch.Images;
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Plans;
 
 namespace PvPatch.Benchmarks;
 
@@ -22,7 +23,7 @@ internal sealed class Workload
         Text = (byte[])pristine.Clone();
         Image = new CodeImage(TextAddress, Text);
         Sites = sites;
-        Layout = OpsLayout.Create(b => b.Table("ops", AddSlots, CallingConvention.KernelSysV));
+        Layout = OpsLayout.Create(b => b.Table("ops", AddSlots, CallConvention.KernelSysV));
         Backend = Backend.Create("synthetic", Layout, Fill);
         OtherBackend = Backend.Derive("other", Retarget);
     }

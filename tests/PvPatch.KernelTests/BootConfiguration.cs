@@ -1,7 +1,7 @@
-using PvPatch.Backends;
-using PvPatch.Encoding;
 using PvPatch.KernelTests.Harness;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux;
+using PvPatch.Machine;
+using PvPatch.Paravirt;
 using HyperVOptions = PvPatch.KernelTests.Harness.HyperVOptions;
 using VmwareOptions = PvPatch.KernelTests.Harness.VmwareOptions;
 using XenOptions = PvPatch.KernelTests.Harness.XenOptions;

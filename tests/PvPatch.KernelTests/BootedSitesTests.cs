@@ -1,6 +1,8 @@
 using PvPatch.KernelTests.Harness;
-using PvPatch.Linux.Kernel;
-using PvPatch.Planning;
+using PvPatch.Linux;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Paravirt;
 using PvPatch.Plans;
 using Xunit.Abstractions;
 
@@ -38,7 +40,7 @@ public sealed class BootedSitesTests(BootedKernelFixture fixture, ITestOutputHel
 
         // The rules of 4.20: short forms by slot, but other nops.
         PatchPlan otherEra = new PatchPlanner().Plan(
-            image.Code, image.Sites, image.Native, new PlanOptions { Rules = LinuxRules.Linux420, Nops = Encoding.NopStyle.K8 });
+            image.Code, image.Sites, image.Native, new PlanOptions { Rules = LinuxRules.Linux420, Nops = NopStyle.K8 });
 
         Assert.True(TestedKernels.Compare(callsOnly, booted.AfterPatching).Wrong.Count > 1000);
         Assert.True(TestedKernels.Compare(otherEra, booted.AfterPatching).Wrong.Count > 1000);

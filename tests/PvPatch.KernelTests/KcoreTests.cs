@@ -2,7 +2,7 @@ using System.Globalization;
 using System.Text.Json;
 using System.Text.RegularExpressions;
 using PvPatch.KernelTests.Harness;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux;
 using Xunit.Abstractions;
 
 namespace PvPatch.KernelTests;

@@ -1,6 +1,6 @@
 using PvPatch.KernelTests.Harness;
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Modules;
 using PvPatch.Plans;
 using Xunit.Abstractions;
@@ -74,7 +74,7 @@ public sealed class ModuleTests(ITestOutputHelper output)
 
             (int matched, int freed, List<string> wrong) = Compare(plan, loaded);
 
-            output.WriteLine($"{kernel} {boot}, {module.Name} for {module.Release}: {matched} of {plan.Count} sites equal, {freed} freed; {placed.LeftUndone} relocations left; {plan.Summary}");
+            output.WriteLine($"{kernel} {boot}, {module.Name} for {module.Release}: {matched} of {plan.Count} sites equal, {freed} freed; {placed.UnresolvedRelocations} relocations left; {plan.Summary}");
             Assert.Empty(wrong);
             Assert.Equal(plan.Count, matched + freed);
             compared += matched;

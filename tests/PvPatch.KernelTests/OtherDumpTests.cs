@@ -1,7 +1,7 @@
 using System.Globalization;
 using System.Text.Json;
 using PvPatch.KernelTests.Harness;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux;
 using PvPatch.Plans;
 using Xunit.Abstractions;
 

@@ -1,5 +1,6 @@
 using PvPatch.KernelTests.Harness;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux;
+using PvPatch.Linux.Text;
 using PvPatch.Plans;
 using Xunit.Abstractions;
 

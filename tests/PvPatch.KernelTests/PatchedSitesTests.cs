@@ -1,7 +1,7 @@
 using System.Buffers.Binary;
 using PvPatch.KernelTests.Harness;
-using PvPatch.Linux.Kernel;
-using PvPatch.Sites.Formats;
+using PvPatch.Linux;
+using PvPatch.Paravirt;
 using Xunit.Abstractions;
 
 namespace PvPatch.KernelTests;
@@ -33,7 +33,7 @@ public sealed class PatchedSitesTests(BootedKernelFixture fixture, ITestOutputHe
     [SkippableFact]
     public void Under_xen_every_site_of_6_1_calls_what_the_table_holds()
     {
-        BootedKernel kernel = fixture.Boot(Kernels.Bookworm, new MachineOptions { Xen = new XenOptions() });
+        BootedKernel kernel = fixture.Boot(Kernels.Bookworm, new MachineOptions { Xen = new Harness.XenOptions() });
 
         Assert.Empty(Exceptions(kernel, s_locks));
 

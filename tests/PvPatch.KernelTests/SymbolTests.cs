@@ -1,7 +1,6 @@
 using System.Globalization;
 using PvPatch.KernelTests.Harness;
-using PvPatch.Linux.Boot;
-using PvPatch.Linux.Elf;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Symbols;
 using Xunit.Abstractions;
 

@@ -1,5 +1,5 @@
 using PvPatch.KernelTests.Harness;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux;
 using PvPatch.Plans;
 using Xunit.Abstractions;
 

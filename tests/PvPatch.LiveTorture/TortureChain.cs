@@ -1,8 +1,8 @@
 using System.Diagnostics;
 using Iced.Intel;
 using PvPatch.Live;
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.LiveTorture;

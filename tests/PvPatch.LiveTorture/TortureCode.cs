@@ -1,7 +1,8 @@
 using Iced.Intel;
 using PvPatch.Live;
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Plans;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.LiveTorture;
@@ -22,7 +23,7 @@ internal sealed class TortureCode : IDisposable
 
     public TortureCode(TortureOptions options, int functions = 8)
     {
-        Layout = OpsLayout.Create(b => b.Table("t", t => t.Slot("op", convention: CallingConvention.CalleeSave)));
+        Layout = OpsLayout.Create(b => b.Table("t", t => t.Slot("op", convention: CallConvention.CalleeSave)));
         Arena = CodeArena.Reserve(size: 16 << 20, options: new ArenaOptions { TrustCacheLines = options.Sites == SiteKind.Line });
         VirtualAddress two = EmitHelper(Arena, 2);
         Targets = [(EmitHelper(Arena, 4), RegisterSet.Rax), (EmitHelper(_far, 4), RegisterSet.Rax), (EmitHelper(Arena, 4, wild: true), RegisterSet.Rax | RegisterSet.Rcx)];

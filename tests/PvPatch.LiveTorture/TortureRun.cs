@@ -1,7 +1,7 @@
 using System.Diagnostics;
 using PvPatch.Live;
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 
 namespace PvPatch.LiveTorture;
 
@@ -125,7 +125,7 @@ internal sealed unsafe class TortureRun : IDisposable
     {
         if (_options.Batch == 0)
         {
-            return _patcher.Switch(backend, new SwitchOptions { TakeLinks = random.Next(2) == 0 }).Written;
+            return _patcher.Switch(backend, new SwitchOptions { OverridesLinks = random.Next(2) == 0 }).Written;
         }
 
         return _patcher.Switch(Some(sites, random), backend).Written;

@@ -79,7 +79,7 @@ public sealed class SwitchingTests
         using var engine = new TranslatorEngine(guest);
         guest.Run(engine);
         byte[][] before = Code(engine);
-        foreach (PvPatch.Ops.Backend backend in engine.Backends.All.Skip(1))
+        foreach (PvPatch.Mechanisms.Backend backend in engine.Backends.All.Skip(1))
         {
             engine.Switch(backend);
             Assert.NotEqual(before, Code(engine));

@@ -111,7 +111,7 @@ public sealed class BadInputTests : IDisposable
         "truncated-vmlinuz" => _files.Write("file", File.ReadAllBytes(_files.Vmlinuz())[..^64]),
         "no-boot-header" => _files.Write("file", File.ReadAllBytes(_files.Vmlinuz()).With32(0x202, 0)),
         "gzip-of-nothing" => _files.Write("file", TestBzImage.Gzip("not a kernel"u8.ToArray())),
-        "module" => _files.Write("file", new TestElf(type: PvPatch.Linux.Elf.ElfFileType.Relocatable).Code(".text", 0, 0xc3).Code(".init.text", 0, 0xc3).Build()),
+        "module" => _files.Write("file", new TestElf(type: PvPatch.Linux.Files.ElfFileType.Relocatable).Code(".text", 0, 0xc3).Code(".init.text", 0, 0xc3).Build()),
         "no-tables" => _files.Write("file", new TestElf().Code(".text", 0xffffffff81000000, 0xc3).Build()),
         "wrong-stride" => WithSiteTable(),
         "no-type-information" => WithoutTypes(),

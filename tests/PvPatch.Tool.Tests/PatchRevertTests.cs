@@ -1,8 +1,8 @@
 using System.Buffers.Binary;
 using System.Net.Sockets;
 using System.Text.Json;
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Tests.Kernel;
 using PvPatch.Tool.Tests.Support;
 
@@ -22,7 +22,7 @@ public sealed class PatchRevertTests : IDisposable
         byte[] bytes = File.ReadAllBytes(patched);
         Assert.Equal(_files.Bytes.Length, bytes.Length);
         ElfImage elf = ElfImage.Read(bytes);
-        foreach (PvPatch.Sites.Formats.ParaInstruction record in _files.Kernel.Records)
+        foreach (PvPatch.Paravirt.ParaInstruction record in _files.Kernel.Records)
         {
             byte[] there = Take(elf, record.Address);
             string slot = SyntheticOps.Names[record.Type];

@@ -2,8 +2,8 @@ using System.Diagnostics;
 using System.Globalization;
 using Iced.Intel;
 using PvPatch.Live;
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Benchmarks.Live;
@@ -33,7 +33,7 @@ internal sealed unsafe class ExecutedCode : IDisposable
     {
         foreach (string name in (string[])["inline", "short", "nop", "direct", "indirect"])
         {
-            t.Slot(name, convention: CallingConvention.CalleeSave);
+            t.Slot(name, convention: CallConvention.CalleeSave);
         }
     }));
 
@@ -129,15 +129,15 @@ internal sealed unsafe class ExecutedCode : IDisposable
         return
         [
             Generated("inline by hand", count, static (a, _) => a.mov(eax, __dword_ptr[rdi + Far])),
-            Patched("inline, patched", count, "t.inline", SitePlacement.KeepOutOfLineEnds),
+            Patched("inline, patched", count, "t.inline", SitePlacement.WithinCacheLine),
             Patched("inline, patched, inside 8", count, "t.inline", SitePlacement.InsideAligned8),
             Generated("2-byte inline by hand", count, static (a, _) => a.mov(eax, __dword_ptr[rdi])),
-            Patched("2-byte inline, patched (to by hand)", count, "t.short", SitePlacement.KeepOutOfLineEnds) with { Baseline = 3 },
+            Patched("2-byte inline, patched (to by hand)", count, "t.short", SitePlacement.WithinCacheLine) with { Baseline = 3 },
             Generated("nothing there", count, static (_, _) => { }) with { Expected = SiteFunction.Untouched },
-            Patched("nop, patched", count, "t.nop", SitePlacement.KeepOutOfLineEnds) with { Expected = SiteFunction.Untouched },
+            Patched("nop, patched", count, "t.nop", SitePlacement.WithinCacheLine) with { Expected = SiteFunction.Untouched },
             Generated("direct call by hand", count, (a, _) => a.call(_callee.Value)),
-            Patched("direct call, patched", count, "t.direct", SitePlacement.KeepOutOfLineEnds),
-            Patched("indirect call, untouched", count, "t.indirect", SitePlacement.KeepOutOfLineEnds, bind: false),
+            Patched("direct call, patched", count, "t.direct", SitePlacement.WithinCacheLine),
+            Patched("indirect call, untouched", count, "t.indirect", SitePlacement.WithinCacheLine, bind: false),
             new Way("C# function pointer", [managed.FunctionPointer]),
             new Way("C# delegate", [managed.Delegate]),
             new Way("C# interface", [managed.Interface]),

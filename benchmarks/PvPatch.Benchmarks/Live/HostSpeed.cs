@@ -1,5 +1,5 @@
 using System.Globalization;
-using PvPatch.Ops;
+using PvPatch.Mechanisms;
 using RiscV.Demo;
 using RiscV.Host;
 using RiscV.Interpreter;

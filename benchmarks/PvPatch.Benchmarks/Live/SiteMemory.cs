@@ -1,7 +1,7 @@
 using System.Globalization;
 using PvPatch.Live;
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Benchmarks.Live;
@@ -23,7 +23,7 @@ internal static class SiteMemory
 
     private static void Measure(int inBlock, Goals goals)
     {
-        OpsLayout layout = OpsLayout.Create(b => b.Table("t", t => t.Slot("op", convention: CallingConvention.CalleeSave)));
+        OpsLayout layout = OpsLayout.Create(b => b.Table("t", t => t.Slot("op", convention: CallConvention.CalleeSave)));
         using var arena = CodeArena.Reserve(size: 64 << 20);
         using var patcher = new LivePatcher(arena, layout);
         var one = Backend.Create("one", layout, b => b.Inline("t.op", static a => a.mov(eax, 1)));

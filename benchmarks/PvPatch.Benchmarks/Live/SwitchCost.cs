@@ -1,7 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using PvPatch.Live;
-using PvPatch.Ops;
+using PvPatch.Mechanisms;
 
 namespace PvPatch.Benchmarks.Live;
 

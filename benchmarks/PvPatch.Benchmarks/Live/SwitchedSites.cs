@@ -1,7 +1,7 @@
 using Iced.Intel;
 using PvPatch.Live;
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Benchmarks.Live;
@@ -28,7 +28,7 @@ internal sealed unsafe class SwitchedSites : IDisposable
     public SwitchedSites(SiteClass kind)
     {
         Class = kind;
-        OpsLayout layout = OpsLayout.Create(b => b.Table("t", t => t.Slot("op", convention: CallingConvention.CalleeSave)));
+        OpsLayout layout = OpsLayout.Create(b => b.Table("t", t => t.Slot("op", convention: CallConvention.CalleeSave)));
         Patcher = new LivePatcher(_arena, layout);
         var a = new Assembler(64);
         a.mov(eax, Direct3);

@@ -1,7 +1,7 @@
 // Block chaining: blocks are made when they are first come to, and each exit is then linked to the block it leads to.
 using Iced.Intel;
 using PvPatch.Live;
-using PvPatch.Ops;
+using PvPatch.Mechanisms;
 using static Iced.Intel.AssemblerRegisters;
 
 // The only operation: go on with the next block. It is a jump, and until an exit is linked it leads out to the host, which finds the block.

@@ -2,8 +2,8 @@ using System.Runtime.InteropServices;
 using Iced.Intel;
 using PvPatch;
 using PvPatch.Live;
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using static Iced.Intel.AssemblerRegisters;
 
 // 1. The operations generated code asks for, and two answers to each.

@@ -1,8 +1,7 @@
 using PvPatch.Images;
-using PvPatch.Ops;
-using PvPatch.Planning;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Sites;
 using static Iced.Intel.AssemblerRegisters;
 
 var ops = OpsLayout.Create(b => b.Table("mem", t => t.Slot("load32").Slot("trace")));

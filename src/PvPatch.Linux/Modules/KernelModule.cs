@@ -1,7 +1,5 @@
 using System.Diagnostics.CodeAnalysis;
-using PvPatch.Linux.Boot;
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Files;
 
 namespace PvPatch.Linux.Modules;
 

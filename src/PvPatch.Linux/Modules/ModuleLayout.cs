@@ -1,6 +1,6 @@
 using System.Diagnostics.CodeAnalysis;
 using System.Numerics;
-using PvPatch.Linux.Elf;
+using PvPatch.Linux.Files;
 
 namespace PvPatch.Linux.Modules;
 

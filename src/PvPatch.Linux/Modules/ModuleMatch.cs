@@ -1,6 +1,7 @@
 using System.Diagnostics.CodeAnalysis;
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Eras;
+using PvPatch.Linux.Files;
+using PvPatch.Linux.Tables;
 
 namespace PvPatch.Linux.Modules;
 

@@ -1,6 +1,6 @@
 using System.Diagnostics.CodeAnalysis;
 using Microsoft.Extensions.Logging;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Text;
 using PvPatch.Plans;
 
 namespace PvPatch.Linux.Modules;
@@ -22,7 +22,7 @@ public sealed class ModulePlanner
     /// <param name="module">The module; read only.</param>
     /// <param name="machine">What its kernel booted on.</param>
     /// <param name="plan">The plan, for <see cref="PlacedModule.Code"/>; without sites for a module that has none.</param>
-    /// <param name="diagnostics">Why there is none: an unknown backend (PV6106), an alternative of unknown form (PV6105), or what <see cref="Planning.PatchPlanner"/> says.</param>
+    /// <param name="diagnostics">Why there is none: an unknown backend (PV6106), an alternative of unknown form (PV6105), or what <see cref="Mechanisms.PatchPlanner"/> says.</param>
     /// <returns>Whether there is a plan.</returns>
     public bool TryPlan(PlacedModule module, BootMachine machine, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
     {

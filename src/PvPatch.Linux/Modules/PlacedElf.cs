@@ -1,6 +1,6 @@
 using System.Buffers.Binary;
 using System.Diagnostics.CodeAnalysis;
-using PvPatch.Linux.Elf;
+using PvPatch.Linux.Files;
 
 namespace PvPatch.Linux.Modules;
 

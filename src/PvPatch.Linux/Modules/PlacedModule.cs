@@ -1,9 +1,9 @@
 using System.Diagnostics.CodeAnalysis;
 using PvPatch.Images;
-using PvPatch.Linux.Alternatives;
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
-using PvPatch.Sites;
+using PvPatch.Linux.Eras;
+using PvPatch.Linux.Files;
+using PvPatch.Linux.Tables;
+using PvPatch.Plans;
 
 namespace PvPatch.Linux.Modules;
 
@@ -46,7 +46,7 @@ public sealed class PlacedModule
     public AltInstrTable? Alternatives { get; private set; }
 
     /// <summary>How many relocations were left undone, as no site needs them: per-processor data, symbols of other modules.</summary>
-    public int LeftUndone => _relocations.Count;
+    public int UnresolvedRelocations => _relocations.Count;
 
     /// <summary>What is odd though the module can be planned: PV6147 where it was built for another release.</summary>
     public IReadOnlyList<PatchDiagnostic> Warnings { get; private init; } = [];

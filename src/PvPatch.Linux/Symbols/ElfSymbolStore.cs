@@ -1,4 +1,4 @@
-using PvPatch.Linux.Elf;
+using PvPatch.Linux.Files;
 
 namespace PvPatch.Linux.Symbols;
 

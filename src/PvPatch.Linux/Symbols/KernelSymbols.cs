@@ -1,5 +1,5 @@
 using System.Diagnostics.CodeAnalysis;
-using PvPatch.Linux.Elf;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Symbols.Kallsyms;
 
 namespace PvPatch.Linux.Symbols;

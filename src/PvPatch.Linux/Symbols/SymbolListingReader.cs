@@ -1,5 +1,6 @@
 using System.Buffers.Text;
 using System.Diagnostics.CodeAnalysis;
+using PvPatch.Linux.Files;
 
 namespace PvPatch.Linux.Symbols;
 

@@ -1,6 +1,6 @@
 using System.CommandLine;
-using PvPatch.Linux.Kernel;
-using PvPatch.Linux.Memory;
+using PvPatch.Linux;
+using PvPatch.Plans;
 using PvPatch.Tool.Kernels;
 
 namespace PvPatch.Tool.Commands;

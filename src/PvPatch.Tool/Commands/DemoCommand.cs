@@ -1,6 +1,5 @@
 using System.CommandLine;
-using PvPatch.Ops;
-using PvPatch.Planning;
+using PvPatch.Mechanisms;
 using PvPatch.Tool.Demo;
 
 namespace PvPatch.Tool.Commands;

@@ -1,6 +1,6 @@
 using System.CommandLine;
-using PvPatch.Linux.Kernel;
-using PvPatch.Ops;
+using PvPatch.Linux;
+using PvPatch.Mechanisms;
 using PvPatch.Tool.Kernels;
 
 namespace PvPatch.Tool.Commands;

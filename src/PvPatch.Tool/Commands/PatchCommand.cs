@@ -1,5 +1,6 @@
 using System.CommandLine;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux;
+using PvPatch.Linux.Text;
 using PvPatch.Plans;
 using PvPatch.Tool.Kernels;
 

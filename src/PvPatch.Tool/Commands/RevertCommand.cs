@@ -1,6 +1,6 @@
 using System.CommandLine;
 using PvPatch.Images;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux;
 using PvPatch.Plans;
 using PvPatch.Tool.Kernels;
 

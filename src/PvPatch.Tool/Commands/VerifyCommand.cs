@@ -1,6 +1,7 @@
 using System.CommandLine;
-using PvPatch.Linux.Kernel;
-using PvPatch.Linux.Memory;
+using PvPatch.Linux;
+using PvPatch.Linux.Dumps;
+using PvPatch.Linux.Verify;
 using PvPatch.Tool.Kernels;
 
 namespace PvPatch.Tool.Commands;

@@ -1,8 +1,7 @@
 using Iced.Intel;
-using PvPatch.Encoding;
-using PvPatch.Ops;
-using PvPatch.Planning;
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Plans;
 
 namespace PvPatch.Tool.Demo;
 
@@ -50,9 +49,9 @@ internal sealed class DemoAssembler(int bitness, VirtualAddress start, VirtualAd
     }
 
     /// <summary>Adds room for thunks.</summary>
-    public ThunkRoom AddRoom(int length)
+    public ThunkArea AddRoom(int length)
     {
-        var room = new ThunkRoom(End, length);
+        var room = new ThunkArea(End, length);
         _code.AddRange(Enumerable.Repeat(Int3, length));
         return room;
     }

@@ -1,8 +1,7 @@
-using PvPatch.Backends;
 using PvPatch.Images;
-using PvPatch.Ops;
-using PvPatch.Planning;
-using PvPatch.Sites;
+using PvPatch.Mechanisms;
+using PvPatch.Paravirt;
+using PvPatch.Plans;
 
 namespace PvPatch.Tool.Demo;
 
@@ -86,7 +85,7 @@ internal sealed class DemoGuest
     public VirtualAddress OpsTable { get; }
 
     /// <summary>Where save/restore thunks may be put.</summary>
-    public ThunkRoom Thunks { get; }
+    public ThunkArea Thunks { get; }
 
     /// <summary>Assembles the guest.</summary>
     public static DemoGuest Assemble(int bitness) => new(bitness);

@@ -1,6 +1,5 @@
 using PvPatch.Images;
-using PvPatch.Ops;
-using PvPatch.Planning;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
 
 namespace PvPatch.Tool.Demo;

@@ -1,4 +1,5 @@
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Plans;
 
 namespace PvPatch.Tool.Demo;
 
@@ -30,8 +31,8 @@ internal sealed record DemoSite(string Slot, int Budget, RegisterSet Clobbers, D
     public static IReadOnlyList<DemoSite> For(int bitness)
     {
         // What a C function may destroy, and what a function with the callee-save convention may.
-        RegisterSet any = Ops.CallingConventions.DestroyedBy(bitness == 64 ? Ops.CallingConvention.KernelSysV : Ops.CallingConvention.I386RegParm, bitness);
-        RegisterSet few = Ops.CallingConventions.DestroyedBy(Ops.CallingConvention.CalleeSave, bitness);
+        RegisterSet any = CallConventions.DestroyedBy(bitness == 64 ? CallConvention.KernelSysV : CallConvention.I386RegParm, bitness);
+        RegisterSet few = CallConventions.DestroyedBy(CallConvention.CalleeSave, bitness);
         bool x64 = bitness == 64;
         return
         [

@@ -1,7 +1,6 @@
 using System.Globalization;
-using PvPatch.Ops;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Sites;
 using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Demo;

@@ -1,6 +1,6 @@
 using System.Globalization;
 using System.Text.Json;
-using PvPatch.Linux.Memory;
+using PvPatch.Plans;
 using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Kernels;

@@ -1,8 +1,8 @@
-using PvPatch.Backends;
-using PvPatch.Encoding;
-using PvPatch.Linux.Kernel;
-using PvPatch.Linux.Memory;
-using PvPatch.Ops;
+using PvPatch.Linux;
+using PvPatch.Linux.Verify;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Paravirt;
 using PvPatch.Plans;
 
 namespace PvPatch.Tool.Kernels;
@@ -67,7 +67,7 @@ internal sealed class Candidates
     public Candidates? Refined(KernelImage image, MachineSettings settings, MemoryVerification result, string path)
     {
         CandidateMatch? kvm = result.Candidates.Where(c => _backends[c.Index] == KvmBackend.Name).MaxBy(static c => c.Matched);
-        if (settings.Features is not null || kvm is null || result.State is not (MemoryState.Mixed or MemoryState.Tampered) || !result.Strays().Any())
+        if (settings.Features is not null || kvm is null || result.State is not (MemoryState.Mixed or MemoryState.Tampered) || !result.MixedSites().Any())
         {
             return null;
         }

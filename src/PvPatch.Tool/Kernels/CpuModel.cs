@@ -1,5 +1,5 @@
 using System.Diagnostics.CodeAnalysis;
-using PvPatch.Encoding;
+using PvPatch.Machine;
 
 namespace PvPatch.Tool.Kernels;
 

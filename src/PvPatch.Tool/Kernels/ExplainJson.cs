@@ -1,5 +1,5 @@
 using System.Text.Json;
-using PvPatch.Linux.Alternatives;
+using PvPatch.Linux.Tables;
 using PvPatch.Plans;
 using PvPatch.Tool.Output;
 

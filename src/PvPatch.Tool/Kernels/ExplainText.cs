@@ -1,6 +1,6 @@
 using System.Globalization;
-using PvPatch.Linux.Alternatives;
-using PvPatch.Ops;
+using PvPatch.Linux.Tables;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
 using PvPatch.Tool.Output;
 

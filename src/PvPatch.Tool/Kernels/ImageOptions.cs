@@ -1,7 +1,9 @@
 using System.CommandLine;
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
-using PvPatch.Ops;
+using PvPatch.Linux;
+using PvPatch.Linux.Eras;
+using PvPatch.Linux.Files;
+using PvPatch.Linux.Layouts;
+using PvPatch.Mechanisms;
 
 namespace PvPatch.Tool.Kernels;
 

@@ -1,5 +1,6 @@
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux;
+using PvPatch.Linux.Eras;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Symbols;
 
 namespace PvPatch.Tool.Kernels;

@@ -1,7 +1,6 @@
 using System.Text.Json;
-using PvPatch.Linux.Boot;
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux;
+using PvPatch.Linux.Files;
 using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Kernels;

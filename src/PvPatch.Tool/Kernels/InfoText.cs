@@ -1,7 +1,7 @@
 using System.Globalization;
-using PvPatch.Linux.Boot;
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux;
+using PvPatch.Linux.Eras;
+using PvPatch.Linux.Files;
 using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Kernels;

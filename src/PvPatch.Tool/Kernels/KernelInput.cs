@@ -1,9 +1,8 @@
 using System.CommandLine;
 using PvPatch.Images;
 using PvPatch.Linux;
-using PvPatch.Linux.Boot;
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Files;
+using PvPatch.Linux.Text;
 using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Kernels;

@@ -1,5 +1,5 @@
 using System.Globalization;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux;
 using PvPatch.Linux.Symbols;
 
 namespace PvPatch.Tool.Kernels;

@@ -1,5 +1,5 @@
 using System.CommandLine;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux;
 using PvPatch.Plans;
 
 namespace PvPatch.Tool.Kernels;

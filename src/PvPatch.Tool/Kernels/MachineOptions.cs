@@ -1,8 +1,8 @@
 using System.CommandLine;
 using System.CommandLine.Parsing;
 using System.Globalization;
-using PvPatch.Backends;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Text;
+using PvPatch.Paravirt;
 
 namespace PvPatch.Tool.Kernels;
 

@@ -1,7 +1,8 @@
 using System.Globalization;
-using PvPatch.Backends;
-using PvPatch.Encoding;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux;
+using PvPatch.Linux.Text;
+using PvPatch.Machine;
+using PvPatch.Paravirt;
 
 namespace PvPatch.Tool.Kernels;
 
@@ -11,17 +12,17 @@ internal sealed record MachineSettings
     // Each set of bits that alone decides something, the likely one first.
     private static readonly HyperVFeatures[] s_hyperVFeatures =
     [
-        PvPatch.Backends.HyperVFeatures.Usual,
-        PvPatch.Backends.HyperVFeatures.ReferenceCounter | PvPatch.Backends.HyperVFeatures.GuestIdle,
-        PvPatch.Backends.HyperVFeatures.None,
+        PvPatch.Paravirt.HyperVFeatures.Usual,
+        PvPatch.Paravirt.HyperVFeatures.ReferenceCounter | PvPatch.Paravirt.HyperVFeatures.GuestIdle,
+        PvPatch.Paravirt.HyperVFeatures.None,
     ];
 
     private static readonly HyperVHints[] s_hyperVHints =
     [
-        PvPatch.Backends.HyperVHints.Usual,
-        PvPatch.Backends.HyperVHints.RemoteTlbFlush,
-        PvPatch.Backends.HyperVHints.ClusterIpi,
-        PvPatch.Backends.HyperVHints.None,
+        PvPatch.Paravirt.HyperVHints.Usual,
+        PvPatch.Paravirt.HyperVHints.RemoteTlbFlush,
+        PvPatch.Paravirt.HyperVHints.ClusterIpi,
+        PvPatch.Paravirt.HyperVHints.None,
     ];
 
     // Those that change slots of kernels from 2.6.36 on, each by itself. Of the two clocks a kernel takes either.
@@ -123,8 +124,8 @@ internal sealed record MachineSettings
 
                 break;
             case VmwareBackend.Name when VmwareClock is null:
-                yield return usual with { VmwareClock = PvPatch.Backends.VmwareClock.Frequency };
-                yield return usual with { VmwareClock = PvPatch.Backends.VmwareClock.None };
+                yield return usual with { VmwareClock = PvPatch.Paravirt.VmwareClock.Frequency };
+                yield return usual with { VmwareClock = PvPatch.Paravirt.VmwareClock.None };
                 break;
         }
     }

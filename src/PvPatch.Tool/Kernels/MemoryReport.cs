@@ -1,7 +1,9 @@
 using System.Globalization;
 using System.Text.Json;
-using PvPatch.Linux.Kernel;
-using PvPatch.Linux.Memory;
+using PvPatch.Linux;
+using PvPatch.Linux.Dumps;
+using PvPatch.Linux.Verify;
+using PvPatch.Plans;
 using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Kernels;
@@ -85,7 +87,7 @@ internal sealed class MemoryReport
             MemoryState.Patched when IsOther => $"patched for {best}, not for {_wanted}",
             MemoryState.Patched => $"patched for {best}: every site holds its bytes",
             MemoryState.NotPatched => "not patched: every site holds its original bytes",
-            MemoryState.Mixed => $"mixed: {Sites(_result.Strays().Count())} other known bytes than {best} has",
+            MemoryState.Mixed => $"mixed: {Sites(_result.MixedSites().Count())} other known bytes than {best} has",
             _ => $"tampered: {Sites(_result.Count(SiteState.Tampered))} bytes that nothing accounts for; the others are nearest to {best}",
         };
     }
@@ -110,7 +112,7 @@ internal sealed class MemoryReport
     {
         var names = new KernelNames(_image);
         var disassembler = new Disassembler(_result.Memory.Bitness, names.NameOf);
-        foreach (SiteVerification site in _result.State == MemoryState.Mixed ? _result.Strays() : _result.Sites.Where(static s => s.State == SiteState.Tampered))
+        foreach (SiteVerification site in _result.State == MemoryState.Mixed ? _result.MixedSites() : _result.Sites.Where(static s => s.State == SiteState.Tampered))
         {
             output.Line();
             string function = names.PlaceOf(site.Address) is string place ? $"{place}, " : "";

@@ -1,5 +1,6 @@
 using PvPatch.Images;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux;
+using PvPatch.Linux.Text;
 using PvPatch.Plans;
 
 namespace PvPatch.Tool.Kernels;

@@ -1,8 +1,7 @@
 using System.CommandLine;
 using System.Diagnostics.CodeAnalysis;
 using PvPatch.Linux;
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Files;
 using PvPatch.Plans;
 
 namespace PvPatch.Tool.Kernels;

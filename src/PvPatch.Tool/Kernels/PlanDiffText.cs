@@ -1,6 +1,5 @@
 using System.Globalization;
 using System.IO.Enumeration;
-using PvPatch.Linux.Memory;
 using PvPatch.Plans;
 using PvPatch.Tool.Output;
 

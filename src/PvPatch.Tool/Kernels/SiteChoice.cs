@@ -1,8 +1,7 @@
 using System.Globalization;
 using PvPatch.Linux;
-using PvPatch.Linux.Kernel;
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Mechanisms;
+using PvPatch.Plans;
 
 namespace PvPatch.Tool.Kernels;
 

@@ -1,8 +1,8 @@
-using PvPatch.Linux.Alternatives;
-using PvPatch.Linux.Kernel;
-using PvPatch.Ops;
+using PvPatch.Linux;
+using PvPatch.Linux.Eras;
+using PvPatch.Linux.Tables;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Sites;
 
 namespace PvPatch.Tool.Kernels;
 

@@ -1,7 +1,6 @@
 using System.Text.Json;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux;
 using PvPatch.Plans;
-using PvPatch.Sites;
 using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Kernels;

@@ -1,9 +1,8 @@
 using System.Globalization;
 using System.Text.Json;
-using PvPatch.Linux.Kernel;
-using PvPatch.Ops;
+using PvPatch.Linux;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Sites;
 using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Kernels;

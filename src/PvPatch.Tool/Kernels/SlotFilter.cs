@@ -1,6 +1,6 @@
 using System.CommandLine;
 using System.IO.Enumeration;
-using PvPatch.Ops;
+using PvPatch.Mechanisms;
 using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Kernels;

@@ -1,6 +1,6 @@
-using PvPatch.Linux.Kernel;
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Linux;
+using PvPatch.Mechanisms;
+using PvPatch.Plans;
 
 namespace PvPatch.Tool.Kernels;
 

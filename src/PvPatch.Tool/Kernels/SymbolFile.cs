@@ -1,6 +1,6 @@
 using System.Globalization;
 using System.Text;
-using PvPatch.Linux.Elf;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Symbols;
 
 namespace PvPatch.Tool.Kernels;

@@ -1,6 +1,6 @@
 using System.Text.Json;
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Mechanisms;
+using PvPatch.Plans;
 
 namespace PvPatch.Tool.Output;
 

@@ -1,5 +1,5 @@
+using PvPatch.Machine;
 using PvPatch.Plans;
-using PvPatch.Sites;
 
 namespace PvPatch.Tool.Output;
 

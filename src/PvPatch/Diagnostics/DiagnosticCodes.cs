@@ -61,7 +61,7 @@ public static class DiagnosticCodes
     public const string WrongBitness = "PV3005";
 
     /// <summary>The room given for thunks is outside the image or used by a site.</summary>
-    public const string ThunkRoom = "PV3006";
+    public const string ThunkArea = "PV3006";
 
     /// <summary>The previous plan does not belong to these sites.</summary>
     public const string WrongPreviousPlan = "PV3007";

@@ -17,7 +17,7 @@ public sealed partial class LivePatcher
     /// </summary>
     /// <remarks>
     /// A linked site stays linked when slots or all sites are switched (<see cref="SiteChange.KeptLink"/>), until it is unlinked, reverted or named in a switch of
-    /// some sites, or <see cref="SwitchOptions.TakeLinks"/> is set. Slots are not touched. Executors forwarded at a guard run the slot's function. Targets out of reach are
+    /// some sites, or <see cref="SwitchOptions.OverridesLinks"/> is set. Slots are not touched. Executors forwarded at a guard run the slot's function. Targets out of reach are
     /// led to through a jump of the arena, kept as long as that; a target that destroys more than the site allows through a thunk. A site that can only be
     /// changed at quiescence is refused live, for its slot does something else.
     /// </remarks>

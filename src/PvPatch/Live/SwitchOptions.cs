@@ -32,7 +32,7 @@ public sealed record SwitchOptions
     /// Whether a switch of all sites or of a slot takes linked sites (<see cref="LivePatcher.Link(IReadOnlyList{SiteLink}, SwitchOptions?)"/>) from their own targets too:
     /// for a mode in which every block ends in the dispatcher.
     /// </summary>
-    public bool TakeLinks { get; init; }
+    public bool OverridesLinks { get; init; }
 
     /// <summary>How long to wait for executors to leave (quiescent) or to pass a safepoint (live, out of bodies of several instructions).</summary>
     public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(1);

@@ -40,7 +40,7 @@ public enum SiteChange : byte
     /// <summary>It was written and could not be taken back.</summary>
     Faulted,
 
-    /// <summary>It is linked, and keeps its own target whatever its slot does. See <see cref="SwitchOptions.TakeLinks"/>.</summary>
+    /// <summary>It is linked, and keeps its own target whatever its slot does. See <see cref="SwitchOptions.OverridesLinks"/>.</summary>
     KeptLink,
 }
 

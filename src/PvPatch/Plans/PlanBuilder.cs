@@ -79,9 +79,9 @@ public sealed class PlanBuilder
     /// <param name="outcome">What is done and why.</param>
     public void Add(VirtualAddress address, ReadOnlySpan<byte> oldBytes, ReadOnlySpan<byte> newBytes, PlanOutcome outcome)
     {
-        if (oldBytes.Length != newBytes.Length || oldBytes.Length is 0 or > Sites.PatchSite.MaxBudget)
+        if (oldBytes.Length != newBytes.Length || oldBytes.Length is 0 or > PatchSite.MaxBudget)
         {
-            throw new ArgumentException($"old and new bytes have one length, 1 to {Sites.PatchSite.MaxBudget}, not {oldBytes.Length} and {newBytes.Length}", nameof(newBytes));
+            throw new ArgumentException($"old and new bytes have one length, 1 to {PatchSite.MaxBudget}, not {oldBytes.Length} and {newBytes.Length}", nameof(newBytes));
         }
 
         Add(address, oldBytes, newBytes, OutcomeIndex(outcome));

@@ -1,7 +1,7 @@
 using System.Buffers;
 using System.Diagnostics.CodeAnalysis;
 using System.Text.Json;
-using PvPatch.Sites;
+using PvPatch.Machine;
 
 namespace PvPatch.Plans;
 

@@ -1,5 +1,5 @@
 using System.Text.Json;
-using PvPatch.Sites;
+using PvPatch.Machine;
 
 namespace PvPatch.Plans;
 

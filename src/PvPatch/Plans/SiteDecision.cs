@@ -1,5 +1,5 @@
 using System.Globalization;
-using PvPatch.Sites;
+using PvPatch.Machine;
 
 namespace PvPatch.Plans;
 

@@ -1,8 +1,8 @@
 using System.Buffers.Binary;
 using System.Globalization;
 using PvPatch.KernelTests.Harness;
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Memory;
+using PvPatch.Linux.Dumps;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Tests.Fuzz;
 using Xunit.Abstractions;
 

@@ -1,13 +1,10 @@
 using System.Buffers.Binary;
 using System.Runtime.InteropServices;
 using PvPatch.Linux;
-using PvPatch.Linux.Alternatives;
-using PvPatch.Linux.Boot;
-using PvPatch.Linux.Btf;
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Modules;
 using PvPatch.Linux.Symbols;
+using PvPatch.Linux.Tables;
 using PvPatch.Plans;
 
 namespace PvPatch.KernelTests.Damage;

@@ -1,5 +1,5 @@
-using PvPatch.Linux.Alternatives;
-using PvPatch.Linux.Elf;
+using PvPatch.Linux.Files;
+using PvPatch.Linux.Tables;
 using PvPatch.Linux.Tests.Support;
 
 namespace PvPatch.Linux.Tests.Alternatives;

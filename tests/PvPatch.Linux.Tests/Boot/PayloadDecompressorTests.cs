@@ -1,5 +1,5 @@
 using System.Collections.Concurrent;
-using PvPatch.Linux.Boot;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Tests.Support;
 
 namespace PvPatch.Linux.Tests.Boot;

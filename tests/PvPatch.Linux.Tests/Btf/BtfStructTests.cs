@@ -1,5 +1,4 @@
-using PvPatch.Linux.Btf;
-using PvPatch.Linux.Elf;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Tests.Support;
 using Member = PvPatch.Linux.Tests.Support.TestBtf.Member;
 

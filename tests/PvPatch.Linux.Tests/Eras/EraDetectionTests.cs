@@ -1,8 +1,8 @@
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Eras;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Symbols;
 using PvPatch.Linux.Tests.Fuzz;
-using PvPatch.Ops;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
 
 namespace PvPatch.Linux.Tests.Eras;

@@ -1,4 +1,5 @@
-using PvPatch.Ops;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 
 namespace PvPatch.Linux.Tests.Eras;
 
@@ -62,7 +63,7 @@ internal static class EraFunctions
     /// <summary>The symbol a slot holds.</summary>
     public static string Of(OpSlot slot)
     {
-        bool calleeSave = slot.Convention == CallingConvention.CalleeSave;
+        bool calleeSave = slot.Convention == CallConvention.CalleeSave;
         return slot.Kind == SlotKind.Data && slot.ShortName != "patch" ? "0"
             : s_empty.Contains(slot.ShortName) ? "_paravirt_nop"
             : s_conversions.Contains(slot.ShortName) && calleeSave ? "_paravirt_ident_64"

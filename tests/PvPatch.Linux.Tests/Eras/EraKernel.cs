@@ -1,9 +1,8 @@
 using System.Globalization;
 using System.Text;
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Tests.Support;
-using PvPatch.Ops;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
 
 namespace PvPatch.Linux.Tests.Eras;

@@ -1,5 +1,5 @@
-using PvPatch.Linux.Kernel;
-using PvPatch.Ops;
+using PvPatch.Linux.Layouts;
+using PvPatch.Mechanisms;
 
 namespace PvPatch.Linux.Tests.Eras;
 

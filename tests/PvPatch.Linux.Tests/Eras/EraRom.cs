@@ -1,4 +1,4 @@
-using PvPatch.Backends;
+using PvPatch.Paravirt;
 
 namespace PvPatch.Linux.Tests.Eras;
 

@@ -1,6 +1,6 @@
-using PvPatch.Backends;
-using PvPatch.Encoding;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Eras;
+using PvPatch.Machine;
+using PvPatch.Paravirt;
 
 namespace PvPatch.Linux.Tests.Eras;
 

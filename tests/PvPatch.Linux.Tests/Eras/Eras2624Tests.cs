@@ -1,5 +1,4 @@
-using PvPatch.Encoding;
-using PvPatch.Linux.Kernel;
+using PvPatch.Machine;
 
 namespace PvPatch.Linux.Tests.Eras;
 

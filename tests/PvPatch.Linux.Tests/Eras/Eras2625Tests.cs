@@ -1,7 +1,7 @@
-using PvPatch.Backends;
-using PvPatch.Encoding;
-using PvPatch.Linux.Kernel;
-using PvPatch.Ops;
+using PvPatch.Linux.Files;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Paravirt;
 
 namespace PvPatch.Linux.Tests.Eras;
 
@@ -99,7 +99,7 @@ public sealed class Eras2625Tests
     [SkippableFact]
     public void The_last_record_ends_after_its_clobbers()
     {
-        Assert.True(s_kernel64.Link().TryGetSection(".parainstructions", out Linux.Elf.ElfSection? section));
+        Assert.True(s_kernel64.Link().TryGetSection(".parainstructions", out ElfSection? section));
         Assert.Equal(12u, section.Size % 16);
         Assert.Equal(22, s_kernel64.Open().Sites.Count);
     }

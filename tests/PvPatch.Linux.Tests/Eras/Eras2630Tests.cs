@@ -1,7 +1,7 @@
-using PvPatch.Backends;
-using PvPatch.Encoding;
-using PvPatch.Linux.Kernel;
-using PvPatch.Ops;
+using PvPatch.Linux.Eras;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Paravirt;
 
 namespace PvPatch.Linux.Tests.Eras;
 

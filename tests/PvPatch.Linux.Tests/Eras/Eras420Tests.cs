@@ -1,6 +1,6 @@
-using PvPatch.Backends;
-using PvPatch.Encoding;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Files;
+using PvPatch.Machine;
+using PvPatch.Paravirt;
 
 namespace PvPatch.Linux.Tests.Eras;
 
@@ -105,7 +105,7 @@ public sealed class Eras420Tests
     public void The_last_record_ends_after_its_length()
     {
         var kernel = new EraKernel { Bits = 64, Sites = Sites420 + "\n32 | - | jmp *pv_ops+8*32(%rip) | = | = | = | =", Layout = s_kernel420.Layout, OneTable = "pv_ops" };
-        Assert.True(kernel.Link().TryGetSection(".parainstructions", out Linux.Elf.ElfSection? section));
+        Assert.True(kernel.Link().TryGetSection(".parainstructions", out ElfSection? section));
         Assert.Equal(10u, section.Size % 16);
         Assert.Equal(20, kernel.Open().Sites.Count);
     }

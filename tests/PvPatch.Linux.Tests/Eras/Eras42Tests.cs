@@ -1,5 +1,4 @@
-using PvPatch.Backends;
-using PvPatch.Linux.Kernel;
+using PvPatch.Paravirt;
 
 namespace PvPatch.Linux.Tests.Eras;
 

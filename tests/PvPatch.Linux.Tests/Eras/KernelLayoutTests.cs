@@ -1,6 +1,7 @@
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Layouts;
 using PvPatch.Linux.Tests.Support;
-using PvPatch.Ops;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 
 namespace PvPatch.Linux.Tests.Eras;
 
@@ -23,7 +24,7 @@ public sealed class KernelLayoutTests
     {
         OpsLayout layout = EraLayouts.Known(name);
         Assert.Equal(count, layout.Count);
-        Assert.Equal(calleeSave, layout.Slots.Count(s => s.Convention == CallingConvention.CalleeSave));
+        Assert.Equal(calleeSave, layout.Slots.Count(s => s.Convention == CallConvention.CalleeSave));
         string[] words = places.Split(' ');
         for (int i = 0; i < words.Length; i += 2)
         {
@@ -41,8 +42,8 @@ public sealed class KernelLayoutTests
     {
         OpsLayout layout = EraLayouts.Read("# mine\r\n\r\nbits 64 # wide\r\n0 init.patch\r\nirq.save_fl*\r\n\t2 irq.leave jump\r\nirq.word data\r\n");
         Assert.Equal([SlotKind.Data, SlotKind.Call, SlotKind.Jump, SlotKind.Data], layout.Slots.Select(s => s.Kind));
-        Assert.Equal(CallingConvention.CalleeSave, layout[1].Convention);
-        Assert.Equal(CallingConvention.KernelSysV, layout[2].Convention);
+        Assert.Equal(CallConvention.CalleeSave, layout[1].Convention);
+        Assert.Equal(CallConvention.KernelSysV, layout[2].Convention);
         Assert.Equal("irq.word", layout[3].Name);
     }
 

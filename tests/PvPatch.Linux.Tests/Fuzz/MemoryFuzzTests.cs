@@ -1,5 +1,6 @@
-using PvPatch.Linux.Memory;
+using PvPatch.Linux.Dumps;
 using PvPatch.Linux.Tests.Memory;
+using PvPatch.Linux.Verify;
 
 namespace PvPatch.Linux.Tests.Fuzz;
 

@@ -1,7 +1,5 @@
-using PvPatch.Linux.Alternatives;
-using PvPatch.Linux.Boot;
-using PvPatch.Linux.Btf;
-using PvPatch.Linux.Elf;
+using PvPatch.Linux.Files;
+using PvPatch.Linux.Tables;
 using PvPatch.Linux.Tests.Support;
 using Member = PvPatch.Linux.Tests.Support.TestBtf.Member;
 

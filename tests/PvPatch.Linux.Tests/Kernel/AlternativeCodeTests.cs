@@ -1,6 +1,7 @@
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Eras;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Tests.Support;
+using PvPatch.Linux.Text;
 
 namespace PvPatch.Linux.Tests.Kernel;
 

@@ -1,5 +1,5 @@
 using System.Buffers.Binary;
-using PvPatch.Linux.Elf;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Tests.Support;
 
 namespace PvPatch.Linux.Tests.Kernel;

@@ -1,4 +1,4 @@
-using PvPatch.Linux.Elf;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Tests.Support;
 
 namespace PvPatch.Linux.Tests.Kernel;

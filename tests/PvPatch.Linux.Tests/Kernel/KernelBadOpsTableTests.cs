@@ -1,6 +1,6 @@
 using System.Buffers.Binary;
 using PvPatch.Linux.Tests.Support;
-using PvPatch.Sites.Formats;
+using PvPatch.Paravirt;
 
 namespace PvPatch.Linux.Tests.Kernel;
 

@@ -1,6 +1,5 @@
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
-using PvPatch.Sites.Formats;
+using PvPatch.Linux.Files;
+using PvPatch.Paravirt;
 
 namespace PvPatch.Linux.Tests.Kernel;
 

@@ -1,5 +1,4 @@
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Files;
 using PvPatch.Plans;
 
 namespace PvPatch.Linux.Tests.Kernel;

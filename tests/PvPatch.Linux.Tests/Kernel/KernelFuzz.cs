@@ -1,7 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Files;
 using PvPatch.Plans;
 
 namespace PvPatch.Linux.Tests.Kernel;

@@ -1,6 +1,5 @@
 using System.Globalization;
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Tests.Fuzz;
 using Xunit.Abstractions;
 

@@ -1,4 +1,3 @@
-using PvPatch.Linux.Kernel;
 using PvPatch.Linux.Tests.Support;
 using PvPatch.Plans;
 

@@ -1,6 +1,5 @@
 using System.Text;
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Tests.Support;
 using PvPatch.Plans;
 

@@ -1,8 +1,7 @@
 using System.Buffers.Binary;
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Tests.Support;
-using PvPatch.Sites.Formats;
+using PvPatch.Paravirt;
 
 namespace PvPatch.Linux.Tests.Kernel;
 

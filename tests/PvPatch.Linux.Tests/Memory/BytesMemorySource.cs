@@ -1,4 +1,4 @@
-using PvPatch.Linux.Memory;
+using PvPatch.Linux.Dumps;
 
 namespace PvPatch.Linux.Tests.Memory;
 

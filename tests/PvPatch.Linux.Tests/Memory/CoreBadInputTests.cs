@@ -1,4 +1,4 @@
-using PvPatch.Linux.Memory;
+using PvPatch.Linux.Dumps;
 using PvPatch.Linux.Tests.Support;
 
 namespace PvPatch.Linux.Tests.Memory;

@@ -1,7 +1,7 @@
 using System.Buffers.Binary;
 using PvPatch.Images;
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Memory;
+using PvPatch.Linux.Dumps;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Tests.Support;
 using PvPatch.Plans;
 

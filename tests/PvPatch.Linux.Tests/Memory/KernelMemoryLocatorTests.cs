@@ -1,5 +1,5 @@
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Memory;
+using PvPatch.Linux.Dumps;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Tests.Support;
 
 namespace PvPatch.Linux.Tests.Memory;

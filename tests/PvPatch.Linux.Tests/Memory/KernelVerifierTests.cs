@@ -1,6 +1,7 @@
 using System.Buffers;
 using System.Text.Json;
-using PvPatch.Linux.Memory;
+using PvPatch.Linux.Dumps;
+using PvPatch.Linux.Verify;
 using PvPatch.Plans;
 
 namespace PvPatch.Linux.Tests.Memory;
@@ -25,7 +26,7 @@ public sealed class KernelVerifierTests
         Assert.Equal(All, result.Best.Matched);
         Assert.Equal(All, result.Count(SiteState.Patched));
         Assert.Empty(result.Tied);
-        Assert.Empty(result.Strays());
+        Assert.Empty(result.MixedSites());
         Assert.Empty(result.ToDiagnostics());
     }
 
@@ -168,7 +169,7 @@ public sealed class KernelVerifierTests
 
         Assert.Equal(MemoryState.Mixed, result.State);
         Assert.Equal("native", result.Best.Backend);
-        Assert.Equal([s_kernel.Site(0), s_kernel.Site(4)], result.Strays().Select(s => s.Address.Value));
+        Assert.Equal([s_kernel.Site(0), s_kernel.Site(4)], result.MixedSites().Select(s => s.Address.Value));
         Assert.Equal(["xen"], result.Sites[0].Backends);
         Assert.True(result.Sites[4].IsOriginal);
         Assert.All(result.ToDiagnostics(), d => Assert.Equal("PV6136", d.Code));

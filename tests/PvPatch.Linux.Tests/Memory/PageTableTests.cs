@@ -1,4 +1,5 @@
-using PvPatch.Linux.Memory;
+using PvPatch.Linux.Dumps;
+using PvPatch.Linux.Verify;
 
 namespace PvPatch.Linux.Tests.Memory;
 

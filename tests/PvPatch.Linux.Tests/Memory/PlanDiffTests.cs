@@ -1,5 +1,4 @@
 using System.Text.Json;
-using PvPatch.Linux.Memory;
 using PvPatch.Plans;
 
 namespace PvPatch.Linux.Tests.Memory;

@@ -1,5 +1,5 @@
 using System.Buffers.Binary;
-using PvPatch.Linux.Memory;
+using PvPatch.Linux.Dumps;
 
 namespace PvPatch.Linux.Tests.Memory;
 

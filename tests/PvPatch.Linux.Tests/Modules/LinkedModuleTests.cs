@@ -1,5 +1,4 @@
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Modules;
 using PvPatch.Plans;
 
@@ -28,7 +27,7 @@ public sealed class LinkedModuleTests
         PlacedModule placed = Place(source, scattered);
         ElfImage linked = ElfImage.Read(source.Link(placed, patched: false));
 
-        Assert.Equal(0, placed.LeftUndone);
+        Assert.Equal(0, placed.UnresolvedRelocations);
         Dictionary<string, string> expected = Content(linked);
         Assert.True(expected.Count >= 6);
         Assert.Equal(expected, Content(placed.Elf));

@@ -1,6 +1,4 @@
-using PvPatch.Linux.Boot;
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Modules;
 using PvPatch.Linux.Tests.Kernel;
 using PvPatch.Linux.Tests.Support;
@@ -92,7 +90,7 @@ public sealed class ModuleBadInputTests
     public void What_no_site_needs_may_stay_unresolved()
     {
         PlacedModule placed = Place(s_source.Kernel(), s_source.Open(s_source.Code + ".text\ncall of_another_module\n.reloc ., R_X86_64_GOT32, helper\nnop\nnop\nnop\nnop\n"));
-        Assert.Equal(2, placed.LeftUndone);
+        Assert.Equal(2, placed.UnresolvedRelocations);
         Assert.Equal(8, placed.Sites.Count);
     }
 

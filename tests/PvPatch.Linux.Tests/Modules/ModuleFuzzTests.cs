@@ -1,4 +1,3 @@
-using PvPatch.Linux.Kernel;
 using PvPatch.Linux.Modules;
 using PvPatch.Linux.Tests.Fuzz;
 using PvPatch.Plans;

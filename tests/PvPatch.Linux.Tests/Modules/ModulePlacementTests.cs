@@ -1,5 +1,4 @@
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Modules;
 using PvPatch.Linux.Tests.Kernel;
 using PvPatch.Linux.Tests.Support;

@@ -1,9 +1,9 @@
-using PvPatch.Linux.Elf;
-using PvPatch.Linux.Kernel;
+using PvPatch.Linux.Eras;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Modules;
 using PvPatch.Linux.Tests.Eras;
 using PvPatch.Linux.Tests.Support;
-using PvPatch.Ops;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
 
 namespace PvPatch.Linux.Tests.Modules;

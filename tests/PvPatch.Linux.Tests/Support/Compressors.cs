@@ -1,4 +1,4 @@
-using PvPatch.Linux.Boot;
+using PvPatch.Linux.Files;
 
 namespace PvPatch.Linux.Tests.Support;
 

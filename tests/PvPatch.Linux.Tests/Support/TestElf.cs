@@ -1,5 +1,5 @@
 using System.Buffers.Binary;
-using PvPatch.Linux.Elf;
+using PvPatch.Linux.Files;
 
 namespace PvPatch.Linux.Tests.Support;
 

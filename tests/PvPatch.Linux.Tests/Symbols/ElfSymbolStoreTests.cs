@@ -1,5 +1,5 @@
 using System.Globalization;
-using PvPatch.Linux.Elf;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Symbols;
 using PvPatch.Linux.Tests.Support;
 

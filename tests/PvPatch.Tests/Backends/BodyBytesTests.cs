@@ -1,7 +1,6 @@
-using PvPatch.Backends;
-using PvPatch.Encoding;
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Paravirt;
 using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Backends;
@@ -57,7 +56,7 @@ public sealed class BodyBytesTests
     {
         var options = new XenOptions { DirectBodies = new XenDirectBodies { VcpuInfo = 0x6000, CheckEvents = 0x1000 } };
         OpsRegistry registry = StandardBackends.CreateRegistry(bitness, SlotTargets.None, new StandardBackendOptions { Xen = options });
-        Assert.Equal(RegisterSet.Flags, Build(registry[backend][slot], CallingConvention.CalleeSave, bitness).Destroys);
+        Assert.Equal(RegisterSet.Flags, Build(registry[backend][slot], CallConvention.CalleeSave, bitness).Destroys);
     }
 
     [Fact]
@@ -67,7 +66,7 @@ public sealed class BodyBytesTests
         Operation operation = XenBackend.Create(StandardLayout.I386, 32, SlotTargets.None, new XenOptions { DirectBodies = direct })["irq.irq_disable"];
 
         // movb $1,0xc04f6001
-        Assert.Equal([0xc6, 0x05, 0x01, 0x60, 0x4f, 0xc0, 0x01], Build(operation, CallingConvention.CalleeSave, 32).Bytes.ToArray());
+        Assert.Equal([0xc6, 0x05, 0x01, 0x60, 0x4f, 0xc0, 0x01], Build(operation, CallConvention.CalleeSave, 32).Bytes.ToArray());
     }
 
     private static void CheckRow(GoldenRow row, Operation operation)
@@ -81,7 +80,7 @@ public sealed class BodyBytesTests
 
         Assert.True(operation.Kind == OperationKind.Inline, $"{row}: {operation.Kind}");
         int bitness = row.Int32("bits");
-        AssembledBody body = Build(operation, CallingConvention.KernelSysV, bitness);
+        AssembledBody body = Build(operation, CallConvention.KernelSysV, bitness);
         byte[] bytes = new byte[body.Bytes.Length];
         Assert.True(CodeTemplate.Create(body, bytes.Length, NopStyle.Default(bitness)).TryWrite(row.OptionalNumber("site") ?? 0x1000, bytes), row.Place);
         Assert.True(expected.AsSpan().SequenceEqual(bytes), $"{row}: {Convert.ToHexString(bytes)}");
@@ -89,7 +88,7 @@ public sealed class BodyBytesTests
         Assert.True((body.InstructionCount == 1) == (row["single"] == "yes"), $"{row}: {body.InstructionCount} instructions");
     }
 
-    private static AssembledBody Build(Operation operation, CallingConvention convention, int bitness)
+    private static AssembledBody Build(Operation operation, CallConvention convention, int bitness)
     {
         Assert.True(BodyBuilder.TryBuild(operation.Body!, convention, bitness, out AssembledBody? body, out PatchDiagnostic? error), $"{error}");
         return body;

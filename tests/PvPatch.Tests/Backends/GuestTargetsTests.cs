@@ -1,5 +1,5 @@
-using PvPatch.Backends;
-using PvPatch.Ops;
+using PvPatch.Mechanisms;
+using PvPatch.Paravirt;
 
 namespace PvPatch.Tests.Backends;
 

@@ -1,5 +1,6 @@
-using PvPatch.Backends;
-using PvPatch.Ops;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Paravirt;
 
 namespace PvPatch.Tests.Backends;
 
@@ -18,10 +19,10 @@ internal static class KernelLayouts
                     {
                         foreach (KernelSlot slot in table)
                         {
-                            t.Slot(slot.Name[(table.Key.Length + 1)..], KindOf(slot.Name), slot.CalleeSave ? CallingConvention.CalleeSave : null);
+                            t.Slot(slot.Name[(table.Key.Length + 1)..], KindOf(slot.Name), slot.CalleeSave ? CallConvention.CalleeSave : null);
                         }
                     },
-                    CallingConvention.KernelSysV);
+                    CallConvention.KernelSysV);
             }
         },
         kernel);
@@ -35,7 +36,7 @@ internal static class KernelLayouts
                 .Slot("save_fl").Slot("restore_fl").Slot("irq_disable").Slot("irq_enable").Slot("save_fl_irq_disable")
                 .Slot("read_cr3").Slot("set_pte").Slot("pte_val").Slot("pmd_val").Slot("set_lazy_mode")
                 .Slot("irq_enable_sysexit", SlotKind.Jump).Slot("iret", SlotKind.Jump),
-            CallingConvention.I386RegParm),
+            CallConvention.I386RegParm),
         "2.6.22");
 
     /// <summary>An address for a symbol: any, but always the same one and no other's.</summary>

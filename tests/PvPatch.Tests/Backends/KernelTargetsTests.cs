@@ -1,5 +1,6 @@
-using PvPatch.Backends;
-using PvPatch.Ops;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Paravirt;
 
 namespace PvPatch.Tests.Backends;
 
@@ -137,7 +138,7 @@ public sealed class KernelTargetsTests
     private static int PreemptedLength(OpsLayout layout)
     {
         InlineBody body = NativeBackend.Create(layout, 64, SlotTargets.None)["lock.vcpu_is_preempted"].Body!;
-        Assert.True(PvPatch.Encoding.BodyBuilder.TryBuild(body, CallingConvention.CalleeSave, 64, out PvPatch.Encoding.AssembledBody? built, out _));
+        Assert.True(PvPatch.Machine.BodyBuilder.TryBuild(body, CallConvention.CalleeSave, 64, out PvPatch.Machine.AssembledBody? built, out _));
         return built.Bytes.Length;
     }
 

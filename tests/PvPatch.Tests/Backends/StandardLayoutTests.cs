@@ -1,5 +1,6 @@
-using PvPatch.Backends;
-using PvPatch.Ops;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Paravirt;
 
 namespace PvPatch.Tests.Backends;
 
@@ -52,7 +53,7 @@ public sealed class StandardLayoutTests
         {
             OpSlot slot = StandardLayout.X64[entry.TrimEnd('*')];
             Assert.True(
-                slot.Convention == (entry.EndsWith('*') ? CallingConvention.CalleeSave : CallingConvention.KernelSysV),
+                slot.Convention == (entry.EndsWith('*') ? CallConvention.CalleeSave : CallConvention.KernelSysV),
                 $"{slot.Name} is {slot.Convention}");
         }
     }
@@ -66,7 +67,7 @@ public sealed class StandardLayoutTests
         {
             OpSlot slot = StandardLayout.I386[name];
             Assert.True(
-                slot.Convention == (calleeSaved.Contains(name) ? CallingConvention.CalleeSave : CallingConvention.I386RegParm),
+                slot.Convention == (calleeSaved.Contains(name) ? CallConvention.CalleeSave : CallConvention.I386RegParm),
                 $"{name} is {slot.Convention}");
         }
     }

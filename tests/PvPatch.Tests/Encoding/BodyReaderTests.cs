@@ -1,7 +1,5 @@
 using Iced.Intel;
-using PvPatch.Encoding;
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Machine;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Encoding;
@@ -9,7 +7,7 @@ namespace PvPatch.Tests.Encoding;
 /// <summary>What is found out about a body, where a decoder's description of its instructions is not the whole truth.</summary>
 public sealed class BodyReaderTests
 {
-    private const CallingConvention Callee = CallingConvention.CalleeSave; // destroys rax and flags
+    private const CallConvention Callee = CallConvention.CalleeSave; // destroys rax and flags
 
     [Theory]
     [InlineData("0f 05", "rax,rcx,r11,flags")] // syscall: the result too
@@ -49,7 +47,7 @@ public sealed class BodyReaderTests
     public void What_calls_destroy_can_be_said_to_be_less()
     {
         Assert.True(HexBytes.TryParse("0f 01 c1", out byte[]? vmcall));
-        Assert.True(BodyBuilder.TryBuild(InlineBody.FromBytes(vmcall, default, RegisterSet.Rax), CallingConvention.SysV, 64, out AssembledBody? body, out _));
+        Assert.True(BodyBuilder.TryBuild(InlineBody.FromBytes(vmcall, default, RegisterSet.Rax), CallConvention.SysV, 64, out AssembledBody? body, out _));
         Assert.Equal(RegisterSet.Rax | RegisterSet.Flags, body.Destroys); // vmcall itself changes the flags
     }
 

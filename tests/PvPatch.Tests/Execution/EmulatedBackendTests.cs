@@ -1,6 +1,6 @@
-using PvPatch.Ops;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Sites;
 using PvPatch.Tests.Golden;
 using PvPatch.Tests.Support;
 

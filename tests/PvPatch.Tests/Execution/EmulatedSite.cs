@@ -1,9 +1,7 @@
-using PvPatch.Encoding;
 using PvPatch.Images;
-using PvPatch.Ops;
-using PvPatch.Planning;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Sites;
 using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Execution;
@@ -42,13 +40,13 @@ internal sealed class EmulatedSite : IDisposable
         original.CopyTo(code, 0);
         code.AsSpan(6, budget - 6).Fill(0x90);
         var image = new CodeImage(Code, code, bitness);
-        CallingConvention convention = bitness == 64 ? CallingConvention.KernelSysV : CallingConvention.I386RegParm;
+        CallConvention convention = bitness == 64 ? CallConvention.KernelSysV : CallConvention.I386RegParm;
         OpsLayout layout = OpsLayout.Create(b => b.Table("ops", t => t.Slot("a", kind, convention)));
         PatchPlan plan = new PatchPlanner().Plan(
             image,
             SiteTable.Create(new PatchSite(Code, 0, budget, allowed ?? RegisterSet.All)),
             Backend.Create("b", layout, b => b.Set("ops.a", operation)),
-            new PlanOptions { Nops = nops, Thunks = new ThunkRoom(Room, 0x100) });
+            new PlanOptions { Nops = nops, Thunks = new ThunkArea(Room, 0x100) });
         Decision = plan[0];
         plan.Apply(image);
 

@@ -1,5 +1,5 @@
-using PvPatch.Encoding;
-using PvPatch.Ops;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
 using PvPatch.Tests.Support;
 

@@ -1,9 +1,8 @@
 using Iced.Intel;
 using PvPatch.Images;
-using PvPatch.Ops;
-using PvPatch.Planning;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Sites;
 using PvPatch.Tests.Support;
 using static Iced.Intel.AssemblerRegisters;
 using NativeMemory = System.Runtime.InteropServices.NativeMemory;
@@ -41,20 +40,20 @@ internal sealed class SiteHarness
     public const ulong Base = 0x10000000; // all branches stay inside the code, so it may run elsewhere
     public const ulong Result = 0x600d600d600d600d;
     public static readonly VirtualAddress Target = Base + 0x800;
-    public static readonly ThunkRoom Room = new(Base + 0x1000, 0x200);
+    public static readonly ThunkArea Room = new(Base + 0x1000, 0x200);
     private const int Budget = 8;
     private const int FlagsIn = 0xcd7; // all watched flags, and bit 1, which is always set
     private const int Stored = 0x80; // where in the note the registers go
     private const int Length = 0x1200;
 
-    private readonly CallingConvention _convention;
+    private readonly CallConvention _convention;
     private readonly byte[] _code = new byte[Length];
     private readonly VirtualAddress _site;
 
     /// <summary>Builds the function.</summary>
     /// <param name="convention">A 64-bit convention.</param>
     /// <param name="destroys">What the target really destroys; rax, where in it, becomes <see cref="Result"/>.</param>
-    public SiteHarness(CallingConvention convention, RegisterSet destroys)
+    public SiteHarness(CallConvention convention, RegisterSet destroys)
     {
         _convention = convention;
         _code.AsSpan().Fill(0xcc);
@@ -101,7 +100,7 @@ internal sealed class SiteHarness
             memory.Invoke((ulong)table, (ulong)note);
             ulong[] before = [.. Enumerable.Range(0, 16).Select(i => Known(i))];
             before[3] = (ulong)table;
-            before[_convention == CallingConvention.WindowsX64 ? 1 : 7] = (ulong)note;
+            before[_convention == CallConvention.WindowsX64 ? 1 : 7] = (ulong)note;
             ulong[] after = new ulong[16];
             ulong* stored = note + Stored / 8;
             for (int i = 0, next = 0; i < 16; i++)
@@ -130,11 +129,11 @@ internal sealed class SiteHarness
         a.lea(rsp, __[rsp - 0x20]);
         a.mov(rbx, rdi);
         a.push(FlagsIn);
-        a.mov(_convention == CallingConvention.WindowsX64 ? rcx : rdi, rsi);
+        a.mov(_convention == CallConvention.WindowsX64 ? rcx : rdi, rsi);
         a.popfq();
         for (int i = 0; i < 16; i++)
         {
-            if (i is not (3 or 4) && i != (_convention == CallingConvention.WindowsX64 ? 1 : 7))
+            if (i is not (3 or 4) && i != (_convention == CallConvention.WindowsX64 ? 1 : 7))
             {
                 a.mov(new AssemblerRegister64(Register.RAX + i), Known(i));
             }
@@ -170,10 +169,10 @@ internal sealed class SiteHarness
 
     private void WriteTarget(Assembler a, RegisterSet destroys)
     {
-        AssemblerRegister64 note = _convention == CallingConvention.WindowsX64 ? rcx : rdi;
+        AssemblerRegister64 note = _convention == CallConvention.WindowsX64 ? rcx : rdi;
         a.mov(__qword_ptr[note], 1);
         a.mov(__qword_ptr[note + 8], rsp);
-        for (int i = 0; _convention == CallingConvention.WindowsX64 && i < 4; i++)
+        for (int i = 0; _convention == CallConvention.WindowsX64 && i < 4; i++)
         {
             a.mov(__qword_ptr[rsp + 8 + i * 8], 0xbad); // the shadow space is the callee's own
         }

@@ -1,6 +1,6 @@
-using PvPatch.Ops;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Sites;
 
 namespace PvPatch.Tests.Execution;
 
@@ -9,13 +9,13 @@ public sealed class ThunkExecutionTests
 {
     private static readonly RegisterSet s_watched = RegisterSet.AllGeneral.Except(RegisterSet.Rsp) | RegisterSet.Flags;
 
-    public static TheoryData<CallingConvention> Conventions => new(CallingConvention.SysV, CallingConvention.KernelSysV, CallingConvention.WindowsX64);
+    public static TheoryData<CallConvention> Conventions => new(CallConvention.SysV, CallConvention.KernelSysV, CallConvention.WindowsX64);
 
     [SkippableTheory]
     [MemberData(nameof(Conventions))]
-    public void Registers_the_site_keeps_survive_a_target_that_destroys_all_it_may(CallingConvention convention)
+    public void Registers_the_site_keeps_survive_a_target_that_destroys_all_it_may(CallConvention convention)
     {
-        RegisterSet destroys = CallingConventions.DestroyedBy(convention, 64);
+        RegisterSet destroys = CallConventions.DestroyedBy(convention, 64);
         var harness = new SiteHarness(convention, destroys);
         var random = new Random(20061206);
         int thunks = 0;
@@ -40,7 +40,7 @@ public sealed class ThunkExecutionTests
 
     [SkippableTheory]
     [MemberData(nameof(Conventions))]
-    public void A_target_that_destroys_little_needs_no_thunk(CallingConvention convention)
+    public void A_target_that_destroys_little_needs_no_thunk(CallConvention convention)
     {
         RegisterSet destroys = RegisterSet.Rax | RegisterSet.R10;
         var harness = new SiteHarness(convention, destroys);
@@ -53,8 +53,8 @@ public sealed class ThunkExecutionTests
     [SkippableFact]
     public void The_harness_sees_everything_the_target_destroys()
     {
-        RegisterSet destroys = CallingConventions.DestroyedBy(CallingConvention.KernelSysV, 64);
-        SiteRun run = new SiteHarness(CallingConvention.KernelSysV, destroys).RunUnpatched();
+        RegisterSet destroys = CallConventions.DestroyedBy(CallConvention.KernelSysV, 64);
+        SiteRun run = new SiteHarness(CallConvention.KernelSysV, destroys).RunUnpatched();
         Assert.True(run.WasCalled);
         Assert.Equal(destroys & s_watched, run.Changed);
     }
@@ -68,8 +68,8 @@ public sealed class ThunkExecutionTests
     {
         // The code needs these registers; its site says they may be destroyed; the engine believes it, and the run shows the damage.
         Assert.True(RegisterSet.TryParse(lie, out RegisterSet needed));
-        RegisterSet destroys = CallingConventions.DestroyedBy(CallingConvention.KernelSysV, 64);
-        var harness = new SiteHarness(CallingConvention.KernelSysV, destroys);
+        RegisterSet destroys = CallConventions.DestroyedBy(CallConvention.KernelSysV, 64);
+        var harness = new SiteHarness(CallConvention.KernelSysV, destroys);
         SiteRun honest = harness.Run(Operation.Call(SiteHarness.Target), RegisterSet.All.Except(needed), out SiteDecision site);
         Assert.Equal((PatchAction.ThunkCall, RegisterSet.None), (site.Action, honest.Changed & needed));
         SiteRun lying = harness.Run(Operation.Call(SiteHarness.Target), RegisterSet.All, out site);
@@ -79,7 +79,7 @@ public sealed class ThunkExecutionTests
     [SkippableFact]
     public void A_target_said_to_destroy_less_than_it_does_is_caught()
     {
-        var harness = new SiteHarness(CallingConvention.KernelSysV, RegisterSet.Rax | RegisterSet.Rdx);
+        var harness = new SiteHarness(CallConvention.KernelSysV, RegisterSet.Rax | RegisterSet.Rdx);
         SiteRun run = harness.Run(Operation.Call(SiteHarness.Target, destroys: RegisterSet.Rax), RegisterSet.Rax, out SiteDecision site);
         Assert.Equal(PatchAction.Call, site.Action);
         Assert.True(run.Changed.Contains(RegisterSet.Rdx));

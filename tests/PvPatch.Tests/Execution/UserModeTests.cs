@@ -1,6 +1,6 @@
-using PvPatch.Ops;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Sites;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Execution;
@@ -8,9 +8,9 @@ namespace PvPatch.Tests.Execution;
 /// <summary>Every kind of operation a user-mode program can have, run at a patched site: its result, and what else it changed.</summary>
 public sealed class UserModeTests
 {
-    private static readonly RegisterSet s_c = CallingConventions.DestroyedBy(CallingConvention.KernelSysV, 64);
-    private static readonly SiteHarness s_sysV = new(CallingConvention.KernelSysV, s_c);
-    private static readonly SiteHarness s_windows = new(CallingConvention.WindowsX64, CallingConventions.DestroyedBy(CallingConvention.WindowsX64, 64));
+    private static readonly RegisterSet s_c = CallConventions.DestroyedBy(CallConvention.KernelSysV, 64);
+    private static readonly SiteHarness s_sysV = new(CallConvention.KernelSysV, s_c);
+    private static readonly SiteHarness s_windows = new(CallConvention.WindowsX64, CallConventions.DestroyedBy(CallConvention.WindowsX64, 64));
 
     [SkippableFact]
     public void A_direct_call_does_what_the_indirect_one_did()

@@ -1,6 +1,4 @@
-using PvPatch.Encoding;
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Machine;
 using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Golden;
@@ -79,7 +77,7 @@ public sealed class GoldenBodyTests
     private static AssembledBody Build(GoldenRow row)
     {
         InlineBody body = InlineBody.FromBytes(row.Bytes("bytes"), row.OptionalNumber("site") ?? 0x1000, s_call);
-        Assert.True(BodyBuilder.TryBuild(body, CallingConvention.CalleeSave, row.Int32("bits"), out AssembledBody? built, out PatchDiagnostic? error), $"{row}: {error}");
+        Assert.True(BodyBuilder.TryBuild(body, CallConvention.CalleeSave, row.Int32("bits"), out AssembledBody? built, out PatchDiagnostic? error), $"{row}: {error}");
         return built!;
     }
 

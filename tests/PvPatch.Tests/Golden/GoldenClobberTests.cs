@@ -1,5 +1,5 @@
-using PvPatch.Planning;
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Paravirt;
 using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Golden;
@@ -13,8 +13,7 @@ public sealed class GoldenClobberTests
         int compared = 0;
         foreach (GoldenRow row in GoldenTable.Load("clobbers.txt").Rows)
         {
-            Assert.True(LinuxRules.TryGet(row["rules"], out PatchRules? rules), row.ToString());
-            KernelClobberEncoding encoding = row.Int32("bits") == 64 ? rules.Clobbers64 : rules.Clobbers32;
+            KernelClobberEncoding encoding = KernelEras.Clobbers(row["rules"], row.Int32("bits"));
             ushort word = (ushort)row.Number("word");
             Assert.True(RegisterSet.TryParse(row["registers"], out RegisterSet set), row.ToString());
             Assert.True(encoding.Decode(word) == (set | RegisterSet.Flags), $"{row}: engine {encoding.Decode(word)}");

@@ -1,9 +1,8 @@
 using System.Globalization;
-using PvPatch.Encoding;
-using PvPatch.Ops;
-using PvPatch.Planning;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Paravirt;
 using PvPatch.Plans;
-using PvPatch.Sites;
 using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Golden;
@@ -33,10 +32,10 @@ internal sealed class GoldenDecision
         int bracket = action.IndexOf('(', StringComparison.Ordinal);
         Action = IsStop ? PatchAction.LeaveAlone : Enum.Parse<PatchAction>(bracket < 0 ? action : action[..bracket]);
         Reason = bracket < 0 ? PatchReason.None : Enum.Parse<PatchReason>(action[(bracket + 1)..^1]);
-        Convention = row["operation"].EndsWith(" windows", StringComparison.Ordinal) ? CallingConvention.WindowsX64
-            : row["operation"].EndsWith(Static, StringComparison.Ordinal) ? CallingConvention.StaticRegisters
-            : Bits == 32 ? CallingConvention.I386RegParm
-            : CallingConvention.KernelSysV;
+        Convention = row["operation"].EndsWith(" windows", StringComparison.Ordinal) ? CallConvention.WindowsX64
+            : row["operation"].EndsWith(Static, StringComparison.Ordinal) ? CallConvention.StaticRegisters
+            : Bits == 32 ? CallConvention.I386RegParm
+            : CallConvention.KernelSysV;
         Operation = IsLinux ? LinuxOperation() : DefaultOperation();
     }
 
@@ -48,7 +47,7 @@ internal sealed class GoldenDecision
 
     public Operation Operation { get; }
 
-    public CallingConvention Convention { get; }
+    public CallConvention Convention { get; }
 
     public byte[] Original { get; }
 
@@ -83,7 +82,7 @@ internal sealed class GoldenDecision
 
     public PatchSite Site(int slot)
     {
-        KernelClobberEncoding encoding = Bits == 64 ? Rules.Clobbers64 : Rules.Clobbers32;
+        KernelClobberEncoding encoding = KernelEras.Clobbers(Row["rules"], Bits);
         RegisterSet clobbers = IsLinux ? encoding.Decode((ushort)Row.Number("clobbers")) : Set(Row["clobbers"].Replace("nostack", "", StringComparison.Ordinal).Trim());
         return new PatchSite(Address, slot, Row.Int32("budget"), clobbers, Traits);
     }

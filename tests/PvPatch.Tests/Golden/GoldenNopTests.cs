@@ -1,4 +1,4 @@
-using PvPatch.Encoding;
+using PvPatch.Machine;
 using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Golden;

@@ -1,4 +1,4 @@
-using PvPatch.Sites.Formats;
+using PvPatch.Paravirt;
 using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Golden;

@@ -1,8 +1,6 @@
 using PvPatch.Images;
-using PvPatch.Ops;
-using PvPatch.Planning;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Sites;
 
 namespace PvPatch.Tests.Golden;
 
@@ -70,7 +68,7 @@ internal sealed class GoldenPlan
             Rules = First.Rules,
             Nops = First.Nops,
             BugTarget = First.Bug,
-            Thunks = First.Room is VirtualAddress room ? new ThunkRoom(room, RoomLength) : null,
+            Thunks = First.Room is VirtualAddress room ? new ThunkArea(room, RoomLength) : null,
         };
         return new PatchPlanner().TryPlan(image, sites, backend, options, out plan, out diagnostics);
     }

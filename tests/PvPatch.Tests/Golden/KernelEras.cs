@@ -1,4 +1,5 @@
 using System.Globalization;
+using PvPatch.Paravirt;
 using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Golden;
@@ -40,6 +41,15 @@ internal static class KernelEras
             string[] eras = row["eras"].Split("..");
             return Compare(eras[0], last) <= 0 && Compare(first, eras[1]) <= 0;
         });
+    }
+
+    /// <summary>The clobber words of the kernels some rules stand for: RSI and RDI changed places in 2.6.30.</summary>
+    public static KernelClobberEncoding Clobbers(string rules, int bits)
+    {
+        bool since2630 = !s_rules.TryGetValue(rules, out (string First, string Last) range) || Compare("2.6.30", range.First) <= 0;
+        return bits == 64
+            ? since2630 ? KernelClobberEncoding.X64 : KernelClobberEncoding.X64Before2630
+            : since2630 ? KernelClobberEncoding.I386Since2630 : KernelClobberEncoding.I386;
     }
 
     private static int Compare(string left, string right) => Key(left).CompareTo(Key(right));

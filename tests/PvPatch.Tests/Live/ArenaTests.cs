@@ -1,8 +1,9 @@
 using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Live.Platform;
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Plans;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live;

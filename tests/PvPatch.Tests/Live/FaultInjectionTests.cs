@@ -1,6 +1,6 @@
 using PvPatch.Live;
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 
 namespace PvPatch.Tests.Live;
 

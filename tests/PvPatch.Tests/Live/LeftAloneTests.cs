@@ -1,7 +1,7 @@
 using PvPatch.Live;
-using PvPatch.Ops;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Sites;
 
 namespace PvPatch.Tests.Live;
 

@@ -1,6 +1,6 @@
 using Iced.Intel;
 using PvPatch.Live;
-using PvPatch.Sites;
+using PvPatch.Machine;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live;
@@ -73,7 +73,7 @@ public sealed unsafe class LinkRetirementTests
             "switch sites" => patcher.Switch(outside, code.Inlined, LiveCode.Quiescent),
             "revert sites" => patcher.Revert(outside, LiveCode.Quiescent),
             "revert" => patcher.Revert(LiveCode.Quiescent),
-            "take links" => patcher.Switch(code.Nops, LiveCode.Quiescent with { TakeLinks = true }),
+            "take links" => patcher.Switch(code.Nops, LiveCode.Quiescent with { OverridesLinks = true }),
             _ => patcher.Link([.. outside.Select(s => new SiteLink(s, code.Five))], LiveCode.Quiescent),
         };
         code.Arena.Retire(target);

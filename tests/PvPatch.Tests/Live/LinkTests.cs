@@ -1,8 +1,8 @@
 using Iced.Intel;
 using PvPatch.Live;
-using PvPatch.Ops;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Sites;
 using PvPatch.Tests.Support;
 using static Iced.Intel.AssemblerRegisters;
 
@@ -198,8 +198,8 @@ public sealed unsafe class LinkTests
         Action[] takers =
         [
             () => patcher.Switch([block[0]], code.Inlined),
-            () => patcher.Switch(code.Inlined, new SwitchOptions { TakeLinks = true }),
-            () => patcher.Switch(code.First, code.Inlined, LiveCode.Quiescent with { TakeLinks = true }),
+            () => patcher.Switch(code.Inlined, new SwitchOptions { OverridesLinks = true }),
+            () => patcher.Switch(code.First, code.Inlined, LiveCode.Quiescent with { OverridesLinks = true }),
         ];
         foreach (Action take in takers)
         {
@@ -351,7 +351,7 @@ public sealed unsafe class LinkTests
                 case 0:
                     bool take = random.Next(4) == 0;
                     (Backend backend, bound) = backends[random.Next(backends.Length)];
-                    patcher.Switch(backend, new SwitchOptions { TakeLinks = take });
+                    patcher.Switch(backend, new SwitchOptions { OverridesLinks = take });
                     if (take)
                     {
                         linked.Clear();

@@ -1,8 +1,9 @@
 using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Live.Platform;
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Plans;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live;
@@ -12,7 +13,7 @@ internal sealed unsafe class LiveCode : IDisposable
 {
     public LiveCode(LivePlatform? platform = null, bool? atomic16 = null, bool trustLines = false, long size = 1 << 20)
     {
-        Layout = OpsLayout.Create(b => b.Table("t", t => t.Slot("first").Slot("second").Slot("third"), CallingConvention.CalleeSave));
+        Layout = OpsLayout.Create(b => b.Table("t", t => t.Slot("first").Slot("second").Slot("third"), CallConvention.CalleeSave));
         Arena = CodeArena.Reserve(size: size, options: new ArenaOptions { Platform = platform, Atomic16 = atomic16, TrustCacheLines = trustLines });
         Two = EmitHelper(2);
         Five = EmitHelper(5);

@@ -1,8 +1,8 @@
 using Iced.Intel;
 using PvPatch.Live;
-using PvPatch.Ops;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Sites;
 using PvPatch.Tests.Support;
 using static Iced.Intel.AssemblerRegisters;
 

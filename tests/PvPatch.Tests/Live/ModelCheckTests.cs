@@ -146,7 +146,7 @@ public sealed unsafe class ModelCheckTests
     {
         using LivePatcher patcher = code.Patcher();
         var bodies = new List<byte[]> { site.ToArray() };
-        foreach (PvPatch.Ops.Backend backend in (PvPatch.Ops.Backend[])[code.Direct, code.Inlined, code.Outlined, code.Nops])
+        foreach (PvPatch.Mechanisms.Backend backend in (PvPatch.Mechanisms.Backend[])[code.Direct, code.Inlined, code.Outlined, code.Nops])
         {
             patcher.Switch([site], backend, LiveCode.Quiescent);
             bodies.Add(site.ToArray());

@@ -1,6 +1,7 @@
 using Iced.Intel;
 using PvPatch.Live;
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Plans;
 using PvPatch.Tests.Support;
 using static Iced.Intel.AssemblerRegisters;
 

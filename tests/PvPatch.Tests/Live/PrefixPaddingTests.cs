@@ -1,5 +1,5 @@
 using Iced.Intel;
-using PvPatch.Live;
+using PvPatch.Machine;
 using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Live;

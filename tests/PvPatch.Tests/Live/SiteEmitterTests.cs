@@ -1,7 +1,7 @@
 using Iced.Intel;
 using PvPatch.Live;
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using PvPatch.Tests.Support;
 using static Iced.Intel.AssemblerRegisters;
 
@@ -119,7 +119,7 @@ public sealed class SiteEmitterTests
     [Theory]
     [InlineData(SitePlacement.InsideAligned8)]
     [InlineData(SitePlacement.InsideAligned16)]
-    [InlineData(SitePlacement.KeepOutOfLineEnds)]
+    [InlineData(SitePlacement.WithinCacheLine)]
     public void Placement_holds_among_jumps_that_change_their_length_and_labels_follow(SitePlacement placement)
     {
         using var code = new LiveCode();

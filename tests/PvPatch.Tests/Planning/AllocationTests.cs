@@ -1,7 +1,5 @@
-using PvPatch.Ops;
-using PvPatch.Planning;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Sites;
 
 namespace PvPatch.Tests.Planning;
 

@@ -1,8 +1,7 @@
 using PvPatch.Images;
-using PvPatch.Ops;
-using PvPatch.Planning;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Sites;
 
 namespace PvPatch.Tests.Planning;
 
@@ -36,7 +35,7 @@ internal sealed class PlanCases
         {
             for (int i = 0; i < slots; i++)
             {
-                t.Slot($"s{i}", convention: bitness == 64 ? CallingConvention.SysV : CallingConvention.I386RegParm);
+                t.Slot($"s{i}", convention: bitness == 64 ? CallConvention.SysV : CallConvention.I386RegParm);
             }
         }));
     }

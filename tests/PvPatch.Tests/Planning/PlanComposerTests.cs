@@ -1,5 +1,5 @@
 using PvPatch.Images;
-using PvPatch.Ops;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
 
 namespace PvPatch.Tests.Planning;

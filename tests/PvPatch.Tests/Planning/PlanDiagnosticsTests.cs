@@ -1,8 +1,8 @@
 using PvPatch.Images;
-using PvPatch.Ops;
-using PvPatch.Planning;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Paravirt;
 using PvPatch.Plans;
-using PvPatch.Sites;
 
 namespace PvPatch.Tests.Planning;
 
@@ -118,8 +118,8 @@ public sealed class PlanDiagnosticsTests
     public void PV3006_no_good_room_for_thunks(ulong address, int length)
     {
         var cases = new PlanCases(3);
-        PatchDiagnostic found = Assert.Single(cases.Refused(s_call, new PlanOptions { Thunks = new ThunkRoom(address, length) }));
-        Assert.Equal((DiagnosticCodes.ThunkRoom, new VirtualAddress(address)), (found.Code, found.Address));
+        PatchDiagnostic found = Assert.Single(cases.Refused(s_call, new PlanOptions { Thunks = new ThunkArea(address, length) }));
+        Assert.Equal((DiagnosticCodes.ThunkArea, new VirtualAddress(address)), (found.Code, found.Address));
         Assert.Equal($"{length} bytes", found.Found);
         Assert.NotNull(found.Expected);
     }

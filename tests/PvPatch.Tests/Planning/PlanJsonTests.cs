@@ -1,5 +1,5 @@
 using System.Text.Json.Nodes;
-using PvPatch.Ops;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
 using PvPatch.Tests.Properties;
 

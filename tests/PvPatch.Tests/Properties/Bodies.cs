@@ -1,4 +1,4 @@
-using PvPatch.Ops;
+using PvPatch.Machine;
 
 namespace PvPatch.Tests.Properties;
 

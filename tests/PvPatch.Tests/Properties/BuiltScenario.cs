@@ -1,10 +1,8 @@
 using System.Buffers.Binary;
-using PvPatch.Encoding;
 using PvPatch.Images;
-using PvPatch.Ops;
-using PvPatch.Planning;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Sites;
 
 namespace PvPatch.Tests.Properties;
 
@@ -54,7 +52,7 @@ internal sealed class BuiltScenario
 
     public VirtualAddress TableAddress => Base + 0x300000;
 
-    public ThunkRoom? Room => _scenario.Room ? new ThunkRoom(Base + 0x100008, RoomLength - 16) : null;
+    public ThunkArea? Room => _scenario.Room ? new ThunkArea(Base + 0x100008, RoomLength - 16) : null;
 
     public PlanOptions Options(PatchPlan? previous = null) => new()
     {

@@ -1,6 +1,6 @@
 using Gee.External.Capstone;
 using Gee.External.Capstone.X86;
-using PvPatch.Sites;
+using PvPatch.Machine;
 
 namespace PvPatch.Tests.Properties;
 

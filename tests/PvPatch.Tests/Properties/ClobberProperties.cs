@@ -1,7 +1,6 @@
-using PvPatch.Encoding;
-using PvPatch.Ops;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Sites;
 using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Properties;
@@ -30,7 +29,7 @@ public sealed class ClobberProperties
         foreach (PatchSite site in built.Sites.Sites)
         {
             SiteDecision decision = plan[plan.IndexContaining(site.Address)];
-            bool none = (site.Traits & SiteTraits.NoStack) != 0 || built.Layout[site.Slot].Convention == CallingConvention.StaticRegisters;
+            bool none = (site.Traits & SiteTraits.NoStack) != 0 || built.Layout[site.Slot].Convention == CallConvention.StaticRegisters;
             if (none && decision.Action != PatchAction.LeaveAlone)
             {
                 Assert.False(CapstoneEffects.Of(decision.NewBytes, site.Address.Value, scenario.Bitness, default).UsesStack, decision.ToString());
@@ -48,7 +47,7 @@ public sealed class ClobberProperties
         {
             byte[] code = Bodies.Bytes(bitness, i);
             Assert.True(BodyBuilder.TryBuild(
-                InlineBody.FromBytes(code, Bodies.Origin, calls), CallingConvention.SysV, bitness, out AssembledBody? body, out PatchDiagnostic? error), error?.ToString());
+                InlineBody.FromBytes(code, Bodies.Origin, calls), CallConvention.SysV, bitness, out AssembledBody? body, out PatchDiagnostic? error), error?.ToString());
             CapstoneEffects effects = CapstoneEffects.Of(code, Bodies.Origin, bitness, calls);
             Assert.Equal(body.EndsControlFlow ? RegisterSet.None : effects.Destroys, body.Destroys);
             Assert.Equal(effects.UsesStack, body.UsesStack);
@@ -59,7 +58,7 @@ public sealed class ClobberProperties
     {
         OpSlot slot = built.Layout[site.Slot];
         Operation operation = built.Backends[0][site.Slot];
-        RegisterSet byCalls = CallingConventions.DestroyedBy(slot.Convention, plan.Bitness);
+        RegisterSet byCalls = CallConventions.DestroyedBy(slot.Convention, plan.Bitness);
         RegisterSet byTarget = operation.TargetDestroys ?? byCalls;
         switch (decision.Action)
         {

@@ -1,6 +1,5 @@
 using PvPatch.Images;
 using PvPatch.Plans;
-using PvPatch.Sites;
 using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Properties;
@@ -69,7 +68,7 @@ public sealed class PlanProperties
     public void Planning_with_a_planner_that_has_planned_before_changes_nothing() => PropertyCheck.Holds(ScenarioGen.Scenarios, Cases / 2, static scenario =>
     {
         var built = new BuiltScenario(scenario);
-        var planner = new PvPatch.Planning.PatchPlanner();
+        var planner = new PvPatch.Mechanisms.PatchPlanner();
         foreach (int backend in (int[])[2, 0, 1])
         {
             string fresh = Listing(built.Plan(backend));

@@ -1,7 +1,6 @@
 using PvPatch.Images;
-using PvPatch.Planning;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Sites;
 
 namespace PvPatch.Tests.Properties;
 

@@ -1,5 +1,6 @@
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Plans;
 
 namespace PvPatch.Tests.Properties;
 
@@ -32,7 +33,7 @@ public enum SiteForm
 
 public sealed record OpSpec(OpKind Kind, int Body, int Target);
 
-public sealed record SlotSpec(SlotKind Kind, CallingConvention Convention);
+public sealed record SlotSpec(SlotKind Kind, CallConvention Convention);
 
 /// <summary>One site; its address follows from the sites before it and the gap to them.</summary>
 public sealed record SiteSpec(int Gap, int Slot, int Budget, RegisterSet Clobbers, SiteTraits Traits, SiteForm Form, int Tail)

@@ -1,18 +1,19 @@
 using FsCheck;
 using FsCheck.Fluent;
-using PvPatch.Ops;
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Plans;
 
 namespace PvPatch.Tests.Properties;
 
 /// <summary>Random cases, and how a failing one is made smaller.</summary>
 internal static class ScenarioGen
 {
-    private static readonly CallingConvention[] s_conventions64 =
-        [CallingConvention.SysV, CallingConvention.KernelSysV, CallingConvention.WindowsX64, CallingConvention.CalleeSave, CallingConvention.StaticRegisters];
+    private static readonly CallConvention[] s_conventions64 =
+        [CallConvention.SysV, CallConvention.KernelSysV, CallConvention.WindowsX64, CallConvention.CalleeSave, CallConvention.StaticRegisters];
 
-    private static readonly CallingConvention[] s_conventions32 =
-        [CallingConvention.I386RegParm, CallingConvention.CalleeSave, CallingConvention.StaticRegisters];
+    private static readonly CallConvention[] s_conventions32 =
+        [CallConvention.I386RegParm, CallConvention.CalleeSave, CallConvention.StaticRegisters];
 
     public static Arbitrary<Scenario> Scenarios { get; } = Arb.From(Gen.Elements(32, 64, 64).SelectMany(Scenario), Shrink);
 
@@ -21,7 +22,7 @@ internal static class ScenarioGen
         (1, Gen.Constant(RegisterSet.None)),
         (1, Gen.Constant(RegisterSet.Flags)),
         (2, Gen.Constant(RegisterSet.Rax | RegisterSet.Flags)),
-        (3, Gen.Constant(CallingConventions.DestroyedBy(CallingConvention.KernelSysV, 64))),
+        (3, Gen.Constant(CallConventions.DestroyedBy(CallConvention.KernelSysV, 64))),
         (3, Gen.Choose(0, 0x3ffff).Select(bits => RegisterSet.FromBits((uint)bits))));
 
     private static Gen<Scenario> Scenario(int bitness) =>

@@ -1,6 +1,7 @@
 using FsCheck;
 using FsCheck.Fluent;
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Plans;
 
 namespace PvPatch.Tests.Properties;
 

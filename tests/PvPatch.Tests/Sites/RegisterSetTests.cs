@@ -1,4 +1,4 @@
-using PvPatch.Sites;
+using PvPatch.Machine;
 
 namespace PvPatch.Tests.Sites;
 

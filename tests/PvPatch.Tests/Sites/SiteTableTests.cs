@@ -1,4 +1,5 @@
-using PvPatch.Sites;
+using PvPatch.Machine;
+using PvPatch.Plans;
 
 namespace PvPatch.Tests.Sites;
 

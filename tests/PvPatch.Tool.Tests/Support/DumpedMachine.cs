@@ -1,5 +1,5 @@
 using System.Buffers.Binary;
-using PvPatch.Linux.Elf;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Tests.Kernel;
 
 namespace PvPatch.Tool.Tests.Support;

@@ -1,5 +1,5 @@
 using PvPatch.Live;
-using PvPatch.Ops;
+using PvPatch.Mechanisms;
 using RiscV.Translator;
 
 namespace RiscV.Demo;

@@ -1,6 +1,6 @@
 using Iced.Intel;
 using PvPatch;
-using PvPatch.Ops;
+using PvPatch.Mechanisms;
 using RiscV.Host;
 using RiscV.Isa;
 using static Iced.Intel.AssemblerRegisters;

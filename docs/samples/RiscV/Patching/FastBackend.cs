@@ -1,5 +1,5 @@
 using Iced.Intel;
-using PvPatch.Ops;
+using PvPatch.Mechanisms;
 using RiscV.Host;
 using RiscV.Isa;
 using static Iced.Intel.AssemblerRegisters;

@@ -1,4 +1,4 @@
-using PvPatch.Ops;
+using PvPatch.Mechanisms;
 
 namespace RiscV.Patching;
 

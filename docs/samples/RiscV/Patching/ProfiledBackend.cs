@@ -1,6 +1,6 @@
 using PvPatch;
 using PvPatch.Live;
-using PvPatch.Ops;
+using PvPatch.Mechanisms;
 using RiscV.Host;
 using RiscV.Isa;
 using static Iced.Intel.AssemblerRegisters;

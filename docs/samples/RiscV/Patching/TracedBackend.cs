@@ -1,7 +1,7 @@
 using Iced.Intel;
 using PvPatch;
 using PvPatch.Live;
-using PvPatch.Ops;
+using PvPatch.Mechanisms;
 using RiscV.Host;
 using RiscV.Isa;
 using static Iced.Intel.AssemblerRegisters;

@@ -1,6 +1,6 @@
 using Iced.Intel;
 using PvPatch.Live;
-using PvPatch.Ops;
+using PvPatch.Mechanisms;
 using RiscV.Host;
 using RiscV.Isa;
 using RiscV.Patching;

@@ -1,7 +1,7 @@
 using System.Runtime.ExceptionServices;
 using System.Runtime.InteropServices;
 using PvPatch.Live;
-using PvPatch.Ops;
+using PvPatch.Mechanisms;
 using RiscV.Host;
 using RiscV.Patching;
 

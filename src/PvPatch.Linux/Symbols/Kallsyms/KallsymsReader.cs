@@ -1,5 +1,5 @@
 using System.Diagnostics.CodeAnalysis;
-using PvPatch.Linux.Elf;
+using PvPatch.Linux.Files;
 
 namespace PvPatch.Linux.Symbols.Kallsyms;
 

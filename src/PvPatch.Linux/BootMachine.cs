@@ -1,0 +1,51 @@
+using PvPatch.Linux.Text;
+using PvPatch.Machine;
+using PvPatch.Paravirt;
+
+namespace PvPatch.Linux;
+
+/// <summary>What a kernel boots on, as far as its paravirt sites depend on it. The defaults are one CPU of bare hardware.</summary>
+public sealed record BootMachine
+{
+    /// <summary>The name of the backend: one of <see cref="KernelBackends.Names"/>.</summary>
+    public string Backend { get; init; } = NativeBackend.Name;
+
+    /// <summary>How many CPUs are possible. Paravirtual spinlocks need two, but for those of Hyper-V.</summary>
+    public int Cpus { get; init; } = 1;
+
+    /// <summary>Whether the kernel is started with <c>nopvspin</c>; on Hyper-V with <c>hv_nopvspin</c>, as the other word is not looked at there.</summary>
+    public bool NoPvSpin { get; init; }
+
+    /// <summary>
+    /// What a KVM host offers: CPUID 0x40000001, eax. <see langword="null"/>: what present hosts offer, <see cref="Paravirt.KvmFeatures.Usual"/>, and to a
+    /// TDX guest <see cref="Paravirt.KvmFeatures.UsualTdx"/>. A TDX guest on another host has <see cref="Paravirt.KvmFeatures.None"/>.
+    /// </summary>
+    public KvmFeatures? KvmFeatures { get; init; }
+
+    /// <summary>What a Hyper-V host lets its guests use: CPUID 0x40000003, eax.</summary>
+    public HyperVFeatures HyperVFeatures { get; init; } = HyperVFeatures.Usual;
+
+    /// <summary>What a Hyper-V host recommends: CPUID 0x40000004, eax.</summary>
+    public HyperVHints HyperVHints { get; init; } = HyperVHints.Usual;
+
+    /// <summary>What a VMware host answers about clocks; kernels to 5.10 have slots for them.</summary>
+    public VmwareClock VmwareClock { get; init; } = VmwareClock.StolenTime;
+
+    /// <summary>Whether the CPU has MWAIT (a KVM guest then leaves TLB flushes alone).</summary>
+    public bool HasMwait { get; init; }
+
+    /// <summary>Whether the CPU has LKGS.</summary>
+    public bool HasLkgs { get; init; }
+
+    /// <summary>
+    /// The nops of the CPU, for kernels that choose by it (to 5.12): <see cref="NopStyle.P6"/> for Intel, for AMD from family 16 on and for Hygon,
+    /// <see cref="NopStyle.K8"/> for older AMD and others. Later kernels have one table and do not look at this.
+    /// </summary>
+    public NopStyle Nops { get; init; } = NopStyle.P6;
+
+    /// <summary>What the ROM of a VMI hypervisor answers, for that backend; a ROM that has none of the calls where there is none.</summary>
+    public VmiOptions? Vmi { get; init; }
+
+    /// <summary>Slots that hold something else than the backend says.</summary>
+    public SlotOverrides? Overrides { get; init; }
+}

@@ -1,0 +1,201 @@
+using System.Diagnostics.CodeAnalysis;
+using PvPatch.Mechanisms;
+using PvPatch.Paravirt;
+
+namespace PvPatch.Linux.Eras;
+
+/// <summary>Where a kernel keeps its paravirt sites.</summary>
+public enum SiteSource
+{
+    /// <summary>In <c>.parainstructions</c> (2.6.20 to 6.7).</summary>
+    ParaInstructions,
+
+    /// <summary>In <c>.altinstructions</c>, as records marked as direct calls (6.8 and later).</summary>
+    DirectCallAlternatives,
+}
+
+/// <summary>How a kernel's slots lie in memory.</summary>
+public enum SlotPlacement
+{
+    /// <summary>One row of words: struct paravirt_ops (2.6.22, 2.6.23), pv_ops (4.20 and later; the lock slots are a row of their own after 6.18).</summary>
+    OneTable,
+
+    /// <summary>A row of words for each table of the layout, apart from each other: pv_init_ops, pv_cpu_ops and so on (2.6.24 to 4.19).</summary>
+    TableByTable,
+
+    /// <summary>Site types are no indexes, so each type has its word somewhere (2.6.20, 2.6.21).</summary>
+    WordByWord,
+}
+
+/// <summary>
+/// What is particular to the kernels of one era, as data: where their sites are, how the table is laid out, by which rules sites
+/// are patched, and what alternatives do on top.
+/// </summary>
+public sealed record KernelEra
+{
+    /// <summary>The era's name.</summary>
+    public required string Name { get; init; }
+
+    /// <summary>Where the sites are.</summary>
+    public required SiteSource Source { get; init; }
+
+    /// <summary>The layout of <c>.parainstructions</c>, for 64-bit kernels.</summary>
+    public ParaInstructionsFormat SiteTable64 { get; init; } = ParaInstructionsFormat.X64;
+
+    /// <summary>The layout of <c>.parainstructions</c>, for 32-bit kernels.</summary>
+    public ParaInstructionsFormat SiteTable32 { get; init; } = ParaInstructionsFormat.I386;
+
+    /// <summary>The rules of the kernel's own patcher.</summary>
+    public required PatchRules Rules { get; init; }
+
+    /// <summary>How the slots lie in memory.</summary>
+    public SlotPlacement Placement { get; init; }
+
+    /// <summary>
+    /// Whether the native patch function turns the conversions of page-table entries (pte_val, make_pte and so on) into nops by their number, whatever
+    /// function the slot holds (2.6.22 only; later by the pointer).
+    /// </summary>
+    public bool ErasesConversions { get; init; }
+
+    /// <summary>
+    /// Whether the 64-bit native patch function has a body for iret; <see langword="null"/> where that changed within the era, and the image must tell.
+    /// </summary>
+    public bool? InlinesInterruptReturn { get; init; }
+
+    /// <summary>What alternatives at the addresses of sites do after the patcher; <see langword="null"/> where none are laid over.</summary>
+    public AlternativeRules? Alternatives { get; init; }
+
+    /// <summary>Whether the kernel chooses its nops by processor when it boots (to 5.12).</summary>
+    public bool ChoosesNopsByCpu { get; init; }
+
+    /// <summary>The name of the function that a missing operation calls; <see langword="null"/> where it traps.</summary>
+    public string? BugFunction { get; init; }
+
+    /// <summary>2.6.20: i386 only; seven types of site, pushes inside the sites, a body or nothing.</summary>
+    public static KernelEra Linux2620 { get; } = new()
+    {
+        Name = "linux-2.6.20",
+        Source = SiteSource.ParaInstructions,
+        SiteTable64 = ParaInstructionsFormat.X64Before2630,
+        SiteTable32 = ParaInstructionsFormat.I386Before2630,
+        Placement = SlotPlacement.WordByWord,
+        Rules = LinuxRules.Linux2620,
+        InlinesInterruptReturn = true,
+        ChoosesNopsByCpu = true,
+    };
+
+    /// <summary>2.6.21: its sites become the same as those of 2.6.20.</summary>
+    public static KernelEra Linux2621 { get; } = Linux2620 with { Name = "linux-2.6.21", Rules = LinuxRules.Linux2621 };
+
+    /// <summary>2.6.22: types are indexes into struct paravirt_ops.</summary>
+    public static KernelEra Linux2622 { get; } = Linux2621 with
+    {
+        Name = "linux-2.6.22",
+        Placement = SlotPlacement.OneTable,
+        Rules = LinuxRules.Linux2622,
+        ErasesConversions = true,
+    };
+
+    /// <summary>2.6.23: with Xen and lguest, and conversions of page-table entries called like all else.</summary>
+    public static KernelEra Linux2623 { get; } = Linux2622 with { Name = "linux-2.6.23", Rules = LinuxRules.Linux2623, ErasesConversions = false };
+
+    /// <summary>2.6.24: six tables.</summary>
+    public static KernelEra Linux2624 { get; } = Linux2623 with { Name = "linux-2.6.24", Placement = SlotPlacement.TableByTable, Rules = LinuxRules.Linux2624 };
+
+    /// <summary>2.6.25 and 2.6.26: x86-64 too.</summary>
+    public static KernelEra Linux2625 { get; } = Linux2624 with { Name = "linux-2.6.25", Rules = LinuxRules.Linux2625 };
+
+    /// <summary>2.6.27 to 2.6.29: a table of lock slots.</summary>
+    public static KernelEra Linux2627 { get; } = Linux2625 with { Name = "linux-2.6.27", Rules = LinuxRules.Linux2627 };
+
+    /// <summary>2.6.30 to 4.1: callee-save slots, whose sites hold nothing but the call; on x86-64 through an absolute address.</summary>
+    public static KernelEra Linux2630 { get; } = Linux2627 with
+    {
+        Name = "linux-2.6.30",
+        SiteTable64 = ParaInstructionsFormat.X64,
+        SiteTable32 = ParaInstructionsFormat.I386,
+        Rules = LinuxRules.Linux2630,
+        InlinesInterruptReturn = null,
+    };
+
+    /// <summary>2.6.30 to 4.1 with a change of 2018 that stable kernels took over: the clobber word is there but no longer looked at.</summary>
+    public static KernelEra Linux2630Stable { get; } = Linux2630 with
+    {
+        Name = "linux-2.6.30-stable",
+        Rules = LinuxRules.Linux2630 with { Name = "linux-2.6.30-stable", CallClobbers = ClobberRule.None },
+    };
+
+    /// <summary>4.2 to 4.18: queued spinlocks.</summary>
+    public static KernelEra Linux42 { get; } = Linux2630 with { Name = "linux-4.2", Rules = LinuxRules.Linux42 };
+
+    /// <summary>4.19, and older ones from 4.4 on with its changes (stable and vendor kernels): the clobber word is there but no longer looked at.</summary>
+    public static KernelEra Linux418Backports { get; } = Linux42 with { Name = "linux-4.18rh", Rules = LinuxRules.Linux418Backports };
+
+    /// <summary>4.20 to 5.9: one table, pv_ops.</summary>
+    public static KernelEra Linux420 { get; } = Linux418Backports with
+    {
+        Name = "linux-4.20",
+        SiteTable64 = ParaInstructionsFormat.X64Since420,
+        Placement = SlotPlacement.OneTable,
+        Rules = LinuxRules.Linux420,
+    };
+
+    /// <summary>
+    /// 5.10 to 5.12 with one table and a patch function of each backend, measured in 5.10: short forms by slot number out of the patcher
+    /// (<c>arch/x86/kernel/paravirt_patch.c</c>); alternatives come first and are none at sites.
+    /// </summary>
+    public static KernelEra Linux510 { get; } = new()
+    {
+        Name = "linux-5.10",
+        Source = SiteSource.ParaInstructions,
+        SiteTable64 = ParaInstructionsFormat.X64Since420,
+        Rules = LinuxRules.Linux510,
+        ChoosesNopsByCpu = true,
+    };
+
+    /// <summary>
+    /// 5.13 to 6.7, read and measured in 6.1: slots without init and time, every pointer a call, the short forms laid over by alternatives
+    /// (<c>arch/x86/kernel/alternative.c</c>, alternative_instructions: apply_paravirt first, apply_alternatives later).
+    /// </summary>
+    public static KernelEra Linux61 { get; } = new()
+    {
+        Name = "linux-6.1",
+        Source = SiteSource.ParaInstructions,
+        SiteTable64 = ParaInstructionsFormat.X64Since61,
+        Rules = LinuxRules.Linux61,
+        Alternatives = AlternativeRules.Linux61,
+        BugFunction = "paravirt_BUG",
+    };
+
+    /// <summary>6.8 and later, read and measured in 6.12, measured in 7.2: calls and short forms are alternatives of one address.</summary>
+    public static KernelEra Linux612 { get; } = new()
+    {
+        Name = "linux-6.12",
+        Source = SiteSource.DirectCallAlternatives,
+        Rules = LinuxRules.Linux612,
+        Alternatives = AlternativeRules.Linux612,
+        BugFunction = "BUG_func",
+    };
+
+    /// <summary>The eras images can be opened for, oldest first.</summary>
+    public static IReadOnlyList<KernelEra> All { get; } =
+    [
+        Linux2620, Linux2621, Linux2622, Linux2623, Linux2624, Linux2625, Linux2627, Linux2630, Linux2630Stable, Linux42, Linux418Backports, Linux420,
+        Linux510, Linux61, Linux612,
+    ];
+
+    /// <summary>Finds an era by name.</summary>
+    /// <param name="name">A name from <see cref="All"/>.</param>
+    /// <param name="era">The era.</param>
+    /// <returns>Whether there is one.</returns>
+    public static bool TryGet(string name, [NotNullWhen(true)] out KernelEra? era)
+    {
+        era = All.FirstOrDefault(e => e.Name.Equals(name, StringComparison.OrdinalIgnoreCase));
+        return era is not null;
+    }
+
+    /// <inheritdoc/>
+    public override string ToString() => Name;
+
+    internal ParaInstructionsFormat SiteTable(int bitness) => bitness == 64 ? SiteTable64 : SiteTable32;
+}

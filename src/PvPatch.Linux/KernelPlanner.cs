@@ -1,0 +1,91 @@
+using System.Diagnostics.CodeAnalysis;
+using Microsoft.Extensions.Logging;
+using PvPatch.Linux.Eras;
+using PvPatch.Linux.Text;
+using PvPatch.Mechanisms;
+using PvPatch.Paravirt;
+using PvPatch.Plans;
+
+namespace PvPatch.Linux;
+
+/// <summary>Plans a kernel image: the bytes that stand at its paravirt sites after it booted on a backend.</summary>
+public sealed class KernelPlanner
+{
+    private readonly PatchPlanner _planner;
+
+    /// <summary>Makes a planner.</summary>
+    /// <param name="loggerFactory">Where it and its plans log; nowhere where there is none.</param>
+    public KernelPlanner(ILoggerFactory? loggerFactory = null) => _planner = new PatchPlanner(loggerFactory);
+
+    /// <summary>Makes a plan for a backend with its defaults; see the other form.</summary>
+    /// <param name="image">The image; read only.</param>
+    /// <param name="backend">A name from <see cref="KernelBackends.Names"/>.</param>
+    /// <param name="plan">The plan.</param>
+    /// <param name="diagnostics">Why there is none.</param>
+    /// <returns>Whether there is a plan.</returns>
+    public bool TryPlan(KernelImage image, string backend, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) =>
+        TryPlan(image, new BootMachine { Backend = backend }, out plan, out diagnostics);
+
+    /// <summary>Makes a plan by the rules of the image's era: the paravirt patcher's work, and the alternatives at the same addresses on top.</summary>
+    /// <param name="image">The image; read only.</param>
+    /// <param name="machine">What it boots on.</param>
+    /// <param name="plan">The plan.</param>
+    /// <param name="diagnostics">Why there is none: an unknown backend (PV6106), an alternative of unknown form (PV6105), or what <see cref="PatchPlanner"/> says.</param>
+    /// <returns>Whether there is a plan.</returns>
+    public bool TryPlan(KernelImage image, BootMachine machine, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
+    {
+        ArgumentNullException.ThrowIfNull(image);
+        ArgumentNullException.ThrowIfNull(machine);
+        return TryPlan(image, new PlannedCode(image.Elf, image.Code, image.Sites, image.Alternatives), machine, out plan, out diagnostics);
+    }
+
+    /// <summary>Makes a plan for code that belongs to a kernel, by the kernel's era: the kernel's own or that of a module.</summary>
+    internal bool TryPlan(KernelImage kernel, PlannedCode code, BootMachine machine, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
+    {
+        plan = null;
+        try
+        {
+            Backend backend = KernelBackends.Create(kernel, machine);
+            var options = new PlanOptions
+            {
+                Rules = kernel.Era.Rules,
+                SlotAddresses = kernel.SlotWords,
+                BugTarget = kernel.BugTarget,
+                BugTargetName = kernel.Era.BugFunction,
+                Nops = kernel.Era.ChoosesNopsByCpu ? machine.Nops : null,
+            };
+            if (!_planner.TryPlan(code.Code, code.Sites, backend, options, out PatchPlan? calls, out diagnostics))
+            {
+                return false;
+            }
+
+            plan = LayAlternatives(kernel, code, backend, calls);
+            diagnostics = plan.Diagnostics;
+            return true;
+        }
+        catch (PatchException e)
+        {
+            diagnostics = [e.Diagnostic];
+            return false;
+        }
+    }
+
+    private static PatchPlan LayAlternatives(KernelImage kernel, PlannedCode code, Backend backend, PatchPlan calls)
+    {
+        if (kernel.Era.Alternatives is not AlternativeRules rules || code.Alternatives is null)
+        {
+            return calls;
+        }
+
+        bool? HasFeature(int feature) =>
+            feature == rules.XenPv ? backend.Name == XenBackend.Name
+            : feature == rules.PvUnlock ? IsChanged(kernel, backend, "lock.queued_spin_unlock")
+            : feature == rules.VcpuPreempt ? IsChanged(kernel, backend, "lock.vcpu_is_preempted")
+            : null;
+        return PlanComposer.Compose(calls, new SiteAlternativesPlanner(code.Elf, rules, HasFeature).Plan(calls, code.Alternatives));
+    }
+
+    /// <summary>Whether a lock slot no longer holds the native function: what paravirt_set_cap asks before alternatives are applied.</summary>
+    private static bool IsChanged(KernelImage image, Backend backend, string slot) =>
+        image.Layout.TryGetSlot(slot, out OpSlot? op) && backend[op.Index].Target != image.Native[op.Index].Target;
+}

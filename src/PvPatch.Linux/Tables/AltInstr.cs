@@ -1,0 +1,46 @@
+namespace PvPatch.Linux.Tables;
+
+/// <summary>When and how an alternative is applied. Bits that are not named here are passed on as they are.</summary>
+[Flags]
+public enum AltInstrOptions
+{
+    /// <summary>Applied if the processor has the feature.</summary>
+    None = 0,
+
+    /// <summary>Applied if the processor does not have the feature (5.10 and later).</summary>
+    Not = 1,
+
+    /// <summary>The original is an indirect call through a pointer; it becomes a direct call of what the pointer holds (about 6.8 and later).</summary>
+    DirectCall = 2,
+}
+
+/// <summary>One record of <c>.altinstructions</c>: instructions, and what to put in their place on processors with a feature.</summary>
+public readonly record struct AltInstr
+{
+    /// <summary>The address of the original instructions.</summary>
+    public VirtualAddress Address { get; internal init; }
+
+    /// <summary>The address of the replacement instructions.</summary>
+    public VirtualAddress ReplacementAddress { get; internal init; }
+
+    /// <summary>The length of the original in bytes, the padding behind it included.</summary>
+    public byte Length { get; internal init; }
+
+    /// <summary>The length of the replacement in bytes.</summary>
+    public byte ReplacementLength { get; internal init; }
+
+    /// <summary>How many bytes at the end of the original are padding; 0 in formats that do not say it.</summary>
+    public byte PaddingLength { get; internal init; }
+
+    /// <summary>The number of the processor feature: word times 32 plus bit. The numbers differ between kernel versions.</summary>
+    public ushort Feature { get; internal init; }
+
+    /// <summary>When and how it is applied.</summary>
+    public AltInstrOptions Options { get; internal init; }
+
+    /// <summary>Whether it is applied if the feature is absent.</summary>
+    public bool IsNot => (Options & AltInstrOptions.Not) != 0;
+
+    /// <summary>Whether it turns an indirect call into a direct one.</summary>
+    public bool IsDirectCall => (Options & AltInstrOptions.DirectCall) != 0;
+}

@@ -1,0 +1,120 @@
+using PvPatch.Linux.Dumps;
+using PvPatch.Plans;
+
+namespace PvPatch.Linux.Verify;
+
+/// <summary>In which state a kernel's memory is.</summary>
+public enum MemoryState
+{
+    /// <summary>Every site compared holds the bytes of one backend.</summary>
+    Patched,
+
+    /// <summary>Every site compared holds its original bytes: the dump was taken before the kernel patched itself.</summary>
+    NotPatched,
+
+    /// <summary>Every site compared holds known bytes, but not all of one backend: in the midst of patching, or changed afterwards.</summary>
+    Mixed,
+
+    /// <summary>At least one site holds bytes that neither the image nor a candidate accounts for.</summary>
+    Tampered,
+
+    /// <summary>Most sites do: it is another kernel, or it ran on a backend that is not among the candidates.</summary>
+    NotThisKernel,
+
+    /// <summary>No site could be compared.</summary>
+    NothingCompared,
+}
+
+/// <summary>How well a candidate accounts for the sites.</summary>
+/// <param name="Index">Its place in the list that was verified.</param>
+/// <param name="Plan">The plan.</param>
+/// <param name="Matched">At how many of the sites compared its bytes stand.</param>
+public sealed record CandidateMatch(int Index, PatchPlan Plan, int Matched)
+{
+    /// <summary>The backend's name.</summary>
+    public string Backend => Plan.Backend;
+}
+
+/// <summary>What stands at a kernel's sites in memory, and on which backend it ran. Made by <see cref="KernelVerifier"/>.</summary>
+public sealed class MemoryVerification
+{
+    // Below this many sites, most of them being unknown says nothing about the kernel.
+    private const int FewestForKernel = 8;
+
+    internal MemoryVerification(IReadOnlyList<PatchPlan> candidates, KernelMemory memory, IReadOnlyList<SiteVerification> sites)
+    {
+        Memory = memory;
+        Sites = sites;
+        List<SiteVerification> compared = [.. sites.Where(static s => s.State is SiteState.Patched or SiteState.Original or SiteState.Tampered)];
+        Compared = compared.Count;
+        Candidates = [.. candidates.Select((plan, i) => new CandidateMatch(i, plan, compared.Count(s => s.Matches(i))))];
+        Best = Candidates.MaxBy(static c => c.Matched)!;
+        Tied = [.. Candidates.Where(c => c.Matched == Best.Matched && c != Best)];
+        State = StateOf(compared);
+    }
+
+    /// <summary>The state as a whole.</summary>
+    public MemoryState State { get; }
+
+    /// <summary>The memory.</summary>
+    public KernelMemory Memory { get; }
+
+    /// <summary>All sites in order of address.</summary>
+    public IReadOnlyList<SiteVerification> Sites { get; }
+
+    /// <summary>The candidates in the order given.</summary>
+    public IReadOnlyList<CandidateMatch> Candidates { get; }
+
+    /// <summary>The candidate that accounts for the most sites, the first of those that are level. Says nothing where the state is <see cref="MemoryState.NotPatched"/>.</summary>
+    public CandidateMatch Best { get; }
+
+    /// <summary>The other candidates that account for as many sites as the best one.</summary>
+    public IReadOnlyList<CandidateMatch> Tied { get; }
+
+    /// <summary>How many sites were compared: all but those that can't be read or are freed.</summary>
+    public int Compared { get; }
+
+    /// <summary>Whether every site compared holds the bytes of the best candidate.</summary>
+    public bool IsPatched => State == MemoryState.Patched;
+
+    /// <summary>How many sites are in a state.</summary>
+    /// <param name="state">The state.</param>
+    /// <returns>The number.</returns>
+    public int Count(SiteState state) => Sites.Count(s => s.State == state);
+
+    /// <summary>The sites whose bytes are not those of the best candidate though known: originals, or another backend's.</summary>
+    /// <returns>The sites; all of them where nothing is patched.</returns>
+    public IEnumerable<SiteVerification> MixedSites() => Sites.Where(s => s.State is SiteState.Patched or SiteState.Original && !s.Matches(Best.Index));
+
+    /// <summary>All that may legally stand at a site in this memory, originals moved as KASLR moved the kernel.</summary>
+    /// <param name="site">One of <see cref="Sites"/>.</param>
+    /// <returns>Each byte string once, with the names of the candidates that put it there: the original first, then in the order of the candidates.</returns>
+    public IReadOnlyList<AllowedBytes> AllowedAt(SiteVerification site)
+    {
+        ArgumentNullException.ThrowIfNull(site);
+        return site.Allowed(Memory.Slide ?? 0, Memory.Bitness);
+    }
+
+    /// <summary>The findings as diagnostics: of the whole first, then of single sites.</summary>
+    /// <param name="maxSites">How many sites are told of, at most; with 0 they are only counted.</param>
+    /// <returns>None where every site was compared and holds the bytes of one backend.</returns>
+    public IReadOnlyList<PatchDiagnostic> ToDiagnostics(int maxSites = 100) => new VerificationReport(this).Diagnostics(maxSites);
+
+    private MemoryState StateOf(List<SiteVerification> compared)
+    {
+        int tampered = compared.Count(static s => s.State == SiteState.Tampered);
+        if (compared.Count == 0)
+        {
+            return MemoryState.NothingCompared;
+        }
+
+        if (tampered > 0)
+        {
+            return compared.Count >= FewestForKernel && tampered * 2 > compared.Count ? MemoryState.NotThisKernel : MemoryState.Tampered;
+        }
+
+        return Best.Matched == compared.Count ? MemoryState.Patched
+            : compared.TrueForAll(static s => s.IsOriginal) ? MemoryState.NotPatched
+            : MemoryState.Mixed;
+    }
+}

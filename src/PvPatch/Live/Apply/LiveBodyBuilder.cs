@@ -1,0 +1,179 @@
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Plans;
+
+namespace PvPatch.Live;
+
+/// <summary>
+/// Turns the planner's decision into a form that can be written under running threads: one instruction that fills the site, or a jump to an island. Decides
+/// nothing by itself: the decision is the same as offline, with as much room as an island has.
+/// </summary>
+internal sealed class LiveBodyBuilder
+{
+    private const int BranchLength = 5;
+
+    // e8, e9 and the room for a displacement.
+    private static readonly byte[] s_call = [0xe8, 0, 0, 0, 0];
+    private static readonly byte[] s_jump = [0xe9, 0, 0, 0, 0];
+    private static readonly byte[] s_trap = [0x0f, 0x0b]; // ud2
+
+    private readonly CodeArena _arena;
+    private readonly OpsLayout _layout;
+    private readonly TemplateCache _templates;
+    private readonly OpsDecider _decider;
+
+    public LiveBodyBuilder(CodeArena arena, OpsLayout layout, TemplateStore templates)
+    {
+        _arena = arena;
+        _layout = layout;
+        _templates = new TemplateCache(templates, 64, NopStyle.P6);
+
+        // The whole arena is room for thunks.
+        _decider = new OpsDecider(new PlanOptions { Thunks = new ThunkArea(arena.Address, (int)arena.Size) }, _templates, 64);
+    }
+
+    public TemplateCache Templates => _templates;
+
+    /// <summary>The body for a kind of site.</summary>
+    /// <param name="kind">The kind.</param>
+    /// <param name="operation">What its slot does.</param>
+    /// <param name="inPlace">Whether a body of several instructions may stand in the site itself.</param>
+    public LiveBody Build(PatchSite kind, Operation operation, bool inPlace)
+    {
+        OpSlot slot = _layout[kind.Slot];
+        if (operation.IsLeftAloneByBackend)
+        {
+            // Offline such a site keeps what the image has; here it gets back what it was emitted with, and the slot does the operation.
+            return LiveBody.Indirect(PatchReason.BackendDeclines, null);
+        }
+
+        int room = kind.Budget >= BranchLength ? PatchSite.MaxBudget : kind.Budget;
+        Decision decision = _decider.Decide(slot, operation, new PatchSite(VirtualAddress.Zero, kind.Slot, room, kind.Clobbers, kind.Traits));
+        if (kind.Budget > SiteClassifier.MaxLiveLength)
+        {
+            return BuildLong(slot, kind, operation);
+        }
+
+        switch (decision.Action)
+        {
+            case PatchAction.LeaveAlone:
+                return LiveBody.Indirect(decision.Reason, decision.Detail);
+            case PatchAction.Nop:
+                return Nop(kind, decision.Action);
+            case PatchAction.Identity:
+                CodeTemplate identity = decision.Template!;
+                return identity.BodyLength == 0 ? Nop(kind, decision.Action) : Padded(kind, identity.Bytes[..identity.BodyLength], decision, LiveForm.OneInstruction);
+            case PatchAction.Inline:
+                return Inline(kind, _templates.Body(operation.Body!, slot.Convention), decision, inPlace ? (slot, operation) : null);
+            case PatchAction.Call:
+                return Padded(kind, s_call, decision, LiveForm.Call, decision.Target);
+            case PatchAction.Jump:
+                return Padded(kind, s_jump, decision, LiveForm.Jump, decision.Target);
+            case PatchAction.ThunkCall:
+                return _arena.Functions.TryGetThunk(decision.Thunk!.Value, out VirtualAddress thunk, out PatchDiagnostic? error)
+                    ? Padded(kind, s_call, decision, LiveForm.Call, thunk)
+                    : LiveBody.Failed(error!);
+            default:
+                return Padded(kind, s_trap, decision, LiveForm.OneInstruction);
+        }
+    }
+
+    /// <summary>A direct call, or a jump where the slot is one, at sites of a kind, for whatever target.</summary>
+    /// <param name="kind">The kind: not longer than one instruction.</param>
+    /// <param name="destroys">What the targets may destroy; what the slot's convention says where there is nothing.</param>
+    /// <param name="saves">What a thunk must save around the target.</param>
+    public LiveBody BuildBranch(PatchSite kind, RegisterSet? destroys, out RegisterSet saves)
+    {
+        // What the target is does not matter for the decision.
+        Decision decision = _decider.Decide(_layout[kind.Slot], Operation.Call(_arena.Native.Trap, destroys: destroys), kind);
+        saves = decision.Thunk?.Saves ?? RegisterSet.None;
+        return decision.Action switch
+        {
+            PatchAction.Call or PatchAction.ThunkCall => Padded(kind, s_call, decision, LiveForm.Call),
+            PatchAction.Jump => Padded(kind, s_jump, decision, LiveForm.Jump),
+            _ => LiveBody.Indirect(decision.Reason, decision.Detail),
+        };
+    }
+
+    private static LiveBody Nop(PatchSite kind, PatchAction action)
+    {
+        Span<byte> bytes = stackalloc byte[kind.Budget];
+        PrefixPadding.WriteNop(bytes);
+        return new LiveBody { Form = LiveForm.OneInstruction, Action = action, Bytes = SiteBytes.From(bytes) };
+    }
+
+    private LiveBody Inline(PatchSite kind, AssembledBody body, Decision decision, (OpSlot Slot, Operation Operation)? inPlace)
+    {
+        Span<byte> bytes = stackalloc byte[kind.Budget];
+        if (body.InstructionCount == 1 && body.Bytes.Length <= kind.Budget && PrefixPadding.TryPad(body.Bytes.Span, bytes))
+        {
+            CodeFixup? fixup = body.Fixups.Count == 0 ? null : body.Fixups[0];
+            return new LiveBody
+            {
+                Form = LiveForm.OneInstruction,
+                Action = decision.Action,
+                Bytes = SiteBytes.From(bytes),
+                Field = fixup is null ? -1 : fixup.Value.Offset + kind.Budget - body.Bytes.Length,
+                Target = fixup?.Target ?? default,
+            };
+        }
+
+        if (inPlace is (OpSlot slot, Operation operation) && body.Bytes.Length <= kind.Budget)
+        {
+            return new LiveBody
+            {
+                Form = LiveForm.Several,
+                Action = decision.Action,
+                InPlace = _templates.Inline(operation.Body!, slot.Convention, kind.Budget),
+            };
+        }
+
+        return kind.Budget < BranchLength
+            ? LiveBody.Indirect(PatchReason.TooSmall, "several instructions go into an island, and a jump has 5 bytes")
+            : Padded(kind, s_jump, decision, LiveForm.Island) with { Island = _arena.Islands.Intern(body) };
+    }
+
+    private static LiveBody Padded(PatchSite kind, ReadOnlySpan<byte> instruction, Decision decision, LiveForm form, VirtualAddress? target = null)
+    {
+        Span<byte> bytes = stackalloc byte[kind.Budget];
+        int before = kind.Budget - instruction.Length;
+        if (before < 0)
+        {
+            return LiveBody.Indirect(PatchReason.TooSmall, decision.Detail);
+        }
+
+        // cs before a call, a jump, a move or ud2 does nothing; Linux fills its 6-byte sites in the same way.
+        bytes[..before].Fill(IndirectForm.Prefix);
+        instruction.CopyTo(bytes[before..]);
+        bool branch = form is LiveForm.Call or LiveForm.Jump or LiveForm.Island;
+        return new LiveBody
+        {
+            Form = form,
+            Action = decision.Action,
+            Detail = decision.Detail,
+            Bytes = SiteBytes.From(bytes),
+            Field = branch ? kind.Budget - 4 : -1,
+            Target = target ?? default,
+        };
+    }
+
+    /// <summary>Sites of more than 15 bytes are changed at quiescence only, so they may hold what they hold offline.</summary>
+    private LiveBody BuildLong(OpSlot slot, PatchSite kind, Operation operation)
+    {
+        Decision decision = _decider.Decide(slot, operation, kind);
+        CodeTemplate? template = decision.Template;
+        if (decision.Thunk is ThunkRequest request)
+        {
+            if (!_arena.Functions.TryGetThunk(request, out VirtualAddress thunk, out PatchDiagnostic? error))
+            {
+                return LiveBody.Failed(error!);
+            }
+
+            template = _templates.Call(thunk, kind.Budget);
+        }
+
+        return template is null
+            ? LiveBody.Indirect(decision.Reason, decision.Detail)
+            : new LiveBody { Form = LiveForm.Several, Action = decision.Action, Detail = decision.Detail, InPlace = template };
+    }
+}

@@ -1,0 +1,125 @@
+using Iced.Intel;
+
+namespace PvPatch.Live;
+
+// Code comes and goes.
+public sealed partial class CodeArena
+{
+    /// <summary>Puts what an assembler holds into the arena, with the sites emitted into it. The code is ready to run when the call returns.</summary>
+    /// <param name="assembler">The assembler; not changed.</param>
+    /// <param name="sites">The sites emitted into it; cleared, ready for the next block.</param>
+    /// <returns>The block, its sites indirect: they call what their slots hold.</returns>
+    /// <exception cref="PatchException">
+    /// The code does not assemble or the sites are another assembler's (PV8014), no room (PV8001), refused by the system (PV8003), disposed (PV8004).
+    /// </exception>
+    public CodeBlock Emit(Assembler assembler, SiteEmitter sites) => Emit(assembler, sites, out _);
+
+    /// <summary>As <see cref="Emit(Assembler, SiteEmitter)"/>, with the addresses of the assembler's labels.</summary>
+    /// <param name="assembler">The assembler; not changed.</param>
+    /// <param name="sites">The sites emitted into it; cleared, ready for the next block.</param>
+    /// <param name="labels">Where the assembler's labels are.</param>
+    /// <returns>The block.</returns>
+    public CodeBlock Emit(Assembler assembler, SiteEmitter sites, out CodeLabels labels)
+    {
+        ArgumentNullException.ThrowIfNull(assembler);
+        ArgumentNullException.ThrowIfNull(sites);
+        CheckUsable();
+        CodeBlock block = new BlockAssembly(this, assembler, sites, SlotsOf(sites.Layout)).Run(out labels);
+        sites.Clear();
+        return block;
+    }
+
+    /// <summary>Puts what an assembler holds into the arena: code without sites, such as the way in from the host. Ready to run when the call returns.</summary>
+    /// <param name="assembler">The assembler; not changed. Where sites were emitted into it, use <see cref="Emit(Assembler, SiteEmitter)"/>: here they would stay empty bytes.</param>
+    /// <returns>The block, which has no sites.</returns>
+    /// <exception cref="PatchException">The code does not assemble (PV8014), no room (PV8001), refused by the system (PV8003), disposed (PV8004).</exception>
+    public CodeBlock Emit(Assembler assembler) => Emit(assembler, out _);
+
+    /// <summary>As <see cref="Emit(Assembler)"/>, with the addresses of the assembler's labels.</summary>
+    /// <param name="assembler">The assembler; not changed.</param>
+    /// <param name="labels">Where the assembler's labels are.</param>
+    /// <returns>The block.</returns>
+    public CodeBlock Emit(Assembler assembler, out CodeLabels labels)
+    {
+        ArgumentNullException.ThrowIfNull(assembler);
+        CheckUsable();
+        return new BlockAssembly(this, assembler, sites: null, slots: null).Run(out labels);
+    }
+
+    /// <summary>Takes room for code of a host's own emitter, which must know where it will run before it is finished.</summary>
+    /// <param name="capacity">Bytes at most.</param>
+    /// <returns>The room: write to it, then commit or dispose of it.</returns>
+    /// <exception cref="PatchException">No room (PV8001), refused by the system (PV8003), disposed (PV8004).</exception>
+    public CodeReservation Allocate(int capacity)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(capacity);
+        CheckUsable();
+        return new CodeReservation(this, capacity);
+    }
+
+    /// <summary>
+    /// Gives a block up: its sites are not written any more, and its bytes are reused once no executor can be inside. Nothing may enter it from now on: sites
+    /// that are linked to it have been taken from it by <see cref="LivePatcher.UnlinkFrom"/> before.
+    /// </summary>
+    /// <param name="block">A block of this arena.</param>
+    /// <exception cref="PatchException">Sites are linked to it (PV8032); another arena's, or retired before (PV8013); disposed (PV8004); called from inside a batch (PV8020).</exception>
+    public void Retire(CodeBlock block)
+    {
+        ArgumentNullException.ThrowIfNull(block);
+        Retire([block]);
+    }
+
+    /// <summary>Gives blocks up, as <see cref="Retire(CodeBlock)"/> does, all at once: for one barrier and one grace period.</summary>
+    /// <param name="blocks">Blocks of this arena, each once.</param>
+    /// <exception cref="PatchException">
+    /// Sites of other blocks are linked to one (PV8032), one is another arena's, retired before or named twice (PV8013), and then none is given up; disposed (PV8004); called from inside a batch (PV8020).
+    /// </exception>
+    public void Retire(IReadOnlyList<CodeBlock> blocks)
+    {
+        ArgumentNullException.ThrowIfNull(blocks);
+        CheckUsable();
+        CodeBlock[] given = [.. blocks];
+        using (PatchLock.Enter(wait: true))
+        {
+            CheckRetirable(given);
+            if (Ledger.TakeOut(given) is PatchDiagnostic linked)
+            {
+                throw new PatchException(linked);
+            }
+
+            foreach (CodeBlock block in given)
+            {
+                block.IsRetired = true;
+            }
+
+            Registry.DropRetired();
+            Reclaimer.Add(given);
+        }
+
+        Reclaim();
+    }
+
+    /// <summary>Reuses what was given up and nobody can be inside any more. Called by the arena itself now and then.</summary>
+    /// <returns>Bytes made free.</returns>
+    public long Reclaim()
+    {
+        CheckUsable();
+        return Reclaimer.Run();
+    }
+
+    private void CheckRetirable(CodeBlock[] blocks)
+    {
+        var seen = new HashSet<CodeBlock>(blocks.Length);
+        foreach (CodeBlock block in blocks)
+        {
+            string? wrong = block is null || !ReferenceEquals(block.Arena, this) ? "the block is another arena's"
+                : block.IsRetired ? "the block was retired before"
+                : !seen.Add(block) ? "the block is named twice"
+                : null;
+            if (wrong is not null)
+            {
+                throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.BlockRetired, wrong) with { Address = block?.Address });
+            }
+        }
+    }
+}

@@ -1,0 +1,232 @@
+using System.Diagnostics.CodeAnalysis;
+using PvPatch.Live.Platform;
+using PvPatch.Mechanisms;
+
+namespace PvPatch.Live;
+
+/// <summary>
+/// Memory for generated code whose sites can be patched while threads run them: reserved in one piece near what the code calls, committed as it grows, executable in
+/// one view and writable in another. Code blocks, slots, thunks and islands live in it. Safe for several threads.
+/// </summary>
+/// <remarks>Everything in an arena is in rel32 reach of everything else in it. Reserve one at start, 64 to 256 MiB: address space costs nothing.</remarks>
+public sealed partial class CodeArena : IDisposable
+{
+    /// <summary>The largest arena: far enough below 2 GiB that every displacement inside it is in reach.</summary>
+    public const long MaxSize = 1L << 30;
+
+    private readonly Lock _lock = new();
+    private readonly Dictionary<OpsLayout, SlotTable> _slots = [];
+
+    private CodeArena(ArenaMemory memory, LivePlatform platform, BarrierKind barrier, NativeCode native, ArenaOptions options)
+    {
+        Memory = memory;
+        Platform = platform;
+        Barrier = barrier;
+        Native = native;
+        TrustsCacheLines = options.TrustCacheLines;
+        HasAtomic16 = options.Atomic16 ?? SiteClassifier.HasAtomic16;
+        Registry = new BlockRegistry(memory);
+        Ledger = new LinkLedger(Registry);
+        Islands = new IslandStore(memory);
+        Functions = new FunctionStore(memory);
+        Reclaimer = new Reclaimer(this);
+        LiveMetrics.ArenaOpened(memory);
+    }
+
+    /// <summary>Run address of the first byte.</summary>
+    public VirtualAddress Address => Memory.Start;
+
+    /// <summary>Bytes reserved.</summary>
+    public long Size => Memory.Size;
+
+    /// <summary>Bytes in use.</summary>
+    public long Used => Memory.Used;
+
+    /// <summary>Bytes the system has been asked for.</summary>
+    public long Committed => Memory.Committed;
+
+    /// <summary>The barrier there is.</summary>
+    public BarrierKind Barrier { get; }
+
+    /// <summary>Whether code pages are writable where they run: only where <see cref="ArenaProtection.WritableAndExecutable"/> was asked for.</summary>
+    public bool IsWritableAndExecutable => Memory.IsWritableAndExecutable;
+
+    /// <summary>Whether every byte of the arena is in rel32 reach of an address.</summary>
+    /// <param name="address">The address.</param>
+    /// <returns>Whether direct calls reach it from everywhere in the arena.</returns>
+    public bool Reaches(VirtualAddress address)
+    {
+        // Seen from the ends of instructions, which lie behind the first byte and not behind the last.
+        long first = address - Address;
+        long last = address - (Address + Size);
+        return first == (int)first && last == (int)last;
+    }
+
+    internal ArenaMemory Memory { get; }
+
+    internal LivePlatform Platform { get; }
+
+    internal NativeCode Native { get; }
+
+    internal ExecutorList Executors { get; } = new();
+
+    internal BlockRegistry Registry { get; }
+
+    internal LinkLedger Ledger { get; }
+
+    internal IslandStore Islands { get; }
+
+    internal FunctionStore Functions { get; }
+
+    internal Reclaimer Reclaimer { get; }
+
+    internal PatchLock PatchLock { get; } = new();
+
+    internal bool TrustsCacheLines { get; }
+
+    internal bool HasAtomic16 { get; }
+
+    /// <summary>Reserves an arena, or throws. See <see cref="TryReserve"/>.</summary>
+    /// <param name="near">An address the arena shall be near to: what its code calls most. See <see cref="ArenaOptions.MustReach"/>.</param>
+    /// <param name="size">Bytes, rounded up to 64 KiB; at most <see cref="MaxSize"/>.</param>
+    /// <param name="options">What else there is to say.</param>
+    /// <returns>The arena.</returns>
+    /// <exception cref="PatchException">No room in reach where that is a must (PV8002), refused by the system (PV8003), not available here (PV8006).</exception>
+    public static CodeArena Reserve(VirtualAddress? near = null, long size = 64 << 20, ArenaOptions? options = null) =>
+        TryReserve(near, size, options, out CodeArena? arena, out PatchDiagnostic? error) ? arena : throw new PatchException(error);
+
+    /// <summary>Reserves an arena.</summary>
+    /// <param name="near">An address the arena shall be near to: what its code calls most. See <see cref="ArenaOptions.MustReach"/>.</param>
+    /// <param name="size">Bytes, rounded up to 64 KiB; at most <see cref="MaxSize"/>.</param>
+    /// <param name="options">What else there is to say; the defaults where <see langword="null"/>.</param>
+    /// <param name="arena">The arena.</param>
+    /// <param name="error">No room in reach where that is a must (PV8002), refused by the system (PV8003), not available here (PV8006).</param>
+    /// <returns>Whether there is an arena.</returns>
+    public static bool TryReserve(
+        VirtualAddress? near, long size, ArenaOptions? options, [NotNullWhen(true)] out CodeArena? arena, [NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(size);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(size, MaxSize);
+        options ??= new ArenaOptions();
+        arena = null;
+        LivePlatform platform;
+        try
+        {
+            platform = options.Platform ?? LivePlatform.Current;
+        }
+        catch (PatchException e)
+        {
+            error = e.Diagnostic;
+            return false;
+        }
+
+        long rounded = Math.Max(size + platform.Granularity - 1 & -platform.Granularity, 2L * platform.Granularity);
+        var request = new MapRequest(near, options.MustReach, rounded, options.Protection == ArenaProtection.WritableAndExecutable);
+        if (!platform.TryReserve(request, out CodeMapping? mapping, out error!))
+        {
+            return false;
+        }
+
+        var memory = new ArenaMemory(mapping!, platform.Granularity);
+        BarrierKind barrier = platform.PrepareBarrier();
+        if (!NativeCode.TryCreate(memory, platform, barrier, out NativeCode? native, out error!))
+        {
+            memory.Dispose();
+            return false;
+        }
+
+        arena = new CodeArena(memory, platform, barrier, native!, options);
+        error = null;
+        return true;
+    }
+
+    /// <summary>The slots of a layout in this arena; made when first asked for.</summary>
+    /// <param name="layout">The layout.</param>
+    /// <returns>The slots, holding a trap until a backend is switched to.</returns>
+    /// <exception cref="PatchException">No room (PV8001) or disposed (PV8004).</exception>
+    public SlotTable SlotsOf(OpsLayout layout)
+    {
+        ArgumentNullException.ThrowIfNull(layout);
+        CheckUsable();
+        lock (_lock)
+        {
+            if (_slots.TryGetValue(layout, out SlotTable? slots))
+            {
+                return slots;
+            }
+
+            // On a line of their own: what is called most shares it with nothing that is written.
+            if (!Memory.TryTakeData(Math.Max(1, layout.Count) * 8L, SiteClassifier.LineSize, out VirtualAddress address, out PatchDiagnostic? error))
+            {
+                throw new PatchException(error!);
+            }
+
+            slots = new SlotTable(Memory, layout, address, Native.Trap);
+            _slots.Add(layout, slots);
+            return slots;
+        }
+    }
+
+    /// <summary>Declares a thread that runs code of this arena. A host that declares any declares every one, before it first enters.</summary>
+    /// <param name="name">A name for reports.</param>
+    /// <returns>The executor, outside.</returns>
+    public Executor RegisterExecutor(string name = "executor")
+    {
+        ArgumentNullException.ThrowIfNull(name);
+        CheckUsable();
+        return Executors.Add(name);
+    }
+
+    /// <summary>Gives the memory back to the system. Nothing may run in it any more.</summary>
+    /// <exception cref="PatchException">An executor is inside (PV8005); the arena stays as it is.</exception>
+    public void Dispose()
+    {
+        if (Memory.IsDisposed)
+        {
+            return;
+        }
+
+        if (Executors.Inside() is Executor inside)
+        {
+            throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.ArenaInUse, $"the arena is disposed of while executor {inside.Name} is inside its code") with
+            {
+                Address = Address,
+                Help = "Stop the executors first; the arena was left as it is.",
+            });
+        }
+
+        using (PatchLock.Enter(wait: true))
+        {
+            LiveMetrics.ArenaClosed(Memory);
+            Memory.Dispose();
+        }
+    }
+
+    internal void CheckUsable()
+    {
+        if (Memory.IsDisposed)
+        {
+            throw new PatchException(ArenaMemory.Disposed());
+        }
+    }
+
+    /// <summary>Makes what was written visible as code to every thread.</summary>
+    internal bool RunBarrier()
+    {
+        if (!Platform.TryBarrier(Barrier))
+        {
+            return false;
+        }
+
+        LiveMetrics.Barrier(Barrier);
+        return true;
+    }
+
+    internal IReadOnlyCollection<SlotTable> SlotTables()
+    {
+        lock (_lock)
+        {
+            return [.. _slots.Values];
+        }
+    }
+}

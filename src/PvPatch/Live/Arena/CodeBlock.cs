@@ -1,0 +1,160 @@
+using System.Buffers.Binary;
+using System.Globalization;
+using PvPatch.Plans;
+
+namespace PvPatch.Live;
+
+/// <summary>A piece of generated code in an arena, and its sites. Made by <see cref="CodeArena.Emit(Iced.Intel.Assembler, SiteEmitter)"/> and its like, or by <see cref="CodeReservation"/>.</summary>
+public sealed unsafe class CodeBlock
+{
+    private readonly SiteRecord[] _records;
+    private readonly uint _offset;
+
+    // Bytes 8 to 15 of each site, once one is longer than 8.
+    private ulong[]? _behind;
+    private Unusual? _unusual;
+
+    internal CodeBlock(CodeArena arena, SlotTable? slots, VirtualAddress address, int length, int taken, SiteRecord[] records)
+    {
+        Arena = arena;
+        Slots = slots;
+        _offset = (uint)(address - arena.Memory.Start);
+        Length = length;
+        Taken = taken;
+        _records = records;
+    }
+
+    /// <summary>The arena.</summary>
+    public CodeArena Arena { get; }
+
+    /// <summary>Run address of the first byte, a multiple of 64.</summary>
+    public VirtualAddress Address => Arena.Memory.Start + _offset;
+
+    /// <summary>Length of the code in bytes.</summary>
+    public int Length { get; }
+
+    /// <summary>How many sites it has.</summary>
+    public int SiteCount => _records.Length;
+
+    /// <summary>Whether the block was given up: its sites are not written any more.</summary>
+    public bool IsRetired { get; internal set; }
+
+    /// <summary>The slots its sites name; nothing where it has no sites.</summary>
+    internal SlotTable? Slots { get; }
+
+    /// <summary>How many sites are linked to an address in it. Kept by <see cref="LinkLedger"/>.</summary>
+    internal int LinksInto { get; set; }
+
+    /// <summary>Bytes taken from the arena, slack included.</summary>
+    internal int Taken { get; }
+
+    internal SiteRecord[] Records => _records;
+
+    /// <summary>A site.</summary>
+    /// <param name="index">Its place in order of address.</param>
+    /// <returns>The site.</returns>
+    public LiveSite this[int index]
+    {
+        get
+        {
+            ArgumentOutOfRangeException.ThrowIfNegative(index);
+            ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(index, _records.Length);
+            return new LiveSite(this, index);
+        }
+    }
+
+    /// <summary>The site a <see cref="SiteEmitter"/> emitted.</summary>
+    /// <param name="ticket">What the emitter gave.</param>
+    /// <returns>The site.</returns>
+    public LiveSite this[SiteTicket ticket] => this[ticket.Index];
+
+    /// <summary>Whether an address lies in the code.</summary>
+    /// <param name="address">A run address.</param>
+    /// <returns>Whether it does.</returns>
+    public bool Contains(VirtualAddress address) => address >= Address && address.Value - Address.Value < (ulong)Length;
+
+    /// <summary>The code as it is now; a copy.</summary>
+    /// <returns>The bytes.</returns>
+    public byte[] ToArray()
+    {
+        Arena.CheckUsable();
+        return Arena.Memory.Span(Address, Length).ToArray();
+    }
+
+    /// <inheritdoc/>
+    public override string ToString() => string.Create(CultureInfo.InvariantCulture, $"{Address}+0x{Length:x}, {SiteCount} sites{(IsRetired ? ", retired" : "")}");
+
+    internal VirtualAddress AddressOf(int site) => Arena.Memory.Start + _records[site].Offset;
+
+    internal PatchSite KindOf(int site) => Slots!.Kinds[_records[site].Kind];
+
+    /// <summary>The bytes the site was registered with.</summary>
+    internal byte[] OriginalOf(int site)
+    {
+        if (_unusual is not null && _unusual.Originals.TryGetValue(site, out byte[]? foreign))
+        {
+            return foreign;
+        }
+
+        PatchSite kind = KindOf(site);
+        byte[] bytes = new byte[kind.Budget];
+        Slots!.WriteOriginal(kind, AddressOf(site), bytes);
+        return bytes;
+    }
+
+    /// <summary>Where the direct call or jump of a site leads: in a site of one instruction that ends where the site ends, in a longer one that begins where it begins.</summary>
+    internal VirtualAddress? DirectTargetOf(int site)
+    {
+        ref SiteRecord record = ref _records[site];
+        int budget = KindOf(site).Budget;
+        VirtualAddress address = AddressOf(site);
+        if (record.Form is LiveForm.Call or LiveForm.Jump)
+        {
+            int shift = 8 * (budget - sizeof(int)); // the displacement comes last
+            (ulong low, ulong high) = BytesOf(site);
+            ulong displacement = shift >= 64 ? high >> shift - 64 : low >> shift | high << 1 << 63 - shift;
+            return address + budget + (int)displacement;
+        }
+
+        if (record.Form != LiveForm.Several || record.Action is not (PatchAction.Call or PatchAction.ThunkCall or PatchAction.Jump))
+        {
+            return null;
+        }
+
+        ulong first = budget <= 16 ? record.Low : BinaryPrimitives.ReadUInt64LittleEndian(LongBytesOf(site));
+        return (byte)first is 0xe8 or 0xe9 ? address + 5 + (int)(first >> 8) : null;
+    }
+
+    /// <summary>Bytes 8 to 15 of what a site is known to hold.</summary>
+    internal ulong BytesBehind(int site) => _behind is null ? 0 : _behind[site];
+
+    /// <summary>What a site of up to 16 bytes is known to hold.</summary>
+    internal SiteBytes BytesOf(int site) => new(_records[site].Low, BytesBehind(site));
+
+    internal void SetBytes(int site, SiteBytes bytes)
+    {
+        _records[site].Low = bytes.Low;
+        if (_behind is not null)
+        {
+            _behind[site] = bytes.High;
+        }
+    }
+
+    /// <summary>Makes room for bytes 8 to 15; before the first site that has some gets its bytes.</summary>
+    internal void MakeRoomBehind() => _behind ??= new ulong[_records.Length];
+
+    internal void KeepOriginal(int site, byte[] bytes) => (_unusual ??= new()).Originals.Add(site, bytes);
+
+    /// <summary>What a site longer than 16 bytes is known to hold.</summary>
+    internal byte[] LongBytesOf(int site) => _unusual is not null && _unusual.LongBytes.TryGetValue(site, out byte[]? bytes) ? bytes : OriginalOf(site);
+
+    internal void SetLongBytes(int site, byte[] bytes) => (_unusual ??= new()).LongBytes[site] = bytes;
+
+    /// <summary>What few blocks have: sites of a host's own emitter, sites longer than 16 bytes.</summary>
+    private sealed class Unusual
+    {
+        public Dictionary<int, byte[]> Originals { get; } = [];
+
+        public Dictionary<int, byte[]> LongBytes { get; } = [];
+    }
+}

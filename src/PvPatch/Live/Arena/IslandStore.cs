@@ -1,0 +1,161 @@
+using System.Buffers.Binary;
+using PvPatch.Machine;
+
+namespace PvPatch.Live;
+
+/// <summary>
+/// Islands: for a site, a body of several instructions out of line, and behind it a jump to the site's end. Immutable once written, so a thread may be in one for
+/// ever; kept as long as the site's block, so switching to and fro among the same backends makes each island once.
+/// </summary>
+internal sealed class IslandStore(ArenaMemory memory)
+{
+    private readonly Lock _lock = new();
+    private readonly StubAllocator _pieces = new(memory);
+    private readonly IslandMap _map = new(memory);
+    private readonly Dictionary<string, CodeContent> _contents = [];
+    private readonly Dictionary<ulong, VirtualAddress> _addresses = [];
+    private readonly Dictionary<uint, List<CodeContent>> _bySite = [];
+
+    /// <summary>How many there are.</summary>
+    public int Count => _addresses.Count;
+
+    /// <summary>The one object for a body's content.</summary>
+    public CodeContent Intern(AssembledBody body)
+    {
+        lock (_lock)
+        {
+            string key = CodeContent.KeyOf(body);
+            if (!_contents.TryGetValue(key, out CodeContent? content))
+            {
+                content = new CodeContent(body, _contents.Count);
+                _contents.Add(key, content);
+            }
+
+            return content;
+        }
+    }
+
+    /// <summary>Whether islands were written where others had been, since the last time this was asked.</summary>
+    public bool TakeReused()
+    {
+        lock (_lock)
+        {
+            return _pieces.TakeReused();
+        }
+    }
+
+    /// <summary>Keeps others out while a batch asks for many islands.</summary>
+    public Lock.Scope Hold() => _lock.EnterScope();
+
+    /// <summary>The site's island with a content, where there is one. To be called while the store is held.</summary>
+    public bool TryFind(uint site, CodeContent content, out VirtualAddress address) => _addresses.TryGetValue(Key(site, content), out address);
+
+    /// <summary>Writes an island. To be called while the store is held.</summary>
+    /// <param name="site">The site, from the arena's start.</param>
+    /// <param name="end">Where the island goes on: the site's end.</param>
+    /// <param name="content">What it does.</param>
+    /// <param name="address">Its run address.</param>
+    /// <param name="error">No room; nothing where something it refers to is too far away.</param>
+    public bool TryAdd(uint site, VirtualAddress end, CodeContent content, out VirtualAddress address, out PatchDiagnostic? error)
+    {
+        int length = content.MaxLength;
+        if (!_pieces.TryTake(length, out address, out error))
+        {
+            return false;
+        }
+
+        if (!TryWrite(content, address, end))
+        {
+            _pieces.Give(address, length);
+            return false;
+        }
+
+        if (!_bySite.TryGetValue(site, out List<CodeContent>? contents))
+        {
+            contents = [];
+            _bySite.Add(site, contents);
+        }
+
+        contents.Add(content);
+        _addresses.Add(Key(site, content), address);
+        _map.Add(address, length, site);
+        LiveMetrics.Island(1);
+        return true;
+    }
+
+    /// <summary>The site of the island at an address. Takes no lock.</summary>
+    public bool TryFindSite(VirtualAddress address, out VirtualAddress site)
+    {
+        bool found = _map.TryFind(address, out uint offset);
+        site = found ? memory.Start + offset : default;
+        return found;
+    }
+
+    /// <summary>The island an address lies in, for reports.</summary>
+    public (VirtualAddress Site, VirtualAddress Address)? Find(VirtualAddress address)
+    {
+        lock (_lock)
+        {
+            if (_map.TryFind(address, out uint site))
+            {
+                foreach (CodeContent content in _bySite[site])
+                {
+                    VirtualAddress start = _addresses[Key(site, content)];
+                    if (address >= start && address.Value - start.Value < (ulong)content.MaxLength)
+                    {
+                        return (memory.Start + site, start);
+                    }
+                }
+            }
+
+            return null;
+        }
+    }
+
+    /// <summary>Frees the islands of a block nobody can be inside any more.</summary>
+    public long Free(CodeBlock block)
+    {
+        lock (_lock)
+        {
+            long freed = 0;
+            foreach (ref SiteRecord record in block.Records.AsSpan())
+            {
+                if (!_bySite.Remove(record.Offset, out List<CodeContent>? contents))
+                {
+                    continue;
+                }
+
+                foreach (CodeContent content in contents)
+                {
+                    _addresses.Remove(Key(record.Offset, content), out VirtualAddress address);
+                    _map.Remove(address, content.MaxLength);
+                    _pieces.Give(address, content.MaxLength);
+                    freed += content.MaxLength;
+                    LiveMetrics.Island(-1);
+                }
+            }
+
+            return freed;
+        }
+    }
+
+    private static ulong Key(uint site, CodeContent content) => (ulong)site << 32 | (uint)content.Number;
+
+    private bool TryWrite(CodeContent content, VirtualAddress address, VirtualAddress end)
+    {
+        Span<byte> bytes = memory.Span(address, content.MaxLength);
+        if (!content.TryWrite(address, bytes))
+        {
+            return false;
+        }
+
+        int length = content.Body.Bytes.Length;
+        if (!content.Body.EndsControlFlow)
+        {
+            bytes[length] = 0xe9; // jmp rel32, in reach: island and site are in one arena
+            BinaryPrimitives.WriteInt32LittleEndian(bytes[(length + 1)..], checked((int)(end - (address + length + 5))));
+        }
+
+        return true;
+    }
+}

@@ -1,0 +1,173 @@
+using Iced.Intel;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Plans;
+
+namespace PvPatch.Live;
+
+/// <summary>A site that was emitted, by its place among the sites of its block. See <see cref="CodeBlock.this[SiteTicket]"/>.</summary>
+/// <param name="Index">Counted from 0 in the order of emission, which is the order of address.</param>
+public readonly record struct SiteTicket(int Index);
+
+/// <summary>
+/// Emits patchable sites into an Iced assembler and remembers them, so that emitting and patching can't disagree. One emitter goes with one assembler at a time; after
+/// <see cref="CodeArena.Emit(Assembler, SiteEmitter)"/> it is empty and can be used with the next one. Not safe for several threads.
+/// </summary>
+public sealed class SiteEmitter
+{
+    private readonly List<EmittedSite> _sites = [];
+    private readonly List<EmittedIsland> _islands = [];
+    private int _withoutIsland;
+
+    /// <summary>Makes an emitter.</summary>
+    /// <param name="layout">The layout whose operations the sites are.</param>
+    public SiteEmitter(OpsLayout layout)
+    {
+        ArgumentNullException.ThrowIfNull(layout);
+        Layout = layout;
+    }
+
+    /// <summary>The layout.</summary>
+    public OpsLayout Layout { get; }
+
+    /// <summary>How many sites are waiting for their block.</summary>
+    public int Count => _sites.Count;
+
+    internal IReadOnlyList<EmittedSite> Sites => _sites;
+
+    internal IReadOnlyList<EmittedIsland> Islands => _islands;
+
+    internal Assembler? Assembler { get; private set; }
+
+    /// <summary>Emits a site: a call (or jump) through the slot that is one instruction and ends exactly where the site ends.</summary>
+    /// <param name="assembler">A 64-bit assembler.</param>
+    /// <param name="slot">The operation.</param>
+    /// <param name="budget">
+    /// Length in bytes: 6 to 15. Longer ones (to 254) can be changed only at quiescence. Shorter bodies are padded by prefixes, longer ones go out of line.
+    /// </param>
+    /// <param name="clobbers">What a body may destroy; what a function of the slot's convention may destroy, where nothing is said.</param>
+    /// <param name="placement">Where the site may come to lie.</param>
+    /// <param name="traits">Further demands.</param>
+    /// <param name="forwarding">
+    /// Whether the site gets a forwarding island, so that executors who meet its guard run the operation through the slot and do not wait. Emitted by
+    /// <see cref="EmitForwarding"/> or behind the block, and used if it comes to lie within 127 bytes.
+    /// </param>
+    /// <returns>The site's ticket.</returns>
+    /// <exception cref="PatchException">The slot is of another layout (PV2004) or no function (PV1007); the assembler is not the one before (PV8014).</exception>
+    public SiteTicket Emit(
+        Assembler assembler,
+        OpSlot slot,
+        int budget = IndirectForm.Length,
+        RegisterSet? clobbers = null,
+        SitePlacement placement = SitePlacement.WithinCacheLine,
+        SiteTraits traits = SiteTraits.None,
+        bool forwarding = false) =>
+        Emit(assembler, slot, budget, clobbers, placement, traits, forwarding, start: -1);
+
+    /// <summary>As the public form, at a chosen place in a 64-byte line: for tests, which need every one.</summary>
+    internal SiteTicket Emit(
+        Assembler assembler, OpSlot slot, int budget, RegisterSet? clobbers, SitePlacement placement, SiteTraits traits, bool forwarding, int start)
+    {
+        ArgumentNullException.ThrowIfNull(slot);
+        ArgumentOutOfRangeException.ThrowIfLessThan(budget, IndirectForm.Length);
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(budget, PatchSite.MaxBudget);
+        int longest = placement switch { SitePlacement.InsideAligned8 => 8, SitePlacement.InsideAligned16 => 16, _ => PatchSite.MaxBudget };
+        ArgumentOutOfRangeException.ThrowIfGreaterThan(budget, longest);
+        CheckSlot(slot);
+        Bind(assembler);
+        RegisterSet allowed = clobbers ?? CallConventions.DestroyedBy(slot.Convention, 64);
+        _sites.Add(new EmittedSite(assembler.Instructions.Count, new PatchSite(VirtualAddress.Zero, slot.Index, budget, allowed, traits), placement, forwarding, start));
+
+        // The bytes are known when the block has an address; until then the site is as many bytes of data.
+        EmitData(assembler, budget);
+        return new SiteTicket(_sites.Count - 1);
+    }
+
+    /// <summary>
+    /// Emits the forwarding islands that sites so far have asked for. Call it where control does not come by falling through: behind a jump or a return, at most 100
+    /// bytes from the sites.
+    /// </summary>
+    /// <param name="assembler">The sites' assembler.</param>
+    /// <exception cref="PatchException">The assembler is not the one before (PV8014).</exception>
+    public void EmitForwarding(Assembler assembler)
+    {
+        Bind(assembler);
+        for (; _withoutIsland < _sites.Count; _withoutIsland++)
+        {
+            if (_sites[_withoutIsland].Forwarding)
+            {
+                _islands.Add(new EmittedIsland(assembler.Instructions.Count, _withoutIsland));
+                EmitData(assembler, EmittedIsland.Length);
+            }
+        }
+    }
+
+    /// <summary>Forgets all sites, for an assembler that was reset.</summary>
+    public void Clear()
+    {
+        _sites.Clear();
+        _islands.Clear();
+        _withoutIsland = 0;
+        Assembler = null;
+    }
+
+    /// <summary>The sites whose islands were not emitted yet: they go behind the block.</summary>
+    internal IEnumerable<int> SitesWithoutIsland() =>
+        Enumerable.Range(_withoutIsland, _sites.Count - _withoutIsland).Where(i => _sites[i].Forwarding);
+
+    internal static PatchDiagnostic Misuse(string message) => PatchDiagnostic.Error(DiagnosticCodes.EmitterMisuse, message);
+
+    private static void EmitData(Assembler assembler, int length)
+    {
+        byte[] data = new byte[Math.Min(length, 16)]; // Iced declares up to 16 bytes at once
+        for (int left = length; left > 0; left -= data.Length)
+        {
+            assembler.db(data, 0, Math.Min(left, data.Length));
+        }
+    }
+
+    private void CheckSlot(OpSlot slot)
+    {
+        if (slot.Index >= Layout.Count || !ReferenceEquals(Layout[slot.Index], slot))
+        {
+            throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.WrongLayout, $"the slot {slot} is of another layout") with { Expected = Layout.Name });
+        }
+
+        if (slot.Kind == SlotKind.Data)
+        {
+            throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.SiteDataSlot, $"the slot {slot} is data, which no code calls"));
+        }
+    }
+
+    private void Bind(Assembler assembler)
+    {
+        ArgumentNullException.ThrowIfNull(assembler);
+        if (assembler.Bitness != 64)
+        {
+            throw new PatchException(Misuse("live sites are 64-bit code") with { Found = $"an assembler for {assembler.Bitness}-bit code" });
+        }
+
+        if (Assembler is not null && !ReferenceEquals(Assembler, assembler))
+        {
+            throw new PatchException(Misuse("the emitter holds sites of another assembler") with { Help = "Emit that one's block first, or call Clear." });
+        }
+
+        Assembler = assembler;
+    }
+}
+
+/// <summary>A site before it has an address.</summary>
+/// <param name="Instruction">Index of its first instruction in the assembler.</param>
+/// <param name="Kind">Slot, budget and so on.</param>
+/// <param name="Placement">Where it may lie.</param>
+/// <param name="Forwarding">Whether it wants a forwarding island.</param>
+/// <param name="Start">Its place in a 64-byte line, where that is asked for; else -1.</param>
+internal readonly record struct EmittedSite(int Instruction, PatchSite Kind, SitePlacement Placement, bool Forwarding, int Start);
+
+/// <summary>A forwarding island before it has an address: <c>call [rip+slot]; jmp site's end</c>, or <c>jmp [rip+slot]</c>.</summary>
+/// <param name="Instruction">Index of its instruction in the assembler.</param>
+/// <param name="Site">The site, by index.</param>
+internal readonly record struct EmittedIsland(int Instruction, int Site)
+{
+    public const int Length = IndirectForm.Length + 5;
+}

@@ -1,0 +1,119 @@
+using System.Diagnostics.CodeAnalysis;
+using Iced.Intel;
+
+namespace PvPatch.Machine;
+
+/// <summary>Assembles an <see cref="InlineBody"/> and reads the result back to learn what it destroys and which fields depend on its place.</summary>
+public static class BodyBuilder
+{
+    /// <summary>The longest body: the longest budget a site can have.</summary>
+    public const int MaxLength = 254;
+
+    /// <summary>Distance kept between the place a body is assembled at and the addresses it refers to, so that these never look like its own labels or fit a short branch.</summary>
+    private const long Away = 0x10000;
+
+    /// <summary>Assembles a body.</summary>
+    /// <param name="body">The body.</param>
+    /// <param name="convention">The slot's convention, for calls inside the body.</param>
+    /// <param name="bitness">32 or 64.</param>
+    /// <param name="assembled">The bytes and what is known of them.</param>
+    /// <param name="error">PV2005: an operand does not encode, a short branch leaves the body, the stack pointer is left moved, or the body is empty or too long.</param>
+    /// <returns>Whether the body was assembled.</returns>
+    public static bool TryBuild(
+        InlineBody body,
+        CallConvention convention,
+        int bitness,
+        [NotNullWhen(true)] out AssembledBody? assembled,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        ArgumentNullException.ThrowIfNull(body);
+        assembled = null;
+        byte[] code;
+        VirtualAddress origin;
+        if (body.Write is null)
+        {
+            (code, origin) = (body.Code.ToArray(), body.Origin);
+        }
+        else if (!TryAssemble(body.Write, bitness, out code!, out origin, out string? reason))
+        {
+            error = Invalid(reason);
+            return false;
+        }
+
+        if (code.Length > MaxLength || (code.Length == 0 && body != InlineBody.Nothing))
+        {
+            error = Invalid($"it has {code.Length} bytes; 1 to {MaxLength} are possible");
+            return false;
+        }
+
+        var reader = new BodyReader(body.DestroyedByCalls ?? CallConventions.DestroyedBy(convention, bitness), bitness);
+        assembled = reader.Read(code, origin, out string? wrong);
+        error = assembled is null ? Invalid(wrong!) with { Found = HexBytes.Format(code) } : null;
+        return assembled is not null;
+    }
+
+    private static bool TryAssemble(
+        Action<Assembler> write, int bitness, [NotNullWhen(true)] out byte[]? code, out VirtualAddress origin, [NotNullWhen(false)] out string? reason)
+    {
+        // Short branches first: within a body every branch is short. A branch to an address outside cannot be (the place is kept
+        // away from it), and then all of them are tried as near ones. Iced must not mend anything: it would enlarge the body.
+        foreach (bool preferShort in (ReadOnlySpan<bool>)[true, false])
+        {
+            var assembler = new Assembler(bitness) { PreferShortBranch = preferShort };
+            write(assembler);
+            origin = PlaceFor(assembler, bitness);
+            var writer = new ByteListWriter();
+            if (assembler.TryAssemble(writer, origin.Value, out reason, out _, BlockEncoderOptions.DontFixBranches))
+            {
+                code = writer.ToArray();
+                return true;
+            }
+
+            if (!preferShort)
+            {
+                code = null;
+                return false;
+            }
+        }
+
+        throw new InvalidOperationException("both branch forms were tried");
+    }
+
+    private static VirtualAddress PlaceFor(Assembler assembler, int bitness)
+    {
+        var labels = new HashSet<ulong>();
+        foreach (Instruction instruction in assembler.Instructions)
+        {
+            labels.Add(instruction.IP);
+        }
+
+        foreach (Instruction instruction in assembler.Instructions)
+        {
+            ulong target = instruction.IsIPRelativeMemoryOperand ? instruction.IPRelativeMemoryAddress
+                : IsNearBranch(instruction) ? instruction.NearBranchTarget
+                : 0;
+            if (target != 0 && !labels.Contains(target))
+            {
+                ulong limit = bitness == 32 ? uint.MaxValue : ulong.MaxValue;
+                return new VirtualAddress(target) + (target < limit - 2 * Away ? Away : -Away);
+            }
+        }
+
+        return new VirtualAddress(Away);
+    }
+
+    internal static bool IsNearBranch(in Instruction instruction) =>
+        instruction.Op0Kind is OpKind.NearBranch16 or OpKind.NearBranch32 or OpKind.NearBranch64;
+
+    private static PatchDiagnostic Invalid(string reason) =>
+        PatchDiagnostic.Error(DiagnosticCodes.BodyInvalid, $"an inline body cannot be used: {reason}");
+
+    private sealed class ByteListWriter : CodeWriter
+    {
+        private readonly List<byte> _bytes = [];
+
+        public override void WriteByte(byte value) => _bytes.Add(value);
+
+        public byte[] ToArray() => [.. _bytes];
+    }
+}

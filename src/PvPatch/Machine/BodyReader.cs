@@ -1,0 +1,153 @@
+using Iced.Intel;
+
+namespace PvPatch.Machine;
+
+/// <summary>Reads a body's instructions back: what they destroy, what they do to the stack, which fields depend on the place.</summary>
+internal sealed class BodyReader
+{
+    // The interrupt flag is not in it: changing that is what cli and sti are for, and no compiler keeps it in a register.
+    private const RflagsBits Kept =
+        RflagsBits.OF | RflagsBits.SF | RflagsBits.ZF | RflagsBits.AF | RflagsBits.CF | RflagsBits.PF | RflagsBits.DF | RflagsBits.AC;
+
+    private const RflagsBits X87 = RflagsBits.C0 | RflagsBits.C1 | RflagsBits.C2 | RflagsBits.C3;
+
+    private readonly RegisterSet _destroyedByCalls;
+    private readonly int _bitness;
+    private readonly List<CodeFixup> _fixups = [];
+    private RegisterSet _destroys;
+    private bool _usesStack;
+
+    public BodyReader(RegisterSet destroyedByCalls, int bitness)
+    {
+        _destroyedByCalls = destroyedByCalls;
+        _bitness = bitness;
+    }
+
+    /// <summary>Reads a body made for an address; the fields of its fix-ups are set to zero.</summary>
+    public AssembledBody? Read(byte[] code, VirtualAddress origin, out string? wrong)
+    {
+        ulong end = unchecked(origin.Value + (ulong)code.Length);
+        if (end < origin.Value || (_bitness == 32 && end > uint.MaxValue))
+        {
+            wrong = $"the address {origin} it was made for is too near the end of the address space";
+            return null;
+        }
+
+        var decoder = Decoder.Create(_bitness, new ByteArrayCodeReader(code), origin.Value);
+        var infos = new InstructionInfoFactory();
+        var instructions = new List<Instruction>();
+        while (decoder.IP < end)
+        {
+            decoder.Decode(out Instruction instruction);
+            if (instruction.IsInvalid)
+            {
+                wrong = $"the bytes at +{instruction.IP - origin.Value} are no instruction";
+                return null;
+            }
+
+            instructions.Add(instruction);
+            wrong = NoteReferences(code, decoder, instruction, origin, end);
+            if (wrong is not null)
+            {
+                return null;
+            }
+
+            NoteEffects(instruction, infos.GetInfo(instruction));
+        }
+
+        bool reachesEnd = true;
+        wrong = instructions.Count == 0 ? null : BodyFlow.Walk(instructions, origin.Value, end, out reachesEnd);
+        return wrong is not null ? null : new AssembledBody(code, [.. _fixups], _bitness)
+        {
+            Destroys = reachesEnd ? _destroys : RegisterSet.None,
+            UsesStack = _usesStack,
+            InstructionCount = instructions.Count,
+            EndsControlFlow = !reachesEnd,
+        };
+    }
+
+    private string? NoteReferences(byte[] code, Decoder decoder, in Instruction instruction, VirtualAddress origin, ulong end)
+    {
+        bool branch = BodyBuilder.IsNearBranch(instruction);
+        if (!branch && !instruction.IsIPRelativeMemoryOperand)
+        {
+            return null;
+        }
+
+        ulong target = branch ? instruction.NearBranchTarget : instruction.IPRelativeMemoryAddress;
+        if (target >= origin.Value && target <= end)
+        {
+            return null; // inside the body: moves along with it
+        }
+
+        ConstantOffsets offsets = decoder.GetConstantOffsets(instruction);
+        int start = (int)(instruction.IP - origin.Value);
+        (int at, int size) = branch
+            ? (start + offsets.ImmediateOffset, offsets.ImmediateSize)
+            : (start + offsets.DisplacementOffset, offsets.DisplacementSize);
+        if (size != 4)
+        {
+            return $"the {instruction.Mnemonic.ToString().ToLowerInvariant()} at +{start} leaves the body with a field of {size} bytes; only 4-byte ones can be moved";
+        }
+
+        code.AsSpan(at, 4).Clear();
+        _fixups.Add(new CodeFixup((byte)at, (byte)(start + instruction.Length), target));
+        return null;
+    }
+
+    private void NoteEffects(in Instruction instruction, in InstructionInfo info)
+    {
+        foreach (UsedRegister used in info.GetUsedRegisters())
+        {
+            if (used.Access is OpAccess.Write or OpAccess.CondWrite or OpAccess.ReadWrite or OpAccess.ReadCondWrite)
+            {
+                NoteWrite(used, instruction.IsStackInstruction);
+            }
+        }
+
+        foreach (UsedMemory memory in info.GetUsedMemory())
+        {
+            _usesStack |= IsStackPointer(memory.Base) || IsStackPointer(memory.Index);
+        }
+
+        RflagsBits flags = instruction.RflagsModified;
+        _destroys |= (flags & Kept) != 0 ? RegisterSet.Flags : RegisterSet.None;
+        _destroys |= (flags & X87) != 0 || ChangesVectorStateUnseen(instruction) ? RegisterSet.Vector : RegisterSet.None;
+        _destroys |= IsCall(instruction) ? _destroyedByCalls : RegisterSet.None;
+        _usesStack |= instruction.IsStackInstruction;
+    }
+
+    /// <summary>
+    /// Whether other code runs before the next instruction and may do as a callee does: system and hypercalls give their results in
+    /// registers that are not in the instruction's own description. Not the traps of a debugger (int3, int1), which come back unchanged.
+    /// </summary>
+    private static bool IsCall(in Instruction instruction) =>
+        instruction.FlowControl is FlowControl.Call or FlowControl.IndirectCall
+        || (instruction.FlowControl == FlowControl.Interrupt && instruction.Mnemonic is Mnemonic.Int or Mnemonic.Into);
+
+    /// <summary>Instructions that change vector or x87 state of which the decoder names no register: too many, or control words.</summary>
+    private static bool ChangesVectorStateUnseen(in Instruction instruction) =>
+        instruction.IsSaveRestoreInstruction
+        || instruction.Mnemonic is Mnemonic.Emms or Mnemonic.Femms or Mnemonic.Ldmxcsr or Mnemonic.Vldmxcsr;
+
+    private void NoteWrite(UsedRegister used, bool stackInstruction)
+    {
+        Register register = used.Register;
+        if (IsStackPointer(register))
+        {
+            // Push and pop read and write it, and BodyFlow counts by how much. Leave and pop rsp only write it: nobody can count that.
+            bool counted = stackInstruction && used.Access is OpAccess.ReadWrite or OpAccess.ReadCondWrite;
+            _destroys |= counted ? RegisterSet.None : RegisterSet.Rsp;
+        }
+        else if (register.IsGPR())
+        {
+            _destroys |= RegisterSet.General(register.GetFullRegister().GetNumber());
+        }
+        else if (register.IsVectorRegister() || register.IsST() || register.IsMM() || register.IsK() || register.IsTMM())
+        {
+            _destroys |= RegisterSet.Vector;
+        }
+    }
+
+    private static bool IsStackPointer(Register register) => register.GetFullRegister() == Register.RSP;
+}

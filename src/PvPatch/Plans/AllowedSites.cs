@@ -1,0 +1,125 @@
+using System.Buffers;
+using System.Globalization;
+using System.Text.Json;
+
+namespace PvPatch.Plans;
+
+/// <summary>
+/// For each site the byte strings that may legally stand there: for checkers of kernel code, which else would have to leave sites out of
+/// their sums or take any bytes there.
+/// </summary>
+public static class AllowedSites
+{
+    /// <summary>The value of the member <c>format</c>.</summary>
+    public const string Format = "pvpatch-allowed";
+
+    /// <summary>The value of the member <c>version</c>. It grows when something is taken away or changes its meaning, not when something is added.</summary>
+    public const int Version = 1;
+
+    /// <summary>Collects what may stand at each site.</summary>
+    /// <param name="plans">One plan for each backend that is allowed, all of one image; at least one.</param>
+    /// <returns>The sites in order of address. Addresses and originals are those of the image file: KASLR adds its slide to both.</returns>
+    public static IEnumerable<AllowedSite> Of(IReadOnlyList<PatchPlan> plans)
+    {
+        ArgumentNullException.ThrowIfNull(plans);
+        if (plans.Count == 0)
+        {
+            throw new ArgumentException("at least one plan is needed", nameof(plans));
+        }
+
+        return Collect(plans);
+    }
+
+    /// <summary>Writes what may stand at each site as one JSON object.</summary>
+    /// <param name="plans">One plan for each backend that is allowed, all of one image; at least one.</param>
+    /// <param name="json">Where to. Not flushed.</param>
+    public static void Write(IReadOnlyList<PatchPlan> plans, Utf8JsonWriter json)
+    {
+        ArgumentNullException.ThrowIfNull(json);
+        IEnumerable<AllowedSite> sites = Of(plans);
+        json.WriteStartObject();
+        json.WriteString("format", Format);
+        json.WriteNumber("version", Version);
+        json.WriteNumber("bitness", plans[0].Bitness);
+        json.WriteStartArray("plans");
+        foreach (PatchPlan plan in plans)
+        {
+            json.WriteStartObject();
+            json.WriteString("backend", plan.Backend);
+            json.WriteString("rules", plan.Rules);
+            json.WriteEndObject();
+        }
+
+        json.WriteEndArray();
+        json.WriteStartArray("sites");
+        foreach (AllowedSite site in sites)
+        {
+            Write(site, json);
+        }
+
+        json.WriteEndArray();
+        json.WriteEndObject();
+    }
+
+    /// <summary>Writes what may stand at each site as UTF-8 text.</summary>
+    /// <param name="plans">One plan for each backend that is allowed, all of one image; at least one.</param>
+    /// <param name="indented">Whether to break lines.</param>
+    /// <returns>The text.</returns>
+    public static byte[] ToUtf8(IReadOnlyList<PatchPlan> plans, bool indented = false)
+    {
+        var buffer = new ArrayBufferWriter<byte>();
+        using (var json = new Utf8JsonWriter(buffer, new JsonWriterOptions { Indented = indented }))
+        {
+            Write(plans, json);
+        }
+
+        return buffer.WrittenSpan.ToArray();
+    }
+
+    private static IEnumerable<AllowedSite> Collect(IReadOnlyList<PatchPlan> plans)
+    {
+        foreach (int[] indices in PlanSites.Walk(plans))
+        {
+            int first = Array.FindIndex(indices, static i => i >= 0);
+            SiteDecision site = plans[first][indices[first]];
+            int operand = AbsoluteOperand.Find(site.OldBytes, plans[0].Bitness);
+            yield return new AllowedSite(site, AllowedSite.Collect(plans, site, 0, plans[0].Bitness), operand < 0 ? null : operand);
+        }
+    }
+
+    private static void Write(AllowedSite site, Utf8JsonWriter json)
+    {
+        json.WriteStartObject();
+        json.WriteString("address", string.Create(CultureInfo.InvariantCulture, $"0x{site.Address.Value:x}"));
+        json.WriteString("section", site.Decision.Section);
+        json.WriteNumber("length", site.Length);
+        json.WriteString("slot", site.Decision.Label);
+        if (site.AbsoluteOperand is int operand)
+        {
+            json.WriteNumber("originalAddressAt", operand);
+        }
+
+        WriteAllowed(site.Allowed, json);
+        json.WriteEndObject();
+    }
+
+    internal static void WriteAllowed(IReadOnlyList<AllowedBytes> all, Utf8JsonWriter json)
+    {
+        json.WriteStartArray("allowed");
+        foreach (AllowedBytes allowed in all)
+        {
+            json.WriteStartObject();
+            json.WriteString("bytes", HexBytes.Format(allowed.Bytes.Span));
+            json.WriteStartArray("of");
+            foreach (string name in allowed.Of)
+            {
+                json.WriteStringValue(name);
+            }
+
+            json.WriteEndArray();
+            json.WriteEndObject();
+        }
+
+        json.WriteEndArray();
+    }
+}

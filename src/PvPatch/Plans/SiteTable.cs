@@ -1,0 +1,156 @@
+using System.Diagnostics.CodeAnalysis;
+
+namespace PvPatch.Plans;
+
+/// <summary>All sites of some code, sorted by address and checked: no two share a byte, none is empty or longer than allowed.</summary>
+public sealed class SiteTable
+{
+    private readonly PatchSite[] _sites;
+
+    private SiteTable(PatchSite[] sites) => _sites = sites;
+
+    /// <summary>A table without sites.</summary>
+    public static SiteTable Empty { get; } = new([]);
+
+    /// <summary>How many sites there are.</summary>
+    public int Count => _sites.Length;
+
+    /// <summary>The sites in order of address.</summary>
+    public ReadOnlySpan<PatchSite> Sites => _sites;
+
+    /// <summary>One site.</summary>
+    /// <param name="index">Its place in order of address.</param>
+    /// <returns>The site.</returns>
+    public PatchSite this[int index] => _sites[index];
+
+    /// <summary>Makes a table, or throws.</summary>
+    /// <param name="sites">The sites in any order.</param>
+    /// <returns>The table.</returns>
+    /// <exception cref="PatchException">A site is empty, too long, doubled, or overlaps another.</exception>
+    public static SiteTable Create(params ReadOnlySpan<PatchSite> sites) =>
+        TryCreate(sites, out SiteTable? table, out IReadOnlyList<PatchDiagnostic> diagnostics) ? table : throw new PatchException(diagnostics[0]);
+
+    /// <summary>Makes a table where the sites are sound.</summary>
+    /// <param name="sites">The sites in any order. <see cref="PatchDiagnostic.SiteIndex"/> counts in this order.</param>
+    /// <param name="table">The table, or <see langword="null"/>.</param>
+    /// <param name="diagnostics">Every finding (up to a hundred): zero length, too long, duplicate, overlap, end of address space.</param>
+    /// <returns>Whether there is a table.</returns>
+    public static bool TryCreate(
+        ReadOnlySpan<PatchSite> sites, [NotNullWhen(true)] out SiteTable? table, out IReadOnlyList<PatchDiagnostic> diagnostics)
+    {
+        var found = new DiagnosticList();
+        PatchSite[] sorted = sites.ToArray();
+        int[] order = new int[sorted.Length];
+        ulong[] keys = new ulong[sorted.Length];
+        bool ascending = true;
+        for (int i = 0; i < sorted.Length; i++)
+        {
+            order[i] = i;
+            keys[i] = sorted[i].Address.Value;
+            ascending &= i == 0 || keys[i - 1] <= keys[i];
+            CheckAlone(sorted[i], i, found);
+        }
+
+        if (!ascending)
+        {
+            Array.Sort(keys, order);
+            for (int i = 0; i < order.Length; i++)
+            {
+                sorted[i] = sites[order[i]];
+            }
+        }
+
+        for (int i = 1; i < sorted.Length; i++)
+        {
+            CheckPair(sorted[i - 1], order[i - 1], sorted[i], order[i], found);
+        }
+
+        table = found.HasErrors ? null : new SiteTable(sorted);
+        diagnostics = found.ToList();
+        return table is not null;
+    }
+
+    /// <summary>Finds the site that begins at an address.</summary>
+    /// <param name="address">The run address.</param>
+    /// <returns>Its index, or -1.</returns>
+    public int IndexOf(VirtualAddress address)
+    {
+        int index = IndexContaining(address);
+        return index >= 0 && _sites[index].Address == address ? index : -1;
+    }
+
+    /// <summary>Finds the site that has a byte at an address.</summary>
+    /// <param name="address">The run address.</param>
+    /// <returns>Its index, or -1.</returns>
+    public int IndexContaining(VirtualAddress address)
+    {
+        int low = 0;
+        int high = _sites.Length - 1;
+        while (low <= high)
+        {
+            int middle = (low + high) >>> 1;
+            PatchSite site = _sites[middle];
+            if (address < site.Address)
+            {
+                high = middle - 1;
+            }
+            else if (address.Value - site.Address.Value < (ulong)site.Budget)
+            {
+                return middle;
+            }
+            else
+            {
+                low = middle + 1;
+            }
+        }
+
+        return -1;
+    }
+
+    private static void CheckAlone(PatchSite site, int index, DiagnosticList found)
+    {
+        if (site.Budget == 0)
+        {
+            found.Add(At(DiagnosticCodes.SiteZeroLength, "the site has length 0", site, index) with
+            {
+                Expected = $"1 to {PatchSite.MaxBudget} bytes",
+                Help = "Drop the record, or read the table with the stride it was written with.",
+            });
+        }
+        else if (site.Budget > PatchSite.MaxBudget)
+        {
+            found.Add(At(DiagnosticCodes.SiteTooLong, "the site is longer than a site may be", site, index) with
+            {
+                Found = $"{site.Budget} bytes",
+                Expected = $"1 to {PatchSite.MaxBudget} bytes",
+            });
+        }
+        else if (site.Address.Value + (ulong)(site.Budget - 1) < site.Address.Value)
+        {
+            found.Add(At(DiagnosticCodes.SiteWraps, "the site runs over the end of the address space", site, index));
+        }
+    }
+
+    private static void CheckPair(PatchSite before, int beforeIndex, PatchSite site, int index, DiagnosticList found)
+    {
+        if (before.Address == site.Address)
+        {
+            found.Add(At(DiagnosticCodes.SiteDuplicate, $"the site has the address of site {beforeIndex}", site, index) with
+            {
+                Found = $"slots {before.Slot} and {site.Slot}",
+                Expected = "one record for each address",
+            });
+        }
+        else if (site.Address.Value - before.Address.Value < (ulong)before.Budget)
+        {
+            found.Add(At(DiagnosticCodes.SiteOverlap, $"the site overlaps site {beforeIndex}", site, index) with
+            {
+                Found = $"{before.Address}+{before.Budget} and {site.Address}+{site.Budget}",
+                Expected = "sites that share no byte",
+            });
+        }
+    }
+
+    private static PatchDiagnostic At(string code, string message, PatchSite site, int index) =>
+        PatchDiagnostic.Error(code, message) with { SiteIndex = index, Address = site.Address };
+}
