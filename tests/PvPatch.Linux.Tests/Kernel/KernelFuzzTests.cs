@@ -2,7 +2,6 @@ using System.Globalization;
 using PvPatch.Linux.Elf;
 using PvPatch.Linux.Kernel;
 using PvPatch.Linux.Tests.Fuzz;
-using Xunit.Abstractions;
 
 namespace PvPatch.Linux.Tests.Kernel;
 
