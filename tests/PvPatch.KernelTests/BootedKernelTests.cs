@@ -21,7 +21,7 @@ public sealed class BootedKernelTests(BootedKernelFixture fixture)
         Kernels.Sid.ToString(),
     ];
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(All))]
     public void The_banner_on_the_console_stands_in_both_dumps_where_its_symbol_says(string request)
     {
@@ -38,7 +38,7 @@ public sealed class BootedKernelTests(BootedKernelFixture fixture)
         Assert.Equal(address.Value, named ? symbol : address.Value);
     }
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(All))]
     public void Init_text_is_whole_after_patching_and_overwritten_at_ready(string request)
     {
@@ -52,7 +52,7 @@ public sealed class BootedKernelTests(BootedKernelFixture fixture)
         Assert.True(PagesOfFreedInit(kernel.Ready.ReadKernel(start, length)) > 0);
     }
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(All))]
     public void The_stop_after_patching_lies_between_the_last_patching_and_the_end_of_init(string request)
     {
@@ -70,7 +70,7 @@ public sealed class BootedKernelTests(BootedKernelFixture fixture)
         Assert.Equal(places.Order(), places);
     }
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(All))]
     public void Later_boot_changes_next_to_nothing_in_the_text(string request)
     {
@@ -86,7 +86,7 @@ public sealed class BootedKernelTests(BootedKernelFixture fixture)
         Assert.InRange(different, 0, 1000);
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_kernel_given_as_an_edited_elf_reaches_user_space_with_the_edit()
     {
         DebianKernel package = fixture.Fetch(Kernels.Bookworm);
@@ -111,7 +111,7 @@ public sealed class BootedKernelTests(BootedKernelFixture fixture)
         }
     }
 
-    [SkippableFact]
+    [Fact]
     public void Options_reach_the_guest_and_make_a_boot_of_their_own()
     {
         MachineOptions options = new() { Cpu = "Skylake-Client-v4", Processors = "1,maxcpus=2", Append = "noreplace-smp" };

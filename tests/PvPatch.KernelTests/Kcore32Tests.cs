@@ -1,7 +1,6 @@
 using System.IO.Compression;
 using System.Text.Json;
 using PvPatch.KernelTests.Harness;
-using Xunit.Abstractions;
 
 namespace PvPatch.KernelTests;
 
@@ -14,7 +13,7 @@ public sealed class Kcore32Tests(BootedKernelFixture fixture, ITestOutputHelper 
     // Memory comes in order of its addresses, so the kernel's 16 MiB and some are within the first 64.
     private const int CopiedMiB = 64;
 
-    [SkippableFact]
+    [Fact]
     public void The_first_part_of_a_32_bit_kcore_is_enough()
     {
         Require.KernelBooting();

@@ -3,7 +3,6 @@ using System.Text.Json;
 using System.Text.RegularExpressions;
 using PvPatch.KernelTests.Harness;
 using PvPatch.Linux;
-using Xunit.Abstractions;
 
 namespace PvPatch.KernelTests;
 
@@ -16,7 +15,7 @@ public sealed partial class KcoreTests(BootedKernelFixture fixture, ITestOutputH
     private const long MostHeap = 192 << 20;
     private const ulong LinkStart = 0xffff_ffff_8100_0000;
 
-    [SkippableTheory]
+    [Theory]
     [InlineData("bullseye", "native")]
     [InlineData("bookworm", "native")]
     [InlineData("trixie", "native")]

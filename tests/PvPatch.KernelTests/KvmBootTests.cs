@@ -25,13 +25,13 @@ public sealed class KvmBootTests(BootedKernelFixture fixture)
         Kernels.Sid.ToString(),
     ];
 
-    [SkippableFact]
+    [Fact]
     public void The_6_1_kernel_takes_the_features_it_is_told_of()
     {
         CheckFeatures(Kernels.Bookworm);
     }
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(Others))]
     [Trait("Category", "Matrix")]
     public void Every_other_kernel_takes_the_features_it_is_told_of(string request)
@@ -39,7 +39,7 @@ public sealed class KvmBootTests(BootedKernelFixture fixture)
         CheckFeatures(PackageRequest.Parse(request));
     }
 
-    [SkippableFact]
+    [Fact]
     [Trait("Category", "Matrix")]
     public void Without_features_the_table_is_that_of_a_native_boot()
     {
@@ -52,7 +52,7 @@ public sealed class KvmBootTests(BootedKernelFixture fixture)
         Assert.Equal(native.Words("pv_ops"), kernel.Words("pv_ops"));
     }
 
-    [SkippableFact]
+    [Fact]
     [Trait("Category", "Matrix")]
     public void An_elf_boots_as_kvm_guest()
     {
@@ -74,14 +74,14 @@ public sealed class KvmBootTests(BootedKernelFixture fixture)
         }
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_kvm_guest_without_symbols_is_refused()
     {
         Require.KernelBooting();
         Assert.Throws<ArgumentException>(() => QemuMachine.Start("/dev/null", new MachineOptions { KvmFeatures = 0 }));
     }
 
-    [SkippableFact]
+    [Fact]
     [Trait("Category", "Matrix")]
     public void A_kvm_guest_that_panics_is_reported_with_the_end_of_its_console()
     {

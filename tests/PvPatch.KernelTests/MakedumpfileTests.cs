@@ -1,6 +1,5 @@
 using System.Text.Json;
 using PvPatch.KernelTests.Harness;
-using Xunit.Abstractions;
 
 namespace PvPatch.KernelTests;
 
@@ -19,7 +18,7 @@ public sealed class MakedumpfileTests(ITestOutputHelper output) : IDisposable
     }
 
     // makedumpfile 1.7.2 knows kernels up to 6.1.
-    [SkippableTheory]
+    [Theory]
     [InlineData("bullseye")]
     [InlineData("bookworm")]
     public void A_dump_by_makedumpfile_is_verified_in_its_elf_form_and_told_apart_in_the_others(string kernel)

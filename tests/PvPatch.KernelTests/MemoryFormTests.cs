@@ -10,7 +10,7 @@ public sealed class MemoryFormTests(BootedKernelFixture fixture)
 {
     private const ulong LinkBase = 0xffff_ffff_8000_0000;
 
-    [SkippableFact]
+    [Fact]
     public void With_kaslr_the_image_is_found_where_the_guest_says_it_is()
     {
         BootedKernel moved = fixture.Boot(Kernels.Bookworm, Moved(CoreForm.Physical));
@@ -27,7 +27,7 @@ public sealed class MemoryFormTests(BootedKernelFixture fixture)
         Assert.Equal(expected, moved.Words("pv_ops", BootPoint.Ready));
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_physical_core_has_the_image_at_the_address_of_iomem()
     {
         BootedKernel moved = fixture.Boot(Kernels.Bookworm, Moved(CoreForm.Physical));
@@ -38,7 +38,7 @@ public sealed class MemoryFormTests(BootedKernelFixture fixture)
         Assert.Equal(moved.Ready.ReadKernel(moved.Ready.Start, length), Read(moved.ReadyCore, code, length, physical: true));
     }
 
-    [SkippableFact]
+    [Fact]
     [Trait("Category", "Matrix")]
     public void A_paged_core_has_the_image_at_its_own_address()
     {
@@ -51,7 +51,7 @@ public sealed class MemoryFormTests(BootedKernelFixture fixture)
         Assert.Equal(expected, Read(moved.ReadyCore, banner, 64, physical: false));
     }
 
-    [SkippableFact]
+    [Fact]
     public void The_raw_file_is_the_memory_from_its_start_on()
     {
         BootedKernel kernel = fixture.Boot(Kernels.Bookworm);
@@ -62,7 +62,7 @@ public sealed class MemoryFormTests(BootedKernelFixture fixture)
         Assert.True(raw.AsSpan(offset).StartsWith("Linux version "u8));
     }
 
-    [SkippableFact]
+    [Fact]
     [Trait("Category", "Matrix")]
     public void The_5_10_kernel_chooses_its_nops_by_the_processor()
     {

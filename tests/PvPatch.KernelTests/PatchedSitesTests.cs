@@ -2,7 +2,6 @@ using System.Buffers.Binary;
 using PvPatch.KernelTests.Harness;
 using PvPatch.Linux;
 using PvPatch.Paravirt;
-using Xunit.Abstractions;
 
 namespace PvPatch.KernelTests;
 
@@ -30,7 +29,7 @@ public sealed class PatchedSitesTests(BootedKernelFixture fixture, ITestOutputHe
         $"0f20d0{Nop3}", $"0f20d8{Nop3}", $"0f22df{Nop3}", $"4889f8{Nop3}",
     ];
 
-    [SkippableFact]
+    [Fact]
     public void Under_xen_every_site_of_6_1_calls_what_the_table_holds()
     {
         BootedKernel kernel = fixture.Boot(Kernels.Bookworm, new MachineOptions { Xen = new Harness.XenOptions() });
@@ -41,7 +40,7 @@ public sealed class PatchedSitesTests(BootedKernelFixture fixture, ITestOutputHe
         Assert.True(Exceptions(fixture.Boot(Kernels.Bookworm), s_locks).Count > 1000);
     }
 
-    [SkippableFact]
+    [Fact]
     public void As_kvm_guest_every_site_of_6_1_is_inline_or_calls_what_the_table_holds()
     {
         MachineOptions options = new() { Cpu = "max,-monitor", Processors = "1,maxcpus=2", Append = "noreplace-smp", KvmFeatures = 0x22a2 };

@@ -7,7 +7,7 @@ namespace PvPatch.KernelTests;
 [Trait("Category", "Kernel")]
 public sealed class QemuMachineTests(BootedKernelFixture fixture)
 {
-    [SkippableFact]
+    [Fact]
     public void A_stopped_machine_gives_memory_by_physical_and_by_link_address()
     {
         Require.KernelBooting();
@@ -21,7 +21,7 @@ public sealed class QemuMachineTests(BootedKernelFixture fixture)
         Assert.DoesNotContain(GuestInitramfs.ReadyMark, machine.ConsoleText, StringComparison.Ordinal);
     }
 
-    [SkippableFact]
+    [Fact]
     public void Memory_the_guest_has_not_is_refused()
     {
         Require.KernelBooting();
@@ -33,7 +33,7 @@ public sealed class QemuMachineTests(BootedKernelFixture fixture)
         Assert.Throws<ArgumentOutOfRangeException>(() => machine.ReadKernel(0x1000, 4096));
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_guest_that_panics_is_reported_with_the_end_of_its_console()
     {
         Require.KernelBooting();
@@ -47,7 +47,7 @@ public sealed class QemuMachineTests(BootedKernelFixture fixture)
         Assert.Contains("Kernel panic", exception.Message, StringComparison.Ordinal);
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_machine_qemu_refuses_is_reported_with_the_reason()
     {
         Require.KernelBooting();

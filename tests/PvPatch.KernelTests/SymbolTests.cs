@@ -2,7 +2,6 @@ using System.Globalization;
 using PvPatch.KernelTests.Harness;
 using PvPatch.Linux.Files;
 using PvPatch.Linux.Symbols;
-using Xunit.Abstractions;
 
 namespace PvPatch.KernelTests;
 
@@ -20,7 +19,7 @@ public sealed class SymbolTests(BootedKernelFixture fixture, ITestOutputHelper o
         Kernels.Sid.ToString(),
     ];
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(All))]
     public void Every_symbol_of_the_booted_kernel_is_decoded_from_its_file_and_no_other(string request)
     {
@@ -37,7 +36,7 @@ public sealed class SymbolTests(BootedKernelFixture fixture, ITestOutputHelper o
         Assert.True(expected.SequenceEqual(decoded), "the order differs");
     }
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(All))]
     public void The_listing_of_the_booted_kernel_is_read_and_gives_the_same_answers(string request)
     {
@@ -61,7 +60,7 @@ public sealed class SymbolTests(BootedKernelFixture fixture, ITestOutputHelper o
         }
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_symbol_that_differs_is_noticed()
     {
         BootedKernel booted = fixture.Boot(Kernels.Bookworm);

@@ -1,7 +1,6 @@
 using PvPatch.KernelTests.Harness;
 using PvPatch.Linux;
 using PvPatch.Plans;
-using Xunit.Abstractions;
 
 namespace PvPatch.KernelTests;
 

@@ -17,13 +17,13 @@ public sealed class XenBootTests(BootedKernelFixture fixture)
         Kernels.Sid.ToString(),
     ];
 
-    [SkippableFact]
+    [Fact]
     public void The_6_1_kernel_is_dom0_of_a_real_xen_and_its_image_is_read()
     {
         CheckDom0(fixture.Boot(Kernels.Bookworm, s_one));
     }
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(Others))]
     [Trait("Category", "Matrix")]
     public void Every_other_kernel_is_dom0_of_a_real_xen_and_its_image_is_read(string request)
@@ -31,7 +31,7 @@ public sealed class XenBootTests(BootedKernelFixture fixture)
         CheckDom0(fixture.Boot(PackageRequest.Parse(request), s_one));
     }
 
-    [SkippableFact]
+    [Fact]
     [Trait("Category", "Matrix")]
     public void Two_processors_bring_the_spinlocks_of_xen_and_nopvspin_takes_them_away()
     {
@@ -47,7 +47,7 @@ public sealed class XenBootTests(BootedKernelFixture fixture)
         Assert.Equal(one.Words("pv_ops"), without.Words("pv_ops"));
     }
 
-    [SkippableFact]
+    [Fact]
     [Trait("Category", "Matrix")]
     public void An_edited_elf_is_dom0_with_the_edit()
     {
@@ -78,7 +78,7 @@ public sealed class XenBootTests(BootedKernelFixture fixture)
         }
     }
 
-    [SkippableFact]
+    [Fact]
     [Trait("Category", "Matrix")]
     public void A_dom0_that_panics_is_reported_with_the_end_of_its_console()
     {

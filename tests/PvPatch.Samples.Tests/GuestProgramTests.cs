@@ -27,7 +27,7 @@ public sealed class GuestProgramTests
         }
     }
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(Programs))]
     public void a_compiled_program_gives_the_same_on_every_engine(string name, string optimization, string expected)
     {
@@ -43,7 +43,7 @@ public sealed class GuestProgramTests
         }
     }
 
-    [SkippableFact]
+    [Fact]
     public void a_compiled_program_does_not_notice_that_it_is_switched()
     {
         GuestCompiler.Need();

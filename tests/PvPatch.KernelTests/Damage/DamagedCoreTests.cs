@@ -4,7 +4,6 @@ using PvPatch.KernelTests.Harness;
 using PvPatch.Linux.Dumps;
 using PvPatch.Linux.Files;
 using PvPatch.Linux.Tests.Fuzz;
-using Xunit.Abstractions;
 
 namespace PvPatch.KernelTests.Damage;
 
@@ -16,7 +15,7 @@ public sealed class DamagedCoreTests(BootedKernelFixture fixture, ITestOutputHel
     private const int Usual = 100;
     private const long MostAllocated = 16 << 20;
 
-    [SkippableFact]
+    [Fact]
     public void Damage_in_a_core_gives_memory_or_a_diagnostic()
     {
         // The boot that other tests of cores share; the copy has holes where the core has.

@@ -2,7 +2,6 @@ using PvPatch.KernelTests.Harness;
 using PvPatch.Linux;
 using PvPatch.Linux.Files;
 using PvPatch.Linux.Symbols;
-using Xunit.Abstractions;
 
 namespace PvPatch.KernelTests.Damage;
 
@@ -20,7 +19,7 @@ public sealed class DamagedFileTests(BootedKernelFixture fixture, ITestOutputHel
 
     public static TheoryData<string> KernelReaders => [.. RealReader.KernelReaders];
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(KernelReaders))]
     public void Damage_in_a_kernel_gives_a_result_or_a_diagnostic(string reader)
     {
@@ -44,11 +43,11 @@ public sealed class DamagedFileTests(BootedKernelFixture fixture, ITestOutputHel
         Run(files);
     }
 
-    [SkippableFact]
+    [Fact]
     public void Damage_in_a_packed_kernel_gives_a_result_or_a_diagnostic() =>
         Run([.. s_all.Select(request => (RealReader.OfBzImages, File.ReadAllBytes(fixture.Fetch(request).ImagePath)))]);
 
-    [SkippableFact]
+    [Fact]
     public void Damage_in_a_module_gives_a_result_or_a_diagnostic()
     {
         Require.PackageFetching();

@@ -36,7 +36,7 @@ public sealed class AltInstrTests
         { "relative, flags", 32, ".long one - ., rone - .\n.long 0x10110\n.byte 6, 1\n.long two - ., rtwo - .\n.long 0x2006b\n.byte 5, 3" },
     };
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(Formats))]
     public void Every_format_is_recognised_and_read(string name, int bitness, string records)
     {

@@ -16,7 +16,7 @@ public sealed class KernelFileTests
         Assert.True(s_kernel.AsMemory().Equals(kernel.Image), "the same memory");
     }
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(Compressors.External), MemberType = typeof(Compressors))]
     [InlineData(PayloadCompression.Gzip)]
     public void A_bzimage_is_unpacked(PayloadCompression compression)
@@ -36,7 +36,7 @@ public sealed class KernelFileTests
         Assert.Equal(s_kernel.Length, ElfImage.Read(kernel.Image).EndOfFileContent);
     }
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(Compressors.External), MemberType = typeof(Compressors))]
     [InlineData(PayloadCompression.Gzip)]
     public void A_compressed_elf_file_is_unpacked(PayloadCompression compression)

@@ -9,7 +9,7 @@ public sealed class PayloadDecompressorTests
     private static readonly byte[] s_kernel = TestBzImage.Kernel(2_200_000);
     private static readonly ConcurrentDictionary<PayloadCompression, byte[]> s_packed = new();
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(Compressors.External), MemberType = typeof(Compressors))]
     [InlineData(PayloadCompression.Gzip)]
     public void What_was_packed_is_unpacked_with_and_without_an_announced_size(PayloadCompression compression)
@@ -20,7 +20,7 @@ public sealed class PayloadDecompressorTests
         Assert.Equal(s_kernel, Unpack(packed, compression, null).ToArray());
     }
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(Compressors.External), MemberType = typeof(Compressors))]
     [InlineData(PayloadCompression.Gzip)]
     public void More_or_fewer_bytes_than_announced_are_refused(PayloadCompression compression)
@@ -34,7 +34,7 @@ public sealed class PayloadDecompressorTests
         Assert.Equal($"{s_kernel.Length} bytes", fewer.Found);
     }
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(Compressors.External), MemberType = typeof(Compressors))]
     [InlineData(PayloadCompression.Gzip)]
     public void Data_that_expands_without_end_is_stopped_at_the_limit(PayloadCompression compression)
@@ -46,7 +46,7 @@ public sealed class PayloadDecompressorTests
         Assert.Contains(nameof(KernelLoadOptions.MaxExpansion), error.Help, StringComparison.Ordinal);
     }
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(Compressors.External), MemberType = typeof(Compressors))]
     public void Damaged_data_is_refused_with_what_the_program_says(PayloadCompression compression)
     {
@@ -105,7 +105,7 @@ public sealed class PayloadDecompressorTests
             Refuse(new byte[100], PayloadCompression.Xz, 1000, new KernelLoadOptions { ProgramSearchPath = $"{relative}:." }).Code);
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_program_that_never_ends_is_killed_at_the_time_limit()
     {
         Require.Tool("sleep");
@@ -116,7 +116,7 @@ public sealed class PayloadDecompressorTests
         Assert.Equal(KernelDiagnosticCodes.DecompressorTimeout, error.Code);
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_program_that_writes_without_end_is_killed_at_the_announced_size()
     {
         Require.Tool("yes");
@@ -135,7 +135,7 @@ public sealed class PayloadDecompressorTests
         Assert.Equal(KernelDiagnosticCodes.DecompressorFailed, error.Code);
     }
 
-    [SkippableFact]
+    [Fact]
     public void Cancelling_kills_the_program()
     {
         Require.Tool("sleep");
@@ -168,7 +168,7 @@ public sealed class PayloadDecompressorTests
         Assert.Equal(s_kernel.Length, seen.Values[^1]);
     }
 
-    [SkippableFact]
+    [Fact]
     public void Users_options_for_the_programs_do_not_matter()
     {
         byte[] packed = Packed(PayloadCompression.Xz);

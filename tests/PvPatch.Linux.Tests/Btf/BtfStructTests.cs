@@ -86,7 +86,7 @@ public sealed class BtfStructTests
         Assert.Equal(KernelDiagnosticCodes.BtfStructMissing, error.Code);
     }
 
-    [SkippableFact]
+    [Fact]
     public void What_the_compiler_writes_is_read()
     {
         const string Source = """

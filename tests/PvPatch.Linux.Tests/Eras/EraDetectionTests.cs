@@ -29,7 +29,7 @@ public sealed class EraDetectionTests
         Assert.All(KernelEra.All, e => Assert.True(KernelEra.TryGet(e.Name, out KernelEra? found) && found == e));
     }
 
-    [SkippableFact]
+    [Fact]
     public void Sites_of_eras_that_never_met_are_no_era()
     {
         // The last is of 2.6.20 alone, in a kernel with several tables.
@@ -37,7 +37,7 @@ public sealed class EraDetectionTests
         Assert.Contains("2.6.20", error.Found, StringComparison.Ordinal);
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_layout_that_the_functions_contradict_is_not_taken()
     {
         // One slot more in the middle of the cpu table: lgdt is where ltr should be.
@@ -48,7 +48,7 @@ public sealed class EraDetectionTests
         Assert.Contains("--layout", kernel.OpenError(KernelDiagnosticCodes.LayoutUnknown, symbols: false).Help, StringComparison.Ordinal);
     }
 
-    [SkippableFact]
+    [Fact]
     public void Symbols_may_come_from_a_System_map()
     {
         EraKernel kernel = Kernel(Sites);
@@ -61,7 +61,7 @@ public sealed class EraDetectionTests
         Assert.False(image.SlotWords[0].IsZero); // pv_init_ops, which no site tells
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_site_that_goes_through_another_slots_word_fails_the_plan()
     {
         KernelImage image = Kernel(Sites + "\n12 | 7 | call *pv_cpu_ops+4*3").Open();
@@ -69,7 +69,7 @@ public sealed class EraDetectionTests
         Assert.Contains(found, d => d.Code == DiagnosticCodes.WrongSlotOperand);
     }
 
-    [SkippableFact]
+    [Fact]
     public void An_image_patched_already_is_told_so()
     {
         EraKernel kernel = Kernel(Sites);
@@ -84,7 +84,7 @@ public sealed class EraDetectionTests
         }
     }
 
-    [SkippableFact]
+    [Fact]
     public void Damaged_images_open_or_are_refused_and_nothing_else()
     {
         byte[] file = Kernel(Sites).Link().File.ToArray();

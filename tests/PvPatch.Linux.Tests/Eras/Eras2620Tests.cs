@@ -41,7 +41,7 @@ public sealed class Eras2620Tests
         More = "vmi_init: ret",
     };
 
-    [SkippableFact]
+    [Fact]
     public void The_era_and_its_types_are_told_by_the_sites()
     {
         KernelImage image = s_kernel.Open();
@@ -51,7 +51,7 @@ public sealed class Eras2620Tests
         Assert.Equal("linux-2.6.21", s_kernel.Open(symbols: false).Era.Name);
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_native_boot_puts_bodies_in_by_type_with_the_nops_of_the_processor()
     {
         s_kernel.MustBecome("intel", new BootMachine { Nops = NopStyle.Intel });
@@ -60,7 +60,7 @@ public sealed class Eras2620Tests
         s_kernel.MustBecome("intel", new BootMachine { Nops = NopStyle.Intel }, new KernelOpenOptions { Era = KernelEra.Linux2620 });
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_VMI_guest_asks_its_ROM() => s_kernel.MustBecome("vmi", new BootMachine
     {
         Backend = VmiBackend.Name,

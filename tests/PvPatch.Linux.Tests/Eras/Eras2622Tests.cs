@@ -90,7 +90,7 @@ public sealed class Eras2622Tests
 
     private static readonly BootMachine s_native = new() { Nops = NopStyle.Intel };
 
-    [SkippableFact]
+    [Fact]
     public void The_native_patcher_of_2_6_22_erases_conversions_and_that_of_2_6_23_calls_them()
     {
         Assert.Equal("linux-2.6.22", s_2622.Open().Era.Name);
@@ -100,7 +100,7 @@ public sealed class Eras2622Tests
         s_2623.MustBecome("2.6.23", s_native);
     }
 
-    [SkippableFact]
+    [Fact]
     public void Without_symbols_the_two_cannot_be_told_apart_and_the_era_is_asked_for()
     {
         PatchDiagnostic error = s_2622.OpenError(KernelDiagnosticCodes.EraUnknown, symbols: false);
@@ -110,7 +110,7 @@ public sealed class Eras2622Tests
         s_2622.MustBecome("2.6.23", s_native, new KernelOpenOptions { Era = KernelEra.Linux2623 }, symbols: false);
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_VMI_guest_leaves_all_but_six_slots_alone() => s_2622.MustBecome("vmi", s_native with
     {
         Backend = VmiBackend.Name,
@@ -121,9 +121,9 @@ public sealed class Eras2622Tests
             (VmiCall.InterruptReturn, VmiRelocationKind.JumpRel, 0xfc001aa0)),
     });
 
-    [SkippableFact]
+    [Fact]
     public void An_lguest_guest_stores_its_interrupt_flag_in_ten_bytes() => s_2623.MustBecome("lguest", s_native with { Backend = LguestBackend.Name });
 
-    [SkippableFact]
+    [Fact]
     public void A_Xen_guest_masks_events_where_its_template_fits() => s_2623.MustBecome("xen", s_native with { Backend = XenBackend.Name });
 }

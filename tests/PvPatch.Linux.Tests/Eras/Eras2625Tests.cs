@@ -86,7 +86,7 @@ public sealed class Eras2625Tests
 
     private static readonly EraKernel s_kernel32 = new() { Bits = 32, Sites = Sites32, Layout = s_layout32 };
 
-    [SkippableFact]
+    [Fact]
     public void The_era_and_the_order_are_told_by_sites_and_functions_alone()
     {
         foreach (bool symbols in (bool[])[true, false])
@@ -96,7 +96,7 @@ public sealed class Eras2625Tests
         }
     }
 
-    [SkippableFact]
+    [Fact]
     public void The_last_record_ends_after_its_clobbers()
     {
         Assert.True(s_kernel64.Link().TryGetSection(".parainstructions", out ElfSection? section));
@@ -104,18 +104,18 @@ public sealed class Eras2625Tests
         Assert.Equal(22, s_kernel64.Open().Sites.Count);
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_native_boot_inlines_by_slot_and_calls_where_all_registers_may_be_destroyed()
     {
         s_kernel64.MustBecome("p6", new BootMachine { Nops = NopStyle.P6 });
         s_kernel64.MustBecome("k8", new BootMachine { Nops = NopStyle.K8 }, symbols: false);
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_KVM_guest_updates_page_tables_by_its_own_functions() => s_kernel64.MustBecome(
         "kvm", new BootMachine { Backend = KvmBackend.Name, KvmFeatures = KvmFeatures.NopIoDelay | KvmFeatures.MmuOp });
 
-    [SkippableFact]
+    [Fact]
     public void A_kernel_of_another_configuration_needs_a_layout_and_says_so()
     {
         PatchDiagnostic error = s_kernel32.OpenError(KernelDiagnosticCodes.LayoutUnknown);

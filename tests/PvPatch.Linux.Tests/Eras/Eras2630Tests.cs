@@ -167,7 +167,7 @@ public sealed class Eras2630Tests
 
     private static readonly BootMachine s_xen = new() { Backend = XenBackend.Name, Cpus = 2 };
 
-    [SkippableFact]
+    [Fact]
     public void The_order_is_proved_and_the_era_told_by_the_code_of_the_patcher()
     {
         KernelImage image = s_kernel64.Open();
@@ -175,7 +175,7 @@ public sealed class Eras2630Tests
         Assert.Equal("linux-2.6.30-stable", s_stable64.Open().Era.Name);
     }
 
-    [SkippableFact]
+    [Fact]
     public void Without_symbols_only_whether_clobbers_are_looked_at_is_asked_for()
     {
         PatchDiagnostic error = s_kernel64.OpenError(KernelDiagnosticCodes.EraUnknown, symbols: false);
@@ -186,7 +186,7 @@ public sealed class Eras2630Tests
         s_kernel64.MustBecome("native", new BootMachine(), given, symbols: false);
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData("native", "native")]
     [InlineData("k8", "native")]
     [InlineData("kvm", "kvm")]
@@ -199,10 +199,10 @@ public sealed class Eras2630Tests
         KvmFeatures = KvmFeatures.MmuOp,
     });
 
-    [SkippableFact]
+    [Fact]
     public void A_patcher_that_does_not_look_at_clobbers_calls_directly() => s_stable64.MustBecome("xen-stable", s_xen);
 
-    [SkippableFact]
+    [Fact]
     public void Sites_of_a_32_bit_kernel_take_what_fits()
     {
         var given = new KernelOpenOptions { Layout = s_layout32 };

@@ -89,7 +89,7 @@ public sealed class Eras42Tests
 
     private static readonly BootMachine s_xen = new() { Backend = XenBackend.Name, Cpus = 2 };
 
-    [SkippableFact]
+    [Fact]
     public void Kernel_3_6_is_of_the_era_of_2_6_30_with_an_order_of_its_own()
     {
         KernelImage image = s_kernel36.Open();
@@ -98,7 +98,7 @@ public sealed class Eras42Tests
         s_kernel36.MustBecome("kvm", s_kvm);
     }
 
-    [SkippableFact]
+    [Fact]
     public void The_clobber_test_of_the_patcher_tells_4_2_from_4_19()
     {
         Assert.Equal(("linux-4.2", "4.8-x86-64"), (s_kernel48.Open().Era.Name, s_kernel48.Open().Layout.Name));
@@ -106,21 +106,21 @@ public sealed class Eras42Tests
         Assert.Equal("linux-4.2 or linux-4.18rh", Kernel48("").OpenError(KernelDiagnosticCodes.EraUnknown).Expected);
     }
 
-    [SkippableFact]
+    [Fact]
     public void Unlocking_is_inlined_while_the_slot_is_native()
     {
         s_kernel48.MustBecome("native", new BootMachine { Cpus = 2 });
         s_kernel419.MustBecome("native", new BootMachine { Cpus = 2 });
     }
 
-    [SkippableFact]
+    [Fact]
     public void With_the_clobber_test_callee_save_sites_stay_indirect()
     {
         s_kernel48.MustBecome("kvm", s_kvm);
         s_kernel48.MustBecome("xen", s_xen);
     }
 
-    [SkippableFact]
+    [Fact]
     public void Without_it_they_are_called()
     {
         s_kernel419.MustBecome("kvm-rh", s_kvm);

@@ -34,7 +34,7 @@ public sealed class ReaderFuzzTests
         FuzzRun.Run([TestBzImage.Build(gzip), gzip], FuzzRun.Count(Usual), file => Load(file, 64 << 10), 4, 512 << 10);
     }
 
-    [SkippableFact]
+    [Fact]
     public void Kernels_unpacked_by_programs_survive_damage()
     {
         byte[] kernel = Elf(64);

@@ -1,7 +1,6 @@
 using System.Globalization;
 using PvPatch.Linux.Files;
 using PvPatch.Linux.Tests.Fuzz;
-using Xunit.Abstractions;
 
 namespace PvPatch.Linux.Tests.Kernel;
 

@@ -139,16 +139,16 @@ public sealed class KernelImageWriterTests
         Assert.Empty(Names(folder));
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_file_system_that_cannot_be_written_to_is_an_error()
     {
         // Where kernels show their own state, no file can be made, whoever asks.
-        Skip.IfNot(Directory.Exists("/proc/self"), "there is no /proc");
+        Assert.SkipUnless(Directory.Exists("/proc/self"), "there is no /proc");
         AssertUnwritable("/proc/pvpatch-test");
     }
 
     // Only named, never written to: what went wrong here would take the machine's own device away.
-    [SkippableTheory]
+    [Theory]
     [InlineData("/dev/null", true)]
     [InlineData("/dev/stdout", true)]
     [InlineData("/dev/pts/3", true)]
@@ -157,7 +157,7 @@ public sealed class KernelImageWriterTests
     [InlineData("/home/dev/vmlinux", false)]
     public void A_device_is_known_by_its_name(string path, bool expected)
     {
-        Skip.If(OperatingSystem.IsWindows(), "there is no /dev");
+        Assert.SkipWhen(OperatingSystem.IsWindows(), "there is no /dev");
         Assert.Equal(expected, KernelImageWriter.IsDevice(path));
     }
 

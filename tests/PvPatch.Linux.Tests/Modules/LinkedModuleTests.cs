@@ -14,7 +14,7 @@ public sealed class LinkedModuleTests
         (".altinstructions", 0x60000), (".parainstructions", 0x50000), (".rodata", 0x10000), (".data", 0x70000), (".bss", 0),
     ];
 
-    [SkippableTheory]
+    [Theory]
     [InlineData(64, false, false)]
     [InlineData(64, false, true)]
     [InlineData(64, true, false)]
@@ -34,7 +34,7 @@ public sealed class LinkedModuleTests
         Assert.Equal(linked.Sections.Where(IsCompared).ToDictionary(s => s.Name, s => s.Address), placed.Elf.Sections.Where(IsCompared).ToDictionary(s => s.Name, s => s.Address));
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData(64, false, false, 8)]
     [InlineData(64, false, true, 8)]
     [InlineData(64, true, false, 8)]
@@ -60,7 +60,7 @@ public sealed class LinkedModuleTests
         Assert.Equal(file, placed.Module.Elf.File.ToArray());
     }
 
-    [SkippableFact]
+    [Fact]
     public void Targets_have_the_names_the_kernel_has_for_them()
     {
         PatchPlan plan = Plan(Place(new ModuleSource(64, directCalls: true), scattered: true), "native");
@@ -68,7 +68,7 @@ public sealed class LinkedModuleTests
         Assert.Equal(["disable", "flush", "flush", "kick"], calls.Select(static c => c.Outcome.TargetName!).Order(StringComparer.Ordinal));
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_module_without_sites_has_an_empty_plan()
     {
         var source = new ModuleSource(64, directCalls: false);

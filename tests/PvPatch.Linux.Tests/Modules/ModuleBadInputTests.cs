@@ -11,7 +11,7 @@ public sealed class ModuleBadInputTests
     private static readonly ModuleSource s_source = new(64, directCalls: false);
     private static readonly ModuleSource s_direct = new(64, directCalls: true);
 
-    [SkippableTheory]
+    [Theory]
     [InlineData(PayloadCompression.Gzip)]
     [InlineData(PayloadCompression.Xz)]
     [InlineData(PayloadCompression.Zstd)]
@@ -51,7 +51,7 @@ public sealed class ModuleBadInputTests
         Assert.Equal((null, null, null), (silent.Name, silent.VersionMagic, silent.Release));
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_module_of_another_release_is_warned_of()
     {
         KernelImage kernel = s_direct.Kernel();
@@ -63,18 +63,18 @@ public sealed class ModuleBadInputTests
             Place(kernel, ModuleSource.Open(Minimal().Data(".modinfo", 0, System.Text.Encoding.ASCII.GetBytes(info)).Symbols().Build())).Warnings;
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_module_of_another_machine_is_refused() =>
         AssertRefused(s_source.Kernel(), new ModuleSource(32, false).Open(), KernelDiagnosticCodes.ModuleWrongMachine, "machine");
 
-    [SkippableFact]
+    [Fact]
     public void A_module_of_another_era_is_refused()
     {
         AssertRefused(s_source.Kernel(), s_direct.Open(), KernelDiagnosticCodes.ModuleOtherEra, "alternatives");
         AssertRefused(s_direct.Kernel(), s_source.Open(), KernelDiagnosticCodes.ModuleOtherEra, "site table");
     }
 
-    [SkippableFact]
+    [Fact]
     public void Alternatives_of_another_form_are_refused()
     {
         // Six records of 14 bytes are seven of 12.
@@ -86,7 +86,7 @@ public sealed class ModuleBadInputTests
     public void A_module_without_symbols_is_refused() =>
         AssertRefused(SyntheticKernel.Complete().Open(), ModuleSource.Open(Minimal().Build()), KernelDiagnosticCodes.ElfNoSymbols, "no symbol table");
 
-    [SkippableFact]
+    [Fact]
     public void What_no_site_needs_may_stay_unresolved()
     {
         PlacedModule placed = Place(s_source.Kernel(), s_source.Open(s_source.Code + ".text\ncall of_another_module\n.reloc ., R_X86_64_GOT32, helper\nnop\nnop\nnop\nnop\n"));
@@ -94,7 +94,7 @@ public sealed class ModuleBadInputTests
         Assert.Equal(8, placed.Sites.Count);
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData(false, "site 8, \"nop\"", "pv_ops", "nothing_at_all", "a site of the module refers to nothing_at_all, which neither")]
     [InlineData(true, "site 8, \"nop\"", "pv_ops", "nothing_at_all", "a site of the module refers to nothing_at_all, which neither")]
     [InlineData(true, "site 8, \"nop\"", "BUG_func", "nothing_at_all", "the replacement of a site of the module refers to nothing_at_all")]
@@ -110,7 +110,7 @@ public sealed class ModuleBadInputTests
         AssertRefused(source.Kernel(), ModuleSource.Open(Rename(file, name, instead)), KernelDiagnosticCodes.ModuleUnresolved, message);
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData(0x400000)]
     [InlineData(0x7fffffff00000000)]
     public void A_module_outside_the_kernels_half_of_the_address_space_is_refused(ulong text)
@@ -121,7 +121,7 @@ public sealed class ModuleBadInputTests
         Assert.Contains("other half", error.Message, StringComparison.Ordinal);
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData(0xffffffff00000000)]
     [InlineData(0xffff888000000000)]
     public void A_module_out_of_reach_of_its_kernel_is_refused(ulong text)
@@ -132,7 +132,7 @@ public sealed class ModuleBadInputTests
         Assert.Contains("2 GiB", error.Help, StringComparison.Ordinal);
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData(0, 0x7fffffffffffffff)]
     [InlineData(0, 0xfffffffffffffffc)]
     [InlineData(8, 0xffffffff00000002)]
@@ -144,7 +144,7 @@ public sealed class ModuleBadInputTests
         Assert.Equal(table.FileOffset + 24, error.FileOffset);
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData(4, 9u, "form")] // sh_type: relocations without addends
     [InlineData(40, 1u, "symbol table")] // sh_link
     [InlineData(56, 8u, "form")] // sh_entsize
@@ -156,7 +156,7 @@ public sealed class ModuleBadInputTests
         AssertRefused(s_source.Kernel(), ModuleSource.Open(file.With32(header + field, value)), KernelDiagnosticCodes.ModuleBadRelocations, message);
     }
 
-    [SkippableFact]
+    [Fact]
     public void Many_tables_over_the_same_bytes_are_refused_before_they_take_memory()
     {
         byte[] module = s_source.Assemble();
@@ -174,14 +174,14 @@ public sealed class ModuleBadInputTests
         AssertRefused(s_source.Kernel(), ModuleSource.Open(many.With64(40, (ulong)module.Length).With16(60, 2900)), KernelDiagnosticCodes.ModuleBadRelocations, "share bytes");
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_site_table_out_of_its_code_is_refused()
     {
         KernelModule module = s_source.Open(".text\nret\n.section .parainstructions, \"a\"\n.quad data\n.byte 5, 6, 0, 0, 0, 0, 0, 0\n.data\ndata: .quad 0\n");
         AssertRefused(s_source.Kernel(), module, DiagnosticCodes.SiteOutsideImage, "outside every section of code");
     }
 
-    [SkippableFact]
+    [Fact]
     public void Another_function_for_missing_operations_than_the_kernels_is_refused()
     {
         byte[] file = Rename(s_direct.Assemble(".text\nret\nsite 8, \"nop\"\nsite 8, \"nop\"\n"), "BUG_func", "helper");

@@ -9,7 +9,7 @@ public sealed class ModuleFuzzTests
 {
     private const int Usual = 4000;
 
-    [SkippableTheory]
+    [Theory]
     [InlineData(64, false)]
     [InlineData(64, true)]
     [InlineData(32, false)]

@@ -45,7 +45,7 @@ public sealed class OldModuleTests
         (6, 0x1ff, "call *pv_lock_ops(%rip)", "call native_spin_lock; p1"),
     ];
 
-    [SkippableTheory]
+    [Theory]
     [InlineData(true)]
     [InlineData(false)]
     public void The_plan_makes_of_the_module_what_the_assembler_makes_of_its_patched_form(bool symbols)

@@ -14,7 +14,7 @@ internal static class Require
             .FirstOrDefault(File.Exists);
         string missing = $"the program {name} is not installed";
         Assert.False(path is null && Environment.GetEnvironmentVariable("PVPATCH_REQUIRE_TOOLS") == "1", missing);
-        Skip.If(path is null, missing);
+        Assert.SkipWhen(path is null, missing);
         return path!;
     }
 }

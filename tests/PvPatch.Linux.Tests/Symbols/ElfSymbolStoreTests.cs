@@ -36,7 +36,7 @@ public sealed class ElfSymbolStoreTests
 
         """;
 
-    [SkippableTheory]
+    [Theory]
     [InlineData(64, 0xffffffff81000000)]
     [InlineData(32, 0xc1000000)]
     public void Addresses_letters_and_names_are_those_of_nm(int bitness, ulong text)

@@ -11,7 +11,7 @@ public sealed class EmulatedBackendTests
 {
     private const ulong LguestData = 0xc0751000;
 
-    [SkippableFact]
+    [Fact]
     public void Lguest_keeps_the_interrupt_flag_in_memory()
     {
         (string Slot, ulong Before, ulong After, ulong? Result)[] bodies =
@@ -31,7 +31,7 @@ public sealed class EmulatedBackendTests
         }
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData(0, 0x200)]
     [InlineData(1, 0)]
     public void Xen_reads_the_interrupt_flag_from_the_event_mask(byte mask, int flag)
@@ -44,7 +44,7 @@ public sealed class EmulatedBackendTests
         Assert.DoesNotContain(site.Changed(), r => r is not (CpuRegister.Rax or CpuRegister.Flags));
     }
 
-    [SkippableFact]
+    [Fact]
     public void Xen_disables_interrupts_by_masking_events()
     {
         foreach ((int bitness, ulong mask) in ((int, ulong)[])[(32, 0xc04f6001), (64, 0xb801)])
@@ -57,7 +57,7 @@ public sealed class EmulatedBackendTests
         }
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData("rax,rcx,rdx,flags")]
     [InlineData("rax,flags")]
     [InlineData("rax")]
@@ -79,7 +79,7 @@ public sealed class EmulatedBackendTests
         Assert.Equal([1], site.Cpu.Read(EmulatedSite.Table + 0x80, 1)); // the target was there
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData(32, 0xfa, 0x202ul, false)] // cli
     [InlineData(32, 0xfb, 0x2ul, true)] // sti
     [InlineData(64, 0xfa, 0x202ul, false)]
@@ -97,7 +97,7 @@ public sealed class EmulatedBackendTests
         Assert.DoesNotContain(CpuRegister.Rcx, site.Changed());
     }
 
-    [SkippableFact]
+    [Fact]
     public void In_32_bit_code_the_patched_site_does_what_the_indirect_call_did()
     {
         using var patched = new EmulatedSite(32, Operation.Call(EmulatedSite.Target), 8);

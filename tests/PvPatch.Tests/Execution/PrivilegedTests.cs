@@ -19,7 +19,7 @@ public sealed class PrivilegedTests
         (32, NopStyle.Intel), (32, NopStyle.K8), (32, NopStyle.K7), (32, NopStyle.P6), (32, NopStyle.Linux61X86), (32, NopStyle.Linux612X86),
     ];
 
-    [SkippableFact]
+    [Fact]
     public void Cli_clears_the_interrupt_flag_and_nothing_else() => ForAll([0xfa], [0xfa], site =>
     {
         site.Run();
@@ -27,7 +27,7 @@ public sealed class PrivilegedTests
         Assert.Equal(site.Before(CpuRegister.Flags) & ~If, site.Cpu[CpuRegister.Flags]);
     });
 
-    [SkippableFact]
+    [Fact]
     public void Sti_sets_the_interrupt_flag() => ForAll([0xfb], [0xfb], site =>
     {
         site.Cpu[CpuRegister.Flags] = 2;
@@ -36,7 +36,7 @@ public sealed class PrivilegedTests
         Assert.Equal(2 | If, site.Cpu[CpuRegister.Flags]);
     });
 
-    [SkippableFact]
+    [Fact]
     public void Pushf_and_pop_give_the_flags() => ForAll([0x9c, 0x58], [0x9c, 0x58], site =>
     {
         foreach (ulong flags in (ulong[])[0x2, 0x202, 0x8d7])
@@ -49,7 +49,7 @@ public sealed class PrivilegedTests
         }
     });
 
-    [SkippableFact]
+    [Fact]
     public void Push_and_popf_restore_the_flags_of_the_first_argument() => ForAll([0x57, 0x9d], [0x50, 0x9d], site =>
     {
         foreach (ulong flags in (ulong[])[0x2, 0x202, 0x8d7])
@@ -63,7 +63,7 @@ public sealed class PrivilegedTests
         }
     });
 
-    [SkippableFact]
+    [Fact]
     public void Mov_from_cr2_and_cr3_gives_them()
     {
         ForAll([0x0f, 0x20, 0xd0], [0x0f, 0x20, 0xd0], site => // mov rax,cr2
@@ -82,7 +82,7 @@ public sealed class PrivilegedTests
         });
     }
 
-    [SkippableFact]
+    [Fact]
     public void Mov_to_cr3_sets_it() => ForAll([0x0f, 0x22, 0xdf], [0x0f, 0x22, 0xd8], site => // mov cr3,rdi; mov cr3,eax
     {
         site.Cpu[CpuRegister.Rdi] = 0x5000;
@@ -92,7 +92,7 @@ public sealed class PrivilegedTests
         Assert.DoesNotContain(site.Changed(), r => r != CpuRegister.Flags);
     });
 
-    [SkippableFact]
+    [Fact]
     public void Clts_clears_the_task_switched_flag() => ForAll([0x0f, 0x06], [0x0f, 0x06], site =>
     {
         const ulong TaskSwitched = 8;
@@ -103,7 +103,7 @@ public sealed class PrivilegedTests
         Assert.Empty(site.Changed());
     });
 
-    [SkippableFact]
+    [Fact]
     public void Wbinvd_and_invlpg_change_no_register()
     {
         ForAll([0x0f, 0x09], [0x0f, 0x09], static site => // wbinvd
@@ -118,7 +118,7 @@ public sealed class PrivilegedTests
         });
     }
 
-    [SkippableFact]
+    [Fact]
     public void Nops_of_every_style_and_length_change_nothing()
     {
         foreach ((int bitness, NopStyle style) in s_styles)
@@ -133,7 +133,7 @@ public sealed class PrivilegedTests
         }
     }
 
-    [SkippableFact]
+    [Fact]
     public void Swapgs_swaps_the_base_of_gs_with_the_kernels()
     {
         using var site = new EmulatedSite(64, Operation.Inline(InlineBody.FromBytes([0x0f, 0x01, 0xf8])), 7);
@@ -145,7 +145,7 @@ public sealed class PrivilegedTests
         Assert.Equal(0x1111000UL, ReadMsr(site, 0xc0000102));
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData(64)]
     [InlineData(32)]
     public void Iret_goes_where_the_frame_says_with_its_flags(int bitness)
@@ -169,7 +169,7 @@ public sealed class PrivilegedTests
         Assert.DoesNotContain(site.Changed(), r => r is not (CpuRegister.Rsp or CpuRegister.Flags));
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_missing_operation_traps()
     {
         using var site = new EmulatedSite(64, Operation.Missing, 7);

@@ -90,7 +90,7 @@ internal sealed class SiteHarness
 
     private unsafe SiteRun Run(byte[] code)
     {
-        Skip.IfNot(ExecutableMemory.IsSupported, "Linux on x86-64 only");
+        Assert.SkipUnless(ExecutableMemory.IsSupported, "Linux on x86-64 only");
         using ExecutableMemory memory = ExecutableMemory.Create(code);
         var note = (ulong*)NativeMemory.AllocZeroed(0x200);
         var table = (ulong*)NativeMemory.AllocZeroed(64);

@@ -11,7 +11,7 @@ public sealed class ThunkExecutionTests
 
     public static TheoryData<CallConvention> Conventions => new(CallConvention.SysV, CallConvention.KernelSysV, CallConvention.WindowsX64);
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(Conventions))]
     public void Registers_the_site_keeps_survive_a_target_that_destroys_all_it_may(CallConvention convention)
     {
@@ -38,7 +38,7 @@ public sealed class ThunkExecutionTests
         Assert.True(thunks > 40, $"only {thunks} thunks ran");
     }
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(Conventions))]
     public void A_target_that_destroys_little_needs_no_thunk(CallConvention convention)
     {
@@ -50,7 +50,7 @@ public sealed class ThunkExecutionTests
         Assert.Equal((PatchAction.ThunkCall, RegisterSet.Rax), (site.Action, run.Changed));
     }
 
-    [SkippableFact]
+    [Fact]
     public void The_harness_sees_everything_the_target_destroys()
     {
         RegisterSet destroys = CallConventions.DestroyedBy(CallConvention.KernelSysV, 64);
@@ -59,7 +59,7 @@ public sealed class ThunkExecutionTests
         Assert.Equal(destroys & s_watched, run.Changed);
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData("rcx")]
     [InlineData("r11")]
     [InlineData("flags")]
@@ -76,7 +76,7 @@ public sealed class ThunkExecutionTests
         Assert.Equal((PatchAction.Call, needed), (site.Action, lying.Changed & needed));
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_target_said_to_destroy_less_than_it_does_is_caught()
     {
         var harness = new SiteHarness(CallConvention.KernelSysV, RegisterSet.Rax | RegisterSet.Rdx);

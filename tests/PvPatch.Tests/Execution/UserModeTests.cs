@@ -12,7 +12,7 @@ public sealed class UserModeTests
     private static readonly SiteHarness s_sysV = new(CallConvention.KernelSysV, s_c);
     private static readonly SiteHarness s_windows = new(CallConvention.WindowsX64, CallConventions.DestroyedBy(CallConvention.WindowsX64, 64));
 
-    [SkippableFact]
+    [Fact]
     public void A_direct_call_does_what_the_indirect_one_did()
     {
         SiteRun before = s_sysV.RunUnpatched();
@@ -24,14 +24,14 @@ public sealed class UserModeTests
         Assert.Equal(before.TargetStackPointer & 15, after.TargetStackPointer & 15);
     }
 
-    [SkippableFact]
+    [Fact]
     public void Nops_change_nothing()
     {
         SiteRun run = s_sysV.Run(Operation.Nop, RegisterSet.None, out SiteDecision site);
         Assert.Equal((PatchAction.Nop, RegisterSet.None, false), (site.Action, run.Changed, run.WasCalled));
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData(true)]
     [InlineData(false)]
     public void Identity_gives_the_first_argument(bool wide)
@@ -44,7 +44,7 @@ public sealed class UserModeTests
         }
     }
 
-    [SkippableFact]
+    [Fact]
     public void Inline_bodies_run_and_change_what_they_are_said_to()
     {
         (InlineBody Body, RegisterSet Destroys, Func<ulong[], ulong?> Result)[] bodies =
@@ -74,7 +74,7 @@ public sealed class UserModeTests
         }
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_body_with_a_call_reaches_its_target_from_the_site()
     {
         InlineBody body = InlineBody.Create(static a => { a.call(SiteHarness.Target.Value); a.inc(rax); });
@@ -85,7 +85,7 @@ public sealed class UserModeTests
         Assert.True(s_c.Contains(run.Changed));
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_body_with_a_branch_takes_both_ways()
     {
         foreach (bool taken in (bool[])[true, false])

@@ -13,7 +13,7 @@ public sealed class GoldenTablesAssembleTests
 
     public static TheoryData<string> Tables => ["bodies.txt", "nops.txt", "decisions.txt", "clobbers.txt", "parainstructions.txt"];
 
-    [SkippableTheory]
+    [Theory]
     [MemberData(nameof(Tables))]
     public void Every_assembly_column_assembles_to_the_bytes_beside_it(string table)
     {

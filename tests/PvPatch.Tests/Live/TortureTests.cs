@@ -43,10 +43,10 @@ public sealed class TortureTests
         Assert.True(code == 0, $"exit code {code}: {output}");
     }
 
-    [SkippableFact]
+    [Fact]
     public void Room_taken_without_a_grace_period_is_seen_to_crash()
     {
-        Skip.If(Environment.ProcessorCount < 2, "threads must overlap");
+        Assert.SkipWhen(Environment.ProcessorCount < 2, "threads must overlap");
         for (int attempt = 0; attempt < 5; attempt++)
         {
             (int code, _) = Run("chain --seconds 10 --protocol no-grace", s_timeout);
@@ -60,13 +60,13 @@ public sealed class TortureTests
         Assert.Fail("five runs of ten seconds saw nothing: the harness proves nothing");
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData("--sites atomic8 --protocol byte-copy")]
     [InlineData("--sites spin --protocol no-barrier")]
     [InlineData("--sites atomic8 --protocol call-not-at-end")]
     public void Shortcuts_are_seen_to_crash_or_tear(string arguments)
     {
-        Skip.If(Environment.ProcessorCount < 2, "threads must overlap");
+        Assert.SkipWhen(Environment.ProcessorCount < 2, "threads must overlap");
         for (int attempt = 0; attempt < 5; attempt++)
         {
             (int code, _) = Run($"run --seconds 10 {arguments}", s_timeout);
@@ -80,10 +80,10 @@ public sealed class TortureTests
         Assert.Fail("five runs of ten seconds saw nothing: the harness proves nothing");
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_guard_held_by_managed_code_is_seen_to_hang()
     {
-        Skip.If(Environment.ProcessorCount < 2, "threads must overlap");
+        Assert.SkipWhen(Environment.ProcessorCount < 2, "threads must overlap");
         for (int attempt = 0; attempt < 3; attempt++)
         {
             (int code, _) = Run("run --seconds 2 --suppress --sites spin --protocol managed-guard", TimeSpan.FromSeconds(15));

@@ -6,27 +6,27 @@ public sealed class ExecutionTests
     private const ulong Code = 0x100000;
     private const ulong Stack = 0x200000;
 
-    [SkippableFact]
+    [Fact]
     public void Code_in_executable_memory_gets_its_arguments_and_returns_a_result()
     {
-        Skip.IfNot(ExecutableMemory.IsSupported, "Linux on x86-64 only");
+        Assert.SkipUnless(ExecutableMemory.IsSupported, "Linux on x86-64 only");
 
         // mov rax,rdi; sub rax,rsi; ret
         using ExecutableMemory memory = ExecutableMemory.Create([0x48, 0x89, 0xf8, 0x48, 0x29, 0xf0, 0xc3]);
         Assert.Equal(0xffffffff_00000000UL, memory.Invoke(0xffffffff_00000005, 5));
     }
 
-    [SkippableFact]
+    [Fact]
     public void Executable_memory_is_not_writable()
     {
-        Skip.IfNot(ExecutableMemory.IsSupported, "Linux on x86-64 only");
+        Assert.SkipUnless(ExecutableMemory.IsSupported, "Linux on x86-64 only");
         using ExecutableMemory memory = ExecutableMemory.Create([0xc3]);
         string start = $"{memory.Address:x}-";
         string line = Assert.Single(File.ReadLines("/proc/self/maps"), line => line.StartsWith(start, StringComparison.Ordinal));
         Assert.Contains(" r-xp ", line, StringComparison.Ordinal);
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData(64)]
     [InlineData(32)]
     public void Ring_0_switches_interrupts_off_and_on(int bitness)
@@ -39,7 +39,7 @@ public sealed class ExecutionTests
         Assert.Equal(UnicornCpu.InterruptFlag, cpu[CpuRegister.Flags] & UnicornCpu.InterruptFlag);
     }
 
-    [SkippableTheory]
+    [Theory]
     [InlineData(64)]
     [InlineData(32)]
     public void Ring_0_saves_and_restores_flags(int bitness)
@@ -55,7 +55,7 @@ public sealed class ExecutionTests
         Assert.Equal(Stack + 0x800, cpu[CpuRegister.Rsp]);
     }
 
-    [SkippableFact]
+    [Fact]
     public void Ring_0_moves_to_and_from_control_registers()
     {
         // mov cr3,rdi; mov rax,cr3; mov rcx,cr2
@@ -68,7 +68,7 @@ public sealed class ExecutionTests
         Assert.Equal(0x7f0012345678UL, cpu[CpuRegister.Rcx]);
     }
 
-    [SkippableFact]
+    [Fact]
     public void Ring_0_moves_to_control_registers_in_32_bit_code()
     {
         // mov cr3,eax; mov ecx,cr3
@@ -79,7 +79,7 @@ public sealed class ExecutionTests
         Assert.Equal(0x5000UL, cpu[CpuRegister.Rcx]);
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_fault_is_told_in_words()
     {
         // mov rax,[0x900000]
@@ -88,7 +88,7 @@ public sealed class ExecutionTests
         Assert.Contains("UC_ERR_READ_UNMAPPED", error.Message, StringComparison.Ordinal);
     }
 
-    [SkippableFact]
+    [Fact]
     public void A_run_that_does_not_arrive_is_an_error()
     {
         // jmp to itself

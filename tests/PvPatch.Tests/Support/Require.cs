@@ -10,7 +10,7 @@ internal static class Require
 
     public static bool ToolsAreRequired => Environment.GetEnvironmentVariable(Variable) == "1";
 
-    /// <summary>Goes on if the tool is there, else skips the test or fails it. The test must be a SkippableFact or SkippableTheory.</summary>
+    /// <summary>Goes on if the tool is there, else skips the test or fails it.</summary>
     public static void Tool(bool isPresent, string tool, string package)
     {
         if (isPresent)
@@ -24,7 +24,7 @@ internal static class Require
             Assert.Fail($"{reason}, and {Variable}=1 asks for it");
         }
 
-        throw new SkipException(reason);
+        Assert.Skip(reason);
     }
 
     /// <summary>Whether a program of that name is in a directory of PATH.</summary>

@@ -5,7 +5,7 @@ public sealed class SecondReaderTests
 {
     private const ulong Kernel = 0xffffffff81000000;
 
-    [SkippableFact]
+    [Fact]
     public void The_assembler_places_every_piece_at_its_own_address()
     {
         GnuAssembler.RequireTools();
@@ -18,7 +18,7 @@ public sealed class SecondReaderTests
         Assert.Equal([0xcc, 0xcc], pieces[3]);
     }
 
-    [SkippableFact]
+    [Fact]
     public void The_assembler_wraps_32_bit_addresses()
     {
         GnuAssembler.RequireTools();
@@ -26,7 +26,7 @@ public sealed class SecondReaderTests
         Assert.Equal([0xe9, 0xfb, 0xef, 0xfe, 0xff], piece);
     }
 
-    [SkippableFact]
+    [Fact]
     public void The_assembler_names_the_line_of_a_bad_piece()
     {
         GnuAssembler.RequireTools();
