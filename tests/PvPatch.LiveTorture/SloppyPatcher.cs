@@ -1,4 +1,5 @@
 using PvPatch.Live;
+using PvPatch.Machine;
 
 namespace PvPatch.LiveTorture;
 

@@ -57,29 +57,3 @@ internal struct SiteRecord
 
     public readonly PatchAction Action => (PatchAction)(_formAndAction >> 3);
 }
-
-/// <summary>Up to 16 bytes as two words, the form in which sites are compared and written.</summary>
-internal readonly record struct SiteBytes(ulong Low, ulong High)
-{
-    public static SiteBytes From(ReadOnlySpan<byte> bytes)
-    {
-        Span<byte> padded = stackalloc byte[16];
-        padded.Clear();
-        bytes.CopyTo(padded);
-        return MemoryMarshal.Read<SiteBytes>(padded);
-    }
-
-    /// <summary>Reads a site; 16 bytes are readable there.</summary>
-    public static unsafe SiteBytes Read(byte* at, int length) => new SiteBytes(*(ulong*)at, *(ulong*)(at + 8)).Cut(length);
-
-    /// <summary>The first bytes, zeros behind.</summary>
-    public SiteBytes Cut(int length) =>
-        length >= 8 ? new SiteBytes(Low, length == 16 ? High : High & (1UL << (length - 8) * 8) - 1) : new SiteBytes(Low & (1UL << length * 8) - 1, 0);
-
-    public byte[] ToArray(int length)
-    {
-        byte[] bytes = new byte[16];
-        MemoryMarshal.Write(bytes, this);
-        return bytes[..length];
-    }
-}

@@ -3,10 +3,12 @@ namespace PvPatch.Machine;
 /// <summary>An inline body as bytes for one bitness, with what was found out about it. See <see cref="BodyBuilder"/>.</summary>
 public sealed class AssembledBody
 {
+    private readonly CodeFixup[] _fixups;
+
     internal AssembledBody(byte[] bytes, CodeFixup[] fixups, int bitness)
     {
         Bytes = bytes;
-        Fixups = fixups;
+        _fixups = fixups;
         Bitness = bitness;
     }
 
@@ -14,7 +16,9 @@ public sealed class AssembledBody
     public ReadOnlyMemory<byte> Bytes { get; }
 
     /// <summary>The fields that depend on the site's address.</summary>
-    public IReadOnlyList<CodeFixup> Fixups { get; }
+    public IReadOnlyList<CodeFixup> Fixups => _fixups;
+
+    internal ReadOnlySpan<CodeFixup> FixupSpan => _fixups;
 
     /// <summary>32 or 64.</summary>
     public int Bitness { get; }

@@ -14,10 +14,6 @@ public readonly record struct CodeFixup(byte Offset, byte InstructionEnd, Virtua
     /// <param name="bitness">32 (distances wrap at 4 GiB, so all is in reach) or 64.</param>
     /// <param name="displacement">The value.</param>
     /// <returns>Whether the target is in reach: within 2 GiB of the instruction's end.</returns>
-    public bool TryGetDisplacement(VirtualAddress site, int bitness, out int displacement)
-    {
-        long distance = Target - (site + InstructionEnd);
-        displacement = unchecked((int)distance);
-        return displacement == distance || bitness == 32;
-    }
+    public bool TryGetDisplacement(VirtualAddress site, int bitness, out int displacement) =>
+        Displacement.TryGet(site + InstructionEnd, Target, bitness, out displacement);
 }

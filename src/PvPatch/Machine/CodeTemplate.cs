@@ -1,4 +1,3 @@
-using System.Buffers.Binary;
 using Iced.Intel;
 
 namespace PvPatch.Machine;
@@ -83,17 +82,7 @@ public sealed class CodeTemplate
     public bool TryWrite(VirtualAddress site, Span<byte> destination)
     {
         _bytes.CopyTo(destination);
-        foreach (ref readonly CodeFixup fixup in _fixups.AsSpan())
-        {
-            if (!fixup.TryGetDisplacement(site, Bitness, out int displacement))
-            {
-                return false;
-            }
-
-            BinaryPrimitives.WriteInt32LittleEndian(destination[fixup.Offset..], displacement);
-        }
-
-        return true;
+        return Displacement.TryFill(destination, _fixups, site, Bitness);
     }
 
     private static bool IsOneInstruction(byte[] bytes, int bitness)

@@ -1,5 +1,6 @@
 using Iced.Intel;
 using PvPatch.Live;
+using PvPatch.Machine;
 
 namespace PvPatch.Tests.Live;
 

@@ -1,3 +1,5 @@
+using PvPatch.Machine;
+
 namespace PvPatch.Live;
 
 /// <summary>

@@ -1,3 +1,5 @@
+using PvPatch.Machine;
+
 namespace PvPatch.Live;
 
 /// <summary>Writes a batch while nobody runs its sites: plain copies, and one barrier before anyone enters.</summary>

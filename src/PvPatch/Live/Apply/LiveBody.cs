@@ -90,13 +90,8 @@ internal sealed record LiveBody
             return true;
         }
 
-        // A 32-bit field shifted into 16 bytes: its parts in the lower and the upper word.
-        long distance = target - end;
-        ulong field = (uint)distance;
-        int shift = Field * 8;
-        bytes = shift < 64
-            ? new SiteBytes(Bytes.Low | field << shift, Bytes.High | field >> 1 >> 63 - shift)
-            : new SiteBytes(Bytes.Low, Bytes.High | field << shift - 64);
-        return (int)distance == distance;
+        bool inReach = Displacement.TryGet(end, target, 64, out int displacement);
+        bytes = Bytes.With(Field, displacement);
+        return inReach;
     }
 }

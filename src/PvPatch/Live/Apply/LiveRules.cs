@@ -1,4 +1,5 @@
 using Iced.Intel;
+using PvPatch.Machine;
 
 namespace PvPatch.Live;
 

@@ -1,3 +1,5 @@
+using PvPatch.Machine;
+
 namespace PvPatch.Live;
 
 /// <summary>A site that is to be written: where, from what, to what.</summary>

@@ -1,3 +1,4 @@
+using PvPatch.Machine;
 using PvPatch.Plans;
 
 namespace PvPatch.Live;

@@ -1,5 +1,6 @@
 using System.Buffers.Binary;
 using System.Globalization;
+using PvPatch.Machine;
 using PvPatch.Plans;
 
 namespace PvPatch.Live;

@@ -38,16 +38,6 @@ internal sealed class CodeContent(AssembledBody body, int number = 0)
     public bool TryWrite(VirtualAddress address, Span<byte> destination)
     {
         Body.Bytes.Span.CopyTo(destination);
-        foreach (CodeFixup fixup in Body.Fixups)
-        {
-            if (!fixup.TryGetDisplacement(address, Body.Bitness, out int displacement))
-            {
-                return false;
-            }
-
-            System.Buffers.Binary.BinaryPrimitives.WriteInt32LittleEndian(destination[fixup.Offset..], displacement);
-        }
-
-        return true;
+        return Displacement.TryFill(destination, Body.FixupSpan, address, Body.Bitness);
     }
 }

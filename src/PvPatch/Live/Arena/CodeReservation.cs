@@ -1,3 +1,4 @@
+using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
 
