@@ -48,7 +48,7 @@ internal sealed unsafe class TortureRun : IDisposable
         long start = Stopwatch.GetTimestamp();
         Backend[] backends = [_code.Inlined, _code.Outlined, _code.Direct];
         LiveSite[] sites = [.. _code.Blocks.SelectMany(static b => Enumerable.Range(0, b.SiteCount).Select(i => b[i]))];
-        var random = new Random(2);
+        var random = new Random(unchecked(_options.Seed + 1));
         while (_fault is null && Stopwatch.GetElapsedTime(start).TotalSeconds < _options.Seconds)
         {
             flips += sloppy?.Flip() ?? (_options.Links && batches % 4 == 0 ? Link(sites, random) : Switch(backends[batches % backends.Length], sites, random));

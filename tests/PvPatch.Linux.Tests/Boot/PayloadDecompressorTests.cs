@@ -108,6 +108,7 @@ public sealed class PayloadDecompressorTests
     [Fact]
     public void A_program_that_never_ends_is_killed_at_the_time_limit()
     {
+        Require.Tool("sh");
         Require.Tool("sleep");
         using var folder = new TestFolder();
         folder.Program("xz", $"#!/bin/sh\nsleep 1000\n");
@@ -119,6 +120,7 @@ public sealed class PayloadDecompressorTests
     [Fact]
     public void A_program_that_writes_without_end_is_killed_at_the_announced_size()
     {
+        Require.Tool("sh");
         Require.Tool("yes");
         using var folder = new TestFolder();
         folder.Program("xz", $"#!/bin/sh\nexec yes\n");
@@ -138,6 +140,7 @@ public sealed class PayloadDecompressorTests
     [Fact]
     public void Cancelling_kills_the_program()
     {
+        Require.Tool("sh");
         Require.Tool("sleep");
         using var folder = new TestFolder();
         folder.Program("xz", $"#!/bin/sh\nsleep 1000\n");
@@ -171,6 +174,7 @@ public sealed class PayloadDecompressorTests
     [Fact]
     public void Users_options_for_the_programs_do_not_matter()
     {
+        Require.Tool("sh");
         byte[] packed = Packed(PayloadCompression.Xz);
         using var folder = new TestFolder();
         folder.Program("xz", $"#!/bin/sh\n[ -z \"$XZ_OPT$XZ_DEFAULTS\" ] || exit 9\nexec {Require.Tool("xz")} \"$@\"\n");

@@ -3,6 +3,7 @@ using PvPatch.Live;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
+using PvPatch.Tests.Shared;
 using PvPatch.Tests.Support;
 using static Iced.Intel.AssemblerRegisters;
 
@@ -334,7 +335,7 @@ public sealed unsafe class LinkTests
     public void Random_links_and_switches_end_in_the_bytes_that_were_asked_for()
     {
         using var code = new LiveCode(size: 4 << 20);
-        var random = new Random(11);
+        var random = TestSeed.NewRandom();
         CodeBlock[] blocks = [.. Enumerable.Range(0, 40).Select(i => code.EmitFunction(new SiteWish(i % 3, random.Next(6, 16), Start: random.Next(0, 60), Forwarding: i % 2 == 0)))];
         LiveSite[] sites = [.. blocks.Select(static b => b[0]).Where(static s => s.Class != SiteClass.QuiescentOnly)];
         VirtualAddress[] targets = [.. Enumerable.Range(0, 10).Select(i => code.EmitHelper(100 + i))];

@@ -3,6 +3,7 @@ using PvPatch.Live;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
+using PvPatch.Tests.Shared;
 using PvPatch.Tests.Support;
 using static Iced.Intel.AssemblerRegisters;
 
@@ -295,7 +296,7 @@ public sealed class LiveSwitchTests
     public void Random_switches_always_end_in_the_bytes_of_the_last_one()
     {
         using var code = new LiveCode();
-        var random = new Random(7);
+        var random = TestSeed.NewRandom();
         CodeBlock[] blocks = [.. Enumerable.Range(0, 40).Select(i => code.EmitFunction(new SiteWish(i % 3, random.Next(6, 16), Start: random.Next(64), Forwarding: i % 2 == 0)))];
         byte[] original = LiveCode.Snapshot(blocks);
         using LivePatcher patcher = code.Patcher();
