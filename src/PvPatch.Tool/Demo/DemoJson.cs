@@ -1,6 +1,5 @@
 using System.Text.Json;
 using PvPatch.Plans;
-using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Demo;
 
