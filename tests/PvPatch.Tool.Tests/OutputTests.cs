@@ -1,3 +1,4 @@
+using PvPatch.Tool.Info;
 using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Tests;

@@ -38,6 +38,9 @@ internal sealed class DemoCommand : ToolCommand
             new DemoText(guest, runs, run.Out).Write();
         }
 
-        return ExitCode.Success;
+        return ExitCodeOf(runs);
     }
+
+    /// <summary>A guest that is not as planned is a mistake of the engine, and no success.</summary>
+    internal static ExitCode ExitCodeOf(IEnumerable<DemoRun> runs) => runs.All(static r => r.Holds) ? ExitCode.Success : ExitCode.Internal;
 }

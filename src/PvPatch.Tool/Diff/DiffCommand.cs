@@ -45,6 +45,11 @@ internal sealed class DiffCommand : ToolCommand
             {
                 result.AddError("Either two stored plans are compared, or two backends of one kernel by --backend and --against");
             }
+
+            if (result.GetResult(_slot) is not null && result.GetValue(Json))
+            {
+                result.AddError("--slot chooses what is shown as text; the document of --json has every difference");
+            }
         });
     }
 
@@ -53,6 +58,7 @@ internal sealed class DiffCommand : ToolCommand
         string first = arguments.GetRequiredValue(_first);
         string? second = arguments.GetValue(_second);
         PlanDiff diff = second is not null ? PlanDiff.Compare(PlanFile.Read(first), PlanFile.Read(second)) : CompareBackends(arguments, run, first);
+        SlotFilter.Check(arguments.GetValue(_slot), [diff.First, diff.Second]);
         if (run.IsJson)
         {
             run.WriteJson(json => PlanDiffJson.Write(diff, json));

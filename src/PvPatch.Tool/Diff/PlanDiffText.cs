@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.IO.Enumeration;
 using PvPatch.Plans;
 
 namespace PvPatch.Tool.Diff;
@@ -49,7 +48,7 @@ internal static class PlanDiffText
 
     private static void WriteSites(PlanDiff diff, string slot, Disassembler disassembler, TextOutput output)
     {
-        foreach (PlanDifference difference in diff.Differences.Where(d => Matches(slot, Label(d) ?? "")))
+        foreach (PlanDifference difference in diff.Differences.Where(d => SlotFilter.Matches(slot, Label(d) ?? "")))
         {
             output.Column(difference.Address.ToString(), 20).Column(Label(difference) ?? "", SlotWidth);
             WriteBoth(difference, disassembler, output);
@@ -66,9 +65,6 @@ internal static class PlanDiffText
             diff.Count(PlanDifferenceKinds.OnlyInFirst) is > 0 and int first ? string.Create(s_culture, $", {first} only in the first") : "",
             diff.Count(PlanDifferenceKinds.OnlyInSecond) is > 0 and int second ? string.Create(s_culture, $", {second} only in the second") : "",
             diff.Count(PlanDifferenceKinds.OldBytes) is > 0 and int old ? string.Create(s_culture, $", {old} by their original bytes: the plans are of different kernels") : "");
-
-    private static bool Matches(string pattern, string label) =>
-        FileSystemName.MatchesSimpleExpression(pattern, label) || FileSystemName.MatchesSimpleExpression(pattern, label.AsSpan(label.IndexOf('.', StringComparison.Ordinal) + 1));
 
     private static string? Label(PlanDifference difference) => (difference.First ?? difference.Second)?.Label;
 

@@ -29,7 +29,7 @@ internal sealed record RevertReport(string Image, string Output, string By, long
         json.WriteString("backend", Plan.Backend);
         json.WriteString("rules", Plan.Rules);
         json.WriteNumber("size", Size);
-        json.WriteNumber("sites", Plan.Count);
+        json.WriteNumber("sites", Plan.Summary.Total);
         json.WriteNumber("written", Reverted.Written);
         JsonOutput.WriteDiagnostics(json, []);
         json.WriteEndObject();

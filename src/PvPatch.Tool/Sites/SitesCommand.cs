@@ -55,6 +55,12 @@ internal sealed class SitesCommand : ToolCommand
             SiteListText.Write(image, plan, chosen, run.Out);
         }
 
+        if (plan is null)
+        {
+            run.Out.Flush();
+            throw new ToolFailure(diagnostics);
+        }
+
         run.Warn(diagnostics);
         return ExitCode.Success;
     }

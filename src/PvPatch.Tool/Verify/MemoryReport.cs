@@ -84,12 +84,14 @@ internal sealed class MemoryReport
         return _result.State switch
         {
             MemoryState.Patched when IsOther => $"patched for {best}, not for {_wanted}",
-            MemoryState.Patched => $"patched for {best}: every site holds its bytes",
-            MemoryState.NotPatched => "not patched: every site holds its original bytes",
+            MemoryState.Patched => $"patched for {best}: {Every()} holds its bytes",
+            MemoryState.NotPatched => $"not patched: {Every()} holds its original bytes",
             MemoryState.Mixed => $"mixed: {Sites(_result.MixedSites().Count())} other known bytes than {best} has",
             _ => $"tampered: {Sites(_result.Count(SiteState.Tampered))} bytes that nothing accounts for; the others are nearest to {best}",
         };
     }
+
+    private string Every() => _result.Compared == _result.Sites.Count ? "every site" : "every site compared";
 
     /// <summary>How well each backend accounts for the sites; of each the setting that does best.</summary>
     private void WriteCandidates(TextOutput output)
