@@ -34,6 +34,9 @@ internal sealed class ToolRun
     public void NoteWritten(string name) => _written.Add(name);
 
     /// <summary>Writes the result as JSON.</summary>
+    public void WriteJson(ToolDocument document) => JsonOutput.Write(Console.Out, document);
+
+    /// <summary>Writes a result that the library knows how to write.</summary>
     public void WriteJson(Action<Utf8JsonWriter> write) => JsonOutput.Write(Console.Out, write);
 
     /// <summary>Says what is odd: on standard error as text. In JSON, findings are in the document itself.</summary>
@@ -56,13 +59,7 @@ internal sealed class ToolRun
             return exitCode;
         }
 
-        JsonOutput.Write(Console.Error, json =>
-        {
-            JsonOutput.Start(json, "pvpatch-failure");
-            json.WriteNumber("exitCode", (int)exitCode);
-            JsonOutput.WriteDiagnostics(json, diagnostics);
-            json.WriteEndObject();
-        });
+        JsonOutput.Write(Console.Error, new FailureDocument((int)exitCode, JsonPart.Of(diagnostics)));
         return exitCode;
     }
 }

@@ -22,7 +22,7 @@ public sealed class InputFileTests : IDisposable
         { "plan VMLINUX --backend native --kallsyms FILE", "PV7007" },
         { "plan VMLINUX --backend native --slots FILE", "PV7007" },
         { "plan VMLINUX --backend native --layout FILE", "PV6161" },
-        { "plan VMLINUX --backend native --module FILE --at 0xffffffffa0000000", "PV6001" },
+        { "plan VMLINUX --backend native --module FILE --at 0xffffffffa0000000", "PV6140" },
         { "info FILE", "PV6001" },
         { "verify VMLINUX --memory FILE", "PV6121" },
         { "verify VMLINUX --memory FILE --base 0xffffffff81000000", "PV6124" },

@@ -49,7 +49,7 @@ internal sealed class AllowedCommand : ToolCommand
         AllowedReport report = AllowedReport.Save(candidates, path, output, outputPath!, run);
         if (run.IsJson)
         {
-            run.WriteJson(report.WriteJson);
+            run.WriteJson(report.ToDocument());
         }
         else
         {

@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.Text.Json;
 using PvPatch.Plans;
 
 namespace PvPatch.Tool.Allowed;
@@ -35,22 +34,9 @@ internal sealed record AllowedReport(string Image, string Output, long Size, IRe
         output.Line($"  original; {string.Join("; ", Plans)}");
     }
 
-    public void WriteJson(Utf8JsonWriter json)
-    {
-        JsonOutput.Start(json, "pvpatch-allowed-written");
-        json.WriteString("image", Image);
-        json.WriteString("output", Output);
-        json.WriteNumber("size", Size);
-        json.WriteNumber("sites", Sites);
-        json.WriteNumber("strings", Strings);
-        json.WriteStartArray("backends");
-        foreach (string plan in Plans)
-        {
-            json.WriteStringValue(plan);
-        }
-
-        json.WriteEndArray();
-        JsonOutput.WriteDiagnostics(json, []);
-        json.WriteEndObject();
-    }
+    public AllowedDocument ToDocument() => new(Image, Output, Size, Sites, Strings, Plans, []);
 }
+
+/// <summary>The same for scripts.</summary>
+internal sealed record AllowedDocument(string Image, string Output, long Size, int Sites, int Strings, IReadOnlyList<string> Backends, IReadOnlyList<JsonPart> Diagnostics)
+    : ToolDocument("pvpatch-allowed-written");

@@ -14,12 +14,12 @@ internal static class HelpText
           0    done
           1    the command line is wrong (unknown command, option, backend, slot or address)
           2    a file cannot be read, or is not what it should be, or is not supported
-          3    refused because it would not be safe (unknown bytes at a site, output is the input)
+          3    refused because it would not be safe (unknown bytes at a site, output is the input, plan of another image)
           4    the output cannot be written; nothing half-written is left behind
           5    a program that unpacks kernels (xz, zstd, …) is not installed
           6    compared, and different (verify: tampered, mixed or another backend; diff: the plans differ)
           7    verify: the dump was taken before the kernel patched itself
-          130  stopped by Ctrl-C
+          130  stopped by Ctrl-C or a signal
         """;
 
     public static void Write(CommandSet tool, ParseResult parsed, TextWriter output)

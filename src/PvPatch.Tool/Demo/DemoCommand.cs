@@ -31,7 +31,7 @@ internal sealed class DemoCommand : ToolCommand
         DemoRun[] runs = [.. backends.Select(b => DemoRun.Of(guest, b, planner))];
         if (run.IsJson)
         {
-            run.WriteJson(json => DemoJson.Write(guest, runs, json));
+            run.WriteJson(DemoDocument.Of(guest, runs));
         }
         else
         {

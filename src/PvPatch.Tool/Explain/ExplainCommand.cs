@@ -61,7 +61,7 @@ internal sealed class ExplainCommand : ToolCommand
     {
         if (run.IsJson)
         {
-            run.WriteJson(json => ExplainJson.Write(site, path, json));
+            run.WriteJson(ExplainDocument.Of(site, path));
         }
         else
         {
@@ -73,7 +73,7 @@ internal sealed class ExplainCommand : ToolCommand
     {
         if (run.IsJson)
         {
-            run.WriteJson(json => slot.WriteJson(path, json));
+            run.WriteJson(slot.ToDocument(path));
         }
         else
         {

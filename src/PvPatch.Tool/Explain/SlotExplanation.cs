@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.Text.Json;
 using PvPatch.Linux;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
@@ -53,37 +52,13 @@ internal sealed class SlotExplanation(KernelImage image, OpSlot slot, Candidates
         }
     }
 
-    public void WriteJson(string path, Utf8JsonWriter json)
-    {
-        JsonOutput.Start(json, "pvpatch-explain-slot");
-        json.WriteString("image", path);
-        json.WriteString("slot", slot.Name);
-        json.WriteNumber("type", slot.Index);
-        json.WriteNumber("total", image.Sites.Count);
-        if (image.Native[slot.Index].Target is VirtualAddress native)
-        {
-            json.WriteString("native", JsonOutput.Hex(native));
-        }
-
-        json.WriteStartArray("backends");
-        foreach (PatchPlan plan in Plans())
-        {
-            json.WriteStartObject();
-            json.WriteString("backend", plan.Backend);
-            json.WriteString("rules", plan.Rules);
-            json.WriteStartArray("sites");
-            foreach (int index in _sites)
-            {
-                PlanJson.WriteSite(plan, plan.IndexContaining(image.Sites[index].Address), json);
-            }
-
-            json.WriteEndArray();
-            json.WriteEndObject();
-        }
-
-        json.WriteEndArray();
-        json.WriteEndObject();
-    }
+    public ExplainSlotDocument ToDocument(string path) => new(
+        path,
+        slot.Name,
+        slot.Index,
+        image.Sites.Count,
+        JsonOutput.Hex(image.Native[slot.Index].Target),
+        [.. Plans().Select(p => new ExplainSlotBackend(p.Backend, p.Rules, [.. _sites.Select(i => JsonPart.Site(p, image.Sites[i].Address))]))]);
 
     private IReadOnlyList<PatchPlan> Plans() => candidates.DifferingAt([.. _sites.Select(i => image.Sites[i].Address)]);
 

@@ -8,6 +8,10 @@ namespace PvPatch.Tool.Info;
 /// <summary>How it was found out what <c>info</c> says of a kernel.</summary>
 internal static class ImageSources
 {
+    /// <summary>The sections that decide what can be done with a kernel.</summary>
+    public static readonly string[] SectionsOfInterest =
+        [".text", ".parainstructions", ".altinstructions", TypeInformation, "__jump_table", ".static_call_sites", ".symtab"];
+
     private const string TypeInformation = ".BTF";
 
     /// <summary>What told the era.</summary>

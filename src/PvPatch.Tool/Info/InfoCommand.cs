@@ -29,7 +29,7 @@ internal sealed class InfoCommand : ToolCommand
         error = error is null ? null : error with { Source = input.Path };
         if (run.IsJson)
         {
-            run.WriteJson(json => InfoJson.Write(input, image, options, error, json));
+            run.WriteJson(InfoDocument.Of(input, image, options, error));
         }
         else
         {

@@ -17,7 +17,7 @@ internal static class InfoText
         Field(output, "kernel", VersionBanner.Find(input.File.Image.Span) ?? "it does not say");
         ElfImage elf = input.Elf;
         Field(output, "ELF", string.Create(s_culture, $"{elf.Bitness}-bit x86, {elf.Type.ToString().ToLowerInvariant()}, {elf.Sections.Count} sections, {elf.EndOfFileContent:n0} bytes"));
-        foreach (string name in KernelSections.OfInterest)
+        foreach (string name in ImageSources.SectionsOfInterest)
         {
             Field(output, name, elf.TryGetSection(name, out ElfSection? section) ? DescribeSection(section) : "none");
         }

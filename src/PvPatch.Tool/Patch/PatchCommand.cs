@@ -75,7 +75,7 @@ internal sealed class PatchCommand : ToolCommand
         var report = new PatchReport(path, outputPath, planPath, image.Elf.EndOfFileContent, plan, applied);
         if (run.IsJson)
         {
-            run.WriteJson(report.WriteJson);
+            run.WriteJson(report.ToDocument());
         }
         else
         {

@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.Text.Json;
 using PvPatch.Plans;
 
 namespace PvPatch.Tool.Patch;
@@ -20,27 +19,15 @@ internal sealed record PatchReport(string Image, string Output, string? PlanFile
         output.Line($"To take it back: pvpatch revert {Quote(Output)} {source} -o FILE", Ink.Faint);
     }
 
-    public void WriteJson(Utf8JsonWriter json)
-    {
-        JsonOutput.Start(json, "pvpatch-patch");
-        json.WriteString("image", Image);
-        json.WriteString("output", Output);
-        if (PlanFile is not null)
-        {
-            json.WriteString("plan", PlanFile);
-        }
-
-        json.WriteString("backend", Plan.Backend);
-        json.WriteString("rules", Plan.Rules);
-        json.WriteNumber("size", Size);
-        json.WriteNumber("sites", Plan.Summary.Total);
-        json.WriteNumber("written", Applied.Written);
-        json.WriteString("summary", Plan.Summary.ToString());
-        JsonOutput.WriteDiagnostics(json, Plan.Diagnostics);
-        json.WriteEndObject();
-    }
+    public PatchDocument ToDocument() => new(
+        Image, Output, PlanFile, Plan.Backend, Plan.Rules, Size, Plan.Summary.Total, Applied.Written, Plan.Summary.ToString(), JsonPart.Of(Plan.Diagnostics));
 
     /// <summary>A path as a shell takes it.</summary>
     private static string Quote(string path) =>
         path.All(static c => char.IsAsciiLetterOrDigit(c) || c is '/' or '.' or '_' or '-' or '+' or ':' or '=') ? path : $"'{path.Replace("'", "'\\''", StringComparison.Ordinal)}'";
 }
+
+/// <summary>The same for scripts.</summary>
+internal sealed record PatchDocument(
+    string Image, string Output, string? Plan, string Backend, string Rules, long Size, int Sites, int Written, string Summary, IReadOnlyList<JsonPart> Diagnostics)
+    : ToolDocument("pvpatch-patch");

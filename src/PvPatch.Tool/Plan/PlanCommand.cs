@@ -82,7 +82,7 @@ internal sealed class PlanCommand : ToolCommand
     {
         if (run.IsJson)
         {
-            run.WriteJson(allowed.WriteJson);
+            run.WriteJson(allowed.ToDocument());
         }
         else
         {

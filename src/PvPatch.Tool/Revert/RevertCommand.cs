@@ -73,7 +73,7 @@ internal sealed class RevertCommand : ToolCommand
         var report = new RevertReport(path, outputPath, planPath ?? originalPath!, input.Elf.EndOfFileContent, plan, reverted);
         if (run.IsJson)
         {
-            run.WriteJson(report.WriteJson);
+            run.WriteJson(report.ToDocument());
         }
         else
         {

@@ -1,5 +1,4 @@
 using System.Globalization;
-using System.Text.Json;
 using PvPatch.Plans;
 
 namespace PvPatch.Tool.Revert;
@@ -20,18 +19,10 @@ internal sealed record RevertReport(string Image, string Output, string By, long
         }
     }
 
-    public void WriteJson(Utf8JsonWriter json)
-    {
-        JsonOutput.Start(json, "pvpatch-revert");
-        json.WriteString("image", Image);
-        json.WriteString("output", Output);
-        json.WriteString("by", By);
-        json.WriteString("backend", Plan.Backend);
-        json.WriteString("rules", Plan.Rules);
-        json.WriteNumber("size", Size);
-        json.WriteNumber("sites", Plan.Summary.Total);
-        json.WriteNumber("written", Reverted.Written);
-        JsonOutput.WriteDiagnostics(json, []);
-        json.WriteEndObject();
-    }
+    public RevertDocument ToDocument() => new(Image, Output, By, Plan.Backend, Plan.Rules, Size, Plan.Summary.Total, Reverted.Written, []);
 }
+
+/// <summary>The same for scripts.</summary>
+internal sealed record RevertDocument(
+    string Image, string Output, string By, string Backend, string Rules, long Size, int Sites, int Written, IReadOnlyList<JsonPart> Diagnostics)
+    : ToolDocument("pvpatch-revert");

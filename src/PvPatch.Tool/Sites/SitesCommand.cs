@@ -48,11 +48,11 @@ internal sealed class SitesCommand : ToolCommand
 
         if (run.IsJson)
         {
-            run.WriteJson(json => SiteListJson.Write(image, plan, chosen, path, diagnostics, json));
+            run.WriteJson(SitesDocument.Of(image, plan, chosen, path, diagnostics));
         }
         else
         {
-            SiteListText.Write(image, plan, chosen, run.Out);
+            SitesText.Write(image, plan, chosen, run.Out);
         }
 
         if (plan is null)

@@ -5,7 +5,7 @@ using PvPatch.Plans;
 namespace PvPatch.Tool.Sites;
 
 /// <summary>A kernel's sites as a table, one to a line.</summary>
-internal static class SiteListText
+internal static class SitesText
 {
     private const int AddressWidth = 20;
     private const int SectionWidth = 12;
