@@ -3,7 +3,6 @@ using PvPatch.Images;
 using PvPatch.Linux;
 using PvPatch.Linux.Files;
 using PvPatch.Linux.Text;
-using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Kernels;
 
