@@ -3,7 +3,6 @@ using PvPatch.Images;
 using PvPatch.Linux.Eras;
 using PvPatch.Linux.Files;
 using PvPatch.Linux.Symbols;
-using PvPatch.Linux.Text;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
