@@ -1,4 +1,5 @@
 using System.Globalization;
+using PvPatch.Linux.Dumps;
 using PvPatch.Plans;
 
 namespace PvPatch.Linux.Verify;

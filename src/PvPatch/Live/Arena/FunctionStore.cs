@@ -1,6 +1,5 @@
 using System.Buffers.Binary;
 using PvPatch.Machine;
-using PvPatch.Mechanisms;
 
 namespace PvPatch.Live;
 

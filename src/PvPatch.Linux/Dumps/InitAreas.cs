@@ -1,6 +1,6 @@
 using PvPatch.Linux.Files;
 
-namespace PvPatch.Linux.Verify;
+namespace PvPatch.Linux.Dumps;
 
 /// <summary>
 /// The part of a kernel image that is freed once the kernel is up (free_initmem): its pages are filled with 0xcc and given to

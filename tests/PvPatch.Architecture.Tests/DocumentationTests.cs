@@ -2,7 +2,7 @@ using System.Reflection;
 using System.Text.RegularExpressions;
 using PvPatch.Tests.Support;
 
-namespace PvPatch.Tests.Layering;
+namespace PvPatch.Architecture.Tests;
 
 /// <summary>What the documentation says of the code is held against the code.</summary>
 public sealed partial class DocumentationTests

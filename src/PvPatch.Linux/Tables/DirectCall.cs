@@ -2,9 +2,8 @@ using System.Buffers.Binary;
 using System.Diagnostics.CodeAnalysis;
 using PvPatch.Images;
 using PvPatch.Linux.Files;
-using PvPatch.Linux.Tables;
 
-namespace PvPatch.Linux.Text;
+namespace PvPatch.Linux.Tables;
 
 /// <summary>
 /// An alternative of 6.8 and later that turns an indirect call into a direct one: the site is <c>call [word]</c> (ff 15, 6 bytes), the
