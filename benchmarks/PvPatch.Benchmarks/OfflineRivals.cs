@@ -21,7 +21,7 @@ internal sealed class OfflineRivals
         _iced = new IcedRivals(Work);
         CLoop.TryCreate(Work, out _c);
         _plan = Plan();
-        _twins = [Work.Backend.Derive("one", static _ => { }), Work.Backend.Derive("other", static _ => { })];
+        _twins = [.. Enumerable.Range(0, 9).Select(i => Work.Backend.Derive($"twin{i}", static _ => { }))]; // more than a planner keeps decisions for
         _switching = new PlanOptions { Previous = _plan };
         _fence = LeaveRoom();
         Compare();
@@ -39,7 +39,7 @@ internal sealed class OfflineRivals
     public void ApplyUnmasked() => Must(ImageApplier.TryRun(_plan, Work.Image, toNew: true, masked: false, out _, out _), "apply refused");
 
     /// <summary>A plan for which the planner has kept no decision: the last one was for another backend.</summary>
-    public PatchPlan PlanFirst() => _planner.Plan(Work.Image, Work.Sites, _twins[_turn++ & 1]);
+    public PatchPlan PlanFirst() => _planner.Plan(Work.Image, Work.Sites, _twins[_turn++ % _twins.Length]);
 
     public ApplyResult PlanAndApply() => Plan().Apply(Work.Image);
 

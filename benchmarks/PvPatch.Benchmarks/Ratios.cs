@@ -101,7 +101,7 @@ internal static class Ratios
     }
 
     /// <summary>
-    /// Plans for which nothing is kept (two backends take turns, whose bodies are known), and plans of a small table, where what is done once for each kind
+    /// Plans for which nothing is kept (backends take turns, more than a planner keeps, whose bodies are known), and plans of a small table, where what is done once for each kind
     /// counts most: made first, made again, and made by a planner of its own.
     /// </summary>
     private static void ReportPlans(Shape shape, OfflineRivals rivals, int sites)

@@ -248,6 +248,9 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
         return "";
     }
 
+    /// <summary>Whether some outcome is a thunk's: without one, nobody has to look through the sites for them.</summary>
+    internal bool MayHaveThunks => Array.Exists(_outcomes, static o => o is { Action: PatchAction.Thunk });
+
     internal int LengthOf(int index)
     {
         ref readonly PlanEntry entry = ref Entries[index];

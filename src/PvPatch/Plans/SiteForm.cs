@@ -62,15 +62,19 @@ internal sealed class SiteFormReader
         Absolute,
     }
 
-    /// <summary>Whether a site is an indirect call or jump of a form read before.</summary>
+    /// <summary>The form of a site, where it is an indirect call or jump of a form read before; else a null reference.</summary>
     /// <param name="bytes">16 bytes from the site's first on, whatever stands behind it.</param>
     /// <param name="length">How many of them are the site's, 1 to 16.</param>
-    /// <param name="form">The form.</param>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public bool Knows(Vector128<byte> bytes, int length, out KnownForm form)
+    public ref readonly KnownForm Find(Vector128<byte> bytes, int length)
     {
-        form = Unsafe.Add(ref MemoryMarshal.GetArrayDataReference(_known), length * Ways);
-        return form.Matches(bytes) || KnowsOther(bytes, length, out form);
+        ref KnownForm form = ref Unsafe.Add(ref MemoryMarshal.GetArrayDataReference(_known), length * Ways);
+        if (form.Matches(bytes))
+        {
+            return ref form;
+        }
+
+        return ref FindOther(bytes, length);
     }
 
     /// <summary>The address a call or jump of a known form reads its target from; 0 where it is not in the instruction.</summary>
@@ -172,20 +176,19 @@ internal sealed class SiteFormReader
         _known[(site.Length * Ways) + way] = known;
     }
 
-    private bool KnowsOther(Vector128<byte> bytes, int length, out KnownForm form)
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private ref readonly KnownForm FindOther(Vector128<byte> bytes, int length)
     {
         int first = length * Ways;
         for (int i = first + 1; i < first + Ways; i++)
         {
-            form = _known[i];
-            if (form.Matches(bytes))
+            if (_known[i].Matches(bytes))
             {
-                return true;
+                return ref _known[i];
             }
         }
 
-        form = default;
-        return false;
+        return ref Unsafe.NullRef<KnownForm>();
     }
 
     /// <summary>Hands the decoder a site's bytes.</summary>

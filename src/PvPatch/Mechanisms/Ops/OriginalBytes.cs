@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
 using PvPatch.Plans;
 
@@ -30,31 +31,35 @@ internal sealed class OriginalBytes
     /// <summary>
     /// Puts the original bytes in place of those of the previous plan. <see langword="false"/> says nothing; ask <see cref="Check"/>.
     /// </summary>
-    /// <param name="site">The site; sites are asked about in order of address.</param>
-    /// <param name="bytes">In: 16 bytes from the site's first on. Out: the original ones, whatever stands behind them.</param>
-    public bool TryUndo(in PatchSite site, ref Vector128<byte> bytes)
+    /// <param name="address">The site's run address; sites are asked about in order of address.</param>
+    /// <param name="length">Its length.</param>
+    /// <param name="there">16 bytes from the site's first on.</param>
+    /// <param name="original">The original ones, whatever stands behind them.</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    public bool TryUndo(ulong address, int length, Vector128<byte> there, out Vector128<byte> original)
     {
+        original = there;
         if (_previous is not PatchPlan previous)
         {
             return true;
         }
 
         PlanEntry[] entries = previous.Entries;
-        while (_cursor < entries.Length && entries[_cursor].Address < site.Address.Value)
+        int at = _cursor;
+        while (at < entries.Length && entries[at].Address < address)
         {
-            _cursor++;
+            at++;
         }
 
-        if (_cursor == entries.Length || entries[_cursor].Address != site.Address.Value || previous.LengthOf(_cursor) != site.Budget)
+        _cursor = at;
+        if (at == entries.Length || entries[at].Address != address || previous.LengthOf(at) != length)
         {
             return true;
         }
 
-        previous.GetVectors(_cursor, out Vector128<byte> old, out Vector128<byte> @new);
-        Vector128<byte> there = bytes & SiteVector.Masks[site.Budget];
-        bool known = there == old || there == @new;
-        bytes = old;
-        return known;
+        previous.GetVectors(at, out original, out Vector128<byte> @new);
+        there &= SiteVector.Masks[length];
+        return there == original || there == @new;
     }
 
     /// <summary>Whether a call of a known form goes through its site's slot.</summary>

@@ -17,8 +17,10 @@ public sealed class PatchPlanner
     private readonly ILogger _planLogger;
     private readonly TemplateStore _templates = new();
 
-    /// <summary>The decisions of the last plan. Whoever plans takes them out and puts them back, so that no two threads have them.</summary>
-    private KindDecisions? _kept;
+    /// <summary>The decisions of the last plans: a host goes to and fro between backends. Whoever plans takes them out and puts them back, so that no two threads have them.</summary>
+    private readonly KindDecisions?[] _kept = new KindDecisions?[4];
+
+    private int _nextKept;
 
     /// <summary>Makes a planner.</summary>
     /// <param name="loggerFactory">Where it and its plans log; nowhere where there is none.</param>
@@ -78,13 +80,12 @@ public sealed class PatchPlanner
                 });
             }
 
-            KindDecisions made = Interlocked.Exchange(ref _kept, null) is { } kept && kept.AreFor(backend, options, nops, image.Bitness)
-                ? kept
-                : new KindDecisions(backend, options, new TemplateCache(_templates, image.Bitness, nops), nops, image.Bitness);
+            KindDecisions made = Take(backend, options, nops, image.Bitness)
+                ?? new KindDecisions(backend, options, new TemplateCache(_templates, image.Bitness, nops), nops, image.Bitness);
             plan = new PlanRun(image, sites, backend, options, made, _planLogger, found).Execute();
             if (made.CanBeKept)
             {
-                Volatile.Write(ref _kept, made);
+                Keep(made);
             }
         }
         catch (PatchException e)
@@ -96,6 +97,37 @@ public sealed class PatchPlanner
         diagnostics = plan?.Diagnostics ?? found.ToList();
         Report(plan, backend, options, diagnostics);
         return plan is not null;
+    }
+
+    private KindDecisions? Take(Backend backend, PlanOptions options, NopStyle nops, int bitness)
+    {
+        foreach (ref KindDecisions? place in _kept.AsSpan())
+        {
+            if (Interlocked.Exchange(ref place, null) is { } kept)
+            {
+                if (kept.AreFor(backend, options, nops, bitness))
+                {
+                    return kept;
+                }
+
+                Interlocked.CompareExchange(ref place, kept, null);
+            }
+        }
+
+        return null;
+    }
+
+    private void Keep(KindDecisions made)
+    {
+        foreach (ref KindDecisions? place in _kept.AsSpan())
+        {
+            if (Interlocked.CompareExchange(ref place, made, null) is null)
+            {
+                return;
+            }
+        }
+
+        Volatile.Write(ref _kept[(uint)Interlocked.Increment(ref _nextKept) % (uint)_kept.Length], made);
     }
 
     private void Report(PatchPlan? plan, Backend backend, PlanOptions options, IReadOnlyList<PatchDiagnostic> diagnostics)

@@ -66,7 +66,7 @@ internal sealed class PlanRun
         Span<byte> bytes = default;
         ulong start = 0;
         ReadOnlySpan<PatchSite> sites = _sites.Sites;
-        for (int i = 0; (i = PlanKnown(i, new VectorWindow(bytes, start))) < sites.Length; i++)
+        for (int i = 0; (i = PlanKnown(i, bytes, start)) < sites.Length; i++)
         {
             ref readonly PatchSite site = ref sites[i];
             if (segment is null || !segment.Contains(site.Address, site.Budget))
@@ -103,9 +103,16 @@ internal sealed class PlanRun
     }
 
     /// <summary>Plans sites from <paramref name="index"/> on as far as all about them is known; the index of the first that is not done.</summary>
+    private int PlanKnown(int index, Span<byte> bytes, ulong start)
+    {
+        var near = new VectorWindow(bytes, start);
+        return _originals.ChecksEachCall ? PlanKnown<Checked>(index, near) : PlanKnown<Unchecked>(index, near);
+    }
+
     /// <remarks>Optimised when it is first called: a plan is most often made once.</remarks>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private int PlanKnown(int index, VectorWindow near)
+    private int PlanKnown<TChecks>(int index, VectorWindow near)
+        where TChecks : struct, IChecks
     {
         bool anyReach = _image.Bitness == 32; // distances wrap at 4 GiB
         ReadOnlySpan<PatchSite> sites = _sites.Sites;
@@ -113,7 +120,6 @@ internal sealed class PlanRun
         ref WalkedKind walked = ref MemoryMarshal.GetArrayDataReference(_walked);
         ref PlanEntry entries = ref MemoryMarshal.GetArrayDataReference(_entries);
         SiteFormReader forms = _made.Reader;
-        OriginalBytes? checks = _originals.ChecksEachCall ? _originals : null;
         for (; index < sites.Length; index++)
         {
             // The arrays of kinds and entries are as long as the table; a kind's number is below the number of kinds.
@@ -125,19 +131,20 @@ internal sealed class PlanRun
             }
 
             Vector128<byte> there = Vector128.LoadUnsafe(ref near.At(address));
-            if (checks is not null && !checks.TryUndo(sites[index], ref there))
+            if (TChecks.EachCall && !_originals.TryUndo(address, kind.Length, there, out there))
             {
                 break;
             }
 
             long distance = unchecked((long)(kind.Origin - address)) & kind.DistanceMask;
-            if (!forms.Knows(there, kind.Length, out KnownForm form) || (distance != (int)distance && !anyReach))
+            ref readonly KnownForm form = ref forms.Find(there, kind.Length);
+            if (Unsafe.IsNullRef(in form) || (distance != (int)distance && !anyReach))
             {
                 break;
             }
 
             int field = form.FieldOf(there);
-            if (checks is not null && !checks.IsRightCall(sites[index], form, field))
+            if (TChecks.EachCall && !_originals.IsRightCall(sites[index], form, field))
             {
                 break;
             }
@@ -189,14 +196,18 @@ internal sealed class PlanRun
             form = _made.Forms.Kept(outcome);
         }
 
-        if (form >= 0 && site.Budget <= SiteVector.MaxLength && SiteVector.Pad(original) is var vector && _made.Reader.Knows(vector, site.Budget, out KnownForm old))
+        if (form >= 0 && site.Budget <= SiteVector.MaxLength)
         {
-            PlanEntry.Store(ref _entries[index], site.Address.Value, old.FieldOf(vector), old.Number, form);
+            Vector128<byte> vector = SiteVector.Pad(original);
+            ref readonly KnownForm old = ref _made.Reader.Find(vector, site.Budget);
+            if (!Unsafe.IsNullRef(in old))
+            {
+                PlanEntry.Store(ref _entries[index], site.Address.Value, old.FieldOf(vector), old.Number, form);
+                return;
+            }
         }
-        else
-        {
-            _entries[index] = _plan.Overflow(site.Address.Value, original, bytes, outcome);
-        }
+
+        _entries[index] = _plan.Overflow(site.Address.Value, original, bytes, outcome);
     }
 
     private void ReportMissing()
@@ -238,5 +249,21 @@ internal sealed class PlanRun
             Found = $"{room.Length} bytes",
             Expected = "a stretch of one segment without sites",
         });
+    }
+
+    /// <summary>Whether each call is looked at beyond its form; a type, so that each way gets a loop of its own.</summary>
+    private interface IChecks
+    {
+        public static abstract bool EachCall { get; }
+    }
+
+    private readonly struct Checked : IChecks
+    {
+        public static bool EachCall => true;
+    }
+
+    private readonly struct Unchecked : IChecks
+    {
+        public static bool EachCall => false;
     }
 }
