@@ -193,3 +193,42 @@ internal sealed class PlanBuilder
         return image.Bitness;
     }
 }
+
+/// <summary>A segment of the image a plan was made for: what names the section of each site.</summary>
+public readonly record struct PlanSegment
+{
+    internal PlanSegment(string name, VirtualAddress address, long length)
+    {
+        Name = name;
+        Address = address;
+        Length = length;
+    }
+
+    /// <summary>The segment's name.</summary>
+    public string Name { get; }
+
+    /// <summary>Run address of its first byte.</summary>
+    public VirtualAddress Address { get; }
+
+    /// <summary>Its length in bytes.</summary>
+    public long Length { get; }
+
+    internal bool Contains(VirtualAddress address) => address >= Address && address.Value - Address.Value < (ulong)Length;
+}
+
+/// <summary>What is said of a plan as a whole.</summary>
+internal sealed record PlanHead
+{
+    public required string Backend { get; init; }
+
+    public required string Rules { get; init; }
+
+    public required int Bitness { get; init; }
+
+    public required IReadOnlyList<PlanSegment> Segments { get; init; }
+
+    public IReadOnlyList<PatchDiagnostic> Diagnostics { get; init; } = [];
+
+    /// <summary>The plan whose bytes the image held when this one was made; its originals are this one's originals.</summary>
+    public PatchPlan? Previous { get; init; }
+}

@@ -3,7 +3,7 @@ using System.Text;
 
 namespace PvPatch.Plans;
 
-/// <summary>How often a plan does what.</summary>
+/// <summary>Counts of the plan's actions.</summary>
 public sealed class PlanSummary
 {
     private static readonly (PatchAction Action, string One, string Many)[] s_words =
