@@ -19,7 +19,7 @@ internal static class ImageSources
         options.Era is not null ? "--era"
         : image.Era.Source == SiteSource.DirectCallAlternatives ? "direct calls in .altinstructions"
         : !HasTypeInformation(image) ? "its sites, tables and symbols"
-        : image.Layout.TryGetSlot("init.patch", out _) ? ".parainstructions, and a patch function among the slots"
+        : image.Layout.HasSlot("init.patch") ? ".parainstructions, and a patch function among the slots"
         : ".parainstructions, and no patch function among the slots";
 
     /// <summary>What told the order of the slots.</summary>

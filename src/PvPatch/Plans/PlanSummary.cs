@@ -3,7 +3,7 @@ using System.Text;
 
 namespace PvPatch.Plans;
 
-/// <summary>How often a plan does what.</summary>
+/// <summary>Counts of the plan's actions.</summary>
 public sealed class PlanSummary
 {
     private static readonly (PatchAction Action, string One, string Many)[] s_words =
@@ -25,15 +25,15 @@ public sealed class PlanSummary
 
     internal PlanSummary(PatchPlan plan)
     {
-        int[] uses = new int[plan.Outcomes.Count];
-        foreach (ref readonly PlanEntry entry in plan.Entries.AsSpan())
+        int[] uses = new int[plan.OutcomeCount];
+        for (int i = 0; i < plan.Count; i++)
         {
-            uses[entry.Outcome]++;
+            uses[plan.OutcomeIndexOf(i)]++;
         }
 
         for (int i = 0; i < uses.Length; i++)
         {
-            PlanOutcome outcome = plan.Outcomes[i];
+            PlanOutcome outcome = plan.OutcomeAt(i);
             _actions[(int)outcome.Action] += uses[i];
             _reasons[(int)outcome.Reason] += uses[i];
         }

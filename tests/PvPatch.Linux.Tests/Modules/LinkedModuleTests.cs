@@ -74,7 +74,7 @@ public sealed class LinkedModuleTests
         var source = new ModuleSource(64, directCalls: false);
         KernelModule module = source.Open(".text\nret\n");
         Assert.True(module.TryPlace(source.Kernel(), ModulePlacement.At(ModuleSource.Text), out PlacedModule? placed, out PatchDiagnostic? error), error?.ToString());
-        Assert.Equal(0, Plan(placed, "native").Count);
+        Assert.Empty(Plan(placed, "native"));
     }
 
     private static PlacedModule Place(ModuleSource source, bool scattered)
