@@ -7,6 +7,17 @@ namespace PvPatch.Live;
 /// Islands: for a site, a body of several instructions out of line, and behind it a jump to the site's end. Immutable once written, so a thread may be in one for
 /// ever; kept as long as the site's block, so switching to and fro among the same backends makes each island once.
 /// </summary>
+/// <remarks>
+/// A site of six bytes before and after its body of two instructions is put out of line:
+/// <code>
+/// site      ff 15 dd dd dd dd     call [rip+slot]
+/// then      2e e9 dd dd dd dd     cs jmp island
+///
+/// island    8d 40 01              lea eax,[rax+1]         at a multiple of 16, in a page of islands
+///           8d 40 02              lea eax,[rax+2]
+///           e9 dd dd dd dd        jmp to the site's end
+/// </code>
+/// </remarks>
 internal sealed class IslandStore(ArenaMemory memory)
 {
     private readonly Lock _lock = new();
