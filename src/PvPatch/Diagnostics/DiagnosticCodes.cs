@@ -108,6 +108,9 @@ public static class DiagnosticCodes
     /// <summary>Live patching needs an x86-64 process on Linux or Windows.</summary>
     public const string LiveUnsupported = "PV8006";
 
+    /// <summary>An executor is used by a thread that is not the one inside with it.</summary>
+    public const string ExecutorMisuse = "PV8007";
+
     /// <summary>A live site lies outside its block.</summary>
     public const string LiveSiteOutside = "PV8010";
 

@@ -8,8 +8,6 @@ internal static class LiveMetrics
     public const string MeterName = "PvPatch.Live";
 
     private static readonly Meter s_meter = new(MeterName);
-    private static readonly Lock s_lock = new();
-    private static readonly List<ArenaMemory> s_arenas = [];
 
     private static readonly Counter<long> s_flips = s_meter.CreateCounter<long>("pvpatch.live.flips", "{site}", "Sites written");
     private static readonly Counter<long> s_batches = s_meter.CreateCounter<long>("pvpatch.live.batches", "{batch}", "Batches, by how they ended");
@@ -18,25 +16,9 @@ internal static class LiveMetrics
     private static readonly UpDownCounter<long> s_islands = s_meter.CreateUpDownCounter<long>("pvpatch.live.islands", "{island}", "Islands");
     private static readonly Histogram<double> s_duration = s_meter.CreateHistogram<double>("pvpatch.live.batch.duration", "us", "Time a batch took");
     private static readonly ObservableGauge<long> s_used =
-        s_meter.CreateObservableGauge("pvpatch.live.arena.used", static () => Sum(static a => a.Used), "By", "Bytes of arenas in use");
+        s_meter.CreateObservableGauge("pvpatch.live.arena.used", static () => ArenaDirectory.Sum(static a => a.Used), "By", "Bytes of arenas in use");
     private static readonly ObservableGauge<long> s_committed =
-        s_meter.CreateObservableGauge("pvpatch.live.arena.committed", static () => Sum(static a => a.Committed), "By", "Bytes of arenas the system was asked for");
-
-    public static void ArenaOpened(ArenaMemory arena)
-    {
-        lock (s_lock)
-        {
-            s_arenas.Add(arena);
-        }
-    }
-
-    public static void ArenaClosed(ArenaMemory arena)
-    {
-        lock (s_lock)
-        {
-            s_arenas.Remove(arena);
-        }
-    }
+        s_meter.CreateObservableGauge("pvpatch.live.arena.committed", static () => ArenaDirectory.Sum(static a => a.Committed), "By", "Bytes of arenas the system was asked for");
 
     public static void SitesAdded(int count) => s_sites.Add(count);
 
@@ -61,13 +43,5 @@ internal static class LiveMetrics
         }
 
         s_duration.Record(result.Elapsed.TotalMicroseconds);
-    }
-
-    private static long Sum(Func<ArenaMemory, long> of)
-    {
-        lock (s_lock)
-        {
-            return s_arenas.Sum(of);
-        }
     }
 }

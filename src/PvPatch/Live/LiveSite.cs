@@ -63,9 +63,10 @@ public readonly record struct LiveSite
 
     /// <summary>The site's bytes as they are now; a copy.</summary>
     /// <returns>As many bytes as the budget.</returns>
+    /// <exception cref="PatchException">The arena was disposed of (PV8004).</exception>
     public byte[] ToArray()
     {
-        Block.Arena.CheckUsable();
+        using ArenaMemory.Usage usage = Block.Arena.Memory.Use();
         return Block.Arena.Memory.Span(Address, Budget).ToArray();
     }
 

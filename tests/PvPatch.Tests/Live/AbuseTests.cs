@@ -217,13 +217,13 @@ public sealed unsafe class AbuseTests
     {
         using var code = new LiveCode();
         using Executor executor = code.Arena.RegisterExecutor();
-        Assert.Throws<InvalidOperationException>(executor.Leave);
+        Assert.Equal(DiagnosticCodes.ExecutorMisuse, Code(executor.Leave));
         executor.Enter();
         Exception? elsewhere = null;
         var thread = new Thread(() => elsewhere = Record.Exception(executor.Enter));
         thread.Start();
         thread.Join();
-        Assert.IsType<InvalidOperationException>(elsewhere);
+        Assert.Equal(DiagnosticCodes.ExecutorMisuse, Assert.IsType<PatchException>(elsewhere).Diagnostic.Code);
         executor.Leave();
     }
 

@@ -1,7 +1,7 @@
 namespace PvPatch.Live;
 
 /// <summary>How many sites are linked, and how many of them to each block: so that no block is retired under a link. Kept under the patch lock.</summary>
-internal sealed class LinkLedger(BlockRegistry registry)
+internal sealed class LinkLedger
 {
     /// <summary>How many sites are linked.</summary>
     public int Count { get; private set; }
@@ -17,9 +17,9 @@ internal sealed class LinkLedger(BlockRegistry registry)
     /// <returns>Why they can't be retired.</returns>
     public PatchDiagnostic? TakeOut(CodeBlock[] blocks)
     {
-        if (Count == 0)
+        if (Count == 0 && !Array.Exists(blocks, static b => b.LinksInto > 0))
         {
-            return null;
+            return null; // no site of this arena is linked, and none of another to these
         }
 
         ForEachLinkOf(blocks, Remove);
@@ -55,9 +55,9 @@ internal sealed class LinkLedger(BlockRegistry registry)
     private void Change(LiveSite site, int by)
     {
         Count += by;
-        if (site.Target is VirtualAddress target && registry.TryFind(target, out CodeBlock? block))
+        if (site.Target is VirtualAddress target && ArenaDirectory.TryFindBlock(target, out CodeBlock? block))
         {
-            block.LinksInto += by;
+            block.CountLinks(by);
         }
     }
 }

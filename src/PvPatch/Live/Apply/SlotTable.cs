@@ -6,22 +6,25 @@ namespace PvPatch.Live;
 
 /// <summary>
 /// The slots of a layout in an arena: one aligned 8-byte word each, holding the address of the function that does the operation now. Code calls through them
-/// until its sites are patched. They hold a trap (<c>ud2</c>) until a backend is switched to.
+/// until its sites are patched. They hold a trap (<c>ud2</c>, see <see cref="CodeArena.TryFindTrap"/>)
+/// until a backend is switched to.
 /// </summary>
 public sealed unsafe class SlotTable
 {
     private readonly ArenaMemory _memory;
+    private readonly VirtualAddress _traps;
     private LiveBody?[] _originals = [];
 
-    internal SlotTable(ArenaMemory memory, OpsLayout layout, VirtualAddress address, VirtualAddress unbound)
+    internal SlotTable(ArenaMemory memory, OpsLayout layout, VirtualAddress address, VirtualAddress traps)
     {
         _memory = memory;
+        _traps = traps;
         Layout = layout;
         Address = address;
         Kinds = new SiteKinds(layout.Count);
         for (int i = 0; i < layout.Count; i++)
         {
-            this[i] = unbound;
+            this[i] = TrapOf(i);
         }
     }
 
@@ -75,7 +78,18 @@ public sealed unsafe class SlotTable
     {
         ArgumentNullException.ThrowIfNull(slot);
         CheckOwn(slot);
-        return _memory.IsDisposed ? throw new PatchException(ArenaMemory.Disposed()) : this[slot.Index];
+        using ArenaMemory.Usage usage = _memory.Use();
+        return this[slot.Index];
+    }
+
+    /// <summary>The trap that a slot without an operation holds; nothing where it is data, which nobody calls.</summary>
+    internal VirtualAddress TrapOf(int slot) => Layout[slot].Kind == SlotKind.Data ? VirtualAddress.Zero : SlotTraps.AddressOf(_traps, slot);
+
+    /// <summary>The slot whose trap stands at an address.</summary>
+    internal bool TryFindTrap(VirtualAddress address, out int slot)
+    {
+        bool found = SlotTraps.TryFind(_traps, Layout.Count, address, out slot);
+        return found && Layout[slot].Kind != SlotKind.Data;
     }
 
     internal VirtualAddress AddressOf(int slot) => Address + 8L * slot;

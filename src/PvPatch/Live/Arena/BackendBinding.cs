@@ -82,9 +82,14 @@ internal sealed class BackendBinding
 
     private Function MakeFunction(OpSlot slot, Operation operation, RegisterSet allowed)
     {
+        if (slot.Kind == SlotKind.Data && operation.Target is VirtualAddress value)
+        {
+            return new Function(value, allowed, null); // a word that nobody calls
+        }
+
         try
         {
-            if (!TryPlainFunction(slot, operation, out VirtualAddress function, out RegisterSet destroys, out PatchDiagnostic? error))
+            if (!TryPlainFunction(slot, operation, out VirtualAddress function, out RegisterSet destroys, out bool jumpsOut, out PatchDiagnostic? error))
             {
                 return new Function(default, allowed, error);
             }
@@ -93,6 +98,14 @@ internal sealed class BackendBinding
             if (excess.IsEmpty || slot.Kind == SlotKind.Jump)
             {
                 return new Function(function, allowed, null);
+            }
+
+            if (jumpsOut)
+            {
+                return new Function(default, allowed, Unfit(slot, $"its body jumps out and destroys {excess}, which could only be saved around a return") with
+                {
+                    Help = "Let the sites of the slot allow it, or keep those registers in the body.",
+                });
             }
 
             if (excess.Contains(RegisterSet.Vector))
@@ -114,9 +127,10 @@ internal sealed class BackendBinding
     }
 
     private bool TryPlainFunction(
-        OpSlot slot, Operation operation, out VirtualAddress function, out RegisterSet destroys, out PatchDiagnostic? error)
+        OpSlot slot, Operation operation, out VirtualAddress function, out RegisterSet destroys, out bool jumpsOut, out PatchDiagnostic? error)
     {
         function = default;
+        jumpsOut = false;
         destroys = RegisterSet.None;
         error = null;
         if (operation.Target is VirtualAddress target)
@@ -129,7 +143,7 @@ internal sealed class BackendBinding
 
         if (operation.Kind == OperationKind.Missing)
         {
-            function = _arena.Native.Trap;
+            function = _slots.TrapOf(slot.Index);
             return true;
         }
 
@@ -145,12 +159,11 @@ internal sealed class BackendBinding
         {
             error = Unfit(slot, "code jumps to the slot, and the body goes on behind the site");
         }
-        else if (body is not null && FunctionStore.DependsOnStackDepth(body))
-        {
-            error = Unfit(slot, "its body addresses memory through the stack pointer, which is elsewhere in a function");
-        }
 
-        return error is null && _arena.Functions.TryGet(body, out function, out error);
+        var form = new BodyFunction(body, called: slot.Kind != SlotKind.Jump);
+        jumpsOut = form.JumpsOut;
+        error ??= form.Unfit is null ? null : Unfit(slot, form.Unfit);
+        return error is null && _arena.Functions.TryGet(form, out function, out error);
     }
 
     private static PatchDiagnostic Unfit(OpSlot slot, string why) =>
