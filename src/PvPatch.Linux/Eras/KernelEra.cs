@@ -71,6 +71,44 @@ public sealed record KernelEra
     /// <summary>The name of the function that a missing operation calls; <see langword="null"/> where it traps.</summary>
     public string? BugFunction { get; init; }
 
+    // What tells the era's images from those of others. EraTraits compares; what a record leaves out tells nothing.
+
+    /// <summary>Whether there are no 64-bit kernels of the era with paravirt sites.</summary>
+    internal bool Is32BitOnly { get; private init; }
+
+    /// <summary>Whether its images show nothing that tells them from those of the next era (and are patched to the same bytes).</summary>
+    internal bool IsReadAsNext { get; private init; }
+
+    /// <summary>The forms of sites that its images may have.</summary>
+    internal SiteShapes PossibleShapes { get; private init; }
+
+    /// <summary>The forms of sites that each of its images has, of either bitness.</summary>
+    internal SiteShapes NecessaryShapesAny { get; private init; }
+
+    /// <summary>The forms of sites that each of its 64-bit images has.</summary>
+    internal SiteShapes NecessaryShapes64 { get; private init; }
+
+    /// <summary>Whether its layouts have several tables; <see langword="null"/> where that does not tell.</summary>
+    internal bool? HasTables { get; private init; }
+
+    /// <summary>Whether <c>irq.save_fl</c>, where there is such a slot, is callee-save; <see langword="null"/> where that does not tell.</summary>
+    internal bool? HasCalleeSave { get; private init; }
+
+    /// <summary>The slots that its layouts have; a table's name with a dot stands for any slot of that table.</summary>
+    internal string[] Slots { get; private init; } = [];
+
+    /// <summary>The slots that its layouts do not have.</summary>
+    internal string[] AbsentSlots { get; private init; } = [];
+
+    /// <summary>The symbols that its images have.</summary>
+    internal string[] Symbols { get; private init; } = [];
+
+    /// <summary>The symbols that its images do not have.</summary>
+    internal string[] AbsentSymbols { get; private init; } = [];
+
+    /// <summary>Whether <c>paravirt_patch_call</c> compares clobbers; <see langword="null"/> where that does not tell.</summary>
+    internal bool? TestsClobbers { get; private init; }
+
     /// <summary>2.6.20: i386 only; seven types of site, pushes inside the sites, a body or nothing.</summary>
     public static KernelEra Linux2620 { get; } = new()
     {
@@ -82,10 +120,18 @@ public sealed record KernelEra
         Rules = LinuxRules.Linux2620,
         InlinesInterruptReturn = true,
         ChoosesNopsByCpu = true,
+        IsReadAsNext = true,
+        Is32BitOnly = true,
+        PossibleShapes = SiteShapes.Saves10 | SiteShapes.TwoCalls | SiteShapes.Saves11 | SiteShapes.AnySave,
+        NecessaryShapesAny = SiteShapes.AnySave, // every site of cli saves registers, to 2.6.29
+        HasTables = false,
+        HasCalleeSave = false,
+        Slots = ["save_fl_irq_disable"],
+        AbsentSlots = ["cpu.irq_enable_syscall_ret", "cpu.usergs_sysret64"],
     };
 
     /// <summary>2.6.21: its sites become the same as those of 2.6.20.</summary>
-    public static KernelEra Linux2621 { get; } = Linux2620 with { Name = "linux-2.6.21", Rules = LinuxRules.Linux2621 };
+    public static KernelEra Linux2621 { get; } = Linux2620 with { Name = "linux-2.6.21", Rules = LinuxRules.Linux2621, IsReadAsNext = false };
 
     /// <summary>2.6.22: types are indexes into struct paravirt_ops.</summary>
     public static KernelEra Linux2622 { get; } = Linux2621 with
@@ -94,19 +140,55 @@ public sealed record KernelEra
         Placement = SlotPlacement.OneTable,
         Rules = LinuxRules.Linux2622,
         ErasesConversions = true,
+        PossibleShapes = SiteShapes.Saves10 | SiteShapes.Saves13 | SiteShapes.AnySave,
+        Slots = [],
+        AbsentSlots = ["save_fl_irq_disable", "cpu.irq_enable_syscall_ret", "cpu.usergs_sysret64"],
+        AbsentSymbols = ["text_poke"],
     };
 
-    /// <summary>2.6.23: with Xen and lguest, and conversions of page-table entries called like all else.</summary>
-    public static KernelEra Linux2623 { get; } = Linux2622 with { Name = "linux-2.6.23", Rules = LinuxRules.Linux2623, ErasesConversions = false };
+    /// <summary>2.6.23: with Xen and lguest, and conversions of page-table entries called like all else. The patcher writes through text_poke.</summary>
+    public static KernelEra Linux2623 { get; } = Linux2622 with
+    {
+        Name = "linux-2.6.23",
+        Rules = LinuxRules.Linux2623,
+        ErasesConversions = false,
+        Symbols = ["text_poke"],
+        AbsentSymbols = [],
+    };
 
     /// <summary>2.6.24: six tables.</summary>
-    public static KernelEra Linux2624 { get; } = Linux2623 with { Name = "linux-2.6.24", Placement = SlotPlacement.TableByTable, Rules = LinuxRules.Linux2624 };
+    public static KernelEra Linux2624 { get; } = Linux2623 with
+    {
+        Name = "linux-2.6.24",
+        Placement = SlotPlacement.TableByTable,
+        Rules = LinuxRules.Linux2624,
+        HasTables = true,
+        Slots = ["init.patch"],
+        AbsentSlots = ["save_fl_irq_disable", "lock.", "cpu.irq_enable_syscall_ret", "cpu.usergs_sysret64"],
+        Symbols = [],
+        AbsentSymbols = ["pv_lock_ops"],
+    };
 
     /// <summary>2.6.25 and 2.6.26: x86-64 too.</summary>
-    public static KernelEra Linux2625 { get; } = Linux2624 with { Name = "linux-2.6.25", Rules = LinuxRules.Linux2625 };
+    public static KernelEra Linux2625 { get; } = Linux2624 with
+    {
+        Name = "linux-2.6.25",
+        Rules = LinuxRules.Linux2625,
+        Is32BitOnly = false,
+        PossibleShapes = SiteShapes.Saves10 | SiteShapes.Saves15 | SiteShapes.SavesRdi | SiteShapes.Absolute26 | SiteShapes.AnySave,
+        AbsentSlots = ["save_fl_irq_disable", "lock.", "cpu.usergs_sysret64"],
+    };
 
     /// <summary>2.6.27 to 2.6.29: a table of lock slots.</summary>
-    public static KernelEra Linux2627 { get; } = Linux2625 with { Name = "linux-2.6.27", Rules = LinuxRules.Linux2627 };
+    public static KernelEra Linux2627 { get; } = Linux2625 with
+    {
+        Name = "linux-2.6.27",
+        Rules = LinuxRules.Linux2627,
+        PossibleShapes = SiteShapes.Saves10 | SiteShapes.Saves15 | SiteShapes.SavesRdi | SiteShapes.Saves32 | SiteShapes.AnySave,
+        Slots = ["init.patch", "lock."],
+        AbsentSlots = ["save_fl_irq_disable", "cpu.irq_enable_syscall_ret"],
+        AbsentSymbols = [],
+    };
 
     /// <summary>2.6.30 to 4.1: callee-save slots, whose sites hold nothing but the call; on x86-64 through an absolute address.</summary>
     public static KernelEra Linux2630 { get; } = Linux2627 with
@@ -116,6 +198,13 @@ public sealed record KernelEra
         SiteTable32 = ParaInstructionsFormat.I386,
         Rules = LinuxRules.Linux2630,
         InlinesInterruptReturn = null,
+        PossibleShapes = SiteShapes.Absolute7 | SiteShapes.SavesResult | SiteShapes.AnySave,
+        NecessaryShapesAny = SiteShapes.None,
+        NecessaryShapes64 = SiteShapes.Absolute7,
+        HasCalleeSave = true,
+        Slots = ["init.patch"],
+        AbsentSlots = ["save_fl_irq_disable", "cpu.irq_enable_syscall_ret", "lock.queued_spin_unlock"],
+        TestsClobbers = true,
     };
 
     /// <summary>2.6.30 to 4.1 with a change of 2018 that stable kernels took over: the clobber word is there but no longer looked at.</summary>
@@ -123,13 +212,20 @@ public sealed record KernelEra
     {
         Name = "linux-2.6.30-stable",
         Rules = LinuxRules.Linux2630 with { Name = "linux-2.6.30-stable", CallClobbers = ClobberRule.None },
+        TestsClobbers = false,
     };
 
     /// <summary>4.2 to 4.18: queued spinlocks.</summary>
-    public static KernelEra Linux42 { get; } = Linux2630 with { Name = "linux-4.2", Rules = LinuxRules.Linux42 };
+    public static KernelEra Linux42 { get; } = Linux2630 with
+    {
+        Name = "linux-4.2",
+        Rules = LinuxRules.Linux42,
+        Slots = ["init.patch", "lock.queued_spin_unlock"],
+        AbsentSlots = ["save_fl_irq_disable", "cpu.irq_enable_syscall_ret"],
+    };
 
     /// <summary>4.19, and older ones from 4.4 on with its changes (stable and vendor kernels): the clobber word is there but no longer looked at.</summary>
-    public static KernelEra Linux418Backports { get; } = Linux42 with { Name = "linux-4.18rh", Rules = LinuxRules.Linux418Backports };
+    public static KernelEra Linux418Backports { get; } = Linux42 with { Name = "linux-4.18rh", Rules = LinuxRules.Linux418Backports, TestsClobbers = false };
 
     /// <summary>4.20 to 5.9: one table, pv_ops.</summary>
     public static KernelEra Linux420 { get; } = Linux418Backports with
@@ -138,6 +234,8 @@ public sealed record KernelEra
         SiteTable64 = ParaInstructionsFormat.X64Since420,
         Placement = SlotPlacement.OneTable,
         Rules = LinuxRules.Linux420,
+        Slots = ["init.patch", "cpu.set_iopl_mask"],
+        TestsClobbers = null,
     };
 
     /// <summary>
@@ -151,6 +249,12 @@ public sealed record KernelEra
         SiteTable64 = ParaInstructionsFormat.X64Since420,
         Rules = LinuxRules.Linux510,
         ChoosesNopsByCpu = true,
+        PossibleShapes = Linux420.PossibleShapes,
+        NecessaryShapes64 = Linux420.NecessaryShapes64,
+        HasTables = true,
+        HasCalleeSave = true,
+        Slots = ["init.patch"],
+        AbsentSlots = [.. Linux420.AbsentSlots, "cpu.set_iopl_mask"],
     };
 
     /// <summary>
@@ -165,6 +269,9 @@ public sealed record KernelEra
         Rules = LinuxRules.Linux61,
         Alternatives = AlternativeRules.Linux61,
         BugFunction = "paravirt_BUG",
+        HasTables = true,
+        HasCalleeSave = true,
+        AbsentSlots = ["save_fl_irq_disable", "init.patch", "cpu.irq_enable_syscall_ret"], // with the patch hook went the slots of init and time
     };
 
     /// <summary>6.8 and later, read and measured in 6.12, measured in 7.2: calls and short forms are alternatives of one address.</summary>
@@ -196,6 +303,8 @@ public sealed record KernelEra
 
     /// <inheritdoc/>
     public override string ToString() => Name;
+
+    internal SiteShapes NecessaryShapes(int bitness) => bitness == 64 ? NecessaryShapesAny | NecessaryShapes64 : NecessaryShapesAny;
 
     internal ParaInstructionsFormat SiteTable(int bitness) => bitness == 64 ? SiteTable64 : SiteTable32;
 }
