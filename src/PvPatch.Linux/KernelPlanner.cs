@@ -36,16 +36,51 @@ public sealed class KernelPlanner
     {
         ArgumentNullException.ThrowIfNull(image);
         ArgumentNullException.ThrowIfNull(machine);
-        return TryPlan(image, new PlannedCode(image.Elf, image.Code, image.Sites, image.Alternatives), machine, out plan, out diagnostics);
+        return TryPlan(image, CodeOf(image), machine, out plan, out diagnostics);
     }
+
+    /// <summary>Makes a plan for a backend with its defaults.</summary>
+    /// <param name="image">The image; read only.</param>
+    /// <param name="backend">A name from <see cref="KernelBackends.Names"/>.</param>
+    /// <returns>The plan.</returns>
+    /// <exception cref="PatchException">There is none; the first error.</exception>
+    public PatchPlan Plan(KernelImage image, string backend) => Plan(image, new BootMachine { Backend = backend });
+
+    /// <summary>Makes a plan by the rules of the image's era.</summary>
+    /// <param name="image">The image; read only.</param>
+    /// <param name="machine">The machine it boots on.</param>
+    /// <returns>The plan.</returns>
+    /// <exception cref="PatchException">There is none; the first error.</exception>
+    public PatchPlan Plan(KernelImage image, BootMachine machine) =>
+        TryPlan(image, machine, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) ? plan : throw new PatchException(FirstError(diagnostics));
+
+    internal static PatchDiagnostic FirstError(IReadOnlyList<PatchDiagnostic> diagnostics) => diagnostics.First(static d => d.Severity == DiagnosticSeverity.Error);
+
+    /// <summary>Makes a plan for a kernel from a backend made of it already.</summary>
+    internal bool TryPlan(KernelImage image, BootMachine machine, Backend backend, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) =>
+        TryPlan(image, CodeOf(image), machine, backend, out plan, out diagnostics);
 
     /// <summary>Makes a plan for code that belongs to a kernel, by the kernel's era: the kernel's own or that of a module.</summary>
     internal bool TryPlan(KernelImage kernel, PlannedCode code, BootMachine machine, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
     {
+        if (KernelBackends.TryCreate(kernel, machine, out Backend? backend, out PatchDiagnostic? error))
+        {
+            return TryPlan(kernel, code, machine, backend, out plan, out diagnostics);
+        }
+
+        plan = null;
+        diagnostics = [error];
+        return false;
+    }
+
+    private static PlannedCode CodeOf(KernelImage image) => new(image.Elf, image.Code, image.Sites, image.Alternatives);
+
+    private bool TryPlan(
+        KernelImage kernel, PlannedCode code, BootMachine machine, Backend backend, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
+    {
         plan = null;
         try
         {
-            Backend backend = KernelBackends.Create(kernel, machine);
             var options = new PlanOptions
             {
                 Rules = kernel.Era.Rules,

@@ -23,6 +23,9 @@ internal sealed record EraTraits
     /// <summary>The forms of the sites; <see langword="null"/> where they were not looked at.</summary>
     public SiteShapes? Shapes { get; init; }
 
+    /// <summary>Whether the image's type information gave the layout, whose tables then tell nothing.</summary>
+    public bool HasTypes { get; init; }
+
     /// <summary>The slots.</summary>
     public required OpsLayout Layout { get; init; }
 
@@ -54,7 +57,8 @@ internal sealed record EraTraits
             yield return (Shapes is SiteShapes found && (era.NecessaryShapes(Bitness) & shape & ~found) != 0, "no " + text);
         }
 
-        yield return (era.HasTables is bool tables && tables != Layout.Tables.Count > 1, Layout.Tables.Count > 1 ? "slots in several tables" : "slots in one table");
+        yield return (HasTypes && !era.MayHaveTypes, "type information");
+        yield return (!HasTypes && era.HasTables is bool tables && tables != Layout.Tables.Count > 1, Layout.Tables.Count > 1 ? "slots in several tables" : "slots in one table");
         foreach ((bool contradicts, string text) in Presence(era.Slots, era.AbsentSlots, HasSlot, "slot"))
         {
             yield return (contradicts, text);

@@ -88,6 +88,9 @@ public sealed record KernelEra
     /// <summary>The forms of sites that each of its 64-bit images has.</summary>
     internal SiteShapes NecessaryShapes64 { get; private init; }
 
+    /// <summary>Whether its images may have type information (.BTF, from 5.2 on) with the layout.</summary>
+    internal bool MayHaveTypes { get; private init; }
+
     /// <summary>Whether its layouts have several tables; <see langword="null"/> where that does not tell.</summary>
     internal bool? HasTables { get; private init; }
 
@@ -234,6 +237,7 @@ public sealed record KernelEra
         SiteTable64 = ParaInstructionsFormat.X64Since420,
         Placement = SlotPlacement.OneTable,
         Rules = LinuxRules.Linux420,
+        MayHaveTypes = true,
         Slots = ["init.patch", "cpu.set_iopl_mask"],
         TestsClobbers = null,
     };
@@ -251,6 +255,7 @@ public sealed record KernelEra
         ChoosesNopsByCpu = true,
         PossibleShapes = Linux420.PossibleShapes,
         NecessaryShapes64 = Linux420.NecessaryShapes64,
+        MayHaveTypes = true,
         HasTables = true,
         HasCalleeSave = true,
         Slots = ["init.patch"],
@@ -269,6 +274,7 @@ public sealed record KernelEra
         Rules = LinuxRules.Linux61,
         Alternatives = AlternativeRules.Linux61,
         BugFunction = "paravirt_BUG",
+        MayHaveTypes = true,
         HasTables = true,
         HasCalleeSave = true,
         AbsentSlots = ["save_fl_irq_disable", "init.patch", "cpu.irq_enable_syscall_ret"], // with the patch hook went the slots of init and time
@@ -282,6 +288,7 @@ public sealed record KernelEra
         Rules = LinuxRules.Linux612,
         Alternatives = AlternativeRules.Linux612,
         BugFunction = "BUG_func",
+        MayHaveTypes = true,
     };
 
     /// <summary>The eras images can be opened for, oldest first.</summary>

@@ -56,6 +56,7 @@ internal static class KernelEraDetector
             Bitness = elf.Bitness,
             Placement = evidence?.PlacementOf(symbols) ?? SlotPlacement.OneTable,
             Shapes = evidence?.Shapes,
+            HasTypes = evidence is null,
             Layout = layout,
             HasSymbol = evidence is null || symbols is null ? null : name => symbols.TryGetAddress(name, out _),
             TestsClobbers = evidence is null || symbols is null ? null : TestsClobbers(elf, symbols),

@@ -1,5 +1,6 @@
 using System.Globalization;
 using System.Text.Json;
+using PvPatch.Linux.Verify;
 using PvPatch.Plans;
 using PvPatch.Tool.Output;
 
@@ -14,7 +15,7 @@ internal sealed record AllowedReport(string Image, string Output, long Size, IRe
     /// <param name="output">The file to write, resolved.</param>
     /// <param name="outputPath">The file to write, as the user named it.</param>
     /// <exception cref="ToolFailure">It cannot be written (PV6107).</exception>
-    public static AllowedReport Save(Candidates candidates, string image, string output, string outputPath)
+    public static AllowedReport Save(BootCandidates candidates, string image, string output, string outputPath)
     {
         byte[] text = [.. AllowedSites.ToUtf8(candidates.Plans, indented: true), (byte)'\n'];
         OutputFiles.Write(text, output);
