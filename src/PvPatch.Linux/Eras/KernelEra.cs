@@ -5,7 +5,7 @@ using PvPatch.Paravirt;
 namespace PvPatch.Linux.Eras;
 
 /// <summary>Where a kernel keeps its paravirt sites.</summary>
-public enum SiteSource
+internal enum SiteSource
 {
     /// <summary>In <c>.parainstructions</c> (2.6.20 to 6.7).</summary>
     ParaInstructions,
@@ -15,7 +15,7 @@ public enum SiteSource
 }
 
 /// <summary>How a kernel's slots lie in memory.</summary>
-public enum SlotPlacement
+internal enum SlotPlacement
 {
     /// <summary>One row of words: struct paravirt_ops (2.6.22, 2.6.23), pv_ops (4.20 and later; the lock slots are a row of their own after 6.18).</summary>
     OneTable,
@@ -33,43 +33,49 @@ public enum SlotPlacement
 /// </summary>
 public sealed record KernelEra
 {
+    private KernelEra(string name, PatchRules rules)
+    {
+        Name = name;
+        Rules = rules;
+    }
+
     /// <summary>The era's name.</summary>
-    public required string Name { get; init; }
+    public string Name { get; private init; }
 
     /// <summary>Where the sites are.</summary>
-    public required SiteSource Source { get; init; }
+    internal SiteSource Source { get; private init; }
 
     /// <summary>The layout of <c>.parainstructions</c>, for 64-bit kernels.</summary>
-    public ParaInstructionsFormat SiteTable64 { get; init; } = ParaInstructionsFormat.X64;
+    internal ParaInstructionsFormat SiteTable64 { get; private init; } = ParaInstructionsFormat.X64;
 
     /// <summary>The layout of <c>.parainstructions</c>, for 32-bit kernels.</summary>
-    public ParaInstructionsFormat SiteTable32 { get; init; } = ParaInstructionsFormat.I386;
+    internal ParaInstructionsFormat SiteTable32 { get; private init; } = ParaInstructionsFormat.I386;
 
     /// <summary>The rules of the kernel's own patcher.</summary>
-    public required PatchRules Rules { get; init; }
+    public PatchRules Rules { get; private init; }
 
     /// <summary>How the slots lie in memory.</summary>
-    public SlotPlacement Placement { get; init; }
+    internal SlotPlacement Placement { get; private init; }
 
     /// <summary>
     /// Whether the native patch function turns the conversions of page-table entries (pte_val, make_pte and so on) into nops by their number, whatever
     /// function the slot holds (2.6.22 only; later by the pointer).
     /// </summary>
-    public bool ErasesConversions { get; init; }
+    internal bool ErasesConversions { get; private init; }
 
     /// <summary>
     /// Whether the 64-bit native patch function has a body for iret; <see langword="null"/> where that changed within the era, and the image must tell.
     /// </summary>
-    public bool? InlinesInterruptReturn { get; init; }
+    internal bool? InlinesInterruptReturn { get; private init; }
 
     /// <summary>What alternatives at the addresses of sites do after the patcher; <see langword="null"/> where none are laid over.</summary>
-    public AlternativeRules? Alternatives { get; init; }
+    internal AlternativeRules? Alternatives { get; private init; }
 
     /// <summary>Whether the kernel chooses its nops by processor when it boots (to 5.12).</summary>
-    public bool ChoosesNopsByCpu { get; init; }
+    public bool ChoosesNopsByCpu { get; private init; }
 
     /// <summary>The name of the function that a missing operation calls; <see langword="null"/> where it traps.</summary>
-    public string? BugFunction { get; init; }
+    internal string? BugFunction { get; private init; }
 
     // What tells the era's images from those of others. EraTraits compares; what a record leaves out tells nothing.
 
@@ -113,14 +119,11 @@ public sealed record KernelEra
     internal bool? TestsClobbers { get; private init; }
 
     /// <summary>2.6.20: i386 only; seven types of site, pushes inside the sites, a body or nothing.</summary>
-    public static KernelEra Linux2620 { get; } = new()
+    public static KernelEra Linux2620 { get; } = new("linux-2.6.20", LinuxRules.Linux2620)
     {
-        Name = "linux-2.6.20",
-        Source = SiteSource.ParaInstructions,
         SiteTable64 = ParaInstructionsFormat.X64Before2630,
         SiteTable32 = ParaInstructionsFormat.I386Before2630,
         Placement = SlotPlacement.WordByWord,
-        Rules = LinuxRules.Linux2620,
         InlinesInterruptReturn = true,
         ChoosesNopsByCpu = true,
         IsReadAsNext = true,
@@ -246,12 +249,9 @@ public sealed record KernelEra
     /// 5.10 to 5.12 with one table and a patch function of each backend, measured in 5.10: short forms by slot number out of the patcher
     /// (<c>arch/x86/kernel/paravirt_patch.c</c>); alternatives come first and are none at sites.
     /// </summary>
-    public static KernelEra Linux510 { get; } = new()
+    public static KernelEra Linux510 { get; } = new("linux-5.10", LinuxRules.Linux510)
     {
-        Name = "linux-5.10",
-        Source = SiteSource.ParaInstructions,
         SiteTable64 = ParaInstructionsFormat.X64Since420,
-        Rules = LinuxRules.Linux510,
         ChoosesNopsByCpu = true,
         PossibleShapes = Linux420.PossibleShapes,
         NecessaryShapes64 = Linux420.NecessaryShapes64,
@@ -266,12 +266,9 @@ public sealed record KernelEra
     /// 5.13 to 6.7, read and measured in 6.1: slots without init and time, every pointer a call, the short forms laid over by alternatives
     /// (<c>arch/x86/kernel/alternative.c</c>, alternative_instructions: apply_paravirt first, apply_alternatives later).
     /// </summary>
-    public static KernelEra Linux61 { get; } = new()
+    public static KernelEra Linux61 { get; } = new("linux-6.1", LinuxRules.Linux61)
     {
-        Name = "linux-6.1",
-        Source = SiteSource.ParaInstructions,
         SiteTable64 = ParaInstructionsFormat.X64Since61,
-        Rules = LinuxRules.Linux61,
         Alternatives = AlternativeRules.Linux61,
         BugFunction = "paravirt_BUG",
         MayHaveTypes = true,
@@ -281,11 +278,9 @@ public sealed record KernelEra
     };
 
     /// <summary>6.8 and later, read and measured in 6.12, measured in 7.2: calls and short forms are alternatives of one address.</summary>
-    public static KernelEra Linux612 { get; } = new()
+    public static KernelEra Linux612 { get; } = new("linux-6.12", LinuxRules.Linux612)
     {
-        Name = "linux-6.12",
         Source = SiteSource.DirectCallAlternatives,
-        Rules = LinuxRules.Linux612,
         Alternatives = AlternativeRules.Linux612,
         BugFunction = "BUG_func",
         MayHaveTypes = true,

@@ -110,7 +110,7 @@ public sealed class BootCandidates : IReadOnlyList<BootCandidate>
             }
         }
 
-        return kept;
+        return kept.AsReadOnly();
     }
 
     /// <inheritdoc/>

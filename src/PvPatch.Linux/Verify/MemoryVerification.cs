@@ -58,10 +58,10 @@ public sealed class MemoryVerification
     // Below this many sites, most of them being unknown says nothing about the kernel.
     private const int FewestForKernel = 8;
 
-    internal MemoryVerification(IReadOnlyList<BootCandidate> candidates, KernelMemory memory, IReadOnlyList<SiteVerification> sites)
+    internal MemoryVerification(IReadOnlyList<BootCandidate> candidates, KernelMemory memory, List<SiteVerification> sites)
     {
         Memory = memory;
-        Sites = sites;
+        Sites = sites.AsReadOnly();
         List<SiteVerification> compared = [.. sites.Where(static s => s.State is MemorySiteState.Patched or MemorySiteState.Original or MemorySiteState.Tampered)];
         Compared = compared.Count;
         Candidates = [.. candidates.Select((candidate, i) => new CandidateMatch(i, candidate, compared.Count(s => s.Matches(i))))];

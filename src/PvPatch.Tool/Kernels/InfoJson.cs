@@ -8,7 +8,7 @@ namespace PvPatch.Tool.Kernels;
 /// <summary>What <c>info</c> says, for scripts.</summary>
 internal static class InfoJson
 {
-    public static void Write(KernelInput input, KernelImage? image, KernelOpenOptions options, PatchDiagnostic? error, Utf8JsonWriter json)
+    public static void Write(KernelInput input, KernelImage? image, KernelOptions options, PatchDiagnostic? error, Utf8JsonWriter json)
     {
         JsonOutput.Start(json, "pvpatch-info");
         json.WriteBoolean("supported", image is not null);
@@ -62,7 +62,7 @@ internal static class InfoJson
         json.WriteEndObject();
     }
 
-    private static void WriteImage(KernelImage image, KernelOpenOptions options, Utf8JsonWriter json)
+    private static void WriteImage(KernelImage image, KernelOptions options, Utf8JsonWriter json)
     {
         json.WriteString("era", image.Era.Name);
         json.WriteString("eraFrom", ImageSources.OfEra(image, options));

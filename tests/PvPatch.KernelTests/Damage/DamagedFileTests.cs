@@ -59,7 +59,7 @@ public sealed class DamagedFileTests(BootedKernelFixture fixture, ITestOutputHel
             foreach (PackageRequest request in s_all[1..3])
             {
                 DebianModules modules = Require.Available(() => DebianModules.Fetch(request, "irqbypass", "kvm", "mce-inject"));
-                RealReader reader = RealReader.OfModules(KernelImage.TryLoad(modules.Kernel.ImagePath, null, out KernelImage? kernel, out PatchDiagnostic? error)
+                RealReader reader = RealReader.OfModules(KernelImage.TryOpen(modules.Kernel.ImagePath, out KernelImage? kernel, out PatchDiagnostic? error)
                     ? kernel
                     : throw new PatchException(error));
                 files.Add((reader, File.ReadAllBytes(modules.Unpack(directory)[^1])));
