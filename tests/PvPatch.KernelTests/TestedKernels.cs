@@ -23,7 +23,7 @@ internal static class TestedKernels
     public static KernelImage Load(string path)
     {
         Require.Unpacking(path);
-        return KernelImage.TryLoad(path, null, out KernelImage? image, out PatchDiagnostic? error) ? image : throw new PatchException(error);
+        return KernelImage.TryOpen(path, out KernelImage? image, out PatchDiagnostic? error) ? image : throw new PatchException(error);
     }
 
     public static PatchPlan Plan(KernelImage image, BootMachine machine) =>

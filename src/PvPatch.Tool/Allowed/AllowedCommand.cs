@@ -1,5 +1,6 @@
 using System.CommandLine;
 using PvPatch.Linux;
+using PvPatch.Linux.Verify;
 using PvPatch.Plans;
 
 namespace PvPatch.Tool.Allowed;
@@ -39,7 +40,7 @@ internal sealed class AllowedCommand : ToolCommand
         MachineSettings settings = _machine.Read(arguments);
         KernelImage image = KernelInput.Read(path, run).Open(arguments, _imageOptions);
         string[] backends = arguments.GetValue(_backends) ?? [];
-        Candidates candidates = Candidates.Of(image, settings, backends.Length > 0 ? backends : image.BackendNames, path);
+        BootCandidates candidates = Candidates.Of(image, settings, backends.Length > 0 ? backends : image.BackendNames, path);
         if (output is null)
         {
             run.WriteJson(json => AllowedSites.Write(candidates.Plans, json));

@@ -1,4 +1,6 @@
 using System.Globalization;
+using System.Text.Json;
+using PvPatch.Linux.Verify;
 using PvPatch.Plans;
 
 namespace PvPatch.Tool.Allowed;
@@ -13,7 +15,7 @@ internal sealed record AllowedReport(string Image, string Output, long Size, IRe
     /// <param name="outputPath">The file to write, as the user named it.</param>
     /// <param name="run">The command's run.</param>
     /// <exception cref="ToolFailure">It cannot be written (PV6107).</exception>
-    public static AllowedReport Save(Candidates candidates, string image, string output, string outputPath, ToolRun run)
+    public static AllowedReport Save(BootCandidates candidates, string image, string output, string outputPath, ToolRun run)
     {
         byte[] text = [.. AllowedSites.ToUtf8(candidates.Plans, indented: true), (byte)'\n'];
         new OutputFiles(run, image).Add(text, output, outputPath).Write();

@@ -27,5 +27,8 @@ internal sealed record CpuModel(string Name, NopStyle Nops64, NopStyle Nops32)
         return model is not null;
     }
 
+    /// <summary>The usual model of a family of nops.</summary>
+    public static CpuModel With(NopStyle nops, int bitness) => All.First(m => m.Nops(bitness) == nops);
+
     public NopStyle Nops(int bitness) => bitness == 64 ? Nops64 : Nops32;
 }

@@ -61,7 +61,7 @@ internal sealed class ImageOptions
 
     /// <summary>What the command line says of an image.</summary>
     /// <exception cref="ToolFailure">A file of symbols or slots cannot be read (PV7007, PV6083 to PV6085, PV6160 to PV6163).</exception>
-    public KernelOpenOptions Read(ParseResult arguments, ElfImage elf) => new()
+    public KernelOptions Read(ParseResult arguments, ElfImage elf) => new()
     {
         Era = arguments.GetValue(_era) is string name && KernelEra.TryGet(name, out KernelEra? era) ? era : null,
         Symbols = arguments.GetValue(_systemMap) is string map ? SymbolFile.ReadSystemMap(map)

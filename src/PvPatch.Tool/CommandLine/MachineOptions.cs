@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.CommandLine.Parsing;
 using System.Globalization;
+using PvPatch.Linux;
 using PvPatch.Linux.Text;
 using PvPatch.Paravirt;
 
@@ -79,19 +80,20 @@ internal sealed class MachineOptions
 
     /// <summary>What the command line says.</summary>
     /// <exception cref="ToolFailure">The slot file cannot be read (PV7007, PV6108).</exception>
-    public MachineSettings Read(ParseResult arguments) => new()
-    {
-        Cpus = arguments.GetValue(_cpus),
-        NoPvSpin = arguments.GetValue(_noPvSpin),
-        Features = (KvmFeatures?)Bits(arguments, _kvmFeatures),
-        HyperVFeatures = (HyperVFeatures?)Bits(arguments, _hyperVFeatures),
-        HyperVHints = (HyperVHints?)Bits(arguments, _hyperVHints),
-        VmwareClock = arguments.GetValue(_vmwareClock) is string clock && s_clocks.TryGetValue(clock, out VmwareClock answers) ? answers : null,
-        Cpu = arguments.GetValue(_cpu) is string name && CpuModel.TryGet(name, out CpuModel? model) ? model : null,
-        HasMwait = arguments.GetValue(_mwait),
-        HasLkgs = arguments.GetValue(_lkgs),
-        Overrides = arguments.GetValue(_slots) is string path ? ReadSlots(path) : null,
-    };
+    public MachineSettings Read(ParseResult arguments) => new(
+        new KnownMachine
+        {
+            Cpus = arguments.GetValue(_cpus),
+            NoPvSpin = arguments.GetValue(_noPvSpin),
+            KvmFeatures = (KvmFeatures?)Bits(arguments, _kvmFeatures),
+            HyperVFeatures = (HyperVFeatures?)Bits(arguments, _hyperVFeatures),
+            HyperVHints = (HyperVHints?)Bits(arguments, _hyperVHints),
+            VmwareClock = arguments.GetValue(_vmwareClock) is string clock && s_clocks.TryGetValue(clock, out VmwareClock answers) ? answers : null,
+            HasMwait = arguments.GetValue(_mwait),
+            HasLkgs = arguments.GetValue(_lkgs),
+            Overrides = arguments.GetValue(_slots) is string path ? ReadSlots(path) : null,
+        },
+        arguments.GetValue(_cpu) is string name && CpuModel.TryGet(name, out CpuModel? model) ? model : null);
 
     private static SlotOverrides ReadSlots(string path)
     {

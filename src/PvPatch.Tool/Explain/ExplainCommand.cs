@@ -1,6 +1,8 @@
 using System.CommandLine;
 using PvPatch.Linux;
 using PvPatch.Mechanisms;
+using PvPatch.Plans;
+using PvPatch.Tool.Kernels;
 
 namespace PvPatch.Tool.Explain;
 
@@ -44,14 +46,14 @@ internal sealed class ExplainCommand : ToolCommand
         var names = new KernelNames(image);
         OpSlot? slot = SiteChoice.FindSlot(image, place);
         int index = slot is null ? SiteChoice.Find(image, names, place) : -1;
-        Candidates candidates = Candidates.OfNamed(image, settings, arguments.GetValue(_backends) ?? [], path);
+        IReadOnlyList<PatchPlan> PlansAt(IReadOnlyList<VirtualAddress> sites) => Candidates.Differing(image, settings, arguments.GetValue(_backends) ?? [], sites, path);
         if (slot is null)
         {
-            WriteSite(run, new SiteExplanation(image, candidates.DifferingAt([image.Sites[index].Address]), index, names), path);
+            WriteSite(run, new SiteExplanation(image, PlansAt([image.Sites[index].Address]), index, names), path);
         }
         else
         {
-            WriteSlot(run, new SlotExplanation(image, slot, candidates, names), path);
+            WriteSlot(run, new SlotExplanation(image, slot, PlansAt, names), path);
         }
 
         return ExitCode.Success;

@@ -6,13 +6,14 @@ using PvPatch.Plans;
 namespace PvPatch.Tool.Explain;
 
 /// <summary>A slot explained by its sites: on each backend what is done at how many of them, and where they are.</summary>
-internal sealed class SlotExplanation(KernelImage image, OpSlot slot, Candidates candidates, KernelNames names)
+internal sealed class SlotExplanation(KernelImage image, OpSlot slot, Func<IReadOnlyList<VirtualAddress>, IReadOnlyList<PatchPlan>> plansAt, KernelNames names)
 {
     private const int Shown = 10;
     private const int Width = 30;
     private static readonly CultureInfo s_culture = CultureInfo.InvariantCulture;
 
     private readonly List<int> _sites = SitesOf(image, slot);
+    private readonly IReadOnlyList<PatchPlan> _plans = plansAt([.. SitesOf(image, slot).Select(i => image.Sites[i].Address)]);
 
     public void WriteText(TextOutput output)
     {
@@ -27,7 +28,7 @@ internal sealed class SlotExplanation(KernelImage image, OpSlot slot, Candidates
         var disassembler = new Disassembler(image.Elf.Bitness, names.NameOf);
         output.Line();
         output.Column("  backend", Width, Ink.Faint).Column("done", 13, Ink.Faint).Column("sites", 8, Ink.Faint).Line("for example", Ink.Faint);
-        foreach (PatchPlan plan in Plans())
+        foreach (PatchPlan plan in _plans)
         {
             string name = plan.Backend;
             foreach (List<SiteDecision> group in Groups(plan))
@@ -58,9 +59,7 @@ internal sealed class SlotExplanation(KernelImage image, OpSlot slot, Candidates
         slot.Index,
         image.Sites.Count,
         JsonOutput.Hex(image.Native[slot.Index].Target),
-        [.. Plans().Select(p => new ExplainSlotBackend(p.Backend, p.Rules, [.. _sites.Select(i => JsonPart.Site(p, image.Sites[i].Address))]))]);
-
-    private IReadOnlyList<PatchPlan> Plans() => candidates.DifferingAt([.. _sites.Select(i => image.Sites[i].Address)]);
+        [.. _plans.Select(p => new ExplainSlotBackend(p.Backend, p.Rules, [.. _sites.Select(i => JsonPart.Site(p, image.Sites[i].Address))]))]);
 
     private List<List<SiteDecision>> Groups(PatchPlan plan) =>
         [.. _sites.Select(i => plan.IndexContaining(image.Sites[i].Address)).GroupBy(i => (plan[i].Action, plan[i].Reason)).Select(g => (List<SiteDecision>)[.. g.Select(i => plan[i])])];

@@ -15,7 +15,7 @@ internal static class ImageSources
     private const string TypeInformation = ".BTF";
 
     /// <summary>What told the era.</summary>
-    public static string OfEra(KernelImage image, KernelOpenOptions options) =>
+    public static string OfEra(KernelImage image, KernelOptions options) =>
         options.Era is not null ? "--era"
         : image.Era.Source == SiteSource.DirectCallAlternatives ? "direct calls in .altinstructions"
         : !HasTypeInformation(image) ? "its sites, tables and symbols"
@@ -23,7 +23,7 @@ internal static class ImageSources
         : ".parainstructions, and no patch function among the slots";
 
     /// <summary>What told the order of the slots.</summary>
-    public static string OfLayout(KernelImage image, KernelOpenOptions options) =>
+    public static string OfLayout(KernelImage image, KernelOptions options) =>
         options.Layout is not null ? "--layout"
         : HasTypeInformation(image) ? "the kernel's type information (.BTF)"
         : "an order that is known, proved by the functions the table holds";

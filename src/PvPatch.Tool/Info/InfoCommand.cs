@@ -24,7 +24,7 @@ internal sealed class InfoCommand : ToolCommand
     public override ExitCode Execute(ParseResult arguments, ToolRun run)
     {
         KernelInput input = KernelInput.Read(arguments.GetRequiredValue(_image), run);
-        KernelOpenOptions options = _imageOptions.Read(arguments, input.Elf);
+        KernelOptions options = _imageOptions.Read(arguments, input.Elf);
         KernelImage.TryOpen(input.Elf, options, out KernelImage? image, out PatchDiagnostic? error);
         error = error is null ? null : error with { Source = input.Path };
         if (run.IsJson)

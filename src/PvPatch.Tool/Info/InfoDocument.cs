@@ -42,7 +42,7 @@ internal sealed record InfoDocument() : ToolDocument("pvpatch-info")
 
     public required IReadOnlyList<JsonPart> Diagnostics { get; init; }
 
-    public static InfoDocument Of(KernelInput input, KernelImage? image, KernelOpenOptions options, PatchDiagnostic? error)
+    public static InfoDocument Of(KernelInput input, KernelImage? image, KernelOptions options, PatchDiagnostic? error)
     {
         LoadedKernelFile file = input.File;
         ElfImage elf = input.Elf;

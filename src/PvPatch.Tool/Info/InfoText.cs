@@ -10,7 +10,7 @@ internal static class InfoText
 {
     private static readonly CultureInfo s_culture = CultureInfo.InvariantCulture;
 
-    public static void Write(KernelInput input, KernelImage? image, KernelOpenOptions options, TextOutput output)
+    public static void Write(KernelInput input, KernelImage? image, KernelOptions options, TextOutput output)
     {
         output.Line(input.Path, Ink.Strong);
         Field(output, "file", DescribeFile(input.File));
@@ -28,7 +28,7 @@ internal static class InfoText
         }
     }
 
-    private static void WriteImage(KernelImage image, KernelOpenOptions options, TextOutput output)
+    private static void WriteImage(KernelImage image, KernelOptions options, TextOutput output)
     {
         Field(output, "era", $"{image.Era.Name}, by {ImageSources.OfEra(image, options)}");
         Field(output, "rules", $"{image.Era.Rules.Name}{(image.Alternatives is null ? "" : ", alternatives laid over")}{(image.Era.ChoosesNopsByCpu ? ", nops by CPU" : "")}");

@@ -9,7 +9,7 @@ namespace PvPatch.Tool.Plan;
 /// <summary>The options that say that a module is meant, loaded into the kernel given, and where.</summary>
 internal sealed class ModuleOptions
 {
-    private static readonly ModulePlanner s_planner = new();
+    private static readonly KernelPlanner s_planner = new();
 
     private readonly Option<string?> _module = new("--module") { Description = "Plan this module (.ko, also .gz, .xz, .zst) instead of the kernel it is loaded into", HelpName = "FILE" };
 
@@ -45,7 +45,7 @@ internal sealed class ModuleOptions
             throw new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.NoSiteAtAddress, "the value of --at is not an address") with { Found = arguments.GetValue(_at), Expected = "hexadecimal digits" });
         }
 
-        if (!KernelModule.TryOpen(path, null, out KernelModule? module, out PatchDiagnostic? error, run.Console.Cancellation)
+        if (!KernelModule.TryOpen(path, out KernelModule? module, out PatchDiagnostic? error, cancellationToken: run.Console.Cancellation)
             || !module.TryPlace(kernel, ModulePlacement.At(text), out PlacedModule? placed, out error))
         {
             throw new ToolFailure(error with { Source = error.Source ?? path });

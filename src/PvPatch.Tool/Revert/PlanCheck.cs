@@ -21,7 +21,7 @@ internal static class PlanCheck
     /// <param name="reverted">The image with the plan's old bytes.</param>
     /// <param name="options">What the user says of the image.</param>
     /// <exception cref="ToolFailure">It is no plan of this image (PV7009).</exception>
-    public static void Check(PatchPlan stored, string planPath, KernelInput reverted, KernelOpenOptions options)
+    public static void Check(PatchPlan stored, string planPath, KernelInput reverted, KernelOptions options)
     {
         if (!KernelImage.TryOpen(reverted.Elf, options, out KernelImage? image, out PatchDiagnostic? error))
         {

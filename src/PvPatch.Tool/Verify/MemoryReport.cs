@@ -17,20 +17,17 @@ internal sealed class MemoryReport
 
     private readonly KernelImage _image;
     private readonly MemoryVerification _result;
-    private readonly Candidates _candidates;
     private readonly string? _wanted;
 
     /// <param name="image">The kernel.</param>
     /// <param name="result">What was found.</param>
-    /// <param name="candidates">What it was compared with.</param>
     /// <param name="wanted">The backend the machine should have run on; <see langword="null"/> for any.</param>
-    public MemoryReport(KernelImage image, MemoryVerification result, Candidates candidates, string? wanted)
+    public MemoryReport(KernelImage image, MemoryVerification result, string? wanted)
     {
         _image = image;
         _result = result;
-        _candidates = candidates;
         _wanted = wanted;
-        IsOther = result.State == MemoryState.Patched && wanted is not null && !result.Tied.Prepend(result.Best).Any(c => candidates.BackendOf(c.Index) == wanted);
+        IsOther = result.State == MemoryState.Patched && wanted is not null && !result.Tied.Prepend(result.Best).Any(c => c.Machine.Backend == wanted);
     }
 
     /// <summary>Whether everything is as on one backend, which is not the one wanted.</summary>
@@ -73,8 +70,8 @@ internal sealed class MemoryReport
 
     private string Counts()
     {
-        string left = _result.Count(SiteState.Freed) is > 0 and int freed ? string.Create(s_culture, $", {freed} in freed memory") : "";
-        left += _result.Count(SiteState.Unreadable) is > 0 and int unreadable ? string.Create(s_culture, $", {unreadable} not in the dump") : "";
+        string left = _result.Count(MemorySiteState.Freed) is > 0 and int freed ? string.Create(s_culture, $", {freed} in freed memory") : "";
+        left += _result.Count(MemorySiteState.Unreadable) is > 0 and int unreadable ? string.Create(s_culture, $", {unreadable} not in the dump") : "";
         return string.Create(s_culture, $"{_result.Compared} of {_result.Sites.Count} compared{left}");
     }
 
@@ -87,7 +84,7 @@ internal sealed class MemoryReport
             MemoryState.Patched => $"patched for {best}: {Every()} holds its bytes",
             MemoryState.NotPatched => $"not patched: {Every()} holds its original bytes",
             MemoryState.Mixed => $"mixed: {Sites(_result.MixedSites().Count())} other known bytes than {best} has",
-            _ => $"tampered: {Sites(_result.Count(SiteState.Tampered))} bytes that nothing accounts for; the others are nearest to {best}",
+            _ => $"tampered: {Sites(_result.Count(MemorySiteState.Tampered))} bytes that nothing accounts for; the others are nearest to {best}",
         };
     }
 
@@ -98,7 +95,7 @@ internal sealed class MemoryReport
     {
         output.Line();
         output.Column("  backend", 40, Ink.Faint).Line("sites that hold its bytes", Ink.Faint);
-        foreach (IGrouping<string, CandidateMatch> backend in _result.Candidates.GroupBy(c => _candidates.BackendOf(c.Index)))
+        foreach (IGrouping<string, CandidateMatch> backend in _result.Candidates.GroupBy(static c => c.Machine.Backend))
         {
             CandidateMatch best = backend.MaxBy(static c => c.Matched)!;
             foreach (CandidateMatch candidate in best.Matched == _result.Best.Matched ? backend.Where(c => c.Matched == best.Matched) : [best])
@@ -113,12 +110,12 @@ internal sealed class MemoryReport
     {
         var names = new KernelNames(_image);
         var disassembler = new Disassembler(_result.Memory.Bitness, names.NameOf);
-        foreach (SiteVerification site in _result.State == MemoryState.Mixed ? _result.MixedSites() : _result.Sites.Where(static s => s.State == SiteState.Tampered))
+        foreach (SiteVerification site in _result.State == MemoryState.Mixed ? _result.MixedSites() : _result.Sites.Where(static s => s.State == MemorySiteState.Tampered))
         {
             output.Line();
             string function = names.PlaceOf(site.Address) is string place ? $"{place}, " : "";
             output.Write($"{site.Address} {site.Decision.Label}", Ink.Strong).Line($" ({function}{site.Decision.Section})");
-            Code(output, disassembler, site, "found", site.Found.Span, site.State == SiteState.Tampered ? "" : $"({string.Join(", ", site.IsOriginal ? site.Backends.Prepend(AllowedSite.Original) : site.Backends)})", Ink.Bad);
+            Code(output, disassembler, site, "found", site.Found.Span, site.State == MemorySiteState.Tampered ? "" : $"({string.Join(", ", site.IsOriginal ? site.Backends.Prepend(AllowedSite.Original) : site.Backends)})", Ink.Bad);
             foreach (AllowedBytes allowed in _result.AllowedAt(site))
             {
                 Code(output, disassembler, site, allowed.Of[0] == AllowedSite.Original ? AllowedSite.Original : "expected", allowed.Bytes.Span, $"({string.Join(", ", Shortest(allowed.Of))})", Ink.Plain);

@@ -51,21 +51,9 @@ internal sealed class VerifyCommand : ToolCommand
         using MemoryFile file = OpenMemory(arguments);
         KernelImage image = KernelInput.Read(path, run).Open(arguments, _imageOptions);
         string wanted = arguments.GetValue(_backend)!;
-        bool isAuto = wanted == Auto;
-        Candidates candidates = Candidates.Of(image, settings, isAuto ? image.BackendNames : [wanted, .. image.BackendNames], path);
-        if (!KernelMemoryLocator.TryLocate(image.Elf, file, out KernelMemory? memory, out PatchDiagnostic? error))
-        {
-            throw new ToolFailure([error, .. file.Warnings]);
-        }
-
-        run.Console.Cancellation.ThrowIfCancellationRequested();
-        MemoryVerification result = KernelVerifier.Verify(candidates.Plans, memory);
-        if (candidates.Refined(image, settings, result, path) is Candidates refined)
-        {
-            (candidates, result) = (refined, KernelVerifier.Verify(refined.Plans, memory));
-        }
-
-        var report = new MemoryReport(image, result, candidates, isAuto ? null : wanted);
+        string? named = wanted == Auto ? null : wanted;
+        MemoryVerification result = Candidates.Verify(image, file, settings, named, path, run.Console.Cancellation);
+        var report = new MemoryReport(image, result, named);
         if (report.ExitCode == ExitCode.BadInput)
         {
             throw new ToolFailure(report.Diagnostics);

@@ -25,7 +25,7 @@ public sealed class KernelImageWriterTests
         KernelPlanTests.Plan(image).Apply(image.Code);
         Assert.True(KernelImageWriter.TryWrite(image.Elf, folder.File("out"), out _));
         Assert.Equal(image.Elf.File.ToArray(), File.ReadAllBytes(folder.File("out")));
-        Assert.False(KernelImage.TryLoad(folder.File("out"), null, out _, out PatchDiagnostic? error));
+        Assert.False(KernelImage.TryOpen(folder.File("out"), out _, out PatchDiagnostic? error));
         Assert.Equal((KernelDiagnosticCodes.OpsTableNotFound, folder.File("out")), (error.Code, error.Source));
     }
 

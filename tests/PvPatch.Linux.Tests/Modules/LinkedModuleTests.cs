@@ -91,7 +91,7 @@ public sealed class LinkedModuleTests
 
     private static PatchPlan Plan(PlacedModule placed, string backend)
     {
-        Assert.True(new ModulePlanner().TryPlan(placed, new BootMachine { Backend = backend }, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics), string.Join("; ", diagnostics));
+        Assert.True(new KernelPlanner().TryPlan(placed, new BootMachine { Backend = backend }, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics), string.Join("; ", diagnostics));
         return plan;
     }
 

@@ -1,10 +1,23 @@
-namespace PvPatch.Linux.Files;
+using PvPatch.Linux.Eras;
+using PvPatch.Linux.Symbols;
+using PvPatch.Mechanisms;
 
-/// <summary>The limits under which a kernel file is read and unpacked.</summary>
-public sealed class KernelLoadOptions
+namespace PvPatch.Linux;
+
+/// <summary>Options for opening a kernel or module: facts that the caller knows better than the file says, and limits for reading and unpacking it.</summary>
+public sealed record KernelOptions
 {
+    /// <summary>The era; found out from the image where there is none.</summary>
+    public KernelEra? Era { get; init; }
+
+    /// <summary>The order of the ops table; read from the image's type information, or proved by its tables, where there is none.</summary>
+    public OpsLayout? Layout { get; init; }
+
+    /// <summary>The symbols; the image's own symbol table or kallsyms where there are none.</summary>
+    public KernelSymbols? Symbols { get; init; }
+
     /// <summary>The limits used where none are given.</summary>
-    public static KernelLoadOptions Default { get; } = new();
+    internal static KernelOptions Default { get; } = new();
 
     /// <summary>The largest unpacked kernel accepted, in bytes. Default: 1 GiB.</summary>
     /// <exception cref="ArgumentOutOfRangeException">The value is not positive.</exception>
