@@ -21,7 +21,7 @@ public sealed class PublicApiTests
     public void The_surface_shows_what_a_caller_sees()
     {
         string text = PublicApiText.Of(typeof(PatchDiagnostic).Assembly);
-        Assert.Contains("PvPatch.Plans: sealed class PatchPlan\n", text, StringComparison.Ordinal);
+        Assert.Contains("PvPatch.Plans: sealed class PatchPlan : IEnumerable,", text, StringComparison.Ordinal);
         Assert.Contains("    bool TryApply(CodeImage image, out ApplyResult result, out IReadOnlyList<PatchDiagnostic> diagnostics)\n", text, StringComparison.Ordinal);
         Assert.Contains("    const string UnknownBytes = \"PV3001\"\n", text, StringComparison.Ordinal);
         Assert.DoesNotContain("ThunkPlanner", text, StringComparison.Ordinal);

@@ -44,7 +44,7 @@ public sealed class LimitTests
     [Fact]
     public void Room_for_thunks_is_used_to_its_last_byte_and_no_further()
     {
-        int length = Assert.Single(PlanIn(64), static s => s.Action == PatchAction.Thunk).Length;
+        int length = Assert.Single(PlanIn(48), static s => s.Action == PatchAction.Thunk).Length;
         SiteDecision thunk = Assert.Single(PlanIn(length), static s => s.Action == PatchAction.Thunk);
         Assert.Equal(0xc3, thunk.NewBytes[^1]); // ret
         Assert.Equal(PatchReason.ClobbersTooMuch, Assert.Single(PlanIn(length - 1)).Reason);
