@@ -173,12 +173,21 @@ public sealed class BarrierTests
         Assert.Equal(before, block.ToArray());
         spy.At = null;
         *counter += 1;
-        spy.Restart();
-        done = host.Switch(host.Backends.Called, (Mode)mode);
-        Assert.True(done.Applied, done.Text);
-        Assert.Equal(2, spy.Barriers);
-        Assert.Equal(spy.Barriers, done.Barriers); // what is said of them is so
+        Applied(host.Switch(host.Backends.Called, (Mode)mode));
         executor.Dispose();
+    }
+
+    [Fact]
+    public void A_result_counts_the_barrier_of_the_gate()
+    {
+        using var spy = new SpyPlatform();
+        using var host = new LiveHost(spy);
+        Bound(host, Shape.Atomic());
+        using Executor executor = host.Arena.RegisterExecutor();
+        spy.Restart();
+        Done done = host.Switch(host.Backends.Called, Mode.Quiescent);
+        Applied(done);
+        Assert.Equal(spy.Barriers, done.Barriers);
     }
 
     [Fact]
