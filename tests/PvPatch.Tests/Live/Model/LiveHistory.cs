@@ -149,7 +149,6 @@ internal sealed class LiveHistory : IDisposable
 
     private string Observe()
     {
-        SlotTable slots = _host.Arena.SlotsOf(_host.Layout);
         var code = new CodeBlock[1];
         IEnumerable<string> blocks = _blocks.OrderBy(static b => b.Key, StringComparer.Ordinal).Select(b =>
         {
@@ -179,20 +178,9 @@ internal sealed class LiveHistory : IDisposable
 
         return $"{string.Join("; ", blocks)}; {current}";
 
-        bool IsBound(int slot, SiteState state) => state == SiteState.Linked || slots.FunctionOf(_host.Layout[slot]) != _trap;
-    }
-
-    // What a slot holds that nothing was switched to.
-    private VirtualAddress _trap => s_traps.GetValue(_host, static h => new StrongBoxOf(Trap(h))).Value;
-
-    private static readonly System.Runtime.CompilerServices.ConditionalWeakTable<LiveHost, StrongBoxOf> s_traps = [];
-
-    private sealed record StrongBoxOf(VirtualAddress Value);
-
-    private static VirtualAddress Trap(LiveHost host)
-    {
-        OpsLayout other = OpsLayout.Create(static b => b.Table("u", static t => t.Slot("unbound")), "unbound");
-        return host.Arena.SlotsOf(other).FunctionOf(other[0]);
+        // A slot that nothing was switched to traps.
+        bool IsBound(int slot, SiteState state) => state == SiteState.Linked || _events.Any(t => t.Exists(e =>
+            e.Result == LiveModel.Applied && (e.Op.Verb == Verb.Switch || (e.Op.Verb == Verb.SwitchSlot && e.Op.Block == slot))));
     }
 
     private static string Results(CodeBlock block)

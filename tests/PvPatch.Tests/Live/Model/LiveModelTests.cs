@@ -1,10 +1,12 @@
+using System.Runtime.CompilerServices;
 using CsCheck;
+using PvPatch.Tests.Live.Behaviour;
 
 namespace PvPatch.Tests.Live.Model;
 
 /// <summary>
 /// Operations of several threads against the sequential model. A new seed each run; a failure prints it with the operations, their results, and the smallest
-/// program found. CsCheck_Seed runs it again, CsCheck_Iter and CsCheck_Time run more.
+/// program found; in a process of its own, for a wrong byte may end it. CsCheck_Seed runs it again, CsCheck_Iter and CsCheck_Time run more.
 /// </summary>
 public sealed class LiveModelTests
 {
@@ -51,7 +53,10 @@ public sealed class LiveModelTests
 
     private static Gen<T> Any<T>(T[] items) => Gen.Int[0, items.Length - 1].Select(i => items[i]);
 
-    private static void Sample(int threads, int length, Verb[] verbs, int[] shapes, int[] backends, bool vector = false)
+    private static void Sample(int threads, int length, Verb[] verbs, int[] shapes, int[] backends, bool vector = false, [CallerMemberName] string name = "") =>
+        Isolated.Run(typeof(LiveModelTests), () => Run(threads, length, verbs, shapes, backends, vector), name: name);
+
+    private static void Run(int threads, int length, Verb[] verbs, int[] shapes, int[] backends, bool vector)
     {
         Gen<Op> op =
             from verb in Any(verbs)
