@@ -26,7 +26,7 @@ public sealed class LeftAloneTests
             Assert.Equal(code.Five, code.Arena.SlotsOf(code.Layout).FunctionOf(code.First));
             Assert.All(blocks, static b => Assert.Equal(5, LiveCode.Call(b)));
             Assert.Equal(
-                (LiveForm.Original, PatchAction.LeaveAlone, PatchReason.BackendDeclines, SiteState.Bound), (blocks[0][0].Form, blocks[0][0].Action, blocks[0][0].Reason, blocks[0][0].State));
+                (LiveForm.Original, PatchAction.LeaveAlone, PatchReason.BackendDeclines, LiveSiteState.Bound), (blocks[0][0].Form, blocks[0][0].Action, blocks[0][0].Reason, blocks[0][0].State));
         }
 
         // From one such backend to another only slots are stored: one barrier, no site.

@@ -37,13 +37,13 @@ public sealed class LiveSwitchTests
                 LiveSite site = block[0];
                 (ulong _, int length, string _) = Assert.Single(CapstoneReader.Disassemble(site.ToArray(), site.Address.Value, 64));
                 Assert.Equal(site.Budget, length);
-                Assert.Equal(SiteState.Bound, site.State);
+                Assert.Equal(LiveSiteState.Bound, site.State);
             }
         }
 
         patcher.Revert();
         Assert.Equal(original, LiveCode.Snapshot(blocks));
-        Assert.All(blocks, static b => Assert.Equal(SiteState.Original, b[0].State));
+        Assert.All(blocks, static b => Assert.Equal(LiveSiteState.Original, b[0].State));
         Assert.All(blocks, static b => Assert.Equal(2, LiveCode.Call(b))); // through the slots, which stay
     }
 
@@ -120,7 +120,7 @@ public sealed class LiveSwitchTests
         using var code = new LiveCode();
         using LivePatcher patcher = code.Patcher();
         CodeBlock before = code.EmitFunction(new SiteWish(0));
-        Assert.Equal(0, patcher.Bind(before).Count); // nothing is bound yet
+        Assert.Empty(patcher.Bind(before)); // nothing is bound yet
         patcher.Switch(code.Inlined);
         CodeBlock block = code.EmitFunction(new SiteWish(0), new SiteWish(1));
         Assert.Equal(1, LiveCode.Call(block)); // indirect, and right

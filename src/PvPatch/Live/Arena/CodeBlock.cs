@@ -15,6 +15,9 @@ public sealed unsafe class CodeBlock
     private ulong[]? _behind;
     private Unusual? _unusual;
 
+    /// <summary>The sites that are linked to an address in it. Kept by <see cref="LinkLedger"/>.</summary>
+    internal LinkSet LinksInto;
+
     internal CodeBlock(CodeArena arena, SlotTable? slots, VirtualAddress address, int length, int taken, SiteRecord[] records)
     {
         Arena = arena;
@@ -43,13 +46,10 @@ public sealed unsafe class CodeBlock
     /// <summary>The slots its sites name; nothing where it has no sites.</summary>
     internal SlotTable? Slots { get; }
 
-    /// <summary>How many sites are linked to an address in it. Kept by <see cref="LinkLedger"/>.</summary>
-    internal int LinksInto { get; set; }
+    internal SiteRecord[] Records => _records;
 
     /// <summary>Bytes taken from the arena, slack included.</summary>
     internal int Taken { get; }
-
-    internal SiteRecord[] Records => _records;
 
     /// <summary>A site.</summary>
     /// <param name="index">Its place in order of address.</param>
@@ -117,7 +117,7 @@ public sealed unsafe class CodeBlock
             return address + budget + (int)displacement;
         }
 
-        if (record.Form != LiveForm.Several || record.Action is not (PatchAction.Call or PatchAction.ThunkCall or PatchAction.Jump))
+        if (record.Form != LiveForm.InPlace || record.Action is not (PatchAction.Call or PatchAction.ThunkCall or PatchAction.Jump))
         {
             return null;
         }

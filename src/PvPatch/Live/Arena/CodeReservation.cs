@@ -101,11 +101,14 @@ public sealed unsafe class CodeReservation : IDisposable
             Register(block, slots!, i, foreign);
         }
 
-        slots?.Patcher?.CheckFunctions();
+        using PatchLock.Held held = slots is null ? default : _arena.PatchLock.Enter(wait: true);
+        _arena.CheckUsable();
+        slots?.Admit(records, _arena.RunBarrier);
 
         // Other processors may have something of these bytes from before: as code, where the room was used once; by reading ahead, always.
         if (!_arena.RunBarrier() && _reused)
         {
+            slots?.Kinds.Remove(records);
             throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.NoBarrier, "without a barrier used memory can't hold new code") with { Address = Address });
         }
 

@@ -225,7 +225,7 @@ internal sealed class BlockAssembly
         SlotTable slots = _slots!;
         slots.WriteOriginal(emitted.Kind, site, bytes);
         record.Offset = (uint)(site - _arena.Address);
-        record.Kind = slots.Kinds.NumberOf(emitted.Kind, out _);
+        record.Kind = slots.Kinds.NumberOf(emitted.Kind);
         if (!emitted.Forwarding)
         {
             return;

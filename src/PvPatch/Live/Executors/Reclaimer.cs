@@ -43,6 +43,7 @@ internal sealed class Reclaimer(CodeArena arena)
         foreach (CodeBlock block in over)
         {
             arena.Registry.Forget(block);
+            block.Slots?.Kinds.Remove(block.Records); // no thread can go through a slot from there any more
             freed += block.Taken + arena.Islands.Free(block);
 
             // Whoever comes here all the same is trapped at once, not in the middle of what will be written here next.
