@@ -8,10 +8,10 @@ namespace PvPatch.Live;
 internal static partial class LiveLog
 {
     [LoggerMessage(EventId = 1200, EventName = "LiveApplied", Level = LogLevel.Information, Message = "{Result}")]
-    public static partial void Applied(ILogger logger, SwitchResult result);
+    public static partial void Applied(ILogger logger, string result);
 
     [LoggerMessage(EventId = 1201, EventName = "LiveFailed", Level = LogLevel.Warning, Message = "{Result}; {Count} findings, the first: {First}")]
-    public static partial void Failed(ILogger logger, SwitchResult result, int count, PatchDiagnostic first);
+    public static partial void Failed(ILogger logger, string result, int count, PatchDiagnostic first);
 
     [LoggerMessage(EventId = 1202, EventName = "LiveSite", Level = LogLevel.Debug, Message = "{Site}")]
     public static partial void Site(ILogger logger, SiteOutcome site);

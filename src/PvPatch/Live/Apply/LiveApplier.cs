@@ -263,13 +263,9 @@ internal sealed class LiveApplier
     {
         LiveMetrics.Batch(result);
         LiveEventSource.Log.BatchStop(result.Status.ToString(), result.Written, result.Barriers, (long)result.Elapsed.TotalMicroseconds);
-        if (result.Succeeded)
+        if (_logger.IsEnabled(result.Succeeded ? LogLevel.Information : LogLevel.Warning))
         {
-            LiveLog.Applied(_logger, result);
-        }
-        else
-        {
-            LiveLog.Failed(_logger, result, result.Diagnostics.Count, result.Diagnostics[0]);
+            Tell(result);
         }
 
         if (_logger.IsEnabled(LogLevel.Debug))
@@ -281,5 +277,19 @@ internal sealed class LiveApplier
         }
 
         return result;
+    }
+
+    private void Tell(SwitchResult result)
+    {
+        // As text: a result is also a list, and loggers write lists item by item.
+        string text = result.ToString();
+        if (result.Succeeded)
+        {
+            LiveLog.Applied(_logger, text);
+        }
+        else
+        {
+            LiveLog.Failed(_logger, text, result.Diagnostics.Count, result.Diagnostics[0]);
+        }
     }
 }

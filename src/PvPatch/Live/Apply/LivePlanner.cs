@@ -347,20 +347,4 @@ internal sealed class LivePlanner
             }
         }
     }
-
-    private struct KindWish
-    {
-        public int Stamp;
-        public int Order;
-        public SiteWish Wish;
-    }
-
-    /// <summary>A site that a change names.</summary>
-    /// <param name="Site">The site.</param>
-    /// <param name="Change">The change.</param>
-    /// <param name="Link">Index of its link in the change; -1 where the change is none.</param>
-    private readonly record struct NamedSite(LiveSite Site, LiveChange Change, int Link)
-    {
-        public VirtualAddress? Target => Link < 0 ? null : Change.Links[Link].Target;
-    }
 }

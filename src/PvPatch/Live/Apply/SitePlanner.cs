@@ -22,6 +22,23 @@ internal struct SiteWish
     public bool KeepsLinks;
 }
 
+/// <summary>What the sites of a kind are to do, with the number of the changes it was found out for and the place of the change that counts.</summary>
+internal struct KindWish
+{
+    public int Stamp;
+    public int Order;
+    public SiteWish Wish;
+}
+
+/// <summary>A site that a change names.</summary>
+/// <param name="Site">The site.</param>
+/// <param name="Change">The change.</param>
+/// <param name="Link">Index of its link in the change; -1 where the change is none.</param>
+internal readonly record struct NamedSite(LiveSite Site, LiveChange Change, int Link)
+{
+    public VirtualAddress? Target => Link < 0 ? null : Change.Links[Link].Target;
+}
+
 /// <summary>
 /// Decides one site: its new bytes, or why it stays. Compares what it holds with what it should hold. Places islands, which nobody can reach yet, and writes nothing else.
 /// </summary>
