@@ -58,7 +58,7 @@ internal sealed unsafe class TortureChain : IDisposable
         {
             int index = 1 + _random.Next(Length - 1); // the first is where executors enter
             CodeBlock old = _blocks[index];
-            _patcher.UnlinkFrom([old]);
+            _patcher.Unlink(SiteScope.LinkedInto(old));
             if (_options.Protocol == Protocol.NoGrace)
             {
                 _arena.Memory.Span(old.Address, old.Length).Fill(0xcc);

@@ -36,7 +36,7 @@ internal static class SwitchCost
     private static void Measure(SwitchedSites sites, int rounds, double goal, Goals goals)
     {
         Backend[] backends = [sites.One, sites.Direct, sites.Two];
-        LiveSite[][] singles = [.. sites.Sites.Select(static s => new[] { s })];
+        SiteScope[] singles = [.. sites.Sites.Select(static s => SiteScope.Sites(s))];
         var batch = new List<double>();
         var inside = new List<double>();
         var alone = new List<double>();
@@ -75,14 +75,14 @@ internal static class SwitchCost
         Judge(sites.Class, goal, goals, batch, alone);
     }
 
-    private static void Alone(SwitchedSites sites, LiveSite[][] singles, int round, List<double> times)
+    private static void Alone(SwitchedSites sites, SiteScope[] singles, int round, List<double> times)
     {
         int first = (round + WarmUpRounds) * InRow % SwitchedSites.Count;
         int written = 0;
         var clock = new Undisturbed(sites);
         for (int i = 0; i < InRow; i++)
         {
-            written += sites.Patcher.Switch(singles[first + i], sites.Direct).Written;
+            written += sites.Patcher.Switch(sites.Direct, singles[first + i]).Written;
         }
 
         bool counts = clock.Stop(out double time) && round >= 0;

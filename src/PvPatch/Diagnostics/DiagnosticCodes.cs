@@ -164,4 +164,10 @@ public static class DiagnosticCodes
 
     /// <summary>A block is retired while sites are linked to it.</summary>
     public const string BlockLinked = "PV8032";
+
+    /// <summary>A plan of running code no longer fits it: something was emitted, retired or switched since.</summary>
+    public const string PlanStale = "PV8033";
+
+    /// <summary>A site can do the operation through its slot only, and the slot does something else.</summary>
+    public const string SiteNeedsSlot = "PV8034";
 }

@@ -39,7 +39,7 @@ public readonly record struct LiveSite
     public SiteClass Class => Record.Class;
 
     /// <summary>Where it is in its life.</summary>
-    public SiteState State => Block.IsRetired ? SiteState.Retired : Record.State;
+    public LiveSiteState State => Block.IsRetired ? LiveSiteState.Retired : Record.State;
 
     /// <summary>What form its bytes have.</summary>
     public LiveForm Form => Record.Form;

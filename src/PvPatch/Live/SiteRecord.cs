@@ -27,7 +27,7 @@ internal struct SiteRecord
     public ulong Low;
 
     /// <summary>Notes what a batch made of the site.</summary>
-    public void Set(SiteState state, LiveForm form, PatchAction action, PatchReason reason)
+    public void Set(LiveSiteState state, LiveForm form, PatchAction action, PatchReason reason)
     {
         State = state;
         _formAndAction = (byte)((int)form | (int)action << 3);
@@ -40,9 +40,9 @@ internal struct SiteRecord
         set => _classAndState = (byte)((_classAndState & ~7) | (int)value);
     }
 
-    public SiteState State
+    public LiveSiteState State
     {
-        readonly get => (SiteState)(_classAndState >> 3 & 7);
+        readonly get => (LiveSiteState)(_classAndState >> 3 & 7);
         set => _classAndState = (byte)((_classAndState & ~0x38) | (int)value << 3);
     }
 

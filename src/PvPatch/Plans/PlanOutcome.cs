@@ -38,6 +38,9 @@ public enum PatchAction
 
     /// <summary>Not a site but a record of a table: it is written so that the image's own patcher leaves the site it names alone.</summary>
     Record,
+
+    /// <summary>Not a site but a slot of running code: the word that holds the function of an operation.</summary>
+    Slot,
 }
 
 /// <summary>Why a site is left alone.</summary>
@@ -69,6 +72,9 @@ public enum PatchReason
 
     /// <summary>The slot's function changes while the kernel starts, so that the site has to stay a call through the slot until the kernel patches it.</summary>
     ChangesWhileBooting,
+
+    /// <summary>The site can be changed only while no thread is in the code, and does the same through its slot.</summary>
+    NeedsQuiescence,
 }
 
 /// <summary>

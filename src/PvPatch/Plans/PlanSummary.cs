@@ -18,6 +18,7 @@ public sealed class PlanSummary
         (PatchAction.CallBug, "call of BUG", "calls of BUG"),
         (PatchAction.Thunk, "thunk", "thunks"),
         (PatchAction.Record, "record", "records"),
+        (PatchAction.Slot, "slot", "slots"),
     ];
 
     private readonly int[] _actions = new int[Enum.GetValues<PatchAction>().Length];
@@ -38,10 +39,10 @@ public sealed class PlanSummary
             _reasons[(int)outcome.Reason] += uses[i];
         }
 
-        Total = plan.Count - Count(PatchAction.Thunk) - Count(PatchAction.Record);
+        Total = plan.Count - Count(PatchAction.Thunk) - Count(PatchAction.Record) - Count(PatchAction.Slot);
     }
 
-    /// <summary>How many sites the plan has; thunks and records are not counted.</summary>
+    /// <summary>How many sites the plan has; thunks, records and slots are not counted.</summary>
     public int Total { get; }
 
     /// <summary>How many sites have an action.</summary>

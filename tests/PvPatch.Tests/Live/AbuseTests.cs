@@ -155,11 +155,11 @@ public sealed unsafe class AbuseTests
         using LivePatcher patcher = code.Patcher(code.Direct);
         byte[] before = block.ToArray();
         code.Arena.Retire(block);
-        Assert.Equal(SiteState.Retired, block[0].State);
+        Assert.Equal(LiveSiteState.Retired, block[0].State);
         Assert.Equal(DiagnosticCodes.BlockRetired, Code(() => patcher.Switch([block[0]], code.Inlined)));
         Assert.Equal(DiagnosticCodes.BlockRetired, Code(() => patcher.Bind(block)));
         Assert.Equal(DiagnosticCodes.BlockRetired, Code(() => code.Arena.Retire(block)));
-        Assert.Equal(0, patcher.Switch(code.Inlined).Count);
+        Assert.Empty(patcher.Switch(code.Inlined));
         Assert.Equal(before, block.ToArray()); // no executor was ever declared, so it is never reused
     }
 

@@ -93,7 +93,7 @@ public sealed unsafe class LookupTests
         Assert.Equal(LiveForm.Island, block[1].Form);
         CheckReports(code.Arena, block, block[1]);
         patcher.Switch(backend, LiveCode.Quiescent with { InPlace = true });
-        Assert.Equal(LiveForm.Several, block[1].Form);
+        Assert.Equal(LiveForm.InPlace, block[1].Form);
         CheckReports(code.Arena, block, block[1]);
     }
 
@@ -169,7 +169,7 @@ public sealed unsafe class LookupTests
         foreach (VirtualAddress address in (VirtualAddress[])[block[0].Address, island])
         {
             Assert.True(code.Arena.TryFindSite(address, out LiveSite site));
-            Assert.Equal((block[0], SiteState.Retired), (site, site.State));
+            Assert.Equal((block[0], LiveSiteState.Retired), (site, site.State));
         }
 
         Assert.DoesNotContain(block, code.Arena.Blocks);

@@ -32,10 +32,10 @@ internal sealed class LinkBodies(CodeArena arena, SlotTable slots, LiveBodyBuild
             return false;
         }
 
-        if (arena.Registry.TryFind(target, out CodeBlock? block) && block.IsRetired)
+        if (arena.Ledger.BlockAt(target) is { IsRetired: true })
         {
             body = LiveBody.Indirect(PatchReason.None, null);
-            error = PatchDiagnostic.Error(DiagnosticCodes.BlockRetired, $"the target of {slot} lies in a block that was retired") with { Address = target };
+            error = LinkLedger.Retired(link.Site, target);
             return false;
         }
 

@@ -22,7 +22,7 @@ internal sealed record LiveBody
 
     public string? Detail { get; init; }
 
-    /// <summary>The bytes, the displacement zero. Nothing for <see cref="LiveForm.Several"/>.</summary>
+    /// <summary>The bytes, the displacement zero. Nothing for <see cref="LiveForm.InPlace"/>.</summary>
     public SiteBytes Bytes { get; init; }
 
     /// <summary>Where the 32-bit displacement is; -1 where there is none. It counts from the site's end.</summary>
@@ -70,7 +70,7 @@ internal sealed record LiveBody
         Slot = kind.Slot,
         Length = kind.Budget,
         Mask = kind.Budget <= 16 ? new SiteBytes(ulong.MaxValue, ulong.MaxValue).Cut(kind.Budget) : default,
-        IsPlain = Error is null && Action != PatchAction.Trap && kind.Budget <= 16 && Form != LiveForm.Several,
+        IsPlain = Error is null && Action != PatchAction.Trap && kind.Budget <= 16 && Form != LiveForm.InPlace,
     };
 
     public static LiveBody Failed(PatchDiagnostic error) =>

@@ -122,7 +122,7 @@ internal sealed class LiveBodyBuilder
         {
             return new LiveBody
             {
-                Form = LiveForm.Several,
+                Form = LiveForm.InPlace,
                 Action = decision.Action,
                 InPlace = _templates.Inline(operation.Body!, slot.Convention, kind.Budget),
             };
@@ -174,6 +174,6 @@ internal sealed class LiveBodyBuilder
 
         return template is null
             ? LiveBody.Indirect(decision.Reason, decision.Detail)
-            : new LiveBody { Form = LiveForm.Several, Action = decision.Action, Detail = decision.Detail, InPlace = template };
+            : new LiveBody { Form = LiveForm.InPlace, Action = decision.Action, Detail = decision.Detail, InPlace = template };
     }
 }

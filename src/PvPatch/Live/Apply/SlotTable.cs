@@ -13,6 +13,7 @@ public sealed unsafe class SlotTable
 {
     private readonly ArenaMemory _memory;
     private readonly VirtualAddress _traps;
+    private readonly VirtualAddress[] _stored;
     private LiveBody?[] _originals = [];
 
     internal SlotTable(ArenaMemory memory, OpsLayout layout, VirtualAddress address, VirtualAddress traps)
@@ -22,9 +23,11 @@ public sealed unsafe class SlotTable
         Layout = layout;
         Address = address;
         Kinds = new SiteKinds(layout.Count);
+        Bound = new BackendBinding?[layout.Count];
+        _stored = new VirtualAddress[layout.Count];
         for (int i = 0; i < layout.Count; i++)
         {
-            this[i] = TrapOf(i);
+            Store(i, TrapOf(i));
         }
     }
 
@@ -36,12 +39,15 @@ public sealed unsafe class SlotTable
 
     internal SiteKinds Kinds { get; }
 
+    /// <summary>What each slot is switched to: it holds a function of that. Changed under the patch lock; outlives the patcher that changed it.</summary>
+    internal BackendBinding?[] Bound { get; }
+
     /// <summary>Each kind of site as it was emitted: what sites are reverted to.</summary>
     internal LiveBody OriginalOf(int kind)
     {
         if (kind >= _originals.Length || _originals[kind] is not LiveBody body)
         {
-            body = LiveBody.Indirect(Plans.PatchReason.None, null).WithBytesOf(this, Kinds[kind]).ReadyFor(Kinds[kind]);
+            body = LiveBody.Indirect(PatchReason.None, null).WithBytesOf(this, Kinds[kind]).ReadyFor(Kinds[kind]);
             Array.Resize(ref _originals, Math.Max(Kinds.Count, _originals.Length));
             _originals[kind] = body;
         }
@@ -53,10 +59,61 @@ public sealed unsafe class SlotTable
     internal LivePatcher? Patcher { get; set; }
 
     /// <summary>The function a slot holds.</summary>
-    internal VirtualAddress this[int slot]
+    internal VirtualAddress this[int slot] => Volatile.Read(ref *(ulong*)_memory.WriteView(AddressOf(slot)));
+
+    /// <summary>The function a slot should hold: what was stored last.</summary>
+    internal VirtualAddress Expected(int slot) => _stored[slot];
+
+    /// <summary>Gives a slot a function. Under the patch lock.</summary>
+    internal void Store(int slot, VirtualAddress function)
     {
-        get => Volatile.Read(ref *(ulong*)_memory.WriteView(AddressOf(slot)));
-        set => Volatile.Write(ref *(ulong*)_memory.WriteView(AddressOf(slot)), value.Value);
+        _stored[slot] = function;
+        Volatile.Write(ref *(ulong*)_memory.WriteView(AddressOf(slot)), function.Value);
+    }
+
+    /// <summary>
+    /// Takes a new block's sites into account, before anyone can run them: where they allow less than those so far, slots get functions that keep to it. Under the patch lock, so that
+    /// no switch stores a function that was decided without them.
+    /// </summary>
+    /// <param name="records">The block's sites.</param>
+    /// <param name="barrier">Runs the barrier.</param>
+    /// <exception cref="PatchException">A slot's function can't be made to keep to what a site allows (PV8030); the sites are forgotten then.</exception>
+    internal void Admit(SiteRecord[] records, Func<bool> barrier)
+    {
+        if (!Kinds.Add(records))
+        {
+            return;
+        }
+
+        bool written = false;
+        for (int pass = 0; pass < 2; pass++)
+        {
+            for (int slot = 0; slot < Bound.Length; slot++)
+            {
+                if (Bound[slot]?.FunctionOf(slot) is not BackendBinding.Function function)
+                {
+                    continue;
+                }
+
+                if (function.Error is not null)
+                {
+                    Kinds.Remove(records);
+                    throw new PatchException(function.Error);
+                }
+
+                if (pass == 1 && function.Address != _stored[slot])
+                {
+                    // A function where other code stood before: another processor may be reading ahead there.
+                    if (!written && !barrier())
+                    {
+                        Interlocked.MemoryBarrierProcessWide();
+                    }
+
+                    written = true;
+                    Store(slot, function.Address);
+                }
+            }
+        }
     }
 
     /// <summary>Where a slot's word is: what <c>call [rip+…]</c> names.</summary>
@@ -100,9 +157,14 @@ public sealed unsafe class SlotTable
 
     internal void CheckOwn(OpSlot slot)
     {
-        if (slot.Index >= Layout.Count || !ReferenceEquals(Layout[slot.Index], slot))
+        if (!IsOwn(slot))
         {
-            throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.WrongLayout, $"the slot {slot} is of another layout") with { Expected = Layout.Name });
+            throw new PatchException(NotOwn(slot));
         }
     }
+
+    internal bool IsOwn(OpSlot slot) => slot.Index < Layout.Count && ReferenceEquals(Layout[slot.Index], slot);
+
+    internal PatchDiagnostic NotOwn(OpSlot slot) =>
+        PatchDiagnostic.Error(DiagnosticCodes.WrongLayout, $"the slot {slot} is of another layout") with { Expected = Layout.Name };
 }

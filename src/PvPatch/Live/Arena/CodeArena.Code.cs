@@ -74,7 +74,7 @@ public sealed partial class CodeArena
 
     /// <summary>
     /// Gives a block up: its sites are not written any more, and its bytes are reused once no executor can be inside. Nothing may enter it from now on: sites
-    /// that are linked to it have been taken from it by <see cref="LivePatcher.UnlinkFrom"/> before.
+    /// that are linked to it have been unlinked before, see <see cref="SiteScope.LinkedInto"/>.
     /// </summary>
     /// <param name="block">A block of this arena.</param>
     /// <exception cref="PatchException">Sites are linked to it (PV8032); another arena's, or retired before (PV8013); disposed (PV8004); called from inside a batch (PV8020).</exception>
@@ -102,11 +102,6 @@ public sealed partial class CodeArena
             if (Ledger.TakeOut(all) is PatchDiagnostic linked)
             {
                 throw new PatchException(linked);
-            }
-
-            foreach (CodeBlock block in all)
-            {
-                block.IsRetired = true;
             }
 
             Registry.Drop(all);

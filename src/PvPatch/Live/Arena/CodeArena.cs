@@ -26,7 +26,7 @@ public sealed partial class CodeArena : IDisposable
         TrustsCacheLines = options.TrustCacheLines;
         HasAtomic16 = options.Atomic16 ?? SiteClassifier.HasAtomic16;
         Registry = new BlockRegistry(memory);
-        Ledger = new LinkLedger();
+        Ledger = new LinkLedger(this);
         Islands = new IslandStore(memory);
         Functions = new FunctionStore(memory);
         Reclaimer = new Reclaimer(this);

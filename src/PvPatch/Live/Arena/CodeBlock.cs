@@ -15,7 +15,7 @@ public sealed unsafe class CodeBlock
     // Bytes 8 to 15 of each site, once one is longer than 8.
     private ulong[]? _behind;
     private SiteByteTable? _siteBytes;
-    private int _linksInto;
+    private LinkSet _linksInto;
     private CodeBlock[]? _sameCode;
 
     internal CodeBlock(CodeArena arena, SlotTable? slots, VirtualAddress address, int length, int taken, SiteRecord[] records)
@@ -57,15 +57,13 @@ public sealed unsafe class CodeBlock
         set => _sameCode = value;
     }
 
-    /// <summary>Links that lead to an address in the code, from sites of any arena. Counted once for all blocks of the same code.</summary>
-    internal int LinksInto => Volatile.Read(ref LinkCounter);
+    /// <summary>The sites that are linked to an address in it, kept once for all blocks of the same code by <see cref="LinkLedger"/>.</summary>
+    internal ref LinkSet LinksInto => ref (_sameCode?[0] ?? this)._linksInto;
 
-    private ref int LinkCounter => ref (_sameCode?[0] ?? this)._linksInto;
+    internal SiteRecord[] Records => _records;
 
     /// <summary>Bytes taken from the arena, slack included.</summary>
     internal int Taken { get; }
-
-    internal SiteRecord[] Records => _records;
 
     /// <summary>A site.</summary>
     /// <param name="index">Its place in order of address.</param>
@@ -102,9 +100,6 @@ public sealed unsafe class CodeBlock
     /// <inheritdoc/>
     public override string ToString() => string.Create(CultureInfo.InvariantCulture, $"{Address}+0x{Length:x}, {SiteCount} sites{(IsRetired ? ", retired" : "")}");
 
-    /// <summary>Counts links that lead into the code, or no longer do. Sites of other arenas are switched under other locks.</summary>
-    internal void CountLinks(int by) => Interlocked.Add(ref LinkCounter, by);
-
     internal VirtualAddress AddressOf(int site) => Arena.Memory.Start + _records[site].Offset;
 
     internal PatchSite KindOf(int site) => Slots!.Kinds[_records[site].Kind];
@@ -137,7 +132,7 @@ public sealed unsafe class CodeBlock
             return address + budget + (int)displacement;
         }
 
-        if (record.Form != LiveForm.Several || record.Action is not (PatchAction.Call or PatchAction.ThunkCall or PatchAction.Jump))
+        if (record.Form != LiveForm.InPlace || record.Action is not (PatchAction.Call or PatchAction.ThunkCall or PatchAction.Jump))
         {
             return null;
         }

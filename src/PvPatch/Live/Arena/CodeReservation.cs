@@ -111,12 +111,16 @@ public sealed unsafe class CodeReservation : IDisposable
         foreach (CodeBlock block in blocks)
         {
             block.SameCode = blocks.Length > 1 ? blocks : null;
-            block.Slots?.Patcher?.CheckFunctions();
         }
+
+        using PatchLock.Held held = Array.Exists(blocks, static b => b.Slots is not null) ? _arena.PatchLock.Enter(wait: true) : default;
+        _arena.CheckUsable();
+        Admit(groups);
 
         // Other processors may have something of these bytes from before: as code, where the room was used once; by reading ahead, always.
         if (!_arena.RunBarrier() && _reused)
         {
+            Dismiss(groups);
             throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.NoBarrier, "without a barrier used memory can't hold new code") with { Address = Address });
         }
 
@@ -130,6 +134,31 @@ public sealed unsafe class CodeReservation : IDisposable
         }
 
         return blocks;
+    }
+
+    /// <summary>Lets all groups in or none. Under the patch lock.</summary>
+    private void Admit(ReadOnlySpan<SiteGroup> groups)
+    {
+        for (int i = 0; i < groups.Length; i++)
+        {
+            try
+            {
+                groups[i].Slots?.Admit(groups[i].Records, _arena.RunBarrier);
+            }
+            catch (PatchException)
+            {
+                Dismiss(groups[..i]);
+                throw;
+            }
+        }
+    }
+
+    private static void Dismiss(ReadOnlySpan<SiteGroup> groups)
+    {
+        foreach (ref readonly SiteGroup group in groups)
+        {
+            group.Slots?.Kinds.Remove(group.Records);
+        }
     }
 
     private void Register(CodeBlock block, in SiteGroup group)

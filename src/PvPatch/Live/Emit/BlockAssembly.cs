@@ -291,7 +291,7 @@ internal sealed class BlockAssembly
         VirtualAddress site = start + offset;
         slots.WriteOriginal(emitted.Kind, site, code.Slice(offset, budget));
         record.Offset = (uint)(site - _arena.Address);
-        record.Kind = slots.Kinds.NumberOf(emitted.Kind, out _);
+        record.Kind = slots.Kinds.NumberOf(emitted.Kind);
         if (!emitted.Forwarding)
         {
             return;

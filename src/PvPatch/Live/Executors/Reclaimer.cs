@@ -45,6 +45,7 @@ internal sealed class Reclaimer(CodeArena arena)
             foreach (CodeBlock same in block.SameCode)
             {
                 arena.Registry.Forget(same);
+                same.Slots?.Kinds.Remove(same.Records); // no thread can go through a slot from there any more
                 freed += arena.Islands.Free(same);
                 LiveMetrics.SitesRemoved(same.SiteCount);
             }

@@ -159,7 +159,7 @@ internal sealed class LiveHistory : IDisposable
             }
 
             string what = $"{b.Key}: {code[0][0].State} {code[0][1].State}";
-            if (code[0][0].State == SiteState.Original && code[0][1].State == SiteState.Original && !code[0].ToArray().AsSpan().SequenceEqual(b.Value.Bytes))
+            if (code[0][0].State == LiveSiteState.Original && code[0][1].State == LiveSiteState.Original && !code[0].ToArray().AsSpan().SequenceEqual(b.Value.Bytes))
             {
                 return $"{what} but not as emitted";
             }
@@ -179,7 +179,7 @@ internal sealed class LiveHistory : IDisposable
         return $"{string.Join("; ", blocks)}; {current}";
 
         // A slot that nothing was switched to traps.
-        bool IsBound(int slot, SiteState state) => state == SiteState.Linked || _events.Any(t => t.Exists(e =>
+        bool IsBound(int slot, LiveSiteState state) => state == LiveSiteState.Linked || _events.Any(t => t.Exists(e =>
             e.Result == LiveModel.Applied && (e.Op.Verb == Verb.Switch || (e.Op.Verb == Verb.SwitchSlot && e.Op.Block == slot))));
     }
 

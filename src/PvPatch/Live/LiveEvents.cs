@@ -1,6 +1,25 @@
 using System.Diagnostics.Metrics;
+using System.Diagnostics.Tracing;
+using Microsoft.Extensions.Logging;
 
 namespace PvPatch.Live;
+
+/// <summary>What live patchers write to a log: one line a batch, per site only at debug. Event ids are stable.</summary>
+internal static partial class LiveLog
+{
+    [LoggerMessage(EventId = 1200, EventName = "LiveApplied", Level = LogLevel.Information, Message = "{Result}")]
+    public static partial void Applied(ILogger logger, string result);
+
+    [LoggerMessage(EventId = 1201, EventName = "LiveFailed", Level = LogLevel.Warning, Message = "{Result}; {Count} findings, the first: {First}")]
+    public static partial void Failed(ILogger logger, string result, int count, PatchDiagnostic first);
+
+    [LoggerMessage(EventId = 1202, EventName = "LiveSite", Level = LogLevel.Debug, Message = "{Site}")]
+    public static partial void Site(ILogger logger, SiteOutcome site);
+
+    [LoggerMessage(EventId = 1203, EventName = "LiveWeakBarrier", Level = LogLevel.Warning,
+        Message = "no core-serializing barrier is to be had here; switching uses one that nobody promises to serialize other processors")]
+    public static partial void WeakBarrier(ILogger logger);
+}
 
 /// <summary>The counters of the meter <c>PvPatch.Live</c>. Nothing is measured that nobody listens to.</summary>
 internal static class LiveMetrics
@@ -43,5 +62,34 @@ internal static class LiveMetrics
         }
 
         s_duration.Record(result.Elapsed.TotalMicroseconds);
+    }
+}
+
+/// <summary>The event source <c>PvPatch-Live</c>: a start and a stop for each batch, for traces. Event ids are stable.</summary>
+[EventSource(Name = "PvPatch-Live")]
+internal sealed class LiveEventSource : EventSource
+{
+    public static readonly LiveEventSource Log = new();
+
+    private LiveEventSource()
+    {
+    }
+
+    [Event(1, Level = EventLevel.Informational, Message = "{1} batch to {0}")]
+    public void BatchStart(string target, string mode)
+    {
+        if (IsEnabled())
+        {
+            WriteEvent(1, target, mode);
+        }
+    }
+
+    [Event(2, Level = EventLevel.Informational, Message = "{0} after {3} us: {1} sites written, {2} barriers")]
+    public void BatchStop(string status, int written, int barriers, long microseconds)
+    {
+        if (IsEnabled())
+        {
+            WriteEvent(2, status, written, barriers, microseconds);
+        }
     }
 }

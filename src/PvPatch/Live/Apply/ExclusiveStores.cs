@@ -3,9 +3,9 @@ using PvPatch.Machine;
 namespace PvPatch.Live;
 
 /// <summary>Writes a batch while nobody runs its sites: plain copies, and one barrier before anyone enters.</summary>
-internal sealed unsafe class ExclusiveWriter(
-    CodeArena arena, SlotTable slots, BatchPlan plan, BatchReport report, SwitchOptions options, Action<PatchStep, int>? probe)
-    : BatchWriter(arena, slots, plan, report, options, probe)
+internal sealed unsafe class ExclusiveStores(
+    CodeArena arena, SlotTable slots, PlannedSites plan, BatchReport report, SwitchOptions options, Action<PatchStep, int>? probe)
+    : LiveStores(arena, slots, plan, report, options, probe)
 {
     private int _stored;
     private int _longStored;
@@ -15,11 +15,12 @@ internal sealed unsafe class ExclusiveWriter(
     protected override bool TryWrite()
     {
         StoreSlots();
-        Span<PlannedWrite> writes = Plan.Writes;
+        Span<SiteWrite> writes = Plan.Writes;
         for (; _stored < writes.Length; _stored++)
         {
             Probe(PatchStep.Store, _stored);
-            Copy(writes[_stored].Site, writes[_stored].New, writes[_stored].Length);
+            _ = RecordOf(writes[_stored].Outcome, out _, out byte* at);
+            Copy(at, writes[_stored].New, writes[_stored].Length);
         }
 
         for (; _longStored < Plan.LongWrites.Count; _longStored++)
@@ -39,9 +40,10 @@ internal sealed unsafe class ExclusiveWriter(
 
     protected override bool TryWriteBack()
     {
-        foreach (ref PlannedWrite write in Plan.Writes[.._stored])
+        foreach (ref SiteWrite write in Plan.Writes[.._stored])
         {
-            Copy(write.Site, write.Old, write.Length);
+            _ = RecordOf(write.Outcome, out SiteBytes old, out byte* at);
+            Copy(at, old, write.Length);
             Plan.Outcomes[write.Outcome].Change = SiteChange.RolledBack;
         }
 

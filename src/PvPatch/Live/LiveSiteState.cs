@@ -1,7 +1,7 @@
 namespace PvPatch.Live;
 
 /// <summary>Where a live site is in its life.</summary>
-public enum SiteState : byte
+public enum LiveSiteState : byte
 {
     /// <summary>It holds the bytes it was emitted with.</summary>
     Original,
@@ -38,5 +38,5 @@ public enum LiveForm : byte
     Island,
 
     /// <summary>Several instructions in the site itself. Put there at quiescence only; leaving it needs a grace period.</summary>
-    Several,
+    InPlace,
 }

@@ -50,9 +50,6 @@ internal sealed class BackendBinding
         return made;
     }
 
-    /// <summary>Whether sites were added since that allow less than the slot's function was made for.</summary>
-    public bool IsFunctionStale(int slot) => _functions[slot] is Function known && known.Allowed != _kinds.AllowedBy(slot);
-
     private LiveBody Build(int kind, bool inPlace, ref LiveBody?[] bodies)
     {
         PatchSite site = _kinds[kind];

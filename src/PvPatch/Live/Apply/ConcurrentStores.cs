@@ -1,4 +1,5 @@
 using System.Runtime.InteropServices;
+using PvPatch.Machine;
 
 namespace PvPatch.Live;
 
@@ -6,9 +7,9 @@ namespace PvPatch.Live;
 /// Writes a batch while other threads run: bodies of several instructions drained, slots, sites that one store changes, sites that need a guard. In that order: what
 /// fails early has written least.
 /// </summary>
-internal sealed unsafe class LiveWriter(
-    CodeArena arena, SlotTable slots, BatchPlan plan, BatchReport report, SwitchOptions options, Action<PatchStep, int>? probe)
-    : BatchWriter(arena, slots, plan, report, options, probe)
+internal sealed unsafe class ConcurrentStores(
+    CodeArena arena, SlotTable slots, PlannedSites plan, BatchReport report, SwitchOptions options, Action<PatchStep, int>? probe)
+    : LiveStores(arena, slots, plan, report, options, probe)
 {
     // The guards of a batch are up for as long as its stores and two barriers take; executors without a forwarding island wait.
     private const int MaxGuarded = 256;
@@ -68,11 +69,12 @@ internal sealed unsafe class LiveWriter(
         }
 
         bool clean = true;
-        foreach (ref PlannedWrite write in Plan.Writes[.._storedUpTo])
+        foreach (ref SiteWrite write in Plan.Writes[.._storedUpTo])
         {
-            if (!IsGuarded(write))
+            ref SiteRecord record = ref RecordOf(write.Outcome, out SiteBytes old, out byte* at);
+            if (!IsGuarded(record))
             {
-                bool back = SiteStore.TryStore(write.Site, write.Class, write.Length, write.New, write.Old);
+                bool back = SiteStore.TryStore(at, record.Class, write.Length, write.New, old);
                 Plan.Outcomes[write.Outcome].Change = back ? SiteChange.RolledBack : SiteChange.Faulted;
                 clean &= back;
             }
@@ -83,24 +85,25 @@ internal sealed unsafe class LiveWriter(
 
     private bool TryStoreAtomic()
     {
-        Span<PlannedWrite> writes = Plan.Writes;
+        Span<SiteWrite> writes = Plan.Writes;
         for (int i = 0; i < writes.Length; i++)
         {
-            ref PlannedWrite write = ref writes[i];
-            if (IsGuarded(write))
+            ref SiteWrite write = ref writes[i];
+            ref SiteRecord record = ref RecordOf(write.Outcome, out SiteBytes old, out byte* at);
+            if (IsGuarded(record))
             {
                 _guarded.Add(i);
                 continue;
             }
 
             Probe(PatchStep.Store, i);
-            if (!SiteStore.TryStore(write.Site, write.Class, write.Length, write.Old, write.New))
+            if (!SiteStore.TryStore(at, record.Class, write.Length, old, write.New))
             {
                 Report.Add(PatchDiagnostic.Error(DiagnosticCodes.SwapFailed, "a site changed between the check and the store; something else writes the code") with
                 {
-                    Address = AddressOf(write),
-                    Found = HexBytes.Format(new ReadOnlySpan<byte>(write.Site, write.Length)),
-                    Expected = HexBytes.Format(write.Old.ToArray(write.Length)),
+                    Address = Arena.Address + record.Offset,
+                    Found = HexBytes.Format(new ReadOnlySpan<byte>(at, write.Length)),
+                    Expected = HexBytes.Format(old.ToArray(write.Length)),
                 });
                 return false;
             }
@@ -111,7 +114,7 @@ internal sealed unsafe class LiveWriter(
         return true;
     }
 
-    private static bool IsGuarded(in PlannedWrite write) => write.Class == SiteClass.Guarded || write.Drain;
+    private static bool IsGuarded(in SiteRecord record) => record.Class == SiteClass.Guarded || record.Form == LiveForm.InPlace;
 
     private void WriteGuarded()
     {
@@ -126,9 +129,9 @@ internal sealed unsafe class LiveWriter(
     /// <summary>Forwards executors around bodies of several instructions and waits until none is inside any more.</summary>
     private bool TryDrain()
     {
-        for (int i = 0; i < Plan.Writes.Length; i++)
+        for (int i = 0; Arena.Executors.IsTracking && i < Plan.Writes.Length; i++)
         {
-            if (Plan.Writes[i].Drain)
+            if (RecordOf(Plan.Writes[i].Outcome, out _, out _).Form == LiveForm.InPlace)
             {
                 _drained.Add(i);
             }
@@ -141,12 +144,13 @@ internal sealed unsafe class LiveWriter(
 
         WriteGuards(_drained, toNew: true, firstPhase: 1, lastPhase: 1);
         Reach(PatchStep.Draining, 0);
-        bool passed = Arena.Executors.Begin().Wait(Options.Timeout, Options.Cancellation);
+        bool passed = Arena.Executors.Begin().Wait(Options.Patience, Options.Cancellation);
         if (!passed)
         {
+            Options.Cancellation.ThrowIfCancellationRequested();
             Report.Add(PatchDiagnostic.Error(DiagnosticCodes.GraceTimeout, $"after {Options.Timeout.TotalMilliseconds:0} ms executors may still be inside a body of several instructions") with
             {
-                Address = AddressOf(Plan.Writes[_drained[0]]),
+                Address = Plan.SiteOf(Plan.Writes[_drained[0]].Outcome).Address,
                 Help = "Let every executor pass a safepoint, or wait longer (SwitchOptions.Timeout).",
             });
         }
@@ -161,8 +165,10 @@ internal sealed unsafe class LiveWriter(
         {
             for (int i = 0; i < writes.Count; i++)
             {
-                ref PlannedWrite write = ref Plan.Writes[writes[i]];
-                entries[i] = GuardEntry.Create(write.Site, write.Length, toNew ? write.New : write.Old, write.Forward);
+                ref SiteWrite write = ref Plan.Writes[writes[i]];
+                ref SiteRecord record = ref RecordOf(write.Outcome, out SiteBytes old, out byte* at);
+                sbyte forward = SiteRules.UsableForward(record, Plan.After[Slots.Kinds[record.Kind].Slot]);
+                entries[i] = GuardEntry.Create(at, write.Length, toNew ? write.New : old, forward);
             }
 
             GuardRunner.Run(Arena, entries, writes.Count, firstPhase, lastPhase, Report);
@@ -180,6 +186,4 @@ internal sealed unsafe class LiveWriter(
             Plan.Outcomes[Plan.Writes[i].Outcome].Change = change;
         }
     }
-
-    private VirtualAddress AddressOf(in PlannedWrite write) => Arena.Address + (write.Site - Arena.Memory.WriteView(Arena.Address));
 }

@@ -1,12 +1,42 @@
+using PvPatch.Machine;
+
 namespace PvPatch.Live;
 
-/// <summary>Writes a decided batch, and takes it back where something fails. Chooses no byte.</summary>
-internal abstract class BatchWriter
+/// <summary>The steps of a batch at which a test may make it fail.</summary>
+internal enum PatchStep
+{
+    /// <summary>Everything is decided, nothing written.</summary>
+    Planned,
+
+    /// <summary>Executors are forwarded around bodies of several instructions.</summary>
+    Draining,
+
+    /// <summary>A slot is about to be stored.</summary>
+    Slot,
+
+    /// <summary>A site is about to be changed by one store.</summary>
+    Store,
+
+    /// <summary>Some sites are about to be guarded.</summary>
+    Guard,
+
+    /// <summary>Everything is stored, the last barrier not yet run.</summary>
+    Barrier,
+
+    /// <summary>All is done but for the records.</summary>
+    Publish,
+}
+
+/// <summary>
+/// Writes what is decided, and takes it back where something fails. Chooses no byte; how a site is written follows from its record, which says until the end what the site held before.
+/// </summary>
+internal abstract unsafe class LiveStores
 {
     private readonly Action<PatchStep, int>? _probe;
-    private int _slotsStored;
+    private readonly byte* _writeView;
+    private int _slotsReached;
 
-    protected BatchWriter(CodeArena arena, SlotTable slots, BatchPlan plan, BatchReport report, SwitchOptions options, Action<PatchStep, int>? probe)
+    protected LiveStores(CodeArena arena, SlotTable slots, PlannedSites plan, BatchReport report, SwitchOptions options, Action<PatchStep, int>? probe)
     {
         Arena = arena;
         Slots = slots;
@@ -14,19 +44,23 @@ internal abstract class BatchWriter
         Report = report;
         Options = options;
         _probe = probe;
+        _writeView = arena.Memory.WriteView(arena.Address);
     }
 
     protected CodeArena Arena { get; }
 
     protected SlotTable Slots { get; }
 
-    protected BatchPlan Plan { get; }
+    protected PlannedSites Plan { get; }
 
     protected BatchReport Report { get; }
 
     protected SwitchOptions Options { get; }
 
-    protected bool AnySlotStored => _slotsStored > 0;
+    protected bool AnySlotStored => Report.SlotsWritten > 0;
+
+    /// <summary>Whether any site was written.</summary>
+    protected abstract bool AnySiteWritten { get; }
 
     /// <summary>Writes everything, or nothing in the end.</summary>
     public SwitchStatus Run()
@@ -58,9 +92,6 @@ internal abstract class BatchWriter
     /// <summary>Writes the old bytes where the new ones were written, marks the outcomes, and tells whether it could everywhere.</summary>
     protected abstract bool TryWriteBack();
 
-    /// <summary>Whether any site was written.</summary>
-    protected abstract bool AnySiteWritten { get; }
-
     /// <summary>A step of the batch: where it can be cancelled, and where tests make it fail.</summary>
     protected void Reach(PatchStep step, int index)
     {
@@ -71,13 +102,28 @@ internal abstract class BatchWriter
     /// <summary>A step too small to look for cancelling at.</summary>
     protected void Probe(PatchStep step, int index) => _probe?.Invoke(step, index);
 
+    /// <summary>The site of an outcome: its record, what it holds, and its first byte in the write view.</summary>
+    protected ref SiteRecord RecordOf(int outcome, out SiteBytes old, out byte* at)
+    {
+        ref OutcomeRecord site = ref Plan.Outcomes[outcome];
+        CodeBlock block = Plan.Blocks[site.Block];
+        ref SiteRecord record = ref block.Records[site.Site];
+        old = block.BytesOf(site.Site);
+        at = _writeView + record.Offset;
+        return ref record;
+    }
+
     protected void StoreSlots()
     {
         foreach (SlotWrite write in Plan.Slots)
         {
-            Probe(PatchStep.Slot, write.Slot);
-            Slots[write.Slot] = write.New;
-            _slotsStored++;
+            _slotsReached++;
+            if (write.Old != write.New)
+            {
+                Probe(PatchStep.Slot, write.Slot);
+                Slots.Store(write.Slot, write.New);
+                Report.SlotsWritten++;
+            }
         }
     }
 
@@ -89,9 +135,9 @@ internal abstract class BatchWriter
         bool clean = TryWriteBack();
 
         // Behind the sites: one that is still direct does not mind what its slot holds.
-        for (int i = 0; i < _slotsStored; i++)
+        for (int i = 0; i < _slotsReached; i++)
         {
-            Slots[Plan.Slots[i].Slot] = Plan.Slots[i].Old;
+            Slots.Store(Plan.Slots[i].Slot, Plan.Slots[i].Old);
         }
 
         if (AnySiteWritten || AnySlotStored)
@@ -99,6 +145,8 @@ internal abstract class BatchWriter
             RunBarrier();
         }
 
+        Report.SlotsWritten = 0;
+        Arena.Ledger.Release(Plan);
         if (!clean)
         {
             Plan.PublishFaults(Arena.Ledger);
