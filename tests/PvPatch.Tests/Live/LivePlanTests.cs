@@ -1,5 +1,4 @@
 using PvPatch.Live;
-using PvPatch.Mechanisms;
 using PvPatch.Plans;
 
 namespace PvPatch.Tests.Live;
