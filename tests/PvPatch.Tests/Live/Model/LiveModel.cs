@@ -66,7 +66,10 @@ internal sealed class LiveModel(LiveHost host, Backend[] backends)
 
     public LiveModel Clone() => new(host, backends)
     {
-        _blocks = new(_blocks), _bound = [.. _bound], _targetIsGone = [.. _targetIsGone], _disposed = _disposed,
+        _blocks = new(_blocks),
+        _bound = [.. _bound],
+        _targetIsGone = [.. _targetIsGone],
+        _disposed = _disposed,
     };
 
     /// <summary>Whether an operation may have given what it gave; the state is the one behind it.</summary>
