@@ -164,7 +164,8 @@ internal sealed class LiveHistory : IDisposable
                 return $"{what} but not as emitted";
             }
 
-            return IsBound(0, code[0][0].State) && IsBound(1, code[0][1].State) ? $"{what} {Results(code[0])}" : what;
+            bool leadsNowhere = code[0][0].State == LiveSiteState.Linked && Array.Exists(_targets, t => t.IsRetired && t.Address == code[0][0].Target);
+            return !leadsNowhere && IsBound(0, code[0][0].State) && IsBound(1, code[0][1].State) ? $"{what} {Results(code[0])}" : what;
         }).ToArray();
         string current;
         try

@@ -66,7 +66,10 @@ internal sealed class LiveModel(LiveHost host, Backend[] backends)
 
     public LiveModel Clone() => new(host, backends)
     {
-        _blocks = new(_blocks), _bound = [.. _bound], _targetIsGone = [.. _targetIsGone], _disposed = _disposed,
+        _blocks = new(_blocks),
+        _bound = [.. _bound],
+        _targetIsGone = [.. _targetIsGone],
+        _disposed = _disposed,
     };
 
     /// <summary>Whether an operation may have given what it gave; the state is the one behind it.</summary>
@@ -104,11 +107,8 @@ internal sealed class LiveModel(LiveHost host, Backend[] backends)
 
                 break;
             case Verb.Link:
-                if (_targetIsGone[e.Op.Argument])
-                {
-                    reasons.Add(DiagnosticCodes.BlockRetired);
-                }
-
+                // Refused as long as the arena knows what the address was; behind that it is the host's promise, and nothing runs it here.
+                mayBeRefused = _targetIsGone[e.Op.Argument];
                 if (there && Shapes[block!.Shape][0].Start == 63)
                 {
                     reasons.Add(DiagnosticCodes.NeedsQuiescence);
@@ -219,7 +219,8 @@ internal sealed class LiveModel(LiveHost host, Backend[] backends)
             (string name, Block block) = b;
             string what = block.Gone ? "gone" : $"{block.First} {block.Second}";
             int? first = block.First == LiveSiteState.Linked ? 11 + block.Target : ResultOf(0);
-            return !block.Gone && first is int one && ResultOf(1) is int two ? $"{name}: {what} {one} {two} kept" : $"{name}: {what}";
+            bool leadsNowhere = block.First == LiveSiteState.Linked && _targetIsGone[block.Target];
+            return !block.Gone && !leadsNowhere && first is int one && ResultOf(1) is int two ? $"{name}: {what} {one} {two} kept" : $"{name}: {what}";
         });
         string current = _disposed || !ReferenceEquals(_bound[0], _bound[1]) ? "-" : _bound[0]?.Name ?? "-";
         return $"{string.Join("; ", blocks)}; {current}";
