@@ -2,7 +2,6 @@ using System.CommandLine;
 using PvPatch.Linux;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Tool.Kernels;
 
 namespace PvPatch.Tool.Explain;
 
