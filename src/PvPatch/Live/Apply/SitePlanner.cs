@@ -232,6 +232,8 @@ internal sealed unsafe class SitePlanner
         {
             outcome.Change = SiteChange.KeptIndirect;
             outcome.Form = LiveForm.Original;
+            outcome.Action = PatchAction.LeaveAlone;
+            outcome.Reason = PatchReason.NeedsQuiescence;
             _report.KeptIndirect++;
             return false;
         }
