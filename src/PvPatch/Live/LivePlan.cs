@@ -22,8 +22,10 @@ public sealed class LivePlan
     }
 
     /// <summary>
-    /// The decisions as a plan like that of an image: every site with what it holds now as its old bytes, and every slot that is set, as eight bytes under
-    /// <see cref="PatchAction.Slot"/>. To be summed up, listed, compared, explained and stored. The displacement of a jump to an island that has no place yet is zero, and the remark says so.
+    /// The decisions as a plan like that of an image: every site with what it holds now as its old bytes, and every slot that is set, as
+    /// eight bytes under
+    /// <see cref="PatchAction.Slot"/>. To be summed up, listed, compared, explained and stored. The displacement of a jump to an island
+    /// that has no place yet is zero, and the remark says so.
     /// </summary>
     public PatchPlan Plan => _view.Plan;
 
@@ -47,7 +49,10 @@ public sealed class LivePlan
     internal LiveChanges Changes { get; }
 
     /// <summary>Compares the plan with what stands in its sites and slots now; writes nothing.</summary>
-    /// <returns>How many hold the new bytes, the old ones, or others, and where the others are. Jumps to islands that had no place when the plan was made are among the others once it is applied.</returns>
+    /// <returns>
+    /// How many hold the new bytes, the old ones, or others, and where the others are. Jumps to islands that had no place when the plan was
+    /// made are among the others once it is applied.
+    /// </returns>
     /// <exception cref="PatchException">The arena was disposed of (PV8004).</exception>
     public VerifyResult Verify()
     {

@@ -5,7 +5,9 @@ using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
-/// <summary>One site of a block: a view, made when asked for. Reading it while a batch is under way gives what was last published.</summary>
+/// <summary>
+/// One site of a block: a view, made when asked for. Reading it while a batch is under way gives what was last published.
+/// </summary>
 public readonly record struct LiveSite
 {
     internal LiveSite(CodeBlock block, int index)
@@ -51,7 +53,8 @@ public readonly record struct LiveSite
     public PatchReason Reason => Record.Reason;
 
     /// <summary>
-    /// Where its direct call or jump leads: the function itself, also where a thunk or a far jump of the arena stands before it. Nothing for other forms. Ask between
+    /// Where its direct call or jump leads: the function itself, also where a thunk or a far jump of the arena stands before it. Nothing
+    /// for other forms. Ask between
     /// batches.
     /// </summary>
     public VirtualAddress? Target => Block.DirectTargetOf(Index) is VirtualAddress entry ? Block.Arena.Functions.TargetOf(entry) : null;

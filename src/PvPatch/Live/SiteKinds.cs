@@ -3,7 +3,9 @@ using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
-/// <summary>What many live sites share: slot, budget, clobbers and traits, under one number. And what all sites of a slot allow together.</summary>
+/// <summary>
+/// What many live sites share: slot, budget, clobbers and traits, under one number. And what all sites of a slot allow together.
+/// </summary>
 internal sealed class SiteKinds
 {
     private readonly Lock _lock = new();

@@ -3,7 +3,10 @@ using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
-/// <summary>What is remembered of a live site: 20 bytes. Where, what kind, and the first eight bytes it holds now (zero behind its length); its block has the rest, if there is any.</summary>
+/// <summary>
+/// What is remembered of a live site: 20 bytes. Where, what kind, and the first eight bytes it holds now (zero behind its length); its
+/// block has the rest, if there is any.
+/// </summary>
 [StructLayout(LayoutKind.Sequential, Pack = 4, Size = SizeInBytes)]
 internal struct SiteRecord
 {

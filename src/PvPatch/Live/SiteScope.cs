@@ -58,7 +58,8 @@ public sealed class SiteScope
     }
 
     /// <summary>
-    /// The patcher's sites whose own target (<see cref="LivePatcher.Link"/>) lies in some blocks: what must be unlinked before the blocks are retired. The blocks may be another
+    /// The patcher's sites whose own target (<see cref="LivePatcher.Link"/>) lies in some blocks: what must be unlinked before the blocks
+    /// are retired. The blocks may be another
     /// arena's. Costs no more than the links that lead there.
     /// </summary>
     /// <param name="blocks">The blocks that links lead into.</param>

@@ -16,7 +16,9 @@ public enum SwitchStatus : byte
     /// <summary>Something failed on the way; everything written was taken back.</summary>
     RolledBack,
 
-    /// <summary>Something failed on the way and could not be taken back everywhere. The code runs: each site holds an old or a new body.</summary>
+    /// <summary>
+    /// Something failed on the way and could not be taken back everywhere. The code runs: each site holds an old or a new body.
+    /// </summary>
     Faulted,
 }
 
@@ -29,7 +31,9 @@ public enum SiteChange : byte
     /// <summary>It was written.</summary>
     Written,
 
-    /// <summary>It stays indirect, because it could be changed only at quiescence, now or later: it does the right thing through its slot.</summary>
+    /// <summary>
+    /// It stays indirect, because it could be changed only at quiescence, now or later: it does the right thing through its slot.
+    /// </summary>
     KeptIndirect,
 
     /// <summary>It was not reached, or the batch was refused.</summary>
@@ -45,7 +49,8 @@ public enum SiteChange : byte
     KeptLink,
 
     /// <summary>
-    /// It got its emitted call back and does the operation through its slot, because it can't do it itself; <see cref="SiteOutcome.Reason"/> says why: the target is out of reach, destroys too
+    /// It got its emitted call back and does the operation through its slot, because it can't do it itself;
+    /// <see cref="SiteOutcome.Reason"/> says why: the target is out of reach, destroys too
     /// much, or the like.
     /// </summary>
     MadeIndirect,
@@ -82,7 +87,10 @@ public readonly struct SiteOutcome
         string.Create(CultureInfo.InvariantCulture, $"{Site.Address} {Site.Slot} {Change}: {Form} {Action}{(Reason == PatchReason.None ? "" : $" ({Reason})")}");
 }
 
-/// <summary>What a batch did: how it ended, how much it wrote, and what became of every site, blocks in the order they were emitted, sites in order of address.</summary>
+/// <summary>
+/// What a batch did: how it ended, how much it wrote, and what became of every site, blocks in the order they were emitted, sites in order
+/// of address.
+/// </summary>
 public sealed class SwitchResult : IReadOnlyList<SiteOutcome>
 {
     private readonly CodeBlock[] _blocks;
@@ -122,11 +130,14 @@ public sealed class SwitchResult : IReadOnlyList<SiteOutcome>
     /// <summary>Number of sites that the batch was about.</summary>
     public int Count => _outcomes.Length;
 
-    /// <summary>Number of sites that were given the bytes of what was asked for. Those in <see cref="MadeIndirect"/> are not counted.</summary>
+    /// <summary>
+    /// Number of sites that were given the bytes of what was asked for. Those in <see cref="MadeIndirect"/> are not counted.
+    /// </summary>
     public int Written { get; }
 
     /// <summary>Number of sites that held the wanted bytes before.</summary>
-    public int AlreadyThere => _alreadyThere >= 0 ? _alreadyThere : _alreadyThere = Array.FindAll(_outcomes, static o => o.Change == SiteChange.AlreadyThere).Length;
+    public int AlreadyThere =>
+        _alreadyThere >= 0 ? _alreadyThere : _alreadyThere = Array.FindAll(_outcomes, static o => o.Change == SiteChange.AlreadyThere).Length;
 
     /// <summary>Number of sites that were given their emitted call back, because they can't do the operation themselves.</summary>
     public int MadeIndirect { get; }

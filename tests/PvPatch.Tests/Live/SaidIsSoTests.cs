@@ -5,7 +5,10 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tests.Live;
 
-/// <summary>When a switch says applied, every slot and site of blocks emitted before, meanwhile and afterwards does what it says; else it, or the emit, is refused.</summary>
+/// <summary>
+/// When a switch says applied, every slot and site of blocks emitted before, meanwhile and afterwards does what it says; else it, or the
+/// emit, is refused.
+/// </summary>
 public sealed class SaidIsSoTests
 {
     private static readonly RegisterSet s_wide = RegisterSet.Rax | RegisterSet.Rcx;

@@ -4,7 +4,10 @@ using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
-/// <summary>What a backend means in an arena: a body for each kind of site, a function for each slot. Made as they are asked for, under the patch lock.</summary>
+/// <summary>
+/// What a backend means in an arena: a body for each kind of site, a function for each slot. Made as they are asked for, under the patch
+/// lock.
+/// </summary>
 internal sealed class BackendBinding
 {
     private readonly CodeArena _arena;

@@ -4,7 +4,8 @@ using PvPatch.Machine;
 namespace PvPatch.Live;
 
 /// <summary>
-/// Writes a batch while other threads run: bodies of several instructions drained, slots, sites that one store changes, sites that need a guard. In that order: what
+/// Writes a batch while other threads run: bodies of several instructions drained, slots, sites that one store changes, sites that need a
+/// guard. In that order: what
 /// fails early has written least.
 /// </summary>
 internal sealed unsafe class ConcurrentStores(

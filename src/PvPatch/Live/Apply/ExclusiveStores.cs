@@ -56,5 +56,6 @@ internal sealed unsafe class ExclusiveStores(
         return true;
     }
 
-    private static void Copy(byte* site, SiteBytes bytes, int length) => new ReadOnlySpan<byte>(&bytes, length).CopyTo(new Span<byte>(site, length));
+    private static void Copy(byte* site, SiteBytes bytes, int length) =>
+        new ReadOnlySpan<byte>(&bytes, length).CopyTo(new Span<byte>(site, length));
 }

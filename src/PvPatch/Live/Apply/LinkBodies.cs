@@ -5,7 +5,8 @@ using PvPatch.Plans;
 namespace PvPatch.Live;
 
 /// <summary>
-/// What linked sites hold: a direct call or jump, through a thunk where the target destroys too much, through a stub where it is out of reach. One shape for each kind of
+/// What linked sites hold: a direct call or jump, through a thunk where the target destroys too much, through a stub where it is out of
+/// reach. One shape for each kind of
 /// site, however many targets. Used under the patch lock.
 /// </summary>
 internal sealed class LinkBodies(CodeArena arena, SlotTable slots, LiveBodyBuilder builder)

@@ -1,7 +1,8 @@
 namespace PvPatch.Live;
 
 /// <summary>
-/// Which sites are linked into which block, kept with the block, so that none is retired under a link and its links are found without looking at others. Sites and blocks may be of
+/// Which sites are linked into which block, kept with the block, so that none is retired under a link and its links are found without
+/// looking at others. Sites and blocks may be of
 /// different arenas, each with a patch lock of its own: one more lock stands over all links.
 /// </summary>
 internal sealed class LinkLedger(CodeArena arena)
@@ -81,7 +82,10 @@ internal sealed class LinkLedger(CodeArena arena)
         }
     }
 
-    /// <summary>Forgets the links that a batch has replaced; the records still tell of them. Counts the new ones, which <see cref="Reserve"/> has noted.</summary>
+    /// <summary>
+    /// Forgets the links that a batch has replaced; the records still tell of them. Counts the new ones, which <see cref="Reserve"/> has
+    /// noted.
+    /// </summary>
     public void Publish(PlannedSites plan)
     {
         if (Count > 0)

@@ -5,7 +5,8 @@ using Microsoft.Extensions.Logging;
 namespace PvPatch.Live;
 
 /// <summary>
-/// The one way of a set of changes into running code, all of it under the patch lock: asked whether it may be, decided, compared with the plan it was promised by, written, published,
+/// The one way of a set of changes into running code, all of it under the patch lock: asked whether it may be, decided, compared with the
+/// plan it was promised by, written, published,
 /// told of. Slots, records and links are stored here and by what this calls, and nowhere else.
 /// </summary>
 internal sealed class LiveApplier

@@ -43,7 +43,9 @@ internal sealed record LiveBody
     /// <summary>Ones where the sites' bytes are in two words.</summary>
     public SiteBytes Mask { get; init; }
 
-    /// <summary>Whether sites of the kind need nothing looked at but reach: neither a finding, nor a byte array, nor anything to be told.</summary>
+    /// <summary>
+    /// Whether sites of the kind need nothing looked at but reach: neither a finding, nor a byte array, nor anything to be told.
+    /// </summary>
     public bool IsPlain { get; init; }
 
     /// <summary>The site as it was emitted, for the reason given. <see cref="BackendBinding"/> adds the bytes.</summary>

@@ -5,7 +5,8 @@ using PvPatch.Plans;
 namespace PvPatch.Live;
 
 /// <summary>
-/// Turns the planner's decision into a form that can be written under running threads: one instruction that fills the site, or a jump to an island. Decides
+/// Turns the planner's decision into a form that can be written under running threads: one instruction that fills the site, or a jump to an
+/// island. Decides
 /// nothing by itself: the decision is the same as offline, with as much room as an island has.
 /// </summary>
 internal sealed class LiveBodyBuilder

@@ -1,7 +1,8 @@
 namespace PvPatch.Live;
 
 /// <summary>
-/// Decides a set of changes: finds for every site the change that counts there, has the site decided, and decides every slot that is set. What is wrong goes into the report.
+/// Decides a set of changes: finds for every site the change that counts there, has the site decided, and decides every slot that is set.
+/// What is wrong goes into the report.
 /// </summary>
 /// <remarks>
 /// Which change counts:
@@ -29,7 +30,7 @@ internal sealed class LivePlanner
     private readonly List<NamedSite> _named = [];
     private readonly Dictionary<LiveSite, int> _last = [];
 
-    // What each kind of site is to do, found out when the first is come to. What was found out before, for other changes, has another stamp.
+    // What each kind of site is to do, found out when the first is come to. Another stamp: for other changes.
     private KindWish[] _wishes = [];
     private int _stamp;
     private LiveChange? _wishesOf;
@@ -313,7 +314,8 @@ internal sealed class LivePlanner
     }
 
     /// <summary>
-    /// Every slot that is set must be able to hold a function that does the operation at every site of the slot: also at those of retired blocks that a thread may still be in, and at those of
+    /// Every slot that is set must be able to hold a function that does the operation at every site of the slot: also at those of retired
+    /// blocks that a thread may still be in, and at those of
     /// blocks that are emitted next.
     /// </summary>
     private void PlanSlots()

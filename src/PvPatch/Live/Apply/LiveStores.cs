@@ -28,7 +28,8 @@ internal enum PatchStep
 }
 
 /// <summary>
-/// Writes what is decided, and takes it back where something fails. Chooses no byte; how a site is written follows from its record, which says until the end what the site held before.
+/// Writes what is decided, and takes it back where something fails. Chooses no byte; how a site is written follows from its record, which
+/// says until the end what the site held before.
 /// </summary>
 internal abstract unsafe class LiveStores
 {

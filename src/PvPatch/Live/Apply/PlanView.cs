@@ -106,8 +106,8 @@ internal sealed class PlanView
             Label = site.Slot.ToString(),
             Type = site.Slot.Index,
             Clobbers = site.Clobbers,
-            Action = kept ? PatchAction.LeaveAlone : outcome.Action,
-            Reason = kept ? PatchReason.NeedsQuiescence : outcome.Reason,
+            Action = outcome.Action,
+            Reason = outcome.Reason,
             Target = target is VirtualAddress entry ? arena.Functions.TargetOf(entry) : null,
             TargetName = target is null || linked ? null : decided.After[site.Slot.Index]?.Backend[site.Slot.Index].TargetName,
             Detail = linked ? "linked"

@@ -22,7 +22,8 @@ internal readonly record struct LongWrite(CodeBlock Block, int Site, int Outcome
 internal readonly record struct SlotWrite(int Slot, VirtualAddress Old, VirtualAddress New);
 
 /// <summary>
-/// What is decided, in as few bytes as it can be: for every site the outcome, its new bytes where they are others than there are, for every slot its function. Kept from batch to batch
+/// What is decided, in as few bytes as it can be: for every site the outcome, its new bytes where they are others than there are, for every
+/// slot its function. Kept from batch to batch
 /// for its arrays. How a site is written is no part of it, and nothing here writes code that can run.
 /// </summary>
 internal sealed class PlannedSites
@@ -45,7 +46,9 @@ internal sealed class PlannedSites
     /// <summary>The sites that are to be linked, by outcome, and their targets.</summary>
     public List<(int Outcome, VirtualAddress Target)> Links { get; } = [];
 
-    /// <summary>The sites, by outcome, whose island has no place yet: their displacement is zero. Only where nothing is to be placed.</summary>
+    /// <summary>
+    /// The sites, by outcome, whose island has no place yet: their displacement is zero. Only where nothing is to be placed.
+    /// </summary>
     public List<int> Unplaced { get; } = [];
 
     /// <summary>What each slot is switched to when all is written.</summary>

@@ -16,7 +16,9 @@ public enum SiteClass : byte
     /// <summary>At most 8 bytes inside a 64-byte line: one 8-byte store. Only with <see cref="ArenaOptions.TrustCacheLines"/>.</summary>
     Line,
 
-    /// <summary>Anything else up to 15 bytes whose first two lie inside an aligned 8: guard, tail, head, with a barrier behind each.</summary>
+    /// <summary>
+    /// Anything else up to 15 bytes whose first two lie inside an aligned 8: guard, tail, head, with a barrier behind each.
+    /// </summary>
     Guarded,
 
     /// <summary>Only while no thread is in generated code.</summary>
@@ -59,10 +61,15 @@ internal static class SiteClassifier
         (int)(address.Value & (ulong)(alignment - 1)) + length <= alignment;
 }
 
-/// <summary>Whether a site can be written while threads may be in it: asked before anything is decided for good, and again by who writes.</summary>
+/// <summary>
+/// Whether a site can be written while threads may be in it: asked before anything is decided for good, and again by who writes.
+/// </summary>
 internal static class SiteRules
 {
-    /// <summary>The way to a forwarding island, where executors forwarded there find in the slot what does the operation; 0 where there is none, and they wait at the guard.</summary>
+    /// <summary>
+    /// The way to a forwarding island, where executors forwarded there find in the slot what does the operation; 0 where there is none, and
+    /// they wait at the guard.
+    /// </summary>
     /// <param name="record">The site.</param>
     /// <param name="bound">What its slot is switched to while the site is written: before nothing is, it holds a trap.</param>
     public static sbyte UsableForward(in SiteRecord record, BackendBinding? bound) => bound is null ? (sbyte)0 : record.Forward;
@@ -106,7 +113,8 @@ internal static class SiteRules
     /// <summary>Whether executors can be forwarded around a body of several instructions until none is inside.</summary>
     private static bool CanDrain(CodeArena arena, in SiteRecord record, SiteBytes bytes, int length, sbyte forward)
     {
-        // Executors are forwarded by the first two bytes while the body drains; who is behind a first instruction of one byte would come back into the
+        // Executors are forwarded by the first two bytes while the body drains; who is behind a first instruction of one byte would come
+        // back into the
         // middle of these.
         return forward != 0 && arena.Executors.IsTracking && length >= 2
             && SiteClassifier.Fits(arena.Address + record.Offset, 2, 8) && FirstLength(bytes, length) >= 2;

@@ -22,7 +22,9 @@ internal struct SiteWish
     public bool KeepsLinks;
 }
 
-/// <summary>What the sites of a kind are to do, with the number of the changes it was found out for and the place of the change that counts.</summary>
+/// <summary>
+/// What the sites of a kind are to do, with the number of the changes it was found out for and the place of the change that counts.
+/// </summary>
 internal struct KindWish
 {
     public int Stamp;
@@ -40,7 +42,8 @@ internal readonly record struct NamedSite(LiveSite Site, LiveChange Change, int 
 }
 
 /// <summary>
-/// Decides one site: its new bytes, or why it stays. Compares what it holds with what it should hold. Places islands, which nobody can reach yet, and writes nothing else.
+/// Decides one site: its new bytes, or why it stays. Compares what it holds with what it should hold. Places islands, which nobody can
+/// reach yet, and writes nothing else.
 /// </summary>
 internal sealed unsafe class SitePlanner
 {
@@ -70,7 +73,8 @@ internal sealed unsafe class SitePlanner
         _places = places;
         _live = report.Mode == SwitchMode.Live;
 
-        // What nobody has entered yet is not to get bytes that no live switch could change again, where the slot does the same. Without a barrier there are no live switches.
+        // What nobody has entered yet is not to get bytes that no live switch could change again, where the slot does the same. Without a
+        // barrier there are no live switches.
         _staysSwitchable = report.Mode == SwitchMode.NotEntered && arena.Barrier != BarrierKind.None;
         _start = arena.Address;
         _writeView = arena.Memory.WriteView(_start);
@@ -145,7 +149,9 @@ internal sealed unsafe class SitePlanner
         _report.KeptLinks++;
     }
 
-    /// <summary>The bytes of what is out of the ordinary: a new island, a host's own original, several instructions, a target out of reach.</summary>
+    /// <summary>
+    /// The bytes of what is out of the ordinary: a new island, a host's own original, several instructions, a target out of reach.
+    /// </summary>
     /// <returns>Whether there are any; if not, a finding says why.</returns>
     private bool TryMake(CodeBlock block, int index, LiveBody body, VirtualAddress entry, ref Made made)
     {
@@ -211,7 +217,10 @@ internal sealed unsafe class SitePlanner
         return true;
     }
 
-    /// <summary>Whether a site may be written in the mode asked for. Where not, and its slot does the same, it stays indirect; else a finding says why.</summary>
+    /// <summary>
+    /// Whether a site may be written in the mode asked for. Where not, and its slot does the same, it stays indirect; else a finding says
+    /// why.
+    /// </summary>
     private bool MayWrite(CodeBlock block, int index, in SiteWish wish, SiteBytes known, ref OutcomeRecord outcome)
     {
         ref SiteRecord record = ref block.Records[index];
@@ -232,6 +241,8 @@ internal sealed unsafe class SitePlanner
         {
             outcome.Change = SiteChange.KeptIndirect;
             outcome.Form = LiveForm.Original;
+            outcome.Action = PatchAction.LeaveAlone;
+            outcome.Reason = PatchReason.NeedsQuiescence;
             _report.KeptIndirect++;
             return false;
         }

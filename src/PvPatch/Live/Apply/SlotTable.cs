@@ -39,7 +39,9 @@ public sealed unsafe class SlotTable
 
     internal SiteKinds Kinds { get; }
 
-    /// <summary>What each slot is switched to: it holds a function of that. Changed under the patch lock; outlives the patcher that changed it.</summary>
+    /// <summary>
+    /// What each slot is switched to: it holds a function of that. Changed under the patch lock; outlives the patcher that changed it.
+    /// </summary>
     internal BackendBinding?[] Bound { get; }
 
     /// <summary>Each kind of site as it was emitted: what sites are reverted to.</summary>
@@ -72,12 +74,15 @@ public sealed unsafe class SlotTable
     }
 
     /// <summary>
-    /// Takes a new block's sites into account, before anyone can run them: where they allow less than those so far, slots get functions that keep to it. Under the patch lock, so that
+    /// Takes a new block's sites into account, before anyone can run them: where they allow less than those so far, slots get functions
+    /// that keep to it. Under the patch lock, so that
     /// no switch stores a function that was decided without them.
     /// </summary>
     /// <param name="records">The block's sites.</param>
     /// <param name="barrier">Runs the barrier.</param>
-    /// <exception cref="PatchException">A slot's function can't be made to keep to what a site allows (PV8030); the sites are forgotten then.</exception>
+    /// <exception cref="PatchException">
+    /// A slot's function can't be made to keep to what a site allows (PV8030); the sites are forgotten then.
+    /// </exception>
     internal void Admit(SiteRecord[] records, Func<bool> barrier)
     {
         if (!Kinds.Add(records))
@@ -151,7 +156,9 @@ public sealed unsafe class SlotTable
 
     internal VirtualAddress AddressOf(int slot) => Address + 8L * slot;
 
-    /// <summary>The bytes a site of a kind is emitted with: cs prefixes, then <c>call</c> or <c>jmp [rip+slot]</c> ending where the site ends.</summary>
+    /// <summary>
+    /// The bytes a site of a kind is emitted with: cs prefixes, then <c>call</c> or <c>jmp [rip+slot]</c> ending where the site ends.
+    /// </summary>
     internal void WriteOriginal(PatchSite kind, VirtualAddress site, Span<byte> destination) =>
         IndirectForm.Write(destination[..kind.Budget], site, AddressOf(kind.Slot), Layout[kind.Slot].Kind == SlotKind.Jump);
 
