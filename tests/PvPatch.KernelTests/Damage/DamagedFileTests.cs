@@ -1,5 +1,4 @@
 using PvPatch.KernelTests.Harness;
-using PvPatch.Linux;
 using PvPatch.Linux.Files;
 using PvPatch.Linux.Symbols;
 

@@ -45,15 +45,14 @@ internal sealed class LinkLedger(CodeArena arena)
         {
             foreach ((int outcome, VirtualAddress target) in plan.Links)
             {
-                if (BlockAt(target) is { IsRetired: true })
+                CodeBlock? block = BlockAt(target);
+                if (block is { IsRetired: true })
                 {
+                    Release(plan);
                     return Retired(plan.SiteOf(outcome), target);
                 }
-            }
 
-            foreach ((int outcome, VirtualAddress target) in plan.Links)
-            {
-                BlockAt(target)?.LinksInto.Add(plan.SiteOf(outcome));
+                block?.LinksInto.Add(plan.SiteOf(outcome));
             }
         }
 

@@ -25,7 +25,6 @@ internal sealed class LivePlanner
     private readonly LiveChange?[] _bySlot;
     private readonly bool[] _isSet;
     private readonly Dictionary<CodeBlock, LiveChange> _byBlock = [];
-
     // Sites that are named one by one, and for each the place of the last mention.
     private readonly List<NamedSite> _named = [];
     private readonly Dictionary<LiveSite, int> _last = [];
@@ -34,7 +33,6 @@ internal sealed class LivePlanner
     private KindWish[] _wishes = [];
     private int _stamp;
     private LiveChange? _wishesOf;
-
     private SwitchOptions _options = new();
     private PlannedSites _plan = null!; // there is one while Run is under way
     private BatchReport _report = null!;
