@@ -12,6 +12,8 @@ internal sealed class OfflineRivals
     private readonly PatchPlan _plan;
     private readonly PlanOptions _switching;
     private readonly PatchPlan _fence;
+    private readonly Backend[] _twins;
+    private int _turn;
 
     public OfflineRivals(Shape shape, int sites = Workload.DefaultSites)
     {
@@ -19,6 +21,7 @@ internal sealed class OfflineRivals
         _iced = new IcedRivals(Work);
         CLoop.TryCreate(Work, out _c);
         _plan = Plan();
+        _twins = [.. Enumerable.Range(0, 9).Select(i => Work.Backend.Derive($"twin{i}", static _ => { }))]; // more than a planner keeps decisions for
         _switching = new PlanOptions { Previous = _plan };
         _fence = LeaveRoom();
         Compare();
@@ -31,6 +34,12 @@ internal sealed class OfflineRivals
     public PatchPlan Plan() => _planner.Plan(Work.Image, Work.Sites, Work.Backend);
 
     public ApplyResult Apply() => _plan.Apply(Work.Image);
+
+    /// <summary>By the way that needs no AVX-512.</summary>
+    public void ApplyUnmasked() => Must(ImageApplier.TryRun(_plan, Work.Image, toNew: true, masked: false, out _, out _), "apply refused");
+
+    /// <summary>A plan for which the planner has kept no decision: the last one was for another backend.</summary>
+    public PatchPlan PlanFirst() => _planner.Plan(Work.Image, Work.Sites, _twins[_turn++ % _twins.Length]);
 
     public ApplyResult PlanAndApply() => Plan().Apply(Work.Image);
 
@@ -79,6 +88,9 @@ internal sealed class OfflineRivals
             MustHold(wanted, "the C loop");
         }
 
+        Reset();
+        ApplyUnmasked();
+        MustHold(wanted, "apply without masks");
         Reset();
         ApplyResult first = Apply();
         MustHold(wanted, "apply");

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using System.Runtime;
+using PvPatch.Mechanisms;
 
 namespace PvPatch.Benchmarks;
 
@@ -11,6 +12,8 @@ namespace PvPatch.Benchmarks;
 internal static class Ratios
 {
     private const int WarmUpRounds = 40;
+    private const int SmallTable = 4_000;
+    private const int SmallRounds = 200;
 
     public static int Run(IReadOnlyList<Shape> shapes, int rounds, int sites)
     {
@@ -50,6 +53,7 @@ internal static class Ratios
         }
 
         Report(shape, rivals, ways, times, rounds, sites);
+        ReportPlans(shape, rivals, sites);
         ReportNewPages(rivals, sites);
         ReportMemory(rivals, sites);
     }
@@ -66,6 +70,7 @@ internal static class Ratios
         ways.Add(new Way("Iced BlockEncoder", rivals.Reset, rivals.BlockEncoder) { IsSlow = true });
         ways.Add(new Way("PvPatch plan", rivals.Reset, () => rivals.Plan()));
         ways.Add(new Way("PvPatch apply", rivals.Reset, () => rivals.Apply()));
+        ways.Add(new Way("PvPatch apply, not masked", rivals.Reset, rivals.ApplyUnmasked));
         ways.Add(new Way("PvPatch plan + apply", rivals.Reset, () => rivals.PlanAndApply()));
         ways.Add(new Way("PvPatch plan of a switch", () => Patched(rivals), () => rivals.PlanSwitch()));
         ways.Add(new Way("PvPatch second apply", () => Patched(rivals), () => rivals.Apply()));
@@ -93,6 +98,37 @@ internal static class Ratios
                 CultureInfo.InvariantCulture,
                 $"{way.Name,-26}{mine.Min(),10:0.00}{Median(mine),10:0.00}{mine.Min() / baseline.Min(),12:0.00}{Median(ratios),10:0.00}"));
         }
+    }
+
+    /// <summary>
+    /// Plans for which nothing is kept (backends take turns, more than a planner keeps, whose bodies are known), and plans of a small table, where what is done once for each kind
+    /// counts most: made first, made again, and made by a planner of its own.
+    /// </summary>
+    private static void ReportPlans(Shape shape, OfflineRivals rivals, int sites)
+    {
+        rivals.Reset();
+        Report("plan, first for a backend", Times(() => rivals.PlanFirst()), sites);
+        var small = new OfflineRivals(shape, SmallTable);
+        small.Reset();
+        Report($"plan of {SmallTable} sites", Times(() => small.Plan()), SmallTable);
+        Report($"plan of {SmallTable} sites, first", Times(() => small.PlanFirst()), SmallTable);
+        Report($"plan of {SmallTable} sites, new planner", Times(() => new PatchPlanner().Plan(small.Work.Image, small.Work.Sites, small.Work.Backend)), SmallTable);
+
+        static double[] Times(Action plan)
+        {
+            double[] times = new double[SmallRounds];
+            for (int i = 0; i < times.Length; i++)
+            {
+                long start = Stopwatch.GetTimestamp();
+                plan();
+                times[i] = Stopwatch.GetElapsedTime(start).TotalNanoseconds;
+            }
+
+            return times[(times.Length / 4)..]; // the compiler's last tier is made during the others
+        }
+
+        static void Report(string what, double[] times, int sites) => Console.WriteLine(string.Create(
+            CultureInfo.InvariantCulture, $"{what + ":",-38}{times.Min() / sites,8:0.00} ns, median {Median(times) / sites:0.00}"));
     }
 
     /// <summary>The same plan where the heap has no room and must ask the system for pages: the first plan of a process, at worst.</summary>

@@ -22,6 +22,8 @@ public sealed record BootMachine
     /// </summary>
     public KvmFeatures? KvmFeatures { get; init; }
 
+    internal KvmFeatures OfferedKvmFeatures => KvmFeatures ?? (Backend == TdxBackend.Name ? Paravirt.KvmFeatures.UsualTdx : Paravirt.KvmFeatures.Usual);
+
     /// <summary>What a Hyper-V host lets its guests use: CPUID 0x40000003, eax.</summary>
     public HyperVFeatures HyperVFeatures { get; init; } = HyperVFeatures.Usual;
 

@@ -1,3 +1,4 @@
+using System.Diagnostics.CodeAnalysis;
 using PvPatch.Linux.Eras;
 using PvPatch.Linux.Symbols;
 using PvPatch.Linux.Text;
@@ -53,6 +54,28 @@ public static class KernelBackends
         });
     }
 
+    /// <summary>Makes a backend.</summary>
+    /// <param name="image">The image.</param>
+    /// <param name="machine">What it boots on.</param>
+    /// <param name="backend">The backend.</param>
+    /// <param name="error">Why there is none: the codes of <see cref="Create"/>.</param>
+    /// <returns>Whether there is one.</returns>
+    public static bool TryCreate(KernelImage image, BootMachine machine, [NotNullWhen(true)] out Backend? backend, [NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        try
+        {
+            backend = Create(image, machine);
+            error = null;
+            return true;
+        }
+        catch (PatchException e)
+        {
+            backend = null;
+            error = e.Diagnostic;
+            return false;
+        }
+    }
+
     /// <summary>The functions an image's tables hold, with the bodies of the native patch function.</summary>
     internal static Backend CreateNative(KernelEra era, OpsLayout layout, int bitness, SlotTargets targets, NativeOptions options)
     {
@@ -85,7 +108,7 @@ public static class KernelBackends
             case NativeBackend.Name:
                 return CreateNative(image.Era, layout, bitness, targets, nativeOptions);
             case KvmBackend.Name:
-                return KvmBackend.Create(layout, bitness, targets, KvmOf(machine, KvmFeatures.Usual), guestOptions);
+                return KvmBackend.Create(layout, bitness, targets, KvmOf(machine), guestOptions);
             case XenBackend.Name:
                 bool slotBySlot = image.Targets.Find("pv_ops") is not null && image.Targets.Find(XenTemplate.Symbol) is null;
                 bool hooks = image.Targets.Find(XenDirectTemplates.Hook) is not null;
@@ -99,7 +122,7 @@ public static class KernelBackends
             case VmwareBackend.Name:
                 return VmwareBackend.Create(layout, bitness, targets, new VmwareOptions { Clock = machine.VmwareClock }, guestOptions);
             case TdxBackend.Name:
-                return TdxBackend.Create(layout, bitness, targets, new TdxOptions { Kvm = KvmOf(machine, KvmFeatures.UsualTdx) }, guestOptions);
+                return TdxBackend.Create(layout, bitness, targets, new TdxOptions { Kvm = KvmOf(machine) }, guestOptions);
             case LguestBackend.Name:
                 // Until 2.6.30 the stores were all there was; the functions came because they look for pending interrupts too.
                 return LguestBackend.Create(layout, targets, new LguestOptions { InlineEnableAndRestore = targets.Find("lg_irq_enable") is null });
@@ -110,9 +133,9 @@ public static class KernelBackends
         }
     }
 
-    private static KvmOptions KvmOf(BootMachine machine, KvmFeatures usual) => new()
+    private static KvmOptions KvmOf(BootMachine machine) => new()
     {
-        Features = machine.KvmFeatures ?? usual,
+        Features = machine.OfferedKvmFeatures,
         MultipleCpus = machine.Cpus > 1,
         NoPvSpin = machine.NoPvSpin,
         HasMwait = machine.HasMwait,

@@ -30,8 +30,13 @@ public sealed class KernelImage
         Native = KernelBackends.CreateNative(era, layout, elf.Bitness, targets, new NativeOptions());
     }
 
-    /// <summary>The ELF file.</summary>
-    public ElfImage Elf { get; }
+    /// <summary>32 or 64.</summary>
+    public int Bitness => Elf.Bitness;
+
+    /// <summary>What is odd about the file though it can be planned.</summary>
+    public IReadOnlyList<PatchDiagnostic> Warnings => Elf.Warnings;
+
+    internal ElfImage Elf { get; }
 
     /// <summary>Its sections of code, at their link addresses.</summary>
     public CodeImage Code { get; }
@@ -60,8 +65,7 @@ public sealed class KernelImage
     /// <summary>The functions its ops table holds on disk: those of a native boot.</summary>
     public Backend Native { get; }
 
-    /// <summary>Its alternatives; <see langword="null"/> where the era lays none over sites.</summary>
-    public AltInstrTable? Alternatives { get; private init; }
+    internal AltInstrTable? Alternatives { get; private init; }
 
     /// <summary>Its symbols: those given, its own symbol table, or its kallsyms; <see langword="null"/> where it has none.</summary>
     public KernelSymbols? Symbols { get; private init; }
@@ -73,52 +77,114 @@ public sealed class KernelImage
     /// <summary>The names of the backends the kernel can be planned for: native, and those whose functions it has.</summary>
     public IReadOnlyList<string> BackendNames => KernelBackends.NamesFor(this);
 
-    /// <summary>Reads and unpacks a kernel file and opens the image.</summary>
-    /// <param name="path">A vmlinux or vmlinuz.</param>
-    /// <param name="options">Limits; the usual ones where <see langword="null"/>.</param>
+    /// <summary>Opens a kernel file: a vmlinux, a vmlinuz (bzImage) or a compressed vmlinux on disk.</summary>
+    /// <param name="path">The file.</param>
     /// <param name="image">The image.</param>
-    /// <param name="error">What is wrong: codes PV60xx for the file, PV61xx and PV1xxx for what is in it.</param>
+    /// <param name="error">
+    /// What is wrong: PV60xx for the file, no sites (PV6101), an unknown era (PV6102) or layout (PV6103), no ops table (PV6104), a bad site table (PV1xxx).
+    /// </param>
+    /// <param name="options">Known facts and limits; the usual ones where <see langword="null"/>.</param>
     /// <param name="cancellationToken">Stops the work.</param>
     /// <returns>Whether the image can be planned.</returns>
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
-    public static bool TryLoad(
+    public static bool TryOpen(
         string path,
-        KernelLoadOptions? options,
         [NotNullWhen(true)] out KernelImage? image,
         [NotNullWhen(false)] out PatchDiagnostic? error,
-        CancellationToken cancellationToken = default) =>
-        TryLoad(path, options, null, out image, out error, cancellationToken);
-
-    /// <summary>Reads and unpacks a kernel file and opens the image.</summary>
-    /// <param name="path">A vmlinux or vmlinuz.</param>
-    /// <param name="options">Limits; the usual ones where <see langword="null"/>.</param>
-    /// <param name="open">What the caller knows better; <see langword="null"/> for nothing.</param>
-    /// <param name="image">The image.</param>
-    /// <param name="error">What is wrong: codes PV60xx for the file, PV61xx and PV1xxx for what is in it.</param>
-    /// <param name="cancellationToken">Stops the work.</param>
-    /// <returns>Whether the image can be planned.</returns>
-    /// <exception cref="OperationCanceledException">The work was stopped.</exception>
-    public static bool TryLoad(
-        string path,
-        KernelLoadOptions? options,
-        KernelOpenOptions? open,
-        [NotNullWhen(true)] out KernelImage? image,
-        [NotNullWhen(false)] out PatchDiagnostic? error,
+        KernelOptions? options = null,
         CancellationToken cancellationToken = default)
     {
         image = null;
-        if (!KernelFile.TryLoad(path, options, out LoadedKernelFile? file, out error, cancellationToken))
-        {
-            return false;
-        }
+        return KernelFile.TryLoad(path, options, out LoadedKernelFile? loaded, out error, cancellationToken) && TryOpen(loaded, path, options, out image, out error);
+    }
 
-        if (!ElfImage.TryRead(file.Image, out ElfImage? elf, out error) || !TryOpen(elf, open, out image, out error))
-        {
-            error = error with { Source = path };
-            return false;
-        }
+    /// <summary>Opens a kernel file: a vmlinux, a vmlinuz (bzImage) or a compressed vmlinux on disk.</summary>
+    /// <param name="path">The file.</param>
+    /// <param name="options">Known facts and limits; the usual ones where <see langword="null"/>.</param>
+    /// <param name="cancellationToken">Stops the work.</param>
+    /// <returns>The image.</returns>
+    /// <exception cref="PatchException">The file is no kernel that can be planned; the codes are those of <see cref="TryOpen(string, out KernelImage, out PatchDiagnostic, KernelOptions, CancellationToken)"/>.</exception>
+    /// <exception cref="OperationCanceledException">The work was stopped.</exception>
+    public static KernelImage Open(string path, KernelOptions? options = null, CancellationToken cancellationToken = default) =>
+        TryOpen(path, out KernelImage? image, out PatchDiagnostic? error, options, cancellationToken) ? image : throw new PatchException(error);
 
-        return true;
+    /// <summary>Opens a kernel file: a vmlinux, a vmlinuz (bzImage) or a compressed vmlinux in a stream.</summary>
+    /// <param name="stream">The stream, read from where it stands to its end; it is not closed.</param>
+    /// <param name="image">The image.</param>
+    /// <param name="error">
+    /// What is wrong: PV60xx for the file, no sites (PV6101), an unknown era (PV6102) or layout (PV6103), no ops table (PV6104), a bad site table (PV1xxx).
+    /// </param>
+    /// <param name="options">Known facts and limits; the usual ones where <see langword="null"/>.</param>
+    /// <param name="cancellationToken">Stops the work.</param>
+    /// <returns>Whether the image can be planned.</returns>
+    /// <exception cref="OperationCanceledException">The work was stopped.</exception>
+    public static bool TryOpen(
+        Stream stream,
+        [NotNullWhen(true)] out KernelImage? image,
+        [NotNullWhen(false)] out PatchDiagnostic? error,
+        KernelOptions? options = null,
+        CancellationToken cancellationToken = default)
+    {
+        image = null;
+        return KernelFile.TryLoad(stream, options, out LoadedKernelFile? loaded, out error, cancellationToken) && TryOpen(loaded, null, options, out image, out error);
+    }
+
+    /// <summary>Opens a kernel file: a vmlinux, a vmlinuz (bzImage) or a compressed vmlinux in a stream.</summary>
+    /// <param name="stream">The stream, read from where it stands to its end; it is not closed.</param>
+    /// <param name="options">Known facts and limits; the usual ones where <see langword="null"/>.</param>
+    /// <param name="cancellationToken">Stops the work.</param>
+    /// <returns>The image.</returns>
+    /// <exception cref="PatchException">The file is no kernel that can be planned; the codes are those of <see cref="TryOpen(Stream, out KernelImage, out PatchDiagnostic, KernelOptions, CancellationToken)"/>.</exception>
+    /// <exception cref="OperationCanceledException">The work was stopped.</exception>
+    public static KernelImage Open(Stream stream, KernelOptions? options = null, CancellationToken cancellationToken = default) =>
+        TryOpen(stream, out KernelImage? image, out PatchDiagnostic? error, options, cancellationToken) ? image : throw new PatchException(error);
+
+    /// <summary>Opens a kernel file: a vmlinux, a vmlinuz (bzImage) or a compressed vmlinux in memory.</summary>
+    /// <param name="file">The whole file. An uncompressed one is not copied: a plan applied to <see cref="Code"/> changes it.</param>
+    /// <param name="image">The image.</param>
+    /// <param name="error">
+    /// What is wrong: PV60xx for the file, no sites (PV6101), an unknown era (PV6102) or layout (PV6103), no ops table (PV6104), a bad site table (PV1xxx).
+    /// </param>
+    /// <param name="options">Known facts and limits; the usual ones where <see langword="null"/>.</param>
+    /// <param name="cancellationToken">Stops the work.</param>
+    /// <returns>Whether the image can be planned.</returns>
+    /// <exception cref="OperationCanceledException">The work was stopped.</exception>
+    public static bool TryOpen(
+        Memory<byte> file,
+        [NotNullWhen(true)] out KernelImage? image,
+        [NotNullWhen(false)] out PatchDiagnostic? error,
+        KernelOptions? options = null,
+        CancellationToken cancellationToken = default)
+    {
+        image = null;
+        return KernelFile.TryLoad(file, options, out LoadedKernelFile? loaded, out error, cancellationToken) && TryOpen(loaded, null, options, out image, out error);
+    }
+
+    /// <summary>Opens a kernel file: a vmlinux, a vmlinuz (bzImage) or a compressed vmlinux in memory.</summary>
+    /// <param name="file">The whole file. An uncompressed one is not copied: a plan applied to <see cref="Code"/> changes it.</param>
+    /// <param name="options">Known facts and limits; the usual ones where <see langword="null"/>.</param>
+    /// <param name="cancellationToken">Stops the work.</param>
+    /// <returns>The image.</returns>
+    /// <exception cref="PatchException">The file is no kernel that can be planned; the codes are those of <see cref="TryOpen(Memory{byte}, out KernelImage, out PatchDiagnostic, KernelOptions, CancellationToken)"/>.</exception>
+    /// <exception cref="OperationCanceledException">The work was stopped.</exception>
+    public static KernelImage Open(Memory<byte> file, KernelOptions? options = null, CancellationToken cancellationToken = default) =>
+        TryOpen(file, out KernelImage? image, out PatchDiagnostic? error, options, cancellationToken) ? image : throw new PatchException(error);
+
+    /// <summary>Writes the image as it is in memory now to a file, whole or not at all. KASLR relocations behind a kernel unpacked from a bzImage are left out.</summary>
+    /// <param name="path">The file; an existing one is replaced.</param>
+    /// <param name="error">PV6107: the path cannot be written. Nothing is left behind then.</param>
+    /// <returns>Whether the file was written.</returns>
+    public bool TrySave(string path, [NotNullWhen(false)] out PatchDiagnostic? error) => KernelImageWriter.TryWrite(Elf, path, out error);
+
+    /// <summary>Writes the image as it is in memory now to a file; see <see cref="TrySave"/>.</summary>
+    /// <param name="path">The file; an existing one is replaced.</param>
+    /// <exception cref="PatchException">PV6107: the path cannot be written.</exception>
+    public void Save(string path)
+    {
+        if (!TrySave(path, out PatchDiagnostic? error))
+        {
+            throw new PatchException(error);
+        }
     }
 
     /// <summary>Opens a kernel's ELF file.</summary>
@@ -126,7 +192,7 @@ public sealed class KernelImage
     /// <param name="image">The image.</param>
     /// <param name="error">What is wrong: an unlinked file (PV6011), no sites (PV6101), an unknown layout (PV6103), no ops table (PV6104), a bad site table (PV1xxx).</param>
     /// <returns>Whether the image can be planned.</returns>
-    public static bool TryOpen(ElfImage elf, [NotNullWhen(true)] out KernelImage? image, [NotNullWhen(false)] out PatchDiagnostic? error) =>
+    internal static bool TryOpen(ElfImage elf, [NotNullWhen(true)] out KernelImage? image, [NotNullWhen(false)] out PatchDiagnostic? error) =>
         TryOpen(elf, null, out image, out error);
 
     /// <summary>Opens a kernel's ELF file.</summary>
@@ -135,11 +201,11 @@ public sealed class KernelImage
     /// <param name="image">The image.</param>
     /// <param name="error">What is wrong: an unlinked file (PV6011), no sites (PV6101), an unknown layout (PV6103), no ops table (PV6104), a bad site table (PV1xxx).</param>
     /// <returns>Whether the image can be planned.</returns>
-    public static bool TryOpen(
-        ElfImage elf, KernelOpenOptions? options, [NotNullWhen(true)] out KernelImage? image, [NotNullWhen(false)] out PatchDiagnostic? error)
+    internal static bool TryOpen(
+        ElfImage elf, KernelOptions? options, [NotNullWhen(true)] out KernelImage? image, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         ArgumentNullException.ThrowIfNull(elf);
-        options ??= new KernelOpenOptions();
+        options ??= new KernelOptions();
         image = null;
         if (elf.Type == ElfFileType.Relocatable)
         {
@@ -183,7 +249,7 @@ public sealed class KernelImage
     /// <summary>The sections of code of an ELF file as an image at link addresses: what a plan made for it is applied to.</summary>
     /// <param name="elf">The file.</param>
     /// <returns>The image; it views the file's own bytes.</returns>
-    public static CodeImage CodeOf(ElfImage elf)
+    internal static CodeImage CodeOf(ElfImage elf)
     {
         ArgumentNullException.ThrowIfNull(elf);
         return new CodeImage(
@@ -198,7 +264,7 @@ public sealed class KernelImage
         ElfImage elf,
         CodeImage code,
         SiteSource source,
-        KernelOpenOptions options,
+        KernelOptions options,
         KernelSymbols? symbols,
         [NotNullWhen(true)] out OpsLayout? layout,
         out int lockTable,
@@ -222,7 +288,7 @@ public sealed class KernelImage
     }
 
     /// <summary>Whether what the caller says can be true of the image.</summary>
-    private static bool Agree(ElfImage elf, SiteSource source, KernelOpenOptions options, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool Agree(ElfImage elf, SiteSource source, KernelOptions options, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         error = null;
         if (options.Layout is OpsLayout layout && KernelLayouts.BitnessOf(layout) is int bitness and not 0 && bitness != elf.Bitness)
@@ -243,6 +309,19 @@ public sealed class KernelImage
         }
 
         return error is null;
+    }
+
+    private static bool TryOpen(
+        LoadedKernelFile file, string? path, KernelOptions? options, [NotNullWhen(true)] out KernelImage? image, [NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        image = null;
+        if (ElfImage.TryRead(file.Image, out ElfImage? elf, out error) && TryOpen(elf, options, out image, out error))
+        {
+            return true;
+        }
+
+        error = error with { Source = path };
+        return false;
     }
 
     private static bool TryFindSites(

@@ -7,7 +7,7 @@ namespace PvPatch.Linux;
 /// Writes an ELF file whole or not at all: first to a file of its own beside the wanted one, which it then replaces in one step.
 /// A link is followed. Devices, which cannot be replaced, are written to as they are.
 /// </summary>
-public static class KernelImageWriter
+internal static class KernelImageWriter
 {
     /// <summary>Writes what the ELF headers account for. The KASLR relocations behind a kernel unpacked from a bzImage are left out.</summary>
     /// <param name="elf">The file, as it is in memory now.</param>

@@ -27,9 +27,9 @@ internal enum ExitCode
     /// <summary>The memory was dumped before the kernel patched itself.</summary>
     NotPatched = 7,
 
-    /// <summary>A mistake in the tool itself.</summary>
+    /// <summary>A mistake in the tool itself, or of the engine, as a check of the demo shows.</summary>
     Internal = 70,
 
-    /// <summary>Stopped by the user (128 + SIGINT, as shells count it).</summary>
+    /// <summary>Stopped by the user: 128 + SIGINT, as shells count it, whichever signal it was.</summary>
     Cancelled = 130,
 }

@@ -2,25 +2,25 @@ using System.Runtime.InteropServices;
 
 namespace PvPatch.Tool;
 
-/// <summary>Turns Ctrl-C and SIGTERM into a cancellation, so that programs are stopped and nothing half-written stays. The second one ends the process at once.</summary>
+/// <summary>
+/// Turns the signals that ask a process to end (Ctrl-C, SIGTERM, a terminal that is closed) into a cancellation, so that programs are stopped and nothing
+/// half-written stays. The second one ends the process at once; temporary files go all the same.
+/// </summary>
 internal sealed class Interruption : IDisposable
 {
-    private readonly CancellationTokenSource _source = new();
-    private readonly PosixSignalRegistration _interrupt;
-    private readonly PosixSignalRegistration _terminate;
+    private static readonly PosixSignal[] s_endings = [PosixSignal.SIGINT, PosixSignal.SIGTERM, PosixSignal.SIGHUP, PosixSignal.SIGQUIT];
 
-    public Interruption()
-    {
-        _interrupt = PosixSignalRegistration.Create(PosixSignal.SIGINT, OnSignal);
-        _terminate = PosixSignalRegistration.Create(PosixSignal.SIGTERM, OnSignal);
-    }
+    private readonly CancellationTokenSource _source = new();
+    private readonly PosixSignalRegistration[] _signals;
+
+    public Interruption() =>
+        _signals = [.. s_endings.Select(s => PosixSignalRegistration.Create(s, OnSignal))];
 
     public CancellationToken Token => _source.Token;
 
     public void Dispose()
     {
-        _interrupt.Dispose();
-        _terminate.Dispose();
+        Array.ForEach(_signals, static s => s.Dispose());
         _source.Dispose();
     }
 
@@ -30,6 +30,9 @@ internal sealed class Interruption : IDisposable
         {
             context.Cancel = true; // do not end the process; the command ends by itself
             _source.Cancel();
+            return;
         }
+
+        TemporaryFiles.DeleteAll();
     }
 }

@@ -1,7 +1,6 @@
 using System.CommandLine;
 using System.CommandLine.Invocation;
 using PvPatch.Linux;
-using PvPatch.Tool.Commands;
 
 namespace PvPatch.Tool;
 
@@ -64,7 +63,11 @@ internal static class ToolApplication
             OperationCanceledException => new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.Cancelled, "stopped before it was done; nothing was written")),
             OutOfMemoryException => new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.OutOfMemory, "there is not enough memory for this file")),
             IOException or UnauthorizedAccessException => new ToolFailure(
-                PatchDiagnostic.Error(KernelDiagnosticCodes.OutputUnwritable, "the output cannot be written") with { Found = exception.Message }),
+                PatchDiagnostic.Error(KernelDiagnosticCodes.OutputUnwritable, "standard output cannot be written") with
+                {
+                    Found = exception.Message,
+                    Help = run.Written.Count == 0 ? null : $"Written was {string.Join(" and ", run.Written)}; only what there is to say of it is lost.",
+                }),
             _ => new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.Internal, "this is a mistake in pvpatch, not in your file") with
             {
                 Found = $"{exception.GetType().Name}: {exception.Message}",

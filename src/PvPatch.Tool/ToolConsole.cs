@@ -1,6 +1,6 @@
 namespace PvPatch.Tool;
 
-/// <summary>Everything the tool touches of its process besides files: two streams, what they lead to, and the wish to stop.</summary>
+/// <summary>Everything the tool touches of its process: two streams, what they lead to, the disk it writes files to, and the wish to stop.</summary>
 internal sealed class ToolConsole
 {
     /// <summary>Where results go.</summary>
@@ -17,6 +17,9 @@ internal sealed class ToolConsole
 
     /// <summary>Looks up an environment variable.</summary>
     public Func<string, string?> Environment { get; init; } = static _ => null;
+
+    /// <summary>The disk that files are written to.</summary>
+    public OutputDisk Disk { get; init; } = new();
 
     /// <summary>The user's wish to stop.</summary>
     public CancellationToken Cancellation { get; init; }

@@ -27,6 +27,9 @@ internal static class ToolDiagnosticCodes
     /// <summary>The machine did not run on the backend that was asked for.</summary>
     public const string AnotherBackend = "PV7008";
 
+    /// <summary>A stored plan is not one of the image it is to take back.</summary>
+    public const string NotAPlanOfImage = "PV7009";
+
     /// <summary>The user stopped the work.</summary>
     public const string Cancelled = "PV7090";
 

@@ -22,7 +22,7 @@ internal sealed class ToolFailure : Exception
         KernelDiagnosticCodes.DecompressorMissing => ExitCode.MissingProgram,
         KernelDiagnosticCodes.OutputUnwritable => ExitCode.OutputUnwritable,
         KernelDiagnosticCodes.BackendNotInImage or KernelDiagnosticCodes.SymbolUnknown or DiagnosticCodes.UnknownSlot or DiagnosticCodes.UnknownBackend => ExitCode.Usage,
-        ToolDiagnosticCodes.OutputIsInput or ToolDiagnosticCodes.NotThatOriginal => ExitCode.Refused,
+        ToolDiagnosticCodes.OutputIsInput or ToolDiagnosticCodes.NotThatOriginal or ToolDiagnosticCodes.NotAPlanOfImage => ExitCode.Refused,
         ToolDiagnosticCodes.PlanUnreadable or ToolDiagnosticCodes.OptionFileUnreadable or ToolDiagnosticCodes.OutOfMemory => ExitCode.BadInput,
         ToolDiagnosticCodes.Cancelled => ExitCode.Cancelled,
         ToolDiagnosticCodes.Internal => ExitCode.Internal,

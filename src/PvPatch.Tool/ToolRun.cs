@@ -1,11 +1,12 @@
 using System.Text.Json;
-using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool;
 
 /// <summary>One run of one command: where its results and findings go, and in which form.</summary>
 internal sealed class ToolRun
 {
+    private readonly List<string> _written = [];
+
     public ToolRun(ToolConsole console, bool json, bool noColour)
     {
         Console = console;
@@ -26,7 +27,16 @@ internal sealed class ToolRun
     /// <summary>Text for standard error.</summary>
     public TextOutput Error { get; }
 
+    /// <summary>The files that were written, as the user named them.</summary>
+    public IReadOnlyList<string> Written => _written;
+
+    /// <summary>Remembers that a file was written: whatever fails afterwards, it is there.</summary>
+    public void NoteWritten(string name) => _written.Add(name);
+
     /// <summary>Writes the result as JSON.</summary>
+    public void WriteJson(ToolDocument document) => JsonOutput.Write(Console.Out, document);
+
+    /// <summary>Writes a result that the library knows how to write.</summary>
     public void WriteJson(Action<Utf8JsonWriter> write) => JsonOutput.Write(Console.Out, write);
 
     /// <summary>Says what is odd: on standard error as text. In JSON, findings are in the document itself.</summary>
@@ -49,13 +59,7 @@ internal sealed class ToolRun
             return exitCode;
         }
 
-        JsonOutput.Write(Console.Error, json =>
-        {
-            JsonOutput.Start(json, "pvpatch-failure");
-            json.WriteNumber("exitCode", (int)exitCode);
-            JsonOutput.WriteDiagnostics(json, diagnostics);
-            json.WriteEndObject();
-        });
+        JsonOutput.Write(Console.Error, new FailureDocument((int)exitCode, JsonPart.Of(diagnostics)));
         return exitCode;
     }
 }

@@ -119,7 +119,7 @@ public sealed class HarnessPartsTests
     [Fact]
     public void Busybox_lists_and_unpacks_the_archive_as_it_was_meant()
     {
-        Assert.SkipUnless(File.Exists(GuestInitramfs.HostBusybox), "busybox is missing; Debian package busybox-static brings it.");
+        Require.Busybox();
         DirectoryInfo directory = Directory.CreateTempSubdirectory("pvpatch-cpio-");
         try
         {

@@ -3,6 +3,7 @@ using System.Text.Json;
 using System.Text.RegularExpressions;
 using PvPatch.KernelTests.Harness;
 using PvPatch.Linux;
+using PvPatch.Tests.Shared;
 
 namespace PvPatch.KernelTests;
 
@@ -68,7 +69,7 @@ public sealed partial class KcoreTests(BootedKernelFixture fixture, ITestOutputH
                 export DOTNET_EnableDiagnostics=0 DOTNET_GCHeapHardLimit=0x{MostHeap:x}
                 ls -l /proc/kcore
                 grep ' T _text$' /proc/kallsyms
-                time -v {PvPatchTool.Dotnet} /tool/PvPatch.Tool.dll verify /vmlinuz --memory /proc/kcore --json
+                time -v {DotnetHost.Path} /tool/PvPatch.Tool.dll verify /vmlinuz --memory /proc/kcore --json
                 echo "exit code $?"
 
                 """,

@@ -26,6 +26,7 @@ public sealed class MakedumpfileTests(ITestOutputHelper output) : IDisposable
         Require.PackageFetching();
         Require.KernelBooting();
         Require.Tool("makedumpfile", "makedumpfile");
+        Require.Tool("sh", "dash");
         Require.Tool("xz", "xz-utils");
         DebianModules modules = Require.Available(() => DebianModules.Fetch(TestedKernels.Named(kernel), "qemu_fw_cfg"));
         string image = modules.Kernel.ImagePath;

@@ -64,7 +64,7 @@ public sealed class ModuleTests(ITestOutputHelper output)
         int others = 0;
         foreach (string path in modules.Paths)
         {
-            Assert.True(KernelModule.TryOpen(path, null, out KernelModule? module, out PatchDiagnostic? error), error?.ToString());
+            Assert.True(KernelModule.TryOpen(path, out KernelModule? module, out PatchDiagnostic? error), error?.ToString());
             ModulePlacement placement = new() { Sections = loaded.SectionsOf(module.Name!) };
             Assert.True(module.TryPlace(image, placement, out PlacedModule? placed, out error), error?.ToString());
             Assert.Empty(placed.Warnings);
@@ -103,7 +103,7 @@ public sealed class ModuleTests(ITestOutputHelper output)
     }
 
     private static PatchPlan Plan(PlacedModule module, BootMachine machine) =>
-        new ModulePlanner().TryPlan(module, machine, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) ? plan : throw new PatchException(diagnostics[0]);
+        new KernelPlanner().TryPlan(module, machine, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) ? plan : throw new PatchException(diagnostics[0]);
 
     private static (int Matched, int Freed, List<string> Wrong) Compare(PatchPlan plan, LoadedModules memory)
     {

@@ -44,6 +44,7 @@ public sealed class PatchedImageTests(BootedKernelFixture fixture, ITestOutputHe
     private void Check(string kernel, string boot)
     {
         BootConfiguration configuration = BootConfiguration.Named(boot);
+        Require.KernelBooting();
         DebianKernel package = fixture.Fetch(TestedKernels.Named(kernel));
         KernelImage image = TestedKernels.Load(package.ImagePath);
         PatchPlan memory = TestedKernels.Plan(image, configuration.Machine);

@@ -54,7 +54,7 @@ public sealed class PatchedSitesTests(BootedKernelFixture fixture, ITestOutputHe
 
     private List<string> Exceptions(BootedKernel kernel, string[] inline)
     {
-        if (!KernelImage.TryLoad(kernel.ImagePath, null, out KernelImage? image, out PatchDiagnostic? error))
+        if (!KernelImage.TryOpen(kernel.ImagePath, out KernelImage? image, out PatchDiagnostic? error))
         {
             throw new PatchException(error);
         }

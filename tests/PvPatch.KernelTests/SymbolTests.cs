@@ -75,6 +75,7 @@ public sealed class SymbolTests(BootedKernelFixture fixture, ITestOutputHelper o
 
     private static KernelSymbols Load(BootedKernel booted)
     {
+        Require.Unpacking(booted.ImagePath);
         if (!KernelFile.TryLoad(booted.ImagePath, null, out LoadedKernelFile? file, out PatchDiagnostic? error)
             || !ElfImage.TryRead(file.Image, out ElfImage? image, out error)
             || !KernelSymbols.TryFromImage(image, out KernelSymbols? symbols, out error))

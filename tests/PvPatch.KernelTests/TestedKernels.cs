@@ -20,8 +20,11 @@ internal static class TestedKernels
         _ => throw new ArgumentException(kernel, nameof(kernel)),
     };
 
-    public static KernelImage Load(string path) =>
-        KernelImage.TryLoad(path, null, out KernelImage? image, out PatchDiagnostic? error) ? image : throw new PatchException(error);
+    public static KernelImage Load(string path)
+    {
+        Require.Unpacking(path);
+        return KernelImage.TryOpen(path, out KernelImage? image, out PatchDiagnostic? error) ? image : throw new PatchException(error);
+    }
 
     public static PatchPlan Plan(KernelImage image, BootMachine machine) =>
         new KernelPlanner().TryPlan(image, machine, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) ? plan : throw new PatchException(diagnostics[0]);

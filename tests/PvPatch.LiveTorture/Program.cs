@@ -2,6 +2,7 @@ using PvPatch.LiveTorture;
 
 // Runs in a process of its own, because what goes wrong here takes the process with it.
 TortureOptions options = TortureOptions.Parse(args);
+Console.WriteLine($"--seed {options.Seed}");
 switch (options.Command)
 {
     case "run":

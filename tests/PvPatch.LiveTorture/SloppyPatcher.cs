@@ -14,10 +14,10 @@ internal sealed unsafe class SloppyPatcher
     {
         _protocol = protocol;
         var alone = new SwitchOptions { Mode = SwitchMode.Quiescent };
-        patcher.Switch(code.Inlined, alone);
+        patcher.Switch(code.Inlined, options: alone);
         LiveSite[] sites = [.. code.Blocks.SelectMany(static b => Enumerable.Range(0, b.SiteCount).Select(i => b[i]))];
         byte[][] inlined = [.. sites.Select(static s => s.ToArray())];
-        patcher.Switch(code.Direct, alone);
+        patcher.Switch(code.Direct, options: alone);
         byte[][] direct = [.. sites.Select(static s => s.ToArray())];
         for (int i = 0; i < sites.Length; i++)
         {

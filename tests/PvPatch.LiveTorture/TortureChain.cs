@@ -22,7 +22,7 @@ internal sealed unsafe class TortureChain : IDisposable
     private readonly CodeArena _arena = CodeArena.Reserve(size: 4 << 20);
     private readonly LivePatcher _patcher;
     private readonly CodeBlock[] _blocks = new CodeBlock[Length];
-    private readonly Random _random = new(3);
+    private readonly Random _random;
     private volatile bool _stop;
     private volatile string? _fault;
     private long _completed;
@@ -30,6 +30,7 @@ internal sealed unsafe class TortureChain : IDisposable
     public TortureChain(TortureOptions options)
     {
         _options = options;
+        _random = new Random(options.Seed);
         _patcher = new LivePatcher(_arena, _layout);
         var a = new Assembler(64);
         a.ret(); // eax says where the chain ended
@@ -57,7 +58,7 @@ internal sealed unsafe class TortureChain : IDisposable
         {
             int index = 1 + _random.Next(Length - 1); // the first is where executors enter
             CodeBlock old = _blocks[index];
-            _patcher.UnlinkFrom([old]);
+            _patcher.Unlink(SiteScope.LinkedInto(old));
             if (_options.Protocol == Protocol.NoGrace)
             {
                 _arena.Memory.Span(old.Address, old.Length).Fill(0xcc);

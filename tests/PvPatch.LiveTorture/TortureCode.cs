@@ -35,7 +35,7 @@ internal sealed class TortureCode : IDisposable
             a.lea(eax, __[rax + 2]);
         }));
 
-        var random = new Random(1);
+        var random = new Random(options.Seed);
         for (int i = 0; i < functions; i++)
         {
             bool isHosts = options.Sites == SiteKind.Host || (options.Sites == SiteKind.Mixed && i % 4 == 3);

@@ -53,6 +53,9 @@ internal sealed record TortureOptions
     /// <summary>Whether every fourth batch links sites to targets of their own.</summary>
     public bool Links { get; init; }
 
+    /// <summary>Where random numbers start: the same code and the same choices again, though not the same moments.</summary>
+    public int Seed { get; init; } = Random.Shared.Next();
+
     public static TortureOptions Parse(string[] arguments)
     {
         var options = new TortureOptions();
@@ -90,6 +93,7 @@ internal sealed record TortureOptions
                 "--executors" => options with { Executors = int.Parse(value, CultureInfo.InvariantCulture) },
                 "--batch" => options with { Batch = int.Parse(value, CultureInfo.InvariantCulture) },
                 "--pause" => options with { PauseMicroseconds = int.Parse(value, CultureInfo.InvariantCulture) },
+                "--seed" => options with { Seed = int.Parse(value, CultureInfo.InvariantCulture) },
                 _ => throw new ArgumentException($"unknown option {name}"),
             };
         }

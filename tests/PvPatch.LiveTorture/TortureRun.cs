@@ -23,7 +23,7 @@ internal sealed unsafe class TortureRun : IDisposable
         _patcher = new LivePatcher(_code.Arena, _code.Layout);
 
         // Before anything runs: slots that nothing is bound to hold a trap.
-        _patcher.Switch(_code.Direct, new SwitchOptions { Mode = SwitchMode.Quiescent });
+        _patcher.Switch(_code.Direct, options: new SwitchOptions { Mode = SwitchMode.Quiescent });
         _counts = [.. Enumerable.Range(0, options.Executors).Select(static _ => GC.AllocateArray<long>(16, pinned: true))];
     }
 
@@ -48,7 +48,7 @@ internal sealed unsafe class TortureRun : IDisposable
         long start = Stopwatch.GetTimestamp();
         Backend[] backends = [_code.Inlined, _code.Outlined, _code.Direct];
         LiveSite[] sites = [.. _code.Blocks.SelectMany(static b => Enumerable.Range(0, b.SiteCount).Select(i => b[i]))];
-        var random = new Random(2);
+        var random = new Random(unchecked(_options.Seed + 1));
         while (_fault is null && Stopwatch.GetElapsedTime(start).TotalSeconds < _options.Seconds)
         {
             flips += sloppy?.Flip() ?? (_options.Links && batches % 4 == 0 ? Link(sites, random) : Switch(backends[batches % backends.Length], sites, random));
@@ -83,7 +83,7 @@ internal sealed unsafe class TortureRun : IDisposable
             SwitchResult? linked = _options.Links ? _patcher.Link(wishes[..(_options.Batch == 0 ? wishes.Length : _options.Batch)]) : null;
             if (linked is not null)
             {
-                _patcher.Unlink(sites);
+                _patcher.Unlink(SiteScope.Sites(sites));
             }
 
             if (i > 300)
@@ -125,10 +125,10 @@ internal sealed unsafe class TortureRun : IDisposable
     {
         if (_options.Batch == 0)
         {
-            return _patcher.Switch(backend, new SwitchOptions { OverridesLinks = random.Next(2) == 0 }).Written;
+            return _patcher.Switch(backend, options: new SwitchOptions { OverridesLinks = random.Next(2) == 0 }).Written;
         }
 
-        return _patcher.Switch(Some(sites, random), backend).Written;
+        return _patcher.Switch(backend, SiteScope.Sites(Some(sites, random))).Written;
     }
 
     private long Link(LiveSite[] sites, Random random) => _patcher.Link([.. (_options.Batch == 0 ? sites : Some(sites, random)).Select(s =>

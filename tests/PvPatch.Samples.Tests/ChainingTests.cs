@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using PvPatch.Tests.Shared;
 
 namespace PvPatch.Samples.Tests;
 
@@ -8,8 +9,7 @@ public sealed class ChainingTests
     [Fact]
     public void chained_blocks_are_entered_once_and_unlinked_ones_again()
     {
-        using Process process = Process.Start(new ProcessStartInfo(
-            Environment.ProcessPath!.EndsWith("dotnet", StringComparison.Ordinal) ? Environment.ProcessPath : "dotnet", [Path.Combine(AppContext.BaseDirectory, "Chaining.dll")])
+        using Process process = Process.Start(new ProcessStartInfo(DotnetHost.Path, [Path.Combine(AppContext.BaseDirectory, "Chaining.dll")])
         {
             RedirectStandardOutput = true,
         })!;

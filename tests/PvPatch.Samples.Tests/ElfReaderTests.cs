@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using PvPatch.Tests.Shared;
 using RiscV.Host;
 
 namespace PvPatch.Samples.Tests;
@@ -63,7 +64,7 @@ public sealed class ElfReaderTests
     [Fact]
     public void random_damage_gives_an_answer_and_no_image_leaves_the_window()
     {
-        var random = new Random(1);
+        var random = TestSeed.NewRandom();
         for (int i = 0; i < 20_000; i++)
         {
             byte[] file = MakeFile();

@@ -1,4 +1,5 @@
 using PvPatch.Live;
+using PvPatch.Tests.Shared;
 using RiscV.Demo;
 using RiscV.Host;
 using RiscV.Patching;
@@ -33,8 +34,10 @@ public sealed class SwitchingTests
     [Fact]
     public void blocks_translated_while_another_thread_switches_are_right()
     {
-        for (int seed = 100; seed < 115; seed++)
+        Random seeds = TestSeed.NewRandom();
+        for (int i = 0; i < 15; i++)
         {
+            int seed = seeds.Next();
             GuestImage image = RandomProgram.Create(seed, rounds: 200);
             RunRecord expected = Engines.Run(Engines.Interpreter, image);
             using var guest = new Guest(image);

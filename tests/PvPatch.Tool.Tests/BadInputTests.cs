@@ -1,4 +1,5 @@
 using PvPatch.Linux.Tests.Support;
+using PvPatch.Tests.Shared;
 using PvPatch.Tool.Tests.Support;
 
 namespace PvPatch.Tool.Tests;
@@ -83,7 +84,7 @@ public sealed class BadInputTests : IDisposable
     [Fact]
     public void Any_byte_of_the_headers_may_lie_and_never_gives_a_stack_trace()
     {
-        var random = new Random(20_26);
+        var random = TestSeed.NewRandom();
         for (int i = 0; i < 400; i++)
         {
             byte[] bytes = [.. _files.Bytes];

@@ -40,8 +40,8 @@ public sealed class JsonDocumentationTests : IDisposable
     public void Every_command_and_option_is_in_the_documentation()
     {
         string documentation = File.ReadAllText(Path.Combine(Root(), "docs", "tool.md"));
-        var tool = new Commands.CommandSet();
-        foreach (Commands.ToolCommand command in tool.Commands)
+        var tool = new CommandLine.CommandSet();
+        foreach (CommandLine.ToolCommand command in tool.Commands)
         {
             Assert.Contains($"`pvpatch {command.Definition.Name}", documentation, StringComparison.Ordinal);
             Assert.All(command.Definition.Options, o => Assert.Contains(o.Name, documentation, StringComparison.Ordinal));

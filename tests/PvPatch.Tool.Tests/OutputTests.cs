@@ -1,3 +1,4 @@
+using PvPatch.Tool.Info;
 using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Tests;
@@ -39,5 +40,5 @@ public sealed class OutputTests
     [InlineData("--bakend", "--backend")]
     [InlineData("zork", null)]
     public void The_nearest_word_is_at_most_two_slips_away(string typed, string? meant) =>
-        Assert.Equal(meant, Nearest.Of(typed, ["patch", "plan", "--backend", "--json"]));
+        Assert.Equal(meant, NameSuggestion.For(typed, ["patch", "plan", "--backend", "--json"]));
 }

@@ -47,7 +47,7 @@ internal static class SiteMemory
         Figures.Check("sites switched", result.Written, Sites + inBlock);
         long withResult = GC.GetTotalMemory(forceFullCollection: true) - before;
         GC.KeepAlive(result);
-        result = patcher.Switch([], one);
+        result = patcher.Switch(one, SiteScope.Sites());
         long switched = GC.GetTotalMemory(forceFullCollection: true) - before;
         GC.KeepAlive(result);
         long beside = arena.Used - arenaBefore - code;

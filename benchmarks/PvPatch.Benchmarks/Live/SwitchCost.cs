@@ -15,9 +15,9 @@ internal static class SwitchCost
     private const int BatchesInRound = 9;
 
     /// <summary>Sites switched one at a time under one reading of the clock.</summary>
-    private const int InRow = 32;
+    private const int InRow = 8;
 
-    /// <summary>Times that count, of sites one at a time; on a busy machine more rounds are made until there are so many.</summary>
+    /// <summary>Times that count, of batches and of sites one at a time; on a busy machine more rounds are made until there are so many of both.</summary>
     private const int Enough = 20;
 
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(15);
@@ -36,18 +36,20 @@ internal static class SwitchCost
     private static void Measure(SwitchedSites sites, int rounds, double goal, Goals goals)
     {
         Backend[] backends = [sites.One, sites.Direct, sites.Two];
-        LiveSite[][] singles = [.. sites.Sites.Select(static s => new[] { s })];
+        SiteScope[] singles = [.. sites.Sites.Select(static s => SiteScope.Sites(s))];
         var batch = new List<double>();
         var inside = new List<double>();
         var alone = new List<double>();
+        int rounded = 0;
         long began = Stopwatch.GetTimestamp();
-        for (int round = -WarmUpRounds; round < rounds || (alone.Count < Enough && Stopwatch.GetElapsedTime(began) < s_patience); round++)
+        for (int round = -WarmUpRounds; round < rounds || (Math.Min(batch.Count, alone.Count) < Enough && Stopwatch.GetElapsedTime(began) < s_patience); round++)
         {
             if (round is -WarmUpRounds / 2 or 0)
             {
                 Thread.Sleep(500); // the compiler's later tiers are made in the background
             }
 
+            rounded += round >= 0 ? 1 : 0;
             Thread.Sleep(1); // a thread that has slept comes in at once, on a processor of its own if it can
             for (int i = 0; i < BatchesInRound; i++)
             {
@@ -67,23 +69,20 @@ internal static class SwitchCost
             sites.ThrowIfFaulty();
         }
 
-        Print($"{sites.Class}, a batch of {SwitchedSites.Count}", batch);
-        Print($"{sites.Class}, the same by its own clock", inside);
-        Print($"{sites.Class}, one at a time", alone);
-        goals.AtMost($"{sites.Class}: ns a site in a batch of {SwitchedSites.Count}, least", goal, batch.Min());
-        goals.AtMost($"{sites.Class}: ns a site in a batch of {SwitchedSites.Count}, median", goal, Figures.Median(batch));
-        goals.AtLeast($"{sites.Class}: one at a time to a batch, minima", 100, alone.Min() / batch.Min());
-        goals.AtLeast($"{sites.Class}: one at a time to a batch, medians", 100, Figures.Median(alone) / Figures.Median(batch));
+        Print($"{sites.Class}, a batch of {SwitchedSites.Count}", batch, rounded * BatchesInRound);
+        Print($"{sites.Class}, the same by its own clock", inside, rounded * BatchesInRound);
+        Print($"{sites.Class}, one at a time", alone, rounded);
+        Judge(sites.Class, goal, goals, batch, alone);
     }
 
-    private static void Alone(SwitchedSites sites, LiveSite[][] singles, int round, List<double> times)
+    private static void Alone(SwitchedSites sites, SiteScope[] singles, int round, List<double> times)
     {
         int first = (round + WarmUpRounds) * InRow % SwitchedSites.Count;
         int written = 0;
         var clock = new Undisturbed(sites);
         for (int i = 0; i < InRow; i++)
         {
-            written += sites.Patcher.Switch(singles[first + i], sites.Direct).Written;
+            written += sites.Patcher.Switch(sites.Direct, singles[first + i]).Written;
         }
 
         bool counts = clock.Stop(out double time) && round >= 0;
@@ -94,11 +93,23 @@ internal static class SwitchCost
         }
     }
 
-    private static void Print(string what, List<double> times)
+    /// <summary>Adds the goals; where no time counted, that they were not measured.</summary>
+    internal static void Judge(SiteClass kind, double goal, Goals goals, List<double> batch, List<double> alone)
+    {
+        double? ratio = batch.Count > 0 && alone.Count > 0 ? alone.Min() / batch.Min() : null;
+        double? middle = batch.Count > 0 && alone.Count > 0 ? Figures.Median(alone) / Figures.Median(batch) : null;
+        goals.AtMost($"{kind}: ns a site in a batch of {SwitchedSites.Count}, least", goal, batch.Count > 0 ? batch.Min() : null);
+        goals.AtMost($"{kind}: ns a site in a batch of {SwitchedSites.Count}, median", goal, batch.Count > 0 ? Figures.Median(batch) : null);
+        goals.AtLeast($"{kind}: one at a time to a batch, minima", 100, ratio);
+        goals.AtLeast($"{kind}: one at a time to a batch, medians", 100, middle);
+    }
+
+    internal static void Print(string what, List<double> times, int tries)
     {
         if (times.Count == 0)
         {
-            throw new InvalidOperationException($"{what}: the executor never ran all along; more rounds, or a quieter machine");
+            Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{what,-36}{"–",10}  0 of {tries} times counted: the executor never had a processor all along"));
+            return;
         }
 
         Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{what,-36}{times.Min(),10:0.0}{times.Order().ElementAt(times.Count / 4),10:0.0}{Figures.Median(times),10:0.0}{times.Count,8}"));

@@ -106,7 +106,7 @@ internal sealed unsafe class SwitchedSites : IDisposable
 
         for (int i = 0; i < Count; i++)
         {
-            Patcher.Switch([Sites[i]], Direct);
+            Patcher.Switch(Direct, SiteScope.Sites(Sites[i]));
             Figures.Check($"{Class} one by one", SiteFunction.Run(_block.Address, null, 1), Count + (i + 1) * (Direct3 - 1));
         }
     }

@@ -30,7 +30,7 @@ Console.WriteLine(Collatz(97)); // one way in and one out
 
 // A block is made anew, as where the guest has changed its code. First nothing leads into it any more; then its room is given up, and reused
 // when nobody can be inside.
-Console.WriteLine(live.UnlinkFrom([blocks[2]!]));
+Console.WriteLine(live.Unlink(SiteScope.LinkedInto(blocks[2]!)));
 arena.Retire(blocks[2]!);
 blocks[2] = null;
 Console.WriteLine(Collatz(27));
@@ -46,7 +46,7 @@ string Collatz(long number)
         CodeBlock block = blocks[next] ??= Translate(next);
         if (exit >= 0)
         {
-            live.Link(exits[exit].Site, block.Address); // safe while other threads are inside; this one is not
+            live.Link([new SiteLink(exits[exit].Site, block.Address)]); // safe while other threads are inside; this one is not
         }
 
         executor.Enter();

@@ -12,7 +12,7 @@ namespace PvPatch.Linux.Dumps;
 /// the 1 GiB that kernel images are in), then at physical ones, then through page tables in physical memory: pages of a Xen PV guest may be
 /// scattered over the machine.
 /// </remarks>
-public static class KernelMemoryLocator
+internal static class KernelMemoryLocator
 {
     private const long StartKernelMap = unchecked((long)0xffffffff80000000);
 

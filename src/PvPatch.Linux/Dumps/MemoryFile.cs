@@ -41,7 +41,7 @@ public sealed class MemoryFile : IDisposable
     public int? Bitness { get; private init; }
 
     /// <summary>What the kernel says of itself in the notes of a core, where there is such a note.</summary>
-    public VmCoreInfo? Notes { get; private init; }
+    internal VmCoreInfo? Notes { get; private init; }
 
     /// <summary>What is odd about the file though it can be read: cut short (PV6125), segments that overlap (PV6126), damaged notes (PV6127).</summary>
     public IReadOnlyList<PatchDiagnostic> Warnings { get; private init; } = [];

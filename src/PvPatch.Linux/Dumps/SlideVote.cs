@@ -1,6 +1,5 @@
 using System.Buffers.Binary;
 using PvPatch.Linux.Files;
-using PvPatch.Linux.Verify;
 
 namespace PvPatch.Linux.Dumps;
 

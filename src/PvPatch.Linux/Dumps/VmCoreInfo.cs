@@ -7,7 +7,7 @@ namespace PvPatch.Linux.Dumps;
 /// What a kernel tells of itself to those who read its dump: lines <c>KEY=VALUE</c> of the note <c>VMCOREINFO</c>
 /// (Documentation/admin-guide/kdump/vmcoreinfo.rst). A claim, to be checked against the memory.
 /// </summary>
-public sealed class VmCoreInfo
+internal sealed class VmCoreInfo
 {
     // The kernel's own note is one page at most.
     internal const int MaxLength = 1 << 20;

@@ -3,7 +3,7 @@ using PvPatch.Machine;
 namespace PvPatch.Linux.Eras;
 
 /// <summary>What of a replacement is moved along when it is copied to its site.</summary>
-public enum ReplacementRelocation
+internal enum ReplacementRelocation
 {
     /// <summary>Only a replacement that is one call or jump of 5 bytes (to 6.7; read in 5.10 and 6.1).</summary>
     SingleBranch,
@@ -13,7 +13,7 @@ public enum ReplacementRelocation
 }
 
 /// <summary>What becomes of nops at a site once its bytes are there.</summary>
-public enum NopMerging
+internal enum NopMerging
 {
     /// <summary>Runs of two or more one-byte nops (0x90) become the fewest nops (to 6.7; read in 5.10 and 6.1).</summary>
     RunsOfOneByteNops,
@@ -23,7 +23,7 @@ public enum NopMerging
 }
 
 /// <summary>How one era's alternatives work, where they meet paravirt sites (<c>arch/x86/kernel/alternative.c</c>).</summary>
-public sealed record AlternativeRules
+internal sealed record AlternativeRules
 {
     /// <summary>The number of the feature "runs as a Xen PV guest" (X86_FEATURE_XENPV, word 8 bit 16).</summary>
     public required int XenPv { get; init; }

@@ -1,4 +1,5 @@
 using System.Diagnostics.CodeAnalysis;
+using Iced.Intel;
 using PvPatch.Linux.Files;
 using PvPatch.Linux.Symbols;
 using PvPatch.Linux.Tables;
@@ -6,7 +7,7 @@ using PvPatch.Mechanisms;
 
 namespace PvPatch.Linux.Eras;
 
-/// <summary>Tells a kernel's era by what is in the image. Version strings are not asked: stable and vendor kernels carry changes of later ones.</summary>
+/// <summary>Tells a kernel's era by what is in the image. Version strings are not looked at: stable and vendor kernels carry changes of later ones.</summary>
 internal static class KernelEraDetector
 {
     public const string SiteTableSection = ".parainstructions";
@@ -48,40 +49,62 @@ internal static class KernelEraDetector
     public static bool TryDetect(
         ElfImage elf, SiteSource source, OpsLayout layout, SiteEvidence? evidence, KernelSymbols? symbols, [NotNullWhen(true)] out KernelEra? era, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
-        error = null;
-        if (source == SiteSource.DirectCallAlternatives)
+        // Where its own type information gave the layout, the kernel is of 5.2 or later, and its slots tell enough.
+        var traits = new EraTraits
         {
-            era = KernelEra.Linux612;
-            return true;
-        }
-
-        if (evidence is null)
-        {
-            // From 5.13 on there is no patch hook any more, and with it went the slots of init and time. Type information came with 5.2.
-            era = !layout.TryGetSlot("init.patch", out _) ? KernelEra.Linux61
-                : layout.TryGetSlot("cpu.set_iopl_mask", out _) ? KernelEra.Linux420
-                : KernelEra.Linux510;
-            return true;
-        }
-
-        var candidates = new EraCandidates();
-        candidates.Placement(EraCandidates.PlacementOf(evidence, symbols));
-        candidates.Sites(evidence);
-        candidates.Layout(layout);
-        candidates.Symbols(elf, symbols);
-        IReadOnlyList<KernelEra> left = candidates.Eras;
+            Source = source,
+            Bitness = elf.Bitness,
+            Placement = evidence?.PlacementOf(symbols) ?? SlotPlacement.OneTable,
+            Shapes = evidence?.Shapes,
+            HasTypes = evidence is null,
+            Layout = layout,
+            HasSymbol = evidence is null || symbols is null ? null : name => symbols.TryGetAddress(name, out _),
+            TestsClobbers = evidence is null || symbols is null ? null : TestsClobbers(elf, symbols),
+        };
+        IReadOnlyList<KernelEra> left = traits.Match();
         era = left.Count == 1 ? left[0] : null;
         error = era is not null ? null : PatchDiagnostic.Error(
             KernelDiagnosticCodes.EraUnknown,
             left.Count == 0 ? "the kernel is of no era that is known" : "the kernel can be of more than one era") with
         {
-            Found = candidates.Found,
+            Found = traits.Describe(),
             Expected = left.Count == 0 ? "what one of the eras has" : string.Join(" or ", left),
             Help = left.Count == 0
                 ? "Is this an original image? If it is, name the era that is nearest (--era)."
                 : "Name the era (--era)" + (symbols is null ? ", or give a System.map of this kernel." : "."),
         };
         return era is not null;
+    }
+
+    /// <summary>
+    /// Whether the kernel's own patcher compares clobbers: it does so by "what the target destroys and not what the site allows", so there is a
+    /// complement in paravirt_patch_call where there is the test.
+    /// </summary>
+    private static bool? TestsClobbers(ElfImage elf, KernelSymbols symbols)
+    {
+        const int Longest = 256;
+        if (!symbols.TryGetAddress("paravirt_patch_call", out VirtualAddress function) || !elf.TryGetSectionAt(function, out ElfSection? section) || !section.IsExecutable)
+        {
+            return null;
+        }
+
+        ulong length = Math.Min(Longest, section.Size - (function.Value - section.Address.Value));
+        if (!elf.TryGetBytes(function, (int)length, out Memory<byte> code))
+        {
+            return null;
+        }
+
+        var decoder = Decoder.Create(elf.Bitness, code.ToArray(), function.Value);
+        while (decoder.IP - function.Value < length && (decoder.IP == function.Value || symbols.FindAt(decoder.IP).Count == 0))
+        {
+            decoder.Decode(out Instruction instruction);
+            if (instruction.Mnemonic is Mnemonic.Not or Mnemonic.Andn)
+            {
+                return true;
+            }
+        }
+
+        return false;
     }
 
     private static string DescribeInstead(ElfImage elf, out bool direct)

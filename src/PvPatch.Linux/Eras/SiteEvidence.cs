@@ -1,6 +1,7 @@
 using System.Diagnostics.CodeAnalysis;
 using PvPatch.Images;
 using PvPatch.Linux.Files;
+using PvPatch.Linux.Symbols;
 using PvPatch.Linux.Tables;
 using PvPatch.Paravirt;
 
@@ -46,9 +47,25 @@ internal enum SiteShapes
     AnySave = 1 << 10,
 }
 
-/// <summary>What the site table of an image and the bytes at its sites tell of the kernel's era. Pure; no symbol is asked.</summary>
+/// <summary>What the site table of an image and the bytes at its sites tell of the kernel's era. Pure.</summary>
 internal sealed class SiteEvidence
 {
+    /// <summary>What each form is called in a message.</summary>
+    public static readonly (SiteShapes Shape, string Text)[] ShapeTexts =
+    [
+        (SiteShapes.Saves10, "sites of 10 bytes that save ecx and edx"),
+        (SiteShapes.TwoCalls, "sites of two calls, as only 2.6.20 and 2.6.21 have them"),
+        (SiteShapes.Saves11, "sites of 11 bytes that save ecx and edx, as only 2.6.20 and 2.6.21 have them"),
+        (SiteShapes.Saves13, "sites of 13 bytes that save eax, ecx and edx"),
+        (SiteShapes.Saves15, "sites of 15 bytes that save four registers"),
+        (SiteShapes.SavesRdi, "sites of 8 bytes that save rdi"),
+        (SiteShapes.Absolute26, "assembly sites through absolute addresses"),
+        (SiteShapes.Saves32, "sites of 32 bytes that save nine registers"),
+        (SiteShapes.Absolute7, "calls of 7 bytes through absolute addresses"),
+        (SiteShapes.SavesResult, "sites that save the result register only, or hold a bare swapgs"),
+        (SiteShapes.AnySave, "sites that save registers"),
+    ];
+
     private readonly (byte Type, ulong Operand)[] _operands;
     private readonly HashSet<byte> _jumps;
     private readonly HashSet<byte> _calls;
@@ -155,6 +172,46 @@ internal sealed class SiteEvidence
         }
 
         (address, voices) = votes.OrderByDescending(static v => v.Value).ThenBy(static v => v.Key).FirstOrDefault();
+    }
+
+    /// <summary>How the slots lie, by symbols and else by whether all sites agree on one table.</summary>
+    public SlotPlacement PlacementOf(KernelSymbols? symbols)
+    {
+        bool Has(string name) => symbols is not null && symbols.TryGetAddress(name, out _);
+        if (Has("pv_ops"))
+        {
+            return SlotPlacement.OneTable;
+        }
+
+        if (Has("pv_cpu_ops") || Has("pv_irq_ops") || Has("pv_mmu_ops"))
+        {
+            return SlotPlacement.TableByTable;
+        }
+
+        if ((Shapes & (SiteShapes.TwoCalls | SiteShapes.Saves11)) != 0)
+        {
+            return SlotPlacement.WordByWord;
+        }
+
+        // One record in a hundred may lie. With several tables the sites of the largest are far from being all.
+        Vote(static type => type, out _, out int voices, out int of);
+        return (of - voices) * 100 <= of ? SlotPlacement.OneTable
+            : this is { Bitness: 32, HighestType: <= 6 } && AllTypesHaveAWord() ? SlotPlacement.WordByWord
+            : SlotPlacement.TableByTable;
+    }
+
+    private bool AllTypesHaveAWord()
+    {
+        for (int type = 0; type <= HighestType; type++)
+        {
+            Vote(t => t == type ? 0 : -1, out _, out int voices, out int of);
+            if (voices != of)
+            {
+                return false;
+            }
+        }
+
+        return true;
     }
 
     private static SiteShapes Shape32(ReadOnlySpan<byte> site) => site switch

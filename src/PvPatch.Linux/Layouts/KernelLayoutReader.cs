@@ -44,7 +44,7 @@ internal static class KernelLayoutReader
             layout = KnownLayouts.Find(elf, symbols);
             if (layout is null && evidence is not null)
             {
-                layout = OlderLayouts.Find(elf, symbols, evidence, era?.Placement ?? EraCandidates.PlacementOf(evidence, symbols), out allowed);
+                layout = OlderLayouts.Find(elf, symbols, evidence, era?.Placement ?? evidence.PlacementOf(symbols), out allowed);
             }
 
             lockTable = layout?.Count ?? 0;

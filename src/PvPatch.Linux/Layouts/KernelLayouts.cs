@@ -29,7 +29,7 @@ public static class KernelLayouts
         ("5.10-x86-64", SlotPlacement.OneTable),
     ];
 
-    private static readonly Lazy<IReadOnlyList<OpsLayout>> s_all = new(static () => [.. s_names.Select(static n => Load(n.Name))]);
+    private static readonly Lazy<IReadOnlyList<OpsLayout>> s_all = new(static () => [.. s_names.Select(static n => LoadKnown(n.Name))]);
 
     /// <summary>The layouts known, oldest first.</summary>
     public static IReadOnlyList<OpsLayout> All => s_all.Value;
@@ -95,6 +95,21 @@ public static class KernelLayouts
         }
     }
 
+    /// <summary>Reads a layout from text; see <see cref="TryRead"/>.</summary>
+    /// <param name="utf8">The text.</param>
+    /// <param name="name">A name for reports.</param>
+    /// <returns>The layout.</returns>
+    /// <exception cref="PatchException">The text is no layout.</exception>
+    public static OpsLayout Read(ReadOnlySpan<byte> utf8, string name) =>
+        TryRead(utf8, name, out OpsLayout? layout, out PatchDiagnostic? error) ? layout : throw new PatchException(error);
+
+    /// <summary>Finds a layout by name, else reads it from a file; see <see cref="TryLoad"/>.</summary>
+    /// <param name="nameOrPath">The name or path.</param>
+    /// <returns>The layout.</returns>
+    /// <exception cref="PatchException">There is neither such a name nor a file with a layout.</exception>
+    public static OpsLayout Load(string nameOrPath) =>
+        TryLoad(nameOrPath, out OpsLayout? layout, out PatchDiagnostic? error) ? layout : throw new PatchException(error);
+
     /// <summary>The layouts known of kernels of a bitness whose slots lie in a certain way.</summary>
     internal static IEnumerable<OpsLayout> For(int bitness, SlotPlacement placement) =>
         All.Where((l, i) => BitnessOf(l) == bitness && s_names[i].Placement == placement);
@@ -105,7 +120,7 @@ public static class KernelLayouts
         : layout.Slots.Any(static s => s.Convention is CallConvention.KernelSysV or CallConvention.SysV) ? 64
         : 0;
 
-    private static OpsLayout Load(string name)
+    private static OpsLayout LoadKnown(string name)
     {
         using Stream text = Assembly.GetExecutingAssembly().GetManifestResourceStream(Prefix + name)
             ?? throw new InvalidOperationException($"the layout {name} is not in the assembly");

@@ -16,7 +16,7 @@ public sealed class KernelModule
     }
 
     /// <summary>The relocatable ELF file.</summary>
-    public ElfImage Elf { get; }
+    internal ElfImage Elf { get; }
 
     /// <summary>The module's name as it says it (since 4.13); <see langword="null"/> where it does not.</summary>
     public string? Name { get; }
@@ -29,17 +29,17 @@ public sealed class KernelModule
 
     /// <summary>Reads and unpacks a module.</summary>
     /// <param name="path">A <c>.ko</c>, <c>.ko.gz</c>, <c>.ko.xz</c> or <c>.ko.zst</c>; what it is tells its content, not its name.</param>
-    /// <param name="options">Limits; the usual ones where <see langword="null"/>.</param>
     /// <param name="module">The module.</param>
     /// <param name="error">What is wrong: PV6140 no module, PV60xx for the file and its packing.</param>
+    /// <param name="options">Limits; the usual ones where <see langword="null"/>.</param>
     /// <param name="cancellationToken">Stops the work.</param>
     /// <returns>Whether the file is a module.</returns>
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
     public static bool TryOpen(
         string path,
-        KernelLoadOptions? options,
         [NotNullWhen(true)] out KernelModule? module,
         [NotNullWhen(false)] out PatchDiagnostic? error,
+        KernelOptions? options = null,
         CancellationToken cancellationToken = default)
     {
         module = null;
@@ -54,17 +54,17 @@ public sealed class KernelModule
 
     /// <summary>Unpacks a module that is in memory.</summary>
     /// <param name="file">The whole file; kept where it is not packed. It must not change as long as the module is used.</param>
-    /// <param name="options">Limits; the usual ones where <see langword="null"/>.</param>
     /// <param name="module">The module.</param>
     /// <param name="error">What is wrong: PV6140 no module, PV60xx for the file and its packing.</param>
+    /// <param name="options">Limits; the usual ones where <see langword="null"/>.</param>
     /// <param name="cancellationToken">Stops the work.</param>
     /// <returns>Whether the bytes are a module.</returns>
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
     public static bool TryOpen(
         Memory<byte> file,
-        KernelLoadOptions? options,
         [NotNullWhen(true)] out KernelModule? module,
         [NotNullWhen(false)] out PatchDiagnostic? error,
+        KernelOptions? options = null,
         CancellationToken cancellationToken = default)
     {
         module = null;
@@ -76,6 +76,34 @@ public sealed class KernelModule
         error = NameKind(error);
         return false;
     }
+
+    /// <summary>Reads and unpacks a module.</summary>
+    /// <param name="path">A <c>.ko</c>, <c>.ko.gz</c>, <c>.ko.xz</c> or <c>.ko.zst</c>.</param>
+    /// <param name="options">Limits; the usual ones where <see langword="null"/>.</param>
+    /// <param name="cancellationToken">Stops the work.</param>
+    /// <returns>The module.</returns>
+    /// <exception cref="PatchException">The file is no module, or cannot be read.</exception>
+    /// <exception cref="OperationCanceledException">The work was stopped.</exception>
+    public static KernelModule Open(string path, KernelOptions? options = null, CancellationToken cancellationToken = default) =>
+        TryOpen(path, out KernelModule? module, out PatchDiagnostic? error, options, cancellationToken) ? module : throw new PatchException(error);
+
+    /// <summary>Unpacks a module that is in memory.</summary>
+    /// <param name="file">The whole file; kept where it is not packed. It must not change as long as the module is used.</param>
+    /// <param name="options">Limits; the usual ones where <see langword="null"/>.</param>
+    /// <param name="cancellationToken">Stops the work.</param>
+    /// <returns>The module.</returns>
+    /// <exception cref="PatchException">The bytes are no module.</exception>
+    /// <exception cref="OperationCanceledException">The work was stopped.</exception>
+    public static KernelModule Open(Memory<byte> file, KernelOptions? options = null, CancellationToken cancellationToken = default) =>
+        TryOpen(file, out KernelModule? module, out PatchDiagnostic? error, options, cancellationToken) ? module : throw new PatchException(error);
+
+    /// <summary>Places the module into a kernel; see <see cref="TryPlace"/>.</summary>
+    /// <param name="kernel">The kernel, at its link addresses.</param>
+    /// <param name="placement">Where the module lies.</param>
+    /// <returns>The placed module.</returns>
+    /// <exception cref="PatchException">The module cannot be planned in this kernel.</exception>
+    public PlacedModule Place(KernelImage kernel, ModulePlacement placement) =>
+        TryPlace(kernel, placement, out PlacedModule? placed, out PatchDiagnostic? error) ? placed : throw new PatchException(error);
 
     /// <summary>Places the module into a kernel: gives its sections addresses, does its relocations and reads its sites.</summary>
     /// <param name="kernel">The kernel, at its link addresses.</param>

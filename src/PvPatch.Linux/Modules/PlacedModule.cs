@@ -9,7 +9,7 @@ namespace PvPatch.Linux.Modules;
 
 /// <summary>
 /// A module in a kernel: with addresses, relocated, its sites read. What the kernel's loader has in memory before it patches the
-/// module. Plan it with <see cref="ModulePlanner"/>; a plan applied to <see cref="Code"/> changes the bytes of <see cref="Elf"/>.
+/// module. Plan it with <see cref="KernelPlanner"/>; a plan applied to <see cref="Code"/> changes the module in memory.
 /// </summary>
 public sealed class PlacedModule
 {
@@ -34,16 +34,16 @@ public sealed class PlacedModule
     /// A copy of the module's file with the addresses of its sections in their headers and the relocations done, marked as linked. Its
     /// relocation tables are left in it and mean nothing any more.
     /// </summary>
-    public ElfImage Elf { get; }
+    internal ElfImage Elf { get; }
 
-    /// <summary>The module's code at run addresses; it views the bytes of <see cref="Elf"/>.</summary>
+    /// <summary>The module's code at run addresses; it views the placed file.</summary>
     public CodeImage Code { get; }
 
     /// <summary>Its sites, by address; none in a module without paravirt calls.</summary>
     public SiteTable Sites { get; private set; } = SiteTable.Empty;
 
     /// <summary>Its alternatives; <see langword="null"/> where it has none, or the kernel's era lays none over sites.</summary>
-    public AltInstrTable? Alternatives { get; private set; }
+    internal AltInstrTable? Alternatives { get; private set; }
 
     /// <summary>How many relocations were left undone, as no site needs them: per-processor data, symbols of other modules.</summary>
     public int UnresolvedRelocations => _relocations.Count;

@@ -1,3 +1,4 @@
+using System.Collections;
 using System.Diagnostics.CodeAnalysis;
 using PvPatch.Linux.Files;
 using PvPatch.Linux.Symbols.Kallsyms;
@@ -13,7 +14,7 @@ namespace PvPatch.Linux.Symbols;
 /// name makes an index of six to eight bytes a symbol. Everything may be called from several threads at once. The bytes of the image
 /// that hold the symbols must not be changed meanwhile; if they are, wrong names come out, and nothing worse.
 /// </remarks>
-public sealed class KernelSymbols
+public sealed class KernelSymbols : IReadOnlyList<KernelSymbol>
 {
     private readonly SymbolStore _store;
     private readonly AddressRanges? _ranges;
@@ -32,19 +33,9 @@ public sealed class KernelSymbols
     /// <summary>The number of symbols.</summary>
     public int Count => _store.Count;
 
-    /// <summary>All symbols by ascending address; those of one address in the order of the source. Each is decoded when it is reached.</summary>
-    public IEnumerable<KernelSymbol> All
-    {
-        get
-        {
-            for (int i = 0; i < _store.Count; i++)
-            {
-                yield return this[i];
-            }
-        }
-    }
+    internal IEnumerable<KernelSymbol> All => this;
 
-    /// <summary>One symbol, in the order of <see cref="All"/>.</summary>
+    /// <summary>One symbol, by ascending address; those of one address in the order of the source. It is decoded when it is asked for.</summary>
     /// <param name="index">From 0 to <see cref="Count"/> - 1.</param>
     public KernelSymbol this[int index]
     {
@@ -56,6 +47,17 @@ public sealed class KernelSymbols
         }
     }
 
+    /// <inheritdoc/>
+    public IEnumerator<KernelSymbol> GetEnumerator()
+    {
+        for (int i = 0; i < _store.Count; i++)
+        {
+            yield return this[i];
+        }
+    }
+
+    IEnumerator IEnumerable.GetEnumerator() => GetEnumerator();
+
     /// <summary>Opens the symbols of a kernel image: its symbol table or, as kernels of distributions have none, its kallsyms.</summary>
     /// <param name="image">An executable kernel (<c>vmlinux</c>).</param>
     /// <param name="symbols">The symbols, at link addresses.</param>
@@ -64,7 +66,7 @@ public sealed class KernelSymbols
     /// damaged symbol table where there is no kallsyms either.
     /// </param>
     /// <returns>Whether symbols were found.</returns>
-    public static bool TryFromImage(ElfImage image, [NotNullWhen(true)] out KernelSymbols? symbols, [NotNullWhen(false)] out PatchDiagnostic? error)
+    internal static bool TryFromImage(ElfImage image, [NotNullWhen(true)] out KernelSymbols? symbols, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         ArgumentNullException.ThrowIfNull(image);
         symbols = null;
@@ -96,7 +98,7 @@ public sealed class KernelSymbols
     /// <param name="symbols">The symbols, at link addresses: what <c>/proc/kallsyms</c> shows without KASLR and without modules.</param>
     /// <param name="error">Why there are none: PV6080, PV6081, PV6082 or PV6088.</param>
     /// <returns>Whether symbols were found.</returns>
-    public static bool TryFromKallsyms(ElfImage image, [NotNullWhen(true)] out KernelSymbols? symbols, [NotNullWhen(false)] out PatchDiagnostic? error)
+    internal static bool TryFromKallsyms(ElfImage image, [NotNullWhen(true)] out KernelSymbols? symbols, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         ArgumentNullException.ThrowIfNull(image);
         symbols = null;
@@ -124,6 +126,20 @@ public sealed class KernelSymbols
     /// <returns>Whether the copy was read.</returns>
     public static bool TryReadKallsyms(ReadOnlySpan<byte> text, [NotNullWhen(true)] out KernelSymbols? symbols, [NotNullWhen(false)] out PatchDiagnostic? error) =>
         TryReadListing(text, KernelSymbolSource.KallsymsListing, out symbols, out error);
+
+    /// <summary>Reads a System.map; see <see cref="TryReadSystemMap"/>.</summary>
+    /// <param name="text">The file's content. It is not kept.</param>
+    /// <returns>The symbols, at link addresses.</returns>
+    /// <exception cref="PatchException">The text is no System.map.</exception>
+    public static KernelSymbols ReadSystemMap(ReadOnlySpan<byte> text) =>
+        TryReadSystemMap(text, out KernelSymbols? symbols, out PatchDiagnostic? error) ? symbols : throw new PatchException(error);
+
+    /// <summary>Reads a copy of <c>/proc/kallsyms</c>; see <see cref="TryReadKallsyms"/>.</summary>
+    /// <param name="text">The copy. It is not kept.</param>
+    /// <returns>The symbols, at the addresses of the running kernel.</returns>
+    /// <exception cref="PatchException">The text is no such copy.</exception>
+    public static KernelSymbols ReadKallsyms(ReadOnlySpan<byte> text) =>
+        TryReadKallsyms(text, out KernelSymbols? symbols, out PatchDiagnostic? error) ? symbols : throw new PatchException(error);
 
     /// <summary>
     /// The address of a symbol. Of several symbols of one name, which static functions may have: a global one before a local one, a

@@ -2,7 +2,7 @@ namespace PvPatch.Linux.Tables;
 
 /// <summary>When and how an alternative is applied. Bits that are not named here are passed on as they are.</summary>
 [Flags]
-public enum AltInstrOptions
+internal enum AltInstrOptions
 {
     /// <summary>Applied if the processor has the feature.</summary>
     None = 0,
@@ -15,7 +15,7 @@ public enum AltInstrOptions
 }
 
 /// <summary>One record of <c>.altinstructions</c>: instructions, and what to put in their place on processors with a feature.</summary>
-public readonly record struct AltInstr
+internal readonly record struct AltInstr
 {
     /// <summary>The address of the original instructions.</summary>
     public VirtualAddress Address { get; internal init; }

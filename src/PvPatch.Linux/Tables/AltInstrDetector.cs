@@ -7,13 +7,13 @@ namespace PvPatch.Linux.Tables;
 /// <param name="address">The first address.</param>
 /// <param name="length">The number of bytes; 0 for a replacement by nothing.</param>
 /// <returns>Whether it may.</returns>
-public delegate bool AltAddressPredicate(VirtualAddress address, int length);
+internal delegate bool AltAddressPredicate(VirtualAddress address, int length);
 
 /// <summary>
 /// Finds out the format of an alternatives table: by its size, and by whether every record makes sense. A kernel's version does
 /// not say it, since stable and vendor kernels changed the format within a release.
 /// </summary>
-public static class AltInstrDetector
+internal static class AltInstrDetector
 {
     /// <summary>Reads a table in every format that fits its size, and takes the one in which all records make sense.</summary>
     /// <param name="section">The bytes of the table.</param>

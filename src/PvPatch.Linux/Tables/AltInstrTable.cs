@@ -4,7 +4,7 @@ using PvPatch.Linux.Files;
 namespace PvPatch.Linux.Tables;
 
 /// <summary>The records of <c>.altinstructions</c>, in the order of the file, which is the order in which a kernel applies them.</summary>
-public sealed class AltInstrTable
+internal sealed class AltInstrTable
 {
     /// <summary>The name of the section that holds the records.</summary>
     public const string SectionName = ".altinstructions";

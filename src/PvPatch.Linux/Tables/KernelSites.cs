@@ -3,7 +3,6 @@ using PvPatch.Images;
 using PvPatch.Linux.Eras;
 using PvPatch.Linux.Files;
 using PvPatch.Linux.Symbols;
-using PvPatch.Linux.Text;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
@@ -75,7 +74,7 @@ internal sealed record KernelSites
         var list = new PatchSite[records.Length];
         for (int i = 0; i < records.Length; i++)
         {
-            list[i] = records[i].ToSite(format.Clobbers);
+            list[i] = records[i].ToSite(format);
             if (!IsCode(code, records[i].Address, records[i].Length, i, section.FileOffset + (i * (long)format.Stride), out error))
             {
                 return false;

@@ -1,7 +1,6 @@
 using System.Diagnostics.CodeAnalysis;
 using PvPatch.Images;
 using PvPatch.Linux.Symbols;
-using PvPatch.Linux.Text;
 using PvPatch.Mechanisms;
 
 namespace PvPatch.Linux.Tables;

@@ -40,7 +40,7 @@ public static class BootablePlan
     /// <param name="image">The image; read only.</param>
     /// <param name="machine">What it boots on.</param>
     /// <param name="plan">The plan for its memory, as <see cref="KernelPlanner"/> makes it.</param>
-    /// <returns>The plan for its file. Apply it to <see cref="ImageOf"/>.</returns>
+    /// <returns>The plan for its file. Apply it to <see cref="ImageOf(KernelImage)"/>.</returns>
     public static PatchPlan Create(KernelImage image, BootMachine machine, PatchPlan plan)
     {
         ArgumentNullException.ThrowIfNull(machine);
@@ -50,7 +50,7 @@ public static class BootablePlan
     /// <summary>Makes a plan that knows every state of a file that <see cref="Create(KernelImage, BootMachine, PatchPlan)"/> made, to revert it without its own plan.</summary>
     /// <param name="image">The original image; read only.</param>
     /// <param name="plan">The plan for its memory.</param>
-    /// <returns>A plan with every site and every record. Revert it on <see cref="ImageOf"/>.</returns>
+    /// <returns>A plan with every site and every record. Revert it on <see cref="ImageOf(KernelImage)"/>.</returns>
     public static PatchPlan ForRevert(KernelImage image, PatchPlan plan) => Create(image, plan, []);
 
     private static PatchPlan Create(KernelImage image, PatchPlan plan, HashSet<string> leftToKernel)
@@ -86,9 +86,15 @@ public static class BootablePlan
     }
 
     /// <summary>The parts of a kernel file that a bootable plan writes to: its code, and its table of alternatives.</summary>
-    /// <param name="elf">The file.</param>
+    /// <param name="image">The kernel.</param>
     /// <returns>The image; it views the file's own bytes.</returns>
-    public static CodeImage ImageOf(ElfImage elf)
+    public static CodeImage ImageOf(KernelImage image)
+    {
+        ArgumentNullException.ThrowIfNull(image);
+        return ImageOf(image.Elf);
+    }
+
+    internal static CodeImage ImageOf(ElfImage elf)
     {
         CodeImage code = KernelImage.CodeOf(elf);
         return TryGetTable(elf, out ElfSection? table) ? new CodeImage(code.Bitness, [.. code.Segments, new CodeSegment(table.Name, table.Address, elf.GetBytes(table))]) : code;

@@ -1,3 +1,4 @@
+using System.Diagnostics.CodeAnalysis;
 using PvPatch.Linux.Dumps;
 using PvPatch.Plans;
 
@@ -9,7 +10,7 @@ namespace PvPatch.Linux.Verify;
 /// </summary>
 /// <remarks>
 /// <para>Freed memory. The sections <c>.init.*</c>, <c>.exit.text</c> and <c>.altinstr_aux</c> are filled with 0xcc and given away when the
-/// kernel is up. A site in them that holds unknown bytes is <see cref="SiteState.Freed"/>, not tampered, where all its bytes are
+/// kernel is up. A site in them that holds unknown bytes is <see cref="MemorySiteState.Freed"/>, not tampered, where all its bytes are
 /// 0xcc, or where fewer than half of the sites in such sections that can be read hold known bytes: these sections are freed in one go, so
 /// memory dumped earlier holds known bytes at nearly all of them.</para>
 /// <para>KASLR. Original bytes with an absolute address are compared with the slide added to it; everything else in a site does not
@@ -18,21 +19,96 @@ namespace PvPatch.Linux.Verify;
 public static class KernelVerifier
 {
     /// <summary>The most candidates that can be compared at once.</summary>
-    public const int MaxCandidates = 64;
+    internal const int MaxCandidates = 64;
 
     private const byte FreedFill = 0xcc; // POISON_FREE_INITMEM
 
-    /// <summary>Compares memory with plans for the kernel it holds.</summary>
-    /// <param name="candidates">One plan for each backend (and variant of it) the machine may have run on, all of one image; 1 to <see cref="MaxCandidates"/>.</param>
-    /// <param name="memory">The kernel's memory.</param>
-    /// <returns>What stands at each site, and which backend accounts for it best.</returns>
-    public static MemoryVerification Verify(IReadOnlyList<PatchPlan> candidates, KernelMemory memory)
+    /// <summary>
+    /// Finds a kernel in memory and compares its sites with those of every machine it may have booted on. Where the memory holds bytes of several
+    /// machines, rarer ones are tried too.
+    /// </summary>
+    /// <param name="image">The kernel, as built.</param>
+    /// <param name="file">The memory.</param>
+    /// <param name="verification">What stands at each site, and which machine accounts for it best.</param>
+    /// <param name="diagnostics">Why there is no result: the kernel is not in the memory (PV6128 and other codes of the locator), or a backend cannot be planned.</param>
+    /// <param name="known">Known facts of the machine; <see langword="null"/> for none.</param>
+    /// <param name="backends">The backends to compare with, the first of those that are level wins; those of the image where <see langword="null"/>.</param>
+    /// <param name="name">Gives a machine its name in reports; the library's own words where <see langword="null"/>.</param>
+    /// <param name="cancellationToken">Stops the work.</param>
+    /// <returns>Whether there is a result.</returns>
+    /// <exception cref="OperationCanceledException">The work was stopped.</exception>
+    public static bool TryVerify(
+        KernelImage image,
+        MemoryFile file,
+        [NotNullWhen(true)] out MemoryVerification? verification,
+        out IReadOnlyList<PatchDiagnostic> diagnostics,
+        KnownMachine? known = null,
+        IEnumerable<string>? backends = null,
+        Func<BootMachine, string>? name = null,
+        CancellationToken cancellationToken = default)
     {
-        ArgumentNullException.ThrowIfNull(candidates);
-        ArgumentNullException.ThrowIfNull(memory);
-        if (candidates.Count is 0 or > MaxCandidates)
+        ArgumentNullException.ThrowIfNull(image);
+        ArgumentNullException.ThrowIfNull(file);
+        verification = null;
+        known ??= new KnownMachine();
+        if (!BootCandidates.TryCreate(image, out BootCandidates? candidates, out diagnostics, known, backends, name))
         {
-            throw new ArgumentException($"1 to {MaxCandidates} candidates can be compared, not {candidates.Count}", nameof(candidates));
+            return false;
+        }
+
+        cancellationToken.ThrowIfCancellationRequested();
+        if (!KernelMemoryLocator.TryLocate(image.Elf, file, out KernelMemory? memory, out PatchDiagnostic? error))
+        {
+            diagnostics = [.. file.Warnings.Prepend(error).Select(d => d with { Source = d.Source ?? file.Path })];
+            return false;
+        }
+
+        cancellationToken.ThrowIfCancellationRequested();
+        MemoryVerification result = Compare(candidates, memory);
+        if (!candidates.TryRefine(known, result, out BootCandidates? refined, out diagnostics))
+        {
+            return false;
+        }
+
+        verification = refined is null ? result : Compare(refined, memory);
+        return true;
+    }
+
+    /// <summary>Finds a kernel in memory and compares its sites with those of every machine it may have booted on; see the form with <c>Try</c>.</summary>
+    /// <param name="image">The kernel, as built.</param>
+    /// <param name="file">The memory.</param>
+    /// <param name="known">Known facts of the machine; <see langword="null"/> for none.</param>
+    /// <param name="backends">The backends to compare with; those of the image where <see langword="null"/>.</param>
+    /// <param name="name">Gives a machine its name in reports; the library's own words where <see langword="null"/>.</param>
+    /// <param name="cancellationToken">Stops the work.</param>
+    /// <returns>What stands at each site, and which machine accounts for it best.</returns>
+    /// <exception cref="PatchException">There is no result; the first error.</exception>
+    /// <exception cref="OperationCanceledException">The work was stopped.</exception>
+    public static MemoryVerification Verify(
+        KernelImage image,
+        MemoryFile file,
+        KnownMachine? known = null,
+        IEnumerable<string>? backends = null,
+        Func<BootMachine, string>? name = null,
+        CancellationToken cancellationToken = default) =>
+        TryVerify(image, file, out MemoryVerification? verification, out IReadOnlyList<PatchDiagnostic> diagnostics, known, backends, name, cancellationToken)
+            ? verification
+            : throw new PatchException(KernelPlanner.FirstError(diagnostics));
+
+    /// <summary>Compares memory with plans, each of a machine of which no more is told than the plan's name.</summary>
+    internal static MemoryVerification Compare(IReadOnlyList<PatchPlan> plans, KernelMemory memory) =>
+        Compare([.. plans.Select(static p => new BootCandidate(new BootMachine { Backend = p.Backend }, p))], memory);
+
+    /// <summary>Compares memory with plans for the kernel it holds.</summary>
+    /// <param name="machines">The machines it may have booted on, with their plans, all of one image; 1 to <see cref="MaxCandidates"/>.</param>
+    /// <param name="memory">The kernel's memory.</param>
+    /// <returns>What stands at each site, and which machine accounts for it best.</returns>
+    internal static MemoryVerification Compare(IReadOnlyList<BootCandidate> machines, KernelMemory memory)
+    {
+        PatchPlan[] candidates = [.. machines.Select(static m => m.Plan)];
+        if (candidates.Length is 0 or > MaxCandidates)
+        {
+            throw new ArgumentException($"1 to {MaxCandidates} candidates can be compared, not {candidates.Length}", nameof(machines));
         }
 
         var sites = new List<SiteVerification>(candidates[0].Count);
@@ -45,14 +121,14 @@ public static class KernelVerifier
         }
 
         FindFreed(sites);
-        return new MemoryVerification(candidates, memory, sites);
+        return new MemoryVerification(machines, memory, sites);
     }
 
-    private static SiteVerification Compare(IReadOnlyList<PatchPlan> candidates, int[] indices, SiteDecision decision, KernelMemory memory, Span<byte> found)
+    private static SiteVerification Compare(PatchPlan[] candidates, int[] indices, SiteDecision decision, KernelMemory memory, Span<byte> found)
     {
         if (!memory.TryRead(decision.Address, found))
         {
-            return new SiteVerification(candidates, decision, 0) { State = SiteState.Unreadable };
+            return new SiteVerification(candidates, decision, 0) { State = MemorySiteState.Unreadable };
         }
 
         Span<byte> original = stackalloc byte[256];
@@ -73,7 +149,7 @@ public static class KernelVerifier
 
         return new SiteVerification(candidates, decision, matches)
         {
-            State = matches != 0 ? SiteState.Patched : isOriginal ? SiteState.Original : SiteState.Tampered,
+            State = matches != 0 ? MemorySiteState.Patched : isOriginal ? MemorySiteState.Original : MemorySiteState.Tampered,
             IsOriginal = isOriginal,
             Found = found.ToArray(),
         };
@@ -81,13 +157,13 @@ public static class KernelVerifier
 
     private static void FindFreed(List<SiteVerification> sites)
     {
-        List<SiteVerification> init = [.. sites.Where(static s => s.State != SiteState.Unreadable && InitAreas.IsFreed(s.Decision.Section))];
+        List<SiteVerification> init = [.. sites.Where(static s => s.State != MemorySiteState.Unreadable && InitAreas.IsFreed(s.Decision.Section))];
         bool isFreed = init.Count(static s => s.IsKnown) * 2 < init.Count;
         foreach (SiteVerification site in init)
         {
             if (!site.IsKnown && (isFreed || !site.Found.Span.ContainsAnyExcept(FreedFill)))
             {
-                site.State = SiteState.Freed;
+                site.State = MemorySiteState.Freed;
             }
         }
     }

@@ -25,13 +25,30 @@ public enum MemoryState
     NothingCompared,
 }
 
-/// <summary>How well a candidate accounts for the sites.</summary>
-/// <param name="Index">Its place in the list that was verified.</param>
-/// <param name="Plan">The plan.</param>
-/// <param name="Matched">At how many of the sites compared its bytes stand.</param>
-public sealed record CandidateMatch(int Index, PatchPlan Plan, int Matched)
+/// <summary>A candidate and the number of sites that hold its bytes.</summary>
+public sealed class CandidateMatch
 {
-    /// <summary>The backend's name.</summary>
+    internal CandidateMatch(int index, BootCandidate candidate, int matched)
+    {
+        Index = index;
+        Machine = candidate.Machine;
+        Plan = candidate.Plan;
+        Matched = matched;
+    }
+
+    /// <summary>Index in <see cref="MemoryVerification.Candidates"/>.</summary>
+    public int Index { get; }
+
+    /// <summary>The machine.</summary>
+    public BootMachine Machine { get; }
+
+    /// <summary>The plan of the bytes on that machine.</summary>
+    public PatchPlan Plan { get; }
+
+    /// <summary>Number of the sites compared that hold the plan's bytes.</summary>
+    public int Matched { get; }
+
+    /// <summary>The candidate's name: the plan's, which tells candidates of one backend apart.</summary>
     public string Backend => Plan.Backend;
 }
 
@@ -41,13 +58,13 @@ public sealed class MemoryVerification
     // Below this many sites, most of them being unknown says nothing about the kernel.
     private const int FewestForKernel = 8;
 
-    internal MemoryVerification(IReadOnlyList<PatchPlan> candidates, KernelMemory memory, IReadOnlyList<SiteVerification> sites)
+    internal MemoryVerification(IReadOnlyList<BootCandidate> candidates, KernelMemory memory, List<SiteVerification> sites)
     {
         Memory = memory;
-        Sites = sites;
-        List<SiteVerification> compared = [.. sites.Where(static s => s.State is SiteState.Patched or SiteState.Original or SiteState.Tampered)];
+        Sites = sites.AsReadOnly();
+        List<SiteVerification> compared = [.. sites.Where(static s => s.State is MemorySiteState.Patched or MemorySiteState.Original or MemorySiteState.Tampered)];
         Compared = compared.Count;
-        Candidates = [.. candidates.Select((plan, i) => new CandidateMatch(i, plan, compared.Count(s => s.Matches(i))))];
+        Candidates = [.. candidates.Select((candidate, i) => new CandidateMatch(i, candidate, compared.Count(s => s.Matches(i))))];
         Best = Candidates.MaxBy(static c => c.Matched)!;
         Tied = [.. Candidates.Where(c => c.Matched == Best.Matched && c != Best)];
         State = StateOf(compared);
@@ -80,11 +97,11 @@ public sealed class MemoryVerification
     /// <summary>How many sites are in a state.</summary>
     /// <param name="state">The state.</param>
     /// <returns>The number.</returns>
-    public int Count(SiteState state) => Sites.Count(s => s.State == state);
+    public int Count(MemorySiteState state) => Sites.Count(s => s.State == state);
 
     /// <summary>The sites whose bytes are not those of the best candidate though known: originals, or another backend's.</summary>
     /// <returns>The sites; all of them where nothing is patched.</returns>
-    public IEnumerable<SiteVerification> MixedSites() => Sites.Where(s => s.State is SiteState.Patched or SiteState.Original && !s.Matches(Best.Index));
+    public IEnumerable<SiteVerification> MixedSites() => Sites.Where(s => s.State is MemorySiteState.Patched or MemorySiteState.Original && !s.Matches(Best.Index));
 
     /// <summary>All that may legally stand at a site in this memory, originals moved as KASLR moved the kernel.</summary>
     /// <param name="site">One of <see cref="Sites"/>.</param>
@@ -102,7 +119,7 @@ public sealed class MemoryVerification
 
     private MemoryState StateOf(List<SiteVerification> compared)
     {
-        int tampered = compared.Count(static s => s.State == SiteState.Tampered);
+        int tampered = compared.Count(static s => s.State == MemorySiteState.Tampered);
         if (compared.Count == 0)
         {
             return MemoryState.NothingCompared;

@@ -47,7 +47,7 @@ public static class MemoryVerificationJson
 
         json.WriteEndArray();
         json.WriteStartArray("sites");
-        foreach (SiteVerification site in result.Sites.Where(s => s.State != SiteState.Patched || !s.Matches(result.Best.Index)))
+        foreach (SiteVerification site in result.Sites.Where(s => s.State != MemorySiteState.Patched || !s.Matches(result.Best.Index)))
         {
             WriteSite(result, site, json);
         }
@@ -78,7 +78,7 @@ public static class MemoryVerificationJson
         json.WriteStartObject("counts");
         json.WriteNumber("sites", result.Sites.Count);
         json.WriteNumber("compared", result.Compared);
-        foreach (SiteState state in Enum.GetValues<SiteState>())
+        foreach (MemorySiteState state in Enum.GetValues<MemorySiteState>())
         {
             json.WriteNumber(Name(state), result.Count(state));
         }
@@ -114,7 +114,7 @@ public static class MemoryVerificationJson
         }
 
         json.WriteEndArray();
-        if (site.State == SiteState.Tampered)
+        if (site.State == MemorySiteState.Tampered)
         {
             AllowedSites.WriteAllowed(result.AllowedAt(site), json);
         }

@@ -3,7 +3,7 @@ using PvPatch.Plans;
 namespace PvPatch.Linux.Verify;
 
 /// <summary>What stands at a site in memory.</summary>
-public enum SiteState
+public enum MemorySiteState
 {
     /// <summary>The bytes of at least one candidate.</summary>
     Patched,
@@ -41,7 +41,7 @@ public sealed class SiteVerification
     public VirtualAddress Address => Decision.Address;
 
     /// <summary>What stands there.</summary>
-    public SiteState State { get; internal set; }
+    public MemorySiteState State { get; internal set; }
 
     /// <summary>Whether the original bytes stand there (moved by KASLR); a candidate may leave them there too.</summary>
     public bool IsOriginal { get; internal init; }

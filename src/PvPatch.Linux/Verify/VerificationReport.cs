@@ -1,4 +1,5 @@
 using System.Globalization;
+using PvPatch.Linux.Dumps;
 using PvPatch.Plans;
 
 namespace PvPatch.Linux.Verify;
@@ -11,7 +12,7 @@ internal sealed class VerificationReport(MemoryVerification result)
         List<PatchDiagnostic> all = [.. Whole(), .. Parts()];
         List<SiteVerification> told = result.State switch
         {
-            MemoryState.Tampered => [.. result.Sites.Where(static s => s.State == SiteState.Tampered)],
+            MemoryState.Tampered => [.. result.Sites.Where(static s => s.State == MemorySiteState.Tampered)],
             MemoryState.Mixed => [.. result.MixedSites()],
             _ => [],
         };
@@ -45,7 +46,7 @@ internal sealed class VerificationReport(MemoryVerification result)
             case MemoryState.NotThisKernel:
                 yield return PatchDiagnostic.Error(KernelDiagnosticCodes.KernelNotInMemory, "most sites hold bytes that neither the image nor any of the backends accounts for") with
                 {
-                    Found = $"{result.Count(SiteState.Tampered)} unknown; {Counts}",
+                    Found = $"{result.Count(MemorySiteState.Tampered)} unknown; {Counts}",
                     Help = "Is it this very build? Did it run on a backend that was not asked for? Single sites are not told of.",
                 };
                 break;
@@ -59,7 +60,7 @@ internal sealed class VerificationReport(MemoryVerification result)
             case MemoryState.Mixed:
                 yield return PatchDiagnostic.Error(KernelDiagnosticCodes.SitesMixed, "every site holds known bytes, but not all of them of one backend") with
                 {
-                    Found = $"{Counts}, {result.Sites.Count(static s => s.State == SiteState.Original)} original",
+                    Found = $"{Counts}, {result.Sites.Count(static s => s.State == MemorySiteState.Original)} original",
                     Expected = $"those of {result.Best.Backend} everywhere",
                     Help = "Was the dump taken while the kernel patched itself? Else sites were changed afterwards.",
                 };
@@ -80,7 +81,7 @@ internal sealed class VerificationReport(MemoryVerification result)
 
     private IEnumerable<PatchDiagnostic> Parts()
     {
-        List<SiteVerification> unreadable = [.. result.Sites.Where(static s => s.State == SiteState.Unreadable)];
+        List<SiteVerification> unreadable = [.. result.Sites.Where(static s => s.State == MemorySiteState.Unreadable)];
         if (unreadable.Count > 0 && result.State != MemoryState.NothingCompared)
         {
             // Dumps without free pages (makedumpfile -d 16 and up) lack just what the kernel gave away.
@@ -93,11 +94,11 @@ internal sealed class VerificationReport(MemoryVerification result)
             };
         }
 
-        if (result.Count(SiteState.Freed) is > 0 and int freed)
+        if (result.Count(MemorySiteState.Freed) is > 0 and int freed)
         {
             yield return new PatchDiagnostic(KernelDiagnosticCodes.SitesFreed, DiagnosticSeverity.Info, "sites lie in memory that the kernel freed at the end of its start") with
             {
-                Address = result.Sites.First(static s => s.State == SiteState.Freed).Address,
+                Address = result.Sites.First(static s => s.State == MemorySiteState.Freed).Address,
                 Found = $"{freed} of {result.Sites.Count} sites, the first of them here",
                 Help = "What stands there now is of no matter.",
             };

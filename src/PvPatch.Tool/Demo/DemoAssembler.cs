@@ -28,7 +28,7 @@ internal sealed class DemoAssembler(int bitness, VirtualAddress start, VirtualAd
         VirtualAddress at = End;
         byte[] call = Assemble(a => WriteOriginal(a, site, slot), at);
         byte[] padding = new byte[site.Budget - call.Length];
-        NopStyle.Default(bitness).Fill(padding);
+        NopStyle.Default(bitness).Fill(padding, bitness);
         _code.AddRange([.. call, .. padding]);
         if (slot.Kind != SlotKind.Jump)
         {

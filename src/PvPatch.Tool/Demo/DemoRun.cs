@@ -7,7 +7,7 @@ namespace PvPatch.Tool.Demo;
 /// <summary>What became of the guest under one backend: planned, applied to a copy of its own, verified, applied again, reverted.</summary>
 internal sealed class DemoRun
 {
-    private DemoRun(PatchPlan plan) => Plan = plan;
+    internal DemoRun(PatchPlan plan) => Plan = plan;
 
     /// <summary>The plan.</summary>
     public PatchPlan Plan { get; }
@@ -16,16 +16,19 @@ internal sealed class DemoRun
     public ApplyResult Applied { get; private init; }
 
     /// <summary>Whether every site held the planned bytes afterwards.</summary>
-    public bool Verified { get; private init; }
+    public bool Verified { get; init; }
 
     /// <summary>Whether no byte outside the sites (and thunks) had changed.</summary>
-    public bool OutsideUntouched { get; private init; }
+    public bool OutsideUntouched { get; init; }
 
     /// <summary>How many sites were written by applying it once more: none.</summary>
-    public int WrittenAgain { get; private init; }
+    public int WrittenAgain { get; init; }
 
     /// <summary>Whether revert gave the original back bit for bit.</summary>
-    public bool Restored { get; private init; }
+    public bool Restored { get; init; }
+
+    /// <summary>Whether all of it is as it must be.</summary>
+    public bool Holds => Verified && OutsideUntouched && WrittenAgain == 0 && Restored;
 
     /// <summary>Takes one backend through everything.</summary>
     /// <exception cref="PatchException">The guest cannot be planned; it always can.</exception>

@@ -1,7 +1,6 @@
 using System.Globalization;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Demo;
 

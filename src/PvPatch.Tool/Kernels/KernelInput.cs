@@ -3,7 +3,6 @@ using PvPatch.Images;
 using PvPatch.Linux;
 using PvPatch.Linux.Files;
 using PvPatch.Linux.Text;
-using PvPatch.Tool.Output;
 
 namespace PvPatch.Tool.Kernels;
 
@@ -45,7 +44,7 @@ internal sealed class KernelInput
         PatchDiagnostic? error;
         using (UnpackProgress? progress = UnpackProgress.Start(path, run))
         {
-            loaded = KernelFile.TryLoad(path, new KernelLoadOptions { Progress = progress }, out file, out error, run.Console.Cancellation);
+            loaded = KernelFile.TryLoad(path, new KernelOptions { Progress = progress }, out file, out error, run.Console.Cancellation);
         }
 
         if (!loaded || !ElfImage.TryRead(file!.Image, out ElfImage? elf, out error))

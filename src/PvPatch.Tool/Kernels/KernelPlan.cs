@@ -39,9 +39,12 @@ internal static class KernelPlan
             return plan;
         }
 
-        diagnostics = [.. diagnostics.Select(d => d with { Source = d.Source ?? path })];
+        diagnostics = In(path, diagnostics);
         return null;
     }
+
+    /// <summary>Diagnostics with a file as the source of those that have none.</summary>
+    public static IReadOnlyList<PatchDiagnostic> In(string path, IReadOnlyList<PatchDiagnostic> diagnostics) => [.. diagnostics.Select(d => d with { Source = d.Source ?? path })];
 
     /// <summary>Plans an image.</summary>
     /// <exception cref="ToolFailure">There is no such backend, or the image cannot be planned.</exception>

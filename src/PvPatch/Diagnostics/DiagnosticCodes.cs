@@ -69,6 +69,9 @@ public static class DiagnosticCodes
     /// <summary>The rules need an address (of the kernel's BUG function, say) that was not given.</summary>
     public const string RulesNeedAddress = "PV3008";
 
+    /// <summary>The nops asked for change registers in code of the image's bitness.</summary>
+    public const string WrongNops = "PV3009";
+
     /// <summary>A planned site lies outside the image the plan is applied to.</summary>
     public const string PlanOutsideImage = "PV4001";
 
@@ -80,6 +83,12 @@ public static class DiagnosticCodes
 
     /// <summary>A stored plan contradicts itself.</summary>
     public const string PlanInconsistent = "PV5002";
+
+    /// <summary>A stored plan writes where the image's site table has no such site.</summary>
+    public const string PlanSiteUnknown = "PV5003";
+
+    /// <summary>The old bytes of a stored plan are not what may stand at a site before it is patched.</summary>
+    public const string PlanOldBytes = "PV5004";
 
     /// <summary>An arena has no room left.</summary>
     public const string ArenaFull = "PV8001";
@@ -98,6 +107,9 @@ public static class DiagnosticCodes
 
     /// <summary>Live patching needs an x86-64 process on Linux or Windows.</summary>
     public const string LiveUnsupported = "PV8006";
+
+    /// <summary>An executor is used by a thread that is not the one inside with it.</summary>
+    public const string ExecutorMisuse = "PV8007";
 
     /// <summary>A live site lies outside its block.</summary>
     public const string LiveSiteOutside = "PV8010";
@@ -152,4 +164,10 @@ public static class DiagnosticCodes
 
     /// <summary>A block is retired while sites are linked to it.</summary>
     public const string BlockLinked = "PV8032";
+
+    /// <summary>A plan of running code no longer fits it: something was emitted, retired or switched since.</summary>
+    public const string PlanStale = "PV8033";
+
+    /// <summary>A site can do the operation through its slot only, and the slot does something else.</summary>
+    public const string SiteNeedsSlot = "PV8034";
 }

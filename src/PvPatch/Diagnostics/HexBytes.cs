@@ -58,5 +58,12 @@ public static class HexBytes
         return bytes is not null;
     }
 
+    /// <summary>Reads what <see cref="Format"/> writes, or throws.</summary>
+    /// <param name="text">The text.</param>
+    /// <returns>The bytes.</returns>
+    /// <exception cref="FormatException">The text is no even number of hexadecimal digits, blanks aside.</exception>
+    public static byte[] Parse(ReadOnlySpan<char> text) =>
+        TryParse(text, out byte[]? bytes) ? bytes : throw new FormatException($"\"{text}\" is not bytes in hexadecimal");
+
     private static char Digit(int value) => (char)(value < 10 ? '0' + value : 'a' + value - 10);
 }

@@ -1,4 +1,6 @@
+using System.Buffers;
 using System.Globalization;
+using System.Runtime.InteropServices;
 
 namespace PvPatch.Images;
 
@@ -12,9 +14,9 @@ public sealed class CodeImage
 
     /// <summary>Makes an image of several segments.</summary>
     /// <param name="bitness">32 or 64.</param>
-    /// <param name="segments">The segments, in any order; they must not overlap. Those without bytes are passed over.</param>
+    /// <param name="segments">The segments, in any order; neither their addresses nor their bytes may overlap. Those without bytes are passed over.</param>
     /// <exception cref="ArgumentOutOfRangeException"><paramref name="bitness"/> is neither 32 nor 64.</exception>
-    /// <exception cref="ArgumentException">Two segments overlap, or a segment of 32-bit code does not end below 4 GiB.</exception>
+    /// <exception cref="ArgumentException">Two segments share addresses or bytes, or a segment of 32-bit code does not end below 4 GiB.</exception>
     public CodeImage(int bitness, params IEnumerable<CodeSegment> segments)
     {
         ArgumentNullException.ThrowIfNull(segments);
@@ -42,6 +44,11 @@ public sealed class CodeImage
 
             before = segment;
         }
+
+        if (SharedBytes(_segments) is (CodeSegment one, CodeSegment other))
+        {
+            throw new ArgumentException($"segments {one} and {other} have bytes in common", nameof(segments));
+        }
     }
 
     /// <summary>Makes an image of one segment.</summary>
@@ -57,7 +64,7 @@ public sealed class CodeImage
     public int Bitness { get; }
 
     /// <summary>The segments in order of address.</summary>
-    public IReadOnlyList<CodeSegment> Segments => _segments;
+    public IReadOnlyList<CodeSegment> Segments => Array.AsReadOnly(_segments);
 
     /// <summary>Finds the segment that holds a stretch of bytes as a whole.</summary>
     /// <param name="address">Run address of the first byte.</param>
@@ -106,6 +113,84 @@ public sealed class CodeImage
         bytes = default;
         return false;
     }
+
+    /// <summary>
+    /// Two segments that hold one byte: a site written through one segment would change another site of the other, behind the back of the check
+    /// that comes before the first write.
+    /// </summary>
+    private static (CodeSegment One, CodeSegment Other)? SharedBytes(CodeSegment[] segments)
+    {
+        var byOwner = new Dictionary<object, List<(int Start, CodeSegment Segment)>>(ReferenceEqualityComparer.Instance);
+        var native = new List<CodeSegment>();
+        foreach (CodeSegment segment in segments)
+        {
+            object? owner = null;
+            int start = 0;
+            if (MemoryMarshal.TryGetArray(segment.Bytes, out ArraySegment<byte> array))
+            {
+                (owner, start) = (array.Array!, array.Offset);
+            }
+            else
+            {
+                native.Add(segment);
+                if (MemoryMarshal.TryGetMemoryManager<byte, MemoryManager<byte>>(segment.Bytes, out MemoryManager<byte>? manager, out start, out _))
+                {
+                    owner = manager;
+                }
+            }
+
+            if (owner is not null)
+            {
+                (CollectionsMarshal.GetValueRefOrAddDefault(byOwner, owner, out _) ??= []).Add((start, segment));
+            }
+        }
+
+        foreach (List<(int Start, CodeSegment Segment)> shared in byOwner.Values)
+        {
+            shared.Sort(static (a, b) => a.Start.CompareTo(b.Start));
+            for (int i = 1; i < shared.Count; i++)
+            {
+                if (shared[i].Start - shared[i - 1].Start < shared[i - 1].Segment.Bytes.Length)
+                {
+                    return (shared[i - 1].Segment, shared[i].Segment);
+                }
+            }
+        }
+
+        if (native.Count == 0 || byOwner.Count <= 1)
+        {
+            return null;
+        }
+
+        // Two managers can give out the same native memory, or a manager a pinned array.
+        foreach (CodeSegment one in native)
+        {
+            foreach (CodeSegment other in segments)
+            {
+                if (!ReferenceEquals(one, other) && one.Bytes.Span.Overlaps(other.Bytes.Span))
+                {
+                    return (one, other);
+                }
+            }
+        }
+
+        return null;
+    }
+
+    /// <summary>The bytes at an address, to read or write, or throws.</summary>
+    /// <param name="address">Run address of the first byte.</param>
+    /// <param name="length">How many bytes.</param>
+    /// <returns>The bytes in the caller's memory.</returns>
+    /// <exception cref="PatchException">No segment holds them all (PV4001).</exception>
+    public Span<byte> GetBytes(VirtualAddress address, int length) =>
+        TryGetBytes(address, length, out Span<byte> bytes)
+            ? bytes
+            : throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.PlanOutsideImage, "no segment of the image holds these bytes as a whole") with
+            {
+                Address = address,
+                Found = $"{length} bytes",
+                Expected = ToString(),
+            });
 
     /// <inheritdoc/>
     public override string ToString() =>

@@ -5,7 +5,9 @@ using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
-/// <summary>One site of a block: a view, made when asked for. Reading it while a batch is under way gives what was last published.</summary>
+/// <summary>
+/// One site of a block: a view, made when asked for. Reading it while a batch is under way gives what was last published.
+/// </summary>
 public readonly record struct LiveSite
 {
     internal LiveSite(CodeBlock block, int index)
@@ -39,7 +41,7 @@ public readonly record struct LiveSite
     public SiteClass Class => Record.Class;
 
     /// <summary>Where it is in its life.</summary>
-    public SiteState State => Block.IsRetired ? SiteState.Retired : Record.State;
+    public LiveSiteState State => Block.IsRetired ? LiveSiteState.Retired : Record.State;
 
     /// <summary>What form its bytes have.</summary>
     public LiveForm Form => Record.Form;
@@ -51,7 +53,8 @@ public readonly record struct LiveSite
     public PatchReason Reason => Record.Reason;
 
     /// <summary>
-    /// Where its direct call or jump leads: the function itself, also where a thunk or a far jump of the arena stands before it. Nothing for other forms. Ask between
+    /// Where its direct call or jump leads: the function itself, also where a thunk or a far jump of the arena stands before it. Nothing
+    /// for other forms. Ask between
     /// batches.
     /// </summary>
     public VirtualAddress? Target => Block.DirectTargetOf(Index) is VirtualAddress entry ? Block.Arena.Functions.TargetOf(entry) : null;
@@ -63,9 +66,10 @@ public readonly record struct LiveSite
 
     /// <summary>The site's bytes as they are now; a copy.</summary>
     /// <returns>As many bytes as the budget.</returns>
+    /// <exception cref="PatchException">The arena was disposed of (PV8004).</exception>
     public byte[] ToArray()
     {
-        Block.Arena.CheckUsable();
+        using ArenaMemory.Usage usage = Block.Arena.Memory.Use();
         return Block.Arena.Memory.Span(Address, Budget).ToArray();
     }
 

@@ -3,7 +3,10 @@ using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
-/// <summary>What is remembered of a live site: 20 bytes. Where, what kind, and the first eight bytes it holds now (zero behind its length); its block has the rest, if there is any.</summary>
+/// <summary>
+/// What is remembered of a live site: 20 bytes. Where, what kind, and the first eight bytes it holds now (zero behind its length); its
+/// block has the rest, if there is any.
+/// </summary>
 [StructLayout(LayoutKind.Sequential, Pack = 4, Size = SizeInBytes)]
 internal struct SiteRecord
 {
@@ -27,7 +30,7 @@ internal struct SiteRecord
     public ulong Low;
 
     /// <summary>Notes what a batch made of the site.</summary>
-    public void Set(SiteState state, LiveForm form, PatchAction action, PatchReason reason)
+    public void Set(LiveSiteState state, LiveForm form, PatchAction action, PatchReason reason)
     {
         State = state;
         _formAndAction = (byte)((int)form | (int)action << 3);
@@ -40,9 +43,9 @@ internal struct SiteRecord
         set => _classAndState = (byte)((_classAndState & ~7) | (int)value);
     }
 
-    public SiteState State
+    public LiveSiteState State
     {
-        readonly get => (SiteState)(_classAndState >> 3 & 7);
+        readonly get => (LiveSiteState)(_classAndState >> 3 & 7);
         set => _classAndState = (byte)((_classAndState & ~0x38) | (int)value << 3);
     }
 

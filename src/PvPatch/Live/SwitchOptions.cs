@@ -7,34 +7,47 @@ public enum SwitchMode
     Live,
 
     /// <summary>
-    /// No thread is in generated code. With executors registered the call keeps them out, waits until all have left and lets them in again behind the last
-    /// store: every site changes at once for them, so paired operations (save and restore) never come from two backends. Without executors the call is the host's promise.
+    /// No thread is in generated code. With executors registered the call keeps them out, waits until all have left and lets them in again
+    /// behind the last
+    /// store: every site changes at once for them, so paired operations (save and restore) never come from two backends. Without executors
+    /// the call is the host's promise.
     /// </summary>
     Quiescent,
 
-    /// <summary>No thread has ever run, or is running, the sites that are written. The host's promise; refused while an executor is inside.</summary>
-    Offline,
+    /// <summary>
+    /// No thread is in the sites that are written, and none enters them before the call returns: new blocks, or an arena that nobody runs
+    /// yet. The host's promise; refused while an
+    /// executor is inside, unless nothing but new blocks are bound. Sites that could not be changed live afterwards stay indirect where
+    /// that does the same.
+    /// </summary>
+    NotEntered,
 }
 
-/// <summary>What a host may say about a batch.</summary>
+/// <summary>Options for a live switch.</summary>
 public sealed record SwitchOptions
 {
     /// <summary>What is known of other threads.</summary>
     public SwitchMode Mode { get; init; }
 
     /// <summary>
-    /// Whether bodies of several instructions are put into the sites themselves, where they fit, and not into islands. Quiescent and offline only. Faster, but only
+    /// Whether bodies of several instructions are put into the sites themselves, where they fit, and not into islands. Not with
+    /// <see cref="SwitchMode.Live"/>. Faster, but only
     /// a grace period, or quiescence, gets such a body out again.
     /// </summary>
     public bool InPlace { get; init; }
 
     /// <summary>
-    /// Whether a switch of all sites or of a slot takes linked sites (<see cref="LivePatcher.Link(IReadOnlyList{SiteLink}, SwitchOptions?)"/>) from their own targets too:
+    /// Whether a switch of all sites, of a slot or of blocks takes linked sites (<see cref="LivePatcher.Link"/>) from their own targets
+    /// too:
     /// for a mode in which every block ends in the dispatcher.
     /// </summary>
     public bool OverridesLinks { get; init; }
 
-    /// <summary>How long to wait for executors to leave (quiescent) or to pass a safepoint (live, out of bodies of several instructions).</summary>
+    /// <summary>
+    /// How long to wait for executors to leave (quiescent) or to pass a safepoint (live, out of bodies of several instructions);
+    /// <see cref="System.Threading.Timeout.InfiniteTimeSpan"/> for
+    /// as long as it takes.
+    /// </summary>
     public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(1);
 
     /// <summary>Gives the batch up: what was written is taken back. Looked at while waiting and between steps.</summary>
@@ -42,4 +55,7 @@ public sealed record SwitchOptions
 
     /// <summary>Whether to wait for another thread's batch to end rather than be refused.</summary>
     public bool WaitForOther { get; init; }
+
+    /// <summary><see cref="Timeout"/> as a length of time that can be compared.</summary>
+    internal TimeSpan Patience => Timeout == System.Threading.Timeout.InfiniteTimeSpan ? TimeSpan.MaxValue : Timeout;
 }

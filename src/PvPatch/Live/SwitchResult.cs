@@ -1,3 +1,4 @@
+using System.Collections;
 using System.Globalization;
 using PvPatch.Plans;
 
@@ -9,13 +10,15 @@ public enum SwitchStatus : byte
     /// <summary>Something was not in order; nothing was written.</summary>
     Refused,
 
-    /// <summary>Every site does what was asked for, and no processor starts an old body any more.</summary>
+    /// <summary>Every site and slot does what was asked for, and no processor starts an old body any more.</summary>
     Applied,
 
     /// <summary>Something failed on the way; everything written was taken back.</summary>
     RolledBack,
 
-    /// <summary>Something failed on the way and could not be taken back everywhere. The code runs: each site holds an old or a new body.</summary>
+    /// <summary>
+    /// Something failed on the way and could not be taken back everywhere. The code runs: each site holds an old or a new body.
+    /// </summary>
     Faulted,
 }
 
@@ -28,7 +31,9 @@ public enum SiteChange : byte
     /// <summary>It was written.</summary>
     Written,
 
-    /// <summary>It can be changed only at quiescence, and stays indirect: it does the right thing through its slot.</summary>
+    /// <summary>
+    /// It stays indirect, because it could be changed only at quiescence, now or later: it does the right thing through its slot.
+    /// </summary>
     KeptIndirect,
 
     /// <summary>It was not reached, or the batch was refused.</summary>
@@ -42,21 +47,55 @@ public enum SiteChange : byte
 
     /// <summary>It is linked, and keeps its own target whatever its slot does. See <see cref="SwitchOptions.OverridesLinks"/>.</summary>
     KeptLink,
+
+    /// <summary>
+    /// It got its emitted call back and does the operation through its slot, because it can't do it itself;
+    /// <see cref="SiteOutcome.Reason"/> says why: the target is out of reach, destroys too
+    /// much, or the like.
+    /// </summary>
+    MadeIndirect,
 }
 
 /// <summary>What a batch did at a site.</summary>
-/// <param name="Site">The site.</param>
-/// <param name="Change">What became of it.</param>
-/// <param name="Form">The form the wanted bytes have.</param>
-/// <param name="Action">What the backend does there.</param>
-/// <param name="Reason">Why it stays indirect, where it does.</param>
-public readonly record struct SiteOutcome(LiveSite Site, SiteChange Change, LiveForm Form, PatchAction Action, PatchReason Reason);
+public readonly struct SiteOutcome
+{
+    private readonly OutcomeRecord _record;
 
-/// <summary>What a batch did: how it ended, how much it wrote, what became of every site.</summary>
-public sealed class SwitchResult
+    internal SiteOutcome(LiveSite site, OutcomeRecord record)
+    {
+        Site = site;
+        _record = record;
+    }
+
+    /// <summary>The site.</summary>
+    public LiveSite Site { get; }
+
+    /// <summary>What became of it.</summary>
+    public SiteChange Change => _record.Change;
+
+    /// <summary>The form the wanted bytes have.</summary>
+    public LiveForm Form => _record.Form;
+
+    /// <summary>What the backend does there.</summary>
+    public PatchAction Action => _record.Action;
+
+    /// <summary>Why it stays indirect, where it does.</summary>
+    public PatchReason Reason => _record.Reason;
+
+    /// <inheritdoc/>
+    public override string ToString() =>
+        string.Create(CultureInfo.InvariantCulture, $"{Site.Address} {Site.Slot} {Change}: {Form} {Action}{(Reason == PatchReason.None ? "" : $" ({Reason})")}");
+}
+
+/// <summary>
+/// What a batch did: how it ended, how much it wrote, and what became of every site, blocks in the order they were emitted, sites in order
+/// of address.
+/// </summary>
+public sealed class SwitchResult : IReadOnlyList<SiteOutcome>
 {
     private readonly CodeBlock[] _blocks;
     private readonly OutcomeRecord[] _outcomes;
+    private int _alreadyThere = -1;
 
     internal SwitchResult(SwitchStatus status, BatchReport report, CodeBlock[] blocks, OutcomeRecord[] outcomes)
     {
@@ -71,6 +110,7 @@ public sealed class SwitchResult
         _blocks = blocks;
         _outcomes = outcomes;
         Written = report.Written;
+        MadeIndirect = report.MadeIndirect;
         KeptIndirect = report.KeptIndirect;
         KeptLinks = report.KeptLinks;
     }
@@ -87,22 +127,31 @@ public sealed class SwitchResult
     /// <summary>The mode asked for.</summary>
     public SwitchMode Mode { get; }
 
-    /// <summary>How many sites the batch was about.</summary>
+    /// <summary>Number of sites that the batch was about.</summary>
     public int Count => _outcomes.Length;
 
-    /// <summary>How many sites were written.</summary>
+    /// <summary>
+    /// Number of sites that were given the bytes of what was asked for. Those in <see cref="MadeIndirect"/> are not counted.
+    /// </summary>
     public int Written { get; }
 
-    /// <summary>How many sites stay indirect because they can be changed only at quiescence.</summary>
+    /// <summary>Number of sites that held the wanted bytes before.</summary>
+    public int AlreadyThere =>
+        _alreadyThere >= 0 ? _alreadyThere : _alreadyThere = Array.FindAll(_outcomes, static o => o.Change == SiteChange.AlreadyThere).Length;
+
+    /// <summary>Number of sites that were given their emitted call back, because they can't do the operation themselves.</summary>
+    public int MadeIndirect { get; }
+
+    /// <summary>Number of sites that stay indirect because they can be changed only at quiescence.</summary>
     public int KeptIndirect { get; }
 
-    /// <summary>How many sites keep a target of their own.</summary>
+    /// <summary>Number of sites that keep a target of their own.</summary>
     public int KeptLinks { get; }
 
-    /// <summary>How many slots were given another function.</summary>
+    /// <summary>Number of slots that were given another function.</summary>
     public int SlotsWritten { get; }
 
-    /// <summary>How many barriers were run.</summary>
+    /// <summary>Number of barriers that were run.</summary>
     public int Barriers { get; }
 
     /// <summary>The weakest barrier that was run; <see cref="BarrierKind.None"/> where there was none.</summary>
@@ -115,24 +164,34 @@ public sealed class SwitchResult
     public IReadOnlyList<PatchDiagnostic> Diagnostics { get; }
 
     /// <summary>What became of a site.</summary>
-    /// <param name="index">0 to <see cref="Count"/> - 1, blocks in the order they were emitted, sites in order of address.</param>
+    /// <param name="index">0 to <see cref="Count"/> - 1.</param>
     /// <returns>The outcome.</returns>
-    public SiteOutcome this[int index]
+    public SiteOutcome this[int index] => new(new LiveSite(_blocks[_outcomes[index].Block], _outcomes[index].Site), _outcomes[index]);
+
+    /// <inheritdoc/>
+    public IEnumerator<SiteOutcome> GetEnumerator()
     {
-        get
+        for (int i = 0; i < Count; i++)
         {
-            OutcomeRecord outcome = _outcomes[index];
-            return new SiteOutcome(new LiveSite(_blocks[outcome.Block], outcome.Site), outcome.Change, outcome.Form, outcome.Action, outcome.Reason);
+            yield return this[i];
         }
     }
 
     /// <inheritdoc/>
-    public override string ToString() => string.Create(
-        CultureInfo.InvariantCulture,
-        $"{Target}: {Status}, {Written} of {Count} sites written, {KeptIndirect} kept indirect, {(KeptLinks == 0 ? "" : $"{KeptLinks} kept links, ")}{SlotsWritten} slots, {Barriers} barriers ({Barrier}), {Elapsed.TotalMicroseconds:0.0} us");
+    IEnumerator IEnumerable.GetEnumerator() => GetEnumerator();
+
+    /// <inheritdoc/>
+    public override string ToString()
+    {
+        string indirect = MadeIndirect == 0 ? "" : $"{MadeIndirect.ToString(CultureInfo.InvariantCulture)} made indirect, ";
+        string links = KeptLinks == 0 ? "" : $"{KeptLinks.ToString(CultureInfo.InvariantCulture)} kept links, ";
+        return string.Create(
+            CultureInfo.InvariantCulture,
+            $"{Target}: {Status}, {Written} of {Count} sites written, {indirect}{KeptIndirect} kept indirect, {links}{SlotsWritten} slots, {Barriers} barriers ({Barrier}), {Elapsed.TotalMicroseconds:0.0} us");
+    }
 }
 
-/// <summary>An outcome in 12 bytes.</summary>
+/// <summary>What is decided for a site, and what becomes of it, in 12 bytes.</summary>
 internal struct OutcomeRecord
 {
     public int Block;
@@ -148,26 +207,28 @@ internal struct OutcomeRecord
         set => _changeAndState = (byte)((_changeAndState & 0xf0) | (int)value);
     }
 
-    public void Set(SiteChange change, SiteState state) => _changeAndState = (byte)((int)change | (int)state << 4);
-
     /// <summary>The state it has when all is well.</summary>
-    public SiteState State
+    public LiveSiteState State
     {
-        readonly get => (SiteState)(_changeAndState >> 4);
+        readonly get => (LiveSiteState)(_changeAndState >> 4);
         set => _changeAndState = (byte)((_changeAndState & 0xf) | (int)value << 4);
     }
+
+    public void Set(SiteChange change, LiveSiteState state) => _changeAndState = (byte)((int)change | (int)state << 4);
 }
 
 /// <summary>What a batch counts while it goes on.</summary>
 internal sealed class BatchReport(string target, SwitchMode mode)
 {
-    private readonly DiagnosticList _found = new();
+    private DiagnosticList? _found;
 
     public string Target { get; } = target;
 
     public SwitchMode Mode { get; } = mode;
 
     public int Written { get; set; }
+
+    public int MadeIndirect { get; set; }
 
     public int KeptIndirect { get; set; }
 
@@ -181,11 +242,11 @@ internal sealed class BatchReport(string target, SwitchMode mode)
 
     public TimeSpan Elapsed { get; set; }
 
-    public bool HasErrors => _found.HasErrors;
+    public bool HasErrors => _found is { HasErrors: true };
 
-    public IReadOnlyList<PatchDiagnostic> Diagnostics => _found.ToList();
+    public IReadOnlyList<PatchDiagnostic> Diagnostics => _found?.ToList() ?? [];
 
-    public void Add(PatchDiagnostic diagnostic) => _found.Add(diagnostic);
+    public void Add(PatchDiagnostic diagnostic) => (_found ??= new()).Add(diagnostic);
 
     public void AddBarriers(int count, BarrierKind kind)
     {

@@ -1,7 +1,7 @@
 namespace PvPatch.Machine;
 
 /// <summary>An inline body as bytes for one bitness, with what was found out about it. See <see cref="BodyBuilder"/>.</summary>
-public sealed class AssembledBody
+internal sealed class AssembledBody
 {
     private readonly CodeFixup[] _fixups;
 

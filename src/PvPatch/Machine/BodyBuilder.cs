@@ -4,13 +4,10 @@ using Iced.Intel;
 namespace PvPatch.Machine;
 
 /// <summary>Assembles an <see cref="InlineBody"/> and reads the result back to learn what it destroys and which fields depend on its place.</summary>
-public static class BodyBuilder
+internal static class BodyBuilder
 {
     /// <summary>The longest body: the longest budget a site can have.</summary>
     public const int MaxLength = 254;
-
-    /// <summary>Distance kept between the place a body is assembled at and the addresses it refers to, so that these never look like its own labels or fit a short branch.</summary>
-    private const long Away = 0x10000;
 
     /// <summary>Assembles a body.</summary>
     /// <param name="body">The body.</param>
@@ -57,49 +54,23 @@ public static class BodyBuilder
     {
         // Short branches first: within a body every branch is short. A branch to an address outside cannot be (the place is kept
         // away from it), and then all of them are tried as near ones. Iced must not mend anything: it would enlarge the body.
+        code = null;
+        origin = default;
+        reason = "";
         foreach (bool preferShort in (ReadOnlySpan<bool>)[true, false])
         {
-            var assembler = new Assembler(bitness) { PreferShortBranch = preferShort };
-            write(assembler);
-            origin = PlaceFor(assembler, bitness);
-            var writer = new ByteListWriter();
-            if (assembler.TryAssemble(writer, origin.Value, out reason, out _, BlockEncoderOptions.DontFixBranches))
+            if (!WrittenBody.TryRead(write, bitness, preferShort, out WrittenBody? body, out reason))
             {
-                code = writer.ToArray();
-                return true;
-            }
-
-            if (!preferShort)
-            {
-                code = null;
                 return false;
             }
-        }
 
-        throw new InvalidOperationException("both branch forms were tried");
-    }
-
-    private static VirtualAddress PlaceFor(Assembler assembler, int bitness)
-    {
-        var labels = new HashSet<ulong>();
-        foreach (Instruction instruction in assembler.Instructions)
-        {
-            labels.Add(instruction.IP);
-        }
-
-        foreach (Instruction instruction in assembler.Instructions)
-        {
-            ulong target = instruction.IsIPRelativeMemoryOperand ? instruction.IPRelativeMemoryAddress
-                : IsNearBranch(instruction) ? instruction.NearBranchTarget
-                : 0;
-            if (target != 0 && !labels.Contains(target))
+            if (body.TryEncode(out code, out origin, out reason))
             {
-                ulong limit = bitness == 32 ? uint.MaxValue : ulong.MaxValue;
-                return new VirtualAddress(target) + (target < limit - 2 * Away ? Away : -Away);
+                return true;
             }
         }
 
-        return new VirtualAddress(Away);
+        return false;
     }
 
     internal static bool IsNearBranch(in Instruction instruction) =>
@@ -107,13 +78,4 @@ public static class BodyBuilder
 
     private static PatchDiagnostic Invalid(string reason) =>
         PatchDiagnostic.Error(DiagnosticCodes.BodyInvalid, $"an inline body cannot be used: {reason}");
-
-    private sealed class ByteListWriter : CodeWriter
-    {
-        private readonly List<byte> _bytes = [];
-
-        public override void WriteByte(byte value) => _bytes.Add(value);
-
-        public byte[] ToArray() => [.. _bytes];
-    }
 }

@@ -7,7 +7,7 @@ namespace PvPatch.Machine;
 /// <param name="Offset">Where the field begins, in bytes from the body's start.</param>
 /// <param name="InstructionEnd">Where its instruction ends, in bytes from the body's start.</param>
 /// <param name="Target">The run address referred to.</param>
-public readonly record struct CodeFixup(byte Offset, byte InstructionEnd, VirtualAddress Target)
+internal readonly record struct CodeFixup(byte Offset, byte InstructionEnd, VirtualAddress Target)
 {
     /// <summary>The field's value at a site.</summary>
     /// <param name="site">Run address of the body's first byte.</param>

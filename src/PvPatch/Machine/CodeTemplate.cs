@@ -3,7 +3,7 @@ using Iced.Intel;
 namespace PvPatch.Machine;
 
 /// <summary>Finished bytes for a budget, but for the fields that depend on the site's address: a body and behind it nops.</summary>
-public sealed class CodeTemplate
+internal sealed class CodeTemplate
 {
     private readonly byte[] _bytes;
     private readonly CodeFixup[] _fixups;
@@ -50,6 +50,7 @@ public sealed class CodeTemplate
         ArgumentNullException.ThrowIfNull(nops);
         int length = body.Bytes.Length;
         ArgumentOutOfRangeException.ThrowIfLessThan(budget, length);
+        nops.ThrowUnlessSupported(body.Bitness);
         byte[] bytes = new byte[budget];
         body.Bytes.Span.CopyTo(bytes);
         nops.Fill(bytes.AsSpan(length));
@@ -71,7 +72,7 @@ public sealed class CodeTemplate
         ArgumentNullException.ThrowIfNull(nops);
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(budget);
         byte[] bytes = new byte[budget];
-        nops.Fill(bytes);
+        nops.Fill(bytes, bitness);
         return new CodeTemplate(bytes, [], bitness, 0) { IsSingleInstruction = IsOneInstruction(bytes, bitness) };
     }
 

@@ -36,7 +36,7 @@ public sealed class InlineBody
 
     /// <summary>Makes a body of assembler calls.</summary>
     /// <param name="write">
-    /// Writes the instructions. It is called once or twice for each bitness a template is built for, so it must write the same each time. Branches, calls and
+    /// Writes the instructions. It is called up to four times for each bitness a template is built for, so it must write the same each time. Branches, calls and
     /// RIP-relative operands take absolute addresses; labels may be used within the body (one at its end wants a <c>zero_bytes()</c> behind it). Nothing is enlarged: an instruction that
     /// can't reach is an error, not a longer sequence.
     /// </param>

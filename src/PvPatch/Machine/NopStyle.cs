@@ -11,11 +11,13 @@ public sealed class NopStyle
 {
     private readonly byte[][] _nops;
     private readonly bool _jumpsOver;
+    private readonly bool _is32BitOnly;
 
-    private NopStyle(string name, bool jumpsOver, params byte[][] nops)
+    private NopStyle(string name, bool jumpsOver, bool is32BitOnly, params byte[][] nops)
     {
         Name = name;
         _jumpsOver = jumpsOver;
+        _is32BitOnly = is32BitOnly;
         _nops = nops;
     }
 
@@ -23,6 +25,7 @@ public sealed class NopStyle
     public static NopStyle Intel { get; } = new(
         "intel",
         jumpsOver: false,
+        is32BitOnly: true,
         [0x90], // nop
         [0x89, 0xf6], // mov esi,esi
         [0x8d, 0x76, 0x00], // lea esi,[esi+0] (disp8)
@@ -36,6 +39,7 @@ public sealed class NopStyle
     public static NopStyle K8 { get; } = new(
         "k8",
         jumpsOver: false,
+        is32BitOnly: false,
         [0x90],
         [0x66, 0x90],
         [0x66, 0x66, 0x90],
@@ -49,6 +53,7 @@ public sealed class NopStyle
     public static NopStyle K7 { get; } = new(
         "k7",
         jumpsOver: false,
+        is32BitOnly: true,
         [0x90],
         [0x8b, 0xc0], // mov eax,eax
         [0x8d, 0x04, 0x20], // lea eax,[eax]
@@ -59,18 +64,19 @@ public sealed class NopStyle
         [0x8d, 0x04, 0x05, 0x00, 0x00, 0x00, 0x00, 0x90]); // the same; nop
 
     /// <summary>The multi-byte <c>nop r/m</c> (0f 1f) that Intel recommends (SDM volume 2, NOP); every length up to 8 is one instruction.</summary>
-    public static NopStyle P6 { get; } = new("p6", jumpsOver: false, P6Nops());
+    public static NopStyle P6 { get; } = new("p6", jumpsOver: false, is32BitOnly: false, P6Nops());
 
     /// <summary><c>x86_nops</c> of 5.13 to 6.7 for 64-bit code: the bytes of <see cref="P6"/>, on every processor.</summary>
-    public static NopStyle Linux61X64 { get; } = new("x86_nops-6.1", jumpsOver: false, P6Nops());
+    public static NopStyle Linux61X64 { get; } = new("x86_nops-6.1", jumpsOver: false, is32BitOnly: false, P6Nops());
 
     /// <summary><c>x86_nops</c> of 5.13 to 6.7 for 32-bit code: the generic forms, but one instruction at 5 and 8 bytes (a ds prefix in place of the nop).</summary>
-    public static NopStyle Linux61X86 { get; } = new("x86_nops-6.1-32", jumpsOver: false, Single32Nops());
+    public static NopStyle Linux61X86 { get; } = new("x86_nops-6.1-32", jumpsOver: false, is32BitOnly: true, Single32Nops());
 
     /// <summary><c>x86_nops</c> of 6.12 for 64-bit code: up to 11 bytes in one; a longer stretch is jumped over and holds int3.</summary>
     public static NopStyle Linux612X64 { get; } = new(
         "x86_nops-6.12",
         jumpsOver: true,
+        is32BitOnly: false,
         [
             .. P6Nops(),
             [0x2e, 0x0f, 0x1f, 0x84, 0x00, 0x00, 0x00, 0x00, 0x00], // cs prefixes, not 66, before the 8-byte form
@@ -79,7 +85,7 @@ public sealed class NopStyle
         ]);
 
     /// <summary><c>x86_nops</c> of 6.12 for 32-bit code: up to 8 bytes in one; a longer stretch is jumped over and holds int3.</summary>
-    public static NopStyle Linux612X86 { get; } = new("x86_nops-6.12-32", jumpsOver: true, Single32Nops());
+    public static NopStyle Linux612X86 { get; } = new("x86_nops-6.12-32", jumpsOver: true, is32BitOnly: true, Single32Nops());
 
     /// <summary>Every style known.</summary>
     public static IReadOnlyList<NopStyle> All { get; } = [Intel, K8, K7, P6, Linux61X64, Linux61X86, Linux612X64, Linux612X86];
@@ -95,9 +101,35 @@ public sealed class NopStyle
     /// <returns>The style.</returns>
     public static NopStyle Default(int bitness) => bitness == 64 ? P6 : Intel;
 
+    /// <summary>
+    /// Whether the instructions do nothing in code of a bitness. The 32-bit families move a 32-bit register to itself, which in 64-bit code clears the
+    /// upper half of that register.
+    /// </summary>
+    /// <param name="bitness">32 or 64.</param>
+    /// <returns>Whether they do nothing.</returns>
+    public bool Supports(int bitness) => bitness == 32 || (bitness == 64 && !_is32BitOnly);
+
     /// <summary>Fills a span with no-operations that end exactly at its end.</summary>
     /// <param name="destination">What to fill; may be empty.</param>
-    public void Fill(Span<byte> destination)
+    /// <param name="bitness">Bitness of the code: 32 or 64.</param>
+    /// <exception cref="ArgumentException">The style is for 32-bit code only and <paramref name="bitness"/> is 64.</exception>
+    public void Fill(Span<byte> destination, int bitness)
+    {
+        ThrowUnlessSupported(bitness);
+        Fill(destination);
+    }
+
+    /// <summary>Throws where the style changes registers in code of a bitness.</summary>
+    internal void ThrowUnlessSupported(int bitness)
+    {
+        if (!Supports(bitness))
+        {
+            throw new ArgumentException($"the nops {Name} change registers in {bitness}-bit code", nameof(bitness));
+        }
+    }
+
+    /// <summary>Fills a span, for a caller that has asked <see cref="Supports"/>.</summary>
+    internal void Fill(Span<byte> destination)
     {
         if (_jumpsOver && destination.Length > Longest)
         {

@@ -167,6 +167,13 @@ public readonly struct RegisterSet : IEquatable<RegisterSet>
     /// <returns>The difference.</returns>
     public RegisterSet Except(RegisterSet other) => new(_bits & ~other._bits);
 
+    /// <summary>Reads a list of names as <see cref="TryParse"/> does, or throws.</summary>
+    /// <param name="text">The list.</param>
+    /// <returns>The set.</returns>
+    /// <exception cref="FormatException">A name is not known.</exception>
+    public static RegisterSet Parse(ReadOnlySpan<char> text) =>
+        TryParse(text, out RegisterSet set) ? set : throw new FormatException($"\"{text}\" is not a list of registers");
+
     /// <summary>Reads a list of names such as <c>rax,rdi,flags</c>; 32-bit names (eax), <c>-</c> (none) and <c>all</c> are understood.</summary>
     /// <param name="text">The list; commas, blanks or <c>|</c> between names.</param>
     /// <param name="set">The set.</param>

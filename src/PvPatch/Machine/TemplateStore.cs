@@ -67,25 +67,37 @@ internal sealed class TemplateStore
 }
 
 /// <summary>The store as one plan sees it: for one bitness and one nop style.</summary>
-internal sealed class TemplateCache(TemplateStore store, int bitness, NopStyle nops)
+internal sealed class TemplateCache
 {
     // The effects of these bodies are not asked for (a call's are the target's), so any convention will do.
     private const CallConvention AnyConvention = CallConvention.SysV;
 
-    public AssembledBody Body(InlineBody body, CallConvention convention) => store.Body(body, convention, bitness);
+    private readonly TemplateStore _store;
+    private readonly int _bitness;
+    private readonly NopStyle _nops;
 
-    public CodeTemplate Inline(InlineBody body, CallConvention convention, int budget) => store.Template(body, convention, budget, bitness, nops);
+    public TemplateCache(TemplateStore store, int bitness, NopStyle nops)
+    {
+        nops.ThrowUnlessSupported(bitness);
+        _store = store;
+        _bitness = bitness;
+        _nops = nops;
+    }
 
-    public CodeTemplate Nops(int budget) => store.Nops(budget, bitness, nops);
+    public AssembledBody Body(InlineBody body, CallConvention convention) => _store.Body(body, convention, _bitness);
+
+    public CodeTemplate Inline(InlineBody body, CallConvention convention, int budget) => _store.Template(body, convention, budget, _bitness, _nops);
+
+    public CodeTemplate Nops(int budget) => _store.Nops(budget, _bitness, _nops);
 
     public CodeTemplate Call(VirtualAddress target, int budget) =>
-        Inline(store.Standard(TemplateStore.Form.Call, target.Value, a => a.call(target.Value)), AnyConvention, budget);
+        Inline(_store.Standard(TemplateStore.Form.Call, target.Value, a => a.call(target.Value)), AnyConvention, budget);
 
     public CodeTemplate Jump(VirtualAddress target, int budget) =>
-        Inline(store.Standard(TemplateStore.Form.Jump, target.Value, a => a.jmp(target.Value)), AnyConvention, budget);
+        Inline(_store.Standard(TemplateStore.Form.Jump, target.Value, a => a.jmp(target.Value)), AnyConvention, budget);
 
     public CodeTemplate Trap(int budget) =>
-        Inline(store.Standard(TemplateStore.Form.Trap, 0, static a => a.ud2()), AnyConvention, budget); // 0f 0b
+        Inline(_store.Standard(TemplateStore.Form.Trap, 0, static a => a.ud2()), AnyConvention, budget); // 0f 0b
 
     public AssembledBody IdentityBody(RegisterSet argument, bool wide) => Body(IdentityMove(argument, wide), AnyConvention);
 
@@ -96,7 +108,7 @@ internal sealed class TemplateCache(TemplateStore store, int bitness, NopStyle n
     /// clears the upper half, as a 32-bit result may. Store form (89), as the kernel's assembler chose it.
     /// </summary>
     private InlineBody IdentityMove(RegisterSet argument, bool wide) =>
-        store.Standard(TemplateStore.Form.Identity, argument.Bits << 1 | (wide ? 1u : 0), a =>
+        _store.Standard(TemplateStore.Form.Identity, argument.Bits << 1 | (wide ? 1u : 0), a =>
         {
             bool windows = argument == RegisterSet.Rcx;
             if (wide)

@@ -1,5 +1,4 @@
 using Iced.Intel;
-using PvPatch.Mechanisms;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Machine;
@@ -112,3 +111,6 @@ internal static class ThunkCode
         }
     }
 }
+
+/// <summary>A thunk by what makes it one: target and registers to save.</summary>
+internal readonly record struct ThunkRequest(VirtualAddress Target, RegisterSet Saves, CallConvention Convention);

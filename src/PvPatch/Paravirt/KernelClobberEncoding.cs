@@ -10,7 +10,7 @@ namespace PvPatch.Paravirt;
 /// Sources: <c>include/asm-i386/paravirt.h</c> of 2.6.20–2.6.24, <c>include/asm-x86/paravirt.h</c> of 2.6.25–2.6.29,
 /// <c>arch/x86/include/asm/paravirt_types.h</c> of 2.6.30 and later. RSI and RDI changed places in 2.6.30.
 /// </remarks>
-public sealed class KernelClobberEncoding
+internal sealed class KernelClobberEncoding
 {
     private readonly RegisterSet[] _bits;
 

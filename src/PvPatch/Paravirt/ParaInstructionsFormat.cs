@@ -1,5 +1,7 @@
 using System.Buffers.Binary;
 using System.Diagnostics.CodeAnalysis;
+using PvPatch.Machine;
+using PvPatch.Plans;
 
 namespace PvPatch.Paravirt;
 
@@ -72,8 +74,18 @@ public sealed class ParaInstructionsFormat
     /// <summary>Whether the kernel of this layout reads the clobber word. Where it does not, the word is decoded all the same if it is there.</summary>
     public bool HasClobbers { get; }
 
-    /// <summary>What the clobber word means.</summary>
-    public KernelClobberEncoding Clobbers { get; }
+    /// <summary>Meaning of the bits of the clobber word.</summary>
+    internal KernelClobberEncoding Clobbers { get; }
+
+    /// <summary>The registers a clobber word stands for. Bits that the era does not define are ignored; the flags are always in the set.</summary>
+    /// <param name="word">The clobber word of a record.</param>
+    /// <returns>What the patch of that site may destroy.</returns>
+    public RegisterSet DecodeClobbers(ushort word) => Clobbers.Decode(word);
+
+    /// <summary>The clobber word for a set of registers. Registers that the era has no bit for are left out.</summary>
+    /// <param name="clobbers">What the patch of the site may destroy.</param>
+    /// <returns>The clobber word.</returns>
+    public ushort EncodeClobbers(RegisterSet clobbers) => Clobbers.Encode(clobbers);
 
     /// <summary>How many records a table of some size has.</summary>
     /// <param name="size">The section's size in bytes.</param>
@@ -180,5 +192,22 @@ public sealed class ParaInstructionsFormat
         {
             BinaryPrimitives.WriteUInt16LittleEndian(rest[2..], record.Clobbers);
         }
+    }
+}
+
+/// <summary>One record of a <c>.parainstructions</c> table, as stored.</summary>
+/// <param name="Address">Run address of the site's first byte (the field <c>instr</c>).</param>
+/// <param name="Type">The slot's number (the field <c>type</c> or <c>instrtype</c>).</param>
+/// <param name="Length">The site's length in bytes (the field <c>len</c>).</param>
+/// <param name="Clobbers">The clobber word; 0 where the record has none.</param>
+public readonly record struct ParaInstruction(VirtualAddress Address, byte Type, byte Length, ushort Clobbers)
+{
+    /// <summary>The site this record describes.</summary>
+    /// <param name="format">The table's layout, which tells what the clobber word means.</param>
+    /// <returns>The site; its length is not checked yet (<see cref="SiteTable"/> does).</returns>
+    public PatchSite ToSite(ParaInstructionsFormat format)
+    {
+        ArgumentNullException.ThrowIfNull(format);
+        return new PatchSite(Address, Type, Length, format.DecodeClobbers(Clobbers));
     }
 }

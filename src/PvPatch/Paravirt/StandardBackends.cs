@@ -44,7 +44,7 @@ public static class StandardBackends
     /// <exception cref="ArgumentException">The options of a backend are not possible.</exception>
     public static OpsRegistry CreateRegistry(OpsLayout layout, int bitness, SlotTargets targets, StandardBackendOptions? options = null)
     {
-        PvBitness.Check(bitness);
+        StandardLayout.CheckBitness(bitness);
         options ??= new StandardBackendOptions();
         var registry = new OpsRegistry(layout);
         registry.Add(NativeBackend.Create(layout, bitness, targets, options.Native));

@@ -33,8 +33,17 @@ public static class StandardLayout
     /// <exception cref="ArgumentOutOfRangeException">The bitness is neither.</exception>
     public static OpsLayout For(int bitness)
     {
-        PvBitness.Check(bitness);
+        CheckBitness(bitness);
         return bitness == 64 ? X64 : I386;
+    }
+
+    /// <summary>Refuses a bitness that is neither 32 nor 64.</summary>
+    internal static void CheckBitness(int bitness)
+    {
+        if (bitness is not (32 or 64))
+        {
+            throw new ArgumentOutOfRangeException(nameof(bitness), bitness, "the bitness is 32 or 64");
+        }
     }
 
     private static OpsLayout Build(string name, int bitness)

@@ -1,3 +1,6 @@
+using System.Collections;
+using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 using PvPatch.Images;
@@ -9,22 +12,41 @@ namespace PvPatch.Plans;
 /// mechanism comes next yield the same kind of plan, so one applier, one verifier, one revert and one report serve all.
 /// </summary>
 /// <remarks>Immutable. Applying it to an image writes that image's bytes; do so while nothing runs or writes them.</remarks>
-public sealed class PatchPlan
+public sealed class PatchPlan : IReadOnlyList<SiteDecision>
 {
     /// <summary>How many of the plans it was made from, one before the other, a plan knows: the states from which it can be applied.</summary>
     internal const int RememberedAncestors = 4;
 
+    private readonly OldForm[] _olds;
+    private readonly NewForm[] _news;
+    private readonly PlanOutcome[] _outcomes;
     private readonly byte[] _overflow;
     private readonly ILogger _logger;
     private PlanSummary? _summary;
 
-    internal PatchPlan(PlanHead head, PlanEntry[] entries, IReadOnlyList<PlanOutcome> outcomes, byte[] overflow, ILogger? logger)
+    internal PatchPlan(PlanHead head, PlanEntry[] entries, PlanForms forms, byte[] overflow, ILogger? logger)
     {
         Head = head;
         Entries = entries;
-        Outcomes = outcomes;
+        // The arrays as they are now: what is appended later is no concern of this plan.
+        _olds = forms.Olds;
+        _news = forms.News;
+        _outcomes = forms.Outcomes;
+        OutcomeCount = forms.OutcomeCount;
         _overflow = overflow;
         _logger = logger ?? NullLogger.Instance;
+    }
+
+    private PatchPlan(PatchPlan other, PlanHead head)
+    {
+        Head = head;
+        Entries = other.Entries;
+        _olds = other._olds;
+        _news = other._news;
+        _outcomes = other._outcomes;
+        OutcomeCount = other.OutcomeCount;
+        _overflow = other._overflow;
+        _logger = other._logger;
     }
 
     /// <summary>The name of what the sites are turned to: a backend's name.</summary>
@@ -45,7 +67,7 @@ public sealed class PatchPlan
     /// <summary>How many sites there are, thunks included.</summary>
     public int Count => Entries.Length;
 
-    /// <summary>How often what is done.</summary>
+    /// <summary>Counts of the plan's actions.</summary>
     public PlanSummary Summary => _summary ??= new PlanSummary(this);
 
     /// <summary>The decision for a site.</summary>
@@ -65,9 +87,26 @@ public sealed class PatchPlan
 
     internal PlanEntry[] Entries { get; }
 
-    internal IReadOnlyList<PlanOutcome> Outcomes { get; }
+    /// <summary>What the entries refer to: old forms.</summary>
+    internal OldForm[] Olds => _olds;
+
+    /// <summary>What the entries refer to: new forms.</summary>
+    internal NewForm[] News => _news;
+
+    /// <summary>Outcomes there are; some may be of other plans.</summary>
+    internal int OutcomeCount { get; }
 
     internal ILogger Logger => _logger;
+
+    /// <summary>Enumerates the decisions in order of address.</summary>
+    /// <returns>The enumerator.</returns>
+    public IEnumerator<SiteDecision> GetEnumerator()
+    {
+        for (int i = 0; i < Count; i++)
+        {
+            yield return new SiteDecision(this, i);
+        }
+    }
 
     /// <summary>Finds the site that has a byte at an address.</summary>
     /// <param name="address">The run address.</param>
@@ -84,7 +123,7 @@ public sealed class PatchPlan
             {
                 high = middle - 1;
             }
-            else if (address.Value - entry.Address < entry.Length)
+            else if (address.Value - entry.Address < (ulong)LengthOf(middle))
             {
                 return middle;
             }
@@ -115,7 +154,7 @@ public sealed class PatchPlan
     public bool TryApply(CodeImage image, out ApplyResult result, out IReadOnlyList<PatchDiagnostic> diagnostics)
     {
         ArgumentNullException.ThrowIfNull(image);
-        return OfflineApplier.TryRun(this, image, toNew: true, out result, out diagnostics);
+        return ImageApplier.TryRun(this, image, toNew: true, out result, out diagnostics);
     }
 
     /// <summary>Writes the original bytes, or throws. See <see cref="TryRevert"/>.</summary>
@@ -133,7 +172,7 @@ public sealed class PatchPlan
     public bool TryRevert(CodeImage image, out ApplyResult result, out IReadOnlyList<PatchDiagnostic> diagnostics)
     {
         ArgumentNullException.ThrowIfNull(image);
-        return OfflineApplier.TryRun(this, image, toNew: false, out result, out diagnostics);
+        return ImageApplier.TryRun(this, image, toNew: false, out result, out diagnostics);
     }
 
     /// <summary>Compares an image with the plan; writes nothing.</summary>
@@ -145,13 +184,47 @@ public sealed class PatchPlan
         return PlanVerifier.Run(this, image);
     }
 
+    /// <summary>Checks a plan that was read from a file, or throws. See <see cref="TryCheckAgainst"/>.</summary>
+    /// <param name="image">The image it is to be applied to or reverted in; read only.</param>
+    /// <param name="sites">The image's own site table.</param>
+    /// <param name="options">What else is known of the image.</param>
+    /// <exception cref="PatchException">The plan does not belong to the image; the diagnostic is the first error.</exception>
+    public void CheckAgainst(CodeImage image, SiteTable sites, PlanCheckOptions? options = null)
+    {
+        if (!TryCheckAgainst(image, sites, options, out IReadOnlyList<PatchDiagnostic> diagnostics))
+        {
+            throw new PatchException(diagnostics[0]);
+        }
+    }
+
+    /// <summary>
+    /// Checks a plan that was read from a file against an image: its sites against the image's own table, old bytes that are to be written back against what may
+    /// stand at a site before it is patched, new bytes for being whole instructions. To be asked before <see cref="TryApply"/> or <see cref="TryRevert"/>,
+    /// which take the plan at its word.
+    /// </summary>
+    /// <param name="image">The image it is to be applied to or reverted in; read only.</param>
+    /// <param name="sites">The image's own site table.</param>
+    /// <param name="options">What else is known of the image; nothing where <see langword="null"/>.</param>
+    /// <param name="diagnostics">
+    /// Why the plan does not belong to the image, up to a hundred findings: wrong bitness (PV3005), a site outside the image (PV4001), one that the table does not
+    /// have or has for another slot (PV5003), old bytes that are no call or one through another slot (PV5004), new bytes that are no instructions (PV5002).
+    /// </param>
+    /// <returns>Whether the plan belongs to the image.</returns>
+    public bool TryCheckAgainst(CodeImage image, SiteTable sites, PlanCheckOptions? options, out IReadOnlyList<PatchDiagnostic> diagnostics)
+    {
+        ArgumentNullException.ThrowIfNull(image);
+        ArgumentNullException.ThrowIfNull(sites);
+        diagnostics = PlanCheck.Run(this, image, sites, options ?? new PlanCheckOptions());
+        return diagnostics.Count == 0;
+    }
+
     /// <summary>The same plan under another name, where one backend is planned in several settings that have to be told apart.</summary>
     /// <param name="backend">The name: what <see cref="Backend"/> of the new plan gives.</param>
     /// <returns>A plan that shares everything else with this one.</returns>
     public PatchPlan Named(string backend)
     {
         ArgumentException.ThrowIfNullOrEmpty(backend);
-        return new PatchPlan(Head with { Backend = backend }, Entries, Outcomes, _overflow, _logger);
+        return new PatchPlan(this, Head with { Backend = backend });
     }
 
     /// <summary>
@@ -160,7 +233,7 @@ public sealed class PatchPlan
     /// </summary>
     internal PatchPlan WithAncestors(int count) =>
         Head.Previous is null ? this
-        : new PatchPlan(Head with { Previous = count > 0 ? Head.Previous.WithAncestors(count - 1) : null }, Entries, Outcomes, _overflow, _logger);
+        : new PatchPlan(this, Head with { Previous = count > 0 ? Head.Previous.WithAncestors(count - 1) : null });
 
     internal string SectionOf(VirtualAddress address)
     {
@@ -175,38 +248,87 @@ public sealed class PatchPlan
         return "";
     }
 
-    internal ReadOnlySpan<byte> OldBytesOf(int index)
+    /// <summary>Whether some outcome is a thunk's: without one, nobody has to look through the sites for them.</summary>
+    internal bool MayHaveThunks => Array.Exists(_outcomes, static o => o is { Action: PatchAction.Thunk });
+
+    internal int LengthOf(int index)
     {
-        ref PlanEntry entry = ref Entries[index];
-        return entry.IsInPlace
-            ? PlanEntry.AsBytes(ref entry.Old)[..entry.Length]
-            : _overflow.AsSpan(entry.OverflowOffset, entry.Length);
+        ref readonly PlanEntry entry = ref Entries[index];
+        return entry.IsOverflow ? entry.OverflowLength : _olds[entry.Old].Length;
     }
 
-    internal ReadOnlySpan<byte> NewBytesOf(int index)
+    internal int OutcomeIndexOf(int index)
     {
-        ref PlanEntry entry = ref Entries[index];
-        return entry.IsInPlace
-            ? PlanEntry.AsBytes(ref entry.New)[..entry.Length]
-            : _overflow.AsSpan(entry.OverflowOffset + entry.Length, entry.Length);
+        ref readonly PlanEntry entry = ref Entries[index];
+        return entry.IsOverflow ? MemoryMarshal.Read<int>(_overflow.AsSpan(entry.Field)) : _news[entry.New].Outcome;
+    }
+
+    internal PlanOutcome OutcomeAt(int outcome) => _outcomes[outcome];
+
+    /// <summary>The old bytes of a site.</summary>
+    /// <param name="index">The site.</param>
+    /// <param name="scratch">16 bytes, in which they may be put together.</param>
+    internal ReadOnlySpan<byte> OldBytesOf(int index, Span<byte> scratch)
+    {
+        ref readonly PlanEntry entry = ref Entries[index];
+        if (entry.IsOverflow)
+        {
+            return _overflow.AsSpan(entry.Field + sizeof(int), entry.OverflowLength);
+        }
+
+        ref readonly OldForm old = ref _olds[entry.Old];
+        old.With(entry.Field).CopyTo(scratch);
+        return scratch[..old.Length];
+    }
+
+    /// <summary>The new bytes of a site.</summary>
+    /// <param name="index">The site.</param>
+    /// <param name="scratch">16 bytes, in which they may be put together.</param>
+    internal ReadOnlySpan<byte> NewBytesOf(int index, Span<byte> scratch)
+    {
+        ref readonly PlanEntry entry = ref Entries[index];
+        if (entry.IsOverflow)
+        {
+            return _overflow.AsSpan(entry.Field + sizeof(int) + entry.OverflowLength, entry.OverflowLength);
+        }
+
+        ref readonly OldForm old = ref _olds[entry.Old];
+        _news[entry.New].At(entry.Address, old.With(entry.Field)).CopyTo(scratch);
+        return scratch[..old.Length];
+    }
+
+    /// <summary>Old and new bytes of a site of at most 16 bytes, zero behind them.</summary>
+    internal void GetVectors(int index, out Vector128<byte> old, out Vector128<byte> @new)
+    {
+        ref readonly PlanEntry entry = ref Entries[index];
+        if (entry.IsOverflow)
+        {
+            old = SiteVector.Pad(OldBytesOf(index, default));
+            @new = SiteVector.Pad(NewBytesOf(index, default));
+            return;
+        }
+
+        old = _olds[entry.Old].With(entry.Field);
+        @new = _news[entry.New].At(entry.Address, old);
     }
 
     /// <summary>What the plan this one was made from leaves at a site; nothing where there is none.</summary>
-    internal ReadOnlySpan<byte> BytesLeftByPredecessor(int index)
+    internal ReadOnlySpan<byte> BytesLeftByPredecessor(int index, Span<byte> scratch)
     {
         VirtualAddress address = Entries[index].Address;
         int there = Head.Previous?.IndexContaining(address) ?? -1;
-        return there >= 0 && Head.Previous!.Entries[there].Address == address.Value ? Head.Previous.NewBytesOf(there) : default;
+        return there >= 0 && Head.Previous!.Entries[there].Address == address.Value ? Head.Previous.NewBytesOf(there, scratch) : default;
     }
 
     /// <summary>Whether some plan this one was made from put these bytes at a site.</summary>
     internal bool IsFromPredecessor(int index, ReadOnlySpan<byte> bytes)
     {
         VirtualAddress address = Entries[index].Address;
+        Span<byte> scratch = stackalloc byte[SiteVector.MaxLength];
         for (PatchPlan? plan = Head.Previous; plan is not null; plan = plan.Head.Previous)
         {
             int there = plan.IndexContaining(address);
-            if (there >= 0 && plan.Entries[there].Address == address.Value && plan.NewBytesOf(there).SequenceEqual(bytes))
+            if (there >= 0 && plan.Entries[there].Address == address.Value && plan.NewBytesOf(there, scratch).SequenceEqual(bytes))
             {
                 return true;
             }
@@ -214,4 +336,6 @@ public sealed class PatchPlan
 
         return false;
     }
+
+    IEnumerator IEnumerable.GetEnumerator() => GetEnumerator();
 }

@@ -5,7 +5,7 @@ namespace PvPatch.Plans;
 
 /// <summary>What a site demands beyond its budget and clobbers.</summary>
 [Flags]
-public enum SiteTraits : byte
+public enum SiteTraits
 {
     /// <summary>Nothing.</summary>
     None = 0,

@@ -1,4 +1,4 @@
-using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
 using Microsoft.Extensions.Logging;
 using PvPatch.Images;
 
@@ -8,15 +8,14 @@ namespace PvPatch.Plans;
 /// Collects decisions into a <see cref="PatchPlan"/>: what a mechanism's planner writes to. Keeps the rules every plan keeps: sites in order, none
 /// sharing a byte, old and new bytes of one length.
 /// </summary>
-public sealed class PlanBuilder
+internal sealed class PlanBuilder
 {
     private readonly string _backend;
     private readonly string _rules;
     private readonly int _bitness;
     private readonly IReadOnlyList<PlanSegment> _segments;
     private readonly List<PatchDiagnostic> _diagnostics = [];
-    private readonly List<PlanOutcome> _outcomes = [];
-    private readonly Dictionary<PlanOutcome, int> _outcomeIndex = [];
+    private readonly PlanForms _forms;
     private PlanEntry[] _entries;
     private byte[] _overflow = [];
     private int _overflowUsed;
@@ -52,7 +51,21 @@ public sealed class PlanBuilder
         _rules = rules;
         _bitness = bitness;
         _segments = segments;
+        _forms = new PlanForms();
         _entries = GC.AllocateUninitializedArray<PlanEntry>(capacity);
+    }
+
+    /// <summary>Begins a plan of which a planner fills in the first entries by itself: one for each site of a table.</summary>
+    internal PlanBuilder(string backend, string rules, CodeImage image, PlanForms forms, SiteTable sites)
+        : this(backend, rules, image, sites.Count)
+    {
+        _forms = forms;
+        _count = sites.Count;
+        if (_count > 0)
+        {
+            PatchSite last = sites[_count - 1];
+            (_lastAddress, _lastLength) = (last.Address.Value, (uint)last.Budget);
+        }
     }
 
     /// <summary>How many sites were added.</summary>
@@ -87,21 +100,41 @@ public sealed class PlanBuilder
         Add(address, oldBytes, newBytes, OutcomeIndex(outcome));
     }
 
+    /// <summary>The entries so far, and room for more.</summary>
+    internal PlanEntry[] Entries => _entries;
+
     /// <summary>As the public form, with an outcome's number and lengths that are right.</summary>
     internal void Add(VirtualAddress address, ReadOnlySpan<byte> oldBytes, ReadOnlySpan<byte> newBytes, int outcome)
     {
-        ref PlanEntry entry = ref NextUnfilled(address.Value, oldBytes.Length, outcome);
-        entry.Old = default;
-        entry.New = default;
-        if (entry.IsInPlace)
+        if (_count >= _entries.Length)
         {
-            oldBytes.CopyTo(PlanEntry.AsBytes(ref entry.Old));
-            newBytes.CopyTo(PlanEntry.AsBytes(ref entry.New));
+            Array.Resize(ref _entries, Math.Max(16, _count * 2));
         }
-        else
+
+        // Before the first, address and length are 0: every site lies behind that.
+        bool behind = address.Value >= _lastAddress;
+        _sorted &= behind;
+        _apart &= behind & (unchecked(address.Value - _lastAddress) >= _lastLength);
+        _lastAddress = address.Value;
+        _lastLength = (uint)oldBytes.Length;
+        _entries[_count++] = Overflow(address.Value, oldBytes, newBytes, outcome);
+    }
+
+    /// <summary>An entry that keeps outcome and bytes in the overflow.</summary>
+    internal PlanEntry Overflow(ulong address, ReadOnlySpan<byte> oldBytes, ReadOnlySpan<byte> newBytes, int outcome)
+    {
+        int offset = _overflowUsed;
+        int length = oldBytes.Length;
+        _overflowUsed = checked(offset + sizeof(int) + 2 * length);
+        if (_overflowUsed > _overflow.Length)
         {
-            entry.OverflowOffset = AddOverflow(oldBytes, newBytes);
+            Array.Resize(ref _overflow, (int)Math.Clamp(_overflowUsed * 2L, 256, Array.MaxLength));
         }
+
+        MemoryMarshal.Write(_overflow.AsSpan(offset), outcome);
+        oldBytes.CopyTo(_overflow.AsSpan(offset + sizeof(int)));
+        newBytes.CopyTo(_overflow.AsSpan(offset + sizeof(int) + length));
+        return PlanEntry.InOverflow(address, length, offset);
     }
 
     /// <summary>Makes the plan.</summary>
@@ -120,7 +153,7 @@ public sealed class PlanBuilder
         {
             ref readonly PlanEntry before = ref _entries[i - 1];
             ref readonly PlanEntry entry = ref _entries[i];
-            if (entry.Address - before.Address < before.Length)
+            if (entry.Address - before.Address < (ulong)LengthOf(before))
             {
                 bool same = entry.Address == before.Address;
                 throw new PatchException(PatchDiagnostic.Error(
@@ -128,7 +161,7 @@ public sealed class PlanBuilder
                 {
                     SiteIndex = i,
                     Address = entry.Address,
-                    Found = $"{new VirtualAddress(before.Address)}+{before.Length} and {new VirtualAddress(entry.Address)}+{entry.Length}",
+                    Found = $"{new VirtualAddress(before.Address)}+{LengthOf(before)} and {new VirtualAddress(entry.Address)}+{LengthOf(entry)}",
                 });
             }
         }
@@ -139,50 +172,17 @@ public sealed class PlanBuilder
             Backend = _backend,
             Rules = _rules,
             Bitness = _bitness,
-            Segments = _segments,
-            Diagnostics = _diagnostics,
+            Segments = _segments is PlanSegment[] owned ? Array.AsReadOnly(owned) : _segments,
+            Diagnostics = _diagnostics.AsReadOnly(),
             Previous = Previous?.WithAncestors(PatchPlan.RememberedAncestors - 1),
         };
-        return new PatchPlan(head, _entries, _outcomes, _overflow, Logger);
+        return new PatchPlan(head, _entries, _forms, _overflow, Logger);
     }
 
     /// <summary>The number under which entries refer to an outcome.</summary>
-    internal int OutcomeIndex(PlanOutcome outcome)
-    {
-        ArgumentNullException.ThrowIfNull(outcome);
-        if (!_outcomeIndex.TryGetValue(outcome, out int index))
-        {
-            index = _outcomes.Count;
-            _outcomes.Add(outcome);
-            _outcomeIndex.Add(outcome, index);
-        }
+    internal int OutcomeIndex(PlanOutcome outcome) => _forms.OutcomeIndex(outcome);
 
-        return index;
-    }
-
-    /// <summary>The next entry, its byte strings not set: for a planner that sets both as a whole.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    internal ref PlanEntry NextUnfilled(ulong address, int length, int outcome)
-    {
-        int index = _count;
-        if (index >= _entries.Length)
-        {
-            Array.Resize(ref _entries, Math.Max(16, index * 2));
-        }
-
-        // Before the first, address and length are 0: every site lies behind that.
-        bool behind = address >= _lastAddress;
-        _sorted &= behind;
-        _apart &= behind & (unchecked(address - _lastAddress) >= _lastLength);
-        _lastAddress = address;
-        _lastLength = (uint)length;
-        _count = index + 1;
-        ref PlanEntry entry = ref _entries[index];
-        entry.Address = address;
-        entry.Length = (byte)length;
-        entry.Outcome = outcome;
-        return ref entry;
-    }
+    private int LengthOf(in PlanEntry entry) => entry.IsOverflow ? entry.OverflowLength : _forms.Olds[entry.Old].Length;
 
     private static PlanSegment[] SegmentsOf(CodeImage image) =>
         [.. image.Segments.Select(static s => new PlanSegment(s.Name, s.Address, s.Bytes.Length))];
@@ -192,18 +192,43 @@ public sealed class PlanBuilder
         ArgumentNullException.ThrowIfNull(image);
         return image.Bitness;
     }
+}
 
-    internal int AddOverflow(ReadOnlySpan<byte> oldBytes, ReadOnlySpan<byte> newBytes)
+/// <summary>A segment of the image a plan was made for: what names the section of each site.</summary>
+public readonly record struct PlanSegment
+{
+    internal PlanSegment(string name, VirtualAddress address, long length)
     {
-        int offset = _overflowUsed;
-        _overflowUsed += 2 * oldBytes.Length;
-        if (_overflowUsed > _overflow.Length)
-        {
-            Array.Resize(ref _overflow, Math.Max(256, _overflowUsed * 2));
-        }
-
-        oldBytes.CopyTo(_overflow.AsSpan(offset));
-        newBytes.CopyTo(_overflow.AsSpan(offset + oldBytes.Length));
-        return offset;
+        Name = name;
+        Address = address;
+        Length = length;
     }
+
+    /// <summary>The segment's name.</summary>
+    public string Name { get; }
+
+    /// <summary>Run address of its first byte.</summary>
+    public VirtualAddress Address { get; }
+
+    /// <summary>Its length in bytes.</summary>
+    public long Length { get; }
+
+    internal bool Contains(VirtualAddress address) => address >= Address && address.Value - Address.Value < (ulong)Length;
+}
+
+/// <summary>What is said of a plan as a whole.</summary>
+internal sealed record PlanHead
+{
+    public required string Backend { get; init; }
+
+    public required string Rules { get; init; }
+
+    public required int Bitness { get; init; }
+
+    public required IReadOnlyList<PlanSegment> Segments { get; init; }
+
+    public IReadOnlyList<PatchDiagnostic> Diagnostics { get; init; } = [];
+
+    /// <summary>The plan whose bytes the image held when this one was made; its originals are this one's originals.</summary>
+    public PatchPlan? Previous { get; init; }
 }

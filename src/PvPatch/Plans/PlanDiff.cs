@@ -1,3 +1,5 @@
+using System.Globalization;
+
 namespace PvPatch.Plans;
 
 /// <summary>Two plans compared site by site: two backends of one kernel, two eras' rules, or two builds.</summary>
@@ -44,8 +46,7 @@ public sealed class PlanDiff
             common += a is not null && b is not null ? 1 : 0;
             if (kinds != PlanDifferenceKinds.None)
             {
-                SiteDecision any = (a ?? b)!.Value;
-                differences.Add(new PlanDifference(any.Address, any.Length, kinds, a, b));
+                differences.Add(new PlanDifference(kinds, a, b));
             }
         }
 
@@ -63,4 +64,108 @@ public sealed class PlanDiff
         | (a.Action == b.Action && a.Reason == b.Reason ? 0 : PlanDifferenceKinds.Action)
         | (a.Label == b.Label ? 0 : PlanDifferenceKinds.Label)
         | (a.Target == b.Target ? 0 : PlanDifferenceKinds.Target);
+}
+
+/// <summary>In what a site differs between two plans.</summary>
+[Flags]
+public enum PlanDifferenceKinds
+{
+    /// <summary>In nothing.</summary>
+    None = 0,
+
+    /// <summary>Only the first plan has a site of this address and length.</summary>
+    OnlyInFirst = 1,
+
+    /// <summary>Only the second plan has one.</summary>
+    OnlyInSecond = 2,
+
+    /// <summary>The original bytes differ: the plans are of different images.</summary>
+    OldBytes = 4,
+
+    /// <summary>The new bytes differ.</summary>
+    NewBytes = 8,
+
+    /// <summary>The plans do different things, or leave the site alone for different reasons.</summary>
+    Action = 16,
+
+    /// <summary>The site stands for another slot.</summary>
+    Label = 32,
+
+    /// <summary>A call or jump goes elsewhere.</summary>
+    Target = 64,
+}
+
+/// <summary>A site that differs between two plans.</summary>
+public sealed class PlanDifference
+{
+    internal PlanDifference(PlanDifferenceKinds kinds, SiteDecision? first, SiteDecision? second)
+    {
+        Kinds = kinds;
+        First = first;
+        Second = second;
+    }
+
+    /// <summary>Its run address.</summary>
+    public VirtualAddress Address => Any.Address;
+
+    /// <summary>Its length in bytes.</summary>
+    public int Length => Any.Length;
+
+    /// <summary>What differs.</summary>
+    public PlanDifferenceKinds Kinds { get; }
+
+    /// <summary>The first plan's decision, where it has the site.</summary>
+    public SiteDecision? First { get; }
+
+    /// <summary>The second plan's decision, where it has the site.</summary>
+    public SiteDecision? Second { get; }
+
+    private SiteDecision Any => (First ?? Second)!.Value;
+
+    /// <summary>One line: address, slot, and of both plans what is done and the new bytes.</summary>
+    /// <returns>One line of text.</returns>
+    public override string ToString() => string.Create(
+        CultureInfo.InvariantCulture, $"{Address} {Any.Label}: {Describe(First)} | {Describe(Second)} ({Kinds})");
+
+    private static string Describe(SiteDecision? site) => site is SiteDecision there
+        ? $"{there.Action}{(there.Reason == PatchReason.None ? "" : $" ({there.Reason})")} {HexBytes.Format(there.NewBytes)}"
+        : "no site";
+}
+
+/// <summary>Walks several plans side by side: each site that any of them has, in order of address, with what each says of it.</summary>
+internal static class PlanSites
+{
+    /// <summary>The sites, each as the indices of it in the plans (-1 where a plan lacks it). The array is used again for the next.</summary>
+    public static IEnumerable<int[]> Walk(IReadOnlyList<PatchPlan> plans)
+    {
+        int[] next = new int[plans.Count];
+        int[] here = new int[plans.Count];
+        while (true)
+        {
+            (ulong Address, int Length) lowest = (ulong.MaxValue, int.MaxValue);
+            for (int i = 0; i < next.Length; i++)
+            {
+                if (next[i] < plans[i].Count)
+                {
+                    (ulong Address, int Length) key = Key(plans[i], next[i]);
+                    lowest = key.CompareTo(lowest) < 0 ? key : lowest;
+                }
+            }
+
+            if (lowest.Length == int.MaxValue)
+            {
+                yield break;
+            }
+
+            for (int i = 0; i < next.Length; i++)
+            {
+                bool has = next[i] < plans[i].Count && Key(plans[i], next[i]) == lowest;
+                here[i] = has ? next[i]++ : -1;
+            }
+
+            yield return here;
+        }
+    }
+
+    private static (ulong Address, int Length) Key(PatchPlan plan, int index) => (plan[index].Address.Value, plan[index].Length);
 }

@@ -3,7 +3,7 @@ using System.Text;
 
 namespace PvPatch.Plans;
 
-/// <summary>How often a plan does what.</summary>
+/// <summary>Counts of the plan's actions.</summary>
 public sealed class PlanSummary
 {
     private static readonly (PatchAction Action, string One, string Many)[] s_words =
@@ -18,6 +18,7 @@ public sealed class PlanSummary
         (PatchAction.CallBug, "call of BUG", "calls of BUG"),
         (PatchAction.Thunk, "thunk", "thunks"),
         (PatchAction.Record, "record", "records"),
+        (PatchAction.Slot, "slot", "slots"),
     ];
 
     private readonly int[] _actions = new int[Enum.GetValues<PatchAction>().Length];
@@ -25,23 +26,23 @@ public sealed class PlanSummary
 
     internal PlanSummary(PatchPlan plan)
     {
-        int[] uses = new int[plan.Outcomes.Count];
-        foreach (ref readonly PlanEntry entry in plan.Entries.AsSpan())
+        int[] uses = new int[plan.OutcomeCount];
+        for (int i = 0; i < plan.Count; i++)
         {
-            uses[entry.Outcome]++;
+            uses[plan.OutcomeIndexOf(i)]++;
         }
 
         for (int i = 0; i < uses.Length; i++)
         {
-            PlanOutcome outcome = plan.Outcomes[i];
+            PlanOutcome outcome = plan.OutcomeAt(i);
             _actions[(int)outcome.Action] += uses[i];
             _reasons[(int)outcome.Reason] += uses[i];
         }
 
-        Total = plan.Count - Count(PatchAction.Thunk) - Count(PatchAction.Record);
+        Total = plan.Count - Count(PatchAction.Thunk) - Count(PatchAction.Record) - Count(PatchAction.Slot);
     }
 
-    /// <summary>How many sites the plan has; thunks and records are not counted.</summary>
+    /// <summary>How many sites the plan has; thunks, records and slots are not counted.</summary>
     public int Total { get; }
 
     /// <summary>How many sites have an action.</summary>

@@ -1,19 +1,26 @@
+using System.Collections;
 using System.Diagnostics.CodeAnalysis;
 
 namespace PvPatch.Plans;
 
 /// <summary>All sites of some code, sorted by address and checked: no two share a byte, none is empty or longer than allowed.</summary>
-public sealed class SiteTable
+public sealed class SiteTable : IReadOnlyList<PatchSite>
 {
     private readonly PatchSite[] _sites;
 
-    private SiteTable(PatchSite[] sites) => _sites = sites;
+    private SiteTable(PatchSite[] sites, SiteKinds kinds)
+    {
+        _sites = sites;
+        Kinds = kinds;
+    }
 
     /// <summary>A table without sites.</summary>
-    public static SiteTable Empty { get; } = new([]);
+    public static SiteTable Empty { get; } = new([], SiteKinds.Of([], []));
 
     /// <summary>How many sites there are.</summary>
     public int Count => _sites.Length;
+
+    internal SiteKinds Kinds { get; }
 
     /// <summary>The sites in order of address.</summary>
     public ReadOnlySpan<PatchSite> Sites => _sites;
@@ -65,10 +72,16 @@ public sealed class SiteTable
             CheckPair(sorted[i - 1], order[i - 1], sorted[i], order[i], found);
         }
 
-        table = found.HasErrors ? null : new SiteTable(sorted);
+        table = found.HasErrors ? null : new SiteTable(sorted, SiteKinds.Of(sorted, order)); // the order is not needed any more
         diagnostics = found.ToList();
         return table is not null;
     }
+
+    /// <summary>Enumerates the sites in order of address.</summary>
+    /// <returns>The enumerator.</returns>
+    public IEnumerator<PatchSite> GetEnumerator() => ((IEnumerable<PatchSite>)_sites).GetEnumerator();
+
+    IEnumerator IEnumerable.GetEnumerator() => GetEnumerator();
 
     /// <summary>Finds the site that begins at an address.</summary>
     /// <param name="address">The run address.</param>
@@ -105,6 +118,28 @@ public sealed class SiteTable
         }
 
         return -1;
+    }
+
+    /// <summary>Whether some site has a byte of a stretch.</summary>
+    internal bool Overlaps(VirtualAddress address, int length)
+    {
+        // The first site that ends behind the stretch's first byte.
+        int low = 0;
+        int high = _sites.Length;
+        while (low < high)
+        {
+            int middle = (low + high) >>> 1;
+            if (_sites[middle].Address.Value + (ulong)(_sites[middle].Budget - 1) < address.Value)
+            {
+                low = middle + 1;
+            }
+            else
+            {
+                high = middle;
+            }
+        }
+
+        return low < _sites.Length && (_sites[low].Address <= address || _sites[low].Address - address < length);
     }
 
     private static void CheckAlone(PatchSite site, int index, DiagnosticList found)

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Security.Cryptography;
 using PvPatch.Linux.Tests.Fuzz;
+using PvPatch.Tests.Shared;
 
 namespace PvPatch.KernelTests.Damage;
 
@@ -14,7 +15,6 @@ namespace PvPatch.KernelTests.Damage;
 /// </remarks>
 internal sealed class DamageRun(RealReader reader)
 {
-    private const int UsualSeed = 20_200_813;
     private const int AllocationFactor = 4;
     private const long AllocationConstant = 8 << 20;
 
@@ -30,11 +30,11 @@ internal sealed class DamageRun(RealReader reader)
     public string Summary => string.Create(
         CultureInfo.InvariantCulture, $"{reader.Name}: {Count} inputs, {Taken} taken; {string.Join(", ", _codes.Select(static c => $"{c.Key} {c.Value}"))}");
 
-    /// <summary>The seed of the first input.</summary>
-    public static int FirstSeed => Setting("PVPATCH_FUZZ_SEED", UsualSeed);
+    /// <summary>The seed of the first input; a new one in each run.</summary>
+    public static int FirstSeed => Setting("PVPATCH_FUZZ_SEED") ?? TestSeed.Value;
 
     /// <summary>The number of inputs a reader gets.</summary>
-    public static int CountFor(int usual) => Setting("PVPATCH_FUZZ_COUNT", usual);
+    public static int CountFor(int usual) => Setting("PVPATCH_FUZZ_COUNT") ?? usual;
 
     /// <summary>Gives a reader damaged forms of a file, which is whole again afterwards.</summary>
     /// <param name="file">A file the reader takes.</param>
@@ -95,6 +95,6 @@ internal sealed class DamageRun(RealReader reader)
         return allocated;
     }
 
-    private static int Setting(string name, int usual) =>
-        int.TryParse(Environment.GetEnvironmentVariable(name), NumberStyles.Integer, CultureInfo.InvariantCulture, out int value) ? value : usual;
+    private static int? Setting(string name) =>
+        int.TryParse(Environment.GetEnvironmentVariable(name), NumberStyles.Integer, CultureInfo.InvariantCulture, out int value) ? value : null;
 }

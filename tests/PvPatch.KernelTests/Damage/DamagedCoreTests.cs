@@ -18,13 +18,14 @@ public sealed class DamagedCoreTests(BootedKernelFixture fixture, ITestOutputHel
     [Fact]
     public void Damage_in_a_core_gives_memory_or_a_diagnostic()
     {
+        Require.Tool("cp", "coreutils");
+
         // The boot that other tests of cores share; the copy has holes where the core has.
         BootedKernel booted = fixture.Boot(Kernels.Bookworm, new MachineOptions { Core = CoreForm.Physical, MemoryMiB = 384, Kaslr = true });
         ElfImage kernel = TestedKernels.Load(booted.ImagePath).Elf;
         string path = Path.Combine(Path.GetTempPath(), Path.GetRandomFileName());
         try
         {
-            Require.Tool("cp", "coreutils");
             Assert.True(ExternalTool.Run("cp", ["--sparse=always", booted.ReadyCore!, path], TimeSpan.FromMinutes(2)).Succeeded);
             Damage(path, kernel);
         }
@@ -42,9 +43,10 @@ public sealed class DamagedCoreTests(BootedKernelFixture fixture, ITestOutputHel
         SortedDictionary<string, int> results = [];
         Assert.Null(Read(path, kernel, locate: true));
         int count = DamageRun.CountFor(Usual);
+        int first = DamageRun.FirstSeed;
         for (int i = 0; i < count; i++)
         {
-            int seed = unchecked(DamageRun.FirstSeed + i);
+            int seed = unchecked(first + i);
             var damage = new TableDamage(seed);
             damage.Do(head, regions);
             RandomAccess.Write(file.SafeFileHandle, head, 0);

@@ -59,9 +59,7 @@ public sealed class DamagedFileTests(BootedKernelFixture fixture, ITestOutputHel
             foreach (PackageRequest request in s_all[1..3])
             {
                 DebianModules modules = Require.Available(() => DebianModules.Fetch(request, "irqbypass", "kvm", "mce-inject"));
-                RealReader reader = RealReader.OfModules(KernelImage.TryLoad(modules.Kernel.ImagePath, null, out KernelImage? kernel, out PatchDiagnostic? error)
-                    ? kernel
-                    : throw new PatchException(error));
+                RealReader reader = RealReader.OfModules(TestedKernels.Load(modules.Kernel.ImagePath));
                 files.Add((reader, File.ReadAllBytes(modules.Unpack(directory)[^1])));
             }
 
@@ -73,8 +71,11 @@ public sealed class DamagedFileTests(BootedKernelFixture fixture, ITestOutputHel
         }
     }
 
-    private static byte[] Unpacked(DebianKernel kernel) =>
-        KernelFile.TryLoad(kernel.ImagePath, null, out LoadedKernelFile? file, out PatchDiagnostic? error) ? file.Image.ToArray() : throw new PatchException(error);
+    private static byte[] Unpacked(DebianKernel kernel)
+    {
+        Require.Unpacking(kernel.ImagePath);
+        return KernelFile.TryLoad(kernel.ImagePath, null, out LoadedKernelFile? file, out PatchDiagnostic? error) ? file.Image.ToArray() : throw new PatchException(error);
+    }
 
     private static KernelSymbols Symbols(byte[] file) =>
         KernelSymbols.TryFromImage(ElfImage.Read(file), out KernelSymbols? symbols, out PatchDiagnostic? error) ? symbols : throw new PatchException(error);

@@ -116,7 +116,7 @@ internal sealed record RealReader(string Name, Func<byte[], IReadOnlyList<FileRe
 
     private static PatchDiagnostic? OpenKernel(ElfImage elf, KernelSymbols symbols, out KernelImage? kernel)
     {
-        _ = KernelImage.TryOpen(elf, new KernelOpenOptions { Symbols = symbols }, out kernel, out PatchDiagnostic? error);
+        _ = KernelImage.TryOpen(elf, new KernelOptions { Symbols = symbols }, out kernel, out PatchDiagnostic? error);
         return error;
     }
 
@@ -152,13 +152,13 @@ internal sealed record RealReader(string Name, Func<byte[], IReadOnlyList<FileRe
 
     private static PatchDiagnostic? ReadModule(Memory<byte> file, KernelImage kernel)
     {
-        if (!KernelModule.TryOpen(file, null, out KernelModule? module, out PatchDiagnostic? error)
+        if (!KernelModule.TryOpen(file, out KernelModule? module, out PatchDiagnostic? error)
             || !module.TryPlace(kernel, ModulePlacement.At(0xffffffffc0200000), out PlacedModule? placed, out error))
         {
             return error;
         }
 
-        return new ModulePlanner().TryPlan(placed, new BootMachine(), out PatchPlan? _, out IReadOnlyList<PatchDiagnostic> diagnostics) ? null : diagnostics[0];
+        return new KernelPlanner().TryPlan(placed, new BootMachine(), out PatchPlan? _, out IReadOnlyList<PatchDiagnostic> diagnostics) ? null : diagnostics[0];
     }
 
     /// <summary>The header, the segments, the sections with their names.</summary>

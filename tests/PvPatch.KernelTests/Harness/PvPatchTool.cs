@@ -1,4 +1,5 @@
 using System.Text.Json;
+using PvPatch.Tests.Shared;
 
 namespace PvPatch.KernelTests.Harness;
 
@@ -13,13 +14,10 @@ internal static class PvPatchTool
             .SelectMany(static pattern => Directory.GetFiles(AppContext.BaseDirectory, pattern))
             .Where(static file => !Path.GetFileName(file).StartsWith("PvPatch.KernelTests", StringComparison.Ordinal));
 
-    /// <summary>The <c>dotnet</c> that runs this test.</summary>
-    public static string Dotnet => Path.GetFullPath(Path.Combine(Path.GetDirectoryName(typeof(object).Assembly.Location)!, "../../../dotnet"));
-
     /// <summary>Runs <c>pvpatch</c>.</summary>
     public static ToolResult Run(params IEnumerable<string> arguments)
     {
-        return ExternalTool.Run(Dotnet, [Path.Combine(AppContext.BaseDirectory, "PvPatch.Tool.dll"), .. arguments], s_timeout);
+        return ExternalTool.Run(DotnetHost.Path, [Path.Combine(AppContext.BaseDirectory, "PvPatch.Tool.dll"), .. arguments], s_timeout);
     }
 
     /// <summary>Runs <c>pvpatch verify --json</c>.</summary>

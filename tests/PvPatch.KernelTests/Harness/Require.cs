@@ -1,3 +1,5 @@
+using PvPatch.Tests.Shared;
+
 namespace PvPatch.KernelTests.Harness;
 
 /// <summary>
@@ -6,11 +8,6 @@ namespace PvPatch.KernelTests.Harness;
 /// </summary>
 public static class Require
 {
-    private const string DemandVariable = "PVPATCH_REQUIRE_TOOLS";
-
-    /// <summary>Set where a skipped test would be a silent hole, as on a build machine.</summary>
-    public static bool EverythingDemanded => Environment.GetEnvironmentVariable(DemandVariable) == "1";
-
     /// <summary>The means to fetch a Debian package: apt, dpkg-deb and the archive's keys.</summary>
     public static void PackageFetching()
     {
@@ -30,7 +27,7 @@ public static class Require
             "seabios",
             "/usr/share/seabios/bios-256k.bin",
             "/usr/share/qemu/bios-256k.bin");
-        AnyFile("a static busybox", "busybox-static", GuestInitramfs.HostBusybox);
+        Busybox();
     }
 
     /// <summary>A command on the search path.</summary>
@@ -38,7 +35,7 @@ public static class Require
     /// <param name="debianPackage">The Debian package that brings it.</param>
     public static void Tool(string command, string debianPackage)
     {
-        if (!ExternalTool.Exists(command))
+        if (Requirement.FindProgram(command) is null)
         {
             Missing($"The command '{command}' is missing; Debian package {debianPackage} brings it.");
         }
@@ -61,15 +58,19 @@ public static class Require
 
     /// <summary>Ends the test: skipped, or failed where everything is demanded.</summary>
     /// <param name="sentence">What is missing and what would bring it.</param>
-    public static void Missing(string sentence)
-    {
-        if (EverythingDemanded)
-        {
-            Assert.Fail($"{sentence} ({DemandVariable}=1 makes this a failure.)");
-        }
+    public static void Missing(string sentence) => Requirement.Missing(sentence);
 
-        Assert.Skip(sentence);
+    /// <summary>The program that the distribution unpacks a kernel with, and the product too.</summary>
+    public static void Unpacking(string imagePath)
+    {
+        if (BzImage.Decompressor(imagePath) is (string tool, string debianPackage))
+        {
+            Tool(tool, debianPackage);
+        }
     }
+
+    /// <summary>A static busybox.</summary>
+    public static void Busybox() => AnyFile("a static busybox", "busybox-static", GuestInitramfs.HostBusybox);
 
     private static void AnyFile(string what, string debianPackage, params ReadOnlySpan<string> candidates)
     {

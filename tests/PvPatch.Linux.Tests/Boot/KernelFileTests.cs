@@ -18,9 +18,10 @@ public sealed class KernelFileTests
 
     [Theory]
     [MemberData(nameof(Compressors.External), MemberType = typeof(Compressors))]
-    [InlineData(PayloadCompression.Gzip)]
-    public void A_bzimage_is_unpacked(PayloadCompression compression)
+    [InlineData(nameof(PayloadCompression.Gzip))]
+    public void A_bzimage_is_unpacked(string packing)
     {
+        PayloadCompression compression = Enum.Parse<PayloadCompression>(packing);
         // What follows the ELF file stands for the relocations that a real one carries.
         byte[] content = [.. s_kernel, .. new byte[100]];
         byte[] stream = Compressors.Compress(compression, content);
@@ -38,9 +39,10 @@ public sealed class KernelFileTests
 
     [Theory]
     [MemberData(nameof(Compressors.External), MemberType = typeof(Compressors))]
-    [InlineData(PayloadCompression.Gzip)]
-    public void A_compressed_elf_file_is_unpacked(PayloadCompression compression)
+    [InlineData(nameof(PayloadCompression.Gzip))]
+    public void A_compressed_elf_file_is_unpacked(string packing)
     {
+        PayloadCompression compression = Enum.Parse<PayloadCompression>(packing);
         Assert.True(KernelFile.TryLoad(Compressors.Compress(compression, s_kernel), null, out LoadedKernelFile? kernel, out PatchDiagnostic? error), error?.ToString());
         Assert.Equal(KernelFileKind.CompressedElf, kernel.Kind);
         Assert.Equal(compression, kernel.Compression);
@@ -88,7 +90,7 @@ public sealed class KernelFileTests
     public void A_stream_without_end_is_left_at_the_limit()
     {
         using var kernel = new OneWayStream(s_kernel) { Endless = true };
-        Assert.False(KernelFile.TryLoad(kernel, new KernelLoadOptions { MaxImageSize = 20 << 20 }, out _, out PatchDiagnostic? error));
+        Assert.False(KernelFile.TryLoad(kernel, new KernelOptions { MaxImageSize = 20 << 20 }, out _, out PatchDiagnostic? error));
         Assert.Equal(KernelDiagnosticCodes.FileTooLarge, error.Code);
 
         using var zeros = new OneWayStream([]) { Endless = true };

@@ -11,9 +11,10 @@ public sealed class PayloadDecompressorTests
 
     [Theory]
     [MemberData(nameof(Compressors.External), MemberType = typeof(Compressors))]
-    [InlineData(PayloadCompression.Gzip)]
-    public void What_was_packed_is_unpacked_with_and_without_an_announced_size(PayloadCompression compression)
+    [InlineData(nameof(PayloadCompression.Gzip))]
+    public void What_was_packed_is_unpacked_with_and_without_an_announced_size(string packing)
     {
+        PayloadCompression compression = Enum.Parse<PayloadCompression>(packing);
         byte[] packed = Packed(compression);
         Assert.Equal(compression, PayloadDecompressor.Detect(packed));
         Assert.Equal(s_kernel, Unpack(packed, compression, s_kernel.Length).ToArray());
@@ -22,9 +23,10 @@ public sealed class PayloadDecompressorTests
 
     [Theory]
     [MemberData(nameof(Compressors.External), MemberType = typeof(Compressors))]
-    [InlineData(PayloadCompression.Gzip)]
-    public void More_or_fewer_bytes_than_announced_are_refused(PayloadCompression compression)
+    [InlineData(nameof(PayloadCompression.Gzip))]
+    public void More_or_fewer_bytes_than_announced_are_refused(string packing)
     {
+        PayloadCompression compression = Enum.Parse<PayloadCompression>(packing);
         byte[] packed = Packed(compression);
         PatchDiagnostic more = Refuse(packed, compression, s_kernel.Length - 1);
         Assert.Equal(KernelDiagnosticCodes.PayloadSizeMismatch, more.Code);
@@ -36,20 +38,22 @@ public sealed class PayloadDecompressorTests
 
     [Theory]
     [MemberData(nameof(Compressors.External), MemberType = typeof(Compressors))]
-    [InlineData(PayloadCompression.Gzip)]
-    public void Data_that_expands_without_end_is_stopped_at_the_limit(PayloadCompression compression)
+    [InlineData(nameof(PayloadCompression.Gzip))]
+    public void Data_that_expands_without_end_is_stopped_at_the_limit(string packing)
     {
+        PayloadCompression compression = Enum.Parse<PayloadCompression>(packing);
         // 24 MiB of zeros pack into a few kilobytes; only the 16 MiB that are allowed at any ratio are taken.
         byte[] packed = Compressors.Compress(compression, new byte[24 << 20]);
-        PatchDiagnostic error = Refuse(packed, compression, null, new KernelLoadOptions { MaxExpansion = 1 });
+        PatchDiagnostic error = Refuse(packed, compression, null, new KernelOptions { MaxExpansion = 1 });
         Assert.Equal(KernelDiagnosticCodes.PayloadTooLarge, error.Code);
-        Assert.Contains(nameof(KernelLoadOptions.MaxExpansion), error.Help, StringComparison.Ordinal);
+        Assert.Contains(nameof(KernelOptions.MaxExpansion), error.Help, StringComparison.Ordinal);
     }
 
     [Theory]
     [MemberData(nameof(Compressors.External), MemberType = typeof(Compressors))]
-    public void Damaged_data_is_refused_with_what_the_program_says(PayloadCompression compression)
+    public void Damaged_data_is_refused_with_what_the_program_says(string packing)
     {
+        PayloadCompression compression = Enum.Parse<PayloadCompression>(packing);
         byte[] packed = Packed(compression);
         PatchDiagnostic cut = Refuse(packed[..(packed.Length / 2)], compression, s_kernel.Length);
         Assert.Equal(KernelDiagnosticCodes.PayloadCorrupt, cut.Code);
@@ -71,7 +75,7 @@ public sealed class PayloadDecompressorTests
     [Fact]
     public void An_announced_size_that_cannot_be_is_refused_before_anything_runs()
     {
-        var nowhere = new KernelLoadOptions { ProgramSearchPath = "" };
+        var nowhere = new KernelOptions { ProgramSearchPath = "" };
         byte[] packed = new byte[1000];
         Assert.Equal(KernelDiagnosticCodes.PayloadTooLarge, Refuse(packed, PayloadCompression.Xz, uint.MaxValue, nowhere).Code);
         Assert.Equal(KernelDiagnosticCodes.PayloadTooLarge, Refuse(packed, PayloadCompression.Xz, (16 << 20) + 1, nowhere).Code);
@@ -80,16 +84,17 @@ public sealed class PayloadDecompressorTests
     }
 
     [Theory]
-    [InlineData(PayloadCompression.Xz, "xz-utils")]
-    [InlineData(PayloadCompression.Zstd, "zstd")]
-    [InlineData(PayloadCompression.Lz4, "lz4")]
-    [InlineData(PayloadCompression.Lzma, "xz-utils")]
-    [InlineData(PayloadCompression.Bzip2, "bzip2")]
-    [InlineData(PayloadCompression.Lzo, "lzop")]
-    public void A_missing_program_is_named_with_its_package(PayloadCompression compression, string package)
+    [InlineData(nameof(PayloadCompression.Xz), "xz-utils")]
+    [InlineData(nameof(PayloadCompression.Zstd), "zstd")]
+    [InlineData(nameof(PayloadCompression.Lz4), "lz4")]
+    [InlineData(nameof(PayloadCompression.Lzma), "xz-utils")]
+    [InlineData(nameof(PayloadCompression.Bzip2), "bzip2")]
+    [InlineData(nameof(PayloadCompression.Lzo), "lzop")]
+    public void A_missing_program_is_named_with_its_package(string packing, string package)
     {
+        PayloadCompression compression = Enum.Parse<PayloadCompression>(packing);
         using var empty = new TestFolder();
-        PatchDiagnostic error = Refuse(new byte[100], compression, 1000, new KernelLoadOptions { ProgramSearchPath = empty.Path });
+        PatchDiagnostic error = Refuse(new byte[100], compression, 1000, new KernelOptions { ProgramSearchPath = empty.Path });
         Assert.Equal(KernelDiagnosticCodes.DecompressorMissing, error.Code);
         Assert.Contains($"apt install {package})", error.Help, StringComparison.Ordinal);
     }
@@ -102,16 +107,17 @@ public sealed class PayloadDecompressorTests
         string relative = Path.GetRelativePath(Environment.CurrentDirectory, folder.Path);
         Assert.Equal(
             KernelDiagnosticCodes.DecompressorMissing,
-            Refuse(new byte[100], PayloadCompression.Xz, 1000, new KernelLoadOptions { ProgramSearchPath = $"{relative}:." }).Code);
+            Refuse(new byte[100], PayloadCompression.Xz, 1000, new KernelOptions { ProgramSearchPath = $"{relative}:." }).Code);
     }
 
     [Fact]
     public void A_program_that_never_ends_is_killed_at_the_time_limit()
     {
+        Require.Tool("sh");
         Require.Tool("sleep");
         using var folder = new TestFolder();
         folder.Program("xz", $"#!/bin/sh\nsleep 1000\n");
-        var options = new KernelLoadOptions { ProgramSearchPath = folder.Path, TimeLimit = TimeSpan.FromMilliseconds(300) };
+        var options = new KernelOptions { ProgramSearchPath = folder.Path, TimeLimit = TimeSpan.FromMilliseconds(300) };
         PatchDiagnostic error = Refuse(new byte[1 << 20], PayloadCompression.Xz, 1000, options);
         Assert.Equal(KernelDiagnosticCodes.DecompressorTimeout, error.Code);
     }
@@ -119,10 +125,11 @@ public sealed class PayloadDecompressorTests
     [Fact]
     public void A_program_that_writes_without_end_is_killed_at_the_announced_size()
     {
+        Require.Tool("sh");
         Require.Tool("yes");
         using var folder = new TestFolder();
         folder.Program("xz", $"#!/bin/sh\nexec yes\n");
-        PatchDiagnostic error = Refuse(new byte[1 << 20], PayloadCompression.Xz, 100_000, new KernelLoadOptions { ProgramSearchPath = folder.Path });
+        PatchDiagnostic error = Refuse(new byte[1 << 20], PayloadCompression.Xz, 100_000, new KernelOptions { ProgramSearchPath = folder.Path });
         Assert.Equal(KernelDiagnosticCodes.PayloadSizeMismatch, error.Code);
     }
 
@@ -131,18 +138,19 @@ public sealed class PayloadDecompressorTests
     {
         using var folder = new TestFolder();
         folder.Program("xz", "\u007fELF, but no more");
-        PatchDiagnostic error = Refuse(new byte[100], PayloadCompression.Xz, 1000, new KernelLoadOptions { ProgramSearchPath = folder.Path });
+        PatchDiagnostic error = Refuse(new byte[100], PayloadCompression.Xz, 1000, new KernelOptions { ProgramSearchPath = folder.Path });
         Assert.Equal(KernelDiagnosticCodes.DecompressorFailed, error.Code);
     }
 
     [Fact]
     public void Cancelling_kills_the_program()
     {
+        Require.Tool("sh");
         Require.Tool("sleep");
         using var folder = new TestFolder();
         folder.Program("xz", $"#!/bin/sh\nsleep 1000\n");
         using var source = new CancellationTokenSource(TimeSpan.FromMilliseconds(300));
-        var options = new KernelLoadOptions { ProgramSearchPath = folder.Path };
+        var options = new KernelOptions { ProgramSearchPath = folder.Path };
         Assert.ThrowsAny<OperationCanceledException>(
             () => PayloadDecompressor.TryDecompress(new byte[1 << 20], PayloadCompression.Xz, 1000, options, out _, out _, source.Token));
     }
@@ -162,7 +170,7 @@ public sealed class PayloadDecompressorTests
     {
         var seen = new Recorder();
         byte[] packed = TestBzImage.Gzip(s_kernel);
-        Assert.True(PayloadDecompressor.TryDecompress(packed, PayloadCompression.Gzip, s_kernel.Length, new KernelLoadOptions { Progress = seen }, out _, out _));
+        Assert.True(PayloadDecompressor.TryDecompress(packed, PayloadCompression.Gzip, s_kernel.Length, new KernelOptions { Progress = seen }, out _, out _));
         Assert.True(seen.Values.Count >= 3);
         Assert.Equal(seen.Values.Order(), seen.Values);
         Assert.Equal(s_kernel.Length, seen.Values[^1]);
@@ -171,6 +179,7 @@ public sealed class PayloadDecompressorTests
     [Fact]
     public void Users_options_for_the_programs_do_not_matter()
     {
+        Require.Tool("sh");
         byte[] packed = Packed(PayloadCompression.Xz);
         using var folder = new TestFolder();
         folder.Program("xz", $"#!/bin/sh\n[ -z \"$XZ_OPT$XZ_DEFAULTS\" ] || exit 9\nexec {Require.Tool("xz")} \"$@\"\n");
@@ -178,7 +187,7 @@ public sealed class PayloadDecompressorTests
         try
         {
             Assert.True(PayloadDecompressor.TryDecompress(
-                packed, PayloadCompression.Xz, s_kernel.Length, new KernelLoadOptions { ProgramSearchPath = folder.Path }, out _, out PatchDiagnostic? error), error?.ToString());
+                packed, PayloadCompression.Xz, s_kernel.Length, new KernelOptions { ProgramSearchPath = folder.Path }, out _, out PatchDiagnostic? error), error?.ToString());
         }
         finally
         {
@@ -196,7 +205,7 @@ public sealed class PayloadDecompressorTests
         return unpacked;
     }
 
-    private static PatchDiagnostic Refuse(byte[] packed, PayloadCompression compression, long? announced, KernelLoadOptions? options = null)
+    private static PatchDiagnostic Refuse(byte[] packed, PayloadCompression compression, long? announced, KernelOptions? options = null)
     {
         Assert.False(PayloadDecompressor.TryDecompress(packed, compression, announced, options, out Memory<byte> unpacked, out PatchDiagnostic? error));
         Assert.True(unpacked.IsEmpty);

@@ -56,7 +56,7 @@ public sealed class EraDetectionTests
         Assert.True(KernelSymbols.TryFromImage(named, out KernelSymbols? own, out _));
         string map = string.Concat(own.All.Select(s => $"{s.Address.Value:x8} {s.Type} {s.Name}\n"));
         Assert.True(KernelSymbols.TryReadSystemMap(System.Text.Encoding.ASCII.GetBytes(map), out KernelSymbols? symbols, out PatchDiagnostic? error), error?.ToString());
-        KernelImage image = kernel.Open(new KernelOpenOptions { Symbols = symbols }, symbols: false);
+        KernelImage image = kernel.Open(new KernelOptions { Symbols = symbols }, symbols: false);
         Assert.Equal(kernel.Open().SlotWords, image.SlotWords);
         Assert.False(image.SlotWords[0].IsZero); // pv_init_ops, which no site tells
     }
@@ -76,7 +76,7 @@ public sealed class EraDetectionTests
         KernelImage image = kernel.Open();
         Assert.True(new KernelPlanner().TryPlan(image, "native", out PatchPlan? plan, out _));
         plan.Apply(image.Code);
-        foreach (KernelOpenOptions? options in (KernelOpenOptions?[])[null, new KernelOpenOptions { Era = image.Era, Layout = image.Layout }])
+        foreach (KernelOptions? options in (KernelOptions?[])[null, new KernelOptions { Era = image.Era, Layout = image.Layout }])
         {
             Assert.False(KernelImage.TryOpen(image.Elf, options, out _, out PatchDiagnostic? error));
             Assert.Equal(KernelDiagnosticCodes.OpsTableNotFound, error.Code);

@@ -55,13 +55,13 @@ internal sealed class EraKernel
         return ElfImage.Read(File.ReadAllBytes(result));
     }
 
-    public KernelImage Open(KernelOpenOptions? options = null, bool symbols = true)
+    public KernelImage Open(KernelOptions? options = null, bool symbols = true)
     {
         Assert.True(KernelImage.TryOpen(Link(symbols: symbols), options, out KernelImage? image, out PatchDiagnostic? error), error?.ToString());
         return image;
     }
 
-    public PatchDiagnostic OpenError(string code, KernelOpenOptions? options = null, bool symbols = true)
+    public PatchDiagnostic OpenError(string code, KernelOptions? options = null, bool symbols = true)
     {
         Assert.False(KernelImage.TryOpen(Link(symbols: symbols), options, out _, out PatchDiagnostic? error));
         Assert.True(error.Code == code, $"{code} was expected, not {error}");
@@ -69,7 +69,7 @@ internal sealed class EraKernel
     }
 
     /// <summary>Plans the original for a machine and compares all of its code with what the assembler makes of the column.</summary>
-    public PatchPlan MustBecome(string column, BootMachine machine, KernelOpenOptions? options = null, bool symbols = true)
+    public PatchPlan MustBecome(string column, BootMachine machine, KernelOptions? options = null, bool symbols = true)
     {
         KernelImage image = Open(options, symbols);
         Assert.True(new KernelPlanner().TryPlan(image, machine, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> found), string.Join('\n', found));

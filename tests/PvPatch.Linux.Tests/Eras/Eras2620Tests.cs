@@ -57,7 +57,7 @@ public sealed class Eras2620Tests
         s_kernel.MustBecome("intel", new BootMachine { Nops = NopStyle.Intel });
         s_kernel.MustBecome("k8", new BootMachine { Nops = NopStyle.K8 });
         s_kernel.MustBecome("k7", new BootMachine { Nops = NopStyle.K7 }, symbols: false);
-        s_kernel.MustBecome("intel", new BootMachine { Nops = NopStyle.Intel }, new KernelOpenOptions { Era = KernelEra.Linux2620 });
+        s_kernel.MustBecome("intel", new BootMachine { Nops = NopStyle.Intel }, new KernelOptions { Era = KernelEra.Linux2620 });
     }
 
     [Fact]

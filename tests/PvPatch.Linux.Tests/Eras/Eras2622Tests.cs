@@ -106,8 +106,8 @@ public sealed class Eras2622Tests
         PatchDiagnostic error = s_2622.OpenError(KernelDiagnosticCodes.EraUnknown, symbols: false);
         Assert.Equal("linux-2.6.22 or linux-2.6.23", error.Expected);
         Assert.Contains("--era", error.Help, StringComparison.Ordinal);
-        s_2622.MustBecome("2.6.22", s_native, new KernelOpenOptions { Era = KernelEra.Linux2622 }, symbols: false);
-        s_2622.MustBecome("2.6.23", s_native, new KernelOpenOptions { Era = KernelEra.Linux2623 }, symbols: false);
+        s_2622.MustBecome("2.6.22", s_native, new KernelOptions { Era = KernelEra.Linux2622 }, symbols: false);
+        s_2622.MustBecome("2.6.23", s_native, new KernelOptions { Era = KernelEra.Linux2623 }, symbols: false);
     }
 
     [Fact]

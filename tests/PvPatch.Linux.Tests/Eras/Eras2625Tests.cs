@@ -120,7 +120,7 @@ public sealed class Eras2625Tests
     {
         PatchDiagnostic error = s_kernel32.OpenError(KernelDiagnosticCodes.LayoutUnknown);
         Assert.Contains("--layout", error.Help, StringComparison.Ordinal);
-        var given = new KernelOpenOptions { Layout = s_layout32 };
+        var given = new KernelOptions { Layout = s_layout32 };
         Assert.Equal("linux-2.6.25", s_kernel32.Open(given).Era.Name);
         s_kernel32.MustBecome("native", new BootMachine(), given);
         s_kernel32.MustBecome("native", new BootMachine(), given, symbols: false);

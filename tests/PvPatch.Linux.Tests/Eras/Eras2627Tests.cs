@@ -85,7 +85,7 @@ public sealed class Eras2627Tests
             """,
     };
 
-    private static readonly KernelOpenOptions s_given = new() { Layout = s_layout64 };
+    private static readonly KernelOptions s_given = new() { Layout = s_layout64 };
 
     [Fact]
     public void The_era_is_told_by_the_lengths_of_sites_and_the_lock_table()
@@ -107,6 +107,6 @@ public sealed class Eras2627Tests
         Assert.Equal("linux-2.6.27", s_kernel64.Open(s_given with { Era = KernelEra.Linux2627 }).Era.Name);
         PatchDiagnostic error = s_kernel64.OpenError(KernelDiagnosticCodes.EraWrongSource, s_given with { Era = KernelEra.Linux612 });
         Assert.Contains("linux-2.6.27", error.Expected, StringComparison.Ordinal);
-        s_kernel64.OpenError(KernelDiagnosticCodes.LayoutWrongBitness, new KernelOpenOptions { Layout = EraLayouts.Known("2.6.24-i386-pae") });
+        s_kernel64.OpenError(KernelDiagnosticCodes.LayoutWrongBitness, new KernelOptions { Layout = EraLayouts.Known("2.6.24-i386-pae") });
     }
 }

@@ -181,7 +181,7 @@ public sealed class Eras2630Tests
         PatchDiagnostic error = s_kernel64.OpenError(KernelDiagnosticCodes.EraUnknown, symbols: false);
         Assert.Equal("linux-2.6.30 or linux-2.6.30-stable", error.Expected);
         Assert.Contains("System.map", error.Help, StringComparison.Ordinal);
-        var given = new KernelOpenOptions { Era = KernelEra.Linux2630 };
+        var given = new KernelOptions { Era = KernelEra.Linux2630 };
         Assert.Equal("2.6.32-x86-64", s_kernel64.Open(given, symbols: false).Layout.Name);
         s_kernel64.MustBecome("native", new BootMachine(), given, symbols: false);
     }
@@ -205,7 +205,7 @@ public sealed class Eras2630Tests
     [Fact]
     public void Sites_of_a_32_bit_kernel_take_what_fits()
     {
-        var given = new KernelOpenOptions { Layout = s_layout32 };
+        var given = new KernelOptions { Layout = s_layout32 };
         Assert.Equal("linux-2.6.30", s_kernel32.Open(given).Era.Name);
         s_kernel32.MustBecome("native", new BootMachine(), given);
         s_kernel32.MustBecome("lguest", new BootMachine { Backend = LguestBackend.Name }, given);

@@ -2,6 +2,7 @@ using PvPatch.Linux.Layouts;
 using PvPatch.Linux.Tests.Support;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
+using PvPatch.Tests.Shared;
 
 namespace PvPatch.Linux.Tests.Eras;
 
@@ -84,7 +85,7 @@ public sealed class KernelLayoutTests
     public void Damaged_texts_give_a_layout_or_a_finding_and_nothing_else()
     {
         byte[] good = System.Text.Encoding.UTF8.GetBytes("bits 64\n0 init.patch\ncpu.iret\nirq.save_fl*\nmmu.set_pte\n");
-        var random = new Random(20626);
+        var random = TestSeed.NewRandom();
         for (int i = 0; i < 20000; i++)
         {
             byte[] text = [.. good];

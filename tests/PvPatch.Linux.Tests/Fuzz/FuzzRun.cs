@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using System.Globalization;
+using PvPatch.Tests.Shared;
 
 namespace PvPatch.Linux.Tests.Fuzz;
 
@@ -16,7 +17,10 @@ internal static class FuzzRun
     // Finds hangs, not slowness: an input takes microseconds.
     private static readonly TimeSpan s_hangLimit = TimeSpan.FromSeconds(30);
 
-    public static int Count(int usual) => Setting("PVPATCH_FUZZ_COUNT", usual);
+    /// <summary>The seed of the first input; a new one in each run.</summary>
+    public static int FirstSeed => Setting("PVPATCH_FUZZ_SEED") ?? TestSeed.Value;
+
+    public static int Count(int usual) => Setting("PVPATCH_FUZZ_COUNT") ?? usual;
 
     /// <summary>Runs a reader over damaged copies of valid inputs.</summary>
     /// <param name="valid">The valid inputs, which the reader must take.</param>
@@ -32,7 +36,7 @@ internal static class FuzzRun
             Assert.Null(read([.. input]));
         }
 
-        int first = Setting("PVPATCH_FUZZ_SEED", 20_070_303);
+        int first = FirstSeed;
         int taken = 0;
         for (int i = 0; i < count; i++)
         {
@@ -67,6 +71,6 @@ internal static class FuzzRun
         return error is null;
     }
 
-    private static int Setting(string name, int usual) =>
-        int.TryParse(Environment.GetEnvironmentVariable(name), NumberStyles.Integer, CultureInfo.InvariantCulture, out int value) ? value : usual;
+    private static int? Setting(string name) =>
+        int.TryParse(Environment.GetEnvironmentVariable(name), NumberStyles.Integer, CultureInfo.InvariantCulture, out int value) ? value : null;
 }

@@ -77,8 +77,8 @@ public sealed class MemoryFuzzTests
                 return error;
             }
 
-            MemoryVerification result = KernelVerifier.Verify([kernel.Native, kernel.Xen], memory);
-            int others = result.Count(SiteState.Freed) + result.Count(SiteState.Unreadable);
+            MemoryVerification result = KernelVerifier.Compare([kernel.Native, kernel.Xen], memory);
+            int others = result.Count(MemorySiteState.Freed) + result.Count(MemorySiteState.Unreadable);
             Assert.Equal(result.Sites.Count, result.Compared + others);
             Assert.True(result.Best.Matched <= result.Compared);
             _ = result.ToDiagnostics(3);

@@ -2,6 +2,7 @@ using PvPatch.Linux.Eras;
 using PvPatch.Linux.Files;
 using PvPatch.Linux.Tests.Support;
 using PvPatch.Linux.Text;
+using PvPatch.Tests.Shared;
 
 namespace PvPatch.Linux.Tests.Kernel;
 
@@ -103,7 +104,7 @@ public sealed class AlternativeCodeTests
     public void Any_bytes_at_any_place_give_bytes_or_a_refusal()
     {
         ulong[] places = [0, 1, 0x7fffffff, 0x80000000, 0xffffffff, From, 0x7fffffffffffffff, 0xffffffffffffffff, 0xfffffffffffffff0];
-        var random = new Random(61);
+        var random = TestSeed.NewRandom();
         int refused = 0;
         const int Count = 40_000;
         for (int i = 0; i < Count; i++)

@@ -35,7 +35,7 @@ public sealed class KernelBadEraTests
         // Records of 14 bytes, ALT_CALL_ALWAYS (0x00020075); what lies at the replacement is the first alternative's cli.
         SyntheticKernel kernel = SyntheticKernel.Complete();
         ulong site = SyntheticKernel.Text + 0x1000;
-        kernel.AlternativesTable = [.. Alternative14(0, site, 0x00020075, 6, 5), .. Alternative14(1, site, 0x00010110, 6, 1)];
+        kernel.AlternativesTable = [.. SyntheticKernel.Alternative14(0, site, 0x00020075, 6, 5), .. SyntheticKernel.Alternative14(1, site, 0x00010110, 6, 1)];
         kernel.AddAlternative(site, SyntheticKernel.XenPv, true, 0xe8, 0, 0, 0, 0); // room for five bytes
         kernel.Without.Add(".parainstructions");
         Assert.Equal(site, KernelErrors.Open(kernel, KernelDiagnosticCodes.AlternativeUnknown).Address!.Value.Value);
@@ -64,7 +64,7 @@ public sealed class KernelBadEraTests
     {
         SyntheticKernel kernel = SyntheticKernel.Complete();
         kernel.AddAlternative(SyntheticKernel.Text + 0x1000, SyntheticKernel.XenPv, true, 0xe8, 0, 0, 0, 0);
-        kernel.AlternativesTable = Alternative14(0, SyntheticKernel.Text + 0x1000, 0x00030110, 6, 5);
+        kernel.AlternativesTable = SyntheticKernel.Alternative14(0, SyntheticKernel.Text + 0x1000, 0x00030110, 6, 5);
         Assert.Equal(KernelDiagnosticCodes.AlternativeUnknown, KernelErrors.Plan(kernel).Code);
     }
 
@@ -103,18 +103,5 @@ public sealed class KernelBadEraTests
         SyntheticKernel kernel = SyntheticKernel.Complete();
         kernel.AlternativesTable = kernel.AlternativesBytes()[..^1];
         KernelErrors.Open(kernel, KernelDiagnosticCodes.AltFormatUnknown);
-    }
-
-    // Distances from the two fields, flags and feature in 32 bits, two lengths; the replacement is the one added last.
-    private static byte[] Alternative14(int index, ulong site, uint feature, byte length, byte replacementLength)
-    {
-        byte[] record = new byte[14];
-        ulong at = SyntheticKernel.AlternativesAddress + (ulong)(14 * index);
-        BinaryPrimitives.WriteInt32LittleEndian(record, (int)(site - at));
-        BinaryPrimitives.WriteInt32LittleEndian(record.AsSpan(4), (int)(SyntheticKernel.ReplacementAddress - (at + 4)));
-        BinaryPrimitives.WriteUInt32LittleEndian(record.AsSpan(8), feature);
-        record[12] = length;
-        record[13] = replacementLength;
-        return record;
     }
 }

@@ -19,7 +19,7 @@ public sealed class KernelFuzzTests(ITestOutputHelper output)
         var fuzz = new KernelFuzz(4 << 20);
         fuzz.Give(valid, "the undamaged kernel");
         Assert.Equal(1, fuzz.Planned);
-        int first = FirstSeed();
+        int first = FuzzRun.FirstSeed;
         for (int i = 0; i < FuzzRun.Count(3000); i++)
         {
             int seed = unchecked(first + i);
@@ -34,7 +34,7 @@ public sealed class KernelFuzzTests(ITestOutputHelper output)
     {
         byte[] file = SyntheticKernel.Complete().Build();
         var fuzz = new KernelFuzz(4 << 20);
-        DamageTables(file, fuzz, FuzzRun.Count(4000), FirstSeed());
+        DamageTables(file, fuzz, FuzzRun.Count(4000), FuzzRun.FirstSeed);
         Report(fuzz);
     }
 
@@ -80,9 +80,6 @@ public sealed class KernelFuzzTests(ITestOutputHelper output)
         output.WriteLine(fuzz.Summary);
         Assert.True(fuzz.Count < 1000 || (fuzz.Planned > 2 && fuzz.Planned < fuzz.Count), $"the damage says nothing about the reader: {fuzz.Summary}");
     }
-
-    private static int FirstSeed() =>
-        int.TryParse(Environment.GetEnvironmentVariable("PVPATCH_FUZZ_SEED"), NumberStyles.Integer, CultureInfo.InvariantCulture, out int seed) ? seed : 20_070_303;
 
     private static string Name(int seed) => string.Create(CultureInfo.InvariantCulture, $"PVPATCH_FUZZ_SEED={seed}");
 }

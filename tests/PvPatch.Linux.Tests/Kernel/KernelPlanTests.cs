@@ -125,7 +125,7 @@ public sealed class KernelPlanTests
         var kernel = new SyntheticKernel();
         kernel.Pointers[SyntheticOps.IndexOf("mmu.set_fixmap")] = 0;
         kernel.AddSite("irq.halt");
-        Assert.Equal(1, Plan(kernel).Count);
+        Assert.Single(Plan(kernel));
     }
 
     [Fact]

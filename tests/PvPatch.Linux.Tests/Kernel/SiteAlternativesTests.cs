@@ -186,7 +186,7 @@ public sealed class SiteAlternativesTests
         kernel.AddAlternative(site + 6, 5, 0x6b, true, 0x0f, 0x01, 0xca);
         kernel.AddAlternative(site + 0x100, 5, 0x6b, true, 0x0f, 0x01, 0xca);
         PatchPlan plan = KernelPlanTests.Plan(kernel);
-        Assert.Equal(1, plan.Count);
+        Assert.Single(plan);
         Assert.Equal(PatchAction.Call, plan[0].Action);
     }
 

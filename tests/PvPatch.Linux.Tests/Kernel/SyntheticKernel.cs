@@ -95,6 +95,30 @@ internal sealed class SyntheticKernel
         return kernel;
     }
 
+    /// <summary>A kernel as of 6.8: no table of sites, one direct call among its alternatives.</summary>
+    public static SyntheticKernel WithDirectCall()
+    {
+        // A record of 14 bytes, ALT_CALL_ALWAYS (0x00020075).
+        SyntheticKernel kernel = Complete();
+        kernel.AddAlternative(Text + 0x1000, XenPv, true, 0xe8, 0, 0, 0, 0);
+        kernel.AlternativesTable = Alternative14(0, Text + 0x1000, 0x00020075, 6, 5);
+        kernel.Without.Add(".parainstructions");
+        return kernel;
+    }
+
+    /// <summary>A record of 14 bytes: distances from the two fields, flags and feature in 32 bits, two lengths; the replacement is the one added last.</summary>
+    public static byte[] Alternative14(int index, ulong site, uint feature, byte length, byte replacementLength)
+    {
+        byte[] record = new byte[14];
+        ulong at = AlternativesAddress + (ulong)(14 * index);
+        BinaryPrimitives.WriteInt32LittleEndian(record, (int)(site - at));
+        BinaryPrimitives.WriteInt32LittleEndian(record.AsSpan(4), (int)(ReplacementAddress - (at + 4)));
+        BinaryPrimitives.WriteUInt32LittleEndian(record.AsSpan(8), feature);
+        record[12] = length;
+        record[13] = replacementLength;
+        return record;
+    }
+
     /// <summary>Adds a site of 6 bytes, an indirect call through a slot, and its record.</summary>
     public ulong AddSite(string slot, bool init = false, int? through = null)
     {

@@ -24,7 +24,7 @@ public sealed class KernelVerifierTests
         Assert.Equal(MemoryState.Patched, result.State);
         Assert.Equal(backend, result.Best.Backend);
         Assert.Equal(All, result.Best.Matched);
-        Assert.Equal(All, result.Count(SiteState.Patched));
+        Assert.Equal(All, result.Count(MemorySiteState.Patched));
         Assert.Empty(result.Tied);
         Assert.Empty(result.MixedSites());
         Assert.Empty(result.ToDiagnostics());
@@ -35,7 +35,7 @@ public sealed class KernelVerifierTests
     {
         PatchPlan again = With(s_kernel.Native, "native on another machine", 0, null);
         using MemoryFile file = s_kernel.Boot(s_kernel.Native).Open();
-        MemoryVerification result = KernelVerifier.Verify([s_kernel.Xen, s_kernel.Native, again], s_kernel.Locate(file));
+        MemoryVerification result = KernelVerifier.Compare([s_kernel.Xen, s_kernel.Native, again], s_kernel.Locate(file));
 
         Assert.Equal(MemoryState.Patched, result.State);
         Assert.Equal("native", result.Best.Backend);
@@ -55,7 +55,7 @@ public sealed class KernelVerifierTests
         MemoryVerification result = Verify(kernel, kernel.Boot(null, slide));
 
         Assert.Equal(MemoryState.NotPatched, result.State);
-        Assert.Equal(All, result.Count(SiteState.Original));
+        Assert.Equal(All, result.Count(MemorySiteState.Original));
         Assert.Equal("PV6135", Assert.Single(result.ToDiagnostics()).Code);
     }
 
@@ -67,8 +67,8 @@ public sealed class KernelVerifierTests
         machine.Put(s_absolute.Site(8), s_absolute.Native[8].OldBytes.ToArray()).Relocate(s_absolute.Site(8) + 3, 4);
         MemoryVerification result = Verify(s_absolute, machine);
 
-        Assert.Equal(SiteState.Tampered, result.Sites[4].State);
-        Assert.Equal(SiteState.Original, result.Sites[8].State);
+        Assert.Equal(MemorySiteState.Tampered, result.Sites[4].State);
+        Assert.Equal(MemorySiteState.Original, result.Sites[8].State);
         PatchDiagnostic told = result.ToDiagnostics().Single(d => d.SiteIndex == 4);
 
         // call [0xffffffff82800000 + 4 * 8 + slide]: ff 14 25, then the low half of the address.
@@ -81,7 +81,7 @@ public sealed class KernelVerifierTests
         var kernel = new DumpedKernel(bitness: 32, form: SiteForm.Absolute);
         using MemoryFile file = kernel.Boot(null, 0x5000000).VirtualCore(is64: false, machine: 3).Open();
 
-        Assert.Equal(MemoryState.NotPatched, KernelVerifier.Verify(Plans(kernel), kernel.Locate(file)).State);
+        Assert.Equal(MemoryState.NotPatched, KernelVerifier.Compare(Plans(kernel), kernel.Locate(file)).State);
     }
 
     [Fact]
@@ -110,7 +110,7 @@ public sealed class KernelVerifierTests
             MachineMemory machine = s_kernel.Boot(s_kernel.Kvm);
             machine.At(s_kernel.Site(7))[at] ^= 0x80;
 
-            Assert.Equal(SiteState.Tampered, Verify(s_kernel, machine).Sites[7].State);
+            Assert.Equal(MemorySiteState.Tampered, Verify(s_kernel, machine).Sites[7].State);
         }
     }
 
@@ -133,7 +133,7 @@ public sealed class KernelVerifierTests
         MemoryVerification result = Verify(s_kernel, s_kernel.Boot(s_kernel.Native).Fill(".init.text", filling));
 
         Assert.Equal(MemoryState.Patched, result.State);
-        Assert.Equal(DumpedKernel.InitSiteCount, result.Count(SiteState.Freed));
+        Assert.Equal(DumpedKernel.InitSiteCount, result.Count(MemorySiteState.Freed));
         Assert.Equal(DumpedKernel.SiteCount, result.Compared);
         PatchDiagnostic told = Assert.Single(result.ToDiagnostics());
         Assert.Equal(("PV6134", DiagnosticSeverity.Info), (told.Code, told.Severity));
@@ -145,7 +145,7 @@ public sealed class KernelVerifierTests
         MachineMemory machine = s_kernel.Boot(s_kernel.Native).Put(s_kernel.Site(DumpedKernel.SiteCount), 0xe9, 1, 2, 3, 4, 5);
         MemoryVerification result = Verify(s_kernel, machine);
 
-        Assert.Equal(SiteState.Tampered, result.Sites[DumpedKernel.SiteCount].State);
+        Assert.Equal(MemorySiteState.Tampered, result.Sites[DumpedKernel.SiteCount].State);
         Assert.Equal(MemoryState.Tampered, result.State);
     }
 
@@ -155,8 +155,8 @@ public sealed class KernelVerifierTests
         byte[] poison = [0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc];
         MemoryVerification result = Verify(s_kernel, s_kernel.Boot(s_kernel.Native).Put(s_kernel.Site(All - 1), poison).Put(s_kernel.Site(0), poison));
 
-        Assert.Equal(SiteState.Freed, result.Sites[^1].State);
-        Assert.Equal(SiteState.Tampered, result.Sites[0].State); // not in memory that is ever freed
+        Assert.Equal(MemorySiteState.Freed, result.Sites[^1].State);
+        Assert.Equal(MemorySiteState.Tampered, result.Sites[0].State); // not in memory that is ever freed
     }
 
     [Fact]
@@ -180,7 +180,7 @@ public sealed class KernelVerifierTests
     public void Where_most_sites_are_unknown_the_kernel_is_doubted_and_no_site_accused()
     {
         using MemoryFile file = s_kernel.Boot(s_kernel.Xen).Open();
-        MemoryVerification result = KernelVerifier.Verify([s_kernel.Native], s_kernel.Locate(file));
+        MemoryVerification result = KernelVerifier.Compare([s_kernel.Native], s_kernel.Locate(file));
 
         Assert.Equal(MemoryState.NotThisKernel, result.State);
         PatchDiagnostic told = Assert.Single(result.ToDiagnostics(), d => d.Severity == DiagnosticSeverity.Error);
@@ -194,11 +194,11 @@ public sealed class KernelVerifierTests
         byte[] text = s_kernel.Boot(s_kernel.Native)[".text"];
         int end = (int)(s_kernel.Site(10) - s_kernel.Text) + 3; // in the midst of site 10
         using MemoryFile file = TestCore.Open(text[..end], s_kernel.Text);
-        MemoryVerification result = KernelVerifier.Verify(Plans(s_kernel), s_kernel.Locate(file));
+        MemoryVerification result = KernelVerifier.Compare(Plans(s_kernel), s_kernel.Locate(file));
 
         Assert.Equal(MemoryState.Patched, result.State);
         Assert.Equal(10, result.Compared);
-        Assert.Equal(All - 10, result.Count(SiteState.Unreadable));
+        Assert.Equal(All - 10, result.Count(MemorySiteState.Unreadable));
         PatchDiagnostic told = Assert.Single(result.ToDiagnostics());
         Assert.Equal("PV6133", told.Code);
         Assert.Equal(s_kernel.Site(10), told.Address!.Value.Value);
@@ -208,7 +208,7 @@ public sealed class KernelVerifierTests
     public void Memory_without_any_site_is_no_good_memory()
     {
         using MemoryFile file = s_kernel.Boot(s_kernel.Native).VirtualCore(true, 62, ".text", ".init.text").Open();
-        MemoryVerification result = KernelVerifier.Verify(Plans(s_kernel), s_kernel.Locate(file));
+        MemoryVerification result = KernelVerifier.Compare(Plans(s_kernel), s_kernel.Locate(file));
 
         Assert.Equal(MemoryState.NothingCompared, result.State);
         Assert.Equal("PV6138", Assert.Single(result.ToDiagnostics()).Code);
@@ -219,7 +219,7 @@ public sealed class KernelVerifierTests
     {
         PatchPlan few = With(s_kernel.Xen, "few", 20, null);
         using MemoryFile file = s_kernel.Boot(s_kernel.Native).Open();
-        MemoryVerification result = KernelVerifier.Verify([few, s_kernel.Native], s_kernel.Locate(file));
+        MemoryVerification result = KernelVerifier.Compare([few, s_kernel.Native], s_kernel.Locate(file));
 
         Assert.Equal(All, result.Sites.Count);
         Assert.Equal("native", result.Best.Backend);
@@ -234,7 +234,7 @@ public sealed class KernelVerifierTests
         MachineMemory machine = s_absolute.Boot(s_absolute.Native, 0x1e000000);
         machine.Put(s_absolute.Site(0), s_absolute.Native[0].OldBytes.ToArray()).Relocate(s_absolute.Site(0) + 3, 4);
         using MemoryFile file = machine.Open();
-        MemoryVerification result = KernelVerifier.Verify([lazy], s_absolute.Locate(file));
+        MemoryVerification result = KernelVerifier.Compare([lazy], s_absolute.Locate(file));
 
         Assert.Equal(MemoryState.Patched, result.State);
         Assert.True(result.Sites[0].IsOriginal && result.Sites[0].Matches(0));
@@ -261,9 +261,9 @@ public sealed class KernelVerifierTests
         using MemoryFile file = s_kernel.Boot(s_kernel.Native).Open();
         KernelMemory memory = s_kernel.Locate(file);
 
-        Assert.Throws<ArgumentException>(() => KernelVerifier.Verify([], memory));
-        Assert.Throws<ArgumentException>(() => KernelVerifier.Verify([.. Enumerable.Repeat(s_kernel.Native, 65)], memory));
-        Assert.Equal(63, KernelVerifier.Verify([.. Enumerable.Repeat(s_kernel.Native, 64)], memory).Tied.Count);
+        Assert.Throws<ArgumentException>(() => KernelVerifier.Compare((PatchPlan[])[], memory));
+        Assert.Throws<ArgumentException>(() => KernelVerifier.Compare([.. Enumerable.Repeat(s_kernel.Native, 65)], memory));
+        Assert.Equal(63, KernelVerifier.Compare([.. Enumerable.Repeat(s_kernel.Native, 64)], memory).Tied.Count);
     }
 
     [Fact]
@@ -308,6 +308,6 @@ public sealed class KernelVerifierTests
     private static MemoryVerification Verify(DumpedKernel kernel, MachineMemory machine)
     {
         using MemoryFile file = machine.Open();
-        return KernelVerifier.Verify(Plans(kernel), kernel.Locate(file));
+        return KernelVerifier.Compare(Plans(kernel), kernel.Locate(file));
     }
 }

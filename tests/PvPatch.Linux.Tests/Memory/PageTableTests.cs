@@ -121,7 +121,7 @@ public sealed class PageTableTests
         Assert.False(memory.IsPhysical);
         Assert.Equal((slide, slide), (memory.Displacement, memory.Slide));
         Assert.Empty(memory.Diagnostics);
-        MemoryVerification result = KernelVerifier.Verify([s_kernel.Native, s_kernel.Xen], memory);
+        MemoryVerification result = KernelVerifier.Compare([s_kernel.Native, s_kernel.Xen], memory);
         Assert.Equal((MemoryState.Patched, result.Sites.Count), (result.State, result.Compared));
     }
 }

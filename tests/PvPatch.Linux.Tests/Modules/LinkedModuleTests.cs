@@ -74,7 +74,7 @@ public sealed class LinkedModuleTests
         var source = new ModuleSource(64, directCalls: false);
         KernelModule module = source.Open(".text\nret\n");
         Assert.True(module.TryPlace(source.Kernel(), ModulePlacement.At(ModuleSource.Text), out PlacedModule? placed, out PatchDiagnostic? error), error?.ToString());
-        Assert.Equal(0, Plan(placed, "native").Count);
+        Assert.Empty(Plan(placed, "native"));
     }
 
     private static PlacedModule Place(ModuleSource source, bool scattered)
@@ -91,7 +91,7 @@ public sealed class LinkedModuleTests
 
     private static PatchPlan Plan(PlacedModule placed, string backend)
     {
-        Assert.True(new ModulePlanner().TryPlan(placed, new BootMachine { Backend = backend }, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics), string.Join("; ", diagnostics));
+        Assert.True(new KernelPlanner().TryPlan(placed, new BootMachine { Backend = backend }, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics), string.Join("; ", diagnostics));
         return plan;
     }
 

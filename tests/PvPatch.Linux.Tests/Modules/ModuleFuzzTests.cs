@@ -17,7 +17,7 @@ public sealed class ModuleFuzzTests
     {
         var source = new ModuleSource(bitness, directCalls);
         KernelImage kernel = source.Kernel();
-        var planner = new ModulePlanner();
+        var planner = new KernelPlanner();
         byte[] whole = source.Assemble();
         byte[] small = source.Assemble(".text\nsite 8, \"nop\"\nsite 5, \"nop\"\nalternative NOT_XENPV, \"cli\"\nret\n");
 
@@ -25,10 +25,10 @@ public sealed class ModuleFuzzTests
         FuzzRun.Run([whole, small], FuzzRun.Count(Usual), file => Read(file, kernel, planner, source.TextAddress), 64, 4 << 20, "PV");
     }
 
-    private static PatchDiagnostic? Read(byte[] file, KernelImage kernel, ModulePlanner planner, ulong text)
+    private static PatchDiagnostic? Read(byte[] file, KernelImage kernel, KernelPlanner planner, ulong text)
     {
         byte[] before = [.. file];
-        if (!KernelModule.TryOpen(file, null, out KernelModule? module, out PatchDiagnostic? error)
+        if (!KernelModule.TryOpen(file, out KernelModule? module, out PatchDiagnostic? error)
             || !module.TryPlace(kernel, ModulePlacement.At(text), out PlacedModule? placed, out error))
         {
             return error;

@@ -167,7 +167,7 @@ internal sealed class ModuleSource(int bitness, bool directCalls)
 
     public static KernelModule Open(byte[] file)
     {
-        Assert.True(KernelModule.TryOpen(file, null, out KernelModule? module, out PatchDiagnostic? error), error?.ToString());
+        Assert.True(KernelModule.TryOpen(file, out KernelModule? module, out PatchDiagnostic? error), error?.ToString());
         return module;
     }
 
@@ -197,7 +197,7 @@ internal sealed class ModuleSource(int bitness, bool directCalls)
 
     private static KernelImage Opened(byte[] file, KernelSymbols? symbols)
     {
-        Assert.True(KernelImage.TryOpen(ElfImage.Read(file), new KernelOpenOptions { Symbols = symbols }, out KernelImage? image, out PatchDiagnostic? error), error?.ToString());
+        Assert.True(KernelImage.TryOpen(ElfImage.Read(file), new KernelOptions { Symbols = symbols }, out KernelImage? image, out PatchDiagnostic? error), error?.ToString());
         return image;
     }
 

@@ -50,11 +50,11 @@ public sealed class OldModuleTests
     [InlineData(false)]
     public void The_plan_makes_of_the_module_what_the_assembler_makes_of_its_patched_form(bool symbols)
     {
-        KernelImage kernel = s_kernel.Open(new KernelOpenOptions { Layout = s_layout, Era = KernelEra.Linux2627 }, symbols);
+        KernelImage kernel = s_kernel.Open(new KernelOptions { Layout = s_layout, Era = KernelEra.Linux2627 }, symbols);
         Assert.Equal(symbols, kernel.Symbols is not null);
         KernelModule module = ModuleSource.Open(Assemble(patched: false));
         Assert.True(module.TryPlace(kernel, ModulePlacement.At(Text), out PlacedModule? placed, out PatchDiagnostic? error), error?.ToString());
-        Assert.True(new ModulePlanner().TryPlan(placed, new BootMachine(), out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics), string.Join("; ", diagnostics));
+        Assert.True(new KernelPlanner().TryPlan(placed, new BootMachine(), out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics), string.Join("; ", diagnostics));
 
         Assert.Equal(s_sites.Length, plan.Count);
         plan.Apply(placed.Code);

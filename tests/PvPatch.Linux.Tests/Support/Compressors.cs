@@ -10,7 +10,7 @@ internal static class Compressors
         PayloadCompression.Xz, PayloadCompression.Zstd, PayloadCompression.Lz4, PayloadCompression.Lzma, PayloadCompression.Bzip2, PayloadCompression.Lzo,
     ];
 
-    public static TheoryData<PayloadCompression> External => [.. Programs];
+    public static TheoryData<string> External => [.. Programs.Select(static p => p.ToString())];
 
     public static byte[] Compress(PayloadCompression compression, byte[] bytes) => compression switch
     {

@@ -1,20 +1,16 @@
+using PvPatch.Tests.Shared;
+
 namespace PvPatch.Linux.Tests.Support;
 
-/// <summary>
-/// Skips a test where a program is missing; with <c>PVPATCH_REQUIRE_TOOLS=1</c> it fails instead, so that a run that is meant to
-/// be complete cannot leave anything out in silence.
-/// </summary>
+/// <summary>Programs of these tests; see <see cref="Requirement"/>.</summary>
 internal static class Require
 {
+    /// <summary>Goes on if the program is there, else skips the test or fails it.</summary>
+    /// <returns>The program's path.</returns>
     public static string Tool(string name)
     {
-        string? path = (Environment.GetEnvironmentVariable("PATH") ?? "")
-            .Split(Path.PathSeparator, StringSplitOptions.RemoveEmptyEntries)
-            .Select(directory => Path.Combine(directory, name))
-            .FirstOrDefault(File.Exists);
-        string missing = $"the program {name} is not installed";
-        Assert.False(path is null && Environment.GetEnvironmentVariable("PVPATCH_REQUIRE_TOOLS") == "1", missing);
-        Assert.SkipWhen(path is null, missing);
+        string? path = Requirement.FindProgram(name);
+        Requirement.That(path is not null, $"the program {name} is not installed");
         return path!;
     }
 }

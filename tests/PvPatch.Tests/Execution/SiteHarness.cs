@@ -3,6 +3,7 @@ using PvPatch.Images;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
+using PvPatch.Tests.Shared;
 using PvPatch.Tests.Support;
 using static Iced.Intel.AssemblerRegisters;
 using NativeMemory = System.Runtime.InteropServices.NativeMemory;
@@ -90,7 +91,7 @@ internal sealed class SiteHarness
 
     private unsafe SiteRun Run(byte[] code)
     {
-        Assert.SkipUnless(ExecutableMemory.IsSupported, "Linux on x86-64 only");
+        Requirement.That(ExecutableMemory.IsSupported, "Linux on x86-64 only");
         using ExecutableMemory memory = ExecutableMemory.Create(code);
         var note = (ulong*)NativeMemory.AllocZeroed(0x200);
         var table = (ulong*)NativeMemory.AllocZeroed(64);

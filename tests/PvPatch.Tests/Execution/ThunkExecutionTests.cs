@@ -1,6 +1,7 @@
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
+using PvPatch.Tests.Shared;
 
 namespace PvPatch.Tests.Execution;
 
@@ -17,7 +18,7 @@ public sealed class ThunkExecutionTests
     {
         RegisterSet destroys = CallConventions.DestroyedBy(convention, 64);
         var harness = new SiteHarness(convention, destroys);
-        var random = new Random(20061206);
+        var random = TestSeed.NewRandom();
         int thunks = 0;
         for (int i = 0; i < 60; i++)
         {

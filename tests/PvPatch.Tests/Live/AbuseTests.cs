@@ -155,11 +155,11 @@ public sealed unsafe class AbuseTests
         using LivePatcher patcher = code.Patcher(code.Direct);
         byte[] before = block.ToArray();
         code.Arena.Retire(block);
-        Assert.Equal(SiteState.Retired, block[0].State);
+        Assert.Equal(LiveSiteState.Retired, block[0].State);
         Assert.Equal(DiagnosticCodes.BlockRetired, Code(() => patcher.Switch([block[0]], code.Inlined)));
         Assert.Equal(DiagnosticCodes.BlockRetired, Code(() => patcher.Bind(block)));
         Assert.Equal(DiagnosticCodes.BlockRetired, Code(() => code.Arena.Retire(block)));
-        Assert.Equal(0, patcher.Switch(code.Inlined).Count);
+        Assert.Empty(patcher.Switch(code.Inlined));
         Assert.Equal(before, block.ToArray()); // no executor was ever declared, so it is never reused
     }
 
@@ -217,13 +217,13 @@ public sealed unsafe class AbuseTests
     {
         using var code = new LiveCode();
         using Executor executor = code.Arena.RegisterExecutor();
-        Assert.Throws<InvalidOperationException>(executor.Leave);
+        Assert.Equal(DiagnosticCodes.ExecutorMisuse, Code(executor.Leave));
         executor.Enter();
         Exception? elsewhere = null;
         var thread = new Thread(() => elsewhere = Record.Exception(executor.Enter));
         thread.Start();
         thread.Join();
-        Assert.IsType<InvalidOperationException>(elsewhere);
+        Assert.Equal(DiagnosticCodes.ExecutorMisuse, Assert.IsType<PatchException>(elsewhere).Diagnostic.Code);
         executor.Leave();
     }
 

@@ -1,4 +1,5 @@
 using PvPatch.Live.Platform;
+using PvPatch.Tests.Shared;
 
 namespace PvPatch.Tests.Live;
 
@@ -25,9 +26,9 @@ public sealed class AddressGapsTests
     [Fact]
     public void Every_place_lies_in_a_gap_and_every_byte_of_it_in_reach()
     {
-        for (int seed = 0; seed < 200; seed++)
+        Random random = TestSeed.NewRandom();
+        for (int round = 0; round < 200; round++)
         {
-            var random = new Random(seed);
             var mappings = new List<AddressGaps.Mapping>();
             ulong at = 0x7f00_0000_0000;
             for (int i = 0; i < 40; i++)

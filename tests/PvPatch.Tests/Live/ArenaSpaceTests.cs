@@ -1,4 +1,5 @@
 using PvPatch.Live;
+using PvPatch.Tests.Shared;
 
 namespace PvPatch.Tests.Live;
 
@@ -7,9 +8,9 @@ public sealed class ArenaSpaceTests
     [Fact]
     public void What_is_taken_never_overlaps_and_everything_comes_back()
     {
-        for (int seed = 0; seed < 50; seed++)
+        Random random = TestSeed.NewRandom();
+        for (int round = 0; round < 50; round++)
         {
-            var random = new Random(seed);
             var space = new ArenaSpace(0, 10_000);
             var taken = new List<(long Start, long Length)>();
             for (int step = 0; step < 400; step++)

@@ -27,7 +27,7 @@ public sealed unsafe class FaultInjectionTests
         using Executor executor = code.Arena.RegisterExecutor();
         using LivePatcher patcher = code.Patcher();
         patcher.Switch(code.Outlined, LiveCode.Quiescent with { InPlace = true });
-        Assert.Equal(LiveForm.Several, block[0].Form);
+        Assert.Equal(LiveForm.InPlace, block[0].Form);
         CheckFailures(code, patcher, [block], () => patcher.TrySwitch(code.Direct), expected: 3, after: 2);
     }
 
@@ -93,7 +93,7 @@ public sealed unsafe class FaultInjectionTests
         SwitchResult result = patcher.TrySwitch(code.Inlined);
         Assert.Equal(SwitchStatus.Faulted, result.Status);
         Assert.Equal([SiteChange.Faulted, SiteChange.RolledBack, SiteChange.NotWritten], Enumerable.Range(0, 3).Select(i => result[i].Change));
-        Assert.Equal(SiteState.Faulted, blocks[0][0].State);
+        Assert.Equal(LiveSiteState.Faulted, blocks[0][0].State);
         Assert.Equal(2, LiveCode.Call(blocks[1]));
     }
 
@@ -214,16 +214,16 @@ public sealed unsafe class FaultInjectionTests
             new(blocks[0][0], code.Two), new(blocks[0][1], code.Five), new(blocks[1][0], far), new(blocks[1][1], code.Five, RegisterSet.Rax | RegisterSet.Rcx), new(blocks[1][2], null),
         ];
         CheckFailures(code, patcher, blocks, () => patcher.TryLink(links, options), expected: 2, after: 5);
-        Assert.Equal([(SiteState.Linked, code.Two), (SiteState.Linked, code.Five)], Enumerable.Range(0, 2).Select(i => (blocks[0][i].State, blocks[0][i].Target!.Value)));
+        Assert.Equal([(LiveSiteState.Linked, code.Two), (LiveSiteState.Linked, code.Five)], Enumerable.Range(0, 2).Select(i => (blocks[0][i].State, blocks[0][i].Target!.Value)));
         Assert.Equal([far, code.Five, code.Two], Enumerable.Range(0, 3).Select(i => blocks[1][i].Target!.Value));
-        Assert.Equal([SiteState.Linked, SiteState.Linked, SiteState.Bound], Enumerable.Range(0, 3).Select(i => blocks[1][i].State));
+        Assert.Equal([LiveSiteState.Linked, LiveSiteState.Linked, LiveSiteState.Bound], Enumerable.Range(0, 3).Select(i => blocks[1][i].State));
     }
 
     private static void CheckFailures(LiveCode code, LivePatcher patcher, CodeBlock[] blocks, Func<SwitchResult> batch, long expected, long after)
     {
         byte[] before = LiveCode.Snapshot(blocks);
         LiveSite[] sites = [.. blocks.SelectMany(static b => Enumerable.Range(0, b.SiteCount).Select(i => b[i]))];
-        (SiteState, LiveForm, VirtualAddress?)[] states = [.. sites.Select(static s => (s.State, s.Form, s.Target))];
+        (LiveSiteState, LiveForm, VirtualAddress?)[] states = [.. sites.Select(static s => (s.State, s.Form, s.Target))];
         SlotTable slots = code.Arena.SlotsOf(code.Layout);
         VirtualAddress[] functions = [.. code.Layout.Slots.Select(slots.FunctionOf)];
         Backend? current = patcher.Current;

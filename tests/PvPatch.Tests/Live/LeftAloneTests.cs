@@ -26,7 +26,7 @@ public sealed class LeftAloneTests
             Assert.Equal(code.Five, code.Arena.SlotsOf(code.Layout).FunctionOf(code.First));
             Assert.All(blocks, static b => Assert.Equal(5, LiveCode.Call(b)));
             Assert.Equal(
-                (LiveForm.Original, PatchAction.LeaveAlone, PatchReason.BackendDeclines, SiteState.Bound), (blocks[0][0].Form, blocks[0][0].Action, blocks[0][0].Reason, blocks[0][0].State));
+                (LiveForm.Original, PatchAction.LeaveAlone, PatchReason.BackendDeclines, LiveSiteState.Bound), (blocks[0][0].Form, blocks[0][0].Action, blocks[0][0].Reason, blocks[0][0].State));
         }
 
         // From one such backend to another only slots are stored: one barrier, no site.
@@ -53,7 +53,11 @@ public sealed class LeftAloneTests
         CodeBlock block = code.EmitFunction(SiteWish.Aligned());
         using LivePatcher patcher = code.Patcher(code.Inlined);
         Backend alone = code.Direct.Derive("alone", b => b.Set("t.first", Operation.Call(code.Five, "five", RegisterSet.Rax).LeftAloneByBackend()));
-        patcher.Switch([block[0]], alone); // documented: it calls what its slot holds
+        Assert.True(patcher.Switch([block[0]], code.Direct).Succeeded); // can be done without the slot
+        Assert.False(patcher.TrySwitch(alone, SiteScope.Sites(block[0]), null, out SwitchResult result));
+        Assert.Equal(DiagnosticCodes.SiteNeedsSlot, result.Diagnostics[0].Code);
+        Assert.Equal(2, LiveCode.Call(block));
+        patcher.Switch([block[0]], code.Inlined);
         Assert.Equal(1, LiveCode.Call(block));
         patcher.Switch(code.First, alone);
         Assert.Equal(5, LiveCode.Call(block));

@@ -25,7 +25,7 @@ public sealed unsafe class LinkRetirementTests
             Assert.False(target.IsRetired);
         }
 
-        Assert.Equal(0, patcher.UnlinkFrom([sites[0]]).Count); // its own site leads elsewhere; none leads into it
+        Assert.Empty(patcher.UnlinkFrom([sites[0]])); // its own site leads elsewhere; none leads into it
         SwitchResult result = patcher.UnlinkFrom([targets[2], targets[0]]);
         Assert.Equal((4, 4), (result.Count, result.Written));
         Assert.Equal([2, 11, 2, 2, 11, 2], sites.Select(static b => LiveCode.Call(b)));
@@ -63,9 +63,9 @@ public sealed unsafe class LinkRetirementTests
         patcher.Link([.. outside.Append(target[0]).Append(target[2]).Select(s => new SiteLink(s, target.Address))], LiveCode.Quiescent);
         patcher.Link(other[0], target.Address);
         patcher.Switch(code.Outlined, LiveCode.Quiescent);
-        Assert.Equal(4, target.LinksInto);
+        Assert.Equal(4, target.LinksInto.Count);
         Assert.Equal(DiagnosticCodes.BlockLinked, Assert.Throws<PatchException>(() => code.Arena.Retire(target)).Diagnostic.Code);
-        Assert.Equal((4, 4), (target.LinksInto, code.Arena.Ledger.Count));
+        Assert.Equal((4, 4), (target.LinksInto.Count, code.Arena.Ledger.Count));
         _ = way switch
         {
             "unlink from" => patcher.UnlinkFrom([target], LiveCode.Quiescent),
@@ -77,7 +77,7 @@ public sealed unsafe class LinkRetirementTests
             _ => patcher.Link([.. outside.Select(s => new SiteLink(s, code.Five))], LiveCode.Quiescent),
         };
         code.Arena.Retire(target);
-        Assert.Equal((0, way == "link elsewhere" ? 2 : 0), (target.LinksInto, code.Arena.Ledger.Count));
+        Assert.Equal((0, way == "link elsewhere" ? 2 : 0), (target.LinksInto.Count, code.Arena.Ledger.Count));
     }
 
     [Fact]
@@ -90,7 +90,7 @@ public sealed unsafe class LinkRetirementTests
         patcher.Probe = static (step, _) => throw new InvalidOperationException($"{step}");
         Assert.Equal(SwitchStatus.RolledBack, patcher.TryLink([new(block[0], target.Address)]).Status);
         patcher.Probe = null;
-        Assert.Equal((0, 0), (target.LinksInto, code.Arena.Ledger.Count));
+        Assert.Equal((0, 0), (target.LinksInto.Count, code.Arena.Ledger.Count));
         code.Arena.Retire(target);
     }
 
@@ -104,7 +104,7 @@ public sealed unsafe class LinkRetirementTests
         patcher.Link([.. ring.Select((b, i) => new SiteLink(b[0], ring[(i + 1) % 3].Address))]);
         CodeBlock[] two = [ring[0], ring[1]];
         Assert.Equal(DiagnosticCodes.BlockLinked, Assert.Throws<PatchException>(() => code.Arena.Retire(two)).Diagnostic.Code);
-        Assert.Equal([1, 1, 1], ring.Select(static b => b.LinksInto));
+        Assert.Equal([1, 1, 1], ring.Select(static b => b.LinksInto.Count));
         code.Arena.Retire(ring);
         Assert.Equal(0, code.Arena.Ledger.Count);
     }

@@ -3,6 +3,7 @@ using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
+using PvPatch.Tests.Shared;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live;
@@ -18,7 +19,7 @@ public sealed unsafe class LookupTests
     public void Every_byte_of_the_arena_belongs_to_the_site_and_block_that_cover_it()
     {
         using var code = new LiveCode();
-        var random = new Random(3);
+        var random = TestSeed.NewRandom();
         CodeBlock[] blocks = [.. Enumerable.Range(0, 60).Select(n => code.EmitFunction(
             [.. Enumerable.Range(0, n == 5 ? 500 : random.Next(0, 40)).Select(i => new SiteWish(i % 3, random.Next(6, 30)))]))];
         Assert.Contains(blocks, static b => b.Length > 8192); // over three pages
@@ -92,7 +93,7 @@ public sealed unsafe class LookupTests
         Assert.Equal(LiveForm.Island, block[1].Form);
         CheckReports(code.Arena, block, block[1]);
         patcher.Switch(backend, LiveCode.Quiescent with { InPlace = true });
-        Assert.Equal(LiveForm.Several, block[1].Form);
+        Assert.Equal(LiveForm.InPlace, block[1].Form);
         CheckReports(code.Arena, block, block[1]);
     }
 
@@ -168,7 +169,7 @@ public sealed unsafe class LookupTests
         foreach (VirtualAddress address in (VirtualAddress[])[block[0].Address, island])
         {
             Assert.True(code.Arena.TryFindSite(address, out LiveSite site));
-            Assert.Equal((block[0], SiteState.Retired), (site, site.State));
+            Assert.Equal((block[0], LiveSiteState.Retired), (site, site.State));
         }
 
         Assert.DoesNotContain(block, code.Arena.Blocks);
@@ -220,9 +221,9 @@ public sealed unsafe class LookupTests
         using var stop = new CancellationTokenSource();
         string? wrong = null;
         long hits = 0;
+        Random random = TestSeed.NewRandom();
         var reader = new Thread(() =>
         {
-            var random = new Random(1);
             while (!stop.IsCancellationRequested)
             {
                 LiveSite expected = stays[random.Next(20)];

@@ -126,7 +126,7 @@ public sealed unsafe class QuiescenceTests
         Executor executor = code.Arena.RegisterExecutor("parked");
         patcher.Switch(parked, LiveCode.Quiescent with { InPlace = true });
         byte[] inPlace = block.ToArray();
-        Assert.Equal(LiveForm.Several, block[0].Form);
+        Assert.Equal(LiveForm.InPlace, block[0].Form);
 
         long result = 0;
         var thread = new Thread(() =>
@@ -234,7 +234,7 @@ public sealed unsafe class QuiescenceTests
         SwitchResult refused = patcher.TrySwitch(code.Inlined, LiveCode.Quiescent with { Timeout = s_short });
         Assert.Equal(DiagnosticCodes.NotQuiescent, refused.Diagnostics[0].Code);
         Assert.Contains("worker", refused.Diagnostics[0].Message, StringComparison.Ordinal);
-        Assert.Equal(DiagnosticCodes.NotQuiescent, patcher.TrySwitch(code.Inlined, new SwitchOptions { Mode = SwitchMode.Offline }).Diagnostics[0].Code);
+        Assert.Equal(DiagnosticCodes.NotQuiescent, patcher.TrySwitch(code.Inlined, new SwitchOptions { Mode = SwitchMode.NotEntered }).Diagnostics[0].Code);
         patcher.Probe = (step, _) =>
         {
             if (step == PatchStep.Store)

@@ -2,6 +2,7 @@ using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
+using PvPatch.Tests.Shared;
 using PvPatch.Tests.Support;
 using static Iced.Intel.AssemblerRegisters;
 
@@ -67,7 +68,7 @@ public sealed class SiteEmitterTests
         ((ReadOnlySpan<byte>)[0xb8, 9, 0, 0, 0, 0xc3]).CopyTo(room.Span); // mov eax,9; ret
         CodeBlock block = room.Commit(6);
         Assert.Equal(9, LiveCode.Call(block));
-        Assert.Equal(0, patcher.Bind(block).Count); // nothing to do, and no mistake
+        Assert.Empty(patcher.Bind(block)); // nothing to do, and no mistake
         Assert.Equal(DiagnosticCodes.ArenaDisposed, Assert.Throws<PatchException>(() => room.Commit(6)).Diagnostic.Code);
     }
 
@@ -124,9 +125,9 @@ public sealed class SiteEmitterTests
     {
         using var code = new LiveCode();
         using LivePatcher patcher = code.Patcher(code.Inlined);
-        for (int seed = 0; seed < 20; seed++)
+        Random random = TestSeed.NewRandom();
+        for (int round = 0; round < 20; round++)
         {
-            var random = new Random(seed);
             var a = new Assembler(64);
             var sites = new SiteEmitter(code.Layout);
             Label end = a.CreateLabel();
@@ -155,7 +156,7 @@ public sealed class SiteEmitterTests
                 Assert.True(PlacementRules.Holds(placement, block[i].Address, block[i].Budget));
             }
 
-            CapstoneReader.AssertWholeInstructions(block.ToArray(), block.Address.Value, 64, $"seed {seed}");
+            CapstoneReader.AssertWholeInstructions(block.ToArray(), block.Address.Value, 64, $"round {round}");
             Assert.Equal("89 c8 48 83 c4 08 c3", HexBytes.Format(block.ToArray().AsSpan((int)(labels[end] - block.Address))));
             Assert.Equal(3, LiveCode.Call(block));
             patcher.Switch(code.Direct);

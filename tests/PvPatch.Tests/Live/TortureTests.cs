@@ -1,4 +1,5 @@
 using System.Diagnostics;
+using PvPatch.Tests.Shared;
 
 namespace PvPatch.Tests.Live;
 
@@ -46,7 +47,7 @@ public sealed class TortureTests
     [Fact]
     public void Room_taken_without_a_grace_period_is_seen_to_crash()
     {
-        Assert.SkipWhen(Environment.ProcessorCount < 2, "threads must overlap");
+        Requirement.TwoProcessors();
         for (int attempt = 0; attempt < 5; attempt++)
         {
             (int code, _) = Run("chain --seconds 10 --protocol no-grace", s_timeout);
@@ -66,7 +67,7 @@ public sealed class TortureTests
     [InlineData("--sites atomic8 --protocol call-not-at-end")]
     public void Shortcuts_are_seen_to_crash_or_tear(string arguments)
     {
-        Assert.SkipWhen(Environment.ProcessorCount < 2, "threads must overlap");
+        Requirement.TwoProcessors();
         for (int attempt = 0; attempt < 5; attempt++)
         {
             (int code, _) = Run($"run --seconds 10 {arguments}", s_timeout);
@@ -83,7 +84,7 @@ public sealed class TortureTests
     [Fact]
     public void A_guard_held_by_managed_code_is_seen_to_hang()
     {
-        Assert.SkipWhen(Environment.ProcessorCount < 2, "threads must overlap");
+        Requirement.TwoProcessors();
         for (int attempt = 0; attempt < 3; attempt++)
         {
             (int code, _) = Run("run --seconds 2 --suppress --sites spin --protocol managed-guard", TimeSpan.FromSeconds(15));
@@ -100,13 +101,13 @@ public sealed class TortureTests
 
     private static (int Code, string Output) Run(string arguments, TimeSpan timeout)
     {
-        var start = new ProcessStartInfo(Environment.ProcessPath!.EndsWith("dotnet", StringComparison.Ordinal) ? Environment.ProcessPath : "dotnet")
+        var start = new ProcessStartInfo(DotnetHost.Path)
         {
             RedirectStandardOutput = true,
             RedirectStandardError = true,
         };
         start.ArgumentList.Add(Path.Combine(AppContext.BaseDirectory, "PvPatch.LiveTorture.dll"));
-        foreach (string argument in arguments.Split(' '))
+        foreach (string argument in $"{arguments} --seed {TestSeed.Value}".Split(' '))
         {
             start.ArgumentList.Add(argument);
         }

@@ -2,6 +2,7 @@ using System.Text.Json.Nodes;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
 using PvPatch.Tests.Properties;
+using PvPatch.Tests.Shared;
 
 namespace PvPatch.Tests.Planning;
 
@@ -101,7 +102,7 @@ public sealed class PlanJsonTests
             Assert.Equal(DiagnosticCodes.PlanFormat, error.Code);
         }
 
-        var random = new Random(7);
+        var random = TestSeed.NewRandom();
         for (int i = 0; i < 5000; i++)
         {
             byte[] changed = [.. json];

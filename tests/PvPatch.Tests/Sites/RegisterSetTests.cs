@@ -1,4 +1,5 @@
 using PvPatch.Machine;
+using PvPatch.Tests.Shared;
 
 namespace PvPatch.Tests.Sites;
 
@@ -36,7 +37,7 @@ public sealed class RegisterSetTests
     [Fact]
     public void Set_operations_are_those_of_bits()
     {
-        var random = new Random(1);
+        var random = TestSeed.NewRandom();
         for (int i = 0; i < 1000; i++)
         {
             (uint a, uint b) = ((uint)random.Next(1 << 18), (uint)random.Next(1 << 18));

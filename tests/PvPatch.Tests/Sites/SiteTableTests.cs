@@ -20,7 +20,7 @@ public sealed class SiteTableTests
         PatchDiagnostic found = Assert.Single(Refused(Site(0x1000, 4), Site(0x2000, 255)));
         Assert.Equal((DiagnosticCodes.SiteTooLong, 1, new VirtualAddress(0x2000)), (found.Code, found.SiteIndex, found.Address));
         Assert.Equal(("255 bytes", "1 to 254 bytes"), (found.Found, found.Expected));
-        Assert.Equal(1, SiteTable.Create(Site(0x2000, 254)).Count);
+        Assert.Single(SiteTable.Create(Site(0x2000, 254)));
     }
 
     [Fact]
@@ -48,7 +48,7 @@ public sealed class SiteTableTests
     {
         PatchDiagnostic found = Assert.Single(Refused(Site(ulong.MaxValue - 3, 5)));
         Assert.Equal((DiagnosticCodes.SiteWraps, 0, new VirtualAddress(ulong.MaxValue - 3)), (found.Code, found.SiteIndex, found.Address));
-        Assert.Equal(1, SiteTable.Create(Site(ulong.MaxValue - 3, 4)).Count);
+        Assert.Single(SiteTable.Create(Site(ulong.MaxValue - 3, 4)));
     }
 
     [Fact]

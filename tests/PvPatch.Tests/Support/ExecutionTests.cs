@@ -1,3 +1,5 @@
+using PvPatch.Tests.Shared;
+
 namespace PvPatch.Tests.Support;
 
 /// <summary>Code really runs: in this process, and in ring 0 of the emulator.</summary>
@@ -9,7 +11,7 @@ public sealed class ExecutionTests
     [Fact]
     public void Code_in_executable_memory_gets_its_arguments_and_returns_a_result()
     {
-        Assert.SkipUnless(ExecutableMemory.IsSupported, "Linux on x86-64 only");
+        Requirement.That(ExecutableMemory.IsSupported, "Linux on x86-64 only");
 
         // mov rax,rdi; sub rax,rsi; ret
         using ExecutableMemory memory = ExecutableMemory.Create([0x48, 0x89, 0xf8, 0x48, 0x29, 0xf0, 0xc3]);
@@ -19,7 +21,7 @@ public sealed class ExecutionTests
     [Fact]
     public void Executable_memory_is_not_writable()
     {
-        Assert.SkipUnless(ExecutableMemory.IsSupported, "Linux on x86-64 only");
+        Requirement.That(ExecutableMemory.IsSupported, "Linux on x86-64 only");
         using ExecutableMemory memory = ExecutableMemory.Create([0xc3]);
         string start = $"{memory.Address:x}-";
         string line = Assert.Single(File.ReadLines("/proc/self/maps"), line => line.StartsWith(start, StringComparison.Ordinal));

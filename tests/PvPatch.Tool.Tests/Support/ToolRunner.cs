@@ -1,3 +1,5 @@
+using PvPatch.Tool.Files;
+
 namespace PvPatch.Tool.Tests.Support;
 
 /// <summary>Runs the tool in this process.</summary>
@@ -16,6 +18,7 @@ internal static class ToolRunner
             OutIsTerminal = settings.Terminal,
             Environment = name => settings.Environment.GetValueOrDefault(name),
             Cancellation = settings.Cancellation,
+            Disk = settings.Disk,
         };
         int exitCode = (int)ToolApplication.Run(arguments, console);
         return new ToolResult(exitCode, System.Text.Encoding.UTF8.GetString(output.ToArray()), System.Text.Encoding.UTF8.GetString(error.ToArray()));
@@ -30,5 +33,7 @@ internal static class ToolRunner
         public Dictionary<string, string> Environment { get; init; } = [];
 
         public CancellationToken Cancellation { get; init; }
+
+        public OutputDisk Disk { get; init; } = new();
     }
 }

@@ -61,7 +61,7 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
     /// <summary>
     /// Switches to a backend, from any thread, also while the guest runs in the code that is changed. Blocks translated later get it too.
     /// </summary>
-    public SwitchResult Switch(Backend backend) => Patcher.Switch(backend, new SwitchOptions { WaitForOther = true });
+    public SwitchResult Switch(Backend backend) => Patcher.Switch(backend, options: new SwitchOptions { WaitForOther = true });
 
     public void Execute()
     {

@@ -7,7 +7,7 @@ namespace PvPatch.Linux.Files;
 /// The boot header of a bzImage (the <c>vmlinuz</c> of x86), as far as it says where the compressed kernel is. Offsets are
 /// those of the x86 boot protocol (Documentation/arch/x86/boot.rst of the kernel); protocol 2.08 or later is needed.
 /// </summary>
-public sealed class BzImage
+internal sealed class BzImage
 {
     private const int SetupSectorsAt = 0x1f1;
     private const int MagicAt = 0x202;

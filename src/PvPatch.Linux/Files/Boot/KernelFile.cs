@@ -3,7 +3,7 @@ using System.Diagnostics.CodeAnalysis;
 namespace PvPatch.Linux.Files;
 
 /// <summary>The front door for kernel files: takes an ELF file, a bzImage or a compressed ELF file and gives the ELF file.</summary>
-public static class KernelFile
+internal static class KernelFile
 {
     /// <summary>Reads and unpacks a kernel file from disk.</summary>
     /// <param name="path">The file.</param>
@@ -15,14 +15,14 @@ public static class KernelFile
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
     public static bool TryLoad(
         string path,
-        KernelLoadOptions? options,
+        KernelOptions? options,
         [NotNullWhen(true)] out LoadedKernelFile? kernel,
         [NotNullWhen(false)] out PatchDiagnostic? error,
         CancellationToken cancellationToken = default)
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
         kernel = null;
-        if (!KernelFileReader.TryReadFile(path, options ?? KernelLoadOptions.Default, out Memory<byte> file, out error, cancellationToken)
+        if (!KernelFileReader.TryReadFile(path, options ?? KernelOptions.Default, out Memory<byte> file, out error, cancellationToken)
             || !TryLoad(file, options, out kernel, out error, cancellationToken))
         {
             error = error with { Source = path };
@@ -42,14 +42,14 @@ public static class KernelFile
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
     public static bool TryLoad(
         Stream stream,
-        KernelLoadOptions? options,
+        KernelOptions? options,
         [NotNullWhen(true)] out LoadedKernelFile? kernel,
         [NotNullWhen(false)] out PatchDiagnostic? error,
         CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(stream);
         kernel = null;
-        return KernelFileReader.TryReadStream(stream, options ?? KernelLoadOptions.Default, out Memory<byte> file, out error, cancellationToken)
+        return KernelFileReader.TryReadStream(stream, options ?? KernelOptions.Default, out Memory<byte> file, out error, cancellationToken)
             && TryLoad(file, options, out kernel, out error, cancellationToken);
     }
 
@@ -63,12 +63,12 @@ public static class KernelFile
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
     public static bool TryLoad(
         Memory<byte> file,
-        KernelLoadOptions? options,
+        KernelOptions? options,
         [NotNullWhen(true)] out LoadedKernelFile? kernel,
         [NotNullWhen(false)] out PatchDiagnostic? error,
         CancellationToken cancellationToken = default)
     {
-        options ??= KernelLoadOptions.Default;
+        options ??= KernelOptions.Default;
         if (!TryRecognize(file.Span, out KernelFileKind kind, out error))
         {
             kernel = null;
@@ -120,7 +120,7 @@ public static class KernelFile
     }
 
     private static bool TryLoadBzImage(
-        Memory<byte> file, KernelLoadOptions options, [NotNullWhen(true)] out LoadedKernelFile? kernel, [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
+        Memory<byte> file, KernelOptions options, [NotNullWhen(true)] out LoadedKernelFile? kernel, [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
     {
         kernel = null;
         return BzImage.TryRead(file.Span, out BzImage? boot, out error)
@@ -135,7 +135,7 @@ public static class KernelFile
         PayloadCompression compression,
         long? announcedSize,
         BzImage? boot,
-        KernelLoadOptions options,
+        KernelOptions options,
         [NotNullWhen(true)] out LoadedKernelFile? kernel,
         [NotNullWhen(false)] out PatchDiagnostic? error,
         CancellationToken cancellationToken)

@@ -8,7 +8,7 @@ namespace PvPatch.Linux.Files;
 /// A gzip stream ends with the size of what it unpacks to. Behind every other stream the kernel's build appends the size as
 /// four bytes, little-endian, which belong to the payload but not to the stream.
 /// </remarks>
-public sealed class KernelPayload
+internal sealed class KernelPayload
 {
     private const int SizeLength = 4;
 

@@ -1,7 +1,7 @@
 namespace PvPatch.Linux.Files;
 
 /// <summary>What a kernel file was on disk.</summary>
-public enum KernelFileKind
+internal enum KernelFileKind
 {
     /// <summary>An ELF file as it is.</summary>
     Elf,
@@ -14,7 +14,7 @@ public enum KernelFileKind
 }
 
 /// <summary>A kernel file, unpacked.</summary>
-public sealed class LoadedKernelFile
+internal sealed class LoadedKernelFile
 {
     internal LoadedKernelFile(KernelFileKind kind, Memory<byte> image, long fileSize)
     {

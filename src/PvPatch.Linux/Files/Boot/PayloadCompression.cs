@@ -1,7 +1,7 @@
 namespace PvPatch.Linux.Files;
 
 /// <summary>How a kernel is compressed.</summary>
-public enum PayloadCompression
+internal enum PayloadCompression
 {
     /// <summary>Not at all.</summary>
     None,

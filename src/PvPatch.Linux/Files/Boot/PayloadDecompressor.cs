@@ -8,7 +8,7 @@ namespace PvPatch.Linux.Files;
 /// Unpacks a compressed kernel: gzip in this process, every other compression through the program of the system, by pipes and
 /// without a shell.
 /// </summary>
-public static class PayloadDecompressor
+internal static class PayloadDecompressor
 {
     /// <summary>The compression whose magic number some data starts with.</summary>
     /// <param name="data">The start of the data; six bytes are enough.</param>
@@ -30,13 +30,13 @@ public static class PayloadDecompressor
         ReadOnlyMemory<byte> data,
         PayloadCompression compression,
         long? announcedSize,
-        KernelLoadOptions? options,
+        KernelOptions? options,
         out Memory<byte> unpacked,
         [NotNullWhen(false)] out PatchDiagnostic? error,
         CancellationToken cancellationToken = default)
     {
         CompressionFormat format = CompressionFormat.Of(compression);
-        options ??= KernelLoadOptions.Default;
+        options ??= KernelOptions.Default;
         unpacked = default;
         if (!OutputBuffer.TryCreate(announcedSize, data.Length, options, out OutputBuffer? output, out error))
         {

@@ -6,7 +6,7 @@ namespace PvPatch.Linux.Files;
 /// The type information a kernel carries of itself (section <c>.BTF</c>): an index over the caller's bytes, which it keeps and
 /// does not copy. Make it once to look up several structs.
 /// </summary>
-public sealed class BtfFile
+internal sealed class BtfFile
 {
     private const int MaxNameLength = 512;
 

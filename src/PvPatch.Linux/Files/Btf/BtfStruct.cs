@@ -9,7 +9,7 @@ namespace PvPatch.Linux.Files;
 /// <param name="Size">Its size in bytes.</param>
 /// <param name="IsPointer">Whether it is a pointer.</param>
 /// <param name="WrappingStruct">The name of the innermost struct it stands in that has a name, for example <c>pv_cpu_ops</c>.</param>
-public sealed record BtfMember(string Path, int Offset, int Size, bool IsPointer, string WrappingStruct)
+internal sealed record BtfMember(string Path, int Offset, int Size, bool IsPointer, string WrappingStruct)
 {
     /// <summary>The struct in which the kernel keeps functions that preserve all registers but those of the result (since 2.6.30).</summary>
     public const string CalleeSaveStruct = "paravirt_callee_save";
@@ -22,10 +22,10 @@ public sealed record BtfMember(string Path, int Offset, int Size, bool IsPointer
 /// <param name="Name">The name of the struct.</param>
 /// <param name="Size">Its size in bytes.</param>
 /// <param name="Members">The members.</param>
-public sealed record BtfStruct(string Name, int Size, IReadOnlyList<BtfMember> Members);
+internal sealed record BtfStruct(string Name, int Size, IReadOnlyList<BtfMember> Members);
 
 /// <summary>Lays a struct of a kernel flat by its BTF data: how a table of operations is ordered, without symbols or source.</summary>
-public static class BtfStructLayout
+internal static class BtfStructLayout
 {
     /// <summary>The struct that orders all paravirt operations (since 2.6.24).</summary>
     public const string PatchTemplate = "paravirt_patch_template";

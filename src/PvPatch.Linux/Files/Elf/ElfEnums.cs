@@ -1,7 +1,7 @@
 namespace PvPatch.Linux.Files;
 
 /// <summary>What kind of ELF file it is (<c>e_type</c>, System V ABI, "ELF Header").</summary>
-public enum ElfFileType
+internal enum ElfFileType
 {
     /// <summary>Relocatable: an object file or a kernel module. Its sections have no addresses yet.</summary>
     Relocatable = 1,
@@ -14,7 +14,7 @@ public enum ElfFileType
 }
 
 /// <summary>The processor an ELF file is for (<c>e_machine</c>).</summary>
-public enum ElfMachine
+internal enum ElfMachine
 {
     /// <summary>32-bit x86.</summary>
     I386 = 3,
@@ -24,7 +24,7 @@ public enum ElfMachine
 }
 
 /// <summary>What a section holds (<c>sh_type</c>). Values not named here occur in files and are passed on as they are.</summary>
-public enum ElfSectionType
+internal enum ElfSectionType
 {
     /// <summary>Nothing: an unused header.</summary>
     Null = 0,
@@ -56,7 +56,7 @@ public enum ElfSectionType
 
 /// <summary>How a section is treated when the program is loaded (<c>sh_flags</c>). Other bits are passed on as they are.</summary>
 [Flags]
-public enum ElfSectionAttributes : ulong
+internal enum ElfSectionAttributes : ulong
 {
     /// <summary>No flag.</summary>
     None = 0,
@@ -75,7 +75,7 @@ public enum ElfSectionAttributes : ulong
 }
 
 /// <summary>What a segment is for (<c>p_type</c>). Values not named here are passed on as they are.</summary>
-public enum ElfSegmentType
+internal enum ElfSegmentType
 {
     /// <summary>An unused header.</summary>
     Null = 0,
@@ -89,7 +89,7 @@ public enum ElfSegmentType
 
 /// <summary>The access a segment allows (<c>p_flags</c>).</summary>
 [Flags]
-public enum ElfSegmentAccess
+internal enum ElfSegmentAccess
 {
     /// <summary>No access.</summary>
     None = 0,
@@ -105,7 +105,7 @@ public enum ElfSegmentAccess
 }
 
 /// <summary>What a symbol stands for (low four bits of <c>st_info</c>). Values not named here are passed on as they are.</summary>
-public enum ElfSymbolType
+internal enum ElfSymbolType
 {
     /// <summary>Not said.</summary>
     None = 0,
@@ -124,7 +124,7 @@ public enum ElfSymbolType
 }
 
 /// <summary>How far a symbol is seen (high four bits of <c>st_info</c>). Values not named here are passed on as they are.</summary>
-public enum ElfSymbolBinding
+internal enum ElfSymbolBinding
 {
     /// <summary>Seen in its own source file only.</summary>
     Local = 0,

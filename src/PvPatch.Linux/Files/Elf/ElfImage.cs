@@ -10,7 +10,7 @@ namespace PvPatch.Linux.Files;
 /// Executables (<c>vmlinux</c>), shared objects and relocatable files (modules) are read; the sections of the latter have no
 /// addresses yet. Every header field that is used was checked against the length of the file when the image was made.
 /// </remarks>
-public sealed class ElfImage
+internal sealed class ElfImage
 {
     private readonly ElfSection[] _byAddress;
 

@@ -1,7 +1,7 @@
 namespace PvPatch.Linux.Files;
 
 /// <summary>One program header of an <see cref="ElfImage"/>, checked against the file.</summary>
-public readonly record struct ElfSegment
+internal readonly record struct ElfSegment
 {
     /// <summary>What the segment is for.</summary>
     public ElfSegmentType Type { get; internal init; }

@@ -1,7 +1,7 @@
 namespace PvPatch.Linux.Files;
 
 /// <summary>One entry of an <see cref="ElfSymbolTable"/>; its name is had from the table.</summary>
-public readonly record struct ElfSymbol
+internal readonly record struct ElfSymbol
 {
     /// <summary>The value: an address in executables, an offset inside its section in relocatable files.</summary>
     public VirtualAddress Value { get; internal init; }

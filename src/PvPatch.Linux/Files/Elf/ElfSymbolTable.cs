@@ -5,7 +5,7 @@ using SystemEncoding = System.Text.Encoding;
 namespace PvPatch.Linux.Files;
 
 /// <summary>The symbol table (<c>.symtab</c>) of an <see cref="ElfImage"/>. Nothing is decoded before it is asked for.</summary>
-public sealed class ElfSymbolTable
+internal sealed class ElfSymbolTable
 {
     private const int SectionIndexExtended = 0xffff;
     private const int SectionIndexReserved = 0xff00;

@@ -5,7 +5,8 @@ using PvPatch.Plans;
 namespace PvPatch.Live;
 
 /// <summary>
-/// What linked sites hold: a direct call or jump, through a thunk where the target destroys too much, through a stub where it is out of reach. One shape for each kind of
+/// What linked sites hold: a direct call or jump, through a thunk where the target destroys too much, through a stub where it is out of
+/// reach. One shape for each kind of
 /// site, however many targets. Used under the patch lock.
 /// </summary>
 internal sealed class LinkBodies(CodeArena arena, SlotTable slots, LiveBodyBuilder builder)
@@ -32,10 +33,10 @@ internal sealed class LinkBodies(CodeArena arena, SlotTable slots, LiveBodyBuild
             return false;
         }
 
-        if (arena.Registry.TryFind(target, out CodeBlock? block) && block.IsRetired)
+        if (arena.Ledger.BlockAt(target) is { IsRetired: true })
         {
             body = LiveBody.Indirect(PatchReason.None, null);
-            error = PatchDiagnostic.Error(DiagnosticCodes.BlockRetired, $"the target of {slot} lies in a block that was retired") with { Address = target };
+            error = LinkLedger.Retired(link.Site, target);
             return false;
         }
 

@@ -1,63 +1,238 @@
 namespace PvPatch.Live;
 
-/// <summary>How many sites are linked, and how many of them to each block: so that no block is retired under a link. Kept under the patch lock.</summary>
-internal sealed class LinkLedger(BlockRegistry registry)
+/// <summary>
+/// Which sites are linked into which block, kept with the block, so that none is retired under a link and its links are found without
+/// looking at others. Sites and blocks may be of
+/// different arenas, each with a patch lock of its own: one more lock stands over all links.
+/// </summary>
+internal sealed class LinkLedger(CodeArena arena)
 {
-    /// <summary>How many sites are linked.</summary>
+    private static readonly Lock s_lock = new();
+
+    /// <summary>How many sites of this arena are linked.</summary>
     public int Count { get; private set; }
 
-    /// <summary>Notes a site that is linked now.</summary>
-    public void Add(LiveSite site) => Change(site, 1);
+    /// <summary>The block at an address, of whatever arena of this process; retired ones too until their bytes are reused.</summary>
+    public CodeBlock? BlockAt(VirtualAddress address) =>
+        arena.Registry.TryFind(address, out CodeBlock? block) || (!arena.Memory.Contains(address, 1) && ArenaDirectory.TryFindBlock(address, out block)) ? block : null;
 
-    /// <summary>Notes that a site will be linked no more, or elsewhere. It still holds its link.</summary>
-    public void Remove(LiveSite site) => Change(site, -1);
-
-    /// <summary>Takes the links of some blocks' own sites from the ledger, unless others lead into the blocks.</summary>
-    /// <param name="blocks">What is to be retired.</param>
-    /// <returns>Why they can't be retired.</returns>
-    public PatchDiagnostic? TakeOut(CodeBlock[] blocks)
+    /// <summary>The sites of some slots that are linked into some blocks, in order of address.</summary>
+    public static List<LiveSite> LinksInto(IReadOnlyList<CodeBlock> blocks, SlotTable slots)
     {
-        if (Count == 0)
+        var sites = new List<LiveSite>();
+        lock (s_lock)
         {
-            return null;
+            foreach (CodeBlock block in blocks)
+            {
+                block.LinksInto.AddTo(sites, slots);
+            }
         }
 
-        ForEachLinkOf(blocks, Remove);
-        if (Array.Find(blocks, static b => b.LinksInto > 0) is not CodeBlock linked)
-        {
-            return null;
-        }
-
-        PatchDiagnostic error = PatchDiagnostic.Error(DiagnosticCodes.BlockLinked, "sites are still linked to the block") with
-        {
-            Address = linked.Address,
-            Found = $"{linked.LinksInto} links from other blocks",
-            Help = "Call LivePatcher.UnlinkFrom before the blocks are retired.",
-        };
-        ForEachLinkOf(blocks, Add);
-        return error;
+        sites.Sort(static (a, b) => a.Address.CompareTo(b.Address));
+        return sites;
     }
 
-    private static void ForEachLinkOf(CodeBlock[] blocks, Action<LiveSite> action)
+    /// <summary>Notes links that are about to be written: from here on none of their targets can be retired.</summary>
+    /// <returns>Why not all of them can be; nothing is noted then.</returns>
+    public PatchDiagnostic? Reserve(PlannedSites plan)
     {
-        foreach (CodeBlock block in blocks)
+        if (plan.Links.Count == 0)
         {
-            for (int i = 0; i < block.SiteCount; i++)
+            return null;
+        }
+
+        lock (s_lock)
+        {
+            foreach ((int outcome, VirtualAddress target) in plan.Links)
             {
-                if (block.Records[i].State == SiteState.Linked)
+                if (BlockAt(target) is { IsRetired: true })
                 {
-                    action(block[i]);
+                    return Retired(plan.SiteOf(outcome), target);
+                }
+            }
+
+            foreach ((int outcome, VirtualAddress target) in plan.Links)
+            {
+                BlockAt(target)?.LinksInto.Add(plan.SiteOf(outcome));
+            }
+        }
+
+        return null;
+    }
+
+    /// <summary>Takes back what <see cref="Reserve"/> noted, for a batch that was taken back.</summary>
+    public void Release(PlannedSites plan)
+    {
+        if (plan.Links.Count == 0)
+        {
+            return;
+        }
+
+        lock (s_lock)
+        {
+            foreach ((int outcome, VirtualAddress target) in plan.Links)
+            {
+                LiveSite site = plan.SiteOf(outcome);
+                CodeBlock? block = BlockAt(target);
+                if (block is not null && !ReferenceEquals(block, TargetBlockOf(site)))
+                {
+                    block.LinksInto.Remove(site);
                 }
             }
         }
     }
 
-    private void Change(LiveSite site, int by)
+    /// <summary>
+    /// Forgets the links that a batch has replaced; the records still tell of them. Counts the new ones, which <see cref="Reserve"/> has
+    /// noted.
+    /// </summary>
+    public void Publish(PlannedSites plan)
     {
-        Count += by;
-        if (site.Target is VirtualAddress target && registry.TryFind(target, out CodeBlock? block))
+        if (Count > 0)
         {
-            block.LinksInto += by;
+            lock (s_lock)
+            {
+                // Where a site is linked anew, its new target comes from the list, in the same order.
+                int link = 0;
+                for (int i = 0; i < plan.OutcomeCount; i++)
+                {
+                    CodeBlock? kept = link < plan.Links.Count && plan.Links[link].Outcome == i ? BlockAt(plan.Links[link++].Target) : null;
+                    OutcomeRecord outcome = plan.Outcomes[i];
+                    LiveSite site = plan.SiteOf(i);
+                    if (outcome.Change != SiteChange.KeptLink && site.Record.State == LiveSiteState.Linked)
+                    {
+                        Forget(site, kept);
+                    }
+                }
+            }
+        }
+
+        Count += plan.Links.Count;
+    }
+
+    /// <summary>Forgets the links of sites that could not be taken back.</summary>
+    public void PublishFaults(PlannedSites plan)
+    {
+        lock (s_lock)
+        {
+            for (int i = 0; i < plan.OutcomeCount; i++)
+            {
+                LiveSite site = plan.SiteOf(i);
+                if (plan.Outcomes[i].Change == SiteChange.Faulted && site.Record.State == LiveSiteState.Linked)
+                {
+                    Forget(site, kept: null);
+                }
+            }
+        }
+    }
+
+    /// <summary>Makes blocks retired, and takes their own sites' links from the ledger, unless others lead into the blocks.</summary>
+    /// <param name="blocks">What is to be retired.</param>
+    /// <returns>Why they can't be retired; none is then.</returns>
+    public PatchDiagnostic? TakeOut(CodeBlock[] blocks)
+    {
+        lock (s_lock)
+        {
+            HashSet<CodeBlock>? given = null;
+            foreach (CodeBlock block in blocks)
+            {
+                if (block.LinksInto.Count > 0 && block.LinksInto.CountFromOutside(given ??= [.. blocks]) is var others and > 0)
+                {
+                    return PatchDiagnostic.Error(DiagnosticCodes.BlockLinked, "sites are still linked to the block") with
+                    {
+                        Address = block.Address,
+                        Found = $"{others} links from other blocks",
+                        Help = "Unlink them before the blocks are retired: LivePatcher.Unlink(SiteScope.LinkedInto(blocks)), by each patcher whose sites lead there.",
+                    };
+                }
+            }
+
+            foreach (CodeBlock block in blocks)
+            {
+                block.IsRetired = true;
+                for (int i = 0; Count > 0 && i < block.SiteCount; i++)
+                {
+                    if (block.Records[i].State == LiveSiteState.Linked)
+                    {
+                        Forget(block[i], kept: null);
+                    }
+                }
+            }
+        }
+
+        return null;
+    }
+
+    public static PatchDiagnostic Retired(LiveSite site, VirtualAddress target) =>
+        PatchDiagnostic.Error(DiagnosticCodes.BlockRetired, $"the target of {site.Slot} lies in a block that was retired") with { Address = target };
+
+    private void Forget(LiveSite site, CodeBlock? kept)
+    {
+        Count--;
+        CodeBlock? before = TargetBlockOf(site);
+        if (!ReferenceEquals(before, kept))
+        {
+            before?.LinksInto.Remove(site);
+        }
+    }
+
+    private CodeBlock? TargetBlockOf(LiveSite site) =>
+        site.Record.State == LiveSiteState.Linked && site.Target is VirtualAddress target ? BlockAt(target) : null;
+}
+
+/// <summary>The sites that are linked into a block. Most blocks have none or one. Kept under the ledger's lock.</summary>
+internal struct LinkSet
+{
+    private LiveSite _first;
+    private HashSet<LiveSite>? _others;
+
+    /// <summary>How many.</summary>
+    public readonly int Count => (_first.Block is null ? 0 : 1) + (_others?.Count ?? 0);
+
+    public void Add(LiveSite site)
+    {
+        if (_first == site || (_others?.Contains(site) ?? false))
+        {
+            return;
+        }
+
+        if (_first.Block is null)
+        {
+            _first = site;
+        }
+        else
+        {
+            (_others ??= []).Add(site);
+        }
+    }
+
+    public void Remove(LiveSite site)
+    {
+        if (_first == site)
+        {
+            _first = default;
+        }
+        else
+        {
+            _ = _others?.Remove(site);
+        }
+    }
+
+    /// <summary>How many of them are in other blocks than those given.</summary>
+    public readonly int CountFromOutside(HashSet<CodeBlock> blocks) =>
+        (_first.Block is null || blocks.Contains(_first.Block) ? 0 : 1) + (_others?.Count(s => !blocks.Contains(s.Block)) ?? 0);
+
+    /// <summary>Adds those of some slots to a list.</summary>
+    public readonly void AddTo(List<LiveSite> sites, SlotTable slots)
+    {
+        if (_first.Block is not null && ReferenceEquals(_first.Block.Slots, slots))
+        {
+            sites.Add(_first);
+        }
+
+        if (_others is not null)
+        {
+            sites.AddRange(_others.Where(s => ReferenceEquals(s.Block.Slots, slots)));
         }
     }
 }

@@ -22,7 +22,7 @@ internal sealed record LiveBody
 
     public string? Detail { get; init; }
 
-    /// <summary>The bytes, the displacement zero. Nothing for <see cref="LiveForm.Several"/>.</summary>
+    /// <summary>The bytes, the displacement zero. Nothing for <see cref="LiveForm.InPlace"/>.</summary>
     public SiteBytes Bytes { get; init; }
 
     /// <summary>Where the 32-bit displacement is; -1 where there is none. It counts from the site's end.</summary>
@@ -43,7 +43,9 @@ internal sealed record LiveBody
     /// <summary>Ones where the sites' bytes are in two words.</summary>
     public SiteBytes Mask { get; init; }
 
-    /// <summary>Whether sites of the kind need nothing looked at but reach: neither a finding, nor a byte array, nor anything to be told.</summary>
+    /// <summary>
+    /// Whether sites of the kind need nothing looked at but reach: neither a finding, nor a byte array, nor anything to be told.
+    /// </summary>
     public bool IsPlain { get; init; }
 
     /// <summary>The site as it was emitted, for the reason given. <see cref="BackendBinding"/> adds the bytes.</summary>
@@ -70,7 +72,7 @@ internal sealed record LiveBody
         Slot = kind.Slot,
         Length = kind.Budget,
         Mask = kind.Budget <= 16 ? new SiteBytes(ulong.MaxValue, ulong.MaxValue).Cut(kind.Budget) : default,
-        IsPlain = Error is null && Action != PatchAction.Trap && kind.Budget <= 16 && Form != LiveForm.Several,
+        IsPlain = Error is null && Action != PatchAction.Trap && kind.Budget <= 16 && Form != LiveForm.InPlace,
     };
 
     public static LiveBody Failed(PatchDiagnostic error) =>

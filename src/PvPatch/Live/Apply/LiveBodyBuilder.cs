@@ -5,7 +5,8 @@ using PvPatch.Plans;
 namespace PvPatch.Live;
 
 /// <summary>
-/// Turns the planner's decision into a form that can be written under running threads: one instruction that fills the site, or a jump to an island. Decides
+/// Turns the planner's decision into a form that can be written under running threads: one instruction that fills the site, or a jump to an
+/// island. Decides
 /// nothing by itself: the decision is the same as offline, with as much room as an island has.
 /// </summary>
 internal sealed class LiveBodyBuilder
@@ -122,7 +123,7 @@ internal sealed class LiveBodyBuilder
         {
             return new LiveBody
             {
-                Form = LiveForm.Several,
+                Form = LiveForm.InPlace,
                 Action = decision.Action,
                 InPlace = _templates.Inline(operation.Body!, slot.Convention, kind.Budget),
             };
@@ -174,6 +175,6 @@ internal sealed class LiveBodyBuilder
 
         return template is null
             ? LiveBody.Indirect(decision.Reason, decision.Detail)
-            : new LiveBody { Form = LiveForm.Several, Action = decision.Action, Detail = decision.Detail, InPlace = template };
+            : new LiveBody { Form = LiveForm.InPlace, Action = decision.Action, Detail = decision.Detail, InPlace = template };
     }
 }

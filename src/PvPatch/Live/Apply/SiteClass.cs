@@ -1,4 +1,6 @@
 using System.Runtime.Intrinsics.X86;
+using Iced.Intel;
+using PvPatch.Machine;
 
 namespace PvPatch.Live;
 
@@ -14,7 +16,9 @@ public enum SiteClass : byte
     /// <summary>At most 8 bytes inside a 64-byte line: one 8-byte store. Only with <see cref="ArenaOptions.TrustCacheLines"/>.</summary>
     Line,
 
-    /// <summary>Anything else up to 15 bytes whose first two lie inside an aligned 8: guard, tail, head, with a barrier behind each.</summary>
+    /// <summary>
+    /// Anything else up to 15 bytes whose first two lie inside an aligned 8: guard, tail, head, with a barrier behind each.
+    /// </summary>
     Guarded,
 
     /// <summary>Only while no thread is in generated code.</summary>
@@ -55,4 +59,70 @@ internal static class SiteClassifier
     /// <summary>Whether bytes lie inside an aligned stretch.</summary>
     public static bool Fits(VirtualAddress address, int length, int alignment) =>
         (int)(address.Value & (ulong)(alignment - 1)) + length <= alignment;
+}
+
+/// <summary>
+/// Whether a site can be written while threads may be in it: asked before anything is decided for good, and again by who writes.
+/// </summary>
+internal static class SiteRules
+{
+    /// <summary>
+    /// The way to a forwarding island, where executors forwarded there find in the slot what does the operation; 0 where there is none, and
+    /// they wait at the guard.
+    /// </summary>
+    /// <param name="record">The site.</param>
+    /// <param name="bound">What its slot is switched to while the site is written: before nothing is, it holds a trap.</param>
+    public static sbyte UsableForward(in SiteRecord record, BackendBinding? bound) => bound is null ? (sbyte)0 : record.Forward;
+
+    /// <summary>Whether a site can be changed live.</summary>
+    /// <param name="arena">The arena.</param>
+    /// <param name="record">The site.</param>
+    /// <param name="bytes">What it holds.</param>
+    /// <param name="length">Its length in bytes.</param>
+    /// <param name="forward">Its usable way to a forwarding island.</param>
+    public static bool CanChangeLive(CodeArena arena, in SiteRecord record, SiteBytes bytes, int length, sbyte forward) => record.Class switch
+    {
+        SiteClass.QuiescentOnly => false,
+        _ when record.Form == LiveForm.InPlace => CanDrain(arena, record, bytes, length, forward),
+
+        // A guard that spins must be taken down in the native call that put it up.
+        SiteClass.Guarded => forward != 0 || !arena.Native.Barrier.IsZero,
+        _ => true,
+    };
+
+    /// <summary>Why a site can't be changed live.</summary>
+    public static PatchDiagnostic NeedsQuiescence(LiveSite site)
+    {
+        bool several = site.Form == LiveForm.InPlace;
+        bool managed = !several && site.Class == SiteClass.Guarded;
+        CodeArena arena = site.Block.Arena;
+        string cause = managed
+            ? $"the site of {site.Slot} can't be changed live: only managed code can run the barrier of this system ({arena.Barrier}), and that must not hold a guard at which threads wait"
+            : $"the site of {site.Slot} can't be changed while threads may be in it";
+        return PatchDiagnostic.Error(DiagnosticCodes.NeedsQuiescence, cause) with
+        {
+            SiteIndex = site.Index,
+            Address = site.Address,
+            Found = $"class {site.Class}, {(several ? "several instructions" : "one instruction")}, {(site.HasForwarding ? "a" : "no")} forwarding island",
+            Help = site.Class == SiteClass.QuiescentOnly ? "Switch with SwitchMode.Quiescent; or emit the site with a placement and at most 15 bytes."
+                : managed ? "Switch with SwitchMode.Quiescent; or emit the site with SitePlacement.InsideAligned8 or InsideAligned16, or with forwarding and switch its slot first."
+                : "Switch with SwitchMode.Quiescent; or emit the site with forwarding and register executors.",
+        };
+    }
+
+    /// <summary>Whether executors can be forwarded around a body of several instructions until none is inside.</summary>
+    private static bool CanDrain(CodeArena arena, in SiteRecord record, SiteBytes bytes, int length, sbyte forward)
+    {
+        // Executors are forwarded by the first two bytes while the body drains; who is behind a first instruction of one byte would come
+        // back into the
+        // middle of these.
+        return forward != 0 && arena.Executors.IsTracking && length >= 2
+            && SiteClassifier.Fits(arena.Address + record.Offset, 2, 8) && FirstLength(bytes, length) >= 2;
+    }
+
+    private static int FirstLength(SiteBytes bytes, int length)
+    {
+        var decoder = Decoder.Create(64, bytes.ToArray(length));
+        return decoder.Decode().Length;
+    }
 }

@@ -3,246 +3,322 @@ using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
-/// <summary>Decides one site with everything that can be out of the ordinary about it.</summary>
+/// <summary>What a site is to do, the same for all sites of a kind unless they are linked.</summary>
+internal struct SiteWish
+{
+    /// <summary>What it shall hold; nothing where it stays as it is.</summary>
+    public LiveBody? Body;
+
+    /// <summary>Where the body's displacement leads, if it has one and is no island.</summary>
+    public VirtualAddress Entry;
+
+    /// <summary>Its state when all is well.</summary>
+    public LiveSiteState After;
+
+    /// <summary>Whether a call through the slot does the same.</summary>
+    public bool SlotServes;
+
+    /// <summary>Whether a linked site is left as it is.</summary>
+    public bool KeepsLinks;
+}
+
+/// <summary>
+/// What the sites of a kind are to do, with the number of the changes it was found out for and the place of the change that counts.
+/// </summary>
+internal struct KindWish
+{
+    public int Stamp;
+    public int Order;
+    public SiteWish Wish;
+}
+
+/// <summary>A site that a change names.</summary>
+/// <param name="Site">The site.</param>
+/// <param name="Change">The change.</param>
+/// <param name="Link">Index of its link in the change; -1 where the change is none.</param>
+internal readonly record struct NamedSite(LiveSite Site, LiveChange Change, int Link)
+{
+    public VirtualAddress? Target => Link < 0 ? null : Change.Links[Link].Target;
+}
+
+/// <summary>
+/// Decides one site: its new bytes, or why it stays. Compares what it holds with what it should hold. Places islands, which nobody can
+/// reach yet, and writes nothing else.
+/// </summary>
 internal sealed unsafe class SitePlanner
 {
-    private readonly BatchContext _context;
     private readonly CodeArena _arena;
     private readonly SlotTable _slots;
-    private readonly BatchPlan _plan;
-    private readonly BatchRequest _request;
+    private readonly PlannedSites _plan;
     private readonly BatchReport _report;
     private readonly bool _live;
-    private readonly bool[] _missing;
+    private readonly bool _staysSwitchable;
+    private readonly bool _places;
+    private readonly VirtualAddress _start;
+    private readonly byte* _writeView;
+    private bool[]? _missing;
 
-    public SitePlanner(BatchContext context)
+    /// <summary>Makes a planner.</summary>
+    /// <param name="arena">The arena.</param>
+    /// <param name="slots">The slots.</param>
+    /// <param name="plan">Where decisions go.</param>
+    /// <param name="report">Where findings go.</param>
+    /// <param name="places">Whether islands are placed; where not, the displacements of jumps to new ones stay zero.</param>
+    public SitePlanner(CodeArena arena, SlotTable slots, PlannedSites plan, BatchReport report, bool places)
     {
-        _context = context;
-        _arena = context.Arena;
-        _slots = context.Slots;
-        _plan = context.Plan;
-        _request = context.Request;
-        _report = context.Report;
-        _live = context.IsLive;
-        _missing = new bool[_slots.Layout.Count];
-    }
+        _arena = arena;
+        _slots = slots;
+        _plan = plan;
+        _report = report;
+        _places = places;
+        _live = report.Mode == SwitchMode.Live;
 
-    /// <summary>Notes a site that keeps its own target.</summary>
-    public void KeepLink(int blockNumber, CodeBlock block, int index)
-    {
-        ref SiteRecord record = ref block.Records[index];
-        ref OutcomeRecord outcome = ref _plan.AddOutcome(blockNumber, index);
-        outcome.Form = record.Form;
-        outcome.Action = record.Action;
-        outcome.Reason = record.Reason;
-        outcome.State = SiteState.Linked;
-        outcome.Change = SiteChange.KeptLink;
-
-        // It will come back to its slot one day, and perhaps be guarded before.
-        _context.CallsThroughSlot[_slots.Kinds[record.Kind].Slot] = true;
-        _report.KeptLinks++;
+        // What nobody has entered yet is not to get bytes that no live switch could change again, where the slot does the same. Without a
+        // barrier there are no live switches.
+        _staysSwitchable = report.Mode == SwitchMode.NotEntered && arena.Barrier != BarrierKind.None;
+        _start = arena.Address;
+        _writeView = arena.Memory.WriteView(_start);
     }
 
     /// <summary>Decides a site.</summary>
-    /// <param name="blockNumber">Its block's number in the plan.</param>
+    /// <param name="number">Its block's number in the plan.</param>
     /// <param name="block">Its block.</param>
     /// <param name="index">Its place in that.</param>
-    /// <param name="body">What it shall hold.</param>
-    /// <param name="target">Where the body's displacement leads, if it has one and is no island.</param>
-    /// <param name="after">The site's state behind the batch.</param>
-    public void PlanSite(int blockNumber, CodeBlock block, int index, LiveBody body, VirtualAddress target, SiteState after)
+    /// <param name="wish">What it is to do; there is a body.</param>
+    public void Plan(int number, CodeBlock block, int index, in SiteWish wish)
+    {
+        LiveBody body = wish.Body!;
+        ref SiteRecord record = ref block.Records[index];
+        var made = new Made(body);
+        VirtualAddress entry = wish.Entry;
+        bool ready = body.IsPlain && !record.IsForeign
+            && (body.Island is null || _arena.Islands.TryFind(record.Offset, body.Island, out entry))
+            && body.TryFinish(_start + record.Offset + body.Length, entry, out made.Bytes);
+        if (!ready && !TryMake(block, index, body, entry, ref made))
+        {
+            return;
+        }
+
+        ref OutcomeRecord outcome = ref _plan.AddOutcome(number, index);
+        outcome.Form = made.Form;
+        outcome.Action = made.Action;
+        outcome.Reason = made.Reason;
+        outcome.Set(SiteChange.NotWritten, wish.After); // until it is
+        if (made.Form == LiveForm.Original && !wish.SlotServes)
+        {
+            _report.Add(NeedsSlot(block[index], made));
+            return;
+        }
+
+        byte* at = _writeView + record.Offset;
+        if (made.Long is not null)
+        {
+            PlanLong(block, index, wish, made.Long, ref outcome);
+            return;
+        }
+
+        SiteBytes known = block.BytesOf(index);
+        var there = new SiteBytes(*(ulong*)at & body.Mask.Low, *(ulong*)(at + 8) & body.Mask.High);
+        if (there != known)
+        {
+            _report.Add(Unexpected(block[index], there.ToArray(body.Length), known.ToArray(body.Length)));
+        }
+        else if (there == made.Bytes)
+        {
+            outcome.Change = SiteChange.AlreadyThere;
+        }
+        else if (MayWrite(block, index, wish, known, ref outcome))
+        {
+            _plan.AddWrite(made.Bytes, body.Length);
+            if (made.IsUnplaced)
+            {
+                _plan.Unplaced.Add(_plan.OutcomeCount - 1);
+            }
+        }
+    }
+
+    /// <summary>Notes a site that keeps its own target.</summary>
+    public void KeepLink(int number, CodeBlock block, int index)
     {
         ref SiteRecord record = ref block.Records[index];
+        ref OutcomeRecord outcome = ref _plan.AddOutcome(number, index);
+        outcome.Form = record.Form;
+        outcome.Action = record.Action;
+        outcome.Reason = record.Reason;
+        outcome.Set(SiteChange.KeptLink, LiveSiteState.Linked);
+        _report.KeptLinks++;
+    }
+
+    /// <summary>
+    /// The bytes of what is out of the ordinary: a new island, a host's own original, several instructions, a target out of reach.
+    /// </summary>
+    /// <returns>Whether there are any; if not, a finding says why.</returns>
+    private bool TryMake(CodeBlock block, int index, LiveBody body, VirtualAddress entry, ref Made made)
+    {
+        ref SiteRecord record = ref block.Records[index];
+        VirtualAddress address = _start + record.Offset;
         if (body.Error is not null)
         {
-            _report.Add(body.Error with { SiteIndex = index, Address = body.Error.Address ?? block.AddressOf(index) });
-            return;
+            _report.Add(body.Error with { SiteIndex = index, Address = body.Error.Address ?? address });
+            return false;
         }
 
-        ref OutcomeRecord outcome = ref _plan.AddOutcome(blockNumber, index);
-        outcome.Form = body.Form;
-        outcome.Action = body.Action;
-        outcome.Reason = body.Reason;
-        outcome.State = after;
         if (body.Action == PatchAction.Trap)
         {
-            NoteMissing(body.Slot);
+            WarnMissing(body.Slot);
         }
 
-        if (body.Length > 16)
+        if (body.Length > SiteBytes.MaxLength)
         {
-            PlanLong(block, index, body, ref outcome);
-            return;
+            byte[] bytes = new byte[body.Length];
+            made.Long = body.InPlace is not null && body.InPlace.TryWrite(address, bytes) ? bytes : made.Indirect(block.OriginalOf(index), body.InPlace is null ? body.Reason : PatchReason.OutOfReach);
+            return true;
         }
 
-        VirtualAddress address = _arena.Memory.Start + record.Offset;
-        SiteBytes bytes;
-        if (body.Island is not null && !_arena.Islands.TryFind(record.Offset, body.Island, out target))
+        bool inReach = true;
+        if (body.Island is not null && !_arena.Islands.TryFind(record.Offset, body.Island, out entry))
         {
-            if (!_arena.Islands.TryAdd(record.Offset, address + body.Length, body.Island, out target, out PatchDiagnostic? error))
+            if (!_places && body.Island.Body.Fixups.All(f => _arena.Reaches(f.Target)))
             {
-                if (error is not null)
-                {
-                    _report.Add(error with { SiteIndex = index });
-                    return;
-                }
+                made.Bytes = body.Bytes;
+                made.IsUnplaced = true;
+                return true;
+            }
 
-                bytes = OutOfReach(block, index, body, address, ref outcome);
-                Note(block, index, body.Slot, body.Length, address, bytes, ref outcome);
-                return;
+            inReach = _arena.Islands.TryAdd(record.Offset, address + body.Length, body.Island, out entry, out PatchDiagnostic? error);
+            if (error is not null)
+            {
+                _report.Add(error with { SiteIndex = index });
+                return false;
             }
         }
 
-        if (body.Form == LiveForm.Several)
+        if (body.Form == LiveForm.InPlace)
         {
-            Span<byte> several = stackalloc byte[16];
-            bytes = body.InPlace!.TryWrite(address, several[..body.Length])
-                ? SiteBytes.From(several[..body.Length])
-                : OutOfReach(block, index, body, address, ref outcome);
+            Span<byte> several = stackalloc byte[SiteBytes.MaxLength];
+            inReach = body.InPlace!.TryWrite(address, several[..body.Length]);
+            made.Bytes = SiteBytes.From(several[..body.Length]);
         }
         else if (body.Form == LiveForm.Original && record.IsForeign)
         {
-            bytes = SiteBytes.From(block.OriginalOf(index));
+            made.Bytes = SiteBytes.From(block.OriginalOf(index));
         }
-        else if (!body.TryFinish(address + body.Length, target, out bytes))
+        else
         {
-            bytes = OutOfReach(block, index, body, address, ref outcome);
+            inReach = inReach && body.TryFinish(address + body.Length, entry, out made.Bytes);
         }
 
-        Note(block, index, body.Slot, body.Length, address, bytes, ref outcome);
+        if (!inReach)
+        {
+            // The call through the slot has 64 bits of reach, and costs hardly more than a direct one.
+            made.Bytes = SiteBytes.From(made.Indirect(block.OriginalOf(index), PatchReason.OutOfReach));
+        }
+
+        return true;
     }
 
-    /// <summary>The call through the slot has 64 bits of reach, and costs hardly more than a direct one.</summary>
-    private SiteBytes OutOfReach(CodeBlock block, int index, LiveBody body, VirtualAddress address, ref OutcomeRecord outcome)
-    {
-        outcome.Form = LiveForm.Original;
-        outcome.Action = PatchAction.LeaveAlone;
-        outcome.Reason = PatchReason.OutOfReach;
-        if (block.Records[index].IsForeign)
-        {
-            return SiteBytes.From(block.OriginalOf(index));
-        }
-
-        _slots.OriginalOf(block.Records[index].Kind).TryFinish(address + body.Length, _slots.AddressOf(body.Slot), out SiteBytes bytes);
-        return bytes;
-    }
-
-    private void Note(CodeBlock block, int index, int slot, int length, VirtualAddress address, SiteBytes bytes, ref OutcomeRecord outcome)
+    /// <summary>
+    /// Whether a site may be written in the mode asked for. Where not, and its slot does the same, it stays indirect; else a finding says
+    /// why.
+    /// </summary>
+    private bool MayWrite(CodeBlock block, int index, in SiteWish wish, SiteBytes known, ref OutcomeRecord outcome)
     {
         ref SiteRecord record = ref block.Records[index];
-        _context.CallsThroughSlot[slot] |= outcome.Form == LiveForm.Original || (_live && (record.Form == LiveForm.Original || record.Forward != 0));
-        SiteBytes old = block.BytesOf(index);
-        if (old == bytes)
+        if ((!_live && !_staysSwitchable) || (record.Class <= SiteClass.Line && record.Form != LiveForm.InPlace))
         {
-            outcome.Change = SiteChange.AlreadyThere;
-            return;
+            return true;
         }
 
-        bool drain = _live && record.Form == LiveForm.Several;
-        sbyte forward = record.Forward != 0 && _context.SlotAnswers(slot) ? record.Forward : (sbyte)0;
-        if (_live && !(drain ? LiveRules.CanDrain(_arena, record, old, length, forward) : LiveRules.CanWrite(_arena, record, forward)))
+        // Bodies of several instructions are drained before slots are stored, guards put up behind that.
+        int slot = wish.Body!.Slot;
+        sbyte forward = SiteRules.UsableForward(record, record.Form == LiveForm.InPlace ? _slots.Bound[slot] : _plan.After[slot]);
+        if (SiteRules.CanChangeLive(_arena, record, known, wish.Body.Length, forward))
         {
-            KeepOrRefuse(block, index, slot, ref outcome);
-            return;
+            return true;
         }
 
-        byte* at = _arena.Memory.WriteView(address);
-        if (SiteBytes.Read(at, length) is var found && found != old)
-        {
-            _report.Add(Unexpected(block, index, found.ToArray(length), old.ToArray(length)));
-            outcome.Change = SiteChange.NotWritten;
-            return;
-        }
-
-        outcome.Change = SiteChange.NotWritten; // until it is
-        ref PlannedWrite write = ref _plan.AddWrite();
-        write.Site = at;
-        write.Old = old;
-        write.New = bytes;
-        write.Outcome = _plan.OutcomeCount - 1;
-        write.Length = (byte)length;
-        write.Class = record.Class;
-        write.Forward = forward;
-        write.Drain = drain;
-    }
-
-    private void KeepOrRefuse(CodeBlock block, int index, int slot, ref OutcomeRecord outcome)
-    {
-        LiveSite site = block[index];
-        if (site.Form == LiveForm.Original && outcome.State != SiteState.Linked && _request.SlotServes(slot))
+        if (record.Form == LiveForm.Original && wish.SlotServes)
         {
             outcome.Change = SiteChange.KeptIndirect;
             outcome.Form = LiveForm.Original;
-            _context.CallsThroughSlot[slot] = true;
-            _report.KeptIndirect++;
-            return;
-        }
-
-        outcome.Change = SiteChange.NotWritten;
-        _report.Add(PatchDiagnostic.Error(DiagnosticCodes.NeedsQuiescence, $"the site of {site.Slot} can't be changed while threads may be in it") with
-        {
-            SiteIndex = index,
-            Address = site.Address,
-            Found = $"class {site.Class}, {(site.Form == LiveForm.Several ? "several instructions" : "one instruction")}, {(site.HasForwarding ? "a" : "no")} forwarding island",
-            Help = site.Class == SiteClass.QuiescentOnly
-                ? "Switch with SwitchMode.Quiescent; or emit the site with a placement and at most 15 bytes."
-                : "Switch with SwitchMode.Quiescent; or emit the site with forwarding and register executors.",
-        });
-    }
-
-    private void PlanLong(CodeBlock block, int index, LiveBody body, ref OutcomeRecord outcome)
-    {
-        (int slot, int length) = (body.Slot, body.Length);
-        byte[] old = block.LongBytesOf(index);
-        byte[] bytes = new byte[length];
-        if (body.InPlace is null || !body.InPlace.TryWrite(block.AddressOf(index), bytes))
-        {
             outcome.Action = PatchAction.LeaveAlone;
-            outcome.Reason = body.InPlace is null ? body.Reason : PatchReason.OutOfReach;
-            outcome.Form = LiveForm.Original;
-            bytes = block.OriginalOf(index);
-        }
-
-        _context.CallsThroughSlot[slot] |= outcome.Form == LiveForm.Original || _live;
-        if (bytes.AsSpan().SequenceEqual(old))
-        {
-            outcome.Change = SiteChange.AlreadyThere;
-            return;
+            outcome.Reason = PatchReason.NeedsQuiescence;
+            _report.KeptIndirect++;
+            return false;
         }
 
         if (_live)
         {
-            KeepOrRefuse(block, index, slot, ref outcome);
-            return;
+            _report.Add(SiteRules.NeedsQuiescence(block[index]));
         }
 
-        outcome.Change = SiteChange.NotWritten;
-        byte[] found = _arena.Memory.Span(block.AddressOf(index), length).ToArray();
-        if (!found.AsSpan().SequenceEqual(old))
-        {
-            _report.Add(Unexpected(block, index, found, old));
-            return;
-        }
-
-        _plan.LongWrites.Add(new LongWrite(block, index, _plan.OutcomeCount - 1, old, bytes));
+        return !_live;
     }
 
-    private void NoteMissing(int slot)
+    private void PlanLong(CodeBlock block, int index, in SiteWish wish, byte[] bytes, ref OutcomeRecord outcome)
     {
+        byte[] known = block.LongBytesOf(index);
+        Span<byte> there = _arena.Memory.Span(block.AddressOf(index), bytes.Length);
+        if (!there.SequenceEqual(known))
+        {
+            _report.Add(Unexpected(block[index], there.ToArray(), known));
+        }
+        else if (bytes.AsSpan().SequenceEqual(known))
+        {
+            outcome.Change = SiteChange.AlreadyThere;
+        }
+        else if (MayWrite(block, index, wish, default, ref outcome))
+        {
+            _plan.LongWrites.Add(new LongWrite(block, index, _plan.OutcomeCount - 1, known, bytes));
+        }
+    }
+
+    private void WarnMissing(int slot)
+    {
+        _missing ??= new bool[_slots.Layout.Count];
         if (!_missing[slot])
         {
             _missing[slot] = true;
-            _report.Add(PatchDiagnostic.Warning(DiagnosticCodes.MissingOperation, $"{_request.Target} has no operation for {_slots.Layout[slot]}: its sites trap"));
+            _report.Add(PatchDiagnostic.Warning(DiagnosticCodes.MissingOperation, $"{_report.Target} has no operation for {_slots.Layout[slot]}: its sites trap"));
         }
     }
 
-    private static PatchDiagnostic Unexpected(CodeBlock block, int index, byte[] found, byte[] expected) =>
+    private static PatchDiagnostic NeedsSlot(LiveSite site, in Made made) =>
+        PatchDiagnostic.Error(DiagnosticCodes.SiteNeedsSlot, $"the site of {site.Slot} can do this through its slot only, and the slot does something else") with
+        {
+            SiteIndex = site.Index,
+            Address = site.Address,
+            Found = made.Reason.ToString(),
+            Help = "Switch the slot, or all sites, to the backend.",
+        };
+
+    private static PatchDiagnostic Unexpected(LiveSite site, byte[] found, byte[] expected) =>
         PatchDiagnostic.Error(DiagnosticCodes.UnexpectedLiveBytes, "the site holds bytes that were not put there by this arena's patchers") with
         {
-            SiteIndex = index,
-            Address = block.AddressOf(index),
+            SiteIndex = site.Index,
+            Address = site.Address,
             Found = HexBytes.Format(found),
             Expected = HexBytes.Format(expected),
             Help = "Something else writes the code: a debugger's breakpoint, or a host that patches by hand.",
         };
+
+    /// <summary>What a body comes to at a site.</summary>
+    private struct Made(LiveBody body)
+    {
+        public SiteBytes Bytes;
+        public LiveForm Form = body.Form;
+        public PatchAction Action = body.Action;
+        public PatchReason Reason = body.Reason;
+        public byte[]? Long;
+        public bool IsUnplaced;
+
+        /// <summary>Makes it the emitted call, for a reason.</summary>
+        public byte[] Indirect(byte[] original, PatchReason reason)
+        {
+            Form = LiveForm.Original;
+            Action = PatchAction.LeaveAlone;
+            Reason = reason;
+            return original;
+        }
+    }
 }

@@ -41,7 +41,9 @@ internal static unsafe class SiteStore
         return TrySwap((ulong*)(at - back), back, length, old, @new);
     }
 
-    /// <summary>One aligned 16-byte store, movaps: atomic on processors with AVX. Nobody else writes here, for the patch lock is held.</summary>
+    /// <summary>
+    /// One aligned 16-byte store, movaps: atomic on processors with AVX. Nobody else writes here, for the patch lock is held.
+    /// </summary>
     private static bool TryStore16(byte* line, int offset, int length, SiteBytes old, SiteBytes @new)
     {
         if (SiteBytes.Read(line + offset, length) != old)

@@ -1,6 +1,7 @@
 using System.Globalization;
 using System.Text;
 using Iced.Intel;
+using PvPatch.Mechanisms;
 
 namespace PvPatch.Live;
 
@@ -74,6 +75,11 @@ internal static class ArenaDump
             Add($"island of the site at {owner}");
         }
 
+        if (instruction.Code == Code.Ud2 && arena.TryFindTrap(instruction.IP, out OpSlot? trapped))
+        {
+            Add($"trap of {trapped}");
+        }
+
         if (instruction.IsIPRelativeMemoryOperand && SlotAt(arena, instruction.IPRelativeMemoryAddress) is string slot)
         {
             Add(slot);
@@ -88,7 +94,7 @@ internal static class ArenaDump
 
     private static string? SlotAt(CodeArena arena, VirtualAddress address)
     {
-        foreach (SlotTable slots in arena.SlotTables())
+        foreach (SlotTable slots in arena.SlotTables)
         {
             long distance = address - slots.Address;
             if (distance >= 0 && distance < 8L * slots.Layout.Count)

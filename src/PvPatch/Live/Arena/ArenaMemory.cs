@@ -12,25 +12,27 @@ internal sealed unsafe class ArenaMemory : IDisposable
     /// <summary>Readable bytes kept behind every piece of code, so that a site at its end can be read as one vector.</summary>
     public const int Slack = 16;
 
+    private const int PageSize = CodeMapping.PageSize;
     private const long CommitStep = 1 << 18;
 
     private readonly Lock _lock = new();
     private readonly CodeMapping _mapping;
+    private readonly MappingHandle _handle;
     private readonly ArenaSpace _code;
     private readonly ArenaSpace _data;
-    private readonly int _granularity;
     private readonly long _dataStart;
     private long _codeCommitted;
     private long _dataCommitted;
     private long _everCode; // nothing from here on was ever run
 
-    public ArenaMemory(CodeMapping mapping, int granularity)
+    public ArenaMemory(CodeMapping mapping)
     {
         _mapping = mapping;
-        _granularity = granularity;
+        _handle = new MappingHandle(mapping);
 
-        // One part in 64 for slots: 1 MiB of 64 holds 131072 of them.
-        long data = Math.Clamp(mapping.Size / 64 / granularity * granularity, granularity, 4L << 20);
+        // For slots one part in 64, which is 131072 of them in 64 MiB; of a small arena one in 16, up to 64 KiB.
+        long data = Math.Max(mapping.Size / 64, Math.Min(mapping.Size / 16, 1 << 16)) / PageSize * PageSize;
+        data = Math.Clamp(data, PageSize, 4L << 20);
         _dataStart = mapping.Size - data;
         _code = new ArenaSpace(0, _dataStart);
         _data = new ArenaSpace(_dataStart, mapping.Size);
@@ -42,7 +44,7 @@ internal sealed unsafe class ArenaMemory : IDisposable
 
     public bool IsWritableAndExecutable => _mapping.IsWritableAndExecutable;
 
-    public bool IsDisposed { get; private set; }
+    public bool IsDisposed => _handle.IsGivenBack;
 
     public long Used
     {
@@ -97,19 +99,40 @@ internal sealed unsafe class ArenaMemory : IDisposable
         }
     }
 
-    /// <summary>Where a byte of the arena is written.</summary>
+    /// <summary>Keeps the memory mapped while a call reads or writes it.</summary>
+    /// <exception cref="PatchException">The arena was disposed of (PV8004).</exception>
+    public Usage Use()
+    {
+        try
+        {
+            bool counted = false;
+            if (!IsDisposed)
+            {
+                _handle.DangerousAddRef(ref counted);
+                return new Usage(_handle);
+            }
+        }
+        catch (ObjectDisposedException)
+        {
+            // given back between the two
+        }
+
+        throw new PatchException(Disposed());
+    }
+
+    /// <summary>Where a byte of the arena is written. Only while the memory is in use (<see cref="Use"/>) or the patch lock is held.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public byte* WriteView(VirtualAddress address) => _mapping.Write + (address - _mapping.Run);
 
     /// <summary>Bytes of the arena, to write. The caller has taken them.</summary>
     public Span<byte> Span(VirtualAddress address, int length) => new(WriteView(address), length);
 
+    /// <summary>Gives the memory back, once the calls that use it are over; there are no new ones.</summary>
     public void Dispose()
     {
         lock (_lock)
         {
-            IsDisposed = true;
-            _mapping.Dispose();
+            _handle.Unmap();
         }
     }
 
@@ -155,8 +178,7 @@ internal sealed unsafe class ArenaMemory : IDisposable
             return true;
         }
 
-        long step = Math.Max(CommitStep, _granularity);
-        long wanted = Math.Min((end - start + step - 1) / step * step, limit - start);
+        long wanted = Math.Min((end - start + CommitStep - 1) / CommitStep * CommitStep, limit - start);
         if (!_mapping.TryCommit(start + committed, wanted - committed, use, out error))
         {
             return false;
@@ -177,4 +199,10 @@ internal sealed unsafe class ArenaMemory : IDisposable
             Expected = $"{length} bytes in one piece",
             Help = "Reserve more (address space costs nothing until it is used), or retire blocks and let executors reach a safepoint.",
         };
+
+    /// <summary>A call that reads or writes the memory, from its begin to its end.</summary>
+    public readonly ref struct Usage(MappingHandle handle)
+    {
+        public void Dispose() => handle.DangerousRelease();
+    }
 }

@@ -7,6 +7,7 @@ internal sealed class ArenaSpace
     private readonly long _end;
     private readonly List<(long Start, long Length)> _holes = []; // in order, never touching one another
     private long _top;
+    private long _longestHole; // no hole is longer
 
     public ArenaSpace(long start, long end)
     {
@@ -27,16 +28,24 @@ internal sealed class ArenaSpace
     /// <param name="offset">Where.</param>
     public bool TryTake(long length, long alignment, out long offset)
     {
-        for (int i = 0; i < _holes.Count; i++)
+        if (length <= _longestHole)
         {
-            (long hole, long size) = _holes[i];
-            offset = Align(hole, alignment);
-            if (offset + length <= hole + size)
+            long longest = 0;
+            for (int i = 0; i < _holes.Count; i++)
             {
-                Cut(i, offset, length);
-                Used += length;
-                return true;
+                (long hole, long size) = _holes[i];
+                offset = Align(hole, alignment);
+                if (offset + length <= hole + size)
+                {
+                    Cut(i, offset, length);
+                    Used += length;
+                    return true;
+                }
+
+                longest = Math.Max(longest, size);
             }
+
+            _longestHole = longest;
         }
 
         offset = Align(_top, alignment);
@@ -99,8 +108,7 @@ internal sealed class ArenaSpace
 
     private void Insert(long offset, long length)
     {
-        int index = _holes.FindIndex(h => h.Start > offset);
-        index = index < 0 ? _holes.Count : index;
+        int index = FirstBehind(offset);
         if (index < _holes.Count && offset + length == _holes[index].Start)
         {
             length += _holes[index].Length;
@@ -114,5 +122,19 @@ internal sealed class ArenaSpace
         }
 
         _holes.Insert(index, (offset, length));
+        _longestHole = Math.Max(_longestHole, length);
+    }
+
+    private int FirstBehind(long offset)
+    {
+        int low = 0;
+        int high = _holes.Count;
+        while (low < high)
+        {
+            int middle = (low + high) / 2;
+            (low, high) = _holes[middle].Start > offset ? (low, middle) : (middle + 1, high);
+        }
+
+        return low;
     }
 }

@@ -11,7 +11,8 @@ internal sealed class BlockRegistry(ArenaMemory memory)
     private const int PageSize = 4096;
 
     private readonly Lock _lock = new();
-    private readonly List<CodeBlock> _blocks = [];
+    private readonly List<CodeBlock?> _blocks = []; // by CodeBlock.Number; nothing where one was retired
+    private int _retired;
 
     // For each page the blocks that lie in it, at most 64; an array is never changed, but replaced.
     private readonly CodeBlock[]?[] _pages = new CodeBlock[(memory.Size + PageSize - 1) / PageSize][];
@@ -21,7 +22,7 @@ internal sealed class BlockRegistry(ArenaMemory memory)
     {
         lock (_lock)
         {
-            return [.. _blocks];
+            return [.. _blocks.OfType<CodeBlock>()];
         }
     }
 
@@ -31,9 +32,9 @@ internal sealed class BlockRegistry(ArenaMemory memory)
         destination.Clear();
         lock (_lock)
         {
-            foreach (CodeBlock block in _blocks)
+            foreach (CodeBlock? block in _blocks)
             {
-                if (ReferenceEquals(block.Slots, slots) && block.SiteCount > 0)
+                if (block is not null && ReferenceEquals(block.Slots, slots) && block.SiteCount > 0)
                 {
                     destination.Add(block);
                 }
@@ -46,6 +47,7 @@ internal sealed class BlockRegistry(ArenaMemory memory)
     {
         lock (_lock)
         {
+            block.Number = _blocks.Count;
             _blocks.Add(block);
             foreach (ref CodeBlock[]? page in PagesOf(block))
             {
@@ -54,12 +56,29 @@ internal sealed class BlockRegistry(ArenaMemory memory)
         }
     }
 
-    /// <summary>Takes the retired blocks from those in use. By address they are found until they are forgotten.</summary>
-    public void DropRetired()
+    /// <summary>Takes retired blocks from those in use. By address they are found until they are forgotten.</summary>
+    public void Drop(ReadOnlySpan<CodeBlock> retired)
     {
         lock (_lock)
         {
-            _blocks.RemoveAll(static b => b.IsRetired);
+            foreach (CodeBlock block in retired)
+            {
+                _blocks[block.Number] = null;
+            }
+
+            _retired += retired.Length;
+            if (_retired <= _blocks.Count / 2)
+            {
+                return;
+            }
+
+            // The rest moves together now and then: each block retired costs the same, however many there are.
+            _blocks.RemoveAll(static b => b is null);
+            _retired = 0;
+            for (int i = 0; i < _blocks.Count; i++)
+            {
+                _blocks[i]!.Number = i;
+            }
         }
     }
 
@@ -75,16 +94,14 @@ internal sealed class BlockRegistry(ArenaMemory memory)
         }
     }
 
-    /// <summary>The block at an address.</summary>
+    /// <summary>The blocks in the page of an address; none where the arena was disposed of.</summary>
+    public ReadOnlySpan<CodeBlock> InPageOf(VirtualAddress address) =>
+        memory.IsDisposed || !memory.Contains(address, 1) ? default : Volatile.Read(ref _pages[(address - memory.Start) / PageSize]);
+
+    /// <summary>The block at an address; where the same code has several, the first.</summary>
     public bool TryFind(VirtualAddress address, [NotNullWhen(true)] out CodeBlock? block)
     {
-        block = null;
-        if (memory.IsDisposed || !memory.Contains(address, 1) || Volatile.Read(ref _pages[(address - memory.Start) / PageSize]) is not CodeBlock[] page)
-        {
-            return false;
-        }
-
-        foreach (CodeBlock candidate in page)
+        foreach (CodeBlock candidate in InPageOf(address))
         {
             if (candidate.Contains(address))
             {
@@ -93,6 +110,7 @@ internal sealed class BlockRegistry(ArenaMemory memory)
             }
         }
 
+        block = null;
         return false;
     }
 

@@ -10,7 +10,7 @@ public sealed partial class CodeArena
     /// <param name="sites">The sites emitted into it; cleared, ready for the next block.</param>
     /// <returns>The block, its sites indirect: they call what their slots hold.</returns>
     /// <exception cref="PatchException">
-    /// The code does not assemble or the sites are another assembler's (PV8014), no room (PV8001), refused by the system (PV8003), disposed (PV8004).
+    /// The code does not assemble, the sites are another assembler's, or not all of its sites are the emitter's (PV8014), no room (PV8001), refused by the system (PV8003), disposed (PV8004).
     /// </exception>
     public CodeBlock Emit(Assembler assembler, SiteEmitter sites) => Emit(assembler, sites, out _);
 
@@ -21,16 +21,33 @@ public sealed partial class CodeArena
     /// <returns>The block.</returns>
     public CodeBlock Emit(Assembler assembler, SiteEmitter sites, out CodeLabels labels)
     {
+        ArgumentNullException.ThrowIfNull(sites);
+        return Emit(assembler, [sites], out labels)[0];
+    }
+
+    /// <summary>As <see cref="Emit(Assembler, SiteEmitter)"/>, for code with the sites of several emitters: of several layouts, or of several parts of a host.</summary>
+    /// <param name="assembler">The assembler; not changed.</param>
+    /// <param name="sites">All emitters that emitted into it; cleared, ready for the next block.</param>
+    /// <param name="labels">Where the assembler's labels are.</param>
+    /// <returns>A block for each emitter, all of the same code: same address, same length. Retiring one retires them all.</returns>
+    /// <exception cref="PatchException">As for one emitter.</exception>
+    public IReadOnlyList<CodeBlock> Emit(Assembler assembler, IReadOnlyList<SiteEmitter> sites, out CodeLabels labels)
+    {
         ArgumentNullException.ThrowIfNull(assembler);
         ArgumentNullException.ThrowIfNull(sites);
-        CheckUsable();
-        CodeBlock block = new BlockAssembly(this, assembler, sites, SlotsOf(sites.Layout)).Run(out labels);
-        sites.Clear();
-        return block;
+        using ArenaMemory.Usage usage = Memory.Use();
+        SiteEmitter[] emitters = [.. sites];
+        CodeBlock[] blocks = new BlockAssembly(this, assembler, emitters).Run(out labels);
+        foreach (SiteEmitter emitter in emitters)
+        {
+            emitter.Clear();
+        }
+
+        return blocks;
     }
 
     /// <summary>Puts what an assembler holds into the arena: code without sites, such as the way in from the host. Ready to run when the call returns.</summary>
-    /// <param name="assembler">The assembler; not changed. Where sites were emitted into it, use <see cref="Emit(Assembler, SiteEmitter)"/>: here they would stay empty bytes.</param>
+    /// <param name="assembler">The assembler; not changed. It holds no sites.</param>
     /// <returns>The block, which has no sites.</returns>
     /// <exception cref="PatchException">The code does not assemble (PV8014), no room (PV8001), refused by the system (PV8003), disposed (PV8004).</exception>
     public CodeBlock Emit(Assembler assembler) => Emit(assembler, out _);
@@ -41,9 +58,7 @@ public sealed partial class CodeArena
     /// <returns>The block.</returns>
     public CodeBlock Emit(Assembler assembler, out CodeLabels labels)
     {
-        ArgumentNullException.ThrowIfNull(assembler);
-        CheckUsable();
-        return new BlockAssembly(this, assembler, sites: null, slots: null).Run(out labels);
+        return Emit(assembler, [], out labels)[0];
     }
 
     /// <summary>Takes room for code of a host's own emitter, which must know where it will run before it is finished.</summary>
@@ -59,7 +74,7 @@ public sealed partial class CodeArena
 
     /// <summary>
     /// Gives a block up: its sites are not written any more, and its bytes are reused once no executor can be inside. Nothing may enter it from now on: sites
-    /// that are linked to it have been taken from it by <see cref="LivePatcher.UnlinkFrom"/> before.
+    /// that are linked to it have been unlinked before, see <see cref="SiteScope.LinkedInto"/>.
     /// </summary>
     /// <param name="block">A block of this arena.</param>
     /// <exception cref="PatchException">Sites are linked to it (PV8032); another arena's, or retired before (PV8013); disposed (PV8004); called from inside a batch (PV8020).</exception>
@@ -77,33 +92,30 @@ public sealed partial class CodeArena
     public void Retire(IReadOnlyList<CodeBlock> blocks)
     {
         ArgumentNullException.ThrowIfNull(blocks);
-        CheckUsable();
+        using ArenaMemory.Usage usage = Memory.Use();
         CodeBlock[] given = [.. blocks];
         using (PatchLock.Enter(wait: true))
         {
+            CheckUsable();
             CheckRetirable(given);
-            if (Ledger.TakeOut(given) is PatchDiagnostic linked)
+            CodeBlock[] all = [.. given.SelectMany(static b => b.SameCode).Distinct()];
+            if (Ledger.TakeOut(all) is PatchDiagnostic linked)
             {
                 throw new PatchException(linked);
             }
 
-            foreach (CodeBlock block in given)
-            {
-                block.IsRetired = true;
-            }
-
-            Registry.DropRetired();
-            Reclaimer.Add(given);
+            Registry.Drop(all);
+            Reclaimer.Add([.. all.Where(static b => ReferenceEquals(b, b.SameCode[0]))]);
         }
 
-        Reclaim();
+        _ = Reclaimer.Run();
     }
 
-    /// <summary>Reuses what was given up and nobody can be inside any more. Called by the arena itself now and then.</summary>
+    /// <summary>Reuses what was given up and nobody can be inside any more. <see cref="Retire(CodeBlock)"/> does so too.</summary>
     /// <returns>Bytes made free.</returns>
     public long Reclaim()
     {
-        CheckUsable();
+        using ArenaMemory.Usage usage = Memory.Use();
         return Reclaimer.Run();
     }
 

@@ -15,7 +15,7 @@ public sealed partial class CodeArena : IDisposable
     public const long MaxSize = 1L << 30;
 
     private readonly Lock _lock = new();
-    private readonly Dictionary<OpsLayout, SlotTable> _slots = [];
+    private volatile SlotTable[] _slots = []; // never changed, but replaced: looking one up takes no lock
 
     private CodeArena(ArenaMemory memory, LivePlatform platform, BarrierKind barrier, NativeCode native, ArenaOptions options)
     {
@@ -26,11 +26,11 @@ public sealed partial class CodeArena : IDisposable
         TrustsCacheLines = options.TrustCacheLines;
         HasAtomic16 = options.Atomic16 ?? SiteClassifier.HasAtomic16;
         Registry = new BlockRegistry(memory);
-        Ledger = new LinkLedger(Registry);
+        Ledger = new LinkLedger(this);
         Islands = new IslandStore(memory);
         Functions = new FunctionStore(memory);
         Reclaimer = new Reclaimer(this);
-        LiveMetrics.ArenaOpened(memory);
+        ArenaDirectory.Add(this);
     }
 
     /// <summary>Run address of the first byte.</summary>
@@ -120,14 +120,14 @@ public sealed partial class CodeArena : IDisposable
             return false;
         }
 
-        long rounded = Math.Max(size + platform.Granularity - 1 & -platform.Granularity, 2L * platform.Granularity);
+        long rounded = size + platform.Granularity - 1 & -platform.Granularity;
         var request = new MapRequest(near, options.MustReach, rounded, options.Protection == ArenaProtection.WritableAndExecutable);
         if (!platform.TryReserve(request, out CodeMapping? mapping, out error!))
         {
             return false;
         }
 
-        var memory = new ArenaMemory(mapping!, platform.Granularity);
+        var memory = new ArenaMemory(mapping!);
         BarrierKind barrier = platform.PrepareBarrier();
         if (!NativeCode.TryCreate(memory, platform, barrier, out NativeCode? native, out error!))
         {
@@ -147,22 +147,40 @@ public sealed partial class CodeArena : IDisposable
     public SlotTable SlotsOf(OpsLayout layout)
     {
         ArgumentNullException.ThrowIfNull(layout);
-        CheckUsable();
+        using ArenaMemory.Usage usage = Memory.Use();
+        if (Find(layout) is SlotTable known)
+        {
+            return known;
+        }
+
         lock (_lock)
         {
-            if (_slots.TryGetValue(layout, out SlotTable? slots))
+            if (Find(layout) is SlotTable slots)
             {
                 return slots;
             }
 
             // On a line of their own: what is called most shares it with nothing that is written.
-            if (!Memory.TryTakeData(Math.Max(1, layout.Count) * 8L, SiteClassifier.LineSize, out VirtualAddress address, out PatchDiagnostic? error))
+            int traps = SlotTraps.LengthFor(layout.Count);
+            if (!Memory.TryTakeCode(traps, SiteClassifier.LineSize, out VirtualAddress trap, out bool reused, out PatchDiagnostic? error))
             {
                 throw new PatchException(error!);
             }
 
-            slots = new SlotTable(Memory, layout, address, Native.Trap);
-            _slots.Add(layout, slots);
+            if (!Memory.TryTakeData(Math.Max(1, layout.Count) * 8L, SiteClassifier.LineSize, out VirtualAddress address, out error))
+            {
+                Memory.GiveCode(trap, traps, wereRun: false);
+                throw new PatchException(error!);
+            }
+
+            SlotTraps.Write(Memory.Span(trap, traps));
+            if (reused)
+            {
+                _ = RunBarrier();
+            }
+
+            slots = new SlotTable(Memory, layout, address, trap);
+            _slots = [.. _slots, slots];
             return slots;
         }
     }
@@ -177,7 +195,10 @@ public sealed partial class CodeArena : IDisposable
         return Executors.Add(name);
     }
 
-    /// <summary>Gives the memory back to the system. Nothing may run in it any more.</summary>
+    /// <summary>
+    /// Gives the memory back to the system, as soon as calls of other threads that read or write it are over. Nothing may run in it any more. Of an arena that nobody
+    /// disposes of and nobody refers to, descriptor and write view come back by themselves; the code stays mapped, for a thread may be running it.
+    /// </summary>
     /// <exception cref="PatchException">An executor is inside (PV8005); the arena stays as it is.</exception>
     public void Dispose()
     {
@@ -186,20 +207,96 @@ public sealed partial class CodeArena : IDisposable
             return;
         }
 
-        if (Executors.Inside() is Executor inside)
-        {
-            throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.ArenaInUse, $"the arena is disposed of while executor {inside.Name} is inside its code") with
-            {
-                Address = Address,
-                Help = "Stop the executors first; the arena was left as it is.",
-            });
-        }
-
         using (PatchLock.Enter(wait: true))
         {
-            LiveMetrics.ArenaClosed(Memory);
+            if (Memory.IsDisposed)
+            {
+                return;
+            }
+
+            if (!Executors.TryCloseForGood(RunBarrier, out Executor? inside))
+            {
+                throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.ArenaInUse, $"the arena is disposed of while executor {inside!.Name} is inside its code") with
+                {
+                    Address = Address,
+                    Help = "Stop the executors first; the arena was left as it is.",
+                });
+            }
+
+            ArenaDirectory.Remove(this);
             Memory.Dispose();
         }
+    }
+
+    /// <summary>The blocks that were not retired, a copy.</summary>
+    public IReadOnlyList<CodeBlock> Blocks => Registry.ToArray();
+
+    /// <summary>
+    /// The site whose operation an instruction belongs to: one of the site's own bytes, of one of its islands, or of its forwarding island. For crash handlers and
+    /// profilers: takes no lock, allocates nothing, and may be called from any thread while others emit, patch and retire.
+    /// </summary>
+    /// <param name="address">A run address: of an instruction, or anywhere inside one.</param>
+    /// <param name="site">The site. Of a block that was retired too, until its bytes are reused; see <see cref="LiveSite.State"/>.</param>
+    /// <returns>Whether it belongs to one. Functions the arena makes for slots and thunks belong to none.</returns>
+    public bool TryFindSite(VirtualAddress address, out LiveSite site) => SiteFinder.TryFind(this, address, out site);
+
+    /// <summary>
+    /// The site that made a call, by the return address the call left: for functions called from sites. As <see cref="TryFindSite"/> otherwise.
+    /// </summary>
+    /// <param name="returnAddress">
+    /// The return address: <see cref="LiveSite.End"/> for a call in the site itself. One in a thunk, where a target destroys more than its site allows, tells nothing.
+    /// </param>
+    /// <param name="site">The site.</param>
+    /// <returns>Whether a site made the call.</returns>
+    public bool TryFindCaller(VirtualAddress returnAddress, out LiveSite site) => TryFindSite(returnAddress + -1, out site);
+
+    /// <summary>
+    /// The slot whose trap stands at an address: what the instruction pointer of a SIGILL names where a slot was called that has no operation, or was never switched. The
+    /// trap is <c>ud2</c> and behind it the slot's index in two bytes, for a core dump; a site that was switched to no operation holds <c>ud2</c> itself. Takes no lock and
+    /// allocates nothing.
+    /// </summary>
+    /// <param name="address">Run address of the trap. The caller's return address, on top of the stack, names the site (<see cref="TryFindCaller"/>).</param>
+    /// <param name="slot">The slot.</param>
+    /// <returns>Whether it is one of the arena's traps.</returns>
+    public bool TryFindTrap(VirtualAddress address, [NotNullWhen(true)] out OpSlot? slot)
+    {
+        foreach (SlotTable slots in Memory.IsDisposed ? [] : SlotTables)
+        {
+            if (slots.TryFindTrap(address, out int index))
+            {
+                slot = slots.Layout[index];
+                return true;
+            }
+        }
+
+        slot = TryFindSite(address, out LiveSite site) && site.Action == Plans.PatchAction.Trap ? site.Slot : null;
+        return slot is not null;
+    }
+
+    /// <summary>The block at an address, also a retired one until its bytes are reused. Takes no lock and allocates nothing.</summary>
+    /// <param name="address">A run address.</param>
+    /// <param name="block">The block; of several for the same code the first.</param>
+    /// <returns>Whether there is one.</returns>
+    public bool TryFindBlock(VirtualAddress address, [NotNullWhen(true)] out CodeBlock? block) => Registry.TryFind(address, out block);
+
+    /// <summary>A stretch of the arena as assembly, with what is known of each address: sites, their class, state and form, slots, islands.</summary>
+    /// <param name="address">Run address of the first instruction.</param>
+    /// <param name="length">Bytes.</param>
+    /// <returns>One line an instruction.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">The stretch is not inside the arena's committed code.</exception>
+    public string Dump(VirtualAddress address, int length)
+    {
+        using ArenaMemory.Usage usage = Memory.Use();
+        return ArenaDump.Format(this, address, length);
+    }
+
+    /// <summary>A block as assembly. See <see cref="Dump(VirtualAddress, int)"/>.</summary>
+    /// <param name="block">A block of this arena.</param>
+    /// <returns>One line an instruction.</returns>
+    public string Dump(CodeBlock block)
+    {
+        ArgumentNullException.ThrowIfNull(block);
+        return Dump(block.Address, block.Length);
     }
 
     internal void CheckUsable()
@@ -222,11 +319,7 @@ public sealed partial class CodeArena : IDisposable
         return true;
     }
 
-    internal IReadOnlyCollection<SlotTable> SlotTables()
-    {
-        lock (_lock)
-        {
-            return [.. _slots.Values];
-        }
-    }
+    internal ReadOnlySpan<SlotTable> SlotTables => _slots;
+
+    private SlotTable? Find(OpsLayout layout) => Array.Find(_slots, s => ReferenceEquals(s.Layout, layout));
 }

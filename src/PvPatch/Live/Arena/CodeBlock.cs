@@ -1,11 +1,12 @@
 using System.Buffers.Binary;
+using System.Diagnostics.CodeAnalysis;
 using System.Globalization;
 using PvPatch.Machine;
 using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
-/// <summary>A piece of generated code in an arena, and its sites. Made by <see cref="CodeArena.Emit(Iced.Intel.Assembler, SiteEmitter)"/> and its like, or by <see cref="CodeReservation"/>.</summary>
+/// <summary>A piece of generated code in an arena, and its sites, which are of one layout. Made by <see cref="CodeArena.Emit(Iced.Intel.Assembler, SiteEmitter)"/> and its like, or by <see cref="CodeReservation"/>.</summary>
 public sealed unsafe class CodeBlock
 {
     private readonly SiteRecord[] _records;
@@ -13,7 +14,9 @@ public sealed unsafe class CodeBlock
 
     // Bytes 8 to 15 of each site, once one is longer than 8.
     private ulong[]? _behind;
-    private Unusual? _unusual;
+    private SiteByteTable? _siteBytes;
+    private LinkSet _linksInto;
+    private CodeBlock[]? _sameCode;
 
     internal CodeBlock(CodeArena arena, SlotTable? slots, VirtualAddress address, int length, int taken, SiteRecord[] records)
     {
@@ -34,22 +37,33 @@ public sealed unsafe class CodeBlock
     /// <summary>Length of the code in bytes.</summary>
     public int Length { get; }
 
-    /// <summary>How many sites it has.</summary>
+    /// <summary>Number of sites.</summary>
     public int SiteCount => _records.Length;
 
-    /// <summary>Whether the block was given up: its sites are not written any more.</summary>
+    /// <summary>Whether the block was retired: its sites are not written any more.</summary>
     public bool IsRetired { get; internal set; }
 
     /// <summary>The slots its sites name; nothing where it has no sites.</summary>
     internal SlotTable? Slots { get; }
 
-    /// <summary>How many sites are linked to an address in it. Kept by <see cref="LinkLedger"/>.</summary>
-    internal int LinksInto { get; set; }
+    /// <summary>Place among the blocks in use. Kept by <see cref="BlockRegistry"/>.</summary>
+    internal int Number { get; set; }
+
+    /// <summary>The blocks of the same code, one for each layout; this one among them. They are retired together.</summary>
+    [AllowNull]
+    internal CodeBlock[] SameCode
+    {
+        get => _sameCode ?? [this];
+        set => _sameCode = value;
+    }
+
+    /// <summary>The sites that are linked to an address in it, kept once for all blocks of the same code by <see cref="LinkLedger"/>.</summary>
+    internal ref LinkSet LinksInto => ref (_sameCode?[0] ?? this)._linksInto;
+
+    internal SiteRecord[] Records => _records;
 
     /// <summary>Bytes taken from the arena, slack included.</summary>
     internal int Taken { get; }
-
-    internal SiteRecord[] Records => _records;
 
     /// <summary>A site.</summary>
     /// <param name="index">Its place in order of address.</param>
@@ -76,9 +90,10 @@ public sealed unsafe class CodeBlock
 
     /// <summary>The code as it is now; a copy.</summary>
     /// <returns>The bytes.</returns>
+    /// <exception cref="PatchException">The arena was disposed of (PV8004).</exception>
     public byte[] ToArray()
     {
-        Arena.CheckUsable();
+        using ArenaMemory.Usage usage = Arena.Memory.Use();
         return Arena.Memory.Span(Address, Length).ToArray();
     }
 
@@ -92,7 +107,7 @@ public sealed unsafe class CodeBlock
     /// <summary>The bytes the site was registered with.</summary>
     internal byte[] OriginalOf(int site)
     {
-        if (_unusual is not null && _unusual.Originals.TryGetValue(site, out byte[]? foreign))
+        if (_siteBytes is not null && _siteBytes.Originals.TryGetValue(site, out byte[]? foreign))
         {
             return foreign;
         }
@@ -117,7 +132,7 @@ public sealed unsafe class CodeBlock
             return address + budget + (int)displacement;
         }
 
-        if (record.Form != LiveForm.Several || record.Action is not (PatchAction.Call or PatchAction.ThunkCall or PatchAction.Jump))
+        if (record.Form != LiveForm.InPlace || record.Action is not (PatchAction.Call or PatchAction.ThunkCall or PatchAction.Jump))
         {
             return null;
         }
@@ -144,15 +159,15 @@ public sealed unsafe class CodeBlock
     /// <summary>Makes room for bytes 8 to 15; before the first site that has some gets its bytes.</summary>
     internal void MakeRoomBehind() => _behind ??= new ulong[_records.Length];
 
-    internal void KeepOriginal(int site, byte[] bytes) => (_unusual ??= new()).Originals.Add(site, bytes);
+    internal void KeepOriginal(int site, byte[] bytes) => (_siteBytes ??= new()).Originals.Add(site, bytes);
 
     /// <summary>What a site longer than 16 bytes is known to hold.</summary>
-    internal byte[] LongBytesOf(int site) => _unusual is not null && _unusual.LongBytes.TryGetValue(site, out byte[]? bytes) ? bytes : OriginalOf(site);
+    internal byte[] LongBytesOf(int site) => _siteBytes is not null && _siteBytes.LongBytes.TryGetValue(site, out byte[]? bytes) ? bytes : OriginalOf(site);
 
-    internal void SetLongBytes(int site, byte[] bytes) => (_unusual ??= new()).LongBytes[site] = bytes;
+    internal void SetLongBytes(int site, byte[] bytes) => (_siteBytes ??= new()).LongBytes[site] = bytes;
 
-    /// <summary>What few blocks have: sites of a host's own emitter, sites longer than 16 bytes.</summary>
-    private sealed class Unusual
+    /// <summary>Bytes that no record has room for: originals of sites a host's own emitter wrote, and what sites longer than 16 bytes hold. Few blocks have any.</summary>
+    private sealed class SiteByteTable
     {
         public Dictionary<int, byte[]> Originals { get; } = [];
 

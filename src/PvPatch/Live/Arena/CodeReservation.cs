@@ -10,6 +10,7 @@ public sealed unsafe class CodeReservation : IDisposable
     private readonly CodeArena _arena;
     private readonly int _taken;
     private readonly bool _reused;
+    private byte[]? _bytes; // not of the arena: what a host keeps of them can't outlive anything
     private bool _done;
 
     internal CodeReservation(CodeArena arena, int capacity)
@@ -31,14 +32,16 @@ public sealed unsafe class CodeReservation : IDisposable
     /// <summary>Bytes at most.</summary>
     public int Capacity { get; }
 
-    /// <summary>The bytes, to write. They are not at <see cref="Address"/>: displacements are computed from that, stores go here.</summary>
+    /// <summary>
+    /// The bytes, to write, zero at first. They are not at <see cref="Address"/>: displacements are computed from that, stores go here, and committing copies them there.
+    /// </summary>
     /// <exception cref="PatchException">The arena was disposed of, or the room committed or given back (PV8004).</exception>
     public Span<byte> Span
     {
         get
         {
             CheckOpen();
-            return _arena.Memory.Span(Address, Capacity);
+            return _bytes ??= new byte[Capacity];
         }
     }
 
@@ -67,7 +70,7 @@ public sealed unsafe class CodeReservation : IDisposable
             reader.Read(sites[i], i, ref records[i], foreign);
         }
 
-        return Commit(length, slots, records, foreign);
+        return Commit(Span[..length], [new SiteGroup(slots, records, foreign)])[0];
     }
 
     /// <summary>Makes the code a block without sites. It is ready to run when the call returns.</summary>
@@ -77,7 +80,7 @@ public sealed unsafe class CodeReservation : IDisposable
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(length);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(length, Capacity);
-        return Commit(length, slots: null, [], foreign: null);
+        return Commit(Span[..length], [new SiteGroup(null, [], null)])[0];
     }
 
     /// <summary>Gives the room back if it was not committed.</summary>
@@ -91,29 +94,79 @@ public sealed unsafe class CodeReservation : IDisposable
         _done = true;
     }
 
-    internal CodeBlock Commit(int length, SlotTable? slots, SiteRecord[] records, Dictionary<int, byte[]>? foreign)
+    /// <summary>Makes code blocks, one for each group of sites.</summary>
+    internal CodeBlock[] Commit(ReadOnlySpan<byte> code, ReadOnlySpan<SiteGroup> groups)
     {
         CheckOpen();
-        int used = Round(length);
-        var block = new CodeBlock(_arena, slots, Address, length, used, records);
-        for (int i = 0; i < records.Length; i++)
+        using ArenaMemory.Usage usage = _arena.Memory.Use();
+        code.CopyTo(_arena.Memory.Span(Address, code.Length));
+        int used = Round(code.Length);
+        var blocks = new CodeBlock[groups.Length];
+        for (int i = 0; i < blocks.Length; i++)
         {
-            Register(block, slots!, i, foreign);
+            blocks[i] = new CodeBlock(_arena, groups[i].Slots, Address, code.Length, i == 0 ? used : 0, groups[i].Records);
+            Register(blocks[i], groups[i]);
         }
 
-        slots?.Patcher?.CheckFunctions();
+        foreach (CodeBlock block in blocks)
+        {
+            block.SameCode = blocks.Length > 1 ? blocks : null;
+        }
+
+        using PatchLock.Held held = Array.Exists(blocks, static b => b.Slots is not null) ? _arena.PatchLock.Enter(wait: true) : default;
+        _arena.CheckUsable();
+        Admit(groups);
 
         // Other processors may have something of these bytes from before: as code, where the room was used once; by reading ahead, always.
         if (!_arena.RunBarrier() && _reused)
         {
+            Dismiss(groups);
             throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.NoBarrier, "without a barrier used memory can't hold new code") with { Address = Address });
         }
 
         _done = true;
+        _bytes = null;
         _arena.Memory.GiveCode(Address + used, _taken - used, wereRun: false);
-        _arena.Registry.Add(block);
-        LiveMetrics.SitesAdded(records.Length);
-        return block;
+        foreach (CodeBlock block in blocks)
+        {
+            _arena.Registry.Add(block);
+            LiveMetrics.SitesAdded(block.SiteCount);
+        }
+
+        return blocks;
+    }
+
+    /// <summary>Lets all groups in or none. Under the patch lock.</summary>
+    private void Admit(ReadOnlySpan<SiteGroup> groups)
+    {
+        for (int i = 0; i < groups.Length; i++)
+        {
+            try
+            {
+                groups[i].Slots?.Admit(groups[i].Records, _arena.RunBarrier);
+            }
+            catch (PatchException)
+            {
+                Dismiss(groups[..i]);
+                throw;
+            }
+        }
+    }
+
+    private static void Dismiss(ReadOnlySpan<SiteGroup> groups)
+    {
+        foreach (ref readonly SiteGroup group in groups)
+        {
+            group.Slots?.Kinds.Remove(group.Records);
+        }
+    }
+
+    private void Register(CodeBlock block, in SiteGroup group)
+    {
+        for (int i = 0; i < block.SiteCount; i++)
+        {
+            Register(block, group.Slots!, i, group.Foreign);
+        }
     }
 
     private void Register(CodeBlock block, SlotTable slots, int index, Dictionary<int, byte[]>? foreign)
@@ -152,3 +205,9 @@ public sealed unsafe class CodeReservation : IDisposable
 
     private static int Round(int length) => checked(length + ArenaMemory.Slack + SiteClassifier.LineSize - 1) & -SiteClassifier.LineSize;
 }
+
+/// <summary>Sites of one layout in new code.</summary>
+/// <param name="Slots">Their slots; nothing where there are no sites.</param>
+/// <param name="Records">The sites, with place and kind.</param>
+/// <param name="Foreign">The bytes of those that an emitter would have written otherwise.</param>
+internal readonly record struct SiteGroup(SlotTable? Slots, SiteRecord[] Records, Dictionary<int, byte[]>? Foreign);

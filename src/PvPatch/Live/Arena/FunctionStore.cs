@@ -1,6 +1,5 @@
 using System.Buffers.Binary;
 using PvPatch.Machine;
-using PvPatch.Mechanisms;
 
 namespace PvPatch.Live;
 
@@ -17,38 +16,31 @@ internal sealed class FunctionStore(ArenaMemory memory)
     private readonly Dictionary<VirtualAddress, VirtualAddress> _far = [];
     private readonly Dictionary<VirtualAddress, VirtualAddress> _targets = []; // of thunks and far jumps
 
-    /// <summary>A function that does what a body does, and returns unless the body leaves for good.</summary>
-    public bool TryGet(AssembledBody? body, out VirtualAddress function, out PatchDiagnostic? error)
+    /// <summary>The function for a body that can be one.</summary>
+    public bool TryGet(BodyFunction body, out VirtualAddress function, out PatchDiagnostic? error)
     {
         lock (_lock)
         {
             error = null;
-            string key = body is null ? "" : CodeContent.KeyOf(body);
-            if (_functions.TryGetValue(key, out function))
+            if (_functions.TryGetValue(body.Key, out function))
             {
                 return true;
             }
 
-            int length = body?.Bytes.Length ?? 0;
-            if (!_pieces.TryTake(length + 1, out function, out error))
+            int length = body.Length;
+            if (!_pieces.TryTake(length, out function, out error))
             {
                 return false;
             }
 
-            Span<byte> bytes = memory.Span(function, length + 1);
-            if (body is not null && !new CodeContent(body).TryWrite(function, bytes))
+            if (!body.TryWrite(function, memory.Span(function, length)))
             {
-                _pieces.Give(function, length + 1);
-                error = OutOfReach(body.Fixups[0].Target);
+                _pieces.Give(function, length);
+                error = OutOfReach(null);
                 return false;
             }
 
-            if (body is not { EndsControlFlow: true })
-            {
-                bytes[length] = 0xc3; // ret
-            }
-
-            _functions.Add(key, function);
+            _functions.Add(body.Key, function);
             return true;
         }
     }
@@ -138,26 +130,7 @@ internal sealed class FunctionStore(ArenaMemory memory)
         }
     }
 
-    /// <summary>A function's way out of its caller's frame: whether a body reads or writes memory through the stack pointer, which is elsewhere in a function.</summary>
-    public static bool DependsOnStackDepth(AssembledBody body)
-    {
-        var decoder = Iced.Intel.Decoder.Create(64, body.Bytes.ToArray());
-        int depth = 0;
-        while (decoder.IP < (ulong)body.Bytes.Length)
-        {
-            decoder.Decode(out Iced.Intel.Instruction instruction);
-            bool call = instruction.FlowControl is Iced.Intel.FlowControl.Call or Iced.Intel.FlowControl.IndirectCall;
-            depth -= call ? 0 : instruction.StackPointerIncrement;
-            if (depth < 0 || instruction.MemoryBase == Iced.Intel.Register.RSP || instruction.MemoryIndex == Iced.Intel.Register.RSP)
-            {
-                return true;
-            }
-        }
-
-        return false;
-    }
-
-    private static PatchDiagnostic OutOfReach(VirtualAddress target) =>
+    private static PatchDiagnostic OutOfReach(VirtualAddress? target) =>
         PatchDiagnostic.Error(DiagnosticCodes.SlotFunction, "a function of the arena can't reach what it refers to") with
         {
             Address = target,

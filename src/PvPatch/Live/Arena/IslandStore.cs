@@ -7,6 +7,17 @@ namespace PvPatch.Live;
 /// Islands: for a site, a body of several instructions out of line, and behind it a jump to the site's end. Immutable once written, so a thread may be in one for
 /// ever; kept as long as the site's block, so switching to and fro among the same backends makes each island once.
 /// </summary>
+/// <remarks>
+/// A site of six bytes before and after its body of two instructions is put out of line:
+/// <code>
+/// site      ff 15 dd dd dd dd     call [rip+slot]
+/// then      2e e9 dd dd dd dd     cs jmp island
+///
+/// island    8d 40 01              lea eax,[rax+1]         at a multiple of 16, in a page of islands
+///           8d 40 02              lea eax,[rax+2]
+///           e9 dd dd dd dd        jmp to the site's end
+/// </code>
+/// </remarks>
 internal sealed class IslandStore(ArenaMemory memory)
 {
     private readonly Lock _lock = new();
@@ -157,5 +168,55 @@ internal sealed class IslandStore(ArenaMemory memory)
         }
 
         return true;
+    }
+}
+
+/// <summary>Which site an island belongs to, by address: for each 16 bytes of the pages that hold islands. Read without a lock.</summary>
+internal sealed class IslandMap(ArenaMemory memory)
+{
+    private const int PageSize = 4096;
+    private const int UnitSize = StubAllocator.Alignment;
+
+    // For each unit the site, counted from the arena's start, and one more; 0 for none.
+    private readonly uint[]?[] _pages = new uint[(memory.Size + PageSize - 1) / PageSize][];
+
+    /// <summary>Notes an island. Called under the store's lock.</summary>
+    public void Add(VirtualAddress island, int length, uint site) => Set(island, length, site + 1);
+
+    /// <summary>Forgets an island. Called under the store's lock.</summary>
+    public void Remove(VirtualAddress island, int length) => Set(island, length, 0);
+
+    /// <summary>The site of the island at an address.</summary>
+    public bool TryFind(VirtualAddress address, out uint site)
+    {
+        site = 0;
+        if (!memory.Contains(address, 1))
+        {
+            return false;
+        }
+
+        long offset = address - memory.Start;
+        if (Volatile.Read(ref _pages[offset / PageSize]) is not uint[] units)
+        {
+            return false;
+        }
+
+        site = Volatile.Read(ref units[offset % PageSize / UnitSize]);
+        return site-- != 0;
+    }
+
+    private void Set(VirtualAddress island, int length, uint value)
+    {
+        long offset = island - memory.Start;
+        for (long at = offset; at < offset + length; at += UnitSize)
+        {
+            ref uint[]? units = ref _pages[at / PageSize];
+            if (units is null)
+            {
+                Volatile.Write(ref units, new uint[PageSize / UnitSize]);
+            }
+
+            Volatile.Write(ref units[at % PageSize / UnitSize], value);
+        }
     }
 }

@@ -17,8 +17,17 @@ internal static class SiteFinder
             address = owner;
         }
 
+        // Code with sites of several layouts has a block for each of these.
+        foreach (CodeBlock block in arena.Registry.InPageOf(address))
+        {
+            if (block.Contains(address) && TryFindIn(block, (uint)(address - arena.Address), out site))
+            {
+                return true;
+            }
+        }
+
         site = default;
-        return arena.Registry.TryFind(address, out CodeBlock? block) && TryFindIn(block, (uint)(address - arena.Address), out site);
+        return false;
     }
 
     private static bool TryFindIn(CodeBlock block, uint offset, out LiveSite site)

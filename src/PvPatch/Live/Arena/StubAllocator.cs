@@ -1,46 +1,54 @@
+using System.Numerics;
+using System.Runtime.CompilerServices;
+
 namespace PvPatch.Live;
 
-/// <summary>Pieces of code smaller than a block, packed into pages of their own: what is written here shares no line with code that is running.</summary>
+/// <summary>
+/// Pieces of code smaller than a block, packed into pages of their own: what is written here shares no line with code that is running. Taking and giving back cost
+/// the same however many pages there are, and a page whose last piece is given back goes back to the arena.
+/// </summary>
 internal sealed class StubAllocator(ArenaMemory memory)
 {
     /// <summary>A piece begins at a multiple of this: a branch target in a fetch window of its own.</summary>
     public const int Alignment = 16;
 
     private const int PageSize = 4096;
+    private const int UnitsInPage = PageSize / Alignment;
 
-    private readonly List<(VirtualAddress Address, ArenaSpace Space)> _pages = [];
-    private bool _anyUsedBefore; // a page that held blocks, or a piece given back
+    private readonly Dictionary<long, Page> _pages = []; // by number in the arena
+    private readonly Page?[] _byLongestRun = new Page?[UnitsInPage]; // the first page of each list
+    private UnitSet _runs; // which of these lists are not empty
     private bool _reused;
+
+    /// <summary>Pages taken from the arena.</summary>
+    public int PageCount => _pages.Count;
 
     /// <summary>Takes room for a piece of at most 1 KiB.</summary>
     public bool TryTake(int length, out VirtualAddress address, out PatchDiagnostic? error)
     {
+        int units = UnitsFor(length);
+        int run = _runs.NextTaken(units);
+        Page page;
         error = null;
-        for (int i = _pages.Count - 1; i >= 0; i--)
+        if (run < UnitsInPage)
         {
-            (VirtualAddress page, ArenaSpace space) = _pages[i];
-            if (space.Free >= length && space.TryTake(length, Alignment, out long offset))
-            {
-                _reused |= _anyUsedBefore;
-                address = page + offset;
-                return true;
-            }
-
-            if (i < _pages.Count - 4)
-            {
-                break; // older pages are full but for crumbs
-            }
+            page = _byLongestRun[run]!;
+            Unlist(page);
         }
-
-        if (!memory.TryTakeCode(PageSize, SiteClassifier.LineSize, out address, out bool reused, out error))
+        else if (memory.TryTakeCode(PageSize, PageSize, out address, out bool reused, out error))
+        {
+            page = new Page(address, reused);
+            _pages.Add(NumberOf(address), page);
+        }
+        else
         {
             return false;
         }
 
-        _anyUsedBefore |= reused;
-        _reused |= _anyUsedBefore;
-        _pages.Add((address, new ArenaSpace(0, PageSize - ArenaMemory.Slack)));
-        return _pages[^1].Space.TryTake(length, Alignment, out _);
+        _reused |= page.WasRun;
+        address = page.Address + page.Take(units) * Alignment;
+        List(page);
+        return true;
     }
 
     /// <summary>
@@ -56,15 +64,162 @@ internal sealed class StubAllocator(ArenaMemory memory)
     /// <summary>Gives a piece back. Nobody may be inside it.</summary>
     public void Give(VirtualAddress address, int length)
     {
-        foreach ((VirtualAddress page, ArenaSpace space) in _pages)
+        memory.Span(address, length).Fill(0xcc);
+        Page page = _pages[NumberOf(address)];
+        Unlist(page);
+        page.Give((int)(address - page.Address) / Alignment, UnitsFor(length));
+        if (page.IsEmpty)
         {
-            if (address >= page && address.Value - page.Value < PageSize)
+            _pages.Remove(NumberOf(address));
+            memory.GiveCode(page.Address, PageSize, wereRun: true);
+        }
+        else
+        {
+            List(page);
+        }
+    }
+
+    private static int UnitsFor(int length) => (length + Alignment - 1) / Alignment;
+
+    private long NumberOf(VirtualAddress address) => (address - memory.Start) / PageSize;
+
+    private void List(Page page)
+    {
+        int run = page.LongestRun;
+        if (run == 0)
+        {
+            return; // full
+        }
+
+        page.Next = _byLongestRun[run];
+        page.Next?.Previous = page;
+        _byLongestRun[run] = page;
+        _runs.Take(run, 1);
+    }
+
+    private void Unlist(Page page)
+    {
+        int run = page.LongestRun;
+        if (run == 0)
+        {
+            return;
+        }
+
+        page.Next?.Previous = page.Previous;
+        if (page.Previous is not null)
+        {
+            page.Previous.Next = page.Next;
+        }
+        else if ((_byLongestRun[run] = page.Next) is null)
+        {
+            _runs.Free(run, 1);
+        }
+
+        page.Next = page.Previous = null;
+    }
+
+    /// <summary>A page and which of its units are taken.</summary>
+    private sealed class Page
+    {
+        private UnitSet _taken;
+
+        public Page(VirtualAddress address, bool wasRun)
+        {
+            Address = address;
+            WasRun = wasRun;
+
+            // The arena keeps some readable bytes behind every piece: here the last unit.
+            _taken.Take(UnitsInPage - 1, ArenaMemory.Slack / Alignment);
+            LongestRun = UnitsInPage - 1;
+        }
+
+        public VirtualAddress Address { get; }
+
+        /// <summary>Whether other code stood in the page before, or in a piece given back.</summary>
+        public bool WasRun { get; private set; }
+
+        public int LongestRun { get; private set; }
+
+        public bool IsEmpty => LongestRun == UnitsInPage - 1;
+
+        public Page? Next { get; set; }
+
+        public Page? Previous { get; set; }
+
+        /// <summary>Takes units where they first fit; they do, for the longest run is long enough.</summary>
+        public int Take(int units)
+        {
+            int at = _taken.NextFree(0);
+            for (int end = _taken.NextTaken(at); end - at < units; end = _taken.NextTaken(at))
             {
-                memory.Span(address, length).Fill(0xcc);
-                space.Give(address - page, length);
-                _anyUsedBefore = true;
-                return;
+                at = _taken.NextFree(end);
             }
+
+            _taken.Take(at, units);
+            FindLongestRun();
+            return at;
+        }
+
+        public void Give(int at, int units)
+        {
+            _taken.Free(at, units);
+            WasRun = true;
+            FindLongestRun();
+        }
+
+        private void FindLongestRun()
+        {
+            LongestRun = 0;
+            for (int at = _taken.NextFree(0); at < UnitsInPage;)
+            {
+                int end = _taken.NextTaken(at);
+                LongestRun = Math.Max(LongestRun, end - at);
+                at = _taken.NextFree(end);
+            }
+        }
+    }
+
+    /// <summary>256 bits.</summary>
+    [InlineArray(UnitsInPage / 64)]
+    private struct UnitSet
+    {
+        private ulong _first;
+
+        public void Take(int start, int count)
+        {
+            for (int i = start; i < start + count; i++)
+            {
+                this[i / 64] |= 1UL << i % 64;
+            }
+        }
+
+        public void Free(int start, int count)
+        {
+            for (int i = start; i < start + count; i++)
+            {
+                this[i / 64] &= ~(1UL << i % 64);
+            }
+        }
+
+        /// <summary>The first bit that is set, from one on; 256 where there is none.</summary>
+        public readonly int NextTaken(int from) => Next(from, 0);
+
+        /// <summary>The first bit that is not set, from one on; 256 where there is none.</summary>
+        public readonly int NextFree(int from) => Next(from, ulong.MaxValue);
+
+        private readonly int Next(int from, ulong flip)
+        {
+            for (int i = from / 64; i < UnitsInPage / 64; i++)
+            {
+                ulong bits = this[i] ^ flip;
+                bits &= i == from / 64 ? ulong.MaxValue << from % 64 : ulong.MaxValue;
+                if (bits != 0)
+                {
+                    return i * 64 + BitOperations.TrailingZeroCount(bits);
+                }
+            }
+
+            return UnitsInPage;
         }
     }
 }

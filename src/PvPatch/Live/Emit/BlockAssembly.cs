@@ -16,46 +16,58 @@ internal sealed class BlockAssembly
     // Padding in front of one site moves all that follow, and a short jump may grow: a few rounds settle it.
     private const int MaxRounds = 64;
 
-    private static readonly OpsLayout s_noOperations = OpsLayout.Create(static _ => { }, "none");
-
     private readonly CodeArena _arena;
     private readonly Assembler _assembler;
-    private readonly SiteEmitter _sites;
-    private readonly SlotTable? _slots;
+    private readonly SlotTable[] _slots; // of each emitter
+    private readonly PlacedSite[] _sites; // of all emitters, in order of address
+    private readonly (int Site, int Instruction)[] _islands;
     private readonly int[] _padding;
 
     // Of every instruction but the last, before anything is put between them. Those that may change, branches, are not asked for.
     private int[] _lengths = [];
 
-    public BlockAssembly(CodeArena arena, Assembler assembler, SiteEmitter? sites, SlotTable? slots)
+    public BlockAssembly(CodeArena arena, Assembler assembler, IReadOnlyList<SiteEmitter> emitters)
     {
-        sites ??= new SiteEmitter(s_noOperations);
         if (assembler.Bitness != 64)
         {
             throw new PatchException(SiteEmitter.Misuse("an arena holds 64-bit code") with { Found = $"an assembler for {assembler.Bitness}-bit code" });
         }
 
-        if (sites.Assembler is not null && !ReferenceEquals(sites.Assembler, assembler))
+        if (assembler.Instructions.Count == 0)
         {
-            throw new PatchException(SiteEmitter.Misuse("the sites were emitted into another assembler"));
+            throw new PatchException(SiteEmitter.Misuse("the assembler holds no instructions"));
         }
 
-        if (assembler.Instructions.Count == 0 || (sites.Count > 0 && sites.Sites[^1].Instruction >= assembler.Instructions.Count))
+        if (emitters.Distinct().Count() != emitters.Count)
         {
-            throw new PatchException(SiteEmitter.Misuse("the assembler holds fewer instructions than its sites, or none") with
+            throw new PatchException(SiteEmitter.Misuse("an emitter is named twice"));
+        }
+
+        foreach (SiteEmitter sites in emitters)
+        {
+            ArgumentNullException.ThrowIfNull(sites, nameof(emitters));
+            if (sites.Assembler is not null && !ReferenceEquals(sites.Assembler, assembler))
             {
-                Help = "Where the assembler is reset, clear the emitter too.",
-            });
+                throw new PatchException(SiteEmitter.Misuse("the sites were emitted into another assembler"));
+            }
         }
 
         _arena = arena;
         _assembler = assembler;
-        _sites = sites;
-        _slots = slots;
-        _padding = new int[sites.Count];
+        (_sites, _islands) = InOrder(emitters);
+        Placeholder.Check(assembler.Instructions, Claims(emitters));
+        LabelCheck.Check(assembler);
+        _padding = new int[_sites.Length];
+        _slots = new SlotTable[emitters.Count];
+        for (int i = 0; i < _slots.Length; i++)
+        {
+            _slots[i] = arena.SlotsOf(emitters[i].Layout);
+        }
     }
 
-    public CodeBlock Run(out CodeLabels labels)
+    /// <summary>Puts the code into the arena.</summary>
+    /// <returns>A block for each emitter; one without sites where there is none.</returns>
+    public CodeBlock[] Run(out CodeLabels labels)
     {
         // The length is not known before the address is.
         using var likely = new CodeReservation(_arena, LikelyLength());
@@ -78,31 +90,71 @@ internal sealed class BlockAssembly
     }
 
     /// <summary>Few instructions of generated code have more than eight bytes on average.</summary>
-    private int LikelyLength() => _assembler.Instructions.Count * 8 + _sites.Sites.Sum(static s => s.Kind.Budget + (s.Forwarding ? EmittedIsland.Length : 0));
+    private int LikelyLength() => _assembler.Instructions.Count * 8 + _sites.Sum(static s => s.Emitted.Kind.Budget + (s.Emitted.Forwarding ? EmittedIsland.Length : 0));
 
     /// <summary>Twice the longest instruction for what Iced makes of a branch that does not reach.</summary>
-    private int LongestLength() => _assembler.Instructions.Count * 32 + _sites.Count * (2 * SiteClassifier.LineSize + EmittedIsland.Length) + SiteClassifier.LineSize;
+    private int LongestLength() => _assembler.Instructions.Count * 32 + _sites.Length * (2 * SiteClassifier.LineSize + EmittedIsland.Length) + SiteClassifier.LineSize;
 
-    private CodeBlock Commit(CodeReservation reservation, Encoded code, out CodeLabels labels)
+    private CodeBlock[] Commit(CodeReservation reservation, Encoded code, out CodeLabels labels)
     {
-        code.Bytes.CopyTo(reservation.Span);
-        var records = new SiteRecord[_sites.Count];
-        for (int i = 0; i < records.Length; i++)
+        var groups = new SiteGroup[Math.Max(1, _slots.Length)];
+        for (int i = 0; i < _slots.Length; i++)
         {
-            Finish(i, code.SiteOffsets[i], code.IslandOffsets[i], reservation, ref records[i]);
+            groups[i] = new SiteGroup(_slots[i], new SiteRecord[_sites.Count(s => s.Emitter == i)], null);
+        }
+
+        if (_slots.Length == 0)
+        {
+            groups[0] = new SiteGroup(null, [], null);
+        }
+
+        for (int i = 0; i < _sites.Length; i++)
+        {
+            SiteGroup group = groups[_sites[i].Emitter];
+            Finish(i, code.SiteOffsets[i], code.IslandOffsets[i], reservation.Address, code.Bytes, group.Slots!, ref group.Records[_sites[i].Index]);
         }
 
         labels = new CodeLabels(reservation.Address, code.Offsets, code.Moved);
-        return reservation.Commit(code.Bytes.Length, _slots, records, foreign: null);
+        return reservation.Commit(code.Bytes, groups);
+    }
+
+    /// <summary>The sites of all emitters in order of address, and the islands that were emitted for them.</summary>
+    private static (PlacedSite[] Sites, (int Site, int Instruction)[] Islands) InOrder(IReadOnlyList<SiteEmitter> emitters)
+    {
+        PlacedSite[] sites = [.. emitters.SelectMany(static (e, emitter) => e.Sites.Select((s, index) => new PlacedSite(s, emitter, index)))];
+        if (emitters.Count > 1)
+        {
+            Array.Sort(sites, static (a, b) => a.Emitted.Instruction.CompareTo(b.Emitted.Instruction));
+        }
+
+        int[][] places = [.. emitters.Select(static e => new int[e.Count])];
+        for (int i = 0; i < sites.Length; i++)
+        {
+            places[sites[i].Emitter][sites[i].Index] = i;
+        }
+
+        return (sites, [.. emitters.SelectMany((e, emitter) => e.Islands.Select(i => (places[emitter][i.Site], i.Instruction)))]);
+    }
+
+    private static (int Instruction, uint Number)[] Claims(IReadOnlyList<SiteEmitter> emitters)
+    {
+        var claims = new List<(int Instruction, uint Number)>();
+        foreach (SiteEmitter sites in emitters)
+        {
+            claims.AddRange(sites.Sites.Select(static s => (s.Instruction, s.Placeholder)));
+            claims.AddRange(sites.Islands.Select(static i => (i.Instruction, i.Placeholder)));
+        }
+
+        claims.Sort(static (a, b) => a.Instruction.CompareTo(b.Instruction));
+        return [.. claims];
     }
 
     private Encoded Encode(VirtualAddress address)
     {
-        int[] behind = [.. _sites.SitesWithoutIsland()];
+        int[] behind = SitesWithoutIsland();
         Array.Clear(_padding);
 
         // The assembler's own encoding first: it finds what is wrong with the instructions, and without padding it is all there is to do.
-        LabelCheck.ThrowIfUnplaced(_assembler);
         var writer = new ListWriter();
         if (!_assembler.TryAssemble(writer, address.Value, out string? message, out AssemblerResult result, Options))
         {
@@ -110,7 +162,7 @@ internal sealed class BlockAssembly
         }
 
         uint[] offsets = result.Result[0].NewInstructionOffsets;
-        if (behind.Length == 0 && !Pad(i => offsets[_sites.Sites[i].Instruction]))
+        if (behind.Length == 0 && !Pad(i => offsets[_sites[i].Emitted.Instruction]))
         {
             return Measured(writer.ToArray(), offsets, moved: null, behind: []);
         }
@@ -126,7 +178,7 @@ internal sealed class BlockAssembly
             }
 
             offsets = encoded.NewInstructionOffsets;
-            if (!Pad(i => offsets[moved[_sites.Sites[i].Instruction]]))
+            if (!Pad(i => offsets[moved[_sites[i].Emitted.Instruction]]))
             {
                 return Measured(writer.ToArray(), offsets, moved, [.. behind.Zip(islands)]);
             }
@@ -147,7 +199,7 @@ internal sealed class BlockAssembly
         long shift = 0;
         for (int i = 0; i < _padding.Length; i++)
         {
-            int wanted = PlacementRules.PaddingFor(_sites.Sites[i], offsetOf(i) + shift);
+            int wanted = PlacementRules.PaddingFor(_sites[i].Emitted, offsetOf(i) + shift);
             shift += wanted;
             _padding[i] += wanted;
         }
@@ -162,7 +214,7 @@ internal sealed class BlockAssembly
         int next = 0;
         for (int i = 0; i < moved.Length; i++)
         {
-            if (next < _padding.Length && _sites.Sites[next].Instruction == i)
+            if (next < _padding.Length && _sites[next].Emitted.Instruction == i)
             {
                 AddPadding(instructions, i, _padding[next++]);
             }
@@ -201,11 +253,11 @@ internal sealed class BlockAssembly
     private Encoded Measured(byte[] bytes, uint[] offsets, int[]? moved, (int Site, int Instruction)[] behind)
     {
         uint OffsetOf(int instruction) => offsets[moved is null ? instruction : moved[instruction]];
-        int[] sites = [.. _sites.Sites.Select(s => (int)OffsetOf(s.Instruction))];
+        int[] sites = [.. _sites.Select(s => (int)OffsetOf(s.Emitted.Instruction))];
         int[] islands = new int[sites.Length];
-        foreach (EmittedIsland island in _sites.Islands)
+        foreach ((int site, int instruction) in _islands)
         {
-            islands[island.Site] = (int)OffsetOf(island.Instruction);
+            islands[site] = (int)OffsetOf(instruction);
         }
 
         foreach ((int site, int instruction) in behind)
@@ -216,29 +268,46 @@ internal sealed class BlockAssembly
         return new Encoded(bytes, offsets, moved, sites, islands);
     }
 
-    private void Finish(int index, int offset, int island, CodeReservation reservation, ref SiteRecord record)
+    /// <summary>The sites that ask for a forwarding island and have none yet: theirs go behind the block.</summary>
+    private int[] SitesWithoutIsland()
     {
-        EmittedSite emitted = _sites.Sites[index];
+        var with = new HashSet<int>(_islands.Select(static i => i.Site));
+        return [.. Enumerable.Range(0, _sites.Length).Where(i => _sites[i].Emitted.Forwarding && !with.Contains(i))];
+    }
+
+    /// <summary>
+    /// Writes a site and its forwarding island, where a guard leads that is put up while the site is changed:
+    /// <code>
+    /// site          2e ff 15 dd dd dd dd      cs call [rip+slot]
+    ///   guarded     eb ff                     jmp to the island, 127 bytes away at most
+    /// island        ff 15 dd dd dd dd         call [rip+slot], and so does the operation
+    ///               e9 dd dd dd dd            jmp to the site's end
+    /// </code>
+    /// </summary>
+    private void Finish(int index, int offset, int island, VirtualAddress start, Span<byte> code, SlotTable slots, ref SiteRecord record)
+    {
+        EmittedSite emitted = _sites[index].Emitted;
         int budget = emitted.Kind.Budget;
-        VirtualAddress site = reservation.Address + offset;
-        Span<byte> bytes = reservation.Span.Slice(offset, budget);
-        SlotTable slots = _slots!;
-        slots.WriteOriginal(emitted.Kind, site, bytes);
+        VirtualAddress site = start + offset;
+        slots.WriteOriginal(emitted.Kind, site, code.Slice(offset, budget));
         record.Offset = (uint)(site - _arena.Address);
-        record.Kind = slots.Kinds.NumberOf(emitted.Kind, out _);
+        record.Kind = slots.Kinds.NumberOf(emitted.Kind);
         if (!emitted.Forwarding)
         {
             return;
         }
 
-        Span<byte> code = reservation.Span.Slice(island, EmittedIsland.Length);
+        Span<byte> forwarding = code.Slice(island, EmittedIsland.Length);
         bool jump = slots.Layout[emitted.Kind.Slot].Kind == SlotKind.Jump;
-        IndirectForm.Write(code[..IndirectForm.Length], reservation.Address + island, slots.AddressOf(emitted.Kind.Slot), jump);
-        code[IndirectForm.Length] = 0xe9; // jmp rel32 to the site's end
-        BinaryPrimitives.WriteInt32LittleEndian(code[(IndirectForm.Length + 1)..], offset + budget - (island + EmittedIsland.Length));
+        IndirectForm.Write(forwarding[..IndirectForm.Length], start + island, slots.AddressOf(emitted.Kind.Slot), jump);
+        forwarding[IndirectForm.Length] = 0xe9; // jmp rel32 to the site's end
+        BinaryPrimitives.WriteInt32LittleEndian(forwarding[(IndirectForm.Length + 1)..], offset + budget - (island + EmittedIsland.Length));
         int distance = island - (offset + 2);
         record.Forward = distance is >= sbyte.MinValue and <= sbyte.MaxValue ? (sbyte)distance : (sbyte)0;
     }
+
+    /// <summary>A site among those of all emitters.</summary>
+    private readonly record struct PlacedSite(EmittedSite Emitted, int Emitter, int Index);
 
     private sealed record Encoded(byte[] Bytes, uint[] Offsets, int[]? Moved, int[] SiteOffsets, int[] IslandOffsets);
 

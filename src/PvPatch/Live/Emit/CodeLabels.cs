@@ -1,4 +1,6 @@
+using System.Globalization;
 using Iced.Intel;
+using PvPatch.Machine;
 
 namespace PvPatch.Live;
 
@@ -33,5 +35,66 @@ public sealed class CodeLabels
 
             return _start + _offsets[_moved is null ? index : _moved[index]];
         }
+    }
+}
+
+/// <summary>
+/// Finds labels that are used and placed nowhere, and addresses that look like labels: Iced keeps both in one field, numbers its labels from 1, and takes for an
+/// address what it finds no label for.
+/// </summary>
+internal static class LabelCheck
+{
+    private const ulong LowestAddress = 1 << 16; // no code is ever mapped below
+
+    /// <summary>Throws where an assembler's code refers to a label that is not placed, or to an address that could be one.</summary>
+    public static void Check(Assembler assembler)
+    {
+        var placed = new HashSet<ulong>();
+        foreach (Instruction instruction in assembler.Instructions)
+        {
+            if (instruction.IP != 0)
+            {
+                placed.Add(instruction.IP);
+            }
+        }
+
+        ulong last = 0;
+        foreach (Instruction instruction in assembler.Instructions)
+        {
+            if (!TryGetTarget(instruction, out ulong target) || placed.Contains(target))
+            {
+                continue;
+            }
+
+            last = last == 0 ? NumberOf(assembler.CreateLabel()) : last;
+            if (target != 0 && target < last)
+            {
+                throw new PatchException(SiteEmitter.Misuse("a label is used but not placed") with { Found = instruction.ToString() });
+            }
+
+            if (target < LowestAddress)
+            {
+                throw new PatchException(SiteEmitter.Misuse("an address below 64 KiB can't be told from a label") with
+                {
+                    Address = target,
+                    Found = instruction.ToString(),
+                    Help = "Nothing is mapped there. To go there all the same, load the address into a register.",
+                });
+            }
+        }
+    }
+
+    private static bool TryGetTarget(in Instruction instruction, out ulong target)
+    {
+        bool branch = BodyBuilder.IsNearBranch(instruction);
+        target = branch ? instruction.NearBranchTarget : instruction.IsIPRelativeMemoryOperand ? instruction.IPRelativeMemoryAddress : 0;
+        return branch || instruction.IsIPRelativeMemoryOperand;
+    }
+
+    /// <summary>A label's number, which Iced shows only in its text: name, an at sign, the number.</summary>
+    private static ulong NumberOf(Label label)
+    {
+        string text = label.ToString();
+        return ulong.Parse(text.AsSpan(text.LastIndexOf('@') + 1), NumberStyles.None, CultureInfo.InvariantCulture);
     }
 }

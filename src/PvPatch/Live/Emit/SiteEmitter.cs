@@ -11,7 +11,8 @@ public readonly record struct SiteTicket(int Index);
 
 /// <summary>
 /// Emits patchable sites into an Iced assembler and remembers them, so that emitting and patching can't disagree. One emitter goes with one assembler at a time; after
-/// <see cref="CodeArena.Emit(Assembler, SiteEmitter)"/> it is empty and can be used with the next one. Not safe for several threads.
+/// <see cref="CodeArena.Emit(Assembler, SiteEmitter)"/> it is empty and can be used with the next one. Several emitters, of one layout or several, may emit into the
+/// same assembler: <see cref="CodeArena.Emit(Assembler, IReadOnlyList{SiteEmitter}, out CodeLabels)"/> takes them all. Not safe for several threads.
 /// </summary>
 public sealed class SiteEmitter
 {
@@ -30,7 +31,7 @@ public sealed class SiteEmitter
     /// <summary>The layout.</summary>
     public OpsLayout Layout { get; }
 
-    /// <summary>How many sites are waiting for their block.</summary>
+    /// <summary>Number of sites waiting for their block.</summary>
     public int Count => _sites.Count;
 
     internal IReadOnlyList<EmittedSite> Sites => _sites;
@@ -76,10 +77,8 @@ public sealed class SiteEmitter
         CheckSlot(slot);
         Bind(assembler);
         RegisterSet allowed = clobbers ?? CallConventions.DestroyedBy(slot.Convention, 64);
-        _sites.Add(new EmittedSite(assembler.Instructions.Count, new PatchSite(VirtualAddress.Zero, slot.Index, budget, allowed, traits), placement, forwarding, start));
-
-        // The bytes are known when the block has an address; until then the site is as many bytes of data.
-        EmitData(assembler, budget);
+        var kind = new PatchSite(VirtualAddress.Zero, slot.Index, budget, allowed, traits);
+        _sites.Add(new EmittedSite(assembler.Instructions.Count, kind, placement, forwarding, start, Placeholder.Emit(assembler, budget)));
         return new SiteTicket(_sites.Count - 1);
     }
 
@@ -96,13 +95,12 @@ public sealed class SiteEmitter
         {
             if (_sites[_withoutIsland].Forwarding)
             {
-                _islands.Add(new EmittedIsland(assembler.Instructions.Count, _withoutIsland));
-                EmitData(assembler, EmittedIsland.Length);
+                _islands.Add(new EmittedIsland(assembler.Instructions.Count, _withoutIsland, Placeholder.Emit(assembler, EmittedIsland.Length)));
             }
         }
     }
 
-    /// <summary>Forgets all sites, for an assembler that was reset.</summary>
+    /// <summary>Forgets all sites, for an assembler that was reset. Until it is, its code can't be put into an arena: its sites have no owner.</summary>
     public void Clear()
     {
         _sites.Clear();
@@ -111,20 +109,7 @@ public sealed class SiteEmitter
         Assembler = null;
     }
 
-    /// <summary>The sites whose islands were not emitted yet: they go behind the block.</summary>
-    internal IEnumerable<int> SitesWithoutIsland() =>
-        Enumerable.Range(_withoutIsland, _sites.Count - _withoutIsland).Where(i => _sites[i].Forwarding);
-
     internal static PatchDiagnostic Misuse(string message) => PatchDiagnostic.Error(DiagnosticCodes.EmitterMisuse, message);
-
-    private static void EmitData(Assembler assembler, int length)
-    {
-        byte[] data = new byte[Math.Min(length, 16)]; // Iced declares up to 16 bytes at once
-        for (int left = length; left > 0; left -= data.Length)
-        {
-            assembler.db(data, 0, Math.Min(left, data.Length));
-        }
-    }
 
     private void CheckSlot(OpSlot slot)
     {
@@ -162,12 +147,14 @@ public sealed class SiteEmitter
 /// <param name="Placement">Where it may lie.</param>
 /// <param name="Forwarding">Whether it wants a forwarding island.</param>
 /// <param name="Start">Its place in a 64-byte line, where that is asked for; else -1.</param>
-internal readonly record struct EmittedSite(int Instruction, PatchSite Kind, SitePlacement Placement, bool Forwarding, int Start);
+/// <param name="Placeholder">Number of the <see cref="PvPatch.Live.Placeholder"/> that stands for it.</param>
+internal readonly record struct EmittedSite(int Instruction, PatchSite Kind, SitePlacement Placement, bool Forwarding, int Start, uint Placeholder = 0);
 
 /// <summary>A forwarding island before it has an address: <c>call [rip+slot]; jmp site's end</c>, or <c>jmp [rip+slot]</c>.</summary>
 /// <param name="Instruction">Index of its instruction in the assembler.</param>
 /// <param name="Site">The site, by index.</param>
-internal readonly record struct EmittedIsland(int Instruction, int Site)
+/// <param name="Placeholder">Number of the <see cref="PvPatch.Live.Placeholder"/> that stands for it.</param>
+internal readonly record struct EmittedIsland(int Instruction, int Site, uint Placeholder)
 {
     public const int Length = IndirectForm.Length + 5;
 }

@@ -66,7 +66,7 @@ internal sealed class SiteReader
 
         CheckOperand(site, index, slot, slotAddress);
         record.Offset = (uint)(site.Address - _arena.Address);
-        record.Kind = _slots.Kinds.NumberOf(site, out _);
+        record.Kind = _slots.Kinds.NumberOf(site);
         byte[] usual = new byte[site.Budget];
         if (site.Budget >= IndirectForm.Length)
         {

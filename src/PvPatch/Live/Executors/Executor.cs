@@ -1,5 +1,3 @@
-using System.Runtime.InteropServices;
-
 namespace PvPatch.Live;
 
 /// <summary>
@@ -8,15 +6,16 @@ namespace PvPatch.Live;
 /// </summary>
 /// <remarks>
 /// One for each thread. Enter and leave cost a few nanoseconds and no interlocked instruction: the patcher pays, with its barrier. While a quiescent batch is
-/// under way, <see cref="Enter"/> and <see cref="Safepoint"/> wait for it.
+/// under way, <see cref="Enter"/> and <see cref="Safepoint"/> wait for it. An executor whose thread has ended counts as outside, and another thread may enter with it.
 /// </remarks>
 public sealed unsafe class Executor : IDisposable
 {
-    private const int Padding = 128; // two lines: processors fetch the neighbour of a missed line too
+    private const int LinePair = 128; // two lines: processors fetch the neighbour of a missed line too
 
     private readonly ExecutorList _list;
+    private readonly long[] _memory; // pinned, as long as the executor: a counter given up can still be read
     private readonly long* _counter;
-    private int _thread;
+    private Thread? _thread;
     private int _depth;
     private bool _disposed;
 
@@ -24,15 +23,16 @@ public sealed unsafe class Executor : IDisposable
     {
         _list = list;
         Name = name;
-        _counter = (long*)NativeMemory.AlignedAlloc(Padding, Padding);
-        *_counter = 0;
+        _memory = GC.AllocateArray<long>(3 * LinePair / sizeof(long), pinned: true);
+        nint start = (nint)System.Runtime.CompilerServices.Unsafe.AsPointer(ref _memory[0]);
+        _counter = (long*)(start + LinePair - 1 & -LinePair);
     }
 
     /// <summary>The name it was registered under, for reports.</summary>
     public string Name { get; }
 
     /// <summary>Whether its thread is inside generated code.</summary>
-    public bool IsInside => (Counter & 1) != 0;
+    public bool IsInside => (Counter & 1) != 0 && !HasEnded;
 
     /// <summary>
     /// Where the safepoint counter is: 8 bytes that generated code may add 2 to (<c>add qword [..],2</c>) at a place where it is inside no site and no body, such as
@@ -40,19 +40,40 @@ public sealed unsafe class Executor : IDisposable
     /// </summary>
     public VirtualAddress CounterAddress => (ulong)_counter;
 
-    internal long Counter => Volatile.Read(ref *_counter);
+    internal long Counter
+    {
+        get
+        {
+            long counter = Volatile.Read(ref *_counter);
+            GC.KeepAlive(_memory);
+            return counter;
+        }
+    }
 
-    internal bool IsInsideOn(int thread) => _thread == thread && _depth > 0;
+    /// <summary>Whether the thread that entered last has ended: then it is in no code, whatever it declared.</summary>
+    internal bool HasEnded => _thread is { IsAlive: false };
+
+    internal bool IsInsideOnThisThread => ReferenceEquals(_thread, Thread.CurrentThread) && _depth > 0;
 
     /// <summary>Declares that this thread is about to enter generated code. May be nested, for helpers that enter again.</summary>
-    /// <exception cref="InvalidOperationException">Another thread is inside with this executor.</exception>
+    /// <exception cref="PatchException">Another thread is inside with this executor (PV8007); the arena was disposed of (PV8004).</exception>
+    /// <exception cref="ObjectDisposedException">The executor was disposed of.</exception>
     public void Enter()
     {
         ObjectDisposedException.ThrowIf(_disposed, this);
-        int thread = Environment.CurrentManagedThreadId;
+        Thread thread = Thread.CurrentThread;
+        if (_depth != 0 && !ReferenceEquals(_thread, thread))
+        {
+            TakeOver();
+        }
+
         if (_depth == 0)
         {
-            _thread = thread;
+            if (!ReferenceEquals(_thread, thread))
+            {
+                _thread = thread;
+            }
+
             while (true)
             {
                 Volatile.Write(ref *_counter, *_counter + 1);
@@ -68,21 +89,17 @@ public sealed unsafe class Executor : IDisposable
                 _list.WaitForGate();
             }
         }
-        else if (_thread != thread)
-        {
-            throw new InvalidOperationException($"executor {Name} is inside on thread {_thread}; every thread needs an executor of its own");
-        }
 
         _depth++;
     }
 
     /// <summary>Declares that this thread has come back from generated code.</summary>
-    /// <exception cref="InvalidOperationException">It is not inside, or on another thread.</exception>
+    /// <exception cref="PatchException">It is not inside, or another thread is (PV8007).</exception>
     public void Leave()
     {
-        if (_depth == 0 || _thread != Environment.CurrentManagedThreadId)
+        if (_depth == 0 || !ReferenceEquals(_thread, Thread.CurrentThread))
         {
-            throw new InvalidOperationException($"executor {Name} is not inside on this thread");
+            throw Misuse($"executor {Name} is not inside on this thread");
         }
 
         if (--_depth == 0)
@@ -95,8 +112,19 @@ public sealed unsafe class Executor : IDisposable
     /// Declares that this thread, between <see cref="Enter"/> and <see cref="Leave"/>, is outside all generated code just now and will not return into any:
     /// for a host's own dispatch loop. Waits while a quiescent batch is under way. Does nothing outside, and nothing where entries are nested.
     /// </summary>
+    /// <exception cref="PatchException">Another thread is inside with this executor (PV8007), which may be in any code.</exception>
     public void Safepoint()
     {
+        if (_depth == 0)
+        {
+            return;
+        }
+
+        if (!ReferenceEquals(_thread, Thread.CurrentThread))
+        {
+            throw Misuse($"a safepoint of executor {Name} is declared by a thread that is not inside with it");
+        }
+
         if (_depth != 1)
         {
             return;
@@ -131,6 +159,22 @@ public sealed unsafe class Executor : IDisposable
 
         _disposed = true;
         _list.Remove(this);
-        NativeMemory.AlignedFree(_counter);
     }
+
+    /// <summary>Makes an executor free whose thread ended inside.</summary>
+    private void TakeOver()
+    {
+        if (!HasEnded)
+        {
+            throw Misuse($"executor {Name} is inside on another thread");
+        }
+
+        _depth = 0;
+        Volatile.Write(ref *_counter, *_counter + 1);
+    }
+
+    private static PatchException Misuse(string message) => new(PatchDiagnostic.Error(DiagnosticCodes.ExecutorMisuse, message) with
+    {
+        Help = "Every thread that runs generated code needs an executor of its own; enter and leave on that thread, in pairs.",
+    });
 }

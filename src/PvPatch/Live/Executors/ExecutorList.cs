@@ -9,6 +9,7 @@ internal sealed class ExecutorList
     private readonly object _gate = new();
     private volatile Executor[] _executors = [];
     private volatile bool _gateIsClosed;
+    private volatile bool _isClosed; // the gate stays closed for good
 
     /// <summary>Whether the host has told of any executor, ever. Where it has not, nothing is known of who runs what, and nothing is reused.</summary>
     public bool IsTracking { get; private set; }
@@ -47,10 +48,9 @@ internal sealed class ExecutorList
     /// <summary>The executor the calling thread is inside with.</summary>
     public Executor? InsideOnThisThread()
     {
-        int thread = Environment.CurrentManagedThreadId;
         foreach (Executor executor in _executors)
         {
-            if (executor.IsInsideOn(thread))
+            if (executor.IsInsideOnThisThread)
             {
                 return executor;
             }
@@ -64,7 +64,7 @@ internal sealed class ExecutorList
     {
         lock (_lock)
         {
-            return new GraceTicket(this, [.. _executors.Select(static e => (Executor: e, e.Counter)).Where(static e => (e.Counter & 1) != 0)]);
+            return new GraceTicket(this, [.. _executors.Where(static e => e.IsInside).Select(static e => (Executor: e, e.Counter))]);
         }
     }
 
@@ -73,32 +73,57 @@ internal sealed class ExecutorList
     {
         lock (_lock)
         {
-            // An executor that is no longer listed has left: it can't be given up inside.
-            waitedFor.RemoveAll(w => Array.IndexOf(_executors, w.Executor) < 0 || w.Executor.Counter != w.Counter);
+            // An executor that is no longer listed has left: it can't be given up inside. One whose thread ended will not come back either.
+            waitedFor.RemoveAll(w => Array.IndexOf(_executors, w.Executor) < 0 || w.Executor.Counter != w.Counter || w.Executor.HasEnded);
             return waitedFor.Count == 0;
         }
     }
 
     /// <summary>Keeps executors from entering, and waits until none is inside.</summary>
     /// <param name="barrier">Makes the closed gate seen, and what is written behind it.</param>
-    /// <param name="timeout">How long to wait.</param>
+    /// <param name="timeout">How long to wait; <see cref="Timeout.InfiniteTimeSpan"/> for ever.</param>
     /// <param name="cancellation">Ends the wait.</param>
     /// <param name="inside">Who is still inside, where the time ran out; the gate is open again then.</param>
     public bool TryCloseGate(Func<bool> barrier, TimeSpan timeout, CancellationToken cancellation, out Executor? inside)
     {
         _gateIsClosed = true;
-        _ = barrier();
+        if (!barrier())
+        {
+            // It stands for a fence in Enter, and this is one too: all that the gate needs. What is written behind the gate has a barrier of its own.
+            Interlocked.MemoryBarrierProcessWide();
+        }
+
         long start = Stopwatch.GetTimestamp();
         var spin = new SpinWait();
         while ((inside = Inside()) is not null)
         {
-            if (Stopwatch.GetElapsedTime(start) >= timeout || cancellation.IsCancellationRequested)
+            if (IsOver(start, timeout) || cancellation.IsCancellationRequested)
             {
                 OpenGate();
                 return false;
             }
 
             spin.SpinOnce();
+        }
+
+        return true;
+    }
+
+    /// <summary>Keeps executors from entering for good; what enters from now on finds the arena disposed of.</summary>
+    /// <param name="barrier">Makes the closed gate seen.</param>
+    /// <param name="inside">Who is inside; the gate is open again then.</param>
+    public bool TryCloseForGood(Func<bool> barrier, out Executor? inside)
+    {
+        // Who has met the closed gate on its way in is inside for a moment, until it has seen it.
+        if (!TryCloseGate(barrier, TimeSpan.FromMilliseconds(20), CancellationToken.None, out inside))
+        {
+            return false;
+        }
+
+        lock (_gate)
+        {
+            _isClosed = true;
+            Monitor.PulseAll(_gate);
         }
 
         return true;
@@ -113,16 +138,26 @@ internal sealed class ExecutorList
         }
     }
 
+    /// <summary>Waits for the end of a quiescent batch.</summary>
+    /// <exception cref="PatchException">The arena was disposed of (PV8004).</exception>
     public void WaitForGate()
     {
         lock (_gate)
         {
             while (_gateIsClosed)
             {
+                if (_isClosed)
+                {
+                    throw new PatchException(ArenaMemory.Disposed());
+                }
+
                 Monitor.Wait(_gate);
             }
         }
     }
+
+    /// <summary>Whether a time to wait has passed.</summary>
+    internal static bool IsOver(long start, TimeSpan timeout) => timeout != Timeout.InfiniteTimeSpan && Stopwatch.GetElapsedTime(start) >= timeout;
 }
 
 /// <summary>A grace period under way: those who were inside when it began.</summary>
@@ -138,7 +173,7 @@ internal sealed class GraceTicket(ExecutorList list, List<(Executor Executor, lo
         var spin = new SpinWait();
         while (!IsOver)
         {
-            if (!list.IsTracking || cancellation.IsCancellationRequested || Stopwatch.GetElapsedTime(start) >= timeout)
+            if (!list.IsTracking || cancellation.IsCancellationRequested || ExecutorList.IsOver(start, timeout))
             {
                 return false;
             }

@@ -48,8 +48,8 @@ internal sealed class PatchLock
         }
     }
 
-    public readonly struct Held(PatchLock taken) : IDisposable
+    public readonly struct Held(PatchLock? taken) : IDisposable
     {
-        public void Dispose() => taken.Leave();
+        public void Dispose() => taken?.Leave();
     }
 }

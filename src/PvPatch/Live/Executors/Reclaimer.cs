@@ -6,7 +6,7 @@ internal sealed class Reclaimer(CodeArena arena)
     private readonly Lock _lock = new();
     private readonly List<(CodeBlock Block, GraceTicket? Ticket)> _waiting = [];
 
-    /// <summary>Queues blocks whose sites are no longer written.</summary>
+    /// <summary>Queues blocks whose sites are no longer written; of several blocks of the same code one.</summary>
     public void Add(CodeBlock[] blocks)
     {
         // Who enters behind this barrier can't be on the way into the block any more: the host promised not to enter it.
@@ -20,7 +20,7 @@ internal sealed class Reclaimer(CodeArena arena)
         }
     }
 
-    /// <summary>Frees what can be freed.</summary>
+    /// <summary>Frees what can be freed. Only while the arena's memory is in use.</summary>
     public long Run()
     {
         var over = new List<CodeBlock>();
@@ -42,13 +42,19 @@ internal sealed class Reclaimer(CodeArena arena)
         long freed = 0;
         foreach (CodeBlock block in over)
         {
-            arena.Registry.Forget(block);
-            freed += block.Taken + arena.Islands.Free(block);
+            foreach (CodeBlock same in block.SameCode)
+            {
+                arena.Registry.Forget(same);
+                same.Slots?.Kinds.Remove(same.Records); // no thread can go through a slot from there any more
+                freed += arena.Islands.Free(same);
+                LiveMetrics.SitesRemoved(same.SiteCount);
+            }
+
+            freed += block.Taken;
 
             // Whoever comes here all the same is trapped at once, not in the middle of what will be written here next.
             arena.Memory.Span(block.Address, block.Taken).Fill(0xcc);
             arena.Memory.GiveCode(block.Address, block.Taken, wereRun: true);
-            LiveMetrics.SitesRemoved(block.SiteCount);
         }
 
         return freed;

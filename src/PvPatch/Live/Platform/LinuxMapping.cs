@@ -34,7 +34,7 @@ internal sealed unsafe class LinuxMapping : CodeMapping
 
         if (file < 0)
         {
-            error = LinuxPlatform.Refused("a memory file (memfd_create)", Marshal.GetLastPInvokeError());
+            error = LinuxPlatform.Refused("a memory file (memfd_create)", Marshal.GetLastPInvokeError(), dualMapped: true);
             _ = munmap(run, (nuint)size);
             return false;
         }
@@ -47,7 +47,7 @@ internal sealed unsafe class LinuxMapping : CodeMapping
 
         if (write == MAP_FAILED)
         {
-            error = LinuxPlatform.Refused("the write view of an arena", Marshal.GetLastPInvokeError());
+            error = LinuxPlatform.Refused("the write view of an arena", Marshal.GetLastPInvokeError(), dualMapped: true);
             _ = close(file);
             _ = munmap(run, (nuint)size);
             return false;
@@ -63,17 +63,17 @@ internal sealed unsafe class LinuxMapping : CodeMapping
         if (_file < 0)
         {
             int both = PROT_READ | PROT_WRITE | (use == PageUse.Code ? PROT_EXEC : 0);
-            return Check(mmap(run, (nuint)length, both, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0), "writable and executable memory", out error);
+            return Check(mmap(run, (nuint)length, both, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0), "writable and executable memory", dualMapped: false, out error);
         }
 
         int protection = PROT_READ | (use == PageUse.Code ? PROT_EXEC : 0);
-        if (!Check(mmap(run, (nuint)length, protection, MAP_SHARED | MAP_FIXED, _file, offset), "executable memory", out error))
+        if (!Check(mmap(run, (nuint)length, protection, MAP_SHARED | MAP_FIXED, _file, offset), "executable memory", dualMapped: true, out error))
         {
             return false;
         }
 
         void* write = Write + offset;
-        if (!Check(mmap(write, (nuint)length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, _file, offset), "the write view of executable memory", out error))
+        if (!Check(mmap(write, (nuint)length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, _file, offset), "the write view of executable memory", dualMapped: true, out error))
         {
             // The run view alone does no harm: it is zeros that nobody enters, and the next commit lays the same pages over it.
             return false;
@@ -87,23 +87,27 @@ internal sealed unsafe class LinuxMapping : CodeMapping
 
     public override void Dispose()
     {
-        if (_disposed)
+        if (!_disposed)
         {
-            return;
+            _ = munmap((void*)Run.Value, (nuint)Size);
+            Abandon();
         }
+    }
 
-        _disposed = true;
-        _ = munmap((void*)Run.Value, (nuint)Size);
-        if (_file >= 0)
+    public override void Abandon()
+    {
+        if (!_disposed && _file >= 0)
         {
             _ = munmap(Write, (nuint)Size);
             _ = close(_file);
         }
+
+        _disposed = true;
     }
 
-    private static bool Check(void* result, string what, out PatchDiagnostic? error)
+    private static bool Check(void* result, string what, bool dualMapped, out PatchDiagnostic? error)
     {
-        error = result == MAP_FAILED ? LinuxPlatform.Refused(what, Marshal.GetLastPInvokeError()) : null;
+        error = result == MAP_FAILED ? LinuxPlatform.Refused(what, Marshal.GetLastPInvokeError(), dualMapped) : null;
         return error is null;
     }
 }

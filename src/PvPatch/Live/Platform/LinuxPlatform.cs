@@ -8,7 +8,7 @@ namespace PvPatch.Live.Platform;
 /// <summary>Linux: memfd mapped twice, membarrier.</summary>
 internal sealed unsafe class LinuxPlatform : LivePlatform
 {
-    // Commits are rounded up to this; pages cost nothing before they are touched.
+    // As on Windows, so that an arena is as big on both.
     public override int Granularity => 1 << 16;
 
     public override bool TryReserve(MapRequest request, out CodeMapping? mapping, out PatchDiagnostic? error)
@@ -78,11 +78,21 @@ internal sealed unsafe class LinuxPlatform : LivePlatform
     }
 
     /// <summary>The finding for a call the system refused.</summary>
-    internal static PatchDiagnostic Refused(string what, int errorNumber) =>
+    /// <param name="what">What was asked for.</param>
+    /// <param name="errorNumber"><c>errno</c>.</param>
+    /// <param name="dualMapped">Whether it was two views of a memory file, one view that is both, or neither: plain address space.</param>
+    internal static PatchDiagnostic Refused(string what, int errorNumber, bool? dualMapped = null) =>
         PatchDiagnostic.Error(DiagnosticCodes.ArenaRefused, $"the system refuses {what}") with
         {
             Found = $"error {errorNumber} ({Marshal.GetPInvokeErrorMessage(errorNumber)})",
-            Help = "Executable memory may be forbidden here (vm.memfd_noexec, SELinux, a seccomp filter) or a limit reached (RLIMIT_AS, vm.max_map_count).",
+            Help = dualMapped switch
+            {
+                true => "Memory files may not be executable here (vm.memfd_noexec, SELinux, a seccomp filter): then ArenaOptions.Protection = "
+                    + "ArenaProtection.WritableAndExecutable does without one. Or a limit is reached (RLIMIT_AS, RLIMIT_NOFILE, vm.max_map_count).",
+                false => "Memory that is writable and executable at once may be forbidden here (SELinux, a seccomp filter): leave ArenaOptions.Protection at "
+                    + "ArenaProtection.DualMapped. Or a limit is reached (RLIMIT_AS, vm.max_map_count).",
+                null => "A limit is reached (RLIMIT_AS, vm.max_map_count): reserve fewer bytes.",
+            },
         };
 
     private static bool TryReserveRunView(MapRequest request, out byte* run, out PatchDiagnostic? error)
@@ -94,7 +104,7 @@ internal sealed unsafe class LinuxPlatform : LivePlatform
         {
             void* anywhere = mmap(null, (nuint)request.Size, PROT_NONE, Flags, -1, 0);
             run = anywhere == MAP_FAILED ? null : (byte*)anywhere;
-            error = run is null ? Refused("address space for an arena", Marshal.GetLastPInvokeError()) : null;
+            error = run is null ? Refused("address space for an arena", Marshal.GetLastPInvokeError(), dualMapped: null) : null;
             return error is null;
         }
 

@@ -25,7 +25,7 @@ internal abstract class LivePlatform
         }
     }
 
-    /// <summary>Reservations and commits are multiples of this many bytes.</summary>
+    /// <summary>Reservations are multiples of this many bytes.</summary>
     public abstract int Granularity { get; }
 
     /// <summary>Reserves memory with a run view and a write view.</summary>

@@ -69,20 +69,21 @@ internal sealed unsafe class WindowsMapping : CodeMapping
 
     public override void Dispose()
     {
-        if (_disposed)
+        if (!_disposed)
         {
-            return;
+            _ = _section == 0 ? VirtualFree((void*)Run.Value, 0, MEM_RELEASE) : UnmapViewOfFile((void*)Run.Value);
+            Abandon();
+        }
+    }
+
+    public override void Abandon()
+    {
+        if (!_disposed && _section != 0)
+        {
+            _ = UnmapViewOfFile(Write);
+            _ = CloseHandle(_section);
         }
 
         _disposed = true;
-        if (_section == 0)
-        {
-            _ = VirtualFree((void*)Run.Value, 0, MEM_RELEASE);
-            return;
-        }
-
-        _ = UnmapViewOfFile((void*)Run.Value);
-        _ = UnmapViewOfFile(Write);
-        _ = CloseHandle(_section);
     }
 }

@@ -81,7 +81,8 @@ internal sealed unsafe class WindowsPlatform : LivePlatform
         return PatchDiagnostic.Error(DiagnosticCodes.ArenaRefused, $"the system refuses {what}") with
         {
             Found = $"error {number} ({Marshal.GetPInvokeErrorMessage(number)})",
-            Help = "Processes with arbitrary code guard (ProhibitDynamicCode) may not have executable memory.",
+            Help = "Processes with arbitrary code guard (ProhibitDynamicCode) may not have executable memory, whatever ArenaOptions.Protection is. "
+                + "Where only sections are refused, ArenaProtection.WritableAndExecutable does without one.",
         };
     }
 

@@ -13,6 +13,7 @@ public sealed class Backend
         Name = name;
         Layout = layout;
         _operations = operations;
+        Operations = Array.AsReadOnly(operations);
     }
 
     /// <summary>The backend's name.</summary>
@@ -22,7 +23,7 @@ public sealed class Backend
     public OpsLayout Layout { get; }
 
     /// <summary>The operations, by slot index.</summary>
-    public IReadOnlyList<Operation> Operations => _operations;
+    public IReadOnlyList<Operation> Operations { get; }
 
     /// <summary>The operation of a slot.</summary>
     /// <param name="slot">The slot's index.</param>

@@ -31,6 +31,3 @@ internal sealed class Decision
     public static Decision LeaveAlone(PatchReason reason, string? detail = null) =>
         new() { Action = PatchAction.LeaveAlone, Reason = reason, Detail = detail };
 }
-
-/// <summary>A thunk by what makes it one: target and registers to save.</summary>
-internal readonly record struct ThunkRequest(VirtualAddress Target, RegisterSet Saves, CallConvention Convention);

@@ -1,9 +1,10 @@
+using System.Collections;
 using System.Diagnostics.CodeAnalysis;
 
 namespace PvPatch.Mechanisms;
 
 /// <summary>The order of all slots; a slot's place in it is the type number its sites carry. Immutable.</summary>
-public sealed class OpsLayout
+public sealed class OpsLayout : IReadOnlyList<OpSlot>
 {
     private readonly OpSlot[] _slots;
     private readonly Dictionary<string, OpSlot> _byName;
@@ -11,8 +12,9 @@ public sealed class OpsLayout
     internal OpsLayout(string name, List<OpsTable> tables)
     {
         Name = name;
-        Tables = tables;
+        Tables = tables.AsReadOnly();
         _slots = [.. tables.SelectMany(static t => t.Slots)];
+        Slots = Array.AsReadOnly(_slots);
         _byName = _slots.ToDictionary(static s => s.Name, StringComparer.Ordinal);
     }
 
@@ -23,7 +25,7 @@ public sealed class OpsLayout
     public IReadOnlyList<OpsTable> Tables { get; }
 
     /// <summary>All slots in order.</summary>
-    public IReadOnlyList<OpSlot> Slots => _slots;
+    public IReadOnlyList<OpSlot> Slots { get; }
 
     /// <summary>How many slots there are.</summary>
     public int Count => _slots.Length;
@@ -52,11 +54,19 @@ public sealed class OpsLayout
         return builder.Build();
     }
 
-    /// <summary>Finds a slot by its full name.</summary>
+    /// <summary>Enumerates the slots in order.</summary>
+    /// <returns>The enumerator.</returns>
+    public IEnumerator<OpSlot> GetEnumerator() => Slots.GetEnumerator();
+
+    IEnumerator IEnumerable.GetEnumerator() => GetEnumerator();
+
+    /// <summary>Whether there is a slot of a full name.</summary>
     /// <param name="name">For example <c>irq.irq_disable</c>.</param>
-    /// <param name="slot">The slot.</param>
     /// <returns>Whether there is one.</returns>
-    public bool TryGetSlot(string name, [NotNullWhen(true)] out OpSlot? slot) => _byName.TryGetValue(name, out slot);
+    public bool HasSlot(string name) => _byName.ContainsKey(name);
+
+    /// <summary>Finds a slot by its full name.</summary>
+    internal bool TryGetSlot(string name, [NotNullWhen(true)] out OpSlot? slot) => _byName.TryGetValue(name, out slot);
 
     /// <summary>Finds a slot by its full name, or says which name was meant.</summary>
     /// <param name="name">For example <c>irq.irq_disable</c>.</param>

@@ -20,7 +20,7 @@ public sealed class OpsRegistry
     public OpsLayout Layout { get; }
 
     /// <summary>The backends in the order they were added.</summary>
-    public IReadOnlyList<Backend> Backends => _order;
+    public IReadOnlyList<Backend> Backends => _order.AsReadOnly();
 
     /// <summary>The backend of a name.</summary>
     /// <param name="name">The name.</param>

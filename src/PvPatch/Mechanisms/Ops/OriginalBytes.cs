@@ -15,9 +15,9 @@ internal sealed class OriginalBytes
     private readonly DiagnosticList _found;
     private int _cursor;
 
-    public OriginalBytes(Backend backend, PlanOptions options, int bitness, DiagnosticList found)
+    public OriginalBytes(Backend backend, PlanOptions options, SiteFormReader forms, int bitness, DiagnosticList found)
     {
-        _forms = new SiteFormReader(bitness);
+        _forms = forms;
         _backend = backend;
         _rules = options.Rules;
         _previous = options.Previous;
@@ -25,29 +25,67 @@ internal sealed class OriginalBytes
         _found = found;
     }
 
-    /// <summary>Whether a site is an indirect call or jump of a form read before, and right in every respect. <see langword="false"/> says nothing; ask <see cref="Check"/>.</summary>
-    /// <param name="site">The site; sites are asked about in order of address.</param>
-    /// <param name="bytes">In: its bytes in the image, zero behind them. Out: the original ones, where a previous plan has changed them.</param>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public bool IsKnownCall(in PatchSite site, ref Vector128<byte> bytes)
-    {
-        return (_previous is null || TryUndo(_previous, site, ref bytes))
-            && _forms.Knows(bytes, site.Budget, out int form)
-            && (_slotWords is null || IsRightSlot(site, _forms.SlotAddress(form, bytes, site.Address.Value)));
-    }
+    /// <summary>Whether there is more to ask of a site than whether its form is known.</summary>
+    public bool ChecksEachCall => _previous is not null || _slotWords is not null;
 
-    /// <summary>Decides what stands for the original bytes, and whether that is an indirect call; a finding where it is neither that nor a predecessor's.</summary>
-    public bool Check(int index, in PatchSite site, ReadOnlySpan<byte> there, out ReadOnlySpan<byte> original, out bool isCall)
+    /// <summary>
+    /// Puts the original bytes in place of those of the previous plan. <see langword="false"/> says nothing; ask <see cref="Check"/>.
+    /// </summary>
+    /// <param name="address">The site's run address; sites are asked about in order of address.</param>
+    /// <param name="length">Its length.</param>
+    /// <param name="there">16 bytes from the site's first on.</param>
+    /// <param name="original">The original ones, whatever stands behind them.</param>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    public bool TryUndo(ulong address, int length, Vector128<byte> there, out Vector128<byte> original)
     {
         original = there;
+        if (_previous is not PatchPlan previous)
+        {
+            return true;
+        }
+
+        PlanEntry[] entries = previous.Entries;
+        int at = _cursor;
+        while (at < entries.Length && entries[at].Address < address)
+        {
+            at++;
+        }
+
+        _cursor = at;
+        if (at == entries.Length || entries[at].Address != address || previous.LengthOf(at) != length)
+        {
+            return true;
+        }
+
+        previous.GetVectors(at, out original, out Vector128<byte> @new);
+        there &= SiteVector.Masks[length];
+        return there == original || there == @new;
+    }
+
+    /// <summary>Whether a call of a known form goes through its site's slot.</summary>
+    public bool IsRightCall(in PatchSite site, in KnownForm form, int field) =>
+        _slotWords is null || IsRightSlot(site, _forms.SlotAddress(form, field, site.Address.Value));
+
+    /// <summary>Decides what stands for the original bytes, and whether that is an indirect call; a finding where it is neither that nor a predecessor's.</summary>
+    /// <param name="index">The site's index.</param>
+    /// <param name="site">The site.</param>
+    /// <param name="original">In: what is there. Out: the original bytes, where a previous plan has changed them.</param>
+    /// <param name="isCall">Whether they are an indirect call or jump.</param>
+    public bool Check(int index, in PatchSite site, Span<byte> original, out bool isCall)
+    {
         if (_previous is PatchPlan previous)
         {
+            Span<byte> scratch = stackalloc byte[SiteVector.MaxLength];
+            Span<byte> otherScratch = stackalloc byte[SiteVector.MaxLength];
             int before = previous.IndexContaining(site.Address);
-            if (before >= 0 && previous[before].Address == site.Address && previous[before].Length == site.Budget
-                && !there.SequenceEqual(previous.OldBytesOf(before))
-                && (there.SequenceEqual(previous.NewBytesOf(before)) || previous.IsFromPredecessor(before, there)))
+            if (before >= 0 && previous.Entries[before].Address == site.Address.Value && previous.LengthOf(before) == site.Budget)
             {
-                original = previous.OldBytesOf(before);
+                ReadOnlySpan<byte> old = previous.OldBytesOf(before, scratch);
+                if (!original.SequenceEqual(old)
+                    && (original.SequenceEqual(previous.NewBytesOf(before, otherScratch)) || previous.IsFromPredecessor(before, original)))
+                {
+                    old.CopyTo(original);
+                }
             }
         }
 
@@ -70,26 +108,6 @@ internal sealed class OriginalBytes
         }
 
         return true;
-    }
-
-    /// <summary>What <see cref="Check"/> does with a previous plan, for the two cases that nearly every site is in: its old bytes, and its new ones.</summary>
-    private bool TryUndo(PatchPlan previous, in PatchSite site, ref Vector128<byte> bytes)
-    {
-        PlanEntry[] entries = previous.Entries;
-        while (_cursor < entries.Length && entries[_cursor].Address < site.Address.Value)
-        {
-            _cursor++;
-        }
-
-        if (_cursor == entries.Length || entries[_cursor].Address != site.Address.Value || entries[_cursor].Length != site.Budget)
-        {
-            return true;
-        }
-
-        ref readonly PlanEntry entry = ref entries[_cursor];
-        bool known = bytes == entry.Old || bytes == entry.New;
-        bytes = entry.Old;
-        return known;
     }
 
     /// <summary>Whether a call goes through its site's slot, or through a register so that it can't be told. 0 is no address of a word.</summary>

@@ -9,13 +9,18 @@ namespace PvPatch.Mechanisms;
 
 /// <summary>
 /// Plans ops sites: for every site of a table, what a backend's operation makes of it. Writes nothing; the plan does, when it is
-/// applied. Safe for several threads at once; keeps the templates it has assembled.
+/// applied. Safe for several threads at once; keeps the templates it has assembled and the decisions of its last plan.
 /// </summary>
 public sealed class PatchPlanner
 {
     private readonly ILogger _logger;
     private readonly ILogger _planLogger;
     private readonly TemplateStore _templates = new();
+
+    /// <summary>The decisions of the last plans: a host goes to and fro between backends. Whoever plans takes them out and puts them back, so that no two threads have them.</summary>
+    private readonly KindDecisions?[] _kept = new KindDecisions?[4];
+
+    private int _nextKept;
 
     /// <summary>Makes a planner.</summary>
     /// <param name="loggerFactory">Where it and its plans log; nowhere where there is none.</param>
@@ -46,7 +51,7 @@ public sealed class PatchPlanner
     /// <param name="diagnostics">
     /// Where there is no plan, why (errors first, up to a hundred): sites outside the image (PV1005), unknown slots (PV1006, PV1007), unknown bytes
     /// (PV3001), a call through another slot (PV3002), a site the era's kernel would stop at (PV3004), wrong bitness (PV3005), bad room
-    /// for thunks (PV3006), a body that does not assemble (PV2005). Else the plan's own warnings.
+    /// for thunks (PV3006), nops of the other bitness (PV3009), a body that does not assemble (PV2005). Else the plan's own warnings.
     /// </param>
     /// <returns>Whether there is a plan.</returns>
     public bool TryPlan(
@@ -65,8 +70,23 @@ public sealed class PatchPlanner
         try
         {
             NopStyle nops = (image.Bitness == 64 ? options.Rules.Nops64 : options.Rules.Nops32) ?? options.Nops ?? NopStyle.Default(image.Bitness);
-            var run = new PlanRun(image, sites, backend, options, new TemplateCache(_templates, image.Bitness, nops), _planLogger, found);
-            plan = run.Execute();
+            if (!nops.Supports(image.Bitness))
+            {
+                throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.WrongNops, $"the nops {nops} change registers in {image.Bitness}-bit code") with
+                {
+                    Found = nops.Name,
+                    Expected = string.Join(", ", NopStyle.All.Where(n => n.Supports(image.Bitness)).Select(static n => n.Name)),
+                    Help = "Choose nops of the image's bitness.",
+                });
+            }
+
+            KindDecisions made = Take(backend, options, nops, image.Bitness)
+                ?? new KindDecisions(backend, options, new TemplateCache(_templates, image.Bitness, nops), nops, image.Bitness);
+            plan = new PlanRun(image, sites, backend, options, made, _planLogger, found).Execute();
+            if (made.CanBeKept)
+            {
+                Keep(made);
+            }
         }
         catch (PatchException e)
         {
@@ -77,6 +97,37 @@ public sealed class PatchPlanner
         diagnostics = plan?.Diagnostics ?? found.ToList();
         Report(plan, backend, options, diagnostics);
         return plan is not null;
+    }
+
+    private KindDecisions? Take(Backend backend, PlanOptions options, NopStyle nops, int bitness)
+    {
+        foreach (ref KindDecisions? place in _kept.AsSpan())
+        {
+            if (Interlocked.Exchange(ref place, null) is { } kept)
+            {
+                if (kept.AreFor(backend, options, nops, bitness))
+                {
+                    return kept;
+                }
+
+                Interlocked.CompareExchange(ref place, kept, null);
+            }
+        }
+
+        return null;
+    }
+
+    private void Keep(KindDecisions made)
+    {
+        foreach (ref KindDecisions? place in _kept.AsSpan())
+        {
+            if (Interlocked.CompareExchange(ref place, made, null) is null)
+            {
+                return;
+            }
+        }
+
+        Volatile.Write(ref _kept[(uint)Interlocked.Increment(ref _nextKept) % (uint)_kept.Length], made);
     }
 
     private void Report(PatchPlan? plan, Backend backend, PlanOptions options, IReadOnlyList<PatchDiagnostic> diagnostics)

@@ -3,14 +3,13 @@ using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
 using Microsoft.Extensions.Logging;
 using PvPatch.Images;
-using PvPatch.Machine;
 using PvPatch.Plans;
 
 namespace PvPatch.Mechanisms;
 
 /// <summary>
-/// The making of one plan: walks the sites, asks for each kind of site once what to do, and lays down finished bytes. Sites whose
-/// decision and form are known by now go a way without branches on either; the first of a kind and whatever is odd goes the long way.
+/// The making of one plan: asks for each kind of site once what to do, then walks the sites and lays down an entry for each. Sites whose decision and form
+/// are known go a way without branches on either; the first of a form and whatever is odd goes the long way.
 /// </summary>
 internal sealed class PlanRun
 {
@@ -21,22 +20,26 @@ internal sealed class PlanRun
     private readonly DiagnosticList _found;
     private readonly ThunkPlanner? _thunks;
     private readonly PlanBuilder _plan;
-    private readonly PreparedDecisions _decisions;
+    private readonly PlanEntry[] _entries;
+    private readonly KindDecisions _made;
     private readonly OriginalBytes _originals;
+    private KindDecision[] _decisions = [];
+    private WalkedKind[] _walked = [];
 
     public PlanRun(
-        CodeImage image, SiteTable sites, Backend backend, PlanOptions options, TemplateCache templates, ILogger planLogger, DiagnosticList found)
+        CodeImage image, SiteTable sites, Backend backend, PlanOptions options, KindDecisions made, ILogger planLogger, DiagnosticList found)
     {
         _image = image;
         _sites = sites;
         _backend = backend;
         _options = options;
         _found = found;
+        _made = made;
         ThunkArea room = options.Thunks is ThunkArea given ? CheckRoom(given) : default;
         _thunks = options.Thunks is not null || options.Previous is not null ? new ThunkPlanner(image, room, options.Previous) : null;
-        _plan = new PlanBuilder(backend.Name, options.Rules.Name, image, sites.Count) { Previous = options.Previous, Logger = planLogger };
-        _decisions = new PreparedDecisions(backend, new OpsDecider(options, templates, image.Bitness), templates, _thunks, _plan);
-        _originals = new OriginalBytes(backend, options, image.Bitness, found);
+        _plan = new PlanBuilder(backend.Name, options.Rules.Name, image, made.Forms, sites) { Previous = options.Previous, Logger = planLogger };
+        _entries = _plan.Entries;
+        _originals = new OriginalBytes(backend, options, made.Reader, image.Bitness, found);
     }
 
     /// <summary>Makes the plan; <see langword="null"/> where errors were found.</summary>
@@ -52,11 +55,18 @@ internal sealed class PlanRun
             return null;
         }
 
+        _decisions = _made.For(_sites.Kinds.Kinds, _thunks);
+        _walked = new WalkedKind[_decisions.Length];
+        for (int i = 0; i < _walked.Length; i++)
+        {
+            _walked[i] = _decisions[i].Walked;
+        }
+
         CodeSegment? segment = null;
         Span<byte> bytes = default;
         ulong start = 0;
         ReadOnlySpan<PatchSite> sites = _sites.Sites;
-        for (int i = 0; (i = PlanKnown(i, new VectorWindow(bytes, start))) < sites.Length; i++)
+        for (int i = 0; (i = PlanKnown(i, bytes, start)) < sites.Length; i++)
         {
             ref readonly PatchSite site = ref sites[i];
             if (segment is null || !segment.Contains(site.Address, site.Budget))
@@ -93,37 +103,53 @@ internal sealed class PlanRun
     }
 
     /// <summary>Plans sites from <paramref name="index"/> on as far as all about them is known; the index of the first that is not done.</summary>
+    private int PlanKnown(int index, Span<byte> bytes, ulong start)
+    {
+        var near = new VectorWindow(bytes, start);
+        return _originals.ChecksEachCall ? PlanKnown<Checked>(index, near) : PlanKnown<Unchecked>(index, near);
+    }
+
     /// <remarks>Optimised when it is first called: a plan is most often made once.</remarks>
     [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private int PlanKnown(int index, VectorWindow near)
+    private int PlanKnown<TChecks>(int index, VectorWindow near)
+        where TChecks : struct, IChecks
     {
-        ref Vector128<byte> masks = ref MemoryMarshal.GetArrayDataReference(PlanEntry.Masks);
         bool anyReach = _image.Bitness == 32; // distances wrap at 4 GiB
         ReadOnlySpan<PatchSite> sites = _sites.Sites;
+        ref int kinds = ref MemoryMarshal.GetArrayDataReference(_sites.Kinds.OfSite);
+        ref WalkedKind walked = ref MemoryMarshal.GetArrayDataReference(_walked);
+        ref PlanEntry entries = ref MemoryMarshal.GetArrayDataReference(_entries);
+        SiteFormReader forms = _made.Reader;
         for (; index < sites.Length; index++)
         {
-            ref readonly PatchSite site = ref sites[index];
-            if (!near.Holds(site.Address.Value))
+            // The arrays of kinds and entries are as long as the table; a kind's number is below the number of kinds.
+            ulong address = sites[index].Address.Value;
+            ref readonly WalkedKind kind = ref Unsafe.Add(ref walked, Unsafe.Add(ref kinds, index));
+            if (!near.Holds(address) || kind.Length == 0)
             {
                 break;
             }
 
-            ref readonly ReadyDecision ready = ref _decisions.Ready(site);
-            if (!ready.IsPlain)
-            {
-                break; // a plain decision says too that the budget is at most 16
-            }
-
-            Vector128<byte> old = Vector128.LoadUnsafe(ref near.At(site.Address.Value)) & Unsafe.Add(ref masks, site.Budget);
-            long distance = ready.DistanceFrom(site.Address.Value);
-            if (!_originals.IsKnownCall(site, ref old) || (distance != (int)distance && !anyReach))
+            Vector128<byte> there = Vector128.LoadUnsafe(ref near.At(address));
+            if (TChecks.EachCall && !_originals.TryUndo(address, kind.Length, there, out there))
             {
                 break;
             }
 
-            ref PlanEntry entry = ref _plan.NextUnfilled(site.Address.Value, site.Budget, ready.Outcome);
-            entry.Old = old;
-            ready.WriteTo(ref entry.New, old, unchecked((int)distance));
+            long distance = unchecked((long)(kind.Origin - address)) & kind.DistanceMask;
+            ref readonly KnownForm form = ref forms.Find(there, kind.Length);
+            if (Unsafe.IsNullRef(in form) || (distance != (int)distance && !anyReach))
+            {
+                break;
+            }
+
+            int field = form.FieldOf(there);
+            if (TChecks.EachCall && !_originals.IsRightCall(sites[index], form, field))
+            {
+                break;
+            }
+
+            PlanEntry.Store(ref Unsafe.Add(ref entries, index), address, field, form.Number, kind.Form);
         }
 
         return index;
@@ -131,19 +157,23 @@ internal sealed class PlanRun
 
     private void PlanAny(int index, in PatchSite site, ReadOnlySpan<byte> there)
     {
-        PreparedDecision decision = _decisions.Get(index, site);
+        KindDecision decision = _decisions[_sites.Kinds.OfSite[index]];
         if (decision.Failed is PatchDiagnostic failed)
         {
             _found.Add(failed with { SiteIndex = index, Address = site.Address });
             return;
         }
 
-        if (!_originals.Check(index, site, there, out ReadOnlySpan<byte> original, out bool isCall))
+        Span<byte> original = stackalloc byte[PatchSite.MaxBudget];
+        original = original[..site.Budget];
+        there.CopyTo(original);
+        if (!_originals.Check(index, site, original, out bool isCall))
         {
             return;
         }
 
         int outcome = decision.Outcome;
+        int form = decision.Form;
         Span<byte> bytes = stackalloc byte[PatchSite.MaxBudget];
         bytes = bytes[..site.Budget];
         if (decision.Template is null)
@@ -161,17 +191,41 @@ internal sealed class PlanRun
             original.CopyTo(bytes);
         }
 
-        _plan.Add(site.Address, original, bytes, outcome);
+        if (original.SequenceEqual(bytes))
+        {
+            form = _made.Forms.Kept(outcome);
+        }
+
+        if (form >= 0 && site.Budget <= SiteVector.MaxLength)
+        {
+            Vector128<byte> vector = SiteVector.Pad(original);
+            ref readonly KnownForm old = ref _made.Reader.Find(vector, site.Budget);
+            if (!Unsafe.IsNullRef(in old))
+            {
+                PlanEntry.Store(ref _entries[index], site.Address.Value, old.FieldOf(vector), old.Number, form);
+                return;
+            }
+        }
+
+        _entries[index] = _plan.Overflow(site.Address.Value, original, bytes, outcome);
     }
 
     private void ReportMissing()
     {
-        foreach ((int slot, int index) in _decisions.MissingUses)
+        var reported = new HashSet<int>();
+        for (int kind = 0; kind < _decisions.Length; kind++)
         {
-            PatchSite site = _sites[index];
-            _plan.AddDiagnostic(PatchDiagnostic.Warning(DiagnosticCodes.MissingOperation, $"the backend {_backend.Name} has no operation for {_backend.Layout[slot]}: its sites trap, or call BUG by rules that do") with
+            PatchSite site = _sites.Kinds.Kinds[kind];
+            if (!_decisions[kind].IsMissing || !reported.Add(site.Slot))
             {
-                SiteIndex = index,
+                continue;
+            }
+
+            _plan.AddDiagnostic(PatchDiagnostic.Warning(
+                DiagnosticCodes.MissingOperation,
+                $"the backend {_backend.Name} has no operation for {_backend.Layout[site.Slot]}: its sites trap, or call BUG by rules that do") with
+            {
+                SiteIndex = _sites.Kinds.First[kind],
                 Address = site.Address,
                 Help = "Give the slot an operation, or a nop if nothing is to be done.",
             });
@@ -195,5 +249,21 @@ internal sealed class PlanRun
             Found = $"{room.Length} bytes",
             Expected = "a stretch of one segment without sites",
         });
+    }
+
+    /// <summary>Whether each call is looked at beyond its form; a type, so that each way gets a loop of its own.</summary>
+    private interface IChecks
+    {
+        public static abstract bool EachCall { get; }
+    }
+
+    private readonly struct Checked : IChecks
+    {
+        public static bool EachCall => true;
+    }
+
+    private readonly struct Unchecked : IChecks
+    {
+        public static bool EachCall => false;
     }
 }

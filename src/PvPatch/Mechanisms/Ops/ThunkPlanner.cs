@@ -29,7 +29,7 @@ internal sealed class ThunkPlanner
     {
         _image = image;
         _room = room;
-        for (int i = 0; i < (previous?.Count ?? 0); i++)
+        for (int i = 0; previous is not null && previous.MayHaveThunks && i < previous.Count; i++)
         {
             SiteDecision site = previous![i];
             if (site.Action == PatchAction.Thunk)

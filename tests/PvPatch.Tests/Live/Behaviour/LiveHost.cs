@@ -103,7 +103,7 @@ internal sealed class LiveHost : IDisposable
 
     private static SwitchOptions Options(Mode mode, TimeSpan? timeout = null, CancellationToken cancellation = default) => new()
     {
-        Mode = mode switch { Mode.Live => SwitchMode.Live, Mode.Offline => SwitchMode.Offline, _ => SwitchMode.Quiescent },
+        Mode = mode switch { Mode.Live => SwitchMode.Live, Mode.Offline => SwitchMode.NotEntered, _ => SwitchMode.Quiescent },
         InPlace = mode == Mode.QuiescentInPlace,
         WaitForOther = true,
         Timeout = timeout ?? TimeSpan.FromSeconds(30),

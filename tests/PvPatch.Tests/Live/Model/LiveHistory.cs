@@ -159,12 +159,12 @@ internal sealed class LiveHistory : IDisposable
             }
 
             string what = $"{b.Key}: {code[0][0].State} {code[0][1].State}";
-            if (code[0][0].State == SiteState.Original && code[0][1].State == SiteState.Original && !code[0].ToArray().AsSpan().SequenceEqual(b.Value.Bytes))
+            if (code[0][0].State == LiveSiteState.Original && code[0][1].State == LiveSiteState.Original && !code[0].ToArray().AsSpan().SequenceEqual(b.Value.Bytes))
             {
                 return $"{what} but not as emitted";
             }
 
-            bool leadsNowhere = code[0][0].State == SiteState.Linked && Array.Exists(_targets, t => t.IsRetired && t.Address == code[0][0].Target);
+            bool leadsNowhere = code[0][0].State == LiveSiteState.Linked && Array.Exists(_targets, t => t.IsRetired && t.Address == code[0][0].Target);
             return !leadsNowhere && IsBound(0, code[0][0].State) && IsBound(1, code[0][1].State) ? $"{what} {Results(code[0])}" : what;
         }).ToArray();
         string current;
@@ -180,7 +180,7 @@ internal sealed class LiveHistory : IDisposable
         return $"{string.Join("; ", blocks)}; {current}";
 
         // A slot that nothing was switched to traps.
-        bool IsBound(int slot, SiteState state) => state == SiteState.Linked || _events.Any(t => t.Exists(e =>
+        bool IsBound(int slot, LiveSiteState state) => state == LiveSiteState.Linked || _events.Any(t => t.Exists(e =>
             e.Result == LiveModel.Applied && (e.Op.Verb == Verb.Switch || (e.Op.Verb == Verb.SwitchSlot && e.Op.Block == slot))));
     }
 

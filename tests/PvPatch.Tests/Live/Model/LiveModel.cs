@@ -59,9 +59,9 @@ internal sealed class LiveModel(LiveHost host, Backend[] backends)
     private bool[] _targetIsGone = [false, false];
     private bool _disposed;
 
-    private sealed record Block(int Shape, SiteState First, SiteState Second, int Target, bool Gone, bool Forgotten)
+    private sealed record Block(int Shape, LiveSiteState First, LiveSiteState Second, int Target, bool Gone, bool Forgotten)
     {
-        public SiteState this[int site] => site == 0 ? First : Second;
+        public LiveSiteState this[int site] => site == 0 ? First : Second;
     }
 
     public LiveModel Clone() => new(host, backends)
@@ -96,7 +96,7 @@ internal sealed class LiveModel(LiveHost host, Backend[] backends)
                 break;
             case Verb.Switch or Verb.SwitchSlot when IsVector(backends[e.Op.Argument]) && (e.Op.Verb == Verb.Switch || e.Op.Block == 0):
                 Block[] narrow = [.. _blocks.Values.Where(static b => NeedsKept(b.Shape))];
-                if (Array.Exists(narrow, static b => !b.Gone && b.First != SiteState.Linked))
+                if (Array.Exists(narrow, static b => !b.Gone && b.First != LiveSiteState.Linked))
                 {
                     reasons.Add(DiagnosticCodes.SlotFunction);
                 }
@@ -124,7 +124,7 @@ internal sealed class LiveModel(LiveHost host, Backend[] backends)
                 {
                     reasons.Add(DiagnosticCodes.BlockRetired);
                 }
-                else if (_blocks.Values.Any(b => !b.Gone && b.First == SiteState.Linked && b.Target == e.Op.Argument))
+                else if (_blocks.Values.Any(b => !b.Gone && b.First == LiveSiteState.Linked && b.Target == e.Op.Argument))
                 {
                     reasons.Add(DiagnosticCodes.BlockLinked);
                 }
@@ -152,7 +152,7 @@ internal sealed class LiveModel(LiveHost host, Backend[] backends)
         switch (e.Op.Verb)
         {
             case Verb.Emit:
-                _blocks[e.Block] = new Block(e.Op.Argument, SiteState.Original, SiteState.Original, 0, false, false);
+                _blocks[e.Block] = new Block(e.Op.Argument, LiveSiteState.Original, LiveSiteState.Original, 0, false, false);
                 break;
             case Verb.Bind:
                 _blocks[e.Block] = Rebound(block!, 0, 1);
@@ -166,13 +166,13 @@ internal sealed class LiveModel(LiveHost host, Backend[] backends)
                 ForAll(b => Rebound(b, e.Op.Block));
                 break;
             case Verb.Link:
-                _blocks[e.Block] = block! with { First = SiteState.Linked, Target = e.Op.Argument };
+                _blocks[e.Block] = block! with { First = LiveSiteState.Linked, Target = e.Op.Argument };
                 break;
             case Verb.Unlink:
-                _blocks[e.Block] = block! with { First = _bound[0] is null ? SiteState.Original : SiteState.Bound };
+                _blocks[e.Block] = block! with { First = _bound[0] is null ? LiveSiteState.Original : LiveSiteState.Bound };
                 break;
             case Verb.Revert:
-                ForAll(static b => b with { First = SiteState.Original, Second = SiteState.Original });
+                ForAll(static b => b with { First = LiveSiteState.Original, Second = LiveSiteState.Original });
                 break;
             case Verb.Retire:
                 _blocks[e.Block] = block! with { Gone = true };
@@ -197,8 +197,8 @@ internal sealed class LiveModel(LiveHost host, Backend[] backends)
     {
         foreach (int slot in slots)
         {
-            block = _bound[slot] is null || block[slot] == SiteState.Linked ? block
-                : slot == 0 ? block with { First = SiteState.Bound } : block with { Second = SiteState.Bound };
+            block = _bound[slot] is null || block[slot] == LiveSiteState.Linked ? block
+                : slot == 0 ? block with { First = LiveSiteState.Bound } : block with { Second = LiveSiteState.Bound };
         }
 
         return block;
@@ -218,8 +218,8 @@ internal sealed class LiveModel(LiveHost host, Backend[] backends)
         {
             (string name, Block block) = b;
             string what = block.Gone ? "gone" : $"{block.First} {block.Second}";
-            int? first = block.First == SiteState.Linked ? 11 + block.Target : ResultOf(0);
-            bool leadsNowhere = block.First == SiteState.Linked && _targetIsGone[block.Target];
+            int? first = block.First == LiveSiteState.Linked ? 11 + block.Target : ResultOf(0);
+            bool leadsNowhere = block.First == LiveSiteState.Linked && _targetIsGone[block.Target];
             return !block.Gone && !leadsNowhere && first is int one && ResultOf(1) is int two ? $"{name}: {what} {one} {two} kept" : $"{name}: {what}";
         });
         string current = _disposed || !ReferenceEquals(_bound[0], _bound[1]) ? "-" : _bound[0]?.Name ?? "-";

@@ -1,0 +1,240 @@
+using System.Collections;
+using System.Diagnostics.CodeAnalysis;
+using System.Globalization;
+using PvPatch.Mechanisms;
+using PvPatch.Paravirt;
+using PvPatch.Plans;
+
+namespace PvPatch.Linux.Verify;
+
+/// <summary>A machine that a kernel may have booted on, and the plan of the bytes at its sites there.</summary>
+public sealed class BootCandidate
+{
+    internal BootCandidate(BootMachine machine, PatchPlan plan)
+    {
+        Machine = machine;
+        Plan = plan;
+    }
+
+    /// <summary>The machine.</summary>
+    public BootMachine Machine { get; }
+
+    /// <summary>The plan; its <see cref="PatchPlan.Backend"/> is the candidate's name.</summary>
+    public PatchPlan Plan { get; }
+}
+
+/// <summary>
+/// The machines that a kernel may have booted on as far as its sites tell them apart: of each backend one candidate for each set of bytes that a
+/// combination of unknown facts leaves there.
+/// </summary>
+public sealed class BootCandidates : IReadOnlyList<BootCandidate>
+{
+    private static readonly KernelPlanner s_planner = new();
+
+    private readonly List<BootCandidate> _all = [];
+    private readonly KernelImage _image;
+    private readonly Func<BootMachine, string> _name;
+
+    private BootCandidates(KernelImage image, KnownMachine known, Func<BootMachine, string>? name)
+    {
+        _image = image;
+        _name = name ?? (machine => Describe(machine, known.ToMachine(machine.Backend)));
+    }
+
+    /// <inheritdoc/>
+    public int Count => _all.Count;
+
+    /// <inheritdoc/>
+    public BootCandidate this[int index] => _all[index];
+
+    /// <summary>The candidates' plans, in the same order.</summary>
+    public IReadOnlyList<PatchPlan> Plans => [.. _all.Select(static c => c.Plan)];
+
+    /// <summary>Plans a kernel for the machines it may have booted on.</summary>
+    /// <param name="image">The kernel.</param>
+    /// <param name="candidates">The candidates, by backend in the order given; of one backend the likely machine first.</param>
+    /// <param name="diagnostics">Why there are none: what <see cref="KernelPlanner"/> says of a backend.</param>
+    /// <param name="known">Known facts of the machine; <see langword="null"/> for none.</param>
+    /// <param name="backends">The backends; those of the image where <see langword="null"/>.</param>
+    /// <param name="name">Gives a machine its name in reports; the library's own words where <see langword="null"/>.</param>
+    /// <returns>Whether every backend can be planned.</returns>
+    public static bool TryCreate(
+        KernelImage image,
+        [NotNullWhen(true)] out BootCandidates? candidates,
+        out IReadOnlyList<PatchDiagnostic> diagnostics,
+        KnownMachine? known = null,
+        IEnumerable<string>? backends = null,
+        Func<BootMachine, string>? name = null)
+    {
+        ArgumentNullException.ThrowIfNull(image);
+        known ??= new KnownMachine();
+        var made = new BootCandidates(image, known, name);
+        candidates = null;
+        diagnostics = [];
+        foreach (string backend in (backends ?? image.BackendNames).Distinct())
+        {
+            if (!made.TryAdd(known.Variants(image, backend), made.Count, out diagnostics))
+            {
+                return false;
+            }
+        }
+
+        candidates = made;
+        return true;
+    }
+
+    /// <summary>Plans a kernel for the machines it may have booted on.</summary>
+    /// <param name="image">The kernel.</param>
+    /// <param name="known">Known facts of the machine; <see langword="null"/> for none.</param>
+    /// <param name="backends">The backends; those of the image where <see langword="null"/>.</param>
+    /// <param name="name">Gives a machine its name in reports; the library's own words where <see langword="null"/>.</param>
+    /// <returns>The candidates.</returns>
+    /// <exception cref="PatchException">A backend cannot be planned.</exception>
+    public static BootCandidates Create(KernelImage image, KnownMachine? known = null, IEnumerable<string>? backends = null, Func<BootMachine, string>? name = null) =>
+        TryCreate(image, out BootCandidates? candidates, out IReadOnlyList<PatchDiagnostic> diagnostics, known, backends, name)
+            ? candidates
+            : throw new PatchException(KernelPlanner.FirstError(diagnostics));
+
+    /// <summary>The candidates less those that leave the same bytes at some sites as an earlier one of the same backend.</summary>
+    /// <param name="sites">The addresses of the sites.</param>
+    /// <returns>The candidates that are left, in the same order.</returns>
+    public IReadOnlyList<BootCandidate> DifferingAt(IReadOnlyList<VirtualAddress> sites)
+    {
+        ArgumentNullException.ThrowIfNull(sites);
+        var kept = new List<BootCandidate>();
+        foreach (BootCandidate candidate in _all)
+        {
+            if (!kept.Exists(k => k.Machine.Backend == candidate.Machine.Backend && sites.All(a => NewBytes(k.Plan, a).SequenceEqual(NewBytes(candidate.Plan, a)))))
+            {
+                kept.Add(candidate);
+            }
+        }
+
+        return kept.AsReadOnly();
+    }
+
+    /// <inheritdoc/>
+    public IEnumerator<BootCandidate> GetEnumerator() => _all.GetEnumerator();
+
+    IEnumerator IEnumerable.GetEnumerator() => GetEnumerator();
+
+    /// <summary>
+    /// The candidates to compare once more with, where memory holds bytes of more than one: the best ones so far, and KVM with each set of features that
+    /// a host may leave out. Rare hosts are without a feature or two; planning all sets for every dump would take longer than all else.
+    /// </summary>
+    /// <param name="known">Known facts of the machine.</param>
+    /// <param name="result">What the comparison with these candidates gave.</param>
+    /// <param name="refined">The candidates; <see langword="null"/> where nothing more can be tried.</param>
+    /// <param name="diagnostics">Why one of them cannot be planned.</param>
+    /// <returns>Whether nothing failed.</returns>
+    internal bool TryRefine(KnownMachine known, MemoryVerification result, out BootCandidates? refined, out IReadOnlyList<PatchDiagnostic> diagnostics)
+    {
+        refined = null;
+        diagnostics = [];
+        CandidateMatch? kvm = result.Candidates.Where(static c => c.Machine.Backend == KvmBackend.Name).MaxBy(static c => c.Matched);
+        if (known.KvmFeatures is not null || kvm is null || result.State is not (MemoryState.Mixed or MemoryState.Tampered) || !result.MixedSites().Any())
+        {
+            return true;
+        }
+
+        var best = new BootCandidates(_image, known, _name);
+        foreach (IGrouping<string, CandidateMatch> backend in result.Candidates.GroupBy(static c => c.Machine.Backend))
+        {
+            int most = backend.Max(static c => c.Matched);
+            best._all.AddRange(backend.Where(c => c.Matched == most).Select(c => this[c.Index]));
+        }
+
+        if (!best.TryAdd(KnownMachine.FeatureSets(kvm.Machine), 0, out diagnostics))
+        {
+            return false;
+        }
+
+        refined = best;
+        return true;
+    }
+
+    /// <param name="machines">The machines, all of one backend.</param>
+    /// <param name="first">The first candidate whose bytes another one must not have too.</param>
+    /// <param name="diagnostics">Why one of them cannot be planned.</param>
+    private bool TryAdd(IEnumerable<BootMachine> machines, int first, out IReadOnlyList<PatchDiagnostic> diagnostics)
+    {
+        diagnostics = [];
+        var planned = new List<(Backend Backend, Machine.NopStyle Nops)>();
+        foreach (BootMachine machine in machines)
+        {
+            if (!KernelBackends.TryCreate(_image, machine, out Backend? slots, out PatchDiagnostic? error))
+            {
+                diagnostics = [error];
+                return false;
+            }
+
+            // Most facts change no slot of a kernel, and planning takes longer than to see that.
+            if (Count >= KernelVerifier.MaxCandidates || planned.Exists(p => p.Nops == machine.Nops && HoldTheSame(p.Backend, slots)))
+            {
+                continue;
+            }
+
+            planned.Add((slots, machine.Nops));
+            if (!s_planner.TryPlan(_image, machine, slots, out PatchPlan? plan, out diagnostics))
+            {
+                return false;
+            }
+
+            if (!_all.Skip(first).Any(c => HaveSameBytes(c.Plan, plan)))
+            {
+                _all.Add(new BootCandidate(machine, plan.Named(_name(machine))));
+            }
+        }
+
+        diagnostics = [];
+        return true;
+    }
+
+    /// <summary>A machine in words: its backend, and what it has else than the usual one.</summary>
+    private static string Describe(BootMachine machine, BootMachine usual)
+    {
+        string text = machine.Backend;
+        text += machine.OfferedKvmFeatures == usual.OfferedKvmFeatures ? "" : string.Create(CultureInfo.InvariantCulture, $", KVM features 0x{(uint)machine.OfferedKvmFeatures:x}");
+        text += machine.HyperVFeatures == usual.HyperVFeatures ? "" : string.Create(CultureInfo.InvariantCulture, $", Hyper-V features 0x{(uint)machine.HyperVFeatures:x}");
+        text += machine.HyperVHints == usual.HyperVHints ? "" : string.Create(CultureInfo.InvariantCulture, $", Hyper-V hints 0x{(uint)machine.HyperVHints:x}");
+        text += machine.VmwareClock == usual.VmwareClock ? "" : $", VMware clock {machine.VmwareClock}";
+        text += machine.Cpus == usual.Cpus ? "" : string.Create(CultureInfo.InvariantCulture, $", {machine.Cpus} CPUs");
+        text += machine.NoPvSpin == usual.NoPvSpin ? "" : ", without PV spinlocks";
+        text += machine.HasMwait == usual.HasMwait ? "" : ", with MWAIT";
+        text += machine.HasLkgs == usual.HasLkgs ? "" : ", with LKGS";
+        return machine.Nops == usual.Nops ? text : $"{text}, nops {machine.Nops}";
+    }
+
+    private static bool HoldTheSame(Backend a, Backend b)
+    {
+        for (int i = 0; i < a.Layout.Count; i++)
+        {
+            if (a[i] != b[i])
+            {
+                return false;
+            }
+        }
+
+        return true;
+    }
+
+    private static ReadOnlySpan<byte> NewBytes(PatchPlan plan, VirtualAddress address) => plan[plan.IndexContaining(address)].NewBytes;
+
+    private static bool HaveSameBytes(PatchPlan a, PatchPlan b)
+    {
+        if (a.Count != b.Count)
+        {
+            return false;
+        }
+
+        for (int i = 0; i < a.Count; i++)
+        {
+            if (a[i].Address != b[i].Address || !a[i].NewBytes.SequenceEqual(b[i].NewBytes))
+            {
+                return false;
+            }
+        }
+
+        return true;
+    }
+}

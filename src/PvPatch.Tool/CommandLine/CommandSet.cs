@@ -1,0 +1,60 @@
+using System.CommandLine;
+using System.CommandLine.Help;
+using PvPatch.Tool.Allowed;
+using PvPatch.Tool.Demo;
+using PvPatch.Tool.Diff;
+using PvPatch.Tool.Explain;
+using PvPatch.Tool.Info;
+using PvPatch.Tool.Patch;
+using PvPatch.Tool.Plan;
+using PvPatch.Tool.Revert;
+using PvPatch.Tool.Sites;
+using PvPatch.Tool.Verify;
+
+namespace PvPatch.Tool.CommandLine;
+
+/// <summary>The commands the tool has, and the root they hang on.</summary>
+internal sealed class CommandSet
+{
+    private readonly ToolCommand[] _commands =
+    [
+        new DemoCommand(),
+        new InfoCommand(),
+        new SitesCommand(),
+        new PlanCommand(),
+        new ExplainCommand(),
+        new PatchCommand(),
+        new RevertCommand(),
+        new VerifyCommand(),
+        new DiffCommand(),
+        new AllowedCommand(),
+    ];
+
+    public CommandSet()
+    {
+        Root = new RootCommand("Shows, writes and takes back what stands at the paravirt call sites of x86 Linux kernels.");
+        Root.Options.Add(NoColour);
+        Root.HelpName = "pvpatch";
+        foreach (ToolCommand command in _commands)
+        {
+            Root.Subcommands.Add(command.Definition);
+        }
+
+        foreach (Option option in Root.Options)
+        {
+            if (option is HelpOption)
+            {
+                option.Action = new HelpTextAction(this);
+            }
+        }
+    }
+
+    public RootCommand Root { get; }
+
+    /// <summary>For all commands: no colours.</summary>
+    public Option<bool> NoColour { get; } = new("--no-color") { Description = "Never use colours, as with NO_COLOR=1", Recursive = true };
+
+    public IReadOnlyList<ToolCommand> Commands => _commands;
+
+    public ToolCommand? Find(Command definition) => Array.Find(_commands, c => c.Definition == definition);
+}

@@ -1,0 +1,26 @@
+using System.CommandLine;
+
+namespace PvPatch.Tool.CommandLine;
+
+/// <summary>One command of the tool: how it is called, and what it does.</summary>
+internal abstract class ToolCommand
+{
+    protected ToolCommand(string name, string description, params IReadOnlyList<string> examples)
+    {
+        Definition = new Command(name, description);
+        Examples = examples;
+        Definition.Options.Add(Json);
+    }
+
+    /// <summary>The command as the parser knows it.</summary>
+    public Command Definition { get; }
+
+    /// <summary>Command lines for the help, without the program's name.</summary>
+    public IReadOnlyList<string> Examples { get; }
+
+    public Option<bool> Json { get; } = new("--json") { Description = "Write one JSON document (docs/json.md) instead of text" };
+
+    /// <summary>Does the work.</summary>
+    /// <exception cref="ToolFailure">It could not be done.</exception>
+    public abstract ExitCode Execute(ParseResult arguments, ToolRun run);
+}

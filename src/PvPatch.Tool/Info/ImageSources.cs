@@ -1,0 +1,42 @@
+using PvPatch.Linux;
+using PvPatch.Linux.Eras;
+using PvPatch.Linux.Files;
+using PvPatch.Linux.Symbols;
+
+namespace PvPatch.Tool.Info;
+
+/// <summary>How it was found out what <c>info</c> says of a kernel.</summary>
+internal static class ImageSources
+{
+    /// <summary>The sections that decide what can be done with a kernel.</summary>
+    public static readonly string[] SectionsOfInterest =
+        [".text", ".parainstructions", ".altinstructions", TypeInformation, "__jump_table", ".static_call_sites", ".symtab"];
+
+    private const string TypeInformation = ".BTF";
+
+    /// <summary>What told the era.</summary>
+    public static string OfEra(KernelImage image, KernelOptions options) =>
+        options.Era is not null ? "--era"
+        : image.Era.Source == SiteSource.DirectCallAlternatives ? "direct calls in .altinstructions"
+        : !HasTypeInformation(image) ? "its sites, tables and symbols"
+        : image.Layout.HasSlot("init.patch") ? ".parainstructions, and a patch function among the slots"
+        : ".parainstructions, and no patch function among the slots";
+
+    /// <summary>What told the order of the slots.</summary>
+    public static string OfLayout(KernelImage image, KernelOptions options) =>
+        options.Layout is not null ? "--layout"
+        : HasTypeInformation(image) ? "the kernel's type information (.BTF)"
+        : "an order that is known, proved by the functions the table holds";
+
+    private static bool HasTypeInformation(KernelImage image) => image.Elf.TryGetSection(TypeInformation, out ElfSection? _);
+
+    /// <summary>Where the symbols are from.</summary>
+    public static string? OfSymbols(KernelImage image) => image.Symbols?.Source switch
+    {
+        null => null,
+        KernelSymbolSource.SymbolTable => "its symbol table",
+        KernelSymbolSource.Kallsyms => "its kallsyms",
+        KernelSymbolSource.SystemMap => "a System.map",
+        _ => "a copy of /proc/kallsyms",
+    };
+}

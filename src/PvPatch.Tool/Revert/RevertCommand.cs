@@ -1,0 +1,85 @@
+using System.CommandLine;
+using PvPatch.Images;
+using PvPatch.Linux;
+using PvPatch.Plans;
+
+namespace PvPatch.Tool.Revert;
+
+/// <summary><c>pvpatch revert</c>: gives a patched kernel its original bytes back.</summary>
+internal sealed class RevertCommand : ToolCommand
+{
+    private readonly Argument<string> _image = KernelInput.Argument("The patched vmlinux");
+
+    private readonly Option<string?> _plan = new("--plan") { Description = "The plan it was patched with: patch --save-plan or plan --json", HelpName = "FILE" };
+
+    private readonly Option<string?> _original = new("--original") { Description = "The kernel it was made from, where no plan was kept", HelpName = "IMAGE" };
+
+    private readonly ImageOptions _imageOptions;
+
+    private readonly MachineOptions _machine;
+
+    private readonly Option<string> _output = OutputPath.Option("The kernel with its original bytes; replaced if it exists");
+
+    public RevertCommand()
+        : base(
+            "revert",
+            "Give a patched kernel its original bytes back. Checks every site first and writes nothing if one holds unknown bytes.",
+            "revert vmlinux.native --plan native.json -o vmlinux",
+            "revert vmlinux.native --original vmlinuz -o vmlinux")
+    {
+        Definition.Arguments.Add(_image);
+        Definition.Options.Add(_plan);
+        Definition.Options.Add(_original);
+        Definition.Options.Add(_output);
+        _machine = new MachineOptions(Definition);
+        _imageOptions = new ImageOptions(Definition);
+        Definition.Validators.Add(result =>
+        {
+            if (result.GetResult(_plan) is null == result.GetResult(_original) is null)
+            {
+                result.AddError("Either --plan or --original is needed, and not both");
+            }
+        });
+    }
+
+    public override ExitCode Execute(ParseResult arguments, ToolRun run)
+    {
+        string path = arguments.GetRequiredValue(_image);
+        string outputPath = arguments.GetRequiredValue(_output);
+        string? planPath = arguments.GetValue(_plan);
+        string? originalPath = arguments.GetValue(_original);
+        string output = OutputPath.Resolve(outputPath, [path, planPath, originalPath, .. _imageOptions.Files(arguments), .. _machine.Files(arguments)]);
+
+        PatchPlan? plan = planPath is null ? null : PlanFile.Read(planPath);
+        KernelInput input = KernelInput.Read(path, run);
+        CodeImage code = input.Code();
+        if (plan is null)
+        {
+            KernelImage original = KernelInput.Read(originalPath!, run).Open(arguments, _imageOptions);
+            plan = OriginalKernel.PlanThatMade(code, original, _machine.Read(arguments), originalPath!);
+        }
+
+        if (!plan.TryRevert(code, out ApplyResult reverted, out IReadOnlyList<PatchDiagnostic> diagnostics))
+        {
+            throw new ToolFailure([.. diagnostics.Select(d => d with { Source = d.Source ?? path })]);
+        }
+
+        if (planPath is not null)
+        {
+            PlanCheck.Check(plan, planPath, input, _imageOptions.Read(arguments, input.Elf));
+        }
+
+        new OutputFiles(run, path).Add(input.Elf, output, outputPath).Write();
+        var report = new RevertReport(path, outputPath, planPath ?? originalPath!, input.Elf.EndOfFileContent, plan, reverted);
+        if (run.IsJson)
+        {
+            run.WriteJson(report.ToDocument());
+        }
+        else
+        {
+            report.WriteText(run.Out);
+        }
+
+        return ExitCode.Success;
+    }
+}

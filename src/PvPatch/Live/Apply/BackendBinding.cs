@@ -1,0 +1,177 @@
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Plans;
+
+namespace PvPatch.Live;
+
+/// <summary>
+/// What a backend means in an arena: a body for each kind of site, a function for each slot. Made as they are asked for, under the patch
+/// lock.
+/// </summary>
+internal sealed class BackendBinding
+{
+    private readonly CodeArena _arena;
+    private readonly SlotTable _slots;
+    private readonly SiteKinds _kinds;
+    private readonly LiveBodyBuilder _builder;
+    private readonly ExecutableTest _test;
+    private readonly Function?[] _functions;
+    private LiveBody?[] _bodies = [];
+    private LiveBody?[] _inPlace = [];
+
+    public BackendBinding(CodeArena arena, SlotTable slots, Backend backend, TemplateStore templates)
+    {
+        _arena = arena;
+        _slots = slots;
+        _kinds = slots.Kinds;
+        _builder = new LiveBodyBuilder(arena, slots.Layout, templates);
+        _functions = new Function?[slots.Layout.Count];
+        _test = new ExecutableTest(arena);
+        Backend = backend;
+    }
+
+    public Backend Backend { get; }
+
+    /// <summary>The body for a kind of site.</summary>
+    public LiveBody Body(int kind, bool inPlace)
+    {
+        ref LiveBody?[] bodies = ref inPlace ? ref _inPlace : ref _bodies;
+        return (uint)kind < (uint)bodies.Length && bodies[kind] is LiveBody known ? known : Build(kind, inPlace, ref bodies);
+    }
+
+    /// <summary>The function that a slot holds under this backend.</summary>
+    public Function FunctionOf(int slot)
+    {
+        RegisterSet allowed = _kinds.AllowedBy(slot);
+        if (_functions[slot] is Function known && known.Allowed == allowed)
+        {
+            return known;
+        }
+
+        Function made = MakeFunction(Backend.Layout[slot], Backend[slot], allowed);
+        _functions[slot] = made;
+        return made;
+    }
+
+    private LiveBody Build(int kind, bool inPlace, ref LiveBody?[] bodies)
+    {
+        PatchSite site = _kinds[kind];
+        LiveBody body;
+        try
+        {
+            body = _builder.Build(site, Backend[site.Slot], inPlace);
+            if (body.Form is LiveForm.Call or LiveForm.Jump && Backend[site.Slot] is { Target: VirtualAddress target } operation && !_test.IsCode(target))
+            {
+                body = LiveBody.Failed(ExecutableTest.NotCode(Backend.Layout[site.Slot], target, operation.TargetName));
+            }
+        }
+        catch (PatchException e)
+        {
+            body = LiveBody.Failed(e.Diagnostic); // a body that does not assemble (PV2005)
+        }
+
+        if (kind >= bodies.Length)
+        {
+            Array.Resize(ref bodies, Math.Max(kind + 1, _kinds.Count));
+        }
+
+        body = (body.Form == LiveForm.Original ? body.WithBytesOf(_slots, site) : body).ReadyFor(site);
+        bodies[kind] = body;
+        return body;
+    }
+
+    private Function MakeFunction(OpSlot slot, Operation operation, RegisterSet allowed)
+    {
+        if (slot.Kind == SlotKind.Data && operation.Target is VirtualAddress value)
+        {
+            return new Function(value, allowed, null); // a word that nobody calls
+        }
+
+        try
+        {
+            if (!TryPlainFunction(slot, operation, out VirtualAddress function, out RegisterSet destroys, out bool jumpsOut, out PatchDiagnostic? error))
+            {
+                return new Function(default, allowed, error);
+            }
+
+            RegisterSet excess = destroys.Except(allowed);
+            if (excess.IsEmpty || slot.Kind == SlotKind.Jump)
+            {
+                return new Function(function, allowed, null);
+            }
+
+            if (jumpsOut)
+            {
+                return new Function(default, allowed, Unfit(slot, $"its body jumps out and destroys {excess}, which could only be saved around a return") with
+                {
+                    Help = "Let the sites of the slot allow it, or keep those registers in the body.",
+                });
+            }
+
+            if (excess.Contains(RegisterSet.Vector))
+            {
+                return new Function(default, allowed, Unfit(slot, $"it destroys {excess}, and the vector registers can't be saved around it") with
+                {
+                    Help = "Let the sites of the slot allow it, or say what the target really destroys (Operation.Call, destroys).",
+                });
+            }
+
+            return _arena.Functions.TryGetThunk(new ThunkRequest(function, excess, slot.Convention), out VirtualAddress thunk, out error)
+                ? new Function(thunk, allowed, null)
+                : new Function(default, allowed, error);
+        }
+        catch (PatchException e)
+        {
+            return new Function(default, allowed, e.Diagnostic);
+        }
+    }
+
+    private bool TryPlainFunction(
+        OpSlot slot, Operation operation, out VirtualAddress function, out RegisterSet destroys, out bool jumpsOut, out PatchDiagnostic? error)
+    {
+        function = default;
+        jumpsOut = false;
+        destroys = RegisterSet.None;
+        error = null;
+        if (operation.Target is VirtualAddress target)
+        {
+            function = target;
+            destroys = operation.TargetDestroys ?? CallConventions.DestroyedBy(slot.Convention, 64);
+            error = _test.IsCode(target) ? null : ExecutableTest.NotCode(slot, target, operation.TargetName);
+            return error is null;
+        }
+
+        if (operation.Kind == OperationKind.Missing)
+        {
+            function = _slots.TrapOf(slot.Index);
+            return true;
+        }
+
+        AssembledBody? body = operation.Kind switch
+        {
+            OperationKind.Nop => null,
+            OperationKind.Identity32 => _builder.Templates.IdentityBody(CallConventions.FirstArgument(slot.Convention, 64), wide: false),
+            OperationKind.Identity64 => _builder.Templates.IdentityBody(CallConventions.FirstArgument(slot.Convention, 64), wide: true),
+            _ => _builder.Templates.Body(operation.Body!, slot.Convention),
+        };
+        destroys = body?.Destroys ?? RegisterSet.None;
+        if (slot.Kind == SlotKind.Jump && body is not { EndsControlFlow: true })
+        {
+            error = Unfit(slot, "code jumps to the slot, and the body goes on behind the site");
+        }
+
+        var form = new BodyFunction(body, called: slot.Kind != SlotKind.Jump);
+        jumpsOut = form.JumpsOut;
+        error ??= form.Unfit is null ? null : Unfit(slot, form.Unfit);
+        return error is null && _arena.Functions.TryGet(form, out function, out error);
+    }
+
+    private static PatchDiagnostic Unfit(OpSlot slot, string why) =>
+        PatchDiagnostic.Error(DiagnosticCodes.SlotFunction, $"the operation of {slot} can't be put into its slot: {why}") with
+        {
+            Help = "Give the operation a target (WithTarget): the function that sites call while they are indirect.",
+        };
+
+    /// <summary>A slot's function, or why there is none. Depends on what the slot's sites allow.</summary>
+    internal sealed record Function(VirtualAddress Address, RegisterSet Allowed, PatchDiagnostic? Error);
+}

@@ -1,0 +1,296 @@
+using System.Diagnostics;
+using System.Diagnostics.CodeAnalysis;
+using Microsoft.Extensions.Logging;
+
+namespace PvPatch.Live;
+
+/// <summary>
+/// The one way of a set of changes into running code, all of it under the patch lock: asked whether it may be, decided, compared with the
+/// plan it was promised by, written, published,
+/// told of. Slots, records and links are stored here and by what this calls, and nowhere else.
+/// </summary>
+internal sealed class LiveApplier
+{
+    private readonly CodeArena _arena;
+    private readonly SlotTable _slots;
+    private readonly ILogger _logger;
+    private readonly LivePlanner _planner;
+    private readonly PlannedSites _plan = new();
+
+    public LiveApplier(CodeArena arena, SlotTable slots, LinkBodies linkBodies, ILogger logger)
+    {
+        _arena = arena;
+        _slots = slots;
+        _logger = logger;
+        _planner = new LivePlanner(arena, slots, linkBodies);
+    }
+
+    /// <summary>Whether its patcher was disposed of.</summary>
+    public bool IsDisposed { get; set; }
+
+    /// <summary>Called at each step of a batch, for tests that make it fail there.</summary>
+    public Action<PatchStep, int>? Probe { get; set; }
+
+    /// <summary>Applies changes.</summary>
+    /// <param name="changes">What is wanted.</param>
+    /// <param name="options">How.</param>
+    /// <param name="promised">The plan that says what will be written, where one was made before.</param>
+    public SwitchResult Apply(LiveChanges changes, SwitchOptions options, LivePlan? promised = null)
+    {
+        var report = new BatchReport(changes.Target, options.Mode);
+        long start = Stopwatch.GetTimestamp();
+        if (Check(changes, options) is PatchDiagnostic misuse)
+        {
+            report.Add(misuse);
+            return Finish(Refused(report));
+        }
+
+        if (!_arena.PatchLock.TryEnter(options.WaitForOther, out PatchLock.Held held, out PatchDiagnostic? busy))
+        {
+            report.Add(busy!);
+            return Finish(Refused(report));
+        }
+
+        LiveEventSource.Log.BatchStart(report.Target, options.Mode.ToString());
+        SwitchResult result;
+        using (held)
+        {
+            result = ApplyHeld(changes, options, promised, report, start);
+        }
+
+        return Finish(result); // outside: a logger is the host's code
+    }
+
+    /// <summary>Decides changes and writes nothing: islands that are not there yet are given no place.</summary>
+    public bool TryPlan(
+        LiveChanges changes, SwitchOptions options, LivePatcher patcher, [NotNullWhen(true)] out LivePlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
+    {
+        plan = null;
+        var report = new BatchReport(changes.Target, options.Mode);
+        PatchDiagnostic? misuse = Check(changes, options);
+        if (misuse is null && _arena.PatchLock.TryEnter(options.WaitForOther, out PatchLock.Held held, out misuse))
+        {
+            using (held)
+            {
+                if ((misuse = CheckHeld(changes)) is null)
+                {
+                    try
+                    {
+                        _planner.Run(changes, options, _plan, report, places: false);
+                        plan = report.HasErrors ? null : new LivePlan(patcher, changes, options, report, PlanView.Of(_arena, _slots, _plan, report));
+                    }
+                    finally
+                    {
+                        _plan.Clear();
+                    }
+                }
+            }
+        }
+
+        if (misuse is not null)
+        {
+            report.Add(misuse);
+        }
+
+        diagnostics = report.Diagnostics;
+        return plan is not null;
+    }
+
+    private SwitchResult ApplyHeld(LiveChanges changes, SwitchOptions options, LivePlan? promised, BatchReport report, long start)
+    {
+        bool closed = false;
+        try
+        {
+            if ((CheckHeld(changes) ?? Quiesce(changes, options, report, ref closed)) is PatchDiagnostic refusal)
+            {
+                report.Add(refusal);
+                return Refused(report);
+            }
+
+            _planner.Run(changes, options, _plan, report, places: true);
+            if (!report.HasErrors && (promised?.Compare(PlanView.Of(_arena, _slots, _plan, report)) ?? _arena.Ledger.Reserve(_plan)) is PatchDiagnostic broken)
+            {
+                report.Add(broken);
+            }
+
+            SwitchStatus status = report.HasErrors ? SwitchStatus.Refused : Write(options, report);
+            if (status == SwitchStatus.Applied)
+            {
+                _plan.Publish(_arena.Ledger, report);
+                _plan.After.CopyTo(_slots.Bound, 0);
+            }
+
+            report.Elapsed = Stopwatch.GetElapsedTime(start);
+            return new SwitchResult(status, report, [.. _plan.Blocks], _plan.Outcomes.ToArray());
+        }
+        finally
+        {
+            _plan.Clear();
+            if (closed)
+            {
+                _arena.Executors.OpenGate();
+            }
+        }
+    }
+
+    private SwitchStatus Write(SwitchOptions options, BatchReport report)
+    {
+        LiveStores stores = options.Mode == SwitchMode.Live
+            ? new ConcurrentStores(_arena, _slots, _plan, report, options, Probe)
+            : new ExclusiveStores(_arena, _slots, _plan, report, options, Probe);
+        return stores.Run();
+    }
+
+    private PatchDiagnostic? Check(LiveChanges changes, SwitchOptions options)
+    {
+        if (IsDisposed || _arena.Memory.IsDisposed)
+        {
+            return IsDisposed ? PatchDiagnostic.Error(DiagnosticCodes.ArenaDisposed, "the patcher was disposed of") : ArenaMemory.Disposed();
+        }
+
+        foreach (LiveChange change in changes.List)
+        {
+            if (change.Backend is not null && !ReferenceEquals(change.Backend.Layout, _slots.Layout))
+            {
+                return PatchDiagnostic.Error(DiagnosticCodes.WrongLayout, $"the backend \"{change.Backend.Name}\" was made for another layout") with { Found = change.Backend.Layout.Name, Expected = _slots.Layout.Name };
+            }
+
+            if (change.Scope.OnlySlot is not null && !_slots.IsOwn(change.Scope.OnlySlot))
+            {
+                return _slots.NotOwn(change.Scope.OnlySlot);
+            }
+        }
+
+        // New blocks may be bound from inside: a translator called by the code it translates does so.
+        if (!changes.OnlyBinds && _arena.Executors.InsideOnThisThread() is Executor inside)
+        {
+            return PatchDiagnostic.Error(DiagnosticCodes.InsideGeneratedCode, $"this thread is inside generated code (executor {inside.Name}), perhaps in the very site") with
+            {
+                Help = "Patch from another thread, or leave the code first: note the wish in the helper and act on it in the dispatch loop.",
+            };
+        }
+
+        if (options.Mode == SwitchMode.Live && _arena.Barrier == BarrierKind.None)
+        {
+            return PatchDiagnostic.Error(DiagnosticCodes.NoBarrier, "there is no barrier on this system, so nothing can be changed under running threads") with
+            {
+                Help = "Switch with SwitchMode.Quiescent.",
+            };
+        }
+
+        return null;
+    }
+
+    /// <summary>What another thread could have changed before the lock was taken.</summary>
+    private PatchDiagnostic? CheckHeld(LiveChanges changes)
+    {
+        if (_arena.Memory.IsDisposed)
+        {
+            return ArenaMemory.Disposed();
+        }
+
+        foreach (LiveChange change in changes.List)
+        {
+            foreach (SiteLink link in change.Links)
+            {
+                if (!IsOurs(link.Site.Block))
+                {
+                    return NotOurs(link.Site.Block);
+                }
+            }
+
+            foreach (LiveSite site in change.Scope.OnlySites)
+            {
+                if (!IsOurs(site.Block))
+                {
+                    return NotOurs(site.Block);
+                }
+            }
+
+            // What links lead into may be anybody's block.
+            foreach (CodeBlock block in change.Scope.OnlyBlocks)
+            {
+                if (change.Scope.Kind == ScopeKind.LinkedInto ? block is not { IsRetired: false } : !IsOurs(block))
+                {
+                    return NotOurs(block);
+                }
+            }
+        }
+
+        return null;
+    }
+
+    // A block without sites has nothing to bind, whoever emitted it.
+    private bool IsOurs([NotNullWhen(true)] CodeBlock? block) =>
+        block is { IsRetired: false } && (ReferenceEquals(block.Slots, _slots) || (block.SiteCount == 0 && ReferenceEquals(block.Arena, _arena)));
+
+    private static PatchDiagnostic NotOurs(CodeBlock? block) =>
+        PatchDiagnostic.Error(DiagnosticCodes.BlockRetired, block is { IsRetired: true } ? "the block was retired" : "the block is another arena's or layout's") with
+        {
+            Address = block?.Address,
+        };
+
+    private PatchDiagnostic? Quiesce(LiveChanges changes, SwitchOptions options, BatchReport report, ref bool closed)
+    {
+        Executor? inside = null;
+        if (options.Mode == SwitchMode.Quiescent && _arena.Executors.IsTracking)
+        {
+            closed = _arena.Executors.TryCloseGate(RunGateBarrier, options.Patience, options.Cancellation, out inside);
+        }
+        else if (options.Mode == SwitchMode.NotEntered && !changes.OnlyBinds)
+        {
+            inside = _arena.Executors.Inside();
+        }
+
+        return inside is null ? null : PatchDiagnostic.Error(DiagnosticCodes.NotQuiescent, $"executor {inside.Name} is inside generated code") with
+        {
+            Found = options.Mode != SwitchMode.Quiescent ? null
+                : options.Cancellation.IsCancellationRequested ? "still, when the wait was cancelled"
+                : $"still, after {options.Timeout.TotalMilliseconds:0} ms",
+            Help = "Let executors leave or call Safepoint now and then; wait longer (SwitchOptions.Timeout); or switch live.",
+        };
+
+        // Without it an executor might enter and not see the gate, and not be seen: a barrier that fails must be replaced.
+        bool RunGateBarrier()
+        {
+            GuardRunner.RunBarrier(_arena, report);
+            return true;
+        }
+    }
+
+    private static SwitchResult Refused(BatchReport report) => new(SwitchStatus.Refused, report, [], []);
+
+    private SwitchResult Finish(SwitchResult result)
+    {
+        LiveMetrics.Batch(result);
+        LiveEventSource.Log.BatchStop(result.Status.ToString(), result.Written, result.Barriers, (long)result.Elapsed.TotalMicroseconds);
+        if (_logger.IsEnabled(result.Succeeded ? LogLevel.Information : LogLevel.Warning))
+        {
+            Tell(result);
+        }
+
+        if (_logger.IsEnabled(LogLevel.Debug))
+        {
+            foreach (SiteOutcome site in result)
+            {
+                LiveLog.Site(_logger, site);
+            }
+        }
+
+        return result;
+    }
+
+    private void Tell(SwitchResult result)
+    {
+        // As text: a result is also a list, and loggers write lists item by item.
+        string text = result.ToString();
+        if (result.Succeeded)
+        {
+            LiveLog.Applied(_logger, text);
+        }
+        else
+        {
+            LiveLog.Failed(_logger, text, result.Diagnostics.Count, result.Diagnostics[0]);
+        }
+    }
+}

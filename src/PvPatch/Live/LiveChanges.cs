@@ -1,0 +1,152 @@
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+
+namespace PvPatch.Live;
+
+/// <summary>
+/// What is wanted of a patcher's sites and slots: a set of settings, each with its scope. Written, checked and applied together, all or
+/// nothing. Where two settings are about
+/// one site or slot, the later one counts, but that links outlive switches as <see cref="SwitchOptions.OverridesLinks"/> says.
+/// </summary>
+/// <remarks>
+/// Made by <see cref="LivePatcher.Plan"/> and <see cref="LivePatcher.Apply(Action{LiveChanges}, SwitchOptions?)"/>, and used inside their
+/// delegates only.
+/// </remarks>
+public sealed class LiveChanges
+{
+    private readonly List<LiveChange> _list = [];
+
+    internal LiveChanges()
+    {
+    }
+
+    internal IReadOnlyList<LiveChange> List => _list;
+
+    /// <summary>Whether nothing but new blocks are bound.</summary>
+    internal bool OnlyBinds => _list.Count > 0 && _list.TrueForAll(static c => c.Kind == ChangeKind.Bind);
+
+    /// <summary>For reports.</summary>
+    internal string Target =>
+        _list.Count == 0 ? "nothing" : _list.Count == 1 ? _list[0].Name : string.Join(", ", _list.Select(static c => c.Name));
+
+    /// <summary>
+    /// Switches sites to a backend. With all sites or a slot in the scope, slots get its functions, and sites that are linked keep their
+    /// targets. Otherwise slots stay as they
+    /// are: a site that can't do the operation without its slot is refused then (PV8034), unless its slot is switched to the backend.
+    /// </summary>
+    /// <param name="backend">The backend, made for the patcher's layout.</param>
+    /// <param name="scope">The sites and slots; all where <see langword="null"/>.</param>
+    /// <returns>This set.</returns>
+    public LiveChanges Use(Backend backend, SiteScope? scope = null)
+    {
+        ArgumentNullException.ThrowIfNull(backend);
+        return Add(new LiveChange(ChangeKind.Use, scope ?? SiteScope.All) { Backend = backend });
+    }
+
+    /// <summary>
+    /// Gives each of some sites a target of its own: a direct call, or a direct jump where the slot is a jump slot. For chaining blocks and
+    /// for inline caches, where thousands of
+    /// sites of one operation each lead elsewhere and the slot holds what finds the target.
+    /// </summary>
+    /// <param name="links">
+    /// Sites and targets; a site without a target is unlinked. Where a site is named twice, the later one counts.
+    /// </param>
+    /// <returns>This set.</returns>
+    public LiveChanges Link(params IReadOnlyList<SiteLink> links)
+    {
+        ArgumentNullException.ThrowIfNull(links);
+        return Add(new LiveChange(ChangeKind.Link, SiteScope.All) { Links = links });
+    }
+
+    /// <summary>
+    /// Lets sites do again what their slots are switched to. Where nothing was switched to yet, they get the bytes they were emitted with.
+    /// </summary>
+    /// <param name="scope">The sites, linked or not.</param>
+    /// <returns>This set.</returns>
+    public LiveChanges Unlink(SiteScope scope)
+    {
+        ArgumentNullException.ThrowIfNull(scope);
+        return Add(new LiveChange(ChangeKind.Unlink, scope));
+    }
+
+    /// <summary>
+    /// Gives new blocks the bodies of what their slots are switched to. Links are kept; sites of slots that nothing was switched to stay as
+    /// they are. So do sites that could not be
+    /// changed live afterwards, for they do the right thing through their slot, unless the changes are applied at quiescence.
+    /// </summary>
+    /// <param name="blocks">The blocks.</param>
+    /// <returns>This set.</returns>
+    public LiveChanges Bind(params IReadOnlyList<CodeBlock> blocks)
+    {
+        ArgumentNullException.ThrowIfNull(blocks);
+        return Add(new LiveChange(ChangeKind.Bind, SiteScope.Blocks(blocks)));
+    }
+
+    /// <summary>
+    /// Gives sites the bytes they were emitted with, bit for bit, linked ones too, which are linked no more. Slots go on holding their
+    /// functions.
+    /// </summary>
+    /// <param name="scope">The sites; all where <see langword="null"/>.</param>
+    /// <returns>This set.</returns>
+    public LiveChanges Revert(SiteScope? scope = null) => Add(new LiveChange(ChangeKind.Revert, scope ?? SiteScope.All));
+
+    private LiveChanges Add(LiveChange change)
+    {
+        change.Order = _list.Count;
+        _list.Add(change);
+        return this;
+    }
+}
+
+/// <summary>
+/// A wish for one site: the target that it alone shall lead to, whatever its slot does. See <see cref="LivePatcher.Link"/>.
+/// </summary>
+/// <param name="Site">The site.</param>
+/// <param name="Target">
+/// Run address of the code it shall call, or jump to where its slot is a jump slot; <see langword="null"/> where it shall do again what its
+/// slot is switched to.
+/// </param>
+/// <param name="Destroys">
+/// What the target may destroy; <see langword="null"/> for what the slot's convention says. A jump's target is not asked.
+/// </param>
+public readonly record struct SiteLink(LiveSite Site, VirtualAddress? Target, RegisterSet? Destroys = null);
+
+/// <summary>What a change makes of the sites in its scope.</summary>
+internal enum ChangeKind
+{
+    Use,
+    Link,
+    Unlink,
+    Bind,
+    Revert,
+}
+
+/// <summary>One setting and its scope.</summary>
+internal sealed class LiveChange(ChangeKind kind, SiteScope scope)
+{
+    public ChangeKind Kind { get; } = kind;
+
+    public SiteScope Scope { get; } = scope;
+
+    /// <summary>Its place in the set.</summary>
+    public int Order { get; set; }
+
+    public Backend? Backend { get; init; }
+
+    /// <summary>The backend in the arena. Set by the patcher.</summary>
+    public BackendBinding? Binding { get; set; }
+
+    public IReadOnlyList<SiteLink> Links { get; init; } = [];
+
+    /// <summary>Whether slots get functions.</summary>
+    public bool SetsSlots => Kind == ChangeKind.Use && Scope.HasSlots;
+
+    public string Name => Kind switch
+    {
+        ChangeKind.Use => Scope.Kind == ScopeKind.All ? Backend!.Name : $"{Scope} of {Backend!.Name}",
+        ChangeKind.Link => "links",
+        ChangeKind.Unlink => "unlinked",
+        ChangeKind.Bind => "new blocks",
+        _ => "original",
+    };
+}

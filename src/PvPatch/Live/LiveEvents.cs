@@ -1,0 +1,95 @@
+using System.Diagnostics.Metrics;
+using System.Diagnostics.Tracing;
+using Microsoft.Extensions.Logging;
+
+namespace PvPatch.Live;
+
+/// <summary>What live patchers write to a log: one line a batch, per site only at debug. Event ids are stable.</summary>
+internal static partial class LiveLog
+{
+    [LoggerMessage(EventId = 1200, EventName = "LiveApplied", Level = LogLevel.Information, Message = "{Result}")]
+    public static partial void Applied(ILogger logger, string result);
+
+    [LoggerMessage(EventId = 1201, EventName = "LiveFailed", Level = LogLevel.Warning, Message = "{Result}; {Count} findings, the first: {First}")]
+    public static partial void Failed(ILogger logger, string result, int count, PatchDiagnostic first);
+
+    [LoggerMessage(EventId = 1202, EventName = "LiveSite", Level = LogLevel.Debug, Message = "{Site}")]
+    public static partial void Site(ILogger logger, SiteOutcome site);
+
+    [LoggerMessage(EventId = 1203, EventName = "LiveWeakBarrier", Level = LogLevel.Warning,
+        Message = "no core-serializing barrier is to be had here; switching uses one that nobody promises to serialize other processors")]
+    public static partial void WeakBarrier(ILogger logger);
+}
+
+/// <summary>The counters of the meter <c>PvPatch.Live</c>. Nothing is measured that nobody listens to.</summary>
+internal static class LiveMetrics
+{
+    public const string MeterName = "PvPatch.Live";
+
+    private static readonly Meter s_meter = new(MeterName);
+
+    private static readonly Counter<long> s_flips = s_meter.CreateCounter<long>("pvpatch.live.flips", "{site}", "Sites written");
+    private static readonly Counter<long> s_batches = s_meter.CreateCounter<long>("pvpatch.live.batches", "{batch}", "Batches, by how they ended");
+    private static readonly Counter<long> s_barriers = s_meter.CreateCounter<long>("pvpatch.live.barriers", "{barrier}", "Barriers run, by kind");
+    private static readonly UpDownCounter<long> s_sites = s_meter.CreateUpDownCounter<long>("pvpatch.live.sites", "{site}", "Live sites");
+    private static readonly UpDownCounter<long> s_islands = s_meter.CreateUpDownCounter<long>("pvpatch.live.islands", "{island}", "Islands");
+    private static readonly Histogram<double> s_duration = s_meter.CreateHistogram<double>("pvpatch.live.batch.duration", "us", "Time a batch took");
+    private static readonly ObservableGauge<long> s_used =
+        s_meter.CreateObservableGauge("pvpatch.live.arena.used", static () => ArenaDirectory.Sum(static a => a.Used), "By", "Bytes of arenas in use");
+    private static readonly ObservableGauge<long> s_committed =
+        s_meter.CreateObservableGauge("pvpatch.live.arena.committed", static () => ArenaDirectory.Sum(static a => a.Committed), "By", "Bytes of arenas the system was asked for");
+
+    public static void SitesAdded(int count) => s_sites.Add(count);
+
+    public static void SitesRemoved(int count) => s_sites.Add(-count);
+
+    public static void Island(int change) => s_islands.Add(change);
+
+    public static void Barrier(BarrierKind kind, int count = 1)
+    {
+        if (s_barriers.Enabled)
+        {
+            s_barriers.Add(count, new KeyValuePair<string, object?>("kind", kind.ToString()));
+        }
+    }
+
+    public static void Batch(SwitchResult result)
+    {
+        s_flips.Add(result.Written);
+        if (s_batches.Enabled)
+        {
+            s_batches.Add(1, new KeyValuePair<string, object?>("status", result.Status.ToString()));
+        }
+
+        s_duration.Record(result.Elapsed.TotalMicroseconds);
+    }
+}
+
+/// <summary>The event source <c>PvPatch-Live</c>: a start and a stop for each batch, for traces. Event ids are stable.</summary>
+[EventSource(Name = "PvPatch-Live")]
+internal sealed class LiveEventSource : EventSource
+{
+    public static readonly LiveEventSource Log = new();
+
+    private LiveEventSource()
+    {
+    }
+
+    [Event(1, Level = EventLevel.Informational, Message = "{1} batch to {0}")]
+    public void BatchStart(string target, string mode)
+    {
+        if (IsEnabled())
+        {
+            WriteEvent(1, target, mode);
+        }
+    }
+
+    [Event(2, Level = EventLevel.Informational, Message = "{0} after {3} us: {1} sites written, {2} barriers")]
+    public void BatchStop(string status, int written, int barriers, long microseconds)
+    {
+        if (IsEnabled())
+        {
+            WriteEvent(2, status, written, barriers, microseconds);
+        }
+    }
+}

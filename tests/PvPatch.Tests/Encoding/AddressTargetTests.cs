@@ -1,0 +1,155 @@
+using Iced.Intel;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Paravirt;
+using PvPatch.Plans;
+using PvPatch.Tests.Planning;
+using static Iced.Intel.AssemblerRegisters;
+
+namespace PvPatch.Tests.Encoding;
+
+/// <summary>
+/// Targets that Iced's assembler would take for labels: 0 stands for every instruction without a label, small numbers for labels. The expected
+/// bytes are what GNU as writes for <c>.org</c>-placed code: opcode, then target minus the address behind the instruction.
+/// </summary>
+public sealed class AddressTargetTests
+{
+    [Theory]
+    [InlineData(64, 0)]
+    [InlineData(64, 1)]
+    [InlineData(64, 2)]
+    [InlineData(64, 0x1000)]
+    [InlineData(32, 0)]
+    [InlineData(32, 1)]
+    [InlineData(32, 0xffff_ffff)]
+    public void A_call_site_calls_its_target_whatever_its_value(int bitness, ulong target)
+    {
+        var cases = new PlanCases(3, bitness);
+        cases.Plan(Operation.Call(target)).Apply(cases.Image);
+        for (int i = 0; i < 3; i++)
+        {
+            AssertRel32(0xe8, cases.Code.AsSpan(i * 8, 5), PlanCases.Start + (ulong)(i * 8), target);
+        }
+    }
+
+    [Theory]
+    [InlineData(64, 0)]
+    [InlineData(32, 0)]
+    [InlineData(32, 3)]
+    public void A_jump_site_jumps_to_its_target_whatever_its_value(int bitness, ulong target)
+    {
+        var cases = new PlanCases(1, bitness);
+        cases.Plan(Operation.Jump(target)).Apply(cases.Image);
+        AssertRel32(0xe9, cases.Code.AsSpan(0, 5), PlanCases.Start, target);
+    }
+
+    [Theory]
+    [InlineData(0)]
+    [InlineData(1)]
+    public void A_BUG_function_at_a_small_address_is_called_there(ulong bug)
+    {
+        var cases = new PlanCases(1);
+        PatchRules rules = LinuxRules.All.First(static r => r.Missing == MissingRule.CallBug);
+        cases.Plan(Operation.Missing, new PlanOptions { Rules = rules, BugTarget = bug }).Apply(cases.Image);
+        AssertRel32(0xe8, cases.Code.AsSpan(0, 5), PlanCases.Start, bug);
+    }
+
+    [Theory]
+    [InlineData(0)]
+    [InlineData(1)]
+    [InlineData(2)]
+    [InlineData(3)]
+    public void A_thunk_calls_its_target_whatever_its_value(ulong target)
+    {
+        var cases = new PlanCases(1, clobbers: RegisterSet.Rax);
+        PatchPlan plan = cases.Plan(Operation.Call(target, destroys: RegisterSet.Rax | RegisterSet.Rcx), new PlanOptions { Thunks = new ThunkArea(PlanCases.Start + 8, 64) });
+        SiteDecision thunk = Assert.Single(Enumerable.Range(0, plan.Count).Select(i => plan[i]), static s => s.Action == PatchAction.Thunk);
+        byte[] code = thunk.NewBytes.ToArray();
+        var decoder = Decoder.Create(64, code, thunk.Address.Value);
+        var calls = decoder.Where(static i => i.Mnemonic == Mnemonic.Call).ToList();
+        Assert.Equal(target, Assert.Single(calls).NearBranchTarget);
+    }
+
+    [Theory]
+    [InlineData(0)]
+    [InlineData(1)] // the number of the label
+    [InlineData(2)]
+    [InlineData(9)]
+    public void In_a_body_labels_and_addresses_are_told_apart(ulong target)
+    {
+        InlineBody body = InlineBody.Create(a =>
+        {
+            Label over = a.CreateLabel();
+            a.test(eax, eax);
+            a.je(over);
+            a.call(target);
+            a.Label(ref over);
+            a.mov(rax, __[target + 8]); // absolute, not relative: stays as it is
+            a.AddInstruction(Instruction.Create(Code.Lea_r64_m, Register.RCX, new MemoryOperand(Register.RIP, (long)target, 8)));
+        });
+        Assert.True(BodyBuilder.TryBuild(body, CallConvention.SysV, 64, out AssembledBody? built, out PatchDiagnostic? error), error?.ToString());
+        byte[] code = new byte[built.Bytes.Length];
+        Assert.True(CodeTemplate.Create(built, code.Length, NopStyle.P6).TryWrite(0x7000_0000, code));
+        Instruction[] decoded = [.. Decoder.Create(64, code, 0x7000_0000)];
+        Assert.Equal(decoded[3].IP, decoded[1].NearBranchTarget);
+        Assert.Equal(target, decoded[2].NearBranchTarget);
+        Assert.Equal(target, decoded[4].IPRelativeMemoryAddress);
+        Assert.Equal(0x74, code[2]); // je rel8
+    }
+
+    [Fact]
+    public void A_jump_back_to_the_first_instruction_of_a_body_is_no_jump_to_address_0()
+    {
+        InlineBody spin = InlineBody.Create(static a =>
+        {
+            Label again = a.CreateLabel();
+            a.Label(ref again);
+            a.pause();
+            a.jmp(again);
+        });
+        Assert.True(BodyBuilder.TryBuild(spin, CallConvention.SysV, 64, out AssembledBody? built, out _));
+        Assert.Equal("f3 90 eb fc", HexBytes.Format(built.Bytes.Span)); // pause; jmp $-2
+        InlineBody toZero = InlineBody.Create(static a => a.jmp(0));
+        Assert.True(BodyBuilder.TryBuild(toZero, CallConvention.SysV, 64, out built, out _));
+        Assert.Equal(new VirtualAddress(0), Assert.Single(built.Fixups).Target);
+    }
+
+    [Fact]
+    public void A_label_that_is_nowhere_is_refused()
+    {
+        InlineBody body = InlineBody.Create(static a =>
+        {
+            Label nowhere = a.CreateLabel();
+            a.jmp(nowhere);
+        });
+        Assert.False(BodyBuilder.TryBuild(body, CallConvention.SysV, 64, out _, out PatchDiagnostic? error));
+        Assert.Equal(DiagnosticCodes.BodyInvalid, error.Code);
+        Assert.Contains("label", error.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_label_or_prefix_behind_the_last_instruction_is_refused()
+    {
+        InlineBody label = InlineBody.Create(static a =>
+        {
+            Label end = a.CreateLabel();
+            a.je(end);
+            a.Label(ref end);
+        });
+        Assert.False(BodyBuilder.TryBuild(label, CallConvention.SysV, 64, out _, out PatchDiagnostic? error));
+        Assert.Equal(DiagnosticCodes.BodyInvalid, error.Code);
+        InlineBody prefix = InlineBody.Create(static a =>
+        {
+            a.nop();
+            _ = a.@lock;
+        });
+        Assert.False(BodyBuilder.TryBuild(prefix, CallConvention.SysV, 64, out _, out error));
+        Assert.Equal(DiagnosticCodes.BodyInvalid, error.Code);
+    }
+
+    private static void AssertRel32(byte opcode, ReadOnlySpan<byte> code, ulong address, ulong target)
+    {
+        Assert.Equal(opcode, code[0]);
+        Assert.Equal(unchecked((int)(uint)(target - (address + 5))), BitConverter.ToInt32(code[1..]));
+    }
+}

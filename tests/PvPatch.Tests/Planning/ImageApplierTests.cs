@@ -1,0 +1,160 @@
+using System.Runtime.Intrinsics.X86;
+using PvPatch.Images;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Plans;
+
+namespace PvPatch.Tests.Planning;
+
+/// <summary>
+/// Masked stores and the way without them write the same bytes: at every length and place in a segment, where all sites are original, patched, or mixed.
+/// The new bytes are made a second time here, by hand.
+/// </summary>
+public sealed class ImageApplierTests
+{
+    private const int Count = 300;
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Applies_and_reverts_images_in_every_state(bool masked)
+    {
+        Assert.SkipWhen(masked && !Avx512BW.VL.IsSupported, "needs a processor with AVX-512");
+        int seed = Random.Shared.Next();
+        TestContext.Current.TestOutputHelper?.WriteLine($"seed {seed}");
+        var work = new Work(new Random(seed));
+        PatchPlan plan = work.Plan();
+        byte[] patched = work.Patched();
+
+        for (int percent = 0; percent <= 100; percent += 25)
+        {
+            work.Reset(percent, patched);
+            int toWrite = work.Differing(patched);
+            Assert.True(ImageApplier.TryRun(plan, work.Image, toNew: true, masked, out ApplyResult applied, out _));
+            Assert.Equal(patched, work.Code);
+            Assert.Equal(new ApplyResult(toWrite, Count - toWrite), applied);
+
+            work.Reset(percent, patched);
+            toWrite = work.Differing(work.Original);
+            Assert.True(ImageApplier.TryRun(plan, work.Image, toNew: false, masked, out ApplyResult reverted, out _));
+            Assert.Equal(work.Original, work.Code);
+            Assert.Equal(new ApplyResult(toWrite, Count - toWrite), reverted);
+        }
+    }
+
+    /// <summary>One foreign byte anywhere in a site, bytes 8 to 15 and those of the field among them, and nothing at all is written.</summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Every_byte_of_every_site_is_compared_before_the_first_write(bool masked)
+    {
+        Assert.SkipWhen(masked && !Avx512BW.VL.IsSupported, "needs a processor with AVX-512");
+        int seed = Random.Shared.Next();
+        TestContext.Current.TestOutputHelper?.WriteLine($"seed {seed}");
+        var work = new Work(new Random(seed));
+        PatchPlan plan = work.Plan();
+        byte[] patched = work.Patched();
+        foreach (bool toNew in (bool[])[true, false])
+        {
+            for (int i = 0; i < Count; i += 7)
+            {
+                for (int k = 0; k < plan[i].Length; k++)
+                {
+                    work.Reset(toNew ? 0 : 100, patched);
+                    int at = work.OffsetOf(plan[i].Address) + k;
+                    work.Code[at] ^= 0x40;
+                    byte[] before = [.. work.Code];
+                    Assert.False(ImageApplier.TryRun(plan, work.Image, toNew, masked, out _, out IReadOnlyList<PatchDiagnostic> found));
+                    Assert.Equal(before, work.Code);
+                    Assert.Equal((DiagnosticCodes.UnexpectedBytes, i), (Assert.Single(found).Code, found[0].SiteIndex));
+                }
+            }
+        }
+    }
+
+    /// <summary>Sites of every length from 5 to 20, nothing between some of them, in two segments of one array.</summary>
+    private sealed class Work
+    {
+        private const ulong Start = 0x40_0000;
+        private const ulong OtherStart = 0x90_0000;
+        private readonly List<PatchSite> _sites = [];
+        private readonly List<int> _offsets = [];
+        private readonly int _split;
+        private readonly OpsLayout _layout = OpsLayout.Create(static b => b.Table("t", static t => t.Slot("call").Slot("nop").Slot("cli").Slot("left")));
+
+        public Work(Random random)
+        {
+            var code = new List<byte>();
+            for (int i = 0; i < Count; i++)
+            {
+                if (i == Count / 2)
+                {
+                    _split = code.Count;
+                }
+
+                code.AddRange(Enumerable.Repeat((byte)0xcc, random.Next(0, 3)));
+                int length = random.Next(6, 21);
+                ulong address = i < Count / 2 ? Start + (ulong)code.Count : OtherStart + (ulong)(code.Count - _split);
+                _offsets.Add(code.Count);
+                _sites.Add(new PatchSite(address, random.Next(0, 4), length, i % 9 == 0 ? RegisterSet.None : RegisterSet.All));
+                code.AddRange((byte[])[0xff, 0x15, .. BitConverter.GetBytes(random.Next()), .. Enumerable.Repeat((byte)0x90, length - 6)]);
+            }
+
+            Original = [.. code];
+            Code = [.. code];
+            Image = new CodeImage(64, new CodeSegment("a", Start, Code.AsMemory(0, _split)), new CodeSegment("b", OtherStart, Code.AsMemory(_split)));
+        }
+
+        public byte[] Original { get; }
+
+        public byte[] Code { get; }
+
+        public CodeImage Image { get; }
+
+        public int OffsetOf(VirtualAddress address) => _offsets[_sites.FindIndex(s => s.Address == address)];
+
+        public PatchPlan Plan()
+        {
+            Backend backend = Backend.Create("b", _layout, static b => b
+                .Call("t.call", 0x50_1234).Nop("t.nop").Inline("t.cli", static a => a.cli()).Call("t.left", 0xffff_ffff_0000_0000));
+            return new PatchPlanner().Plan(Image, SiteTable.Create([.. _sites]), backend);
+        }
+
+        /// <summary>The new bytes by hand: a call, nops, cli and nops, or the old ones where a call destroys too much or does not reach.</summary>
+        public byte[] Patched()
+        {
+            byte[] all = [.. Original];
+            for (int i = 0; i < Count; i++)
+            {
+                PatchSite site = _sites[i];
+                byte[]? body = site.Slot switch
+                {
+                    0 when site.Clobbers == RegisterSet.All => [0xe8, .. BitConverter.GetBytes((int)(0x50_1234 - (long)site.Address.Value - 5))],
+                    1 => [],
+                    2 => [0xfa],
+                    _ => null,
+                };
+                if (body is not null)
+                {
+                    body.CopyTo(all, _offsets[i]);
+                    NopStyle.P6.Fill(all.AsSpan(_offsets[i] + body.Length, site.Budget - body.Length), 64);
+                }
+            }
+
+            return all;
+        }
+
+        /// <summary>Original bytes, but for so many of a hundred sites the patched ones.</summary>
+        public void Reset(int percent, byte[] patched)
+        {
+            for (int i = 0; i < Count; i++)
+            {
+                byte[] from = i * 37 % 100 < percent ? patched : Original;
+                from.AsSpan(_offsets[i], _sites[i].Budget).CopyTo(Code.AsSpan(_offsets[i]));
+            }
+        }
+
+        public int Differing(byte[] wanted) => Enumerable.Range(0, Count).Count(i =>
+            !wanted.AsSpan(_offsets[i], _sites[i].Budget).SequenceEqual(Code.AsSpan(_offsets[i], _sites[i].Budget)));
+    }
+}

@@ -1,0 +1,72 @@
+using PvPatch.Images;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Plans;
+
+namespace PvPatch.Tests.Planning;
+
+/// <summary>The last value that is right and the first that is not.</summary>
+public sealed class LimitTests
+{
+    private const ulong Start = 0x4000_0000_0000;
+
+    /// <summary>rel32 goes from -2^31 to 2^31 - 1, counted from the end of the call. The first site is decoded, the second is known by its form.</summary>
+    [Theory]
+    [InlineData(0x7fff_ffffL, true)]
+    [InlineData(0x8000_0000L, false)]
+    [InlineData(-0x8000_0000L, true)]
+    [InlineData(-0x8000_0001L, false)]
+    public void Reach_ends_at_2_GiB_on_both_sides(long distance, bool inReach)
+    {
+        for (int judged = 0; judged < 2; judged++)
+        {
+            byte[] code = new byte[64];
+            code.AsSpan().Fill(0xcc);
+            for (int i = 0; i < 2; i++)
+            {
+                ((byte[])[0xff, 0x15, 0, 0, 0, 0]).CopyTo(code, i * 8);
+            }
+
+            var image = new CodeImage(Start, code);
+            SiteTable sites = SiteTable.Create(new PatchSite(Start, 0, 6, RegisterSet.All), new PatchSite(Start + 8, 0, 6, RegisterSet.All));
+            ulong target = unchecked(Start + (ulong)(judged * 8) + 5 + (ulong)distance);
+            SiteDecision site = new PatchPlanner().Plan(image, sites, new PlanCases(1).All(Operation.Call(target)))[judged];
+            Assert.Equal(inReach ? PatchAction.Call : PatchAction.LeaveAlone, site.Action);
+            Assert.Equal(inReach ? PatchReason.None : PatchReason.OutOfReach, site.Reason);
+            if (inReach)
+            {
+                Assert.Equal(distance, BitConverter.ToInt32(site.NewBytes[1..]));
+            }
+        }
+    }
+
+    /// <summary>push rax … call … ret, with rcx alone to save: 51, 48 8d 64 24 .. where the stack is aligned, e8, 59, c3. The room's last byte is a thunk's.</summary>
+    [Fact]
+    public void Room_for_thunks_is_used_to_its_last_byte_and_no_further()
+    {
+        int length = Assert.Single(PlanIn(48), static s => s.Action == PatchAction.Thunk).Length;
+        SiteDecision thunk = Assert.Single(PlanIn(length), static s => s.Action == PatchAction.Thunk);
+        Assert.Equal(0xc3, thunk.NewBytes[^1]); // ret
+        Assert.Equal(PatchReason.ClobbersTooMuch, Assert.Single(PlanIn(length - 1)).Reason);
+    }
+
+    [Theory]
+    [InlineData("c4 e2 61 90 0c 90")] // vpgatherdd xmm1,[rax+xmm2*4],xmm3
+    [InlineData("62 f2 7d 09 90 0c 90")] // vpgatherdd xmm1{k1},[rax+xmm2*4]
+    [InlineData("62 f2 7d 09 a0 0c 90")] // vpscatterdd [rax+xmm2*4]{k1},xmm1
+    [InlineData("f3 a4")] // rep movsb
+    [InlineData("0f 05")] // syscall
+    public void What_can_be_interrupted_half_done_or_is_wound_back_is_not_padded(string bytes)
+    {
+        byte[] instruction = HexBytes.Parse(bytes);
+        Assert.False(PrefixPadding.TryPad(instruction, new byte[instruction.Length]));
+        Assert.False(PrefixPadding.TryPad(instruction, new byte[instruction.Length + 2]));
+    }
+
+    private static PatchPlan PlanIn(int room)
+    {
+        var cases = new PlanCases(1, clobbers: RegisterSet.Rax);
+        Operation call = Operation.Call(PlanCases.Target, destroys: RegisterSet.Rax | RegisterSet.Rcx);
+        return cases.Plan(call, new PlanOptions { Thunks = new ThunkArea(PlanCases.Start + 16, room) });
+    }
+}
