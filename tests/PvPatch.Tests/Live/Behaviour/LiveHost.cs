@@ -49,26 +49,30 @@ internal sealed class LiveHost : IDisposable
 
     public Backend? Current => _patcher.Current;
 
-    public Done Switch(Backend backend, Mode mode = Mode.Live, TimeSpan? timeout = null, CancellationToken cancellation = default) =>
-        From(_patcher.TrySwitch(backend, Options(mode, timeout, cancellation)));
+    public Done Switch(Backend backend, Mode mode = Mode.Live, TimeSpan? timeout = null, CancellationToken cancellation = default)
+    {
+        _patcher.TrySwitch(backend, null, Options(mode, timeout, cancellation), out SwitchResult result);
+        return From(result);
+    }
 
-    public void SwitchOrThrow(Backend backend) => _patcher.Switch(backend, Options(Mode.Live));
+    public void SwitchOrThrow(Backend backend) => _patcher.Switch(backend, null, Options(Mode.Live));
 
-    public Done SwitchSlot(int slot, Backend backend, Mode mode = Mode.Live) => Try(() => _patcher.Switch(Layout[slot], backend, Options(mode)));
+    public Done SwitchSlot(int slot, Backend backend, Mode mode = Mode.Live) =>
+        Try(() => _patcher.Switch(backend, SiteScope.Slot(Layout[slot]), Options(mode)));
 
     public Done SwitchSites(IReadOnlyList<LiveSite> sites, Backend backend, Mode mode = Mode.Live) =>
-        Try(() => _patcher.Switch(sites, backend, Options(mode)));
+        Try(() => _patcher.Switch(backend, SiteScope.Sites(sites), Options(mode)));
 
     public Done Bind(params IReadOnlyList<CodeBlock> blocks) => Try(() => _patcher.Bind(blocks));
 
     public Done Link(LiveSite site, VirtualAddress target, RegisterSet? destroys = null, Mode mode = Mode.Live) =>
-        From(_patcher.TryLink([new SiteLink(site, target, destroys)], Options(mode)));
+        Try(() => _patcher.Link([new SiteLink(site, target, destroys)], Options(mode)));
 
-    public Done Unlink(LiveSite site, Mode mode = Mode.Live) => Try(() => _patcher.Unlink([site], Options(mode)));
+    public Done Unlink(LiveSite site, Mode mode = Mode.Live) => Try(() => _patcher.Unlink(SiteScope.Sites(site), Options(mode)));
 
-    public Done UnlinkFrom(CodeBlock block, Mode mode = Mode.Live) => Try(() => _patcher.UnlinkFrom([block], Options(mode)));
+    public Done UnlinkFrom(CodeBlock block, Mode mode = Mode.Live) => Try(() => _patcher.Unlink(SiteScope.LinkedInto(block), Options(mode)));
 
-    public Done Revert(Mode mode = Mode.Live) => Try(() => _patcher.Revert(Options(mode)));
+    public Done Revert(Mode mode = Mode.Live) => Try(() => _patcher.Revert(null, Options(mode)));
 
     public Done Retire(params CodeBlock[] blocks) => TryArena(() => Arena.Retire(blocks));
 
