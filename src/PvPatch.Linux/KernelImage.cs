@@ -95,7 +95,7 @@ public sealed class KernelImage
         CancellationToken cancellationToken = default)
     {
         image = null;
-        return KernelFile.TryLoad(path, options, out LoadedKernelFile? loaded, out error, cancellationToken) && TryOpen(loaded, path, options, out image, out error);
+        return KernelFile.TryLoad(path, options?.Unpacking, out LoadedKernelFile? loaded, out error, cancellationToken) && TryOpen(loaded, path, options, out image, out error);
     }
 
     /// <summary>Opens a kernel file: a vmlinux, a vmlinuz (bzImage) or a compressed vmlinux on disk.</summary>
@@ -126,7 +126,7 @@ public sealed class KernelImage
         CancellationToken cancellationToken = default)
     {
         image = null;
-        return KernelFile.TryLoad(stream, options, out LoadedKernelFile? loaded, out error, cancellationToken) && TryOpen(loaded, null, options, out image, out error);
+        return KernelFile.TryLoad(stream, options?.Unpacking, out LoadedKernelFile? loaded, out error, cancellationToken) && TryOpen(loaded, null, options, out image, out error);
     }
 
     /// <summary>Opens a kernel file: a vmlinux, a vmlinuz (bzImage) or a compressed vmlinux in a stream.</summary>
@@ -157,7 +157,7 @@ public sealed class KernelImage
         CancellationToken cancellationToken = default)
     {
         image = null;
-        return KernelFile.TryLoad(file, options, out LoadedKernelFile? loaded, out error, cancellationToken) && TryOpen(loaded, null, options, out image, out error);
+        return KernelFile.TryLoad(file, options?.Unpacking, out LoadedKernelFile? loaded, out error, cancellationToken) && TryOpen(loaded, null, options, out image, out error);
     }
 
     /// <summary>Opens a kernel file: a vmlinux, a vmlinuz (bzImage) or a compressed vmlinux in memory.</summary>

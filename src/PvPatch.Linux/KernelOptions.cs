@@ -1,4 +1,5 @@
 using PvPatch.Linux.Eras;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Symbols;
 using PvPatch.Mechanisms;
 
@@ -16,20 +17,13 @@ public sealed record KernelOptions
     /// <summary>The symbols; the image's own symbol table or kallsyms where there are none.</summary>
     public KernelSymbols? Symbols { get; init; }
 
-    /// <summary>The limits used where none are given.</summary>
-    internal static KernelOptions Default { get; } = new();
-
     /// <summary>The largest unpacked kernel accepted, in bytes. Default: 1 GiB.</summary>
     /// <exception cref="ArgumentOutOfRangeException">The value is not positive.</exception>
     public long MaxImageSize
     {
-        get;
-        init
-        {
-            ArgumentOutOfRangeException.ThrowIfNegativeOrZero(value);
-            field = value;
-        }
-    } = 1L << 30;
+        get => Unpacking.MaxImageSize;
+        init => Unpacking = Unpacking with { MaxImageSize = value };
+    }
 
     /// <summary>
     /// How many times larger than its compressed form an unpacked kernel may be. Default: 128; kernels are 4 to 12 times larger.
@@ -38,40 +32,35 @@ public sealed record KernelOptions
     /// <exception cref="ArgumentOutOfRangeException">The value is not positive.</exception>
     public int MaxExpansion
     {
-        get;
-        init
-        {
-            ArgumentOutOfRangeException.ThrowIfNegativeOrZero(value);
-            field = value;
-        }
-    } = 128;
+        get => Unpacking.MaxExpansion;
+        init => Unpacking = Unpacking with { MaxExpansion = value };
+    }
 
-    /// <summary>How long an unpacking program may run. Default: two minutes.</summary>
+    /// <summary>The time that an unpacking program may run. Default: two minutes.</summary>
     /// <exception cref="ArgumentOutOfRangeException">The value is not positive, or longer than a day.</exception>
     public TimeSpan TimeLimit
     {
-        get;
-        init
-        {
-            ArgumentOutOfRangeException.ThrowIfLessThanOrEqual(value, TimeSpan.Zero);
-            ArgumentOutOfRangeException.ThrowIfGreaterThan(value, TimeSpan.FromDays(1));
-            field = value;
-        }
-    } = TimeSpan.FromMinutes(2);
+        get => Unpacking.TimeLimit;
+        init => Unpacking = Unpacking with { TimeLimit = value };
+    }
 
     /// <summary>
     /// The directories in which unpacking programs are looked for, separated as in <c>PATH</c>; <see langword="null"/> (the
     /// default) for <c>PATH</c> itself. Directories that are not absolute are passed over.
     /// </summary>
-    public string? ProgramSearchPath { get; init; }
+    public string? ProgramSearchPath
+    {
+        get => Unpacking.ProgramSearchPath;
+        init => Unpacking = Unpacking with { ProgramSearchPath = value };
+    }
 
     /// <summary>Told the number of bytes unpacked so far, about once per mebibyte and at the end.</summary>
-    public IProgress<long>? Progress { get; init; }
-
-    /// <summary>The most bytes that compressed data of a length may unpack to.</summary>
-    internal long OutputLimit(long compressedLength)
+    public IProgress<long>? Progress
     {
-        long byRatio = Math.Max(16L << 20, checked(compressedLength * MaxExpansion));
-        return Math.Min(Math.Min(byRatio, MaxImageSize), Array.MaxLength);
+        get => Unpacking.Progress;
+        init => Unpacking = Unpacking with { Progress = value };
     }
+
+    /// <summary>What of these options the readers of files need.</summary>
+    internal UnpackLimits Unpacking { get; private init; } = UnpackLimits.Default;
 }

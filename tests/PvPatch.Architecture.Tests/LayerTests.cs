@@ -39,7 +39,7 @@ public sealed class LayerTests
         new Layer(Kernel, Tables, Symbols, Files),
         new Layer(Modules, Kernel, Tables, Symbols, Files),
         new Layer(Dumps, Files),
-        new Layer(Verify, Dumps, Files));
+        new Layer(Verify, Dumps, Kernel, Tables, Symbols, Files));
 
     private static readonly Layers s_toolLayers = new(s_tool, new Layer("PvPatch.Tool"));
 

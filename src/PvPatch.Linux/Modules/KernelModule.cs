@@ -43,7 +43,7 @@ public sealed class KernelModule
         CancellationToken cancellationToken = default)
     {
         module = null;
-        if (KernelFile.TryLoad(path, options, out LoadedKernelFile? file, out error, cancellationToken) && TryOpen(file, out module, out error))
+        if (KernelFile.TryLoad(path, options?.Unpacking, out LoadedKernelFile? file, out error, cancellationToken) && TryOpen(file, out module, out error))
         {
             return true;
         }
@@ -68,7 +68,7 @@ public sealed class KernelModule
         CancellationToken cancellationToken = default)
     {
         module = null;
-        if (KernelFile.TryLoad(file, options, out LoadedKernelFile? loaded, out error, cancellationToken) && TryOpen(loaded, out module, out error))
+        if (KernelFile.TryLoad(file, options?.Unpacking, out LoadedKernelFile? loaded, out error, cancellationToken) && TryOpen(loaded, out module, out error))
         {
             return true;
         }

@@ -24,7 +24,7 @@ internal struct SiteRecord
     /// <summary>From the end of a two-byte jump at the site's start to its forwarding island; 0 where it has none.</summary>
     public sbyte Forward;
 
-    public PatchReason Reason;
+    private byte _reason;
 
     /// <summary>Bytes 0 to 7 of what is there.</summary>
     public ulong Low;
@@ -34,7 +34,7 @@ internal struct SiteRecord
     {
         State = state;
         _formAndAction = (byte)((int)form | (int)action << 3);
-        Reason = reason;
+        _reason = (byte)reason;
     }
 
     public SiteClass Class
@@ -55,6 +55,8 @@ internal struct SiteRecord
         readonly get => (_classAndState & 0x40) != 0;
         set => _classAndState = (byte)((_classAndState & ~0x40) | (value ? 0x40 : 0));
     }
+
+    public readonly PatchReason Reason => (PatchReason)_reason;
 
     public readonly LiveForm Form => (LiveForm)(_formAndAction & 7);
 

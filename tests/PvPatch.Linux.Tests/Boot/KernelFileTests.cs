@@ -90,7 +90,7 @@ public sealed class KernelFileTests
     public void A_stream_without_end_is_left_at_the_limit()
     {
         using var kernel = new OneWayStream(s_kernel) { Endless = true };
-        Assert.False(KernelFile.TryLoad(kernel, new KernelOptions { MaxImageSize = 20 << 20 }, out _, out PatchDiagnostic? error));
+        Assert.False(KernelFile.TryLoad(kernel, new UnpackLimits { MaxImageSize = 20 << 20 }, out _, out PatchDiagnostic? error));
         Assert.Equal(KernelDiagnosticCodes.FileTooLarge, error.Code);
 
         using var zeros = new OneWayStream([]) { Endless = true };

@@ -44,9 +44,9 @@ public sealed class PayloadDecompressorTests
         PayloadCompression compression = Enum.Parse<PayloadCompression>(packing);
         // 24 MiB of zeros pack into a few kilobytes; only the 16 MiB that are allowed at any ratio are taken.
         byte[] packed = Compressors.Compress(compression, new byte[24 << 20]);
-        PatchDiagnostic error = Refuse(packed, compression, null, new KernelOptions { MaxExpansion = 1 });
+        PatchDiagnostic error = Refuse(packed, compression, null, new UnpackLimits { MaxExpansion = 1 });
         Assert.Equal(KernelDiagnosticCodes.PayloadTooLarge, error.Code);
-        Assert.Contains(nameof(KernelOptions.MaxExpansion), error.Help, StringComparison.Ordinal);
+        Assert.Contains(nameof(UnpackLimits.MaxExpansion), error.Help, StringComparison.Ordinal);
     }
 
     [Theory]
@@ -75,7 +75,7 @@ public sealed class PayloadDecompressorTests
     [Fact]
     public void An_announced_size_that_cannot_be_is_refused_before_anything_runs()
     {
-        var nowhere = new KernelOptions { ProgramSearchPath = "" };
+        var nowhere = new UnpackLimits { ProgramSearchPath = "" };
         byte[] packed = new byte[1000];
         Assert.Equal(KernelDiagnosticCodes.PayloadTooLarge, Refuse(packed, PayloadCompression.Xz, uint.MaxValue, nowhere).Code);
         Assert.Equal(KernelDiagnosticCodes.PayloadTooLarge, Refuse(packed, PayloadCompression.Xz, (16 << 20) + 1, nowhere).Code);
@@ -94,7 +94,7 @@ public sealed class PayloadDecompressorTests
     {
         PayloadCompression compression = Enum.Parse<PayloadCompression>(packing);
         using var empty = new TestFolder();
-        PatchDiagnostic error = Refuse(new byte[100], compression, 1000, new KernelOptions { ProgramSearchPath = empty.Path });
+        PatchDiagnostic error = Refuse(new byte[100], compression, 1000, new UnpackLimits { ProgramSearchPath = empty.Path });
         Assert.Equal(KernelDiagnosticCodes.DecompressorMissing, error.Code);
         Assert.Contains($"apt install {package})", error.Help, StringComparison.Ordinal);
     }
@@ -107,7 +107,7 @@ public sealed class PayloadDecompressorTests
         string relative = Path.GetRelativePath(Environment.CurrentDirectory, folder.Path);
         Assert.Equal(
             KernelDiagnosticCodes.DecompressorMissing,
-            Refuse(new byte[100], PayloadCompression.Xz, 1000, new KernelOptions { ProgramSearchPath = $"{relative}:." }).Code);
+            Refuse(new byte[100], PayloadCompression.Xz, 1000, new UnpackLimits { ProgramSearchPath = $"{relative}:." }).Code);
     }
 
     [Fact]
@@ -117,7 +117,7 @@ public sealed class PayloadDecompressorTests
         Require.Tool("sleep");
         using var folder = new TestFolder();
         folder.Program("xz", $"#!/bin/sh\nsleep 1000\n");
-        var options = new KernelOptions { ProgramSearchPath = folder.Path, TimeLimit = TimeSpan.FromMilliseconds(300) };
+        var options = new UnpackLimits { ProgramSearchPath = folder.Path, TimeLimit = TimeSpan.FromMilliseconds(300) };
         PatchDiagnostic error = Refuse(new byte[1 << 20], PayloadCompression.Xz, 1000, options);
         Assert.Equal(KernelDiagnosticCodes.DecompressorTimeout, error.Code);
     }
@@ -129,7 +129,7 @@ public sealed class PayloadDecompressorTests
         Require.Tool("yes");
         using var folder = new TestFolder();
         folder.Program("xz", $"#!/bin/sh\nexec yes\n");
-        PatchDiagnostic error = Refuse(new byte[1 << 20], PayloadCompression.Xz, 100_000, new KernelOptions { ProgramSearchPath = folder.Path });
+        PatchDiagnostic error = Refuse(new byte[1 << 20], PayloadCompression.Xz, 100_000, new UnpackLimits { ProgramSearchPath = folder.Path });
         Assert.Equal(KernelDiagnosticCodes.PayloadSizeMismatch, error.Code);
     }
 
@@ -138,7 +138,7 @@ public sealed class PayloadDecompressorTests
     {
         using var folder = new TestFolder();
         folder.Program("xz", "\u007fELF, but no more");
-        PatchDiagnostic error = Refuse(new byte[100], PayloadCompression.Xz, 1000, new KernelOptions { ProgramSearchPath = folder.Path });
+        PatchDiagnostic error = Refuse(new byte[100], PayloadCompression.Xz, 1000, new UnpackLimits { ProgramSearchPath = folder.Path });
         Assert.Equal(KernelDiagnosticCodes.DecompressorFailed, error.Code);
     }
 
@@ -150,7 +150,7 @@ public sealed class PayloadDecompressorTests
         using var folder = new TestFolder();
         folder.Program("xz", $"#!/bin/sh\nsleep 1000\n");
         using var source = new CancellationTokenSource(TimeSpan.FromMilliseconds(300));
-        var options = new KernelOptions { ProgramSearchPath = folder.Path };
+        var options = new UnpackLimits { ProgramSearchPath = folder.Path };
         Assert.ThrowsAny<OperationCanceledException>(
             () => PayloadDecompressor.TryDecompress(new byte[1 << 20], PayloadCompression.Xz, 1000, options, out _, out _, source.Token));
     }
@@ -170,7 +170,7 @@ public sealed class PayloadDecompressorTests
     {
         var seen = new Recorder();
         byte[] packed = TestBzImage.Gzip(s_kernel);
-        Assert.True(PayloadDecompressor.TryDecompress(packed, PayloadCompression.Gzip, s_kernel.Length, new KernelOptions { Progress = seen }, out _, out _));
+        Assert.True(PayloadDecompressor.TryDecompress(packed, PayloadCompression.Gzip, s_kernel.Length, new UnpackLimits { Progress = seen }, out _, out _));
         Assert.True(seen.Values.Count >= 3);
         Assert.Equal(seen.Values.Order(), seen.Values);
         Assert.Equal(s_kernel.Length, seen.Values[^1]);
@@ -187,7 +187,7 @@ public sealed class PayloadDecompressorTests
         try
         {
             Assert.True(PayloadDecompressor.TryDecompress(
-                packed, PayloadCompression.Xz, s_kernel.Length, new KernelOptions { ProgramSearchPath = folder.Path }, out _, out PatchDiagnostic? error), error?.ToString());
+                packed, PayloadCompression.Xz, s_kernel.Length, new UnpackLimits { ProgramSearchPath = folder.Path }, out _, out PatchDiagnostic? error), error?.ToString());
         }
         finally
         {
@@ -205,7 +205,7 @@ public sealed class PayloadDecompressorTests
         return unpacked;
     }
 
-    private static PatchDiagnostic Refuse(byte[] packed, PayloadCompression compression, long? announced, KernelOptions? options = null)
+    private static PatchDiagnostic Refuse(byte[] packed, PayloadCompression compression, long? announced, UnpackLimits? options = null)
     {
         Assert.False(PayloadDecompressor.TryDecompress(packed, compression, announced, options, out Memory<byte> unpacked, out PatchDiagnostic? error));
         Assert.True(unpacked.IsEmpty);

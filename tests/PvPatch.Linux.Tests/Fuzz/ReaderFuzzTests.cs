@@ -124,7 +124,7 @@ public sealed class ReaderFuzzTests
 
     private static PatchDiagnostic? Load(byte[] file, long maxImageSize)
     {
-        var options = new KernelOptions { MaxImageSize = maxImageSize };
+        var options = new UnpackLimits { MaxImageSize = maxImageSize };
         if (!KernelFile.TryLoad(file, options, out LoadedKernelFile? kernel, out PatchDiagnostic? error))
         {
             return error;

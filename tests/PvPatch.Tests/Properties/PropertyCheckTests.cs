@@ -31,8 +31,8 @@ public sealed class PropertyCheckTests
                 longSites += plan[i].Length > 16 ? 1 : 0;
             }
         });
-        PatchAction[] possible = [.. Enum.GetValues<PatchAction>().Except([PatchAction.CallBug, PatchAction.Record])];
-        PatchReason[] possibleReasons = [.. Enum.GetValues<PatchReason>().Except([PatchReason.BackendDeclines, PatchReason.RulesDecline, PatchReason.ChangesWhileBooting])];
+        PatchAction[] possible = [.. Enum.GetValues<PatchAction>().Except([PatchAction.CallBug, PatchAction.Record, PatchAction.Slot])];
+        PatchReason[] possibleReasons = [.. Enum.GetValues<PatchReason>().Except([PatchReason.BackendDeclines, PatchReason.RulesDecline, PatchReason.ChangesWhileBooting, PatchReason.NeedsQuiescence])];
         Assert.All(possible, action => Assert.True(actions.GetValueOrDefault(action) > 20, $"{action}: {actions.GetValueOrDefault(action)}"));
         Assert.All(possibleReasons, reason => Assert.True(reasons.GetValueOrDefault(reason) > 20, $"{reason}: {reasons.GetValueOrDefault(reason)}"));
         Assert.True(longSites > 100, $"only {longSites} sites longer than a vector");

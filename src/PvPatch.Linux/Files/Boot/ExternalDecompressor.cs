@@ -14,7 +14,7 @@ internal static class ExternalDecompressor
     private static readonly string[] s_optionVariables = ["XZ_DEFAULTS", "XZ_OPT", "ZSTD_CLEVEL", "ZSTD_NBTHREADS", "BZIP", "BZIP2", "LZOP"];
 
     public static bool TryRun(
-        CompressionFormat format, ReadOnlyMemory<byte> input, OutputBuffer output, KernelOptions options, [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
+        CompressionFormat format, ReadOnlyMemory<byte> input, OutputBuffer output, UnpackLimits options, [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
         if (!TryStart(format, options, out Process? process, out error))
@@ -51,7 +51,7 @@ internal static class ExternalDecompressor
         }
     }
 
-    private static bool TryStart(CompressionFormat format, KernelOptions options, [NotNullWhen(true)] out Process? process, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool TryStart(CompressionFormat format, UnpackLimits options, [NotNullWhen(true)] out Process? process, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         process = null;
         error = null;
@@ -153,7 +153,7 @@ internal static class ExternalDecompressor
         }
     }
 
-    private static bool TryJudge(CompressionFormat format, int exitCode, string complaints, bool timedOut, KernelOptions options, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool TryJudge(CompressionFormat format, int exitCode, string complaints, bool timedOut, UnpackLimits options, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         if (exitCode == 0)
         {
@@ -166,7 +166,7 @@ internal static class ExternalDecompressor
             ? PatchDiagnostic.Error(KernelDiagnosticCodes.DecompressorTimeout, $"The program {format.Program} did not finish in time") with
             {
                 Found = $"more than {options.TimeLimit.TotalSeconds} s",
-                Help = $"On a slow machine raise {nameof(KernelOptions.TimeLimit)}; else the file is damaged",
+                Help = $"On a slow machine raise {nameof(UnpackLimits.TimeLimit)}; else the file is damaged",
             }
             : PatchDiagnostic.Error(KernelDiagnosticCodes.PayloadCorrupt, $"The compressed kernel is damaged: {format.Program} refused it") with
             {

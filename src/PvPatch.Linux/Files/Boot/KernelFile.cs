@@ -15,14 +15,14 @@ internal static class KernelFile
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
     public static bool TryLoad(
         string path,
-        KernelOptions? options,
+        UnpackLimits? options,
         [NotNullWhen(true)] out LoadedKernelFile? kernel,
         [NotNullWhen(false)] out PatchDiagnostic? error,
         CancellationToken cancellationToken = default)
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
         kernel = null;
-        if (!KernelFileReader.TryReadFile(path, options ?? KernelOptions.Default, out Memory<byte> file, out error, cancellationToken)
+        if (!KernelFileReader.TryReadFile(path, options ?? UnpackLimits.Default, out Memory<byte> file, out error, cancellationToken)
             || !TryLoad(file, options, out kernel, out error, cancellationToken))
         {
             error = error with { Source = path };
@@ -42,14 +42,14 @@ internal static class KernelFile
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
     public static bool TryLoad(
         Stream stream,
-        KernelOptions? options,
+        UnpackLimits? options,
         [NotNullWhen(true)] out LoadedKernelFile? kernel,
         [NotNullWhen(false)] out PatchDiagnostic? error,
         CancellationToken cancellationToken = default)
     {
         ArgumentNullException.ThrowIfNull(stream);
         kernel = null;
-        return KernelFileReader.TryReadStream(stream, options ?? KernelOptions.Default, out Memory<byte> file, out error, cancellationToken)
+        return KernelFileReader.TryReadStream(stream, options ?? UnpackLimits.Default, out Memory<byte> file, out error, cancellationToken)
             && TryLoad(file, options, out kernel, out error, cancellationToken);
     }
 
@@ -63,12 +63,12 @@ internal static class KernelFile
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
     public static bool TryLoad(
         Memory<byte> file,
-        KernelOptions? options,
+        UnpackLimits? options,
         [NotNullWhen(true)] out LoadedKernelFile? kernel,
         [NotNullWhen(false)] out PatchDiagnostic? error,
         CancellationToken cancellationToken = default)
     {
-        options ??= KernelOptions.Default;
+        options ??= UnpackLimits.Default;
         if (!TryRecognize(file.Span, out KernelFileKind kind, out error))
         {
             kernel = null;
@@ -120,7 +120,7 @@ internal static class KernelFile
     }
 
     private static bool TryLoadBzImage(
-        Memory<byte> file, KernelOptions options, [NotNullWhen(true)] out LoadedKernelFile? kernel, [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
+        Memory<byte> file, UnpackLimits options, [NotNullWhen(true)] out LoadedKernelFile? kernel, [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
     {
         kernel = null;
         return BzImage.TryRead(file.Span, out BzImage? boot, out error)
@@ -135,7 +135,7 @@ internal static class KernelFile
         PayloadCompression compression,
         long? announcedSize,
         BzImage? boot,
-        KernelOptions options,
+        UnpackLimits options,
         [NotNullWhen(true)] out LoadedKernelFile? kernel,
         [NotNullWhen(false)] out PatchDiagnostic? error,
         CancellationToken cancellationToken)

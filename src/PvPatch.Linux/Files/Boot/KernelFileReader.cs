@@ -9,7 +9,7 @@ internal static class KernelFileReader
     // Enough to recognise every kind of kernel file, so that the rest of a stream that is none is never read.
     private const int RecognizeLength = 4096;
 
-    public static bool TryReadFile(string path, KernelOptions options, out Memory<byte> file, [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
+    public static bool TryReadFile(string path, UnpackLimits options, out Memory<byte> file, [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
     {
         file = default;
         try
@@ -26,7 +26,7 @@ internal static class KernelFileReader
         }
     }
 
-    public static bool TryReadStream(Stream stream, KernelOptions options, out Memory<byte> file, [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
+    public static bool TryReadStream(Stream stream, UnpackLimits options, out Memory<byte> file, [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
     {
         try
         {
@@ -40,12 +40,12 @@ internal static class KernelFileReader
         }
     }
 
-    private static bool TryReadToEnd(Stream stream, KernelOptions options, out Memory<byte> file, [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
+    private static bool TryReadToEnd(Stream stream, UnpackLimits options, out Memory<byte> file, [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
     {
         file = default;
 
         // A compressed length of MaxImageSize and a ratio of 1 make the limit MaxImageSize itself; progress is told of unpacking only.
-        var limits = new KernelOptions { MaxImageSize = options.MaxImageSize, MaxExpansion = 1 };
+        var limits = new UnpackLimits { MaxImageSize = options.MaxImageSize, MaxExpansion = 1 };
         if (!OutputBuffer.TryCreate(null, options.MaxImageSize, limits, out OutputBuffer? buffer, out error))
         {
             return false;

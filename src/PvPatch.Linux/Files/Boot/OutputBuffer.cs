@@ -32,7 +32,7 @@ internal sealed class OutputBuffer
     /// <summary>The number of bytes written so far.</summary>
     public long Length => _fullBytes + _used;
 
-    public static bool TryCreate(long? announced, long compressedLength, KernelOptions options, [NotNullWhen(true)] out OutputBuffer? buffer, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryCreate(long? announced, long compressedLength, UnpackLimits options, [NotNullWhen(true)] out OutputBuffer? buffer, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         buffer = null;
         error = null;
@@ -140,6 +140,6 @@ internal sealed class OutputBuffer
         {
             Found = $"{compressedLength} compressed bytes",
             Expected = $"at most {limit} bytes",
-            Help = $"If the file is a real kernel, raise {nameof(KernelOptions.MaxImageSize)} or {nameof(KernelOptions.MaxExpansion)}",
+            Help = $"If the file is a real kernel, raise {nameof(UnpackLimits.MaxImageSize)} or {nameof(UnpackLimits.MaxExpansion)}",
         };
 }

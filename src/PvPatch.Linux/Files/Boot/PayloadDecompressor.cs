@@ -30,13 +30,13 @@ internal static class PayloadDecompressor
         ReadOnlyMemory<byte> data,
         PayloadCompression compression,
         long? announcedSize,
-        KernelOptions? options,
+        UnpackLimits? options,
         out Memory<byte> unpacked,
         [NotNullWhen(false)] out PatchDiagnostic? error,
         CancellationToken cancellationToken = default)
     {
         CompressionFormat format = CompressionFormat.Of(compression);
-        options ??= KernelOptions.Default;
+        options ??= UnpackLimits.Default;
         unpacked = default;
         if (!OutputBuffer.TryCreate(announcedSize, data.Length, options, out OutputBuffer? output, out error))
         {
