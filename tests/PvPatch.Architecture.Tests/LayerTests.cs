@@ -13,8 +13,7 @@ public sealed class LayerTests
     private const string Files = "PvPatch.Linux.Files";
     private const string Symbols = "PvPatch.Linux.Symbols";
     private const string Tables = "PvPatch.Linux.Eras PvPatch.Linux.Tables";
-    private const string Kernel = "PvPatch.Linux PvPatch.Linux.Layouts PvPatch.Linux.Text";
-    private const string Modules = "PvPatch.Linux.Modules";
+    private const string Kernel = "PvPatch.Linux PvPatch.Linux.Layouts PvPatch.Linux.Text PvPatch.Linux.Modules";
     private const string Dumps = "PvPatch.Linux.Dumps";
     private const string Verify = "PvPatch.Linux.Verify";
 
@@ -37,7 +36,6 @@ public sealed class LayerTests
         new Layer(Symbols, Files),
         new Layer(Tables, Symbols, Files),
         new Layer(Kernel, Tables, Symbols, Files),
-        new Layer(Modules, Kernel, Tables, Symbols, Files),
         new Layer(Dumps, Files),
         new Layer(Verify, Dumps, Kernel, Tables, Symbols, Files));
 
