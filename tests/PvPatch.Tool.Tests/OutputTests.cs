@@ -40,5 +40,5 @@ public sealed class OutputTests
     [InlineData("--bakend", "--backend")]
     [InlineData("zork", null)]
     public void The_nearest_word_is_at_most_two_slips_away(string typed, string? meant) =>
-        Assert.Equal(meant, NameSuggestion.For(typed, ["patch", "plan", "--backend", "--json"]));
+        Assert.Equal(meant, CloseName.For(typed, ["patch", "plan", "--backend", "--json"]));
 }

@@ -6,7 +6,7 @@ using PvPatch.Plans;
 namespace PvPatch.Linux.Verify;
 
 /// <summary>What was found in memory, as JSON. Sites that are as they should be are counted, not listed.</summary>
-public static class MemoryVerificationJson
+internal static class MemoryVerificationJson
 {
     /// <summary>The value of the member <c>format</c>.</summary>
     public const string Format = "pvpatch-verification";

@@ -46,7 +46,7 @@ internal static class SlotFilter
 
     private static ToolFailure NoMatch(string pattern, IEnumerable<string> slots)
     {
-        string? near = NameSuggestion.For(pattern, slots.SelectMany(static s => (string[])[ShortName(s).ToString(), s]));
+        string? near = CloseName.For(pattern, slots.SelectMany(static s => (string[])[ShortName(s).ToString(), s]));
         return new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.NoSlotMatches, $"no slot of this kernel matches \"{pattern}\"") with
         {
             Help = near is null ? "pvpatch info lists its slots." : $"Did you mean \"{near}\"?",

@@ -19,7 +19,7 @@ internal static class UsageErrors
                 continue; // most likely the value of the option that is not known
             }
 
-            string? near = NameSuggestion.For(token, known);
+            string? near = CloseName.For(token, known);
             found.Add(PatchDiagnostic.Error(ToolDiagnosticCodes.Usage, $"there is no {What(command, token)} \"{token}\"") with
             {
                 Help = near is null ? help : $"Did you mean \"{near}\"?",

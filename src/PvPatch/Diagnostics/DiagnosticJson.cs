@@ -4,7 +4,7 @@ using System.Text.Json;
 namespace PvPatch;
 
 /// <summary>Diagnostics as JSON objects: <c>code</c>, <c>severity</c>, <c>message</c>, and of the rest what there is.</summary>
-public static class DiagnosticJson
+internal static class DiagnosticJson
 {
     /// <summary>Writes one diagnostic as an object.</summary>
     /// <param name="diagnostic">The diagnostic.</param>

@@ -3,7 +3,7 @@ using System.Diagnostics.CodeAnalysis;
 namespace PvPatch;
 
 /// <summary>Bytes as people read them: two digits each, a blank between.</summary>
-public static class HexBytes
+internal static class HexBytes
 {
     /// <summary>Writes bytes as <c>ff 15 00 10 00 00</c>.</summary>
     /// <param name="bytes">The bytes.</param>

@@ -5,7 +5,7 @@ using System.Text.Json;
 namespace PvPatch.Plans;
 
 /// <summary>Differences of plans as JSON.</summary>
-public static class PlanDiffJson
+internal static class PlanDiffJson
 {
     /// <summary>The value of the member <c>format</c>.</summary>
     public const string Format = "pvpatch-diff";

@@ -77,13 +77,13 @@ public sealed class BackendTests
     }
 
     [Theory]
-    [InlineData(64, 0x6000, XenDirectForm.AndWord)]
-    [InlineData(64, 0x7fffffff, XenDirectForm.StoreAndTest)]
-    [InlineData(32, 0xffffffff, XenDirectForm.StoreAndTest)]
-    [InlineData(32, 0x100000000, XenDirectForm.StoreAndTest)]
-    public void Xen_refuses_forms_and_data_that_cannot_be(int bitness, ulong vcpuInfo, XenDirectForm form)
+    [InlineData(64, 0x6000, nameof(XenDirectForm.AndWord))]
+    [InlineData(64, 0x7fffffff, nameof(XenDirectForm.StoreAndTest))]
+    [InlineData(32, 0xffffffff, nameof(XenDirectForm.StoreAndTest))]
+    [InlineData(32, 0x100000000, nameof(XenDirectForm.StoreAndTest))]
+    public void Xen_refuses_forms_and_data_that_cannot_be(int bitness, ulong vcpuInfo, string form)
     {
-        var options = new XenOptions { DirectBodies = new XenDirectBodies { VcpuInfo = vcpuInfo, Form = form } };
+        var options = new XenOptions { DirectBodies = new XenDirectBodies { VcpuInfo = vcpuInfo, Form = Enum.Parse<XenDirectForm>(form) } };
         Assert.Throws<ArgumentException>(() => XenBackend.Create(StandardLayout.For(bitness), bitness, SlotTargets.None, options));
     }
 

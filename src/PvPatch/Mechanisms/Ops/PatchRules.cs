@@ -4,7 +4,7 @@ using PvPatch.Paravirt;
 namespace PvPatch.Mechanisms;
 
 /// <summary>What is put at the sites of a slot without a function.</summary>
-public enum MissingRule
+internal enum MissingRule
 {
     /// <summary>A trap: <c>ud2</c> (0f 0b), then nops.</summary>
     Trap,
@@ -14,7 +14,7 @@ public enum MissingRule
 }
 
 /// <summary>When an operation's inline body is used.</summary>
-public enum InlineRule
+internal enum InlineRule
 {
     /// <summary>Never.</summary>
     Never,
@@ -27,7 +27,7 @@ public enum InlineRule
 }
 
 /// <summary>What happens where a body, a call or a jump is longer than the site.</summary>
-public enum TooLongRule
+internal enum TooLongRule
 {
     /// <summary>The next best form is tried, the site left alone at last.</summary>
     TryNext,
@@ -40,7 +40,7 @@ public enum TooLongRule
 }
 
 /// <summary>How a call's effect on registers is weighed against what a site allows.</summary>
-public enum ClobberRule
+internal enum ClobberRule
 {
     /// <summary>Not at all (4.18 with backports, 4.19 and later).</summary>
     None,
@@ -62,7 +62,7 @@ public sealed record PatchRules
     public required string Name { get; init; }
 
     /// <summary>What is put at the sites of a slot without a function.</summary>
-    public MissingRule Missing { get; init; } = MissingRule.Trap;
+    internal MissingRule Missing { get; init; } = MissingRule.Trap;
 
     /// <summary>Whether there is a rule for operations without a body. 2.6.20 and 2.6.21 have none: such sites are left alone.</summary>
     public bool HasDefault { get; init; } = true;
@@ -74,22 +74,22 @@ public sealed record PatchRules
     public bool InlinesIdentity64 { get; init; } = true;
 
     /// <summary>When inline bodies are used.</summary>
-    public InlineRule Inline { get; init; } = InlineRule.ByPointer;
+    internal InlineRule Inline { get; init; } = InlineRule.ByPointer;
 
     /// <summary>The slots whose bodies are used by pointer although <see cref="Inline"/> is by slot (the lock slots, 4.2 to 5.10).</summary>
     public IReadOnlySet<string> ByPointerSlots { get; init; } = new HashSet<string>();
 
     /// <summary>Where a body is longer than its site.</summary>
-    public TooLongRule BodyTooLong { get; init; } = TooLongRule.TryNext;
+    internal TooLongRule BodyTooLong { get; init; } = TooLongRule.TryNext;
 
     /// <summary>Where a call is longer than its site.</summary>
-    public TooLongRule CallTooLong { get; init; } = TooLongRule.LeaveAlone;
+    internal TooLongRule CallTooLong { get; init; } = TooLongRule.LeaveAlone;
 
     /// <summary>Where a jump is longer than its site.</summary>
-    public TooLongRule JumpTooLong { get; init; } = TooLongRule.LeaveAlone;
+    internal TooLongRule JumpTooLong { get; init; } = TooLongRule.LeaveAlone;
 
     /// <summary>How a call's clobbers are weighed.</summary>
-    public ClobberRule CallClobbers { get; init; } = ClobberRule.TargetMustBeAllowed;
+    internal ClobberRule CallClobbers { get; init; } = ClobberRule.TargetMustBeAllowed;
 
     /// <summary>The registers a 32-bit site must allow under <see cref="ClobberRule.AnyMustBeAllowed"/>.</summary>
     public RegisterSet AnyClobbers32 { get; init; } = RegisterSet.None;

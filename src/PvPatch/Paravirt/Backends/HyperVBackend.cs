@@ -6,7 +6,7 @@ namespace PvPatch.Paravirt;
 /// A Hyper-V guest: the native backend with other functions in some slots, by what the host offers and recommends. How many CPUs there are makes no
 /// difference, not even to spinlocks (measured on booted kernels, 5.10 to 7.2).
 /// </summary>
-public static class HyperVBackend
+internal static class HyperVBackend
 {
     /// <summary>The backend's name.</summary>
     public const string Name = "hyperv";

@@ -6,7 +6,7 @@ namespace PvPatch.Paravirt;
 /// A KVM guest: the native backend with other functions in some slots. The native patch function stays in charge, so rules that inline by slot do
 /// so whatever function is there, and rules that inline by pointer no longer inline the slots changed.
 /// </summary>
-public static class KvmBackend
+internal static class KvmBackend
 {
     private const string Thunk = NativeFunctions.Thunk;
 

@@ -5,7 +5,7 @@ using static Iced.Intel.AssemblerRegisters;
 namespace PvPatch.Paravirt;
 
 /// <summary>An lguest guest (32-bit, 2.6.23 to about 4.13): interrupts are allowed by a word in memory shared with the host.</summary>
-public static class LguestBackend
+internal static class LguestBackend
 {
     private const int Bitness = 32;
 

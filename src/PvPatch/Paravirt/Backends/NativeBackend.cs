@@ -4,7 +4,7 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Paravirt;
 
 /// <summary>Bare hardware: privileged instructions in place of calls, nothing where a hypervisor would want to know, native functions for the rest.</summary>
-public static class NativeBackend
+internal static class NativeBackend
 {
     /// <summary>The backend's name.</summary>
     public const string Name = "native";

@@ -3,7 +3,7 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Paravirt;
 
 /// <summary>A guest in an Intel trust domain: it asks the TDX module to halt. All else is as without TDX on the same host.</summary>
-public static class TdxBackend
+internal static class TdxBackend
 {
     /// <summary>The backend's name.</summary>
     public const string Name = "tdx";

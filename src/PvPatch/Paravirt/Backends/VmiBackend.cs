@@ -8,7 +8,7 @@ namespace PvPatch.Paravirt;
 /// A guest under VMware's VMI ROM (32-bit, 2.6.21 to about 2.6.36). Its patch function asks the ROM about six operations and leaves all
 /// other sites alone, indirect as they are.
 /// </summary>
-public static class VmiBackend
+internal static class VmiBackend
 {
     private const int Bitness = 32;
 

@@ -3,7 +3,7 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Paravirt;
 
 /// <summary>A VMware guest, without VMI: the native backend, but no delay after I/O, and VMware's clocks where they have slots.</summary>
-public static class VmwareBackend
+internal static class VmwareBackend
 {
     /// <summary>The backend's name.</summary>
     public const string Name = "vmware";

@@ -7,7 +7,7 @@ namespace PvPatch.Paravirt;
 /// A Xen paravirtual guest: nearly every slot is a function of Xen's. Guests with hardware virtualisation (HVM, PVH) are native but for
 /// a few slots; <see cref="Backend.Derive"/> makes them of the native backend.
 /// </summary>
-public static class XenBackend
+internal static class XenBackend
 {
     // __HYPERVISOR_iret of Xen's public interface, and the size of an entry of the hypercall page.
     private const int HypercallIret = 23;
@@ -94,7 +94,7 @@ public sealed record XenOptions
     /// The inline forms of the interrupt operations that kernels from 2.6.23 until about 4.13 had; <see langword="null"/> for later kernels, which only
     /// call. Not used where <see cref="VcpuInfoPlaced"/> is <see langword="false"/>.
     /// </summary>
-    public XenDirectBodies? DirectBodies { get; init; }
+    internal XenDirectBodies? DirectBodies { get; init; }
 
     /// <summary>
     /// Whether the hypervisor let the guest place its vcpu_info in per-CPU memory. If so the interrupt slots and <c>mmu.read_cr2</c> hold
@@ -126,7 +126,7 @@ public sealed record XenOptions
 }
 
 /// <summary>The form of Xen's inline interrupt operations.</summary>
-public enum XenDirectForm
+internal enum XenDirectForm
 {
     /// <summary>32-bit, seen in 2.6.24: unmasking is an <c>and</c> over mask and pending byte together.</summary>
     AndWord,
@@ -139,7 +139,7 @@ public enum XenDirectForm
 }
 
 /// <summary>Where Xen's inline interrupt operations find their data.</summary>
-public sealed record XenDirectBodies
+internal sealed record XenDirectBodies
 {
     /// <summary>
     /// The address of vcpu_info as instructions name it: the offset in the per-CPU segment where <see cref="PerCpu"/> holds, else the data's

@@ -1,7 +1,7 @@
 namespace PvPatch.Tool.Output;
 
 /// <summary>Finds the known word nearest to a mistyped one.</summary>
-internal static class NameSuggestion
+internal static class CloseName
 {
     /// <summary>The nearest word, where it is at most two slips (a letter too many, missing, wrong, or two swapped) away.</summary>
     public static string? For(string typed, IEnumerable<string> known)
