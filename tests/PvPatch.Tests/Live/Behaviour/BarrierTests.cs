@@ -1,5 +1,6 @@
 using Iced.Intel;
 using PvPatch.Live;
+using PvPatch.Mechanisms;
 
 namespace PvPatch.Tests.Live.Behaviour;
 
@@ -214,6 +215,19 @@ public sealed class BarrierTests
 
         executor.Enter(); // it is open again
         executor.Leave();
+    }
+
+    [Fact]
+    public void Traps_of_slots_that_are_made_where_code_stood_have_a_barrier_behind_them()
+    {
+        using var spy = new SpyPlatform();
+        using var host = new LiveHost(spy);
+        RetireBigBlock(host, () => Emitted(host, Shape.Atomic()));
+        spy.Restart();
+        OpsLayout other = OpsLayout.Create(static b => b.Table("u", static t => t.Slot("unbound")), "other");
+        ulong trap = host.Arena.SlotsOf(other).FunctionOf(other[0]).Value;
+        Assert.False(spy.Images[0].At(trap, 2).SequenceEqual(spy.Now().At(trap, 2)), "the traps do not lie where code stood");
+        Assert.Equal(spy.Now().At(trap, 2).ToArray(), spy.Images[^1].At(trap, 2).ToArray());
     }
 
     [Theory]

@@ -98,6 +98,10 @@ public sealed class ReuseTests
             }
         }
 
+        // A block where the old one was, whose sites have no islands: the old ones are not theirs.
+        CodeBlock same = Probe.Emit(host, Shape.Atomic(), Shape.Atomic(1));
+        Assert.Equal(gone.Address, same.Address);
+        Assert.All(islands, i => Assert.False(host.Arena.TryFindSite(i, out _)));
         CodeBlock next = Probe.Emit(host, Shape.Atomic(1));
         Applied(host.Bind(next));
         Assert.Contains(IslandOf(next[0]), islands);
