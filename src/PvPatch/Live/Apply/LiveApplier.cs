@@ -143,9 +143,9 @@ internal sealed class LiveApplier
 
     private PatchDiagnostic? Check(LiveChanges changes, SwitchOptions options)
     {
-        if (IsDisposed || _arena.Memory.IsDisposed)
+        if (Disposed() is PatchDiagnostic disposed)
         {
-            return IsDisposed ? PatchDiagnostic.Error(DiagnosticCodes.ArenaDisposed, "the patcher was disposed of") : ArenaMemory.Disposed();
+            return disposed;
         }
 
         foreach (LiveChange change in changes.List)
@@ -181,12 +181,18 @@ internal sealed class LiveApplier
         return null;
     }
 
+    private PatchDiagnostic? Disposed() =>
+        IsDisposed ? PatchDiagnostic.Error(DiagnosticCodes.ArenaDisposed, "the patcher was disposed of")
+        : _arena.Memory.IsDisposed ? ArenaMemory.Disposed()
+        : null;
+
     /// <summary>What another thread could have changed before the lock was taken.</summary>
     private PatchDiagnostic? CheckHeld(LiveChanges changes)
     {
-        if (_arena.Memory.IsDisposed)
+        // Asked again under the lock: who disposed of the patcher meanwhile may have given the slots to another.
+        if (Disposed() is PatchDiagnostic disposed)
         {
-            return ArenaMemory.Disposed();
+            return disposed;
         }
 
         foreach (LiveChange change in changes.List)
