@@ -8,6 +8,9 @@ namespace PvPatch.Live.Platform;
 /// <summary>Linux: memfd mapped twice, membarrier.</summary>
 internal sealed unsafe class LinuxPlatform : LivePlatform
 {
+    // How often room is looked for while other threads map at the same places.
+    private const int Attempts = 8;
+
     // As on Windows, so that an arena is as big on both.
     public override int Granularity => 1 << 16;
 
@@ -108,19 +111,25 @@ internal sealed unsafe class LinuxPlatform : LivePlatform
             return error is null;
         }
 
-        foreach (ulong place in PlacesNear(near, request))
+        // Another thread may map at a place between the list and the call: then the next place, and then a new list.
+        bool taken = true;
+        for (int attempt = 0; taken && attempt < Attempts; attempt++)
         {
-            // Another thread may map there between the list and the call: then the next place.
-            void* got = mmap((void*)place, (nuint)request.Size, PROT_NONE, Flags | MAP_FIXED_NOREPLACE, -1, 0);
-            if (got == (void*)place)
+            taken = false;
+            foreach (ulong place in PlacesNear(near, request))
             {
-                run = (byte*)got;
-                return true;
-            }
+                void* got = mmap((void*)place, (nuint)request.Size, PROT_NONE, Flags | MAP_FIXED_NOREPLACE, -1, 0);
+                if (got == (void*)place)
+                {
+                    run = (byte*)got;
+                    return true;
+                }
 
-            if (got != MAP_FAILED)
-            {
-                _ = munmap(got, (nuint)request.Size);
+                taken = true;
+                if (got != MAP_FAILED)
+                {
+                    _ = munmap(got, (nuint)request.Size);
+                }
             }
         }
 
