@@ -117,6 +117,10 @@ public sealed class MemoryVerification
     /// <returns>None where every site was compared and holds the bytes of one backend.</returns>
     public IReadOnlyList<PatchDiagnostic> ToDiagnostics(int maxSites = 100) => new VerificationReport(this).Diagnostics(maxSites);
 
+    /// <summary>Writes the result as one JSON object of the format <c>pvpatch-verification</c>. Sites that are as they should be are counted, not listed.</summary>
+    /// <param name="json">The writer. It is not flushed.</param>
+    public void WriteTo(System.Text.Json.Utf8JsonWriter json) => MemoryVerificationJson.Write(this, json);
+
     private MemoryState StateOf(List<SiteVerification> compared)
     {
         int tampered = compared.Count(static s => s.State == MemorySiteState.Tampered);

@@ -69,6 +69,10 @@ public sealed record PatchDiagnostic
     /// <returns>A diagnostic of severity <see cref="DiagnosticSeverity.Warning"/>.</returns>
     public static PatchDiagnostic Warning(string code, string message) => new(code, DiagnosticSeverity.Warning, message);
 
+    /// <summary>Writes the finding as one JSON object: what is not known is left out.</summary>
+    /// <param name="json">The writer. It is not flushed.</param>
+    public void WriteTo(System.Text.Json.Utf8JsonWriter json) => DiagnosticJson.Write(this, json);
+
     /// <summary>The whole finding on one line: severity, code, place, message, found, expected, help.</summary>
     /// <returns>One line of text.</returns>
     public override string ToString()

@@ -13,6 +13,10 @@ public sealed class PlanDiff
         Common = compared;
     }
 
+    /// <summary>Writes the differences as one JSON object of the format <c>pvpatch-diff</c>.</summary>
+    /// <param name="json">The writer. It is not flushed.</param>
+    public void WriteTo(System.Text.Json.Utf8JsonWriter json) => PlanDiffJson.Write(this, json);
+
     /// <summary>The first plan.</summary>
     public PatchPlan First { get; }
 
