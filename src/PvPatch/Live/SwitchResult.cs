@@ -197,9 +197,22 @@ internal struct OutcomeRecord
     public int Block;
     public int Site;
     public LiveForm Form;
-    public PatchAction Action;
-    public PatchReason Reason;
+    private byte _action;
+    private byte _reason;
     private byte _changeAndState;
+
+    // Public enums are int, and a batch has one of these for each site.
+    public PatchAction Action
+    {
+        readonly get => (PatchAction)_action;
+        set => _action = (byte)value;
+    }
+
+    public PatchReason Reason
+    {
+        readonly get => (PatchReason)_reason;
+        set => _reason = (byte)value;
+    }
 
     public SiteChange Change
     {

@@ -84,8 +84,11 @@ public sealed class LiveObservabilityTests
     }
 
     [Fact]
-    public void A_live_site_is_remembered_in_20_bytes() =>
+    public void A_live_site_is_remembered_in_20_bytes_and_what_became_of_it_in_12()
+    {
         Assert.Equal(20, System.Runtime.CompilerServices.Unsafe.SizeOf<SiteRecord>());
+        Assert.Equal(12, System.Runtime.CompilerServices.Unsafe.SizeOf<OutcomeRecord>());
+    }
 
     private static void EnableOurs(Instrument instrument, MeterListener listener)
     {
