@@ -234,6 +234,9 @@ public static class KernelDiagnosticCodes
     /// <summary>The virtual displacement of the kernel is not known; originals with absolute addresses were compared as if it were 0 (a warning).</summary>
     public const string SlideUnknown = "PV6139";
 
+    /// <summary>Machines a kernel may have booted on were left out, as there are more than are compared at once (a warning).</summary>
+    public const string CandidatesLeftOut = "PV6148";
+
     /// <summary>The file is not a kernel module: a relocatable ELF file.</summary>
     public const string NotAModule = "PV6140";
 
