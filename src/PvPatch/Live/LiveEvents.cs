@@ -1,6 +1,8 @@
 using System.Diagnostics.Metrics;
 using System.Diagnostics.Tracing;
 using Microsoft.Extensions.Logging;
+using PvPatch.Machine;
+using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
@@ -53,7 +55,7 @@ internal static class LiveMetrics
         }
     }
 
-    public static void Batch(SwitchResult result)
+    public static void Batch(in ApplyResult result)
     {
         s_flips.Add(result.Written);
         if (s_batches.Enabled)
