@@ -299,7 +299,11 @@ internal sealed class LiveApplier
         {
             foreach (SiteOutcome site in result.Outcomes)
             {
-                LiveLog.Site(_logger, site);
+                // A block may be retired and reused by now.
+                if (_arena.TryFindSite(site.Address, out LiveSite live))
+                {
+                    LiveLog.Site(_logger, live.Slot, site);
+                }
             }
         }
 
