@@ -1,6 +1,7 @@
 using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Live.Platform;
+using PvPatch.Machine;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live;

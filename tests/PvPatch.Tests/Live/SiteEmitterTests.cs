@@ -68,7 +68,7 @@ public sealed class SiteEmitterTests
         ((ReadOnlySpan<byte>)[0xb8, 9, 0, 0, 0, 0xc3]).CopyTo(room.Span); // mov eax,9; ret
         CodeBlock block = room.Commit(6);
         Assert.Equal(9, LiveCode.Call(block));
-        Assert.Empty(patcher.Bind(block)); // nothing to do, and no mistake
+        Assert.Empty(patcher.Bind(block).Outcomes); // nothing to do, and no mistake
         Assert.Equal(DiagnosticCodes.ArenaDisposed, Assert.Throws<PatchException>(() => room.Commit(6)).Diagnostic.Code);
     }
 

@@ -24,6 +24,7 @@ internal sealed unsafe class ArenaMemory : IDisposable
     private long _codeCommitted;
     private long _dataCommitted;
     private long _everCode; // nothing from here on was ever run
+    private bool _reused; // a stub was placed where other code stood, and no barrier was run since
 
     public ArenaMemory(LivePlatform platform, CodeMapping mapping)
     {
@@ -98,6 +99,12 @@ internal sealed unsafe class ArenaMemory : IDisposable
             _code.Give(address - Start, length);
         }
     }
+
+    /// <summary>Notes that a stub is placed where other code stood: another processor may still be reading ahead there.</summary>
+    public void NoteReused() => Volatile.Write(ref _reused, true);
+
+    /// <summary>Whether that was noted since the last time this was asked. Who asks runs a barrier before anyone is led to a stub.</summary>
+    public bool TakeReused() => Volatile.Read(ref _reused) && Interlocked.Exchange(ref _reused, false);
 
     /// <summary>Keeps the memory mapped while a call reads or writes it.</summary>
     /// <exception cref="PatchException">The arena was disposed of (PV8004).</exception>

@@ -1,5 +1,6 @@
 using System.Diagnostics.CodeAnalysis;
 using PvPatch.Live.Platform;
+using PvPatch.Machine;
 using PvPatch.Mechanisms;
 
 namespace PvPatch.Live;

@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Iced.Intel;
+using PvPatch.Machine;
 
 namespace PvPatch.Live.Platform;
 

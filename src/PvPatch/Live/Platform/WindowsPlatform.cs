@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Iced.Intel;
+using PvPatch.Machine;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Live.Platform;

@@ -3,6 +3,7 @@ using System.Runtime.InteropServices;
 using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Live.Platform;
+using PvPatch.Machine;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live.Behaviour;
