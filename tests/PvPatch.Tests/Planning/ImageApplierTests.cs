@@ -32,13 +32,13 @@ public sealed class ImageApplierTests
             int toWrite = work.Differing(patched);
             Assert.True(ImageApplier.TryRun(plan, work.Image, toNew: true, masked, out ApplyResult applied, out _));
             Assert.Equal(patched, work.Code);
-            Assert.Equal(new ApplyResult(toWrite, Count - toWrite), applied);
+            Assert.Equal((toWrite, Count - toWrite), (applied.Written, applied.AlreadyThere));
 
             work.Reset(percent, patched);
             toWrite = work.Differing(work.Original);
             Assert.True(ImageApplier.TryRun(plan, work.Image, toNew: false, masked, out ApplyResult reverted, out _));
             Assert.Equal(work.Original, work.Code);
-            Assert.Equal(new ApplyResult(toWrite, Count - toWrite), reverted);
+            Assert.Equal((toWrite, Count - toWrite), (reverted.Written, reverted.AlreadyThere));
         }
     }
 
