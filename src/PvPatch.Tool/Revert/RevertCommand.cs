@@ -60,9 +60,9 @@ internal sealed class RevertCommand : ToolCommand
             plan = OriginalKernel.PlanThatMade(code, original, _machine.Read(arguments), originalPath!);
         }
 
-        if (!plan.TryRevert(code, out ApplyResult reverted, out IReadOnlyList<PatchDiagnostic> diagnostics))
+        if (!plan.TryRevert(code, out ApplyResult reverted))
         {
-            throw new ToolFailure([.. diagnostics.Select(d => d with { Source = d.Source ?? path })]);
+            throw new ToolFailure([.. reverted.Diagnostics.Select(d => d with { Source = d.Source ?? path })]);
         }
 
         if (planPath is not null)

@@ -1,3 +1,4 @@
+using System.Diagnostics;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
@@ -25,57 +26,55 @@ internal static class ImageApplier
         public static abstract bool ToNew { get; }
     }
 
-    public static bool TryRun(PatchPlan plan, CodeImage image, bool toNew, out ApplyResult result, out IReadOnlyList<PatchDiagnostic> diagnostics) =>
-        TryRun(plan, image, toNew, Avx512BW.VL.IsSupported, out result, out diagnostics);
+    public static bool TryRun(PatchPlan plan, CodeImage image, bool toNew, out ApplyResult result) =>
+        TryRun(plan, image, toNew, Avx512BW.VL.IsSupported, out result);
 
     /// <summary>As above, by masked stores or without them.</summary>
     internal static bool TryRun(
-        PatchPlan plan, CodeImage image, bool toNew, bool masked, out ApplyResult result, out IReadOnlyList<PatchDiagnostic> diagnostics) =>
-        toNew ? TryRun<Forward, Back>(plan, image, masked, out result, out diagnostics) : TryRun<Back, Forward>(plan, image, masked, out result, out diagnostics);
+        PatchPlan plan, CodeImage image, bool toNew, bool masked, out ApplyResult result) =>
+        toNew ? TryRun<Forward, Back>(plan, image, masked, out result) : TryRun<Back, Forward>(plan, image, masked, out result);
 
     private static bool TryRun<TTo, TFrom>(
-        PatchPlan plan, CodeImage image, bool masked, out ApplyResult result, out IReadOnlyList<PatchDiagnostic> diagnostics)
+        PatchPlan plan, CodeImage image, bool masked, out ApplyResult result)
         where TTo : struct, IDirection
         where TFrom : struct, IDirection
     {
-        result = default;
-        diagnostics = [];
+        long start = Stopwatch.GetTimestamp();
+        int written = 0;
         if (image.Bitness != plan.Bitness)
         {
-            diagnostics =
-            [
-                PatchDiagnostic.Error(DiagnosticCodes.WrongBitness, "the image's bitness is not the plan's") with
-                {
-                    Found = $"{image.Bitness}",
-                    Expected = $"{plan.Bitness}",
-                },
-            ];
-            PlanLog.Refused(plan.Logger, TTo.ToNew ? "apply" : "revert", plan.Backend, 1, diagnostics[0]);
-            return false;
+            return Refused(new ApplyReport(plan.Backend) { Count = plan.Count }.Add(WrongBitness(plan, image)), out result);
         }
 
-        int written = 0;
         if (AllHold<TFrom>(plan, image))
         {
             written = masked ? WriteMasked<TTo>(plan, image) : WriteWhereDifferent<TTo>(plan, image);
         }
         else if (!AllHold<TTo>(plan, image))
         {
-            Check<TTo>(plan, image, out DiagnosticList? wrong);
-            if (wrong is not null)
+            if (Check<TTo>(plan, image) is ApplyReport wrong)
             {
-                diagnostics = wrong.ToList();
-                PlanLog.Refused(plan.Logger, TTo.ToNew ? "apply" : "revert", plan.Backend, diagnostics.Count, diagnostics[0]);
-                return false;
+                return Refused(wrong, out result);
             }
 
             written = WriteWhereDifferent<TTo>(plan, image);
         }
 
-        result = new ApplyResult(written, plan.Count - written);
+        result = new ApplyResult(plan.Backend, plan.Count, written, Stopwatch.GetElapsedTime(start));
         PlanLog.Applied(plan.Logger, TTo.ToNew ? "applied" : "reverted", plan.Backend, result.Written, result.AlreadyThere);
         return true;
+
+        bool Refused(ApplyReport report, out ApplyResult result)
+        {
+            report.Elapsed = Stopwatch.GetElapsedTime(start);
+            result = new ApplyResult(ApplyStatus.Refused, report);
+            PlanLog.Refused(plan.Logger, TTo.ToNew ? "apply" : "revert", plan.Backend, report.Diagnostics.Count, report.Diagnostics[0]);
+            return false;
+        }
     }
+
+    private static PatchDiagnostic WrongBitness(PatchPlan plan, CodeImage image) =>
+        PatchDiagnostic.Error(DiagnosticCodes.WrongBitness, "the image's bitness is not the plan's") with { Found = $"{image.Bitness}", Expected = $"{plan.Bitness}" };
 
     /// <summary>The bytes of an entry that is not in the overflow: the new ones or the old ones.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -130,10 +129,10 @@ internal static class ImageApplier
     }
 
     /// <summary>Findings where a site of a mixed image holds unknown bytes or is not in it.</summary>
-    private static void Check<TTo>(PatchPlan plan, CodeImage image, out DiagnosticList? wrong)
+    private static ApplyReport? Check<TTo>(PatchPlan plan, CodeImage image)
         where TTo : struct, IDirection
     {
-        wrong = null;
+        ApplyReport? wrong = null;
         Span<byte> oldScratch = stackalloc byte[SiteVector.MaxLength];
         Span<byte> newScratch = stackalloc byte[SiteVector.MaxLength];
         var window = new Window(image);
@@ -141,14 +140,16 @@ internal static class ImageApplier
         {
             if (!window.Reach(plan.Entries[i].Address, plan.LengthOf(i), out Span<byte> there))
             {
-                (wrong ??= new DiagnosticList()).Add(Outside(plan[i]));
+                (wrong ??= new ApplyReport(plan.Backend) { Count = plan.Count }).Add(Outside(plan[i]));
             }
             else if (!there.SequenceEqual(plan.OldBytesOf(i, oldScratch)) && !there.SequenceEqual(plan.NewBytesOf(i, newScratch))
                 && !plan.IsFromPredecessor(i, there))
             {
-                (wrong ??= new DiagnosticList()).Add(UnexpectedSite.Unexpected(plan[i], there));
+                (wrong ??= new ApplyReport(plan.Backend) { Count = plan.Count }).Add(UnexpectedSite.Unexpected(plan[i], there));
             }
         }
+
+        return wrong;
     }
 
     /// <summary>Writes all sites that hold other bytes than the wanted ones, where every site holds those it is changed from; how many.</summary>

@@ -141,20 +141,19 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     /// <returns>What was written.</returns>
     /// <exception cref="PatchException">A site is outside the image (PV4001) or holds unknown bytes (PV4002); nothing was written.</exception>
     public ApplyResult Apply(CodeImage image) =>
-        TryApply(image, out ApplyResult result, out IReadOnlyList<PatchDiagnostic> diagnostics) ? result : throw new PatchException(diagnostics[0]);
+        TryApply(image, out ApplyResult result) ? result : throw new PatchException(result.Diagnostics[0]);
 
     /// <summary>
     /// Checks that every site holds its original bytes, the new ones or those of the plan this one was made from; then, and only
     /// then, writes the new bytes where they are not there yet. Applying twice writes nothing the second time.
     /// </summary>
     /// <param name="image">The image; its bytes are written in place.</param>
-    /// <param name="result">What was written.</param>
-    /// <param name="diagnostics">Why nothing was written, up to a hundred findings.</param>
+    /// <param name="result">Counts of what was written, or the diagnostics for which nothing was.</param>
     /// <returns>Whether the image now holds the new bytes at every site.</returns>
-    public bool TryApply(CodeImage image, out ApplyResult result, out IReadOnlyList<PatchDiagnostic> diagnostics)
+    public bool TryApply(CodeImage image, out ApplyResult result)
     {
         ArgumentNullException.ThrowIfNull(image);
-        return ImageApplier.TryRun(this, image, toNew: true, out result, out diagnostics);
+        return ImageApplier.TryRun(this, image, toNew: true, out result);
     }
 
     /// <summary>Writes the original bytes, or throws. See <see cref="TryRevert"/>.</summary>
@@ -162,17 +161,16 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     /// <returns>What was written.</returns>
     /// <exception cref="PatchException">A site is outside the image (PV4001) or holds unknown bytes (PV4002); nothing was written.</exception>
     public ApplyResult Revert(CodeImage image) =>
-        TryRevert(image, out ApplyResult result, out IReadOnlyList<PatchDiagnostic> diagnostics) ? result : throw new PatchException(diagnostics[0]);
+        TryRevert(image, out ApplyResult result) ? result : throw new PatchException(result.Diagnostics[0]);
 
     /// <summary>Gives the image its original bytes back, bit for bit, after the same checks as <see cref="TryApply"/>.</summary>
     /// <param name="image">The image; its bytes are written in place.</param>
-    /// <param name="result">What was written.</param>
-    /// <param name="diagnostics">Why nothing was written, up to a hundred findings.</param>
+    /// <param name="result">Counts of what was written, or the diagnostics for which nothing was.</param>
     /// <returns>Whether the image now holds the original bytes at every site.</returns>
-    public bool TryRevert(CodeImage image, out ApplyResult result, out IReadOnlyList<PatchDiagnostic> diagnostics)
+    public bool TryRevert(CodeImage image, out ApplyResult result)
     {
         ArgumentNullException.ThrowIfNull(image);
-        return ImageApplier.TryRun(this, image, toNew: false, out result, out diagnostics);
+        return ImageApplier.TryRun(this, image, toNew: false, out result);
     }
 
     /// <summary>Compares an image with the plan; writes nothing.</summary>

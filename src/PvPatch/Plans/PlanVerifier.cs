@@ -2,22 +2,6 @@ using PvPatch.Images;
 
 namespace PvPatch.Plans;
 
-/// <summary>Counts of what applying or reverting a plan did.</summary>
-public readonly record struct ApplyResult
-{
-    internal ApplyResult(int written, int alreadyThere)
-    {
-        Written = written;
-        AlreadyThere = alreadyThere;
-    }
-
-    /// <summary>Sites written.</summary>
-    public int Written { get; }
-
-    /// <summary>Sites that held the wanted bytes before.</summary>
-    public int AlreadyThere { get; }
-}
-
 /// <summary>The state of an image, compared with a plan.</summary>
 public sealed class VerifyResult
 {

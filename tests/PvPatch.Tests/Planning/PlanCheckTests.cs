@@ -2,6 +2,7 @@ using PvPatch.Images;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
+using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Planning;
 
