@@ -6,20 +6,22 @@ using RiscV.Isa;
 namespace RiscV.Patching;
 
 /// <summary>
-/// The operations that translated code leaves open, and what holds at their sites. This contract is all that translator and backends share: any backend may
-/// stand at any site at any moment, so each must keep it alone.
+/// The operations that translated code leaves open, and what holds at their sites. This contract is all that translator and backends share:
+/// any backend may stand at any site at any moment, so each must keep it alone.
 /// </summary>
 /// <remarks>
 /// <code>
 /// everywhere   rbx = host address of guest address 0, r14 = links, r15 = CpuState; guest registers are in memory, so the rest is free
 /// mem.*        rdi = guest address (64 bits), edx = its low 32 bits, rsi = value to store; a load's value is left in rax, extended
-/// timer.tick   rcx = instructions of the block, eax = its address; subtracts rcx from the ticks left and leaves the sign in the flags. Destroys nothing else
+/// timer.tick   rcx = instructions of the block, eax = its address; subtracts rcx from the ticks left and leaves the sign in the
+///              flags. Destroys nothing else
 /// trace.block  eax = address of the block that begins
 /// trap.*       does not come back: the return address says where it happened
 /// </code>
-/// A site is one instruction of six bytes for good: the inlined body must be a single instruction (cs prefixes fill it up), and a call ends at the site's end, so a
-/// thread that was stopped anywhere finds sense when it goes on. Inside an aligned eight bytes one store changes it. Two things keep the return address
-/// the site's own: no forwarding island makes the call, for one store needs none; and no thunk does, for mem, trace and trap allow all that a C function destroys.
+/// A site is one instruction of six bytes for good: the inlined body must be a single instruction (cs prefixes fill it up), and a call ends
+/// at the site's end, so a thread that was stopped anywhere finds sense when it goes on. Inside an aligned eight bytes one store changes
+/// it. Two things keep the return address the site's own: no forwarding island makes the call, for one store needs none; and no thunk does,
+/// for mem, trace and trap allow all that a C function destroys.
 /// </remarks>
 internal static class GuestOps
 {

@@ -8,8 +8,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace RiscV.Patching;
 
 /// <summary>
-/// <c>profiled</c>: counts loads and stores by operation, and entries by block. A counted access is two instructions: too many for a live site, so PvPatch puts
-/// them into an island near the block and a jump into the site. Blocks are counted in C#.
+/// <c>profiled</c>: counts loads and stores by operation, and entries by block. A counted access is two instructions: too many for a live
+/// site, so PvPatch puts them into an island near the block and a jump into the site. Blocks are counted in C#.
 /// </summary>
 internal static unsafe class ProfiledBackend
 {

@@ -10,8 +10,8 @@ namespace RiscV.Patching;
 /// The fixed code around the blocks: the way in, the ways out. All of it is in the arena, where every block reaches it with a rel32.
 /// </summary>
 /// <remarks>
-/// The stack: <c>Enter</c> pushes three registers, so that it is aligned in a block, as the System V convention wants it before a call. A function called from
-/// a site can therefore jump on to a C function as it is; and it can leave for good by dropping its return address.
+/// The stack: <c>Enter</c> pushes three registers, so that it is aligned in a block, as the System V convention wants it before a call. A
+/// function called from a site can therefore jump on to a C function as it is; and it can leave for good by dropping its return address.
 /// </remarks>
 internal sealed unsafe class Stubs
 {
@@ -68,7 +68,9 @@ internal sealed unsafe class Stubs
     /// <summary>Jumped to at a block's head, with its address in rax and its length in rcx.</summary>
     public VirtualAddress OutOfTicks { get; }
 
-    /// <summary>Called from a site, and does not return to it: stops for a reason, at the guest instruction to which the return address belongs.</summary>
+    /// <summary>
+    /// Called from a site, and does not return to it: stops for a reason, at the guest instruction to which the return address belongs.
+    /// </summary>
     public VirtualAddress Stop(StopReason reason) => _stops[reason];
 
     /// <summary>Emits a function into the arena.</summary>

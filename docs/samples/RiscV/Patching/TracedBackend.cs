@@ -24,8 +24,8 @@ internal static unsafe class TracedBackend
     }
 
     /// <summary>
-    /// rdi and rsi are where C wants its first two arguments. The third is the site: the return address, that is, its end. Then the helper returns to the
-    /// site itself, with what it loaded in rax.
+    /// rdi and rsi are where C wants its first two arguments. The third is the site: the return address, that is, its end. Then the helper
+    /// returns to the site itself, with what it loaded in rax.
     /// </summary>
     private static void Emit(Assembler a, Op op, VirtualAddress helper)
     {

@@ -11,8 +11,8 @@ using GuestInstruction = RiscV.Isa.Instruction;
 namespace RiscV.Translator;
 
 /// <summary>
-/// Translates basic blocks: guest instructions up to the first that may jump. Nothing stays in host registers from one guest instruction to the next, so that the guest's state is
-/// complete in <see cref="CpuState"/> at every site and any backend may stop there.
+/// Translates basic blocks: guest instructions up to the first that may jump. Nothing stays in host registers from one guest instruction to
+/// the next, so that the guest's state is complete in <see cref="CpuState"/> at every site and any backend may stop there.
 /// </summary>
 internal sealed unsafe class BlockTranslator
 {
@@ -80,7 +80,9 @@ internal sealed unsafe class BlockTranslator
         return instructions;
     }
 
-    /// <summary>The timer: pays for the whole block, or leaves before it. This is also how a guest that loops for ever is stopped.</summary>
+    /// <summary>
+    /// The timer: pays for the whole block, or leaves before it. This is also how a guest that loops for ever is stopped.
+    /// </summary>
     private void EmitHead(ulong pc, int count)
     {
         _asm.mov(eax, (uint)pc);

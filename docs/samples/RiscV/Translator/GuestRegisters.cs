@@ -4,7 +4,9 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace RiscV.Translator;
 
-/// <summary>Moves between host registers and guest registers, which are in memory. x0 is not: it reads as zero, and writes to it are not made.</summary>
+/// <summary>
+/// Moves between host registers and guest registers, which are in memory. x0 is not: it reads as zero, and writes to it are not made.
+/// </summary>
 internal static class GuestRegisters
 {
     public static AssemblerMemoryOperand At(int guest) => __qword_ptr[r15 + CpuLayout.X(guest)];

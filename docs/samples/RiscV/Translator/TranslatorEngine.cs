@@ -9,7 +9,8 @@ using RiscV.Patching;
 namespace RiscV.Translator;
 
 /// <summary>
-/// Executes the guest by translating it, block by block, as it comes to them. One thread executes; any other may call <see cref="Switch"/> meanwhile.
+/// Executes the guest by translating it, block by block, as it comes to them. One thread executes; any other may call <see cref="Switch"/>
+/// meanwhile.
 /// </summary>
 internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
 {
@@ -97,7 +98,9 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
         }
     }
 
-    /// <summary>Which guest instruction a call was made for, by the return address it left: that names the site, whatever backend made the call.</summary>
+    /// <summary>
+    /// Which guest instruction a call was made for, by the return address it left: that names the site, whatever backend made the call.
+    /// </summary>
     public SitePoint PointAt(ulong returnAddress) => Arena.TryFindCaller(returnAddress, out LiveSite site)
         ? _blocks[site.Block].Points[site.Index]
         : throw new ArgumentException("no site returns there", nameof(returnAddress));
@@ -128,8 +131,8 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
     }
 
     /// <summary>
-    /// The guest has written code. First nothing leads into an old block any more, then it is retired: the arena reuses it when every executor has left, as this
-    /// one has.
+    /// The guest has written code. First nothing leads into an old block any more, then it is retired: the arena reuses it when every
+    /// executor has left, as this one has.
     /// </summary>
     private void RetireChangedBlocks()
     {
