@@ -5,6 +5,9 @@ internal sealed class AssembledBody
 {
     private readonly CodeFixup[] _fixups;
 
+    /// <summary>Templates by length, whatever nops each has. Threads may take away each other's: what is not there is made again.</summary>
+    private CodeTemplate?[] _templates = [];
+
     internal AssembledBody(byte[] bytes, CodeFixup[] fixups, int bitness)
     {
         Bytes = bytes;
@@ -29,9 +32,35 @@ internal sealed class AssembledBody
     /// <summary>Whether an instruction pushes, pops, calls or addresses memory through the stack pointer.</summary>
     public bool UsesStack { get; internal init; }
 
+    /// <summary>Whether some instruction calls or jumps through memory.</summary>
+    public bool HasIndirectBranch { get; internal init; }
+
     /// <summary>How many instructions there are.</summary>
     public int InstructionCount { get; internal init; }
 
     /// <summary>Whether control never leaves at the body's end (iret, sysret, jmp).</summary>
     public bool EndsControlFlow { get; internal init; }
+
+    /// <summary>The body with nops behind it, kept for the next who asks.</summary>
+    /// <param name="budget">The site's length in bytes, at least the body's.</param>
+    /// <param name="nops">Which nops.</param>
+    public CodeTemplate InBudget(int budget, NopStyle nops)
+    {
+        CodeTemplate?[] templates = _templates;
+        return budget < templates.Length && templates[budget] is CodeTemplate known && ReferenceEquals(known.Nops, nops) ? known : Keep(CodeTemplate.Create(this, budget, nops));
+    }
+
+    private CodeTemplate Keep(CodeTemplate template)
+    {
+        CodeTemplate?[] templates = _templates;
+        int budget = template.Bytes.Length;
+        if (budget >= templates.Length)
+        {
+            Array.Resize(ref templates, Math.Max(SiteBytes.MaxLength, budget) + 1);
+            _templates = templates;
+        }
+
+        templates[budget] = template;
+        return template;
+    }
 }

@@ -61,6 +61,7 @@ internal sealed class BodyReader
         {
             Destroys = reachesEnd ? _destroys : RegisterSet.None,
             UsesStack = _usesStack,
+            HasIndirectBranch = instructions.Exists(static i => i.IsCallNearIndirect || i.IsJmpNearIndirect),
             InstructionCount = instructions.Count,
             EndsControlFlow = !reachesEnd,
         };

@@ -8,10 +8,11 @@ internal sealed class CodeTemplate
     private readonly byte[] _bytes;
     private readonly CodeFixup[] _fixups;
 
-    private CodeTemplate(byte[] bytes, CodeFixup[] fixups, int bitness, int bodyLength)
+    private CodeTemplate(byte[] bytes, CodeFixup[] fixups, NopStyle nops, int bitness, int bodyLength)
     {
         _bytes = bytes;
         _fixups = fixups;
+        Nops = nops;
         Bitness = bitness;
         BodyLength = bodyLength;
     }
@@ -21,6 +22,9 @@ internal sealed class CodeTemplate
 
     /// <summary>The fields that depend on the site's address.</summary>
     public IReadOnlyList<CodeFixup> Fixups => _fixups;
+
+    /// <summary>What stands behind the body.</summary>
+    public NopStyle Nops { get; }
 
     /// <summary>32 or 64.</summary>
     public int Bitness { get; }
@@ -36,6 +40,9 @@ internal sealed class CodeTemplate
 
     /// <summary>Whether the whole budget is one instruction, so that it can be put in place while another thread runs the code.</summary>
     public bool IsSingleInstruction { get; private init; }
+
+    /// <summary>Whether some instruction calls or jumps through memory, as what stands at sites before they are patched.</summary>
+    public bool HasIndirectBranch { get; private init; }
 
     internal ReadOnlySpan<CodeFixup> FixupSpan => _fixups;
 
@@ -54,26 +61,13 @@ internal sealed class CodeTemplate
         byte[] bytes = new byte[budget];
         body.Bytes.Span.CopyTo(bytes);
         nops.Fill(bytes.AsSpan(length));
-        return new CodeTemplate(bytes, [.. body.Fixups], body.Bitness, length)
+        return new CodeTemplate(bytes, [.. body.Fixups], nops, body.Bitness, length)
         {
             Destroys = body.Destroys,
             UsesStack = body.UsesStack,
-            IsSingleInstruction = IsOneInstruction(bytes, body.Bitness),
+            HasIndirectBranch = body.HasIndirectBranch,
+            IsSingleInstruction = length == budget ? body.InstructionCount == 1 : length == 0 && IsOneInstruction(bytes, body.Bitness),
         };
-    }
-
-    /// <summary>Nothing but nops.</summary>
-    /// <param name="budget">The site's length in bytes.</param>
-    /// <param name="nops">Which nops.</param>
-    /// <param name="bitness">32 or 64.</param>
-    /// <returns>The template.</returns>
-    public static CodeTemplate Nops(int budget, NopStyle nops, int bitness)
-    {
-        ArgumentNullException.ThrowIfNull(nops);
-        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(budget);
-        byte[] bytes = new byte[budget];
-        nops.Fill(bytes, bitness);
-        return new CodeTemplate(bytes, [], bitness, 0) { IsSingleInstruction = IsOneInstruction(bytes, bitness) };
     }
 
     /// <summary>Writes the bytes for one site.</summary>

@@ -4,6 +4,7 @@ using System.Runtime.Intrinsics;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 using PvPatch.Images;
+using PvPatch.Machine;
 
 namespace PvPatch.Plans;
 
@@ -303,8 +304,8 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
         ref readonly PlanEntry entry = ref Entries[index];
         if (entry.IsOverflow)
         {
-            old = SiteVector.Pad(OldBytesOf(index, default));
-            @new = SiteVector.Pad(NewBytesOf(index, default));
+            old = SiteBytes.Pad(OldBytesOf(index, default));
+            @new = SiteBytes.Pad(NewBytesOf(index, default));
             return;
         }
 
@@ -324,7 +325,7 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     internal bool IsFromPredecessor(int index, ReadOnlySpan<byte> bytes)
     {
         VirtualAddress address = Entries[index].Address;
-        Span<byte> scratch = stackalloc byte[SiteVector.MaxLength];
+        Span<byte> scratch = stackalloc byte[SiteBytes.MaxLength];
         for (PatchPlan? plan = Head.Previous; plan is not null; plan = plan.Head.Previous)
         {
             int there = plan.IndexContaining(address);

@@ -148,7 +148,7 @@ internal static class PlanJsonWriter
         json.WriteString("reason", PlanJson.Name(outcome.Reason));
         json.WriteString("old", HexBytes.Format(site.OldBytes));
         json.WriteString("new", HexBytes.Format(site.NewBytes));
-        Span<byte> scratch = stackalloc byte[SiteVector.MaxLength];
+        Span<byte> scratch = stackalloc byte[SiteBytes.MaxLength];
         if (plan.BytesLeftByPredecessor(index, scratch) is { IsEmpty: false } left && !left.SequenceEqual(site.OldBytes))
         {
             json.WriteString("replaces", HexBytes.Format(left));

@@ -1,4 +1,5 @@
 using PvPatch.Images;
+using PvPatch.Machine;
 
 namespace PvPatch.Plans;
 
@@ -88,7 +89,7 @@ internal static class PlanVerifier
         int original = 0;
         int outside = 0;
         var others = new List<UnexpectedSite>();
-        Span<byte> scratch = stackalloc byte[SiteVector.MaxLength];
+        Span<byte> scratch = stackalloc byte[SiteBytes.MaxLength];
         for (int i = 0; i < plan.Count; i++)
         {
             if (!image.TryGetBytes(plan.Entries[i].Address, plan.LengthOf(i), out Span<byte> there))
