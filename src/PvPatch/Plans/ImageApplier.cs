@@ -2,7 +2,6 @@ using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
 using System.Runtime.Intrinsics.X86;
-using Microsoft.Extensions.Logging;
 using PvPatch.Images;
 using PvPatch.Machine;
 
@@ -346,20 +345,4 @@ internal ref struct ImageWindow(CodeImage image)
 
     private readonly bool Contains(ulong address, int length) =>
         address >= Start && address - Start <= (ulong)_bytes.Length && (ulong)length <= (ulong)_bytes.Length - (address - Start);
-}
-
-/// <summary>What plans write to a log: one line for each batch. Event ids are stable.</summary>
-internal static partial class PlanLog
-{
-    [LoggerMessage(EventId = 1100, EventName = "PlanApplied", Level = LogLevel.Information,
-        Message = "{What} plan for {Backend}: {Written} sites written, {AlreadyThere} already there")]
-    public static partial void Applied(ILogger logger, string what, string backend, int written, int alreadyThere);
-
-    [LoggerMessage(EventId = 1101, EventName = "PlanRefused", Level = LogLevel.Warning,
-        Message = "refused to {What} the plan for {Backend}, nothing written; {Count} findings, the first: {First}")]
-    public static partial void Refused(ILogger logger, string what, string backend, int count, PatchDiagnostic first);
-
-    [LoggerMessage(EventId = 1102, EventName = "PlanVerified", Level = LogLevel.Information,
-        Message = "verified plan for {Backend}: {Patched} sites patched, {Original} original, {Others} other")]
-    public static partial void Verified(ILogger logger, string backend, int patched, int original, int others);
 }

@@ -25,9 +25,8 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     private readonly ILogger _logger;
     private PlanSummary? _summary;
 
-    internal PatchPlan(PlanHead head, PlanEntry[] entries, PlanForms forms, byte[] overflow, ILogger? logger)
+    internal PatchPlan(PlanEntry[] entries, PlanForms forms, byte[] overflow, ILogger? logger)
     {
-        Head = head;
         Entries = entries;
         // The arrays as they are now: what is appended later is no concern of this plan.
         _olds = forms.Olds;
@@ -38,9 +37,8 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
         _logger = logger ?? NullLogger.Instance;
     }
 
-    private PatchPlan(PatchPlan other, PlanHead head)
+    private PatchPlan(PatchPlan other)
     {
-        Head = head;
         Entries = other.Entries;
         _olds = other._olds;
         _news = other._news;
@@ -48,22 +46,28 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
         OutcomeCount = other.OutcomeCount;
         _overflow = other._overflow;
         _logger = other._logger;
+        Backend = other.Backend;
+        Rules = other.Rules;
+        Bitness = other.Bitness;
+        Segments = other.Segments;
+        Diagnostics = other.Diagnostics;
+        Previous = other.Previous;
     }
 
     /// <summary>The name of what the sites are turned to: a backend's name.</summary>
-    public string Backend => Head.Backend;
+    public string Backend { get; internal init; } = "";
 
     /// <summary>The name of the rules the decisions follow.</summary>
-    public string Rules => Head.Rules;
+    public string Rules { get; internal init; } = "";
 
     /// <summary>32 or 64.</summary>
-    public int Bitness => Head.Bitness;
+    public int Bitness { get; internal init; }
 
     /// <summary>The segments of the image it was made for.</summary>
-    public IReadOnlyList<PlanSegment> Segments => Head.Segments;
+    public IReadOnlyList<PlanSegment> Segments { get; internal init; } = [];
 
     /// <summary>What there is to know beside the decisions: missing operations that sites use, and the like. Never errors.</summary>
-    public IReadOnlyList<PatchDiagnostic> Diagnostics => Head.Diagnostics;
+    public IReadOnlyList<PatchDiagnostic> Diagnostics { get; internal init; } = [];
 
     /// <summary>How many sites there are, thunks included.</summary>
     public int Count => Entries.Length;
@@ -84,7 +88,8 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
         }
     }
 
-    internal PlanHead Head { get; }
+    /// <summary>The plan whose bytes the image held when this one was made; its originals are this one's originals.</summary>
+    internal PatchPlan? Previous { get; init; }
 
     internal PlanEntry[] Entries { get; }
 
@@ -182,7 +187,7 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     public VerifyResult Verify(CodeImage image)
     {
         ArgumentNullException.ThrowIfNull(image);
-        return PlanVerifier.Run(this, image);
+        return VerifyResult.Of(this, image);
     }
 
     /// <summary>Checks a plan that was read from a file, or throws. See <see cref="TryCheckAgainst"/>.</summary>
@@ -225,7 +230,7 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     public PatchPlan Named(string backend)
     {
         ArgumentException.ThrowIfNullOrEmpty(backend);
-        return new PatchPlan(this, Head with { Backend = backend });
+        return new PatchPlan(this) { Backend = backend };
     }
 
     /// <summary>
@@ -233,12 +238,12 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     /// every plan it ever made; an image that is further behind than this is refused, not damaged.
     /// </summary>
     internal PatchPlan WithAncestors(int count) =>
-        Head.Previous is null ? this
-        : new PatchPlan(this, Head with { Previous = count > 0 ? Head.Previous.WithAncestors(count - 1) : null });
+        Previous is null ? this
+        : new PatchPlan(this) { Previous = count > 0 ? Previous.WithAncestors(count - 1) : null };
 
     internal string SectionOf(VirtualAddress address)
     {
-        foreach (PlanSegment segment in Head.Segments)
+        foreach (PlanSegment segment in Segments)
         {
             if (segment.Contains(address))
             {
@@ -317,8 +322,8 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     internal ReadOnlySpan<byte> BytesLeftByPredecessor(int index, Span<byte> scratch)
     {
         VirtualAddress address = Entries[index].Address;
-        int there = Head.Previous?.IndexContaining(address) ?? -1;
-        return there >= 0 && Head.Previous!.Entries[there].Address == address.Value ? Head.Previous.NewBytesOf(there, scratch) : default;
+        int there = Previous?.IndexContaining(address) ?? -1;
+        return there >= 0 && Previous!.Entries[there].Address == address.Value ? Previous.NewBytesOf(there, scratch) : default;
     }
 
     /// <summary>Whether some plan this one was made from put these bytes at a site.</summary>
@@ -326,7 +331,7 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     {
         VirtualAddress address = Entries[index].Address;
         Span<byte> scratch = stackalloc byte[SiteBytes.MaxLength];
-        for (PatchPlan? plan = Head.Previous; plan is not null; plan = plan.Head.Previous)
+        for (PatchPlan? plan = Previous; plan is not null; plan = plan.Previous)
         {
             int there = plan.IndexContaining(address);
             if (there >= 0 && plan.Entries[there].Address == address.Value && plan.NewBytesOf(there, scratch).SequenceEqual(bytes))

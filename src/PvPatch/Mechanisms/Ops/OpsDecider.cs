@@ -107,7 +107,7 @@ internal sealed class OpsDecider
 
     private Decision Missing(OpSlot slot, PatchSite site)
     {
-        if (_rules.Missing == MissingRule.CallBug)
+        if (_rules.MissingCallsBug)
         {
             if (_options.BugTarget is not VirtualAddress bug)
             {
@@ -180,12 +180,7 @@ internal sealed class OpsDecider
         }
 
         RegisterSet destroys = operation.TargetDestroys ?? CallConventions.DestroyedBy(slot.Convention, _bitness);
-        RegisterSet excess = _rules.CallClobbers switch
-        {
-            ClobberRule.None => RegisterSet.None,
-            ClobberRule.AnyMustBeAllowed => _any.Except(site.Clobbers | RegisterSet.Flags),
-            _ => destroys.Except(site.Clobbers),
-        };
+        RegisterSet excess = _rules.ChecksTargetClobbers ? destroys.Except(site.Clobbers) : _any.Except(site.Clobbers | RegisterSet.Flags);
         if (excess.IsEmpty)
         {
             return new Decision { Action = PatchAction.Call, Template = _templates.Call(target, site.Budget), Target = target, TargetName = operation.TargetName };
