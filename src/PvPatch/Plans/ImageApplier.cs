@@ -132,6 +132,7 @@ internal static class ImageApplier
     }
 
     /// <summary>The index of the first site from an index on that can't be handled as a vector in the segment where a walk is.</summary>
+    [MethodImpl(MethodImplOptions.NoInlining)]
     private static int EndOf(PatchPlan plan, int index, in ImageWindow window)
     {
         PlanEntry[] entries = plan.Entries;
@@ -189,7 +190,8 @@ internal static class ImageApplier
             fixed (byte* first = window.Bytes)
             {
                 ulong start = window.Start;
-                for (; i < end; i++)
+                int stop = end; // of its own, so that it stays in a register
+                for (; i < stop; i++)
                 {
                     ref readonly PlanEntry entry = ref Unsafe.Add(ref entries, i);
                     if (entry.IsOverflow)

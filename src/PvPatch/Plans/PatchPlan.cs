@@ -1,4 +1,5 @@
 using System.Collections;
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
 using Microsoft.Extensions.Logging;
@@ -257,6 +258,7 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     /// <summary>Whether some outcome is a thunk's: without one, nobody has to look through the sites for them.</summary>
     internal bool MayHaveThunks => Array.Exists(_outcomes, static o => o is { Action: PatchAction.Thunk });
 
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     internal int LengthOf(int index)
     {
         ref readonly PlanEntry entry = ref Entries[index];
@@ -304,13 +306,13 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     }
 
     /// <summary>Old and new bytes of a site of at most 16 bytes, zero behind them.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     internal void GetVectors(int index, out Vector128<byte> old, out Vector128<byte> @new)
     {
         ref readonly PlanEntry entry = ref Entries[index];
         if (entry.IsOverflow)
         {
-            old = SiteBytes.Pad(OldBytesOf(index, default));
-            @new = SiteBytes.Pad(NewBytesOf(index, default));
+            (old, @new) = (SiteBytes.From(OldBytesOf(index, default)).Vector, SiteBytes.From(NewBytesOf(index, default)).Vector);
             return;
         }
 

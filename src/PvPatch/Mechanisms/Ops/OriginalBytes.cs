@@ -36,7 +36,7 @@ internal sealed class OriginalBytes
     /// <param name="length">Its length.</param>
     /// <param name="there">16 bytes from the site's first on.</param>
     /// <param name="original">The original ones, whatever stands behind them.</param>
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public bool TryUndo(ulong address, int length, Vector128<byte> there, out Vector128<byte> original)
     {
         original = there;
