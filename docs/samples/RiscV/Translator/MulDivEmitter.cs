@@ -11,23 +11,24 @@ namespace RiscV.Translator;
 /// </summary>
 internal static class MulDivEmitter
 {
-    public static void Emit(Assembler a, GuestInstruction instruction)
+    public static void Emit(HostCode code, GuestInstruction instruction)
     {
         if (instruction.Rd == 0)
         {
             return;
         }
 
-        GuestRegisters.Load(a, rax, instruction.Rs1);
-        GuestRegisters.Load(a, rcx, instruction.Rs2);
+        if (instruction.Op is Op.Mul or Op.Mulw)
+        {
+            AluEmitter.Emit(code, instruction, pc: 0); // an operation like any other: x86 has it with two operands
+            return;
+        }
+
+        Assembler a = code.Asm;
+        code.Load(Register.RAX, instruction.Rs1);
+        code.Load(Register.RCX, instruction.Rs2);
         switch (instruction.Op)
         {
-            case Op.Mul:
-                a.imul(rax, rcx);
-                break;
-            case Op.Mulw:
-                a.imul(eax, ecx);
-                break;
             case Op.Mulh:
                 a.imul(rcx);
                 a.mov(rax, rdx);
@@ -37,7 +38,7 @@ internal static class MulDivEmitter
                 a.mov(rax, rdx);
                 break;
             case Op.Mulhsu:
-                EmitMulhsu(a);
+                EmitMulhsu(code, instruction.Rs1);
                 break;
             case Op.Div or Op.Rem or Op.Divw or Op.Remw:
                 EmitSigned(a, remainder: instruction.Op is Op.Rem or Op.Remw, wide: instruction.Op is Op.Div or Op.Rem);
@@ -52,18 +53,19 @@ internal static class MulDivEmitter
             a.movsxd(rax, eax);
         }
 
-        GuestRegisters.Store(a, instruction.Rd, rax);
+        code.Store(instruction.Rd, Register.RAX);
     }
 
     /// <summary>Signed by unsigned: as both unsigned, minus the second operand in the upper half where the first is negative.</summary>
-    private static void EmitMulhsu(Assembler a)
+    private static void EmitMulhsu(HostCode code, int first)
     {
-        a.mov(rsi, rax);
-        a.sar(rsi, 63);
-        a.and(rsi, rcx);
+        Assembler a = code.Asm;
         a.mul(rcx);
+        code.Load(Register.RAX, first);
+        a.sar(rax, 63);
+        a.and(rcx, rax);
         a.mov(rax, rdx);
-        a.sub(rax, rsi);
+        a.sub(rax, rcx);
     }
 
     private static void EmitSigned(Assembler a, bool remainder, bool wide)
