@@ -11,7 +11,7 @@ namespace RiscV.Patching;
 /// </summary>
 /// <remarks>
 /// <code>
-/// everywhere   rbx = host address of guest address 0, rbp = CpuState, r15 = ticks left; all others but rax, rcx and rdx are guest registers or unused (RegisterMap)
+/// everywhere   rbx = host address of guest address 0, rbp = CpuState, r15 = ticks left; all others but rax, rcx and rdx hold guest registers
 /// mem.*        rdx = guest address (64 bits), rcx = its low 32 bits, rax = value to store; a load's value is left in rax, extended
 /// timer.tick   rcx = instructions of the block that begins; subtracts rcx from r15 and leaves the sign in the flags. Destroys nothing else
 /// trap.*       does not come back: the return address says where it happened

@@ -107,7 +107,7 @@ internal sealed unsafe class Stubs
     public VirtualAddress EmitCall(
         VirtualAddress target, bool keepsScratch, Action<Assembler, AssemblerMemoryOperand> arguments, Action<Assembler>? then = null) => Emit(a =>
     {
-        AssemblerRegister64[] kept = keepsScratch ? [rax, rcx, rdx] : [rcx]; // an odd number: the stack is aligned behind it
+        AssemblerRegister64[] kept = keepsScratch ? [rax, rcx, rdx, rsi, rdi] : [rcx, rsi, rdi]; // an odd number: the stack is aligned behind it
         Map.EmitSpill(a);
         Array.ForEach(kept, a.push);
         arguments(a, __qword_ptr[rsp + 8 * kept.Length]);

@@ -2,13 +2,10 @@ using Iced.Intel;
 using RiscV.Isa;
 using static Iced.Intel.AssemblerRegisters;
 using GuestInstruction = RiscV.Isa.Instruction;
-using HostInstruction = Iced.Intel.Instruction;
 
 namespace RiscV.Translator;
 
-/// <summary>
-/// Integer arithmetic. A result is computed where it is wanted, if its guest register is in a host register and not needed as the second operand before; else in rax.
-/// </summary>
+/// <summary>Integer arithmetic. A word's result is sign-extended, but where it is known to be so already.</summary>
 internal static class AluEmitter
 {
     public static void Emit(HostCode code, GuestInstruction instruction, ulong pc)
@@ -21,16 +18,22 @@ internal static class AluEmitter
         switch (instruction.Op)
         {
             case Op.Lui:
-                code.Set(instruction.Rd, (ulong)instruction.Imm);
+                code.WriteConstant(instruction.Rd, (ulong)instruction.Imm);
                 break;
             case Op.Auipc:
-                code.Set(instruction.Rd, pc + (ulong)instruction.Imm);
+                code.WriteConstant(instruction.Rd, pc + (ulong)instruction.Imm);
                 break;
-            case Op.Slti or Op.Sltiu or Op.Slt or Op.Sltu:
-                EmitCompare(code, instruction);
+            case Op.Addi when instruction.Rs1 == 0:
+                code.WriteConstant(instruction.Rd, (ulong)instruction.Imm);
                 break;
             case Op.Addi:
                 EmitAddImmediate(code, instruction);
+                break;
+            case Op.Addiw when instruction.Imm == 0:
+                EmitExtend(code, instruction);
+                break;
+            case Op.Slti or Op.Sltiu or Op.Slt or Op.Sltu:
+                EmitCompare(code, instruction);
                 break;
             case Op.Sll or Op.Srl or Op.Sra or Op.Sllw or Op.Srlw or Op.Sraw:
                 EmitShift(code, instruction);
@@ -44,25 +47,65 @@ internal static class AluEmitter
         }
     }
 
-    private static bool IsWord(Op op) => op is >= Op.Addiw and <= Op.Sraw;
+    /// <summary>
+    /// An index into an array, which takes two guest instructions, in one: <c>slli rd, rs, 1 to 3; add rd, rd, other</c>. Whether the two are such a pair.
+    /// </summary>
+    public static bool TryEmitIndex(HostCode code, GuestInstruction shift, GuestInstruction add)
+    {
+        int rd = shift.Rd;
+        int other = add.Rs1 == rd ? add.Rs2 : add.Rs1;
+        if (shift.Op != Op.Slli || shift.Imm is < 1 or > 3 || add.Op != Op.Add || add.Rd != rd || rd == 0
+            || (add.Rs1 != rd && add.Rs2 != rd) || other == rd || other == 0)
+        {
+            return false;
+        }
+
+        Register index = code.Read(shift.Rs1);
+        Register first = code.Read(other);
+        Register target = code.Target(rd, first: -1);
+        code.AddSum(target, first, index, 1 << shift.Imm);
+        code.Write(rd, target);
+        return true;
+    }
+
+    private static bool IsWord(Op op) => op is (>= Op.Addiw and <= Op.Sraw) or Op.Mulw;
 
     private static void EmitAddImmediate(HostCode code, GuestInstruction i)
     {
-        Register target = code.Map.HostOr(i.Rd, Register.RAX);
-        code.LoadSum(target, i.Rs1, i.Imm);
-        code.Store(i.Rd, target);
+        bool isCopy = i.Imm == 0;
+        Register source = code.Read(i.Rs1);
+        Register target = code.Target(i.Rd, i.Rs1);
+        if (source == target)
+        {
+            code.Add(Code.Add_rm64_imm32, target, i.Imm);
+        }
+        else
+        {
+            code.ReadSum(target, i.Rs1, i.Imm);
+        }
+
+        code.Write(i.Rd, target, isCopy && code.IsWord(i.Rs1));
+    }
+
+    /// <summary>sext.w.</summary>
+    private static void EmitExtend(HostCode code, GuestInstruction i)
+    {
+        Register source = code.Read(i.Rs1);
+        Register target = code.Target(i.Rd, i.Rs1);
+        if (code.IsWord(i.Rs1))
+        {
+            code.Move(target, source);
+        }
+        else
+        {
+            code.Add(Code.Movsxd_r64_rm32, target, HostCode.Low(source));
+        }
+
+        code.Write(i.Rd, target, isWord: true);
     }
 
     private static void EmitImmediate(HostCode code, GuestInstruction i)
     {
-        Register target = code.Map.HostOr(i.Rd, Register.RAX);
-        if (i is { Op: Op.Addiw, Imm: 0 })
-        {
-            code.Add32(Code.Movsxd_r64_rm32, target, i.Rs1); // sext.w
-            code.Store(i.Rd, target);
-            return;
-        }
-
         Code operation = i.Op switch
         {
             Op.Xori => Code.Xor_rm64_imm32,
@@ -77,9 +120,19 @@ internal static class AluEmitter
             Op.Sraiw => Code.Sar_rm32_imm8,
             _ => throw new ArgumentOutOfRangeException(nameof(i)),
         };
-        code.Load(target, i.Rs1);
+        Register source = code.Read(i.Rs1);
+        Register target = code.Target(i.Rd, i.Rs1);
+        code.Move(target, source);
         code.Add(operation, IsWord(i.Op) ? HostCode.Low(target) : target, i.Imm);
-        Finish(code, i, target);
+
+        // A word that was shifted right is not negative, and has a zero upper half by itself. A small mask leaves a small number.
+        bool isWord = i switch
+        {
+            { Op: Op.Srliw, Imm: > 0 } or { Op: Op.Andi, Imm: >= 0 } or { Op: Op.Srli, Imm: > 32 } => true,
+            { Op: Op.Andi or Op.Ori or Op.Xori or Op.Srai } => code.IsWord(i.Rs1),
+            _ => false,
+        };
+        Finish(code, i, target, isWord);
     }
 
     private static void EmitRegister(HostCode code, GuestInstruction i)
@@ -102,34 +155,34 @@ internal static class AluEmitter
             i = i with { Rs1 = i.Rs2, Rs2 = i.Rs1 }; // the order does not matter: the one that is overwritten comes first
         }
 
-        Register target = i.Rs2 == i.Rd && i.Rs1 != i.Rd ? Register.RAX : code.Map.HostOr(i.Rd, Register.RAX);
-        if (i.Op == Op.Add && i.Rs1 != i.Rd && code.Map.IsPinned(i.Rs1) && code.Map.IsPinned(i.Rs2))
+        Register first = code.Read(i.Rs1);
+        Register second = code.Read(i.Rs2);
+        Register target = code.Target(i.Rd, i.Rs1);
+        if (target == second && i.Rs1 != i.Rs2)
         {
-            var sum = new MemoryOperand(code.Map.HostOr(i.Rs1, default), code.Map.HostOr(i.Rs2, default));
-            code.Asm.AddInstruction(HostInstruction.Create(Code.Lea_r64_m, target, sum));
+            target = Register.RCX; // rd = x - rd
+        }
+
+        bool isWord = i.Op is Op.Xor or Op.Or or Op.And && code.IsWord(i.Rs1) && code.IsWord(i.Rs2);
+        if (i.Op == Op.Add && first != target)
+        {
+            code.AddSum(target, first, second);
         }
         else
         {
-            code.Load(target, i.Rs1);
-            if (i.Op is >= Op.Addw and <= Op.Sraw or Op.Mulw)
-            {
-                code.Add32(operation, HostCode.Low(target), i.Rs2);
-            }
-            else
-            {
-                code.Add64(operation, target, i.Rs2);
-            }
+            code.Move(target, first);
+            code.Add(operation, IsWord(i.Op) ? HostCode.Low(target) : target, IsWord(i.Op) ? HostCode.Low(second) : second);
         }
 
-        Finish(code, i, target);
+        Finish(code, i, target, isWord);
     }
 
     /// <summary>Shift counts are taken modulo 64 or 32 by both processors.</summary>
     private static void EmitShift(HostCode code, GuestInstruction i)
     {
-        Register target = code.Map.HostOr(i.Rd, Register.RAX);
-        code.Load(Register.RCX, i.Rs2);
-        code.Load(target, i.Rs1);
+        code.Read(Register.RCX, i.Rs2);
+        Register source = code.Read(i.Rs1);
+        Register target = code.Target(i.Rd, i.Rs1);
         Code operation = i.Op switch
         {
             Op.Sll => Code.Shl_rm64_CL,
@@ -139,8 +192,9 @@ internal static class AluEmitter
             Op.Srlw => Code.Shr_rm32_CL,
             _ => Code.Sar_rm32_CL,
         };
+        code.Move(target, source);
         code.Add(operation, IsWord(i.Op) ? HostCode.Low(target) : target, Register.CL);
-        Finish(code, i, target);
+        Finish(code, i, target, isWord: false);
     }
 
     /// <summary>sltiu's immediate is sign-extended, then taken as unsigned; x86 does the same.</summary>
@@ -148,9 +202,7 @@ internal static class AluEmitter
     {
         if (i.Op is Op.Slti or Op.Sltiu)
         {
-            Register first = code.Map.HostOr(i.Rs1, Register.RAX);
-            code.Load(first, i.Rs1);
-            code.Add(Code.Cmp_rm64_imm32, first, i.Imm);
+            code.Add(Code.Cmp_rm64_imm32, code.Read(i.Rs1), i.Imm);
         }
         else
         {
@@ -159,25 +211,34 @@ internal static class AluEmitter
 
         if (i.Op is Op.Slt or Op.Slti)
         {
-            code.Asm.setl(al);
+            code.Asm.setl(cl);
         }
         else
         {
-            code.Asm.setb(al);
+            code.Asm.setb(cl);
         }
 
-        Register target = code.Map.HostOr(i.Rd, Register.RAX);
-        code.Add(Code.Movzx_r32_rm8, HostCode.Low(target), Register.AL);
-        code.Store(i.Rd, target);
+        Register target = code.Target(i.Rd, first: -1);
+        code.Add(Code.Movzx_r32_rm8, HostCode.Low(target), Register.CL);
+        code.Write(i.Rd, target, isWord: true);
     }
 
-    private static void Finish(HostCode code, GuestInstruction i, Register target)
+    /// <summary>Writes a result. Where a word's upper half is not what it should be, it is made so.</summary>
+    private static void Finish(HostCode code, GuestInstruction i, Register target, bool isWord)
     {
-        if (IsWord(i.Op) || i.Op == Op.Mulw)
+        if (IsWord(i.Op) && !isWord)
         {
             code.Add(Code.Movsxd_r64_rm32, target, HostCode.Low(target));
+            isWord = true;
         }
 
-        code.Store(i.Rd, target);
+        if (target == Register.RCX)
+        {
+            Register copy = code.Target(i.Rd, first: -1);
+            code.Move(copy, target);
+            target = copy;
+        }
+
+        code.Write(i.Rd, target, isWord);
     }
 }

@@ -25,8 +25,9 @@ internal static class MulDivEmitter
         }
 
         Assembler a = code.Asm;
-        code.Load(Register.RAX, instruction.Rs1);
-        code.Load(Register.RCX, instruction.Rs2);
+        code.Read(Register.RCX, instruction.Rs2);
+        code.Read(Register.RAX, instruction.Rs1);
+        code.Claim(Register.RAX, Register.RDX);
         switch (instruction.Op)
         {
             case Op.Mulh:
@@ -53,17 +54,18 @@ internal static class MulDivEmitter
             a.movsxd(rax, eax);
         }
 
-        code.Store(instruction.Rd, Register.RAX);
+        code.Write(instruction.Rd, Register.RAX, isWord: instruction.Op >= Op.Mulw);
     }
 
     /// <summary>Signed by unsigned: as both unsigned, minus the second operand in the upper half where the first is negative.</summary>
     private static void EmitMulhsu(HostCode code, int first)
     {
         Assembler a = code.Asm;
+        Register negative = code.Read(first); // rsi, rdi or its own register: rax and rdx are claimed
         a.mul(rcx);
-        code.Load(Register.RAX, first);
-        a.sar(rax, 63);
-        a.and(rcx, rax);
+        a.xor(eax, eax);
+        code.Add(Code.Test_rm64_r64, negative, negative);
+        a.cmovns(rcx, rax);
         a.mov(rax, rdx);
         a.sub(rax, rcx);
     }

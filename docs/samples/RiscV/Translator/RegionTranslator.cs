@@ -56,6 +56,8 @@ internal sealed unsafe class RegionTranslator
         foreach ((SitePoint at, Action emit) in _rare)
         {
             _at = at;
+            _code.Forget();
+            _code.Begin();
             emit();
         }
 
@@ -72,11 +74,21 @@ internal sealed unsafe class RegionTranslator
         _asm.Label(ref head);
         _labels[block.Pc] = head;
         _at = new SitePoint(block.Pc, block.Instructions.Length);
+        _code.Forget();
         EmitTick(block);
-        foreach (GuestInstruction instruction in block.Instructions)
+        for (int i = 0; i < block.Instructions.Length; i++)
         {
-            EmitInstruction(instruction, following);
-            _at = new SitePoint(_at.Pc + 4, _at.NotExecuted - 1);
+            _code.Begin();
+            if (i + 1 < block.Instructions.Length && AluEmitter.TryEmitIndex(_code, block.Instructions[i], block.Instructions[i + 1]))
+            {
+                i++;
+            }
+            else
+            {
+                EmitInstruction(block.Instructions[i], following);
+            }
+
+            _at = new SitePoint(block.Pc + ((ulong)i + 1) * 4, block.Instructions.Length - i - 1);
         }
 
         if (!block.Instructions[^1].EndsBlock && block.End != following)
@@ -139,17 +151,29 @@ internal sealed unsafe class RegionTranslator
 
     private void EmitAccess(GuestInstruction instruction)
     {
-        _code.LoadSum(Register.RDX, instruction.Rs1, instruction.Imm);
-        _asm.mov(ecx, edx);
-        if (instruction.IsStore)
+        if (!instruction.IsStore)
         {
-            _code.Load(Register.RAX, instruction.Rs2);
+            _code.ReadSum(Register.RDX, instruction.Rs1, instruction.Imm);
+        }
+        else if (_code.Read(instruction.Rs1) != Register.RAX)
+        {
+            _code.Read(Register.RAX, instruction.Rs2);
+            _code.Claim(Register.RAX);
+            _code.ReadSum(Register.RDX, instruction.Rs1, instruction.Imm);
+        }
+        else
+        {
+            _code.ReadSum(Register.RCX, instruction.Rs1, instruction.Imm);
+            _code.Read(Register.RAX, instruction.Rs2);
+            _asm.mov(rdx, rcx);
         }
 
+        _code.Claim(Register.RAX, Register.RDX); // any backend may destroy them
+        _asm.mov(ecx, edx);
         EmitSite(GuestOps.Access(instruction.Op));
         if (instruction.IsLoad)
         {
-            _code.Store(instruction.Rd, Register.RAX);
+            _code.Write(instruction.Rd, Register.RAX, isWord: instruction.Op is not (Op.Ld or Op.Lwu));
         }
     }
 
@@ -193,7 +217,7 @@ internal sealed unsafe class RegionTranslator
         ulong target = _at.Pc + (ulong)instruction.Imm;
         if ((target & 3) == 0)
         {
-            _code.Set(instruction.Rd, _at.Pc + 4);
+            _code.WriteConstant(instruction.Rd, _at.Pc + 4);
         }
 
         EmitGoto(target, following);
@@ -204,7 +228,7 @@ internal sealed unsafe class RegionTranslator
     /// </summary>
     private void EmitJalr(GuestInstruction instruction)
     {
-        _code.LoadSum(Register.RCX, instruction.Rs1, instruction.Imm);
+        _code.ReadSum(Register.RCX, instruction.Rs1, instruction.Imm);
         _asm.sub(rcx, __qword_ptr[rbp + CpuLayout.CodeStart]);
         _asm.ror(rcx, 2);
         _asm.cmp(rcx, __qword_ptr[rbp + CpuLayout.CodeWords]);
@@ -218,11 +242,11 @@ internal sealed unsafe class RegionTranslator
             _asm.jz(aligned);
             EmitSite(GuestOps.FetchMisaligned);
             _asm.Label(ref aligned);
-            _code.Set(instruction.Rd, _at.Pc + 4);
+            _code.WriteConstant(instruction.Rd, _at.Pc + 4);
             _asm.mov(rax, rcx);
             _asm.jmp(_stubs.Untranslated.Value);
         }));
-        _code.Set(instruction.Rd, _at.Pc + 4);
+        _code.WriteConstant(instruction.Rd, _at.Pc + 4);
         _asm.jmp(__qword_ptr[rbp + rcx * 8 + CpuLayout.Links]);
     }
 

@@ -16,9 +16,8 @@ internal sealed unsafe class RegisterMap
     private const int LoopWeight = 3; // a loop counts eight times what is around it
     private const int DeepestLoop = 4;
 
-    // What is left beside rax, rcx and rdx (scratch), rbx (window), rbp (CpuState), rsp and r15 (ticks).
-    private static readonly Register[] s_free =
-        [Register.RSI, Register.RDI, Register.R8, Register.R9, Register.R10, Register.R11, Register.R12, Register.R13, Register.R14];
+    // What is left beside rax, rcx, rdx, rsi and rdi (HostCode's), rbx (window), rbp (CpuState), rsp and r15 (ticks).
+    private static readonly Register[] s_free = [Register.R8, Register.R9, Register.R10, Register.R11, Register.R12, Register.R13, Register.R14];
 
     private readonly Register[] _hosts = new Register[32];
 
@@ -34,14 +33,16 @@ internal sealed unsafe class RegisterMap
     }
 
     /// <summary>Guest registers that live in host registers.</summary>
-    public IEnumerable<int> Pinned => Enumerable.Range(1, 31).Where(IsPinned);
+    public IEnumerable<int> Pinned => Enumerable.Range(1, 31).Where(g => TryGet(g, out _));
 
-    public bool IsPinned(int guest) => _hosts[guest] != Register.None;
+    /// <summary>The host register of a guest register; whether it has one.</summary>
+    public bool TryGet(int guest, out Register host)
+    {
+        host = _hosts[guest];
+        return host != Register.None;
+    }
 
-    /// <summary>The host register of a guest register, or a scratch register for one that has none.</summary>
-    public Register HostOr(int guest, Register scratch) => IsPinned(guest) ? _hosts[guest] : scratch;
-
-    /// <summary>The memory of a guest register. That of x0 is zero for good.</summary>
+    /// <summary>The memory of a guest register.</summary>
     public static MemoryOperand Home(int guest) => new(Register.RBP, CpuLayout.X(guest));
 
     /// <summary>Writes all host registers to their guest registers' memory, and the ticks; what C# sees, and what stays when the guest is left.</summary>
