@@ -16,13 +16,11 @@ internal sealed record RunRecord(StopReason Stop, int ExitCode, string Output, l
         StopReason stop = guest.Run(engine, ticks);
         TimeSpan time = Stopwatch.GetElapsedTime(start);
         string registers = string.Join(' ', Enumerable.Range(0, 32).Select(i => $"x{i}={guest.Cpu->X[i]:x}")) + $" pc={guest.Cpu->Pc:x}";
-        return new RunRecord(stop, guest.ExitCode, guest.Output, guest.Instructions, registers,
-            Convert.ToHexString(SHA256.HashData(guest.Memory.Ram))) { Time = time };
+        return new RunRecord(stop, guest.ExitCode, guest.Output, guest.Instructions, registers, Convert.ToHexString(SHA256.HashData(guest.Memory.Ram))) { Time = time };
     }
 
     public bool Equals(RunRecord? other) =>
-        other is not null && Stop == other.Stop && ExitCode == other.ExitCode && Output == other.Output
-            && Instructions == other.Instructions
+        other is not null && Stop == other.Stop && ExitCode == other.ExitCode && Output == other.Output && Instructions == other.Instructions
         && Registers == other.Registers && Memory == other.Memory;
 
     public override int GetHashCode() => HashCode.Combine(Stop, ExitCode, Instructions, Memory);

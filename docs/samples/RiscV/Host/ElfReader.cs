@@ -4,8 +4,8 @@ using System.Diagnostics.CodeAnalysis;
 namespace RiscV.Host;
 
 /// <summary>
-/// Reads statically linked ELF64 programs for RISC-V: header and loadable segments, nothing else. The file is not trusted: every offset and
-/// size is checked against the file and against the guest's 32-bit window before it is used.
+/// Reads statically linked ELF64 programs for RISC-V: header and loadable segments, nothing else. The file is not trusted: every offset and size is checked against
+/// the file and against the guest's 32-bit window before it is used.
 /// </summary>
 internal static class ElfReader
 {
@@ -32,8 +32,7 @@ internal static class ElfReader
         ulong table = U64(bytes, 32);
         int entrySize = U16(bytes, 54);
         int count = U16(bytes, 56);
-        if (entrySize != ProgramHeaderSize || table > (ulong)bytes.Length
-            || (ulong)(count * ProgramHeaderSize) > (ulong)bytes.Length - table)
+        if (entrySize != ProgramHeaderSize || table > (ulong)bytes.Length || (ulong)(count * ProgramHeaderSize) > (ulong)bytes.Length - table)
         {
             error = "the program headers lie outside the file";
             return false;
@@ -80,8 +79,7 @@ internal static class ElfReader
         ulong inFile = U64(header, 32);
         ulong inMemory = U64(header, 40);
         segment = null;
-        if (offset > (ulong)file.Length || inFile > (ulong)file.Length - offset || inFile > inMemory || address > WindowEnd
-            || inMemory > WindowEnd - address)
+        if (offset > (ulong)file.Length || inFile > (ulong)file.Length - offset || inFile > inMemory || address > WindowEnd || inMemory > WindowEnd - address)
         {
             return false;
         }

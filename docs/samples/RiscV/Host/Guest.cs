@@ -2,9 +2,7 @@ using System.Runtime.InteropServices;
 
 namespace RiscV.Host;
 
-/// <summary>
-/// A loaded program: its memory, its processor, and the few system calls it has. Engines execute it; what they see and leave is the same.
-/// </summary>
+/// <summary>A loaded program: its memory, its processor, and the few system calls it has. Engines execute it; what they see and leave is the same.</summary>
 internal sealed unsafe class Guest : IDisposable
 {
     public const ulong DefaultRamSize = 16 << 20;
@@ -30,12 +28,19 @@ internal sealed unsafe class Guest : IDisposable
             segment.Bytes.Span.CopyTo(place);
         }
 
-        Cpu = (CpuState*)NativeMemory.AllocZeroed((nuint)sizeof(CpuState));
+        (ulong codeStart, ulong codeEnd) = image.Code;
+        ulong words = (codeEnd - codeStart) / 4;
+        Cpu = (CpuState*)NativeMemory.AllocZeroed((nuint)sizeof(CpuState) + (nuint)words * sizeof(ulong));
         Cpu->Window = Memory.Window;
         Cpu->RamStart = start;
         Cpu->RamSize = ramSize;
-        (Cpu->CodeStart, ulong codeEnd) = image.Code;
-        Cpu->CodeWords = (codeEnd - Cpu->CodeStart) / 4;
+        for (int i = 0; i < 4; i++)
+        {
+            Cpu->LastOffset[i] = ramSize - (1UL << i);
+        }
+
+        Cpu->CodeStart = codeStart;
+        Cpu->CodeWords = words;
         Cpu->Pc = image.Entry;
         Cpu->X[StackPointer] = start + ramSize;
         _syscalls = new Syscalls(Memory, image.End);
@@ -54,9 +59,7 @@ internal sealed unsafe class Guest : IDisposable
     /// <summary>Instructions executed so far.</summary>
     public long Instructions { get; private set; }
 
-    /// <summary>
-    /// Lets an engine execute the program, and does its system calls, until it exits, stops or has used up its allowance.
-    /// </summary>
+    /// <summary>Lets an engine execute the program, and does its system calls, until it exits, stops or has used up its allowance.</summary>
     public StopReason Run(IEngine engine, long ticks = long.MaxValue)
     {
         Cpu->TicksLeft = ticks;
@@ -96,8 +99,7 @@ internal sealed unsafe class Guest : IDisposable
 internal interface IEngine
 {
     /// <summary>
-    /// Executes from <see cref="CpuState.Pc"/> on until something stops it. Then Pc is the instruction that stopped, which is not counted
-    /// in
+    /// Executes from <see cref="CpuState.Pc"/> on until something stops it. Then Pc is the instruction that stopped, which is not counted in
     /// <see cref="CpuState.TicksLeft"/>, and everything before it has been done.
     /// </summary>
     public void Execute();

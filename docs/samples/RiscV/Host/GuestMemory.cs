@@ -4,9 +4,8 @@ using RiscV.Isa;
 namespace RiscV.Host;
 
 /// <summary>
-/// The guest's address space: a window of 4 GiB in the host's, of which RAM is a part. Only RAM is the guest's to use, but the whole window
-/// is mapped (pages appear when touched): an access that is not checked, by an address cut to 32 bits, can't reach anything but the guest's
-/// own memory.
+/// The guest's address space: a window of 4 GiB in the host's, of which RAM is a part. Only RAM is the guest's to use, but the whole window is mapped (pages
+/// appear when touched): an access that is not checked, by an address cut to 32 bits, can't reach anything but the guest's own memory.
 /// </summary>
 internal sealed unsafe class GuestMemory : IDisposable
 {
@@ -24,8 +23,7 @@ internal sealed unsafe class GuestMemory : IDisposable
         ArgumentOutOfRangeException.ThrowIfLessThan(ramSize, 4096UL);
         RamStart = ramStart;
         RamSize = ramSize;
-        _file = MemoryMappedFile.CreateNew(null, WindowSize + Slack, MemoryMappedFileAccess.ReadWrite,
-            MemoryMappedFileOptions.DelayAllocatePages, HandleInheritability.None);
+        _file = MemoryMappedFile.CreateNew(null, WindowSize + Slack, MemoryMappedFileAccess.ReadWrite, MemoryMappedFileOptions.DelayAllocatePages, HandleInheritability.None);
         _view = _file.CreateViewAccessor();
         _view.SafeMemoryMappedViewHandle.AcquirePointer(ref _window);
     }

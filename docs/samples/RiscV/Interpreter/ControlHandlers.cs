@@ -3,9 +3,7 @@ using RiscV.Host;
 
 namespace RiscV.Interpreter;
 
-/// <summary>
-/// Jumps, branches and what stops. A target must be a multiple of four; the jump itself stops where it is not, and writes nothing.
-/// </summary>
+/// <summary>Jumps, branches and what stops. A target must be a multiple of four; the jump itself stops where it is not, and writes nothing.</summary>
 internal static unsafe class ControlHandlers
 {
     public static ulong Jal(CpuState* s, Decoded* d) => Jump(s, d, d->Pc + (ulong)d->Imm, link: true);
@@ -17,11 +15,9 @@ internal static unsafe class ControlHandlers
 
     public static ulong Bne(CpuState* s, Decoded* d) => A(s, d) != B(s, d) ? Jump(s, d, d->Pc + (ulong)d->Imm, link: false) : d->Pc + 4;
 
-    public static ulong Blt(CpuState* s, Decoded* d) =>
-        (long)A(s, d) < (long)B(s, d) ? Jump(s, d, d->Pc + (ulong)d->Imm, link: false) : d->Pc + 4;
+    public static ulong Blt(CpuState* s, Decoded* d) => (long)A(s, d) < (long)B(s, d) ? Jump(s, d, d->Pc + (ulong)d->Imm, link: false) : d->Pc + 4;
 
-    public static ulong Bge(CpuState* s, Decoded* d) =>
-        (long)A(s, d) >= (long)B(s, d) ? Jump(s, d, d->Pc + (ulong)d->Imm, link: false) : d->Pc + 4;
+    public static ulong Bge(CpuState* s, Decoded* d) => (long)A(s, d) >= (long)B(s, d) ? Jump(s, d, d->Pc + (ulong)d->Imm, link: false) : d->Pc + 4;
 
     public static ulong Bltu(CpuState* s, Decoded* d) => A(s, d) < B(s, d) ? Jump(s, d, d->Pc + (ulong)d->Imm, link: false) : d->Pc + 4;
 

@@ -3,8 +3,8 @@ using System.Globalization;
 namespace RiscV.Isa;
 
 /// <summary>
-/// The encodings as text, laid out as in the instruction listings of the RISC-V unprivileged specification: bits 31 to 0, a dot for a bit
-/// that belongs to an operand. Decoder and encoder both read this table, so there is one place in which an encoding can be wrong.
+/// The encodings as text, laid out as in the instruction listings of the RISC-V unprivileged specification: bits 31 to 0, a dot for a bit that belongs to an operand.
+/// Decoder and encoder both read this table, so there is one place in which an encoding can be wrong.
 /// </summary>
 internal static class IsaTable
 {
@@ -89,8 +89,7 @@ internal static class IsaTable
         string bits = string.Concat(words[2..]);
         uint mask = uint.Parse(bits.Replace('0', '1').Replace('.', '0'), NumberStyles.BinaryNumber, CultureInfo.InvariantCulture);
         uint match = uint.Parse(bits.Replace('.', '0'), NumberStyles.BinaryNumber, CultureInfo.InvariantCulture);
-        var encoding = new IsaRow(words[0], Enum.Parse<Op>(words[0].Replace(".", "", StringComparison.Ordinal), ignoreCase: true),
-            Enum.Parse<Format>(words[1]), mask, match);
+        var encoding = new IsaRow(words[0], Enum.Parse<Op>(words[0].Replace(".", "", StringComparison.Ordinal), ignoreCase: true), Enum.Parse<Format>(words[1]), mask, match);
         return bits.Length == 32 && (int)encoding.Op == index + 1 ? encoding : throw new FormatException($"row {index}: {line}");
     }
 }

@@ -6,8 +6,8 @@ using RiscV.Translator;
 namespace RiscV.Patching;
 
 /// <summary>
-/// What generated code calls in C#. UnmanagedCallersOnly: such a method has an address that never moves. No exception may leave it, for the
-/// frames above it are generated and can't be unwound; it is kept and thrown again when the guest has been left.
+/// What generated code calls in C#. UnmanagedCallersOnly: such a method has an address that never moves. No exception may leave it, for the frames above
+/// it are generated and can't be unwound; it is kept and thrown again when the guest has been left.
 /// </summary>
 internal static unsafe class Helpers
 {
@@ -28,12 +28,12 @@ internal static unsafe class Helpers
     }
 
     [UnmanagedCallersOnly]
-    public static void Block(ulong pc, CpuState* cpu)
+    public static void Block(ulong site, CpuState* cpu)
     {
         TranslatorEngine engine = TranslatorEngine.Of(cpu);
         try
         {
-            engine.Profile.Enter(pc);
+            engine.Profile.Enter(engine.PointAt(site).Pc);
         }
         catch (Exception e)
         {
