@@ -78,21 +78,27 @@ internal sealed class LiveEventSource : EventSource
     {
     }
 
-    [Event(1, Level = EventLevel.Informational, Message = "{1} batch to {0}")]
-    public void BatchStart(string target, string mode)
+    [NonEvent]
+    public void BatchStart(string target, SwitchMode mode)
     {
         if (IsEnabled())
         {
-            WriteEvent(1, target, mode);
+            BatchStart(target, mode.ToString());
         }
     }
 
-    [Event(2, Level = EventLevel.Informational, Message = "{0} after {3} us: {1} sites written, {2} barriers")]
-    public void BatchStop(string status, int written, int barriers, long microseconds)
+    [NonEvent]
+    public void BatchStop(in ApplyResult result)
     {
         if (IsEnabled())
         {
-            WriteEvent(2, status, written, barriers, microseconds);
+            BatchStop(result.Status.ToString(), result.Written, result.Barriers, (long)result.Elapsed.TotalMicroseconds);
         }
     }
+
+    [Event(1, Level = EventLevel.Informational, Message = "{1} batch to {0}")]
+    private void BatchStart(string target, string mode) => WriteEvent(1, target, mode);
+
+    [Event(2, Level = EventLevel.Informational, Message = "{0} after {3} us: {1} sites written, {2} barriers")]
+    private void BatchStop(string status, int written, int barriers, long microseconds) => WriteEvent(2, status, written, barriers, microseconds);
 }

@@ -78,11 +78,7 @@ internal sealed unsafe class SitePlanner
     {
         LiveBody body = wish.Body!;
         ref SiteRecord record = ref block.Records[index];
-        ref PlannedSite site = ref _plan.Add(number, index);
-        site.Form = body.Form;
-        site.State = wish.After;
-        site.Action = body.Action;
-        site.Reason = body.Reason;
+        ref PlannedSite site = ref _plan.Add(number, index, body.Form, wish.After, body.Action, body.Reason);
         VirtualAddress entry = wish.Entry;
         byte[]? longBytes = null;
         bool ready = body.IsPlain && !record.IsForeign
@@ -139,11 +135,7 @@ internal sealed unsafe class SitePlanner
     public void KeepLink(int number, CodeBlock block, int index)
     {
         ref SiteRecord record = ref block.Records[index];
-        ref PlannedSite site = ref _plan.Add(number, index);
-        site.Form = record.Form;
-        site.State = LiveSiteState.Linked;
-        site.Action = record.Action;
-        site.Reason = record.Reason;
+        ref PlannedSite site = ref _plan.Add(number, index, record.Form, LiveSiteState.Linked, record.Action, record.Reason);
         site.Change = SiteChange.KeptLink;
         _report.KeptLinks++;
     }

@@ -50,6 +50,9 @@ public sealed unsafe class CodeBlock
     /// <summary>Place among the blocks in use. Kept by <see cref="BlockRegistry"/>.</summary>
     internal int Number { get; set; }
 
+    /// <summary>Where it is in the plan that is being made, if it is there. Kept by <see cref="PlannedSites"/> under the patch lock.</summary>
+    internal int PlanNumber { get; set; }
+
     /// <summary>The blocks of the same code, one for each layout; this one among them. They are retired together.</summary>
     [AllowNull]
     internal CodeBlock[] SameCode
