@@ -176,8 +176,16 @@ internal sealed class LinkLedger(CodeArena arena)
         }
     }
 
-    private CodeBlock? TargetBlockOf(LiveSite site) =>
-        site.Record.State == LiveSiteState.Linked && site.Target is VirtualAddress target ? BlockAt(target) : null;
+    private CodeBlock? TargetBlockOf(LiveSite site)
+    {
+        if (site.Record.State != LiveSiteState.Linked || site.Block.DirectTargetOf(site.Index) is not VirtualAddress entry)
+        {
+            return null;
+        }
+
+        // Most links lead to a block of this arena at once; its thunks and far jumps lie in no block.
+        return arena.Registry.TryFind(entry, out CodeBlock? block) ? block : BlockAt(arena.Functions.TargetOf(entry));
+    }
 }
 
 /// <summary>The sites that are linked into a block. Most blocks have none or one. Kept under the ledger's lock.</summary>

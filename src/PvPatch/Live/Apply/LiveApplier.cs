@@ -116,15 +116,20 @@ internal sealed class LiveApplier
             }
 
             ApplyStatus status = report.HasErrors ? ApplyStatus.Refused : Write(options, report);
+            SiteOutcome[] outcomes;
             if (status == ApplyStatus.Applied)
             {
-                _plan.Publish(_arena.Ledger, report);
+                outcomes = _plan.Publish(_arena.Ledger, report, _arena.Address);
                 _plan.After.CopyTo(_slots.Bound, 0);
+            }
+            else
+            {
+                outcomes = _plan.Outcomes(_arena.Address);
             }
 
             report.Elapsed = Stopwatch.GetElapsedTime(start);
-            report.Count = _plan.Count;
-            report.Outcomes = _plan.Outcomes(_arena.Address);
+            report.Count = outcomes.Length;
+            report.Outcomes = Array.AsReadOnly(outcomes);
             return new ApplyResult(status, report);
         }
         finally

@@ -53,6 +53,7 @@ internal struct PlannedSite(int block, int site, LiveForm form, LiveSiteState st
         Form = LiveForm.Original;
         Action = PatchAction.LeaveAlone;
         Reason = reason;
+        IsUnplaced = false;
     }
 }
 
@@ -139,10 +140,14 @@ internal sealed class PlannedSites
 
     public LiveSite SiteOf(int index) => new(Blocks[_sites[index].Block], _sites[index].Site);
 
-    /// <summary>Makes the records say what the sites hold now, and counts.</summary>
-    public void Publish(LinkLedger ledger, ApplyReport report)
+    /// <summary>Makes the records say what the sites hold now, counts, and gives what became of every site.</summary>
+    /// <param name="ledger">The links.</param>
+    /// <param name="report">Where the counts go.</param>
+    /// <param name="start">Where the arena begins.</param>
+    public SiteOutcome[] Publish(LinkLedger ledger, ApplyReport report, VirtualAddress start)
     {
         ledger.Publish(this);
+        var outcomes = new SiteOutcome[_count];
         CodeBlock block = null!;
         SiteRecord[] records = [];
         int number = -1;
@@ -174,8 +179,12 @@ internal sealed class PlannedSites
                 report.Written += helpless ? 0 : 1;
             }
 
-            records[site.Site].Set(site.State, site.Form, site.Action, site.Reason);
+            ref SiteRecord record = ref records[site.Site];
+            record.Set(site.State, site.Form, site.Action, site.Reason);
+            outcomes[i] = new SiteOutcome(start + record.Offset, site.Change, site.Action, site.Reason);
         }
+
+        return outcomes;
     }
 
     /// <summary>Marks as faulted what could not be taken back.</summary>
@@ -191,30 +200,17 @@ internal sealed class PlannedSites
         }
     }
 
-    /// <summary>What became of every site, for the result.</summary>
+    /// <summary>What became of every site of a batch that was not applied.</summary>
     /// <param name="start">Where the arena begins.</param>
-    public IReadOnlyList<SiteOutcome> Outcomes(VirtualAddress start)
+    public SiteOutcome[] Outcomes(VirtualAddress start)
     {
-        if (_count == 0)
-        {
-            return [];
-        }
-
         var outcomes = new SiteOutcome[_count];
-        SiteRecord[] records = [];
-        int number = -1;
         for (int i = 0; i < outcomes.Length; i++)
         {
             ref PlannedSite site = ref _sites[i];
-            if (site.Block != number)
-            {
-                number = site.Block;
-                records = Blocks[number].Records;
-            }
-
-            outcomes[i] = new SiteOutcome(start + records[site.Site].Offset, site.Change, site.Action, site.Reason);
+            outcomes[i] = new SiteOutcome(start + Blocks[site.Block].Records[site.Site].Offset, site.Change, site.Action, site.Reason);
         }
 
-        return Array.AsReadOnly(outcomes);
+        return outcomes;
     }
 }
