@@ -191,7 +191,7 @@ public sealed class SiteEmitterTests
         LiveSite site = block[0];
         Assert.True(site.HasForwarding);
         VirtualAddress island = site.Address + 2 + site.Record.Forward;
-        byte[] bytes = code.Arena.Memory.Span(island, EmittedIsland.Length).ToArray();
+        byte[] bytes = code.Arena.Memory.Span(island, EmittedSite.IslandLength).ToArray();
         Assert.Equal("ff 15", HexBytes.Format(bytes.AsSpan(0, 2)));
         Assert.Equal(code.Arena.SlotsOf(code.Layout).AddressOf(code.Layout[2]), island + 6 + BitConverter.ToInt32(bytes, 2));
         Assert.Equal(0xe9, bytes[6]);

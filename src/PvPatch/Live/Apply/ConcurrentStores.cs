@@ -167,7 +167,7 @@ internal sealed unsafe class ConcurrentStores(
 
         WriteGuards(CollectionsMarshal.AsSpan(_drained), toNew: true, firstPhase: 1, lastPhase: 1);
         Reach(PatchStep.Draining, 0);
-        bool passed = Arena.Executors.Begin().Wait(Options.Patience, Options.Cancellation);
+        bool passed = Arena.Executors.Wait(Arena.Executors.Begin(), Options.Timeout, Options.Cancellation);
         if (!passed)
         {
             Options.Cancellation.ThrowIfCancellationRequested();

@@ -47,7 +47,7 @@ internal sealed class LiveApplier
             return Finish(Refused(report));
         }
 
-        if (!_arena.PatchLock.TryEnter(options.WaitForOther, out PatchLock.Held held, out PatchDiagnostic? busy))
+        if (!_arena.PatchLock.TryEnter(options.WaitForOther, out PatchLock? held, out PatchDiagnostic? busy))
         {
             report.Add(busy!);
             return Finish(Refused(report));
@@ -70,7 +70,7 @@ internal sealed class LiveApplier
         plan = null;
         var report = new ApplyReport(changes.Target);
         PatchDiagnostic? misuse = Check(changes, options);
-        if (misuse is null && _arena.PatchLock.TryEnter(options.WaitForOther, out PatchLock.Held held, out misuse))
+        if (misuse is null && _arena.PatchLock.TryEnter(options.WaitForOther, out PatchLock? held, out misuse))
         {
             using (held)
             {
@@ -259,7 +259,7 @@ internal sealed class LiveApplier
         Executor? inside = null;
         if (options.Mode == SwitchMode.Quiescent && _arena.Executors.IsTracking)
         {
-            closed = _arena.Executors.TryCloseGate(RunGateBarrier, options.Patience, options.Cancellation, out inside);
+            closed = _arena.Executors.TryCloseGate(RunGateBarrier, options.Timeout, options.Cancellation, out inside);
         }
         else if (options.Mode == SwitchMode.NotEntered && !changes.OnlyBinds)
         {
