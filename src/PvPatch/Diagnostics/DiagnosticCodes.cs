@@ -170,4 +170,10 @@ public static class DiagnosticCodes
 
     /// <summary>A site can do the operation through its slot only, and the slot does something else.</summary>
     public const string SiteNeedsSlot = "PV8034";
+
+    /// <summary>Code could not be followed, so nothing is known of what it destroys or reads.</summary>
+    public const string CodeNotFollowed = "PV9001";
+
+    /// <summary>An analysis of code was given up because it takes more work than is allowed.</summary>
+    public const string AnalysisBudget = "PV9002";
 }
