@@ -35,7 +35,7 @@ public sealed class WaitTests
         Assert.False(old.IsRetired);
         executor.Leave();
         switcher.Join();
-        Assert.Equal(ApplyStatus.Applied, result!.Status);
+        Assert.Equal(ApplyStatus.Applied, result?.Status);
         Assert.Equal(1, LiveCode.Call(code.EmitFunction(new SiteWish(1))));
     }
 
@@ -68,7 +68,7 @@ public sealed class WaitTests
         Assert.Equal(2, LiveCode.Call(code.EmitFunction(new SiteWish(0))));
         executor.Leave();
         switcher.Join();
-        Assert.Equal(DiagnosticCodes.NotQuiescent, result!.Diagnostics[0].Code);
+        Assert.Equal(DiagnosticCodes.NotQuiescent, result?.Diagnostics[0].Code);
     }
 
     [Theory]
