@@ -38,9 +38,9 @@ internal static class LiveMetrics
     private static readonly UpDownCounter<long> s_islands = s_meter.CreateUpDownCounter<long>("pvpatch.live.islands", "{island}", "Islands");
     private static readonly Histogram<double> s_duration = s_meter.CreateHistogram<double>("pvpatch.live.batch.duration", "us", "Time a batch took");
     private static readonly ObservableGauge<long> s_used =
-        s_meter.CreateObservableGauge("pvpatch.live.arena.used", static () => ArenaDirectory.Sum(static a => a.Used), "By", "Bytes of arenas in use");
+        s_meter.CreateObservableGauge("pvpatch.live.arena.used", static () => CodeArena.SumOverAll(static a => a.Used), "By", "Bytes of arenas in use");
     private static readonly ObservableGauge<long> s_committed =
-        s_meter.CreateObservableGauge("pvpatch.live.arena.committed", static () => ArenaDirectory.Sum(static a => a.Committed), "By", "Bytes of arenas the system was asked for");
+        s_meter.CreateObservableGauge("pvpatch.live.arena.committed", static () => CodeArena.SumOverAll(static a => a.Committed), "By", "Bytes of arenas the system was asked for");
 
     public static void SitesAdded(int count) => s_sites.Add(count);
 

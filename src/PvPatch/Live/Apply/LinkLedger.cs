@@ -16,7 +16,7 @@ internal sealed class LinkLedger(CodeArena arena)
 
     /// <summary>The block at an address, of whatever arena of this process; retired ones too until their bytes are reused.</summary>
     public CodeBlock? BlockAt(VirtualAddress address) =>
-        arena.Registry.TryFind(address, out CodeBlock? block) || (!arena.Memory.Contains(address, 1) && ArenaDirectory.TryFindBlock(address, out block)) ? block : null;
+        arena.Registry.TryFind(address, out CodeBlock? block) || (!arena.Memory.Contains(address, 1) && CodeArena.TryFindInAll(address, out block)) ? block : null;
 
     /// <summary>The sites of some slots that are linked into some blocks, in order of address.</summary>
     public static List<LiveSite> LinksInto(IReadOnlyList<CodeBlock> blocks, SlotTable slots)
