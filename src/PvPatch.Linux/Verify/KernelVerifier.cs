@@ -114,7 +114,7 @@ public static class KernelVerifier
 
         var sites = new List<SiteVerification>(candidates[0].Count);
         Span<byte> buffer = stackalloc byte[256];
-        foreach (int[] indices in PlanSites.Walk(candidates))
+        foreach (int[] indices in PlanDiff.Walk(candidates))
         {
             int first = Array.FindIndex(indices, static i => i >= 0);
             SiteDecision decision = candidates[first][indices[first]];
@@ -135,7 +135,7 @@ public static class KernelVerifier
         Span<byte> original = stackalloc byte[256];
         original = original[..decision.Length];
         decision.OldBytes.CopyTo(original);
-        AbsoluteOperand.Relocate(original, memory.Bitness, memory.Slide ?? 0);
+        SiteFormReader.Relocate(original, memory.Bitness, memory.Slide ?? 0);
         bool isOriginal = found.SequenceEqual(original);
         ulong matches = 0;
         for (int i = 0; i < indices.Length; i++)

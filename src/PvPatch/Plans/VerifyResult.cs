@@ -1,4 +1,5 @@
 using PvPatch.Images;
+using PvPatch.Machine;
 
 namespace PvPatch.Plans;
 
@@ -31,6 +32,38 @@ public sealed class VerifyResult
     /// <summary>The findings as diagnostics (PV4002), in order of address.</summary>
     /// <returns>One error for each of <see cref="Others"/>.</returns>
     public IEnumerable<PatchDiagnostic> ToDiagnostics() => Others.Select(static o => o.ToDiagnostic());
+
+    /// <summary>Compares an image with a plan; writes nothing.</summary>
+    internal static VerifyResult Of(PatchPlan plan, CodeImage image)
+    {
+        int patched = 0;
+        int original = 0;
+        int outside = 0;
+        var others = new List<UnexpectedSite>();
+        Span<byte> scratch = stackalloc byte[SiteBytes.MaxLength];
+        for (int i = 0; i < plan.Count; i++)
+        {
+            if (!image.TryGetBytes(plan.Entries[i].Address, plan.LengthOf(i), out Span<byte> there))
+            {
+                outside++;
+            }
+            else if (there.SequenceEqual(plan.NewBytesOf(i, scratch)))
+            {
+                patched++;
+            }
+            else if (there.SequenceEqual(plan.OldBytesOf(i, scratch)))
+            {
+                original++;
+            }
+            else
+            {
+                others.Add(new UnexpectedSite(plan[i], there.ToArray()));
+            }
+        }
+
+        PlanLog.Verified(plan.Logger, plan.Backend, patched, original, others.Count + outside);
+        return new VerifyResult(patched, original, outside, others);
+    }
 }
 
 /// <summary>A site that holds neither its original nor the plan's bytes.</summary>
@@ -61,39 +94,4 @@ public sealed class UnexpectedSite
             Expected = $"{HexBytes.Format(site.OldBytes)} (original) or {HexBytes.Format(site.NewBytes)} (patched)",
             Help = "Is this the image the plan was made for, and was it changed by anything else since?",
         };
-}
-
-/// <summary>Says in which state an image is, compared with a plan. Reads only.</summary>
-internal static class PlanVerifier
-{
-    public static VerifyResult Run(PatchPlan plan, CodeImage image)
-    {
-        int patched = 0;
-        int original = 0;
-        int outside = 0;
-        var others = new List<UnexpectedSite>();
-        Span<byte> scratch = stackalloc byte[SiteVector.MaxLength];
-        for (int i = 0; i < plan.Count; i++)
-        {
-            if (!image.TryGetBytes(plan.Entries[i].Address, plan.LengthOf(i), out Span<byte> there))
-            {
-                outside++;
-            }
-            else if (there.SequenceEqual(plan.NewBytesOf(i, scratch)))
-            {
-                patched++;
-            }
-            else if (there.SequenceEqual(plan.OldBytesOf(i, scratch)))
-            {
-                original++;
-            }
-            else
-            {
-                others.Add(new UnexpectedSite(plan[i], there.ToArray()));
-            }
-        }
-
-        PlanLog.Verified(plan.Logger, plan.Backend, patched, original, others.Count + outside);
-        return new VerifyResult(patched, original, outside, others);
-    }
 }

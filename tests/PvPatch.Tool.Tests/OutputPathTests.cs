@@ -1,41 +1,19 @@
-using PvPatch.Linux.Files;
 using PvPatch.Linux.Tests.Support;
 using PvPatch.Tests.Shared;
+using PvPatch.Tool.Tests.Support;
 
-namespace PvPatch.Linux.Tests.Kernel;
+namespace PvPatch.Tool.Tests;
 
-public sealed class KernelImageWriterTests
+/// <summary>Where an output goes, and which paths are refused.</summary>
+public sealed class OutputPathTests
 {
-    [Fact]
-    public void What_the_headers_account_for_is_written_and_nothing_behind_it()
-    {
-        using var folder = new TestFolder();
-        byte[] file = SyntheticKernel.Complete().Build();
-        ElfImage elf = ElfImage.Read((byte[])[.. file, .. new byte[1000]]);
-        Assert.True(KernelImageWriter.TryWrite(elf, folder.File("out"), out PatchDiagnostic? error), error?.ToString());
-        Assert.Equal(file, File.ReadAllBytes(folder.File("out")));
-        Assert.Equal(["out"], Names(folder));
-    }
-
-    [Fact]
-    public void What_was_applied_is_written()
-    {
-        using var folder = new TestFolder();
-        KernelImage image = SyntheticKernel.Complete().Open();
-        KernelPlanTests.Plan(image).Apply(image.Code);
-        Assert.True(KernelImageWriter.TryWrite(image.Elf, folder.File("out"), out _));
-        Assert.Equal(image.Elf.File.ToArray(), File.ReadAllBytes(folder.File("out")));
-        Assert.False(KernelImage.TryOpen(folder.File("out"), out _, out PatchDiagnostic? error));
-        Assert.Equal((KernelDiagnosticCodes.OpsTableNotFound, folder.File("out")), (error.Code, error.Source));
-    }
-
     [Fact]
     public void An_existing_file_is_replaced_whole()
     {
         using var folder = new TestFolder();
         string path = folder.File("out", new byte[5000]);
-        Assert.True(KernelImageWriter.TryWrite([1, 2, 3], path, out _));
-        Assert.Equal([1, 2, 3], File.ReadAllBytes(path));
+        Write(path);
+        AssertWritten(path);
         Assert.Equal(["out"], Names(folder));
     }
 
@@ -44,7 +22,7 @@ public sealed class KernelImageWriterTests
     {
         using var folder = new TestFolder();
         string name = new('k', 255);
-        Assert.True(KernelImageWriter.TryWrite([1], folder.File(name), out PatchDiagnostic? error), error?.ToString());
+        Write(folder.File(name));
         Assert.Equal([name], Names(folder));
     }
 
@@ -54,8 +32,8 @@ public sealed class KernelImageWriterTests
         using var folder = new TestFolder();
         string target = folder.File("target", [9]);
         File.CreateSymbolicLink(folder.File("link"), "target");
-        Assert.True(KernelImageWriter.TryWrite([1, 2], folder.File("link"), out PatchDiagnostic? error), error?.ToString());
-        Assert.Equal([1, 2], File.ReadAllBytes(target));
+        Write(folder.File("link"));
+        AssertWritten(target);
         Assert.Equal("target", new FileInfo(folder.File("link")).LinkTarget);
         Assert.Equal(["link", "target"], Names(folder));
     }
@@ -65,8 +43,8 @@ public sealed class KernelImageWriterTests
     {
         using var folder = new TestFolder();
         File.CreateSymbolicLink(folder.File("link"), "target");
-        Assert.True(KernelImageWriter.TryWrite([1, 2], folder.File("link"), out PatchDiagnostic? error), error?.ToString());
-        Assert.Equal([1, 2], File.ReadAllBytes(folder.File("target")));
+        Write(folder.File("link"));
+        AssertWritten(folder.File("target"));
         Assert.Equal(["link", "target"], Names(folder));
     }
 
@@ -141,25 +119,29 @@ public sealed class KernelImageWriterTests
         AssertUnwritable("/proc/pvpatch-test");
     }
 
-    // Only named, never written to: what went wrong here would take the machine's own device away.
-    [Theory]
-    [InlineData("/dev/null", true)]
-    [InlineData("/dev/stdout", true)]
-    [InlineData("/dev/pts/3", true)]
-    [InlineData("/dev/shm/vmlinux", false)]
-    [InlineData("/device", false)]
-    [InlineData("/home/dev/vmlinux", false)]
-    public void A_device_is_known_by_its_name(string path, bool expected)
+    // Never written to as a file is: what went wrong here would take the machine's own device away.
+    [Fact]
+    public void A_device_is_refused()
     {
-        Requirement.That(!OperatingSystem.IsWindows(), "there is no /dev");
-        Assert.Equal(expected, KernelImageWriter.IsDevice(path));
+        Requirement.That(OperatingSystem.IsLinux(), "only Linux is asked what a name leads to");
+        AssertUnwritable("/dev/null");
+        using var folder = new TestFolder();
+        File.CreateSymbolicLink(folder.File("link"), "/dev/null");
+        AssertUnwritable(folder.File("link"));
     }
+
+    private static void Write(string path)
+    {
+        using var kernel = new KernelFiles();
+        ToolRunner.Run("allowed", kernel.Vmlinux, "-o", path).Succeeds();
+    }
+
+    private static void AssertWritten(string path) => Assert.Contains("pvpatch-allowed", File.ReadAllText(path), StringComparison.Ordinal);
 
     private static void AssertUnwritable(string path)
     {
-        Assert.False(KernelImageWriter.TryWrite([1, 2, 3], path, out PatchDiagnostic? error));
-        Assert.Equal((KernelDiagnosticCodes.OutputUnwritable, path), (error.Code, error.Source));
-        Assert.NotNull(error.Found);
+        using var kernel = new KernelFiles();
+        ToolRunner.Run("allowed", kernel.Vmlinux, "-o", path).Fails(4, "PV6107");
     }
 
     private static Restore ReadOnly(string folder)

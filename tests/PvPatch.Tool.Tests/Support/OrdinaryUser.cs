@@ -1,7 +1,7 @@
-using System.Runtime.InteropServices;
 using PvPatch.Tests.Shared;
+using System.Runtime.InteropServices;
 
-namespace PvPatch.Linux.Tests.Support;
+namespace PvPatch.Tool.Tests.Support;
 
 /// <summary>What file modes forbid they forbid to ordinary users only; the superuser may do everything.</summary>
 internal static partial class OrdinaryUser
