@@ -82,7 +82,9 @@ internal sealed class FunctionFlow(ulong entry, bool isFragment)
     /// <summary>Whether nothing it depends on can change any more.</summary>
     public bool IsSettled { get; set; }
 
-    /// <summary>Registers that do not come back as they were: bits of <see cref="RegisterSet"/>; the stack pointer, where it is moved.</summary>
+    /// <summary>
+    /// Registers that do not come back as they were: bits of <see cref="RegisterSet"/>; the stack pointer, where it is moved.
+    /// </summary>
     public uint Destroys { get; set; }
 
     public bool Returns { get; set; }
@@ -128,8 +130,8 @@ internal sealed class FunctionFlow(ulong entry, bool isFragment)
     }
 
     /// <summary>
-    /// The number of fixed arguments of a function that takes variable ones: it stores the registers of all others side by side, in order, the last
-    /// argument register included. -1 for other functions.
+    /// The number of fixed arguments of a function that takes variable ones: it stores the registers of all others side by side, in order,
+    /// the last argument register included. -1 for other functions.
     /// </summary>
     /// <param name="count">The number of argument registers.</param>
     /// <param name="word">Their size in bytes.</param>
@@ -170,7 +172,8 @@ internal readonly record struct LiveParts(ulong Read, ulong Stored, ulong Return
 {
     public ulong Any => Read | Stored | Returned | Passed;
 
-    public static LiveParts operator |(LiveParts a, LiveParts b) => new(a.Read | b.Read, a.Stored | b.Stored, a.Returned | b.Returned, a.Passed | b.Passed);
+    public static LiveParts operator |(LiveParts a, LiveParts b) =>
+        new(a.Read | b.Read, a.Stored | b.Stored, a.Returned | b.Returned, a.Passed | b.Passed);
 
     public LiveParts Without(ulong parts) => new(Read & ~parts, Stored & ~parts, Returned & ~parts, Passed & ~parts);
 }

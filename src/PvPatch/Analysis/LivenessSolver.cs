@@ -1,8 +1,8 @@
 namespace PvPatch.Analysis;
 
 /// <summary>
-/// Finds what is live before functions and fragments whose effects are settled: backwards over their blocks, and again where what a called function reads
-/// turns out to be more.
+/// Finds what is live before functions and fragments whose effects are settled: backwards over their blocks, and again where what a called
+/// function reads turns out to be more.
 /// </summary>
 internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Convention convention, WorkLimit limit)
 {
@@ -68,7 +68,8 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
     {
         if (block.Declared is { } declared)
         {
-            return declared.Reads is { } reads ? new LiveParts(RegisterParts.Of(reads), 0, 0, 0) : new LiveParts(0, 0, 0, convention.Arguments);
+            return declared.Reads is { } reads
+                ? new LiveParts(RegisterParts.Of(reads), 0, 0, 0) : new LiveParts(0, 0, 0, convention.Arguments);
         }
 
         if (block.LeadsToUnknown)
@@ -79,7 +80,8 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
         return block.Callee is FunctionFlow callee ? callee.Live with { Returned = 0 } | VariableArguments(block, callee) : default;
     }
 
-    private bool IsCallOrTail(CodeBlock block) => block.IsTail || steps[block.Last].Flow is StepFlow.IndirectCall or StepFlow.Call or StepFlow.Outside;
+    private bool IsCallOrTail(CodeBlock block) =>
+        block.IsTail || steps[block.Last].Flow is StepFlow.IndirectCall or StepFlow.Call or StepFlow.Outside;
 
     /// <summary>The flows that a flow calls, itself included, callees first, each with those that call it.</summary>
     private static Dictionary<FunctionFlow, List<FunctionFlow>> Reach(FunctionFlow root, out List<FunctionFlow> order)
@@ -204,7 +206,8 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
     }
 
     /// <summary>
-    /// Parts that are not live before a call because the function may destroy them. In code of which nothing is known, what it may destroy it may also keep.
+    /// Parts that are not live before a call because the function may destroy them. In code of which nothing is known, what it may destroy
+    /// it may also keep.
     /// </summary>
     private ulong DestroyedBy(CodeBlock block)
     {
@@ -251,6 +254,7 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
             use &= ~RegisterParts.Whole(step.Register);
         }
 
-        return new LiveParts(step.Before(after.Read) | use, step.Before(after.Stored) | stored, step.Before(after.Returned), step.Before(after.Passed));
+        return new LiveParts(
+            step.Before(after.Read) | use, step.Before(after.Stored) | stored, step.Before(after.Returned), step.Before(after.Passed));
     }
 }
