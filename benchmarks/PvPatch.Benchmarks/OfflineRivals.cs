@@ -36,7 +36,7 @@ internal sealed class OfflineRivals
     public ApplyResult Apply() => _plan.Apply(Work.Image);
 
     /// <summary>By the way that needs no AVX-512.</summary>
-    public void ApplyUnmasked() => Must(ImageApplier.TryRun(_plan, Work.Image, toNew: true, masked: false, out _, out _), "apply refused");
+    public void ApplyUnmasked() => Must(ImageApplier.TryRun(_plan, Work.Image, toNew: true, masked: false, out _), "apply refused");
 
     /// <summary>A plan for which the planner has kept no decision: the last one was for another backend.</summary>
     public PatchPlan PlanFirst() => _planner.Plan(Work.Image, Work.Sites, _twins[_turn++ % _twins.Length]);

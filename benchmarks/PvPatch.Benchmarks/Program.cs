@@ -18,6 +18,11 @@ if (args is ["host", ..])
     return HostSpeed.Run(args.AsSpan(1));
 }
 
+if (args is ["qemu", ..])
+{
+    return QemuSpeed.Run(args.AsSpan(1));
+}
+
 if (args is not ["ratios", ..])
 {
     Console.WriteLine($"C loop: {CLoop.Description}");

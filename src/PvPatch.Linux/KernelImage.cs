@@ -170,21 +170,16 @@ public sealed class KernelImage
     public static KernelImage Open(Memory<byte> file, KernelOptions? options = null, CancellationToken cancellationToken = default) =>
         TryOpen(file, out KernelImage? image, out PatchDiagnostic? error, options, cancellationToken) ? image : throw new PatchException(error);
 
-    /// <summary>Writes the image as it is in memory now to a file, whole or not at all. KASLR relocations behind a kernel unpacked from a bzImage are left out.</summary>
-    /// <param name="path">The file; an existing one is replaced.</param>
-    /// <param name="error">PV6107: the path cannot be written. Nothing is left behind then.</param>
-    /// <returns>Whether the file was written.</returns>
-    public bool TrySave(string path, [NotNullWhen(false)] out PatchDiagnostic? error) => KernelImageWriter.TryWrite(Elf, path, out error);
-
-    /// <summary>Writes the image as it is in memory now to a file; see <see cref="TrySave"/>.</summary>
-    /// <param name="path">The file; an existing one is replaced.</param>
-    /// <exception cref="PatchException">PV6107: the path cannot be written.</exception>
-    public void Save(string path)
+    /// <summary>
+    /// Writes the image as it is in memory now: what the ELF headers account for, so not the KASLR relocations behind a kernel unpacked from a bzImage.
+    /// How a file is made whole and lasting is the caller's to say; <c>pvpatch patch</c> writes beside the file, waits for the disk and renames.
+    /// </summary>
+    /// <param name="destination">The stream, written to from where it stands; neither flushed nor closed.</param>
+    /// <exception cref="IOException">The stream cannot be written to.</exception>
+    public void Save(Stream destination)
     {
-        if (!TrySave(path, out PatchDiagnostic? error))
-        {
-            throw new PatchException(error);
-        }
+        ArgumentNullException.ThrowIfNull(destination);
+        destination.Write(Elf.File.Span[..(int)Elf.EndOfFileContent]);
     }
 
     /// <summary>Opens a kernel's ELF file.</summary>

@@ -2,6 +2,7 @@ using System.Diagnostics;
 using PvPatch.Live;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
+using PvPatch.Plans;
 
 namespace PvPatch.LiveTorture;
 
@@ -78,11 +79,12 @@ internal sealed unsafe class TortureRun : IDisposable
         long start = Stopwatch.GetTimestamp();
         for (int i = 0; Stopwatch.GetElapsedTime(start).TotalSeconds < _options.Seconds; i++)
         {
-            SwitchResult result = _patcher.Switch(backends[i % 3]);
-            SwitchResult nothing = _patcher.Switch(backends[i % 3]);
-            SwitchResult? linked = _options.Links ? _patcher.Link(wishes[..(_options.Batch == 0 ? wishes.Length : _options.Batch)]) : null;
-            if (linked is not null)
+            ApplyResult result = _patcher.Switch(backends[i % 3]);
+            ApplyResult nothing = _patcher.Switch(backends[i % 3]);
+            ApplyResult linked = default;
+            if (_options.Links)
             {
+                linked = _patcher.Link(wishes[..(_options.Batch == 0 ? wishes.Length : _options.Batch)]);
                 _patcher.Unlink(SiteScope.Sites(sites));
             }
 
@@ -90,7 +92,7 @@ internal sealed unsafe class TortureRun : IDisposable
             {
                 times[i % 3].Add(result.Elapsed.TotalNanoseconds / result.Written);
                 again.Add(nothing.Elapsed.TotalNanoseconds / nothing.Count);
-                links.Add(linked is null ? 0 : linked.Elapsed.TotalNanoseconds / linked.Written);
+                links.Add(!_options.Links ? 0 : linked.Elapsed.TotalNanoseconds / linked.Written);
             }
 
             Pause();

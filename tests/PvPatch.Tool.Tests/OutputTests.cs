@@ -1,3 +1,4 @@
+using PvPatch.Plans;
 using PvPatch.Tool.Info;
 using PvPatch.Tool.Output;
 
@@ -34,6 +35,14 @@ public sealed class OutputTests
     [Fact]
     public void Targets_have_names() =>
         Assert.Equal("call native_halt", new Disassembler(64, static a => a == 0x1105 ? "native_halt" : null).Line([0xe8, 0, 1, 0, 0], 0x1000));
+
+    [Fact]
+    public void Every_action_and_every_reason_has_words()
+    {
+        Assert.DoesNotContain(Enum.GetValues<PatchAction>(), static a => Words.Of(a) == a.ToString());
+        Assert.DoesNotContain(Enum.GetValues<PatchReason>(), static r => Words.Of(r) == r.ToString());
+        Assert.DoesNotContain(Enum.GetValues<PatchAction>(), static a => Words.Of(a).Length > 12); // the columns of sites, plan and explain
+    }
 
     [Theory]
     [InlineData("pacth", "patch")]

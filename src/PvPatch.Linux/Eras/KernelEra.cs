@@ -1,4 +1,5 @@
 using System.Diagnostics.CodeAnalysis;
+using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
 
@@ -217,7 +218,7 @@ public sealed record KernelEra
     public static KernelEra Linux2630Stable { get; } = Linux2630 with
     {
         Name = "linux-2.6.30-stable",
-        Rules = LinuxRules.Linux2630 with { Name = "linux-2.6.30-stable", CallClobbers = ClobberRule.None },
+        Rules = LinuxRules.Linux2630 with { Name = "linux-2.6.30-stable", AnyClobbers32 = RegisterSet.None, AnyClobbers64 = RegisterSet.None },
         TestsClobbers = false,
     };
 

@@ -19,26 +19,28 @@ internal sealed class ModuleLayout
 
     private readonly ElfImage _module;
     private readonly ModulePlacement _placement;
+    private readonly ElfImage _kernelElf;
     private readonly VirtualAddress _kernel;
     private readonly VirtualAddress?[] _addresses;
     private UInt128 _end;
 
-    private ModuleLayout(ElfImage module, ModulePlacement placement, VirtualAddress kernel)
+    private ModuleLayout(ElfImage module, ModulePlacement placement, KernelImage kernel)
     {
         _module = module;
         _placement = placement;
-        _kernel = kernel;
+        _kernelElf = kernel.Elf;
+        _kernel = kernel.Code.Segments[0].Address;
         _addresses = new VirtualAddress?[module.Sections.Count];
     }
 
     /// <summary>Places a module.</summary>
     /// <param name="module">The module.</param>
     /// <param name="placement">What is known of the addresses.</param>
-    /// <param name="kernel">Any address of the kernel it lies in.</param>
+    /// <param name="kernel">The kernel it lies in.</param>
     /// <param name="addresses">The address of each section, by its index; none for those that are not loaded.</param>
     /// <param name="error">PV6144 for a name no section has, PV6145 for addresses that cannot be.</param>
     public static bool TryPlace(
-        ElfImage module, ModulePlacement placement, VirtualAddress kernel, [NotNullWhen(true)] out VirtualAddress?[]? addresses, [NotNullWhen(false)] out PatchDiagnostic? error)
+        ElfImage module, ModulePlacement placement, KernelImage kernel, [NotNullWhen(true)] out VirtualAddress?[]? addresses, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         var layout = new ModuleLayout(module, placement, kernel);
         bool placed = layout.TryPlaceNamed(out error) && layout.TryPlaceCode(out error) && layout.TryPlaceRest(out error) && layout.TryCheckOverlap(out error);
@@ -195,9 +197,26 @@ internal sealed class ModuleLayout
             }
 
             before = section;
+            if (_kernelElf.Sections.FirstOrDefault(k => Shares(k, section)) is ElfSection taken)
+            {
+                error = Bad(section, $"the section {section.Name} would share addresses with the kernel's {taken.Name}") with
+                {
+                    Found = $"{FileRange.Hex(section.Size)} bytes at {_addresses[section.Index]}",
+                    Expected = $"addresses outside of {FileRange.Describe(taken.Address.Value, taken.Size)}",
+                    Help = "Give addresses as /sys/module/NAME/sections has them, less the slide of KASLR.",
+                };
+                return false;
+            }
         }
 
         return true;
+    }
+
+    private bool Shares(ElfSection kernel, ElfSection section)
+    {
+        ulong address = _addresses[section.Index]!.Value.Value;
+        return kernel is { IsAllocated: true, Size: > 0 } && (kernel.Flags & ElfSectionAttributes.ThreadLocal) == 0
+            && (address - kernel.Address.Value < kernel.Size || kernel.Address.Value - address < section.Size);
     }
 
     private bool TryGetAlignment(ElfSection section, out ulong alignment, [NotNullWhen(false)] out PatchDiagnostic? error)

@@ -56,7 +56,7 @@ public sealed class PlacedModule
     {
         placed = null;
         if (!ModuleMatch.TryCheck(module, kernel, out ElfSymbolTable? table, out error)
-            || !ModuleLayout.TryPlace(module.Elf, placement, kernel.Code.Segments[0].Address, out VirtualAddress?[]? addresses, out error)
+            || !ModuleLayout.TryPlace(module.Elf, placement, kernel, out VirtualAddress?[]? addresses, out error)
             || !PlacedElf.TryMake(module.Elf, addresses, out ElfImage? elf, out error)
             || !ModuleRelocator.TryApply(module.Elf, elf, new ModuleSymbols(module.Elf, table, addresses, kernel), out ModuleRelocations? relocations, out error))
         {

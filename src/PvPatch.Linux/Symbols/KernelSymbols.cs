@@ -211,6 +211,13 @@ public sealed class KernelSymbols : IReadOnlyList<KernelSymbol>
         return true;
     }
 
+    /// <summary>Finds a place given as <c>symbol</c> or <c>symbol+0x12</c>; see <see cref="TryResolve"/>.</summary>
+    /// <param name="place">The place.</param>
+    /// <returns>Its address.</returns>
+    /// <exception cref="PatchException">PV6087 for another form, PV6086 for a symbol that does not exist.</exception>
+    public VirtualAddress Resolve(string place) =>
+        TryResolve(place, out VirtualAddress address, out PatchDiagnostic? error) ? address : throw new PatchException(error);
+
     /// <summary>Finds a place given as <c>symbol</c>, <c>symbol+0x12</c>, <c>symbol+18</c> or, as in the kernel's messages, <c>symbol+0x12/0x40</c>.</summary>
     /// <param name="place">The place.</param>
     /// <param name="address">Its address; the symbol is chosen as by <see cref="TryGetAddress"/>.</param>

@@ -58,6 +58,13 @@ public sealed class SlotOverrides
         return false;
     }
 
+    /// <summary>Reads overrides; see <see cref="TryRead"/>.</summary>
+    /// <param name="utf8">The JSON text.</param>
+    /// <returns>The overrides.</returns>
+    /// <exception cref="PatchException">PV6108: the text is not an object of texts.</exception>
+    public static SlotOverrides Read(ReadOnlyMemory<byte> utf8) =>
+        TryRead(utf8, out SlotOverrides? overrides, out PatchDiagnostic? error) ? overrides : throw new PatchException(error);
+
     internal void Apply(BackendBuilder backend, KernelSymbols? symbols, VirtualAddress? nop)
     {
         foreach ((string slot, string? value) in _slots)

@@ -18,7 +18,7 @@ namespace PvPatch.Linux.Verify;
 /// </remarks>
 public static class KernelVerifier
 {
-    /// <summary>The most candidates that can be compared at once.</summary>
+    /// <summary>The most candidates that can be compared at once: a bit each in a site's matches.</summary>
     internal const int MaxCandidates = 64;
 
     private const byte FreedFill = 0xcc; // POISON_FREE_INITMEM
@@ -64,13 +64,13 @@ public static class KernelVerifier
         }
 
         cancellationToken.ThrowIfCancellationRequested();
-        MemoryVerification result = Compare(candidates, memory);
+        MemoryVerification result = Compare(candidates, memory, candidates.Diagnostics);
         if (!candidates.TryRefine(known, result, out BootCandidates? refined, out diagnostics))
         {
             return false;
         }
 
-        verification = refined is null ? result : Compare(refined, memory);
+        verification = refined is null ? result : Compare(refined, memory, [.. candidates.Diagnostics, .. refined.Diagnostics]);
         return true;
     }
 
@@ -102,8 +102,9 @@ public static class KernelVerifier
     /// <summary>Compares memory with plans for the kernel it holds.</summary>
     /// <param name="machines">The machines it may have booted on, with their plans, all of one image; 1 to <see cref="MaxCandidates"/>.</param>
     /// <param name="memory">The kernel's memory.</param>
+    /// <param name="leftOut">What is to be said of machines that are not among them.</param>
     /// <returns>What stands at each site, and which machine accounts for it best.</returns>
-    internal static MemoryVerification Compare(IReadOnlyList<BootCandidate> machines, KernelMemory memory)
+    internal static MemoryVerification Compare(IReadOnlyList<BootCandidate> machines, KernelMemory memory, IReadOnlyList<PatchDiagnostic>? leftOut = null)
     {
         PatchPlan[] candidates = [.. machines.Select(static m => m.Plan)];
         if (candidates.Length is 0 or > MaxCandidates)
@@ -113,7 +114,7 @@ public static class KernelVerifier
 
         var sites = new List<SiteVerification>(candidates[0].Count);
         Span<byte> buffer = stackalloc byte[256];
-        foreach (int[] indices in PlanSites.Walk(candidates))
+        foreach (int[] indices in PlanDiff.Walk(candidates))
         {
             int first = Array.FindIndex(indices, static i => i >= 0);
             SiteDecision decision = candidates[first][indices[first]];
@@ -121,7 +122,7 @@ public static class KernelVerifier
         }
 
         FindFreed(sites);
-        return new MemoryVerification(machines, memory, sites);
+        return new MemoryVerification(machines, memory, sites, leftOut);
     }
 
     private static SiteVerification Compare(PatchPlan[] candidates, int[] indices, SiteDecision decision, KernelMemory memory, Span<byte> found)
@@ -134,7 +135,7 @@ public static class KernelVerifier
         Span<byte> original = stackalloc byte[256];
         original = original[..decision.Length];
         decision.OldBytes.CopyTo(original);
-        AbsoluteOperand.Relocate(original, memory.Bitness, memory.Slide ?? 0);
+        SiteFormReader.Relocate(original, memory.Bitness, memory.Slide ?? 0);
         bool isOriginal = found.SequenceEqual(original);
         ulong matches = 0;
         for (int i = 0; i < indices.Length; i++)

@@ -58,9 +58,11 @@ public sealed class MemoryVerification
     // Below this many sites, most of them being unknown says nothing about the kernel.
     private const int FewestForKernel = 8;
 
-    internal MemoryVerification(IReadOnlyList<BootCandidate> candidates, KernelMemory memory, List<SiteVerification> sites)
+    internal MemoryVerification(
+        IReadOnlyList<BootCandidate> candidates, KernelMemory memory, List<SiteVerification> sites, IReadOnlyList<PatchDiagnostic>? leftOut = null)
     {
         Memory = memory;
+        LeftOut = leftOut ?? [];
         Sites = sites.AsReadOnly();
         List<SiteVerification> compared = [.. sites.Where(static s => s.State is MemorySiteState.Patched or MemorySiteState.Original or MemorySiteState.Tampered)];
         Compared = compared.Count;
@@ -91,8 +93,20 @@ public sealed class MemoryVerification
     /// <summary>How many sites were compared: all but those that can't be read or are freed.</summary>
     public int Compared { get; }
 
-    /// <summary>Whether every site compared holds the bytes of the best candidate.</summary>
+    /// <summary>
+    /// Number of sites that the memory does not hold though a running kernel keeps them: nothing is known of them. Sites in sections that are freed after
+    /// the start do not count.
+    /// </summary>
+    public int Missing => Sites.Count(static s => s.State == MemorySiteState.Unreadable && !InitAreas.IsFreed(s.Decision.Section));
+
+    /// <summary>Whether the memory holds every site that a running kernel keeps, so that <see cref="State"/> is true of the whole kernel.</summary>
+    public bool IsComplete => Missing == 0;
+
+    /// <summary>Whether every site compared holds the bytes of the best candidate. Says nothing of sites that were not; see <see cref="IsComplete"/>.</summary>
     public bool IsPatched => State == MemoryState.Patched;
+
+    /// <summary>Candidates that were not compared with (PV6148); none where all were.</summary>
+    internal IReadOnlyList<PatchDiagnostic> LeftOut { get; }
 
     /// <summary>How many sites are in a state.</summary>
     /// <param name="state">The state.</param>
@@ -114,7 +128,7 @@ public sealed class MemoryVerification
 
     /// <summary>The findings as diagnostics: of the whole first, then of single sites.</summary>
     /// <param name="maxSites">How many sites are told of, at most; with 0 they are only counted.</param>
-    /// <returns>None where every site was compared and holds the bytes of one backend.</returns>
+    /// <returns>None where every site was compared with every candidate and holds the bytes of one backend.</returns>
     public IReadOnlyList<PatchDiagnostic> ToDiagnostics(int maxSites = 100) => new VerificationReport(this).Diagnostics(maxSites);
 
     /// <summary>Writes the result as one JSON object of the format <c>pvpatch-verification</c>. Sites that are as they should be are counted, not listed.</summary>

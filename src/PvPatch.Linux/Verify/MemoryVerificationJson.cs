@@ -37,6 +37,7 @@ internal static class MemoryVerificationJson
             json.WriteString("backend", result.Best.Backend);
         }
 
+        json.WriteBoolean("complete", result.IsComplete);
         WriteMemory(result.Memory, json);
         WriteCounts(result, json);
         json.WriteStartArray("diagnostics");
@@ -78,6 +79,8 @@ internal static class MemoryVerificationJson
         json.WriteStartObject("counts");
         json.WriteNumber("sites", result.Sites.Count);
         json.WriteNumber("compared", result.Compared);
+        json.WriteNumber("notCompared", result.Sites.Count - result.Compared);
+        json.WriteNumber("missing", result.Missing);
         foreach (MemorySiteState state in Enum.GetValues<MemorySiteState>())
         {
             json.WriteNumber(Name(state), result.Count(state));

@@ -81,16 +81,21 @@ internal sealed class VerificationReport(MemoryVerification result)
 
     private IEnumerable<PatchDiagnostic> Parts()
     {
+        foreach (PatchDiagnostic leftOut in result.LeftOut)
+        {
+            yield return leftOut;
+        }
+
         List<SiteVerification> unreadable = [.. result.Sites.Where(static s => s.State == MemorySiteState.Unreadable)];
         if (unreadable.Count > 0 && result.State != MemoryState.NothingCompared)
         {
             // Dumps without free pages (makedumpfile -d 16 and up) lack just what the kernel gave away.
-            bool isFreed = unreadable.TrueForAll(static s => InitAreas.IsFreed(s.Decision.Section));
+            bool isFreed = result.IsComplete;
             yield return new PatchDiagnostic(KernelDiagnosticCodes.SitesUnreadable, isFreed ? DiagnosticSeverity.Info : DiagnosticSeverity.Warning, "sites are not in the memory") with
             {
                 Address = unreadable[0].Address,
                 Found = $"{unreadable.Count} of {result.Sites.Count} sites, the first of them here",
-                Help = isFreed ? "All lie in sections that the kernel frees at the end of its start; what stands there then is of no matter." : "They were not compared. Take the dump again if it is cut short.",
+                Help = isFreed ? "All lie in sections that the kernel frees at the end of its start; what stands there then is of no matter." : "They were not compared, and the verdict is none of them. Take the dump again if it is cut short.",
             };
         }
 

@@ -44,6 +44,7 @@ internal sealed class AllowedCommand : ToolCommand
         if (output is null)
         {
             run.WriteJson(json => AllowedSites.Write(candidates.Plans, json));
+            run.Warn(candidates.Diagnostics, hasNoPlace: true);
             return ExitCode.Success;
         }
 
@@ -55,6 +56,7 @@ internal sealed class AllowedCommand : ToolCommand
         else
         {
             report.WriteText(run.Out);
+            run.Warn(report.Diagnostics);
         }
 
         return ExitCode.Success;

@@ -61,7 +61,7 @@ internal sealed class DiffCommand : ToolCommand
         SlotFilter.Check(arguments.GetValue(_slot), [diff.First, diff.Second]);
         if (run.IsJson)
         {
-            run.WriteJson(json => PlanDiffJson.Write(diff, json));
+            run.WriteJson(diff.WriteTo);
         }
         else
         {

@@ -45,7 +45,7 @@ internal sealed class ExplainCommand : ToolCommand
         var names = new KernelNames(image);
         OpSlot? slot = SiteChoice.FindSlot(image, place);
         int index = slot is null ? SiteChoice.Find(image, names, place) : -1;
-        IReadOnlyList<PatchPlan> PlansAt(IReadOnlyList<VirtualAddress> sites) => Candidates.Differing(image, settings, arguments.GetValue(_backends) ?? [], sites, path);
+        IReadOnlyList<PatchPlan> PlansAt(IReadOnlyList<VirtualAddress> sites) => Candidates.Differing(image, settings, arguments.GetValue(_backends) ?? [], sites, path, run);
         if (slot is null)
         {
             WriteSite(run, new SiteExplanation(image, PlansAt([image.Sites[index].Address]), index, names), path);

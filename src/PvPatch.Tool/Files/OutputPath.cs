@@ -22,6 +22,16 @@ internal static class OutputPath
         }
 
         string resolved = FollowLinks(output);
+        if (new FileInfo(resolved).LinkTarget is not null)
+        {
+            throw new ToolFailure(PatchDiagnostic.Error(KernelDiagnosticCodes.OutputUnwritable, "the output file cannot be written") with
+            {
+                Source = output,
+                Found = "a link that leads to itself, or too many links",
+                Expected = "a file",
+            });
+        }
+
         foreach (string? other in others)
         {
             if (!string.IsNullOrEmpty(other) && (FollowLinks(other) == resolved || FileIdentity.AreSame(other, resolved)))

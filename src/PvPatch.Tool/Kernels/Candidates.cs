@@ -26,10 +26,17 @@ internal static class Candidates
     /// the same bytes at some sites, one of each backend.
     /// </summary>
     /// <exception cref="ToolFailure">A backend cannot be planned.</exception>
-    public static IReadOnlyList<PatchPlan> Differing(KernelImage image, MachineSettings settings, IReadOnlyList<string> named, IReadOnlyList<VirtualAddress> sites, string path) =>
-        named.Count == 0
-            ? [.. Of(image, settings, image.BackendNames, path).DifferingAt(sites).Select(static c => c.Plan)]
-            : [.. named.Distinct().Select(backend => KernelPlan.Make(image, settings.Machine(image, backend), path))];
+    public static IReadOnlyList<PatchPlan> Differing(KernelImage image, MachineSettings settings, IReadOnlyList<string> named, IReadOnlyList<VirtualAddress> sites, string path, ToolRun run)
+    {
+        if (named.Count > 0)
+        {
+            return [.. named.Distinct().Select(backend => KernelPlan.Make(image, settings.Machine(image, backend), path))];
+        }
+
+        BootCandidates candidates = Of(image, settings, image.BackendNames, path);
+        run.Warn(candidates.Diagnostics, hasNoPlace: true);
+        return [.. candidates.DifferingAt(sites).Select(static c => c.Plan)];
+    }
 
     /// <summary>Compares memory with a kernel: what stands at its sites, and on what it ran.</summary>
     /// <param name="image">The kernel.</param>

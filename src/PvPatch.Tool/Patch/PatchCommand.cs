@@ -59,9 +59,9 @@ internal sealed class PatchCommand : ToolCommand
             plan = BootablePlan.Create(image, machine, plan);
         }
 
-        if (!plan.TryApply(BootablePlan.ImageOf(image.Elf), out ApplyResult applied, out IReadOnlyList<PatchDiagnostic> diagnostics))
+        if (!plan.TryApply(BootablePlan.ImageOf(image.Elf), out ApplyResult applied))
         {
-            throw new ToolFailure(diagnostics);
+            throw new ToolFailure(applied.Diagnostics);
         }
 
         var files = new OutputFiles(run, path);

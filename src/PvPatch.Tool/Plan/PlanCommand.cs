@@ -75,6 +75,7 @@ internal sealed class PlanCommand : ToolCommand
         }
 
         run.Warn(plan.Diagnostics);
+        run.Warn(allowed?.Diagnostics ?? [], hasNoPlace: true);
         return ExitCode.Success;
     }
 
@@ -87,6 +88,7 @@ internal sealed class PlanCommand : ToolCommand
         else
         {
             allowed.WriteText(run.Out);
+            run.Warn(allowed.Diagnostics);
         }
 
         return ExitCode.Success;

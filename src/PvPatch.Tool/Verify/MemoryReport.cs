@@ -35,7 +35,7 @@ internal sealed class MemoryReport
 
     public ExitCode ExitCode => _result.State switch
     {
-        MemoryState.Patched => IsOther ? ExitCode.Different : ExitCode.Success,
+        MemoryState.Patched => IsOther ? ExitCode.Different : _result.IsComplete ? ExitCode.Success : ExitCode.Incomplete,
         MemoryState.NotPatched => ExitCode.NotPatched,
         MemoryState.Mixed or MemoryState.Tampered => ExitCode.Different,
         _ => ExitCode.BadInput,
@@ -81,12 +81,15 @@ internal sealed class MemoryReport
         return _result.State switch
         {
             MemoryState.Patched when IsOther => $"patched for {best}, not for {_wanted}",
-            MemoryState.Patched => $"patched for {best}: {Every()} holds its bytes",
-            MemoryState.NotPatched => $"not patched: {Every()} holds its original bytes",
+            MemoryState.Patched => $"patched for {best}: {Every()} holds its bytes{NotSeen()}",
+            MemoryState.NotPatched => $"not patched: {Every()} holds its original bytes{NotSeen()}",
             MemoryState.Mixed => $"mixed: {Sites(_result.MixedSites().Count())} other known bytes than {best} has",
             _ => $"tampered: {Sites(_result.Count(MemorySiteState.Tampered))} bytes that nothing accounts for; the others are nearest to {best}",
         };
     }
+
+    /// <summary>What no verdict can be given of. Sites that the kernel gave away after its start are of no matter.</summary>
+    private string NotSeen() => _result.IsComplete ? "" : string.Create(s_culture, $"; of {_result.Missing} that the dump lacks nothing is known");
 
     private string Every() => _result.Compared == _result.Sites.Count ? "every site" : "every site compared";
 

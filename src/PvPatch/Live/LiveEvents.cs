@@ -1,6 +1,9 @@
 using System.Diagnostics.Metrics;
 using System.Diagnostics.Tracing;
 using Microsoft.Extensions.Logging;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
@@ -13,8 +16,8 @@ internal static partial class LiveLog
     [LoggerMessage(EventId = 1201, EventName = "LiveFailed", Level = LogLevel.Warning, Message = "{Result}; {Count} findings, the first: {First}")]
     public static partial void Failed(ILogger logger, string result, int count, PatchDiagnostic first);
 
-    [LoggerMessage(EventId = 1202, EventName = "LiveSite", Level = LogLevel.Debug, Message = "{Site}")]
-    public static partial void Site(ILogger logger, SiteOutcome site);
+    [LoggerMessage(EventId = 1202, EventName = "LiveSite", Level = LogLevel.Debug, Message = "{Slot} {Site}")]
+    public static partial void Site(ILogger logger, OpSlot slot, SiteOutcome site);
 
     [LoggerMessage(EventId = 1203, EventName = "LiveWeakBarrier", Level = LogLevel.Warning,
         Message = "no core-serializing barrier is to be had here; switching uses one that nobody promises to serialize other processors")]
@@ -53,7 +56,7 @@ internal static class LiveMetrics
         }
     }
 
-    public static void Batch(SwitchResult result)
+    public static void Batch(in ApplyResult result)
     {
         s_flips.Add(result.Written);
         if (s_batches.Enabled)

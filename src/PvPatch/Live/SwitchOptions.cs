@@ -55,7 +55,4 @@ public sealed record SwitchOptions
 
     /// <summary>Whether to wait for another thread's batch to end rather than be refused.</summary>
     public bool WaitForOther { get; init; }
-
-    /// <summary><see cref="Timeout"/> as a length of time that can be compared.</summary>
-    internal TimeSpan Patience => Timeout == System.Threading.Timeout.InfiniteTimeSpan ? TimeSpan.MaxValue : Timeout;
 }

@@ -21,7 +21,7 @@ public static class LinuxRules
         InlinesIdentity64 = false,
         Inline = InlineRule.BySlot,
         BodyTooLong = TooLongRule.LeaveAlone,
-        CallClobbers = ClobberRule.AnyMustBeAllowed,
+        ChecksTargetClobbers = false,
         AnyClobbers32 = KernelClobberEncoding.I386.Any,
         AnyClobbers64 = KernelClobberEncoding.X64Before2630.Any,
         ChecksBodyClobbers = false,
@@ -79,7 +79,8 @@ public static class LinuxRules
     public static PatchRules Linux418Backports { get; } = Linux42 with
     {
         Name = "linux-4.18rh",
-        CallClobbers = ClobberRule.None,
+        AnyClobbers32 = RegisterSet.None, // no longer looked at
+        AnyClobbers64 = RegisterSet.None,
         JumpSlots = new HashSet<string> { "cpu.iret", "cpu.usergs_sysret64" },
     };
 
@@ -99,7 +100,7 @@ public static class LinuxRules
     public static PatchRules Linux61 { get; } = Linux510 with
     {
         Name = "linux-6.1",
-        Missing = MissingRule.CallBug,
+        MissingCallsBug = true,
         InlinesIdentity64 = false,
         Inline = InlineRule.Never,
         ByPointerSlots = s_none,

@@ -99,6 +99,14 @@ public sealed class ParaInstructionsFormat
         return rest == 0 || rest >= ShortestLastRecord;
     }
 
+    /// <summary>Reads a table; see <see cref="TryRead"/>.</summary>
+    /// <param name="section">The section's bytes.</param>
+    /// <param name="fileOffset">Where the section begins in its file, for the message.</param>
+    /// <returns>The records in table order.</returns>
+    /// <exception cref="PatchException">The size does not fit the stride.</exception>
+    public ParaInstruction[] Read(ReadOnlySpan<byte> section, long? fileOffset = null) =>
+        TryRead(section, out ParaInstruction[]? records, out PatchDiagnostic? error, fileOffset) ? records : throw new PatchException(error);
+
     /// <summary>Reads a table.</summary>
     /// <param name="section">The section's bytes.</param>
     /// <param name="records">The records in table order.</param>

@@ -74,7 +74,7 @@ internal sealed class KernelFuzz(long allocationLimit)
     private static void RoundTrip(PatchPlan plan, KernelImage image, string name)
     {
         ulong before = Sum(image);
-        Assert.True(plan.TryApply(image.Code, out ApplyResult first, out IReadOnlyList<PatchDiagnostic> diagnostics), $"{name}: {string.Join("; ", diagnostics)}");
+        Assert.True(plan.TryApply(image.Code, out ApplyResult first), $"{name}: {string.Join("; ", first.Diagnostics)}");
         Assert.Equal(0, plan.Apply(image.Code).Written);
         Assert.Equal(first.Written, plan.Revert(image.Code).Written);
         Assert.True(before == Sum(image), $"{name}: reverting did not give the original bytes back");

@@ -80,10 +80,10 @@ public sealed class AllowedSitesTests
     public void The_absolute_address_of_an_original_is_found(string bytes, int bitness, int at)
     {
         Assert.True(HexBytes.TryParse(bytes, out byte[]? original));
-        Assert.Equal(at, AbsoluteOperand.Find(original, bitness));
+        Assert.Equal(at, SiteFormReader.FindAddress(original, bitness));
 
         byte[] moved = [.. original];
-        AbsoluteOperand.Relocate(moved, bitness, -0x01000000);
+        SiteFormReader.Relocate(moved, bitness, -0x01000000);
         int[] changed = [.. Enumerable.Range(0, moved.Length).Where(i => moved[i] != original[i])];
         Assert.Equal(at < 0 ? [] : [at + 3], changed);
     }

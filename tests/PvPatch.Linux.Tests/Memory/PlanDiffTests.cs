@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Text.Json;
 using PvPatch.Plans;
 
@@ -59,7 +60,13 @@ public sealed class PlanDiffTests
     public void Json_has_format_version_and_counts()
     {
         PatchPlan lazy = KernelVerifierTests.With(s_kernel.Native, "lazy", 0, 4);
-        using JsonDocument document = JsonDocument.Parse(PlanDiffJson.ToUtf8(PlanDiff.Compare(s_kernel.Native, lazy)));
+        var text = new ArrayBufferWriter<byte>();
+        using (var json = new Utf8JsonWriter(text))
+        {
+            PlanDiff.Compare(s_kernel.Native, lazy).WriteTo(json);
+        }
+
+        using JsonDocument document = JsonDocument.Parse(text.WrittenMemory);
         JsonElement root = document.RootElement;
 
         Assert.Equal("pvpatch-diff", root.GetProperty("format").GetString());

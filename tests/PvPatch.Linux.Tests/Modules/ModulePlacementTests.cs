@@ -113,6 +113,13 @@ public sealed class ModulePlacementTests
         Place(Module(), new ModulePlacement { Text = Text, Sections = Named((".data", Text + 0x10), (".exit.text", Text + 0x100)) });
     }
 
+    [Theory]
+    [InlineData(SyntheticKernel.Text)]
+    [InlineData(SyntheticKernel.Text - 0x10)]
+    [InlineData(SyntheticKernel.Data)]
+    public void A_module_over_its_kernel_is_refused(ulong text) =>
+        AssertRefused(Module().Symbols().Build(), ModulePlacement.At(text), KernelDiagnosticCodes.ModuleBadPlacement, "the kernel's");
+
     [Fact]
     public void A_section_without_bytes_in_the_file_takes_its_room()
     {

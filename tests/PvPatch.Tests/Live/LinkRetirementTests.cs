@@ -1,6 +1,7 @@
 using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Machine;
+using PvPatch.Plans;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live;
@@ -25,8 +26,8 @@ public sealed unsafe class LinkRetirementTests
             Assert.False(target.IsRetired);
         }
 
-        Assert.Empty(patcher.UnlinkFrom([sites[0]])); // its own site leads elsewhere; none leads into it
-        SwitchResult result = patcher.UnlinkFrom([targets[2], targets[0]]);
+        Assert.Empty(patcher.UnlinkFrom([sites[0]]).Outcomes); // its own site leads elsewhere; none leads into it
+        ApplyResult result = patcher.UnlinkFrom([targets[2], targets[0]]);
         Assert.Equal((4, 4), (result.Count, result.Written));
         Assert.Equal([2, 11, 2, 2, 11, 2], sites.Select(static b => LiveCode.Call(b)));
         code.Arena.Retire(targets[0]);
@@ -88,7 +89,7 @@ public sealed unsafe class LinkRetirementTests
         CodeBlock block = code.EmitFunction(SiteWish.Aligned());
         CodeBlock target = code.EmitFunction(SiteWish.Aligned());
         patcher.Probe = static (step, _) => throw new InvalidOperationException($"{step}");
-        Assert.Equal(SwitchStatus.RolledBack, patcher.TryLink([new(block[0], target.Address)]).Status);
+        Assert.Equal(ApplyStatus.RolledBack, patcher.TryLink([new(block[0], target.Address)]).Status);
         patcher.Probe = null;
         Assert.Equal((0, 0), (target.LinksInto.Count, code.Arena.Ledger.Count));
         code.Arena.Retire(target);

@@ -1,5 +1,6 @@
 using PvPatch.Images;
 using PvPatch.Plans;
+using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Properties;
 
@@ -16,7 +17,7 @@ public sealed class RevertProperties
         ApplyResult applied = plan.Apply(built.Image);
         Assert.Equal(applied, plan.Revert(built.Image));
         Assert.True(built.HoldsOriginals());
-        Assert.Equal(new ApplyResult(0, plan.Count), plan.Revert(built.Image));
+        plan.Revert(built.Image).AssertApplied(0, plan.Count);
         Assert.True(built.HoldsOriginals());
     });
 

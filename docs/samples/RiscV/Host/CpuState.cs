@@ -1,3 +1,4 @@
+using System.Numerics;
 using System.Runtime.InteropServices;
 
 namespace RiscV.Host;
@@ -32,7 +33,8 @@ internal enum StopReason
 
 /// <summary>
 /// The guest's processor, in native memory: interpreter, generated code and C# helpers all work on this one. The order is part of the generated code: what it
-/// uses most comes first, where a displacement has one byte.
+/// uses most comes first, where a displacement has one byte. Behind it in memory are the translator's links (<see cref="Translator.LinkTable"/>), eight bytes for each
+/// word of code.
 /// </summary>
 [StructLayout(LayoutKind.Sequential)]
 internal unsafe struct CpuState
@@ -65,12 +67,12 @@ internal unsafe struct CpuState
 
     public ulong RamSize;
 
+    /// <summary>The last offset in RAM at which an access of 1, 2, 4 or 8 bytes may begin.</summary>
+    public fixed ulong LastOffset[4];
+
     public ulong CodeStart;
 
     public ulong CodeWords;
-
-    /// <summary>The translator's: for each word of code the host address of the block that begins there.</summary>
-    public ulong* Links;
 
     /// <summary>The translator's: a GCHandle by which C# helpers find it.</summary>
     public nint Engine;
@@ -84,6 +86,7 @@ internal static class CpuLayout
 {
     private static readonly int s_registers = Offset(nameof(CpuState.X));
     private static readonly int s_counters = Offset(nameof(CpuState.Counters));
+    private static readonly int s_lastOffset = Offset(nameof(CpuState.LastOffset));
 
     public static int TicksLeft { get; } = Offset(nameof(CpuState.TicksLeft));
 
@@ -99,15 +102,15 @@ internal static class CpuLayout
 
     public static int RamStart { get; } = Offset(nameof(CpuState.RamStart));
 
-    public static int RamSize { get; } = Offset(nameof(CpuState.RamSize));
-
     public static int CodeStart { get; } = Offset(nameof(CpuState.CodeStart));
 
     public static int CodeWords { get; } = Offset(nameof(CpuState.CodeWords));
 
-    public static int Links { get; } = Offset(nameof(CpuState.Links));
+    public static unsafe int Links { get; } = sizeof(CpuState);
 
     public static int X(int register) => s_registers + register * sizeof(ulong);
+
+    public static int LastOffset(int width) => s_lastOffset + BitOperations.Log2((uint)width) * sizeof(ulong);
 
     public static int Counter(int number) => s_counters + number * sizeof(ulong);
 

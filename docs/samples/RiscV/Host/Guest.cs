@@ -28,12 +28,19 @@ internal sealed unsafe class Guest : IDisposable
             segment.Bytes.Span.CopyTo(place);
         }
 
-        Cpu = (CpuState*)NativeMemory.AllocZeroed((nuint)sizeof(CpuState));
+        (ulong codeStart, ulong codeEnd) = image.Code;
+        ulong words = (codeEnd - codeStart) / 4;
+        Cpu = (CpuState*)NativeMemory.AllocZeroed((nuint)sizeof(CpuState) + (nuint)words * sizeof(ulong));
         Cpu->Window = Memory.Window;
         Cpu->RamStart = start;
         Cpu->RamSize = ramSize;
-        (Cpu->CodeStart, ulong codeEnd) = image.Code;
-        Cpu->CodeWords = (codeEnd - Cpu->CodeStart) / 4;
+        for (int i = 0; i < 4; i++)
+        {
+            Cpu->LastOffset[i] = ramSize - (1UL << i);
+        }
+
+        Cpu->CodeStart = codeStart;
+        Cpu->CodeWords = words;
         Cpu->Pc = image.Entry;
         Cpu->X[StackPointer] = start + ramSize;
         _syscalls = new Syscalls(Memory, image.End);

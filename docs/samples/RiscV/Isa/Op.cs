@@ -56,6 +56,15 @@ internal readonly record struct Instruction(Op Op, byte Rd, byte Rs1, byte Rs2, 
     /// <summary>Whether control may go elsewhere than to the next instruction, or that one may be another by then: such an instruction ends a block.</summary>
     public bool EndsBlock => Op is Op.Illegal or (>= Op.Jal and <= Op.Bgeu) or Op.FenceI or Op.Ecall or Op.Ebreak;
 
+    /// <summary>Whether it may jump to an address it names, and leaves no return address.</summary>
+    public bool IsGoto => Op is >= Op.Beq and <= Op.Bgeu || (Op == Op.Jal && Rd == 0);
+
+    /// <summary>Which of the three registers it has; the others are bits of something else.</summary>
+    public (bool Rd, bool Rs1, bool Rs2) Operands => (
+        Op is (>= Op.Lui and <= Op.Jalr) or (>= Op.Lb and <= Op.Lwu) or (>= Op.Addi and <= Op.Remuw),
+        Op is >= Op.Jalr and <= Op.Remuw,
+        Op is (>= Op.Beq and <= Op.Bgeu) or (>= Op.Sb and <= Op.Sd) or (>= Op.Add and <= Op.And) or (>= Op.Addw and <= Op.Remuw));
+
     public bool IsLoad => Op is >= Op.Lb and <= Op.Lwu;
 
     public bool IsStore => Op is >= Op.Sb and <= Op.Sd;

@@ -17,7 +17,7 @@ internal static class CheckedBackend
     {
         foreach (Op op in GuestOps.Accesses)
         {
-            b.Call(GuestOps.SlotName(op), stubs.Emit(a => Emit(a, op, stubs)), $"checked {op}");
+            b.Call(GuestOps.SlotName(op), stubs.Emit(a => Emit(a, op, stubs)), $"checked {op}", GuestOps.Clobbers);
         }
     });
 
@@ -27,18 +27,17 @@ internal static class CheckedBackend
         int width = GuestMemory.Width(op);
         Label outside = a.CreateLabel();
         Label misaligned = a.CreateLabel();
-        a.mov(rax, rdi);
-        a.sub(rax, __qword_ptr[r15 + CpuLayout.RamStart]); // below the start it becomes a huge number
-        a.mov(rcx, __qword_ptr[r15 + CpuLayout.RamSize]);
-        a.sub(rcx, width);
-        a.cmp(rax, rcx);
+        a.mov(rcx, rdx);
+        a.sub(rcx, __qword_ptr[rbp + CpuLayout.RamStart]); // below the start it becomes a huge number
+        a.cmp(rcx, __qword_ptr[rbp + CpuLayout.LastOffset(width)]);
         a.ja(outside);
         if (width > 1)
         {
-            a.test(edi, width - 1);
+            a.test(edx, width - 1);
             a.jnz(misaligned);
         }
 
+        a.mov(ecx, edx);
         FastBackend.Access(a, op);
         a.ret();
         a.Label(ref outside);
@@ -52,7 +51,7 @@ internal static class CheckedBackend
 
     private static void Fault(Assembler a, VirtualAddress stop)
     {
-        a.mov(__qword_ptr[r15 + CpuLayout.FaultAddress], rdi);
+        a.mov(__qword_ptr[rbp + CpuLayout.FaultAddress], rdx);
         a.jmp(stop.Value);
     }
 }

@@ -20,11 +20,10 @@ internal static class FastBackend
         }
 
         b.Inline("timer.tick", Tick);
-        b.Nop("trace.block");
-        b.Call("trap.ecall", stubs.Stop(StopReason.Ecall), "ecall");
-        b.Call("trap.ebreak", stubs.Stop(StopReason.Ebreak), "ebreak");
-        b.Call("trap.illegal", stubs.Stop(StopReason.Illegal), "illegal");
-        b.Call("trap.fetch", stubs.Stop(StopReason.FetchMisaligned), "fetch");
+        b.Call("trap.ecall", stubs.Stop(StopReason.Ecall), "ecall", GuestOps.Clobbers);
+        b.Call("trap.ebreak", stubs.Stop(StopReason.Ebreak), "ebreak", GuestOps.Clobbers);
+        b.Call("trap.illegal", stubs.Stop(StopReason.Illegal), "illegal", GuestOps.Clobbers);
+        b.Call("trap.fetch", stubs.Stop(StopReason.FetchMisaligned), "fetch", GuestOps.Clobbers);
     });
 
     /// <summary>The one instruction of a load or store.</summary>
@@ -33,41 +32,41 @@ internal static class FastBackend
         switch (op)
         {
             case Op.Lb:
-                a.movsx(rax, __byte_ptr[rbx + rdx]);
+                a.movsx(rax, __byte_ptr[rbx + rcx]);
                 break;
             case Op.Lh:
-                a.movsx(rax, __word_ptr[rbx + rdx]);
+                a.movsx(rax, __word_ptr[rbx + rcx]);
                 break;
             case Op.Lw:
-                a.movsxd(rax, __dword_ptr[rbx + rdx]);
+                a.movsxd(rax, __dword_ptr[rbx + rcx]);
                 break;
             case Op.Ld:
-                a.mov(rax, __qword_ptr[rbx + rdx]);
+                a.mov(rax, __qword_ptr[rbx + rcx]);
                 break;
             case Op.Lbu:
-                a.movzx(eax, __byte_ptr[rbx + rdx]);
+                a.movzx(eax, __byte_ptr[rbx + rcx]);
                 break;
             case Op.Lhu:
-                a.movzx(eax, __word_ptr[rbx + rdx]);
+                a.movzx(eax, __word_ptr[rbx + rcx]);
                 break;
             case Op.Lwu:
-                a.mov(eax, __dword_ptr[rbx + rdx]);
+                a.mov(eax, __dword_ptr[rbx + rcx]);
                 break;
             case Op.Sb:
-                a.mov(__byte_ptr[rbx + rdx], sil);
+                a.mov(__byte_ptr[rbx + rcx], al);
                 break;
             case Op.Sh:
-                a.mov(__word_ptr[rbx + rdx], si);
+                a.mov(__word_ptr[rbx + rcx], ax);
                 break;
             case Op.Sw:
-                a.mov(__dword_ptr[rbx + rdx], esi);
+                a.mov(__dword_ptr[rbx + rcx], eax);
                 break;
             default:
-                a.mov(__qword_ptr[rbx + rdx], rsi);
+                a.mov(__qword_ptr[rbx + rcx], rax);
                 break;
         }
     }
 
-    /// <summary>The flags of the subtraction are the result: the block's head goes on with a jump on the sign.</summary>
-    public static void Tick(Assembler a) => a.sub(__qword_ptr[r15 + CpuLayout.TicksLeft], rcx);
+    /// <summary>The flags of the subtraction are the result: the block goes on with a jump on the sign.</summary>
+    public static void Tick(Assembler a) => a.sub(r15, rcx);
 }

@@ -11,15 +11,15 @@ namespace RiscV.Patching;
 /// </summary>
 /// <remarks>
 /// <code>
-/// everywhere   rbx = host address of guest address 0, r14 = links, r15 = CpuState; guest registers are in memory, so the rest is free
-/// mem.*        rdi = guest address (64 bits), edx = its low 32 bits, rsi = value to store; a load's value is left in rax, extended
-/// timer.tick   rcx = instructions of the block, eax = its address; subtracts rcx from the ticks left and leaves the sign in the flags. Destroys nothing else
-/// trace.block  eax = address of the block that begins
+/// everywhere   rbx = host address of guest address 0, rbp = CpuState, r15 = ticks left; all others but rax, rcx and rdx hold guest registers
+/// mem.*        rdx = guest address (64 bits), rcx = its low 32 bits, rax = value to store; a load's value is left in rax, extended
+/// timer.tick   rcx = instructions of the block that begins; subtracts rcx from r15 and leaves the sign in the flags. Destroys nothing else
 /// trap.*       does not come back: the return address says where it happened
 /// </code>
 /// A site is one instruction of six bytes for good: the inlined body must be a single instruction (cs prefixes fill it up), and a call ends at the site's end, so a
 /// thread that was stopped anywhere finds sense when it goes on. Inside an aligned eight bytes one store changes it. Two things keep the return address
-/// the site's own: no forwarding island makes the call, for one store needs none; and no thunk does, for mem, trace and trap allow all that a C function destroys.
+/// the site's own: no forwarding island makes the call, for one store needs none; and no thunk does, for what is called here keeps what the site does not allow. A C
+/// function does not: <see cref="Stubs.EmitCall"/> makes one that does.
 /// </remarks>
 internal static class GuestOps
 {
@@ -44,13 +44,10 @@ internal static class GuestOps
                 }
             })
             .Table("timer", static t => t.Slot("tick"))
-            .Table("trace", static t => t.Slot("block"))
             .Table("trap", static t => t.Slot("ecall").Slot("ebreak").Slot("illegal").Slot("fetch")),
         "guest");
 
     public static OpSlot Tick { get; } = Layout["timer.tick"];
-
-    public static OpSlot Block { get; } = Layout["trace.block"];
 
     public static OpSlot Ecall { get; } = Layout["trap.ecall"];
 
@@ -60,8 +57,11 @@ internal static class GuestOps
 
     public static OpSlot FetchMisaligned { get; } = Layout["trap.fetch"];
 
-    /// <summary>What a body at <c>timer.tick</c> may destroy. Everywhere else it is what a C function may.</summary>
-    public static RegisterSet TickClobbers => RegisterSet.Flags;
+    /// <summary>What a body may destroy: the scratch registers. No guest register is in a vector.</summary>
+    public static RegisterSet Clobbers => RegisterSet.Rax | RegisterSet.Rcx | RegisterSet.Rdx | RegisterSet.Flags | RegisterSet.Vector;
+
+    /// <summary>What a body at <c>timer.tick</c> may destroy or change: PvPatch would save and restore the ticks around it, if it did not know that they are its result.</summary>
+    public static RegisterSet TickClobbers => RegisterSet.R15 | RegisterSet.Flags | RegisterSet.Vector;
 
     /// <summary>The slot of a load or store.</summary>
     public static OpSlot Access(Op op) => Layout[SlotName(op)];

@@ -28,12 +28,12 @@ internal static unsafe class Helpers
     }
 
     [UnmanagedCallersOnly]
-    public static void Block(ulong pc, CpuState* cpu)
+    public static void Block(ulong site, CpuState* cpu)
     {
         TranslatorEngine engine = TranslatorEngine.Of(cpu);
         try
         {
-            engine.Profile.Enter(pc);
+            engine.Profile.Enter(engine.PointAt(site).Pc);
         }
         catch (Exception e)
         {

@@ -2,49 +2,61 @@ using Iced.Intel;
 using PvPatch;
 using PvPatch.Live;
 using RiscV.Host;
+using RiscV.Translator;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace RiscV.Patching;
 
 /// <summary>
-/// The fixed code around the blocks: the way in, the ways out. All of it is in the arena, where every block reaches it with a rel32.
+/// The fixed code around the regions: the way in, the ways out, and the way to C#. All of it is in the arena, where every region reaches it with a rel32. Here guest
+/// registers are moved between host registers and <see cref="CpuState"/>.
 /// </summary>
 /// <remarks>
-/// The stack: <c>Enter</c> pushes three registers, so that it is aligned in a block, as the System V convention wants it before a call. A function called from
-/// a site can therefore jump on to a C function as it is; and it can leave for good by dropping its return address.
+/// The stack: <c>Enter</c> pushes six registers and leaves eight bytes free, so that it is aligned in a region, as the System V convention wants it before a call. A
+/// function called from a site can leave for good by dropping its return address.
 /// </remarks>
 internal sealed unsafe class Stubs
 {
+    // What a C function keeps, and generated code uses.
+    private static readonly AssemblerRegister64[] s_kept = [rbx, rbp, r12, r13, r14, r15];
+
     private readonly CodeArena _arena;
     private readonly Dictionary<StopReason, VirtualAddress> _stops = [];
 
-    public Stubs(CodeArena arena)
+    public Stubs(CodeArena arena, RegisterMap map)
     {
         _arena = arena;
-        Leave = Emit(static a =>
+        Map = map;
+        Leave = Emit(a =>
         {
-            a.pop(r15);
-            a.pop(r14);
-            a.pop(rbx);
+            map.EmitSpill(a);
+            a.add(rsp, 8);
+            Array.ForEach([.. s_kept.Reverse()], a.pop);
             a.ret();
         });
-        Enter = Emit(static a =>
+        Enter = Emit(a =>
         {
-            a.push(rbx);
-            a.push(r14);
-            a.push(r15);
-            a.mov(r15, rdi);
-            a.mov(rbx, __qword_ptr[r15 + CpuLayout.Window]);
-            a.mov(r14, __qword_ptr[r15 + CpuLayout.Links]);
-            a.jmp(rsi);
+            Array.ForEach(s_kept, a.push);
+            a.sub(rsp, 8);
+            a.mov(rbp, rdi);
+            a.mov(rax, rsi);
+            a.mov(rbx, __qword_ptr[rbp + CpuLayout.Window]);
+            map.EmitFill(a);
+            a.jmp(rax);
         });
         Untranslated = EmitExit(StopReason.Untranslated);
         CodeChanged = EmitExit(StopReason.CodeChanged);
+        UntranslatedWord = Emit(a =>
+        {
+            a.lea(rax, __[rcx * 4]);
+            a.add(rax, __qword_ptr[rbp + CpuLayout.CodeStart]);
+            a.jmp(Untranslated.Value);
+        });
         OutOfTicks = Emit(a =>
         {
-            a.add(__qword_ptr[r15 + CpuLayout.TicksLeft], rcx); // the block was not executed
-            a.mov(__qword_ptr[r15 + CpuLayout.Pc], rax);
-            a.mov(__dword_ptr[r15 + CpuLayout.Stop], (int)StopReason.OutOfTicks);
+            a.add(r15, rcx); // the block was not executed
+            a.mov(__qword_ptr[rbp + CpuLayout.Pc], rax);
+            a.mov(__dword_ptr[rbp + CpuLayout.Stop], (int)StopReason.OutOfTicks);
             a.jmp(Leave.Value);
         });
         foreach (StopReason reason in Enum.GetValues<StopReason>())
@@ -53,14 +65,20 @@ internal sealed unsafe class Stubs
         }
     }
 
+    /// <summary>Which guest registers are in host registers.</summary>
+    public RegisterMap Map { get; }
+
     /// <summary><c>void Enter(CpuState* cpu, void* block)</c>.</summary>
     public VirtualAddress Enter { get; }
 
     /// <summary>Jumped to: back to the caller of <see cref="Enter"/>.</summary>
     public VirtualAddress Leave { get; }
 
-    /// <summary>Jumped to at a block's end with the next guest address in rax: what all links lead to before there is a block.</summary>
+    /// <summary>Jumped to at a block's end with the next guest address in rax.</summary>
     public VirtualAddress Untranslated { get; }
+
+    /// <summary>Jumped to with the number of the next word of code in rcx: what all links lead to before there is a block.</summary>
+    public VirtualAddress UntranslatedWord { get; }
 
     /// <summary>Jumped to behind a fence.i, with the next guest address in rax.</summary>
     public VirtualAddress CodeChanged { get; }
@@ -79,17 +97,39 @@ internal sealed unsafe class Stubs
         return _arena.Emit(assembler).Address;
     }
 
+    /// <summary>
+    /// Emits a function for sites that calls one of C: it sees the guest's registers where they are outside of generated code, and what it destroys is put right again.
+    /// </summary>
+    /// <param name="target">The C function.</param>
+    /// <param name="keepsScratch">Whether rax, rcx and rdx are kept; else rax has the function's result.</param>
+    /// <param name="arguments">Emits moving the arguments to where C wants them; it is told where the return address is.</param>
+    /// <param name="then">Emits what else is to be done.</param>
+    public VirtualAddress EmitCall(
+        VirtualAddress target, bool keepsScratch, Action<Assembler, AssemblerMemoryOperand> arguments, Action<Assembler>? then = null) => Emit(a =>
+    {
+        AssemblerRegister64[] kept = keepsScratch ? [rax, rcx, rdx, rsi, rdi] : [rcx, rsi, rdi]; // an odd number: the stack is aligned behind it
+        Map.EmitSpill(a);
+        Array.ForEach(kept, a.push);
+        arguments(a, __qword_ptr[rsp + 8 * kept.Length]);
+        a.mov(r11, target.Value); // 64 bits: the runtime's code may be out of a rel32's reach
+        a.call(r11);
+        Array.ForEach([.. kept.Reverse()], a.pop);
+        Map.EmitFill(a);
+        then?.Invoke(a);
+        a.ret();
+    });
+
     private VirtualAddress EmitExit(StopReason reason) => Emit(a =>
     {
-        a.mov(__qword_ptr[r15 + CpuLayout.Pc], rax);
-        a.mov(__dword_ptr[r15 + CpuLayout.Stop], (int)reason);
+        a.mov(__qword_ptr[rbp + CpuLayout.Pc], rax);
+        a.mov(__dword_ptr[rbp + CpuLayout.Stop], (int)reason);
         a.jmp(Leave.Value);
     });
 
     private VirtualAddress EmitStop(StopReason reason) => Emit(a =>
     {
-        a.pop(__qword_ptr[r15 + CpuLayout.Site]);
-        a.mov(__dword_ptr[r15 + CpuLayout.Stop], (int)reason);
+        a.pop(__qword_ptr[rbp + CpuLayout.Site]);
+        a.mov(__dword_ptr[rbp + CpuLayout.Stop], (int)reason);
         a.jmp(Leave.Value);
     });
 }

@@ -1,4 +1,3 @@
-using Iced.Intel;
 using PvPatch;
 using PvPatch.Live;
 using PvPatch.Mechanisms;
@@ -18,21 +17,18 @@ internal static unsafe class TracedBackend
         {
             foreach (Op op in GuestOps.Accesses)
             {
-                b.Call(GuestOps.SlotName(op), stubs.Emit(a => Emit(a, op, helper)), $"traced {op}");
+                b.Call(GuestOps.SlotName(op), Emit(stubs, op, helper), $"traced {op}", GuestOps.Clobbers);
             }
         });
     }
 
-    /// <summary>
-    /// rdi and rsi are where C wants its first two arguments. The third is the site: the return address, that is, its end. Then the helper returns to the
-    /// site itself, with what it loaded in rax.
-    /// </summary>
-    private static void Emit(Assembler a, Op op, VirtualAddress helper)
+    /// <summary>The site is the return address, that is, its end. What the helper loaded stays in rax.</summary>
+    private static VirtualAddress Emit(Stubs stubs, Op op, VirtualAddress helper) => stubs.EmitCall(helper, keepsScratch: false, (a, returnAddress) =>
     {
-        a.mov(rdx, __qword_ptr[rsp]);
-        a.mov(rcx, r15);
+        a.mov(rdi, rdx);
+        a.mov(rsi, rax);
+        a.mov(rdx, returnAddress);
+        a.mov(rcx, rbp);
         a.mov(r8d, (int)op);
-        a.mov(rax, helper.Value); // 64 bits: the runtime's code may be out of a rel32's reach
-        a.jmp(rax);
-    }
+    });
 }

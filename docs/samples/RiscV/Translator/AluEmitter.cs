@@ -5,10 +5,10 @@ using GuestInstruction = RiscV.Isa.Instruction;
 
 namespace RiscV.Translator;
 
-/// <summary>Integer arithmetic: first operand in rax, second in rcx, result in rax.</summary>
+/// <summary>Integer arithmetic. A word's result is sign-extended, but where it is known to be so already.</summary>
 internal static class AluEmitter
 {
-    public static void Emit(Assembler a, GuestInstruction instruction, ulong pc)
+    public static void Emit(HostCode code, GuestInstruction instruction, ulong pc)
     {
         if (instruction.Rd == 0)
         {
@@ -18,138 +18,227 @@ internal static class AluEmitter
         switch (instruction.Op)
         {
             case Op.Lui:
-                a.mov(rax, instruction.Imm);
+                code.WriteConstant(instruction.Rd, (ulong)instruction.Imm);
                 break;
             case Op.Auipc:
-                a.mov(rax, pc + (ulong)instruction.Imm);
+                code.WriteConstant(instruction.Rd, pc + (ulong)instruction.Imm);
                 break;
-            case >= Op.Addi and <= Op.Srai or >= Op.Addiw and <= Op.Sraiw:
-                GuestRegisters.Load(a, rax, instruction.Rs1);
-                EmitImmediate(a, instruction.Op, instruction.Imm);
+            case Op.Addi when instruction.Rs1 == 0:
+                code.WriteConstant(instruction.Rd, (ulong)instruction.Imm);
+                break;
+            case Op.Addi:
+                EmitAddImmediate(code, instruction);
+                break;
+            case Op.Addiw when instruction.Imm == 0:
+                EmitExtend(code, instruction);
+                break;
+            case Op.Slti or Op.Sltiu or Op.Slt or Op.Sltu:
+                EmitCompare(code, instruction);
+                break;
+            case Op.Sll or Op.Srl or Op.Sra or Op.Sllw or Op.Srlw or Op.Sraw:
+                EmitShift(code, instruction);
+                break;
+            case >= Op.Xori and <= Op.Srai or >= Op.Addiw and <= Op.Sraiw:
+                EmitImmediate(code, instruction);
                 break;
             default:
-                GuestRegisters.Load(a, rax, instruction.Rs1);
-                GuestRegisters.Load(a, rcx, instruction.Rs2);
-                EmitRegister(a, instruction.Op);
+                EmitRegister(code, instruction);
                 break;
         }
-
-        if (instruction.Op is >= Op.Addiw and <= Op.Sraw)
-        {
-            a.movsxd(rax, eax);
-        }
-
-        GuestRegisters.Store(a, instruction.Rd, rax);
     }
 
-    private static void EmitImmediate(Assembler a, Op op, int imm)
+    /// <summary>
+    /// An index into an array, which takes two guest instructions, in one: <c>slli rd, rs, 1 to 3; add rd, rd, other</c>. Whether the two are such a pair.
+    /// </summary>
+    public static bool TryEmitIndex(HostCode code, GuestInstruction shift, GuestInstruction add)
     {
-        switch (op)
+        int rd = shift.Rd;
+        int other = add.Rs1 == rd ? add.Rs2 : add.Rs1;
+        if (shift.Op != Op.Slli || shift.Imm is < 1 or > 3 || add.Op != Op.Add || add.Rd != rd || rd == 0
+            || (add.Rs1 != rd && add.Rs2 != rd) || other == rd || other == 0)
         {
-            case Op.Addi:
-                a.add(rax, imm);
-                break;
-            case Op.Slti:
-                a.cmp(rax, imm);
-                a.setl(al);
-                a.movzx(eax, al);
-                break;
-            case Op.Sltiu: // the immediate is sign-extended, then taken as unsigned; x86 does the same
-                a.cmp(rax, imm);
-                a.setb(al);
-                a.movzx(eax, al);
-                break;
-            case Op.Xori:
-                a.xor(rax, imm);
-                break;
-            case Op.Ori:
-                a.or(rax, imm);
-                break;
-            case Op.Andi:
-                a.and(rax, imm);
-                break;
-            case Op.Slli:
-                a.shl(rax, (byte)imm);
-                break;
-            case Op.Srli:
-                a.shr(rax, (byte)imm);
-                break;
-            case Op.Srai:
-                a.sar(rax, (byte)imm);
-                break;
-            case Op.Addiw:
-                a.add(eax, imm);
-                break;
-            case Op.Slliw:
-                a.shl(eax, (byte)imm);
-                break;
-            case Op.Srliw:
-                a.shr(eax, (byte)imm);
-                break;
-            case Op.Sraiw:
-                a.sar(eax, (byte)imm);
-                break;
-            default:
-                throw new ArgumentOutOfRangeException(nameof(op));
+            return false;
         }
+
+        Register index = code.Read(shift.Rs1);
+        Register first = code.Read(other);
+        Register target = code.Target(rd, first: -1);
+        code.AddSum(target, first, index, 1 << shift.Imm);
+        code.Write(rd, target);
+        return true;
+    }
+
+    private static bool IsWord(Op op) => op is (>= Op.Addiw and <= Op.Sraw) or Op.Mulw;
+
+    private static void EmitAddImmediate(HostCode code, GuestInstruction i)
+    {
+        bool isCopy = i.Imm == 0;
+        Register source = code.Read(i.Rs1);
+        Register target = code.Target(i.Rd, i.Rs1);
+        if (source == target)
+        {
+            code.Add(Code.Add_rm64_imm32, target, i.Imm);
+        }
+        else
+        {
+            code.ReadSum(target, i.Rs1, i.Imm);
+        }
+
+        code.Write(i.Rd, target, isCopy && code.IsWord(i.Rs1));
+    }
+
+    /// <summary>sext.w.</summary>
+    private static void EmitExtend(HostCode code, GuestInstruction i)
+    {
+        Register source = code.Read(i.Rs1);
+        Register target = code.Target(i.Rd, i.Rs1);
+        if (code.IsWord(i.Rs1))
+        {
+            code.Move(target, source);
+        }
+        else
+        {
+            code.Add(Code.Movsxd_r64_rm32, target, HostCode.Low(source));
+        }
+
+        code.Write(i.Rd, target, isWord: true);
+    }
+
+    private static void EmitImmediate(HostCode code, GuestInstruction i)
+    {
+        Code operation = i.Op switch
+        {
+            Op.Xori => Code.Xor_rm64_imm32,
+            Op.Ori => Code.Or_rm64_imm32,
+            Op.Andi => Code.And_rm64_imm32,
+            Op.Slli => Code.Shl_rm64_imm8,
+            Op.Srli => Code.Shr_rm64_imm8,
+            Op.Srai => Code.Sar_rm64_imm8,
+            Op.Addiw => Code.Add_rm32_imm32,
+            Op.Slliw => Code.Shl_rm32_imm8,
+            Op.Srliw => Code.Shr_rm32_imm8,
+            Op.Sraiw => Code.Sar_rm32_imm8,
+            _ => throw new ArgumentOutOfRangeException(nameof(i)),
+        };
+        Register source = code.Read(i.Rs1);
+        Register target = code.Target(i.Rd, i.Rs1);
+        code.Move(target, source);
+        code.Add(operation, IsWord(i.Op) ? HostCode.Low(target) : target, i.Imm);
+
+        // A word that was shifted right is not negative, and has a zero upper half by itself. A small mask leaves a small number.
+        bool isWord = i switch
+        {
+            { Op: Op.Srliw, Imm: > 0 } or { Op: Op.Andi, Imm: >= 0 } or { Op: Op.Srli, Imm: > 32 } => true,
+            { Op: Op.Andi or Op.Ori or Op.Xori or Op.Srai } => code.IsWord(i.Rs1),
+            _ => false,
+        };
+        Finish(code, i, target, isWord);
+    }
+
+    private static void EmitRegister(HostCode code, GuestInstruction i)
+    {
+        Code operation = i.Op switch
+        {
+            Op.Add => Code.Add_r64_rm64,
+            Op.Sub => Code.Sub_r64_rm64,
+            Op.Xor => Code.Xor_r64_rm64,
+            Op.Or => Code.Or_r64_rm64,
+            Op.And => Code.And_r64_rm64,
+            Op.Addw => Code.Add_r32_rm32,
+            Op.Subw => Code.Sub_r32_rm32,
+            Op.Mul => Code.Imul_r64_rm64,
+            Op.Mulw => Code.Imul_r32_rm32,
+            _ => throw new ArgumentOutOfRangeException(nameof(i)),
+        };
+        if (i.Rs2 == i.Rd && i.Op is not (Op.Sub or Op.Subw))
+        {
+            i = i with { Rs1 = i.Rs2, Rs2 = i.Rs1 }; // the order does not matter: the one that is overwritten comes first
+        }
+
+        Register first = code.Read(i.Rs1);
+        Register second = code.Read(i.Rs2);
+        Register target = code.Target(i.Rd, i.Rs1);
+        if (target == second && i.Rs1 != i.Rs2)
+        {
+            target = Register.RCX; // rd = x - rd
+        }
+
+        bool isWord = i.Op is Op.Xor or Op.Or or Op.And && code.IsWord(i.Rs1) && code.IsWord(i.Rs2);
+        if (i.Op == Op.Add && first != target)
+        {
+            code.AddSum(target, first, second);
+        }
+        else
+        {
+            code.Move(target, first);
+            code.Add(operation, IsWord(i.Op) ? HostCode.Low(target) : target, IsWord(i.Op) ? HostCode.Low(second) : second);
+        }
+
+        Finish(code, i, target, isWord);
     }
 
     /// <summary>Shift counts are taken modulo 64 or 32 by both processors.</summary>
-    private static void EmitRegister(Assembler a, Op op)
+    private static void EmitShift(HostCode code, GuestInstruction i)
     {
-        switch (op)
+        code.Read(Register.RCX, i.Rs2);
+        Register source = code.Read(i.Rs1);
+        Register target = code.Target(i.Rd, i.Rs1);
+        Code operation = i.Op switch
         {
-            case Op.Add:
-                a.add(rax, rcx);
-                break;
-            case Op.Sub:
-                a.sub(rax, rcx);
-                break;
-            case Op.Sll:
-                a.shl(rax, cl);
-                break;
-            case Op.Slt:
-                a.cmp(rax, rcx);
-                a.setl(al);
-                a.movzx(eax, al);
-                break;
-            case Op.Sltu:
-                a.cmp(rax, rcx);
-                a.setb(al);
-                a.movzx(eax, al);
-                break;
-            case Op.Xor:
-                a.xor(rax, rcx);
-                break;
-            case Op.Srl:
-                a.shr(rax, cl);
-                break;
-            case Op.Sra:
-                a.sar(rax, cl);
-                break;
-            case Op.Or:
-                a.or(rax, rcx);
-                break;
-            case Op.And:
-                a.and(rax, rcx);
-                break;
-            case Op.Addw:
-                a.add(eax, ecx);
-                break;
-            case Op.Subw:
-                a.sub(eax, ecx);
-                break;
-            case Op.Sllw:
-                a.shl(eax, cl);
-                break;
-            case Op.Srlw:
-                a.shr(eax, cl);
-                break;
-            case Op.Sraw:
-                a.sar(eax, cl);
-                break;
-            default:
-                throw new ArgumentOutOfRangeException(nameof(op));
+            Op.Sll => Code.Shl_rm64_CL,
+            Op.Srl => Code.Shr_rm64_CL,
+            Op.Sra => Code.Sar_rm64_CL,
+            Op.Sllw => Code.Shl_rm32_CL,
+            Op.Srlw => Code.Shr_rm32_CL,
+            _ => Code.Sar_rm32_CL,
+        };
+        code.Move(target, source);
+        code.Add(operation, IsWord(i.Op) ? HostCode.Low(target) : target, Register.CL);
+        Finish(code, i, target, isWord: false);
+    }
+
+    /// <summary>sltiu's immediate is sign-extended, then taken as unsigned; x86 does the same.</summary>
+    private static void EmitCompare(HostCode code, GuestInstruction i)
+    {
+        if (i.Op is Op.Slti or Op.Sltiu)
+        {
+            code.Add(Code.Cmp_rm64_imm32, code.Read(i.Rs1), i.Imm);
         }
+        else
+        {
+            code.Compare(i.Rs1, i.Rs2);
+        }
+
+        if (i.Op is Op.Slt or Op.Slti)
+        {
+            code.Asm.setl(cl);
+        }
+        else
+        {
+            code.Asm.setb(cl);
+        }
+
+        Register target = code.Target(i.Rd, first: -1);
+        code.Add(Code.Movzx_r32_rm8, HostCode.Low(target), Register.CL);
+        code.Write(i.Rd, target, isWord: true);
+    }
+
+    /// <summary>Writes a result. Where a word's upper half is not what it should be, it is made so.</summary>
+    private static void Finish(HostCode code, GuestInstruction i, Register target, bool isWord)
+    {
+        if (IsWord(i.Op) && !isWord)
+        {
+            code.Add(Code.Movsxd_r64_rm32, target, HostCode.Low(target));
+            isWord = true;
+        }
+
+        if (target == Register.RCX)
+        {
+            Register copy = code.Target(i.Rd, first: -1);
+            code.Move(copy, target);
+            target = copy;
+        }
+
+        code.Write(i.Rd, target, isWord);
     }
 }

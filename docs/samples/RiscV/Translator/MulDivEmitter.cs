@@ -11,23 +11,25 @@ namespace RiscV.Translator;
 /// </summary>
 internal static class MulDivEmitter
 {
-    public static void Emit(Assembler a, GuestInstruction instruction)
+    public static void Emit(HostCode code, GuestInstruction instruction)
     {
         if (instruction.Rd == 0)
         {
             return;
         }
 
-        GuestRegisters.Load(a, rax, instruction.Rs1);
-        GuestRegisters.Load(a, rcx, instruction.Rs2);
+        if (instruction.Op is Op.Mul or Op.Mulw)
+        {
+            AluEmitter.Emit(code, instruction, pc: 0); // an operation like any other: x86 has it with two operands
+            return;
+        }
+
+        Assembler a = code.Asm;
+        code.Read(Register.RCX, instruction.Rs2);
+        code.Read(Register.RAX, instruction.Rs1);
+        code.Claim(Register.RAX, Register.RDX);
         switch (instruction.Op)
         {
-            case Op.Mul:
-                a.imul(rax, rcx);
-                break;
-            case Op.Mulw:
-                a.imul(eax, ecx);
-                break;
             case Op.Mulh:
                 a.imul(rcx);
                 a.mov(rax, rdx);
@@ -37,7 +39,7 @@ internal static class MulDivEmitter
                 a.mov(rax, rdx);
                 break;
             case Op.Mulhsu:
-                EmitMulhsu(a);
+                EmitMulhsu(code, instruction.Rs1);
                 break;
             case Op.Div or Op.Rem or Op.Divw or Op.Remw:
                 EmitSigned(a, remainder: instruction.Op is Op.Rem or Op.Remw, wide: instruction.Op is Op.Div or Op.Rem);
@@ -52,18 +54,20 @@ internal static class MulDivEmitter
             a.movsxd(rax, eax);
         }
 
-        GuestRegisters.Store(a, instruction.Rd, rax);
+        code.Write(instruction.Rd, Register.RAX, isWord: instruction.Op >= Op.Mulw);
     }
 
     /// <summary>Signed by unsigned: as both unsigned, minus the second operand in the upper half where the first is negative.</summary>
-    private static void EmitMulhsu(Assembler a)
+    private static void EmitMulhsu(HostCode code, int first)
     {
-        a.mov(rsi, rax);
-        a.sar(rsi, 63);
-        a.and(rsi, rcx);
+        Assembler a = code.Asm;
+        Register negative = code.Read(first); // rsi, rdi or its own register: rax and rdx are claimed
         a.mul(rcx);
+        a.xor(eax, eax);
+        code.Add(Code.Test_rm64_r64, negative, negative);
+        a.cmovns(rcx, rax);
         a.mov(rax, rdx);
-        a.sub(rax, rsi);
+        a.sub(rax, rcx);
     }
 
     private static void EmitSigned(Assembler a, bool remainder, bool wide)

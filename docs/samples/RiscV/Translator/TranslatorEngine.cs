@@ -2,21 +2,22 @@ using System.Runtime.ExceptionServices;
 using System.Runtime.InteropServices;
 using PvPatch.Live;
 using PvPatch.Mechanisms;
+using PvPatch.Plans;
 using RiscV.Host;
 using RiscV.Patching;
 
 namespace RiscV.Translator;
 
 /// <summary>
-/// Executes the guest by translating it, block by block, as it comes to them. One thread executes; any other may call <see cref="Switch"/> meanwhile.
+/// Executes the guest by translating it, region by region, as it comes to them. One thread executes; any other may call <see cref="Switch"/> meanwhile.
 /// </summary>
 internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
 {
     private readonly CpuState* _cpu;
     private readonly Stubs _stubs;
-    private readonly BlockTranslator _translator;
+    private readonly RegionTranslator _translator;
     private readonly LinkTable _links;
-    private readonly Dictionary<CodeBlock, TranslatedBlock> _blocks = [];
+    private readonly Dictionary<CodeBlock, TranslatedRegion> _regions = [];
     private readonly Executor _executor;
     private GCHandle _handle;
     private ExceptionDispatchInfo? _failure;
@@ -32,10 +33,10 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
         Observer = observer;
         Arena = CodeArena.Reserve(size: 64 << 20);
         Patcher = new LivePatcher(Arena, GuestOps.Layout);
-        _stubs = new Stubs(Arena);
+        _stubs = new Stubs(Arena, new RegisterMap(_cpu));
         Backends = new GuestBackends(_stubs);
-        _links = new LinkTable(_cpu, _stubs.Untranslated);
-        _translator = new BlockTranslator(Arena, _stubs, _cpu);
+        _links = new LinkTable(_cpu, _stubs.UntranslatedWord);
+        _translator = new RegionTranslator(Arena, _stubs, _cpu);
         _executor = Arena.RegisterExecutor("guest");
         _handle = GCHandle.Alloc(this);
         _cpu->Engine = GCHandle.ToIntPtr(_handle);
@@ -52,16 +53,16 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
 
     public BlockProfile Profile { get; } = new();
 
-    /// <summary>Blocks translated so far.</summary>
-    public int BlockCount { get; private set; }
+    /// <summary>Regions translated so far.</summary>
+    public int RegionCount { get; private set; }
 
     /// <summary>The engine that executes a processor.</summary>
     public static TranslatorEngine Of(CpuState* cpu) => (TranslatorEngine)GCHandle.FromIntPtr(cpu->Engine).Target!;
 
     /// <summary>
-    /// Switches to a backend, from any thread, also while the guest runs in the code that is changed. Blocks translated later get it too.
+    /// Switches to a backend, from any thread, also while the guest runs in the code that is changed. Regions translated later get it too.
     /// </summary>
-    public SwitchResult Switch(Backend backend) => Patcher.Switch(backend, options: new SwitchOptions { WaitForOther = true });
+    public ApplyResult Switch(Backend backend) => Patcher.Switch(backend, options: new SwitchOptions { WaitForOther = true });
 
     public void Execute()
     {
@@ -83,7 +84,7 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
             ThrowFailure();
             if (_cpu->Stop == StopReason.CodeChanged)
             {
-                RetireChangedBlocks();
+                RetireChangedRegions();
             }
         }
         while (_cpu->Stop is StopReason.Untranslated or StopReason.CodeChanged);
@@ -98,7 +99,7 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
 
     /// <summary>Which guest instruction a call was made for, by the return address it left: that names the site, whatever backend made the call.</summary>
     public SitePoint PointAt(ulong returnAddress) => Arena.TryFindCaller(returnAddress, out LiveSite site)
-        ? _blocks[site.Block].Points[site.Index]
+        ? _regions[site.Block].Points[site.Index]
         : throw new ArgumentException("no site returns there", nameof(returnAddress));
 
     /// <summary>Keeps an exception until the guest has been left, which happens at the next block's head.</summary>
@@ -113,7 +114,6 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
         _executor.Dispose();
         Patcher.Dispose();
         Arena.Dispose();
-        _links.Dispose();
         _handle.Free();
     }
 
@@ -127,19 +127,19 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
     }
 
     /// <summary>
-    /// The guest has written code. First nothing leads into an old block any more, then it is retired: the arena reuses it when every executor has left, as this
+    /// The guest has written code. First nothing leads into an old region any more, then it is retired: the arena reuses it when every executor has left, as this
     /// one has.
     /// </summary>
-    private void RetireChangedBlocks()
+    private void RetireChangedRegions()
     {
-        TranslatedBlock[] changed = [.. _blocks.Values.Where(b => !_translator.IsCurrent(b))];
-        foreach (TranslatedBlock block in changed)
+        TranslatedRegion[] changed = [.. _regions.Values.Where(r => !_translator.IsCurrent(r))];
+        foreach (TranslatedRegion region in changed)
         {
-            _links.Clear(block.Pc);
-            _blocks.Remove(block.Code);
+            _links.Remove(region);
+            _regions.Remove(region.Code);
         }
 
-        Arena.Retire([.. changed.Select(static b => b.Code)]);
+        Arena.Retire([.. changed.Select(static r => r.Code)]);
     }
 
     private bool TryFindBlock(ulong pc, out ulong block)
@@ -149,16 +149,16 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
             return false;
         }
 
-        if (block == _stubs.Untranslated.Value)
+        if (block == 0)
         {
-            TranslatedBlock translated = _translator.Translate(pc);
+            TranslatedRegion region = _translator.Translate(pc);
 
             // New code calls through its slots until it is bound: correct already, but not fast.
-            Patcher.Bind(translated.Code);
-            _blocks.Add(translated.Code, translated);
-            block = translated.Code.Address.Value;
-            _links.Set(pc, block);
-            BlockCount++;
+            Patcher.Bind(region.Code);
+            _regions.Add(region.Code, region);
+            _links.Add(region);
+            RegionCount++;
+            return _links.TryGet(pc, out block);
         }
 
         return true;

@@ -82,7 +82,7 @@ internal sealed class ElfImage
         ElfSection[] byAddress = header.Type == ElfFileType.Relocatable
             ? []
             : [.. sections.Where(IsMapped).OrderBy(static s => s.Address.Value)];
-        if (!ElfOverlapCheck.TryCheck(header, sections.Length, segments.Length, byAddress, out error))
+        if (!ElfOverlapCheck.TryCheck(header, sections, segments, byAddress, out error))
         {
             return false;
         }

@@ -1,3 +1,5 @@
+using PvPatch.Plans;
+
 namespace PvPatch.Live;
 
 /// <summary>
@@ -43,16 +45,16 @@ internal sealed class LinkLedger(CodeArena arena)
 
         lock (s_lock)
         {
-            foreach ((int outcome, VirtualAddress target) in plan.Links)
+            foreach ((int index, VirtualAddress target) in plan.Links)
             {
                 CodeBlock? block = BlockAt(target);
                 if (block is { IsRetired: true })
                 {
                     Release(plan);
-                    return Retired(plan.SiteOf(outcome), target);
+                    return Retired(plan.SiteOf(index), target);
                 }
 
-                block?.LinksInto.Add(plan.SiteOf(outcome));
+                block?.LinksInto.Add(plan.SiteOf(index));
             }
         }
 
@@ -69,9 +71,9 @@ internal sealed class LinkLedger(CodeArena arena)
 
         lock (s_lock)
         {
-            foreach ((int outcome, VirtualAddress target) in plan.Links)
+            foreach ((int index, VirtualAddress target) in plan.Links)
             {
-                LiveSite site = plan.SiteOf(outcome);
+                LiveSite site = plan.SiteOf(index);
                 CodeBlock? block = BlockAt(target);
                 if (block is not null && !ReferenceEquals(block, TargetBlockOf(site)))
                 {
@@ -93,12 +95,11 @@ internal sealed class LinkLedger(CodeArena arena)
             {
                 // Where a site is linked anew, its new target comes from the list, in the same order.
                 int link = 0;
-                for (int i = 0; i < plan.OutcomeCount; i++)
+                for (int i = 0; i < plan.Count; i++)
                 {
-                    CodeBlock? kept = link < plan.Links.Count && plan.Links[link].Outcome == i ? BlockAt(plan.Links[link++].Target) : null;
-                    OutcomeRecord outcome = plan.Outcomes[i];
+                    CodeBlock? kept = link < plan.Links.Count && plan.Links[link].Index == i ? BlockAt(plan.Links[link++].Target) : null;
                     LiveSite site = plan.SiteOf(i);
-                    if (outcome.Change != SiteChange.KeptLink && site.Record.State == LiveSiteState.Linked)
+                    if (plan.Sites[i].Change != SiteChange.KeptLink && site.Record.State == LiveSiteState.Linked)
                     {
                         Forget(site, kept);
                     }
@@ -114,10 +115,10 @@ internal sealed class LinkLedger(CodeArena arena)
     {
         lock (s_lock)
         {
-            for (int i = 0; i < plan.OutcomeCount; i++)
+            for (int i = 0; i < plan.Count; i++)
             {
                 LiveSite site = plan.SiteOf(i);
-                if (plan.Outcomes[i].Change == SiteChange.Faulted && site.Record.State == LiveSiteState.Linked)
+                if (plan.Sites[i].Change == SiteChange.Faulted && site.Record.State == LiveSiteState.Linked)
                 {
                     Forget(site, kept: null);
                 }

@@ -1,5 +1,6 @@
 using System.Diagnostics.CodeAnalysis;
 using PvPatch.Live.Platform;
+using PvPatch.Machine;
 using PvPatch.Mechanisms;
 
 namespace PvPatch.Live;
@@ -25,6 +26,7 @@ public sealed partial class CodeArena : IDisposable
         Native = native;
         TrustsCacheLines = options.TrustCacheLines;
         HasAtomic16 = options.Atomic16 ?? SiteClassifier.HasAtomic16;
+        PatchLock = new PatchLock(Executors);
         Registry = new BlockRegistry(memory);
         Ledger = new LinkLedger(this);
         Islands = new IslandStore(memory);
@@ -80,7 +82,7 @@ public sealed partial class CodeArena : IDisposable
 
     internal Reclaimer Reclaimer { get; }
 
-    internal PatchLock PatchLock { get; } = new();
+    internal PatchLock PatchLock { get; }
 
     internal bool TrustsCacheLines { get; }
 
@@ -121,13 +123,12 @@ public sealed partial class CodeArena : IDisposable
         }
 
         long rounded = size + platform.Granularity - 1 & -platform.Granularity;
-        var request = new MapRequest(near, options.MustReach, rounded, options.Protection == ArenaProtection.WritableAndExecutable);
-        if (!platform.TryReserve(request, out CodeMapping? mapping, out error!))
+        if (!platform.TryReserve(near, rounded, options, out CodeMapping? mapping, out error!))
         {
             return false;
         }
 
-        var memory = new ArenaMemory(mapping!);
+        var memory = new ArenaMemory(platform, mapping!);
         BarrierKind barrier = platform.PrepareBarrier();
         if (!NativeCode.TryCreate(memory, platform, barrier, out NativeCode? native, out error!))
         {

@@ -62,15 +62,15 @@ public sealed unsafe class CodeReservation : IDisposable
         ArgumentOutOfRangeException.ThrowIfGreaterThan(length, Capacity);
         CheckOpen();
         SlotTable slots = _arena.SlotsOf(layout);
-        var reader = new SiteReader(_arena, slots, Address, Span[..length]);
-        var foreign = new Dictionary<int, byte[]>();
-        var records = new SiteRecord[sites.Count];
-        for (int i = 0; i < records.Length; i++)
+        var block = new CodeBlock(_arena, slots, Address, length, new SiteRecord[sites.Count]);
+        var reader = new SiteReader(block, slots, Span[..length]);
+        for (int i = 0; i < sites.Count; i++)
         {
-            reader.Read(sites[i], i, ref records[i], foreign);
+            reader.Read(sites[i], i);
         }
 
-        return Commit(Span[..length], [new SiteGroup(slots, records, foreign)])[0];
+        Commit(Span[..length], [block]);
+        return block;
     }
 
     /// <summary>Makes the code a block without sites. It is ready to run when the call returns.</summary>
@@ -80,7 +80,9 @@ public sealed unsafe class CodeReservation : IDisposable
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(length);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(length, Capacity);
-        return Commit(Span[..length], [new SiteGroup(null, [], null)])[0];
+        var block = new CodeBlock(_arena, null, Address, length, []);
+        Commit(Span[..length], [block]);
+        return block;
     }
 
     /// <summary>Gives the room back if it was not committed.</summary>
@@ -94,103 +96,86 @@ public sealed unsafe class CodeReservation : IDisposable
         _done = true;
     }
 
-    /// <summary>Makes code blocks, one for each group of sites.</summary>
-    internal CodeBlock[] Commit(ReadOnlySpan<byte> code, ReadOnlySpan<SiteGroup> groups)
+    /// <summary>Puts code into the room and its blocks into use.</summary>
+    /// <param name="code">The bytes.</param>
+    /// <param name="blocks">The blocks of this code, one for each layout: place and kind of each site are known.</param>
+    internal void Commit(ReadOnlySpan<byte> code, CodeBlock[] blocks)
     {
         CheckOpen();
         using ArenaMemory.Usage usage = _arena.Memory.Use();
         code.CopyTo(_arena.Memory.Span(Address, code.Length));
-        int used = Round(code.Length);
-        var blocks = new CodeBlock[groups.Length];
-        for (int i = 0; i < blocks.Length; i++)
-        {
-            blocks[i] = new CodeBlock(_arena, groups[i].Slots, Address, code.Length, i == 0 ? used : 0, groups[i].Records);
-            Register(blocks[i], groups[i]);
-        }
-
         foreach (CodeBlock block in blocks)
         {
             block.SameCode = blocks.Length > 1 ? blocks : null;
+            Register(block);
         }
 
-        using PatchLock.Held held = Array.Exists(blocks, static b => b.Slots is not null) ? _arena.PatchLock.Enter(wait: true) : default;
+        using PatchLock? held = Array.Exists(blocks, static b => b.Slots is not null) ? _arena.PatchLock.Enter(wait: true) : null;
         _arena.CheckUsable();
-        Admit(groups);
+        Admit(blocks);
 
         // Other processors may have something of these bytes from before: as code, where the room was used once; by reading ahead, always.
         if (!_arena.RunBarrier() && _reused)
         {
-            Dismiss(groups);
+            Dismiss(blocks);
             throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.NoBarrier, "without a barrier used memory can't hold new code") with { Address = Address });
         }
 
         _done = true;
         _bytes = null;
+        int used = Round(code.Length);
         _arena.Memory.GiveCode(Address + used, _taken - used, wereRun: false);
         foreach (CodeBlock block in blocks)
         {
             _arena.Registry.Add(block);
             LiveMetrics.SitesAdded(block.SiteCount);
         }
-
-        return blocks;
     }
 
-    /// <summary>Lets all groups in or none. Under the patch lock.</summary>
-    private void Admit(ReadOnlySpan<SiteGroup> groups)
+    /// <summary>Lets the sites of all blocks in or none. Under the patch lock.</summary>
+    private void Admit(ReadOnlySpan<CodeBlock> blocks)
     {
-        for (int i = 0; i < groups.Length; i++)
+        for (int i = 0; i < blocks.Length; i++)
         {
             try
             {
-                groups[i].Slots?.Admit(groups[i].Records, _arena.RunBarrier);
+                blocks[i].Slots?.Admit(blocks[i].Records, _arena.RunBarrier);
             }
             catch (PatchException)
             {
-                Dismiss(groups[..i]);
+                Dismiss(blocks[..i]);
                 throw;
             }
         }
     }
 
-    private static void Dismiss(ReadOnlySpan<SiteGroup> groups)
+    private static void Dismiss(ReadOnlySpan<CodeBlock> blocks)
     {
-        foreach (ref readonly SiteGroup group in groups)
+        foreach (CodeBlock block in blocks)
         {
-            group.Slots?.Kinds.Remove(group.Records);
+            block.Slots?.Kinds.Remove(block.Records);
         }
     }
 
-    private void Register(CodeBlock block, in SiteGroup group)
+    /// <summary>Notes how each site can be changed, and what it holds.</summary>
+    private void Register(CodeBlock block)
     {
         for (int i = 0; i < block.SiteCount; i++)
         {
-            Register(block, group.Slots!, i, group.Foreign);
-        }
-    }
-
-    private void Register(CodeBlock block, SlotTable slots, int index, Dictionary<int, byte[]>? foreign)
-    {
-        ref SiteRecord record = ref block.Records[index];
-        int budget = slots.Kinds[record.Kind].Budget;
-        VirtualAddress address = block.AddressOf(index);
-        bool single = budget <= SiteClassifier.MaxLiveLength;
-        if (foreign is not null && foreign.TryGetValue(index, out byte[]? original))
-        {
-            record.IsForeign = true;
-            block.KeepOriginal(index, original);
-            single = SiteReader.IsSingle(original);
-        }
-
-        record.Class = SiteClassifier.Classify(address, budget, single, _arena.HasAtomic16, _arena.TrustsCacheLines);
-        if (budget <= 16)
-        {
-            if (budget > sizeof(ulong))
+            ref SiteRecord record = ref block.Records[i];
+            int budget = block.KindOf(i).Budget;
+            VirtualAddress address = block.AddressOf(i);
+            bool single = record.IsForeign ? SiteReader.IsSingle(block.OriginalOf(i)) : budget <= SiteClassifier.MaxLiveLength;
+            record.Class = SiteClassifier.Classify(address, budget, single, _arena.HasAtomic16, _arena.TrustsCacheLines);
+            if (budget <= 16)
             {
-                block.MakeRoomBehind();
-            }
+                if (budget > sizeof(ulong))
+                {
+                    block.MakeRoomBehind();
+                }
 
-            block.SetBytes(index, SiteBytes.Read(_arena.Memory.WriteView(address), budget));
+                block.SetBytes(i, SiteBytes.Read(_arena.Memory.WriteView(address), budget));
+            }
         }
     }
 
@@ -203,11 +188,6 @@ public sealed unsafe class CodeReservation : IDisposable
         }
     }
 
-    private static int Round(int length) => checked(length + ArenaMemory.Slack + SiteClassifier.LineSize - 1) & -SiteClassifier.LineSize;
+    /// <summary>Bytes taken for code of a length, the slack behind it included.</summary>
+    internal static int Round(int length) => checked(length + ArenaMemory.Slack + SiteClassifier.LineSize - 1) & -SiteClassifier.LineSize;
 }
-
-/// <summary>Sites of one layout in new code.</summary>
-/// <param name="Slots">Their slots; nothing where there are no sites.</param>
-/// <param name="Records">The sites, with place and kind.</param>
-/// <param name="Foreign">The bytes of those that an emitter would have written otherwise.</param>
-internal readonly record struct SiteGroup(SlotTable? Slots, SiteRecord[] Records, Dictionary<int, byte[]>? Foreign);

@@ -80,15 +80,6 @@ internal sealed class FunctionStore(ArenaMemory memory)
         }
     }
 
-    /// <summary>Whether functions were written where other code had been, since the last time this was asked.</summary>
-    public bool TakeReused()
-    {
-        lock (_lock)
-        {
-            return _pieces.TakeReused();
-        }
-    }
-
     /// <summary>A jump to a target that the arena's code does not reach with a rel32.</summary>
     public bool TryGetFar(VirtualAddress target, out VirtualAddress jump, out PatchDiagnostic? error)
     {

@@ -46,17 +46,10 @@ internal sealed class IslandStore(ArenaMemory memory)
         }
     }
 
-    /// <summary>Whether islands were written where others had been, since the last time this was asked.</summary>
-    public bool TakeReused()
-    {
-        lock (_lock)
-        {
-            return _pieces.TakeReused();
-        }
-    }
+    /// <summary>Keeps others out while a batch asks for many islands, until <see cref="Release"/>.</summary>
+    public void Hold() => _lock.Enter();
 
-    /// <summary>Keeps others out while a batch asks for many islands.</summary>
-    public Lock.Scope Hold() => _lock.EnterScope();
+    public void Release() => _lock.Exit();
 
     /// <summary>The site's island with a content, where there is one. To be called while the store is held.</summary>
     public bool TryFind(uint site, CodeContent content, out VirtualAddress address) => _addresses.TryGetValue(Key(site, content), out address);

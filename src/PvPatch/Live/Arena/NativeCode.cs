@@ -1,5 +1,6 @@
 using Iced.Intel;
 using PvPatch.Live.Platform;
+using PvPatch.Machine;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Live;

@@ -7,7 +7,7 @@ internal static class SiteFinder
 {
     // What a two-byte jump reaches from behind itself, and the island there.
     private const int FarthestBefore = 128 - 2;
-    private const int FarthestBehind = 2 + 127 + EmittedIsland.Length;
+    private const int FarthestBehind = 2 + 127 + EmittedSite.IslandLength;
 
     /// <summary>The site that an address belongs to.</summary>
     public static bool TryFind(CodeArena arena, VirtualAddress address, out LiveSite site)
@@ -86,6 +86,6 @@ internal static class SiteFinder
     private static bool IsInForwarding(in SiteRecord record, uint offset)
     {
         long into = offset - (record.Offset + 2L + record.Forward);
-        return record.Forward != 0 && into is >= 0 and < EmittedIsland.Length;
+        return record.Forward != 0 && into is >= 0 and < EmittedSite.IslandLength;
     }
 }

@@ -18,7 +18,6 @@ internal sealed class StubAllocator(ArenaMemory memory)
     private readonly Dictionary<long, Page> _pages = []; // by number in the arena
     private readonly Page?[] _byLongestRun = new Page?[UnitsInPage]; // the first page of each list
     private UnitSet _runs; // which of these lists are not empty
-    private bool _reused;
 
     /// <summary>Pages taken from the arena.</summary>
     public int PageCount => _pages.Count;
@@ -45,20 +44,14 @@ internal sealed class StubAllocator(ArenaMemory memory)
             return false;
         }
 
-        _reused |= page.WasRun;
+        if (page.WasRun)
+        {
+            memory.NoteReused();
+        }
+
         address = page.Address + page.Take(units) * Alignment;
         List(page);
         return true;
-    }
-
-    /// <summary>
-    /// Whether a piece may have been taken where other code stood before, since the last time this was asked: then another processor may still be reading ahead there.
-    /// </summary>
-    public bool TakeReused()
-    {
-        bool reused = _reused;
-        _reused = false;
-        return reused;
     }
 
     /// <summary>Gives a piece back. Nobody may be inside it.</summary>

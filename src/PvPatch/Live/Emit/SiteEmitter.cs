@@ -17,7 +17,6 @@ public readonly record struct SiteTicket(int Index);
 public sealed class SiteEmitter
 {
     private readonly List<EmittedSite> _sites = [];
-    private readonly List<EmittedIsland> _islands = [];
     private int _withoutIsland;
 
     /// <summary>Makes an emitter.</summary>
@@ -35,8 +34,6 @@ public sealed class SiteEmitter
     public int Count => _sites.Count;
 
     internal IReadOnlyList<EmittedSite> Sites => _sites;
-
-    internal IReadOnlyList<EmittedIsland> Islands => _islands;
 
     internal Assembler? Assembler { get; private set; }
 
@@ -93,9 +90,13 @@ public sealed class SiteEmitter
         Bind(assembler);
         for (; _withoutIsland < _sites.Count; _withoutIsland++)
         {
-            if (_sites[_withoutIsland].Forwarding)
+            if (_sites[_withoutIsland] is { Forwarding: true } site)
             {
-                _islands.Add(new EmittedIsland(assembler.Instructions.Count, _withoutIsland, Placeholder.Emit(assembler, EmittedIsland.Length)));
+                _sites[_withoutIsland] = site with
+                {
+                    Island = assembler.Instructions.Count,
+                    IslandPlaceholder = Placeholder.Emit(assembler, EmittedSite.IslandLength),
+                };
             }
         }
     }
@@ -104,7 +105,6 @@ public sealed class SiteEmitter
     public void Clear()
     {
         _sites.Clear();
-        _islands.Clear();
         _withoutIsland = 0;
         Assembler = null;
     }
@@ -141,20 +141,21 @@ public sealed class SiteEmitter
     }
 }
 
-/// <summary>A site before it has an address.</summary>
+/// <summary>A site before it has an address, and its forwarding island.</summary>
 /// <param name="Instruction">Index of its first instruction in the assembler.</param>
 /// <param name="Kind">Slot, budget and so on.</param>
 /// <param name="Placement">Where it may lie.</param>
 /// <param name="Forwarding">Whether it wants a forwarding island.</param>
 /// <param name="Start">Its place in a 64-byte line, where that is asked for; else -1.</param>
 /// <param name="Placeholder">Number of the <see cref="PvPatch.Live.Placeholder"/> that stands for it.</param>
-internal readonly record struct EmittedSite(int Instruction, PatchSite Kind, SitePlacement Placement, bool Forwarding, int Start, uint Placeholder = 0);
-
-/// <summary>A forwarding island before it has an address: <c>call [rip+slot]; jmp site's end</c>, or <c>jmp [rip+slot]</c>.</summary>
-/// <param name="Instruction">Index of its instruction in the assembler.</param>
-/// <param name="Site">The site, by index.</param>
-/// <param name="Placeholder">Number of the <see cref="PvPatch.Live.Placeholder"/> that stands for it.</param>
-internal readonly record struct EmittedIsland(int Instruction, int Site, uint Placeholder)
+internal readonly record struct EmittedSite(int Instruction, PatchSite Kind, SitePlacement Placement, bool Forwarding, int Start, uint Placeholder = 0)
 {
-    public const int Length = IndirectForm.Length + 5;
+    /// <summary>Bytes of a forwarding island: <c>call [rip+slot]; jmp site's end</c>, or <c>jmp [rip+slot]</c>.</summary>
+    public const int IslandLength = IndirectForm.Length + 5;
+
+    /// <summary>Index of the forwarding island in the assembler; -1 where none was emitted.</summary>
+    public int Island { get; init; } = -1;
+
+    /// <summary>Number of the island's placeholder.</summary>
+    public uint IslandPlaceholder { get; init; }
 }

@@ -25,9 +25,20 @@ public enum SitePlacement
     None,
 }
 
-/// <summary>How much padding a placement wants. Pure.</summary>
+/// <summary>
+/// The bytes that bring a site to its place: how many a placement wants, and what they are. Prefixes that do nothing on the instruction before it, where that can take
+/// them, else nops. A nop takes a place in the processor's pipeline each time it is run, which shows in small loops; a prefix does not. Assemblers keep branches off
+/// boundaries the same way.
+/// </summary>
 internal static class PlacementRules
 {
+    // As GNU as by default. Processors of some families decode slowly what has more.
+    private const int MostPrefixes = 5;
+    private const int LongestInstruction = 15;
+
+    // ds: ignored in 64-bit mode by everything that does not branch (AMD's manual, volume 3, 1.2.4; Intel's, volume 1, 3.4.2.1).
+    private const byte Prefix = 0x3e;
+
     /// <summary>Bytes to put before a site.</summary>
     /// <param name="site">The site.</param>
     /// <param name="offset">Where it would begin, counted from a multiple of 64.</param>
@@ -55,26 +66,12 @@ internal static class PlacementRules
             && (SiteClassifier.Fits(address, budget, 8) || SiteClassifier.Fits(address, 2, 8)),
         _ => true,
     };
-}
-
-/// <summary>
-/// The bytes that bring a site to its place: prefixes that do nothing on the instruction before it, where that can take them, else nops. A nop takes a place in
-/// the processor's pipeline each time it is run, which shows in small loops; a prefix does not. Assemblers keep branches off boundaries the same way.
-/// </summary>
-internal static class PlacementPadding
-{
-    // As GNU as by default. Processors of some families decode slowly what has more.
-    private const int MostPrefixes = 5;
-    private const int LongestInstruction = 15;
-
-    // ds: ignored in 64-bit mode by everything that does not branch (AMD's manual, volume 3, 1.2.4; Intel's, volume 1, 3.4.2.1).
-    private const byte Prefix = 0x3e;
 
     /// <summary>Whether an instruction can be made longer by so many prefixes.</summary>
     /// <param name="before">The instruction before a site.</param>
     /// <param name="length">Its length in bytes.</param>
     /// <param name="padding">How many bytes are wanted.</param>
-    public static bool CanTake(in Instruction before, int length, int padding) =>
+    public static bool CanTakePrefixes(in Instruction before, int length, int padding) =>
         padding <= MostPrefixes
         && padding + length <= LongestInstruction
         && !IsData(before)

@@ -8,17 +8,19 @@ namespace PvPatch.Live;
 /// <summary>Checks sites that a host's own emitter has written, before they become live ones.</summary>
 internal sealed class SiteReader
 {
-    private readonly CodeArena _arena;
+    private readonly CodeBlock _block;
     private readonly SlotTable _slots;
-    private readonly VirtualAddress _start;
     private readonly byte[] _code;
     private readonly SiteFormReader _forms = new(64);
 
-    public SiteReader(CodeArena arena, SlotTable slots, VirtualAddress start, ReadOnlySpan<byte> code)
+    /// <summary>Reads sites of a block.</summary>
+    /// <param name="block">The block, which is not in use yet.</param>
+    /// <param name="slots">The slots its sites name.</param>
+    /// <param name="code">Its bytes.</param>
+    public SiteReader(CodeBlock block, SlotTable slots, ReadOnlySpan<byte> code)
     {
-        _arena = arena;
+        _block = block;
         _slots = slots;
-        _start = start;
         _code = code.ToArray();
     }
 
@@ -30,8 +32,8 @@ internal sealed class SiteReader
         return !instruction.IsInvalid && instruction.Length == bytes.Length;
     }
 
-    /// <summary>Reads a site into its record; keeps its bytes where they are not what an emitter would have written.</summary>
-    public void Read(PatchSite site, int index, ref SiteRecord record, Dictionary<int, byte[]> foreign)
+    /// <summary>Reads a site into its block's record; the block keeps its bytes where they are not what an emitter would have written.</summary>
+    public void Read(PatchSite site, int index)
     {
         if (site.Slot >= _slots.Layout.Count)
         {
@@ -44,10 +46,10 @@ internal sealed class SiteReader
             throw Error(DiagnosticCodes.SiteDataSlot, $"the site names {slot}, which no code calls", site, index, null, null);
         }
 
-        long offset = site.Address - _start;
-        if (site.Address < _start || offset > _code.Length || site.Budget > _code.Length - offset)
+        long offset = site.Address - _block.Address;
+        if (site.Address < _block.Address || offset > _code.Length || site.Budget > _code.Length - offset)
         {
-            throw Error(DiagnosticCodes.LiveSiteOutside, "the site lies outside the code", site, index, $"{site.Address}+{site.Budget}", $"{_start}+{_code.Length}");
+            throw Error(DiagnosticCodes.LiveSiteOutside, "the site lies outside the code", site, index, $"{site.Address}+{site.Budget}", $"{_block.Address}+{_code.Length}");
         }
 
         byte[] bytes = _code.AsSpan((int)offset, site.Budget).ToArray();
@@ -65,7 +67,8 @@ internal sealed class SiteReader
         }
 
         CheckOperand(site, index, slot, slotAddress);
-        record.Offset = (uint)(site.Address - _arena.Address);
+        ref SiteRecord record = ref _block.Records[index];
+        record.Offset = (uint)(site.Address - _block.Arena.Address);
         record.Kind = _slots.Kinds.NumberOf(site);
         byte[] usual = new byte[site.Budget];
         if (site.Budget >= IndirectForm.Length)
@@ -75,7 +78,7 @@ internal sealed class SiteReader
 
         if (!bytes.AsSpan().SequenceEqual(usual))
         {
-            foreign.Add(index, bytes);
+            _block.KeepOriginal(index, bytes);
         }
     }
 

@@ -4,13 +4,13 @@ namespace PvPatch.Live;
 internal sealed class Reclaimer(CodeArena arena)
 {
     private readonly Lock _lock = new();
-    private readonly List<(CodeBlock Block, GraceTicket? Ticket)> _waiting = [];
+    private readonly List<(CodeBlock Block, GracePeriod? Ticket)> _waiting = [];
 
     /// <summary>Queues blocks whose sites are no longer written; of several blocks of the same code one.</summary>
     public void Add(CodeBlock[] blocks)
     {
         // Who enters behind this barrier can't be on the way into the block any more: the host promised not to enter it.
-        GraceTicket? ticket = arena.RunBarrier() ? arena.Executors.Begin() : null;
+        GracePeriod? ticket = arena.RunBarrier() ? arena.Executors.Begin() : null;
         lock (_lock)
         {
             foreach (CodeBlock block in blocks)
