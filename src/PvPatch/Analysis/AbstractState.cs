@@ -72,6 +72,7 @@ internal sealed class AbstractState
 {
     public const int Registers = 18;
     public const int StackPointer = 4;
+    public const int FramePointer = 5;
     private const int MaxSaved = 48;
 
     private Values _values;

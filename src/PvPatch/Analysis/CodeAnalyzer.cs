@@ -40,7 +40,7 @@ public sealed class CodeAnalyzer
         _convention = new Convention(facts.Convention, image.Bitness);
         _limit = new WorkLimit(work);
         _effects = new EffectsSolver(new StepStore(image, facts), facts, _convention, _limit, image.Bitness / 8);
-        _liveness = new LivenessSolver(_effects.Steps, facts, _convention, _limit);
+        _liveness = new LivenessSolver(_effects.Steps, facts, _convention, _limit, image.Bitness / 8);
     }
 
     /// <summary>The number of instructions read so far.</summary>
@@ -67,7 +67,7 @@ public sealed class CodeAnalyzer
     /// <returns>The liveness. Of an address outside the image nothing is known.</returns>
     public SiteLiveness LivenessAt(VirtualAddress address, RegisterSet? liveAtReturn = null)
     {
-        ulong atReturn = liveAtReturn is RegisterSet live ? RegisterParts.Of(live) : RegisterParts.All;
+        var atReturn = new LiveParts(Returned: liveAtReturn is RegisterSet live ? RegisterParts.Of(live) : RegisterParts.All);
         FunctionFlow flow = _effects.SolveFragment(address.Value);
         _liveness.Solve(flow, atReturn);
         return new SiteLiveness(flow, _liveness, _effects.Steps, atReturn);

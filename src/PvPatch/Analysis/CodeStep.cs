@@ -95,6 +95,9 @@ internal struct CodeStep
     /// <summary>Whether control may go elsewhere instead of executing it.</summary>
     public bool HasEdges;
 
+    /// <summary>Whether control goes on elsewhere than at the byte behind it.</summary>
+    public bool IsDiverted;
+
     public const sbyte NoRegister = -1;
 
     /// <summary>The flags, as a register whose value can be pushed and popped.</summary>

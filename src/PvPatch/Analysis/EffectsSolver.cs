@@ -198,7 +198,7 @@ internal sealed class EffectsSolver
             }
 
             Apply(flow, at, step, state);
-            if (step.HasEdges)
+            if (step.HasEdges || step.IsDiverted)
             {
                 GoTo(flow, block, step.NextAddress, state);
                 return;
@@ -224,6 +224,7 @@ internal sealed class EffectsSolver
         AbstractValue top = state[Stack];
         AbstractValue from = step.Base >= 0 ? state[step.Base] : AbstractValue.Unknown;
         AbstractValue own = step.Register >= 0 ? state[step.Register] : AbstractValue.Unknown;
+        AbstractValue frame = state[AbstractState.FramePointer];
         if (step.Op == StepOp.Store || (step.Op == StepOp.Pop && step.HasIndex))
         {
             Store(flow, at, step, from, own, state);
@@ -271,8 +272,7 @@ internal sealed class EffectsSolver
                 state[step.Register] = Loaded(state, from.Plus(step.Operand));
                 break;
             case StepOp.Leave:
-                AbstractValue frame = state[5];
-                state[5] = Loaded(state, frame);
+                state[AbstractState.FramePointer] = Loaded(state, frame);
                 state[Stack] = frame.Plus(_word);
                 break;
             default:

@@ -31,9 +31,9 @@ public sealed class SiteLiveness
     private readonly FunctionFlow _flow;
     private readonly LivenessSolver _solver;
     private readonly StepStore _steps;
-    private readonly ulong _atReturn;
+    private readonly LiveParts _atReturn;
 
-    internal SiteLiveness(FunctionFlow flow, LivenessSolver solver, StepStore steps, ulong atReturn)
+    internal SiteLiveness(FunctionFlow flow, LivenessSolver solver, StepStore steps, LiveParts atReturn)
     {
         _flow = flow;
         _solver = solver;
@@ -98,7 +98,7 @@ public sealed class SiteLiveness
                     RegisterUseKind.UnknownCode => step.Reads(after.Passed) & ~step.Use,
                     _ => step.Reads(after.Returned) & ~step.Use,
                 };
-                bool ends = at == block.Last && (wanted & Select(_solver.Arguments(block), kind)) != 0;
+                bool ends = at == block.Last && (wanted & Select(_solver.ArgumentsOf(_flow, block, _atReturn), kind)) != 0;
                 bool returns = kind == RegisterUseKind.Return && at == block.Last && block.Successors.Count == 0;
                 if ((reads & wanted) != 0 || ends || returns)
                 {
