@@ -227,7 +227,10 @@ public sealed class KernelImage
     /// </param>
     /// <returns>Whether the image can be planned.</returns>
     internal static bool TryOpen(
-        ElfImage elf, KernelOptions? options, [NotNullWhen(true)] out KernelImage? image, [NotNullWhen(false)] out PatchDiagnostic? error) =>
+        ElfImage elf,
+        KernelOptions? options,
+        [NotNullWhen(true)] out KernelImage? image,
+        [NotNullWhen(false)] out PatchDiagnostic? error) =>
         KernelImageReader.TryRead(elf, options, out image, out error);
 
     /// <summary>The sections of code of an ELF file as an image at link addresses: what a plan made for it is applied to.</summary>
