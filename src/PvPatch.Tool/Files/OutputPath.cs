@@ -36,12 +36,15 @@ internal static class OutputPath
         {
             if (!string.IsNullOrEmpty(other) && (FollowLinks(other) == resolved || FileIdentity.AreSame(other, resolved)))
             {
-                throw new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.OutputIsInput, "the output would replace another file of this command") with
+                throw new ToolFailure(
+                    PatchDiagnostic.Error(ToolDiagnosticCodes.OutputIsInput, "the output would replace another file of this command") with
                 {
                     Source = output,
                     Found = $"the same file as {other}",
                     Expected = "a file of its own",
-                    Help = "Give another path. patch --force allows to replace the image itself; a vmlinuz is then replaced by a vmlinux, which does not boot.",
+                    Help =
+                        "Give another path. patch --force allows to replace the image itself; a vmlinuz is then replaced by a vmlinux, "
+                        + "which does not boot.",
                 });
             }
         }

@@ -72,11 +72,13 @@ internal sealed class AbstractState
 {
     public const int Registers = 18;
     public const int StackPointer = 4;
+    public const int FramePointer = 5;
     private const int MaxSaved = 48;
 
     private Values _values;
     private (AbstractValue At, AbstractValue Value)[] _saved = [];
-    private long _alignedAt = long.MinValue; // where the stack pointer was when it was aligned: words saved below by that count may be those saved above by the other
+    // where the stack pointer was when it was aligned: words saved below by that count may be those saved above by the other
+    private long _alignedAt = long.MinValue;
 
     private AbstractState()
     {
@@ -176,7 +178,9 @@ internal sealed class AbstractState
         }
     }
 
-    /// <summary>Aligns the stack pointer. Places are counted from there on; those counted from where it was aligned before are lost.</summary>
+    /// <summary>
+    /// Aligns the stack pointer. Places are counted from there on; those counted from where it was aligned before are lost.
+    /// </summary>
     public void Align()
     {
         ForgetBelowStackPointer();

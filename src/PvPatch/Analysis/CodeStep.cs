@@ -39,7 +39,9 @@ internal enum StepFlow : byte
 }
 
 /// <summary>One instruction as the analyses need it: what it reads, writes and copies, by parts of registers.</summary>
-/// <remarks>Backwards: <c>before = (after and not Kill) or Use or (NeededUse, where after meets Needs) or the copies of what after needs</c>.</remarks>
+/// <remarks>
+/// Backwards: <c>before = (after and not Kill) or Use or (NeededUse, where after meets Needs) or the copies of what after needs</c>.
+/// </remarks>
 internal struct CodeStep
 {
     /// <summary>Parts read whatever becomes of the result: addresses, conditions, what is stored.</summary>
@@ -93,6 +95,9 @@ internal struct CodeStep
     /// <summary>Whether control may go elsewhere instead of executing it.</summary>
     public bool HasEdges;
 
+    /// <summary>Whether control goes on elsewhere than at the byte behind it.</summary>
+    public bool IsDiverted;
+
     public const sbyte NoRegister = -1;
 
     /// <summary>The flags, as a register whose value can be pushed and popped.</summary>
@@ -107,5 +112,6 @@ internal struct CodeStep
 
     public static ushort CopyOf(int to, int from, int parts) => (ushort)(to | from << 4 | parts << 8);
 
-    private static ulong Copied(ulong after, ushort copy) => ((after >> (3 * (copy & 15))) & ((ulong)copy >> 8)) << (3 * ((copy >> 4) & 15));
+    private static ulong Copied(ulong after, ushort copy) =>
+        ((after >> (3 * (copy & 15))) & ((ulong)copy >> 8)) << (3 * ((copy >> 4) & 15));
 }

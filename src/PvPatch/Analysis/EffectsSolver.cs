@@ -3,13 +3,16 @@ using PvPatch.Machine;
 namespace PvPatch.Analysis;
 
 /// <summary>
-/// Finds what functions destroy, whether they return and how they leave the stack: each is walked with what is known of registers and saved words, and
-/// walked again where a function it calls turns out to do more. It begins with the belief that nothing is destroyed and nothing returns, so functions that
-/// never return come out by themselves; what is found before all is settled is therefore worth nothing.
+/// Finds what functions destroy, whether they return and how they leave the stack: each is walked with what is known of registers and saved
+/// words, and walked again where a function it calls turns out to do more. It begins with the belief that nothing is destroyed and nothing
+/// returns, so functions that never return come out by themselves; what is found before all is settled is therefore worth nothing.
 /// </summary>
 internal sealed class EffectsSolver
 {
-    /// <summary>A call this near, to no known function, is a push of the address behind it: code that fills the processor's stack of return addresses.</summary>
+    /// <summary>
+    /// A call this near, to no known function, is a push of the address behind it: code that fills the processor's stack of return
+    /// addresses.
+    /// </summary>
     private const int NearestFunction = 32;
 
     private readonly ICodeFacts _facts;
@@ -195,7 +198,7 @@ internal sealed class EffectsSolver
             }
 
             Apply(flow, at, step, state);
-            if (step.HasEdges)
+            if (step.HasEdges || step.IsDiverted)
             {
                 GoTo(flow, block, step.NextAddress, state);
                 return;
@@ -203,7 +206,8 @@ internal sealed class EffectsSolver
         }
     }
 
-    private void GoTo(FunctionFlow flow, CodeBlock block, ulong address, AbstractState state) => AddOnce(block.Successors, Arrive(flow, address, state));
+    private void GoTo(FunctionFlow flow, CodeBlock block, ulong address, AbstractState state) =>
+        AddOnce(block.Successors, Arrive(flow, address, state));
 
     private static void AddOnce(List<int> list, int item)
     {
@@ -220,6 +224,7 @@ internal sealed class EffectsSolver
         AbstractValue top = state[Stack];
         AbstractValue from = step.Base >= 0 ? state[step.Base] : AbstractValue.Unknown;
         AbstractValue own = step.Register >= 0 ? state[step.Register] : AbstractValue.Unknown;
+        AbstractValue frame = state[AbstractState.FramePointer];
         if (step.Op == StepOp.Store || (step.Op == StepOp.Pop && step.HasIndex))
         {
             Store(flow, at, step, from, own, state);
@@ -251,7 +256,8 @@ internal sealed class EffectsSolver
                 break;
             case StepOp.Push or StepOp.PushConstant:
                 state[Stack] = top.Plus(-_word);
-                NoteStackStore(flow, step, state[Stack], state, step.Op == StepOp.PushConstant ? AbstractValue.Constant(step.Operand) : own);
+                NoteStackStore(
+                    flow, step, state[Stack], state, step.Op == StepOp.PushConstant ? AbstractValue.Constant(step.Operand) : own);
                 break;
             case StepOp.Pop:
                 state[Stack] = top.Plus(_word);
@@ -266,8 +272,7 @@ internal sealed class EffectsSolver
                 state[step.Register] = Loaded(state, from.Plus(step.Operand));
                 break;
             case StepOp.Leave:
-                AbstractValue frame = state[5];
-                state[5] = Loaded(state, frame);
+                state[AbstractState.FramePointer] = Loaded(state, frame);
                 state[Stack] = frame.Plus(_word);
                 break;
             default:
@@ -390,7 +395,8 @@ internal sealed class EffectsSolver
         if (facts is null && target - step.NextAddress < NearestFunction)
         {
             state[AbstractState.StackPointer] = state[AbstractState.StackPointer].Plus(-_word);
-            NoteStackStore(flow, step with { Op = StepOp.Push }, state[AbstractState.StackPointer], state, AbstractValue.Constant((long)step.NextAddress));
+            NoteStackStore(flow, step with { Op = StepOp.Push }, state[AbstractState.StackPointer], state,
+                AbstractValue.Constant((long)step.NextAddress));
             GoTo(flow, block, target, state);
             return;
         }
@@ -543,8 +549,8 @@ internal sealed class EffectsSolver
     }
 
     /// <summary>
-    /// iret and its like leave for whatever was interrupted. The kernel's way to synchronize a processor is an iret to the next instruction, whose frame
-    /// (rip, cs, flags, rsp, ss) it has just pushed.
+    /// iret and its like leave for whatever was interrupted. The kernel's way to synchronize a processor is an iret to the next
+    /// instruction, whose frame (rip, cs, flags, rsp, ss) it has just pushed.
     /// </summary>
     private void ReturnFromInterrupt(FunctionFlow flow, CodeBlock block, in CodeStep step, AbstractState state)
     {
@@ -623,7 +629,8 @@ internal sealed class Convention
             arguments |= RegisterParts.Whole(register);
         }
 
-        Arguments = IsKnown ? arguments | (bitness == 64 ? RegisterParts.Whole(0) : 0) | (destroyed.Contains(RegisterSet.Vector) ? RegisterParts.Vector : 0) : RegisterParts.All;
+        Arguments = IsKnown ? arguments | (bitness == 64 ? RegisterParts.Whole(0) : 0) | (
+            destroyed.Contains(RegisterSet.Vector) ? RegisterParts.Vector : 0) : RegisterParts.All;
     }
 
     public bool IsKnown { get; }
@@ -634,7 +641,9 @@ internal sealed class Convention
     /// <summary>What a call is taken to keep.</summary>
     public uint Kept { get; }
 
-    /// <summary>Parts that a function of which nothing is known may read; rax tells a variadic one the number of vector registers.</summary>
+    /// <summary>
+    /// Parts that a function of which nothing is known may read; rax tells a variadic one the number of vector registers.
+    /// </summary>
     public ulong Arguments { get; }
 
     public int ArgumentCount => _arguments.Length;

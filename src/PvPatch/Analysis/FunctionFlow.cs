@@ -164,13 +164,18 @@ internal sealed class FunctionFlow(ulong entry, bool isFragment)
 /// <summary>Parts of registers that are live, by what reads them first.</summary>
 /// <param name="Read">By an instruction, or as an argument that a function is known to take.</param>
 /// <param name="Stored">By nothing but a push, which may only make room on the stack.</param>
-/// <param name="Returned">By nothing but a return.</param>
 /// <param name="Passed">By nothing but code that is not known: an indirect call, bytes that cannot be followed.</param>
-internal readonly record struct LiveParts(ulong Read, ulong Stored, ulong Returned, ulong Passed)
+/// <param name="Returned">By nothing but a return; of a called function, for the sake of its result.</param>
+/// <param name="ReturnedSecond">Of a called function, for the sake of the second register of its result.</param>
+internal readonly record struct LiveParts(ulong Read = 0, ulong Stored = 0, ulong Passed = 0, ulong Returned = 0, ulong ReturnedSecond = 0)
 {
-    public ulong Any => Read | Stored | Returned | Passed;
+    public ulong Any => Read | Stored | Passed | Returned | ReturnedSecond;
 
-    public static LiveParts operator |(LiveParts a, LiveParts b) => new(a.Read | b.Read, a.Stored | b.Stored, a.Returned | b.Returned, a.Passed | b.Passed);
+    public static LiveParts operator |(LiveParts a, LiveParts b) =>
+        new(a.Read | b.Read, a.Stored | b.Stored, a.Passed | b.Passed, a.Returned | b.Returned, a.ReturnedSecond | b.ReturnedSecond);
 
-    public LiveParts Without(ulong parts) => new(Read & ~parts, Stored & ~parts, Returned & ~parts, Passed & ~parts);
+    /// <summary>What something that works backwards on a set of parts makes of each.</summary>
+    public LiveParts Each(Func<ulong, ulong> before) => new(before(Read), before(Stored), before(Passed), before(Returned), before(ReturnedSecond));
+
+    public LiveParts Without(ulong parts) => new(Read & ~parts, Stored & ~parts, Passed & ~parts, Returned & ~parts, ReturnedSecond & ~parts);
 }

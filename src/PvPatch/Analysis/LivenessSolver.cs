@@ -4,14 +4,20 @@ namespace PvPatch.Analysis;
 /// Finds what is live before functions and fragments whose effects are settled: backwards over their blocks, and again where what a called function reads
 /// turns out to be more.
 /// </summary>
-internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Convention convention, WorkLimit limit)
+internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Convention convention, WorkLimit limit, int word)
 {
+    private static readonly ulong s_result = RegisterParts.Whole(0);
+    private static readonly ulong s_second = RegisterParts.Whole(2);
+
     private readonly List<int> _path = [];
+
+    /// <summary>What is live where a called function returns: its result, in two sets that tell which register of it is meant; everything where no convention is known.</summary>
+    private LiveParts AtReturn => convention.IsKnown ? new LiveParts(Returned: s_result, ReturnedSecond: s_second) : new LiveParts(Returned: RegisterParts.All);
 
     /// <summary>Solves the liveness of a settled flow and of all it calls.</summary>
     /// <param name="flow">The flow.</param>
     /// <param name="atReturn">Parts that are live where it returns.</param>
-    public void Solve(FunctionFlow flow, ulong atReturn)
+    public void Solve(FunctionFlow flow, LiveParts atReturn)
     {
         if (flow.IsLivenessKnown)
         {
@@ -25,7 +31,7 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
         {
             queued.Remove(next);
             LiveParts before = next.Live;
-            SolveBlocks(next, next == flow ? atReturn : 0);
+            SolveBlocks(next, next == flow ? atReturn : AtReturn);
             if (next.Live == before)
             {
                 continue;
@@ -42,13 +48,13 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
 
         foreach (FunctionFlow solved in order)
         {
-            solved.Live |= limit.IsReached ? new LiveParts(0, 0, 0, RegisterParts.All) : default;
+            solved.Live |= limit.IsReached ? new LiveParts(Passed: RegisterParts.All) : default;
             solved.IsLivenessKnown = true;
         }
     }
 
     /// <summary>What is live behind each step of a block, first step first.</summary>
-    public List<(int Step, LiveParts After)> Walk(FunctionFlow flow, CodeBlock block, ulong atReturn)
+    public List<(int Step, LiveParts After)> Walk(FunctionFlow flow, CodeBlock block, LiveParts atReturn)
     {
         var walk = new List<(int Step, LiveParts After)>();
         Gather(block);
@@ -63,20 +69,49 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
         return walk;
     }
 
-    /// <summary>Parts that a call or jump at the end of a block reads as arguments, and those that only unknown code may read.</summary>
-    public LiveParts Arguments(CodeBlock block)
+    /// <summary>What the call or jump at the end of a block reads.</summary>
+    /// <param name="block">The block.</param>
+    /// <param name="after">What is live where the function returns to.</param>
+    private LiveParts Arguments(CodeBlock block, LiveParts after)
     {
         if (block.Declared is { } declared)
         {
-            return declared.Reads is { } reads ? new LiveParts(RegisterParts.Of(reads), 0, 0, 0) : new LiveParts(0, 0, 0, convention.Arguments);
+            return declared.Reads is { } reads ? new LiveParts(RegisterParts.Of(reads)) : new LiveParts(Passed: convention.Arguments);
         }
 
         if (block.LeadsToUnknown)
         {
-            return new LiveParts(0, 0, 0, IsCallOrTail(block) ? convention.Arguments : RegisterParts.All);
+            return new LiveParts(Passed: IsCallOrTail(block) ? convention.Arguments : RegisterParts.All);
         }
 
-        return block.Callee is FunctionFlow callee ? callee.Live with { Returned = 0 } | VariableArguments(block, callee) : default;
+        if (block.Callee is not FunctionFlow callee)
+        {
+            return default;
+        }
+
+        LiveParts own = callee.Live with { Returned = 0, ReturnedSecond = 0 };
+        if (!convention.IsKnown)
+        {
+            return own | new LiveParts(callee.Live.Returned); // what changes anything that it leaves behind
+        }
+
+        ulong first = callee.Live.Returned & ~s_result;
+        ulong second = callee.Live.ReturnedSecond & ~s_second;
+        return own | VariableArguments(block, callee) | after.Each(live => ((live & s_result) != 0 ? first : 0) | ((live & s_second) != 0 ? second : 0));
+    }
+
+    /// <summary>The same with what is live behind the block.</summary>
+    public LiveParts ArgumentsOf(FunctionFlow flow, CodeBlock block, LiveParts atReturn) => Arguments(block, block.IsTail ? atReturn : AfterSuccessors(flow, block));
+
+    private static LiveParts AfterSuccessors(FunctionFlow flow, CodeBlock block)
+    {
+        LiveParts after = default;
+        foreach (int successor in block.Successors)
+        {
+            after |= flow.Blocks[successor].Live;
+        }
+
+        return after;
     }
 
     private bool IsCallOrTail(CodeBlock block) => block.IsTail || steps[block.Last].Flow is StepFlow.IndirectCall or StepFlow.Call or StepFlow.Outside;
@@ -122,7 +157,7 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
         return callers;
     }
 
-    private void SolveBlocks(FunctionFlow flow, ulong atReturn)
+    private void SolveBlocks(FunctionFlow flow, LiveParts atReturn)
     {
         bool changed = true;
         while (changed && !limit.IsReached)
@@ -140,11 +175,11 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
         flow.Live = flow.Blocks.Count > 0 ? flow.Blocks[0].Live : default;
     }
 
-    private LiveParts BeforeBlock(FunctionFlow flow, CodeBlock block, ulong atReturn)
+    private LiveParts BeforeBlock(FunctionFlow flow, CodeBlock block, LiveParts atReturn)
     {
         if (block.Last < 0)
         {
-            return new LiveParts(0, 0, 0, RegisterParts.All); // never walked: the work was stopped
+            return new LiveParts(Passed: RegisterParts.All); // never walked: the work was stopped
         }
 
         Gather(block);
@@ -177,30 +212,25 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
     }
 
     /// <summary>What is live once the last step has been executed, what it calls included.</summary>
-    private LiveParts AfterLast(FunctionFlow flow, CodeBlock block, ulong atReturn)
+    private LiveParts AfterLast(FunctionFlow flow, CodeBlock block, LiveParts atReturn)
     {
-        LiveParts after = default;
-        foreach (int successor in block.Successors)
-        {
-            after |= flow.Blocks[successor].Live;
-        }
-
+        LiveParts after = AfterSuccessors(flow, block);
         StepFlow kind = steps[block.Last].Flow;
-        bool isCall = kind is StepFlow.Call or StepFlow.IndirectCall or StepFlow.Outside;
-        if (isCall)
+        LiveParts arguments = ArgumentsOf(flow, block, atReturn);
+        if (kind is StepFlow.Call or StepFlow.IndirectCall or StepFlow.Outside)
         {
             after = after.Without(DestroyedBy(block));
         }
         else if (block.IsTail)
         {
-            after |= new LiveParts(0, 0, atReturn, 0).Without(DestroyedBy(block));
+            after |= atReturn.Without(DestroyedBy(block));
         }
-        else if (kind == StepFlow.Return || (kind is StepFlow.Jump or StepFlow.Branch && block.LeavesByReturn))
+        else if (kind == StepFlow.Return || block.LeavesByReturn)
         {
-            after |= new LiveParts(0, 0, atReturn, 0);
+            after |= atReturn;
         }
 
-        return after | Arguments(block);
+        return after | arguments;
     }
 
     /// <summary>
@@ -219,7 +249,7 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
 
     private LiveParts VariableArguments(CodeBlock block, FunctionFlow callee)
     {
-        int first = callee.FixedArguments(convention.ArgumentCount, 8);
+        int first = callee.FixedArguments(convention.ArgumentCount, word);
         if (first <= 0)
         {
             return default;
@@ -233,7 +263,7 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
             parts |= RegisterParts.Whole(convention.Argument(i));
         }
 
-        return count is null ? new LiveParts(0, 0, 0, parts) : new LiveParts(parts, 0, 0, 0);
+        return count is null ? new LiveParts(Passed: parts) : new LiveParts(parts);
     }
 
     private LiveParts Before(FunctionFlow flow, int index, LiveParts after)
@@ -251,6 +281,7 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
             use &= ~RegisterParts.Whole(step.Register);
         }
 
-        return new LiveParts(step.Before(after.Read) | use, step.Before(after.Stored) | stored, step.Before(after.Returned), step.Before(after.Passed));
+        return new LiveParts(
+            step.Before(after.Read) | use, step.Before(after.Stored) | stored, step.Before(after.Passed), step.Before(after.Returned), step.Before(after.ReturnedSecond));
     }
 }

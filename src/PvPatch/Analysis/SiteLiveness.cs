@@ -31,9 +31,9 @@ public sealed class SiteLiveness
     private readonly FunctionFlow _flow;
     private readonly LivenessSolver _solver;
     private readonly StepStore _steps;
-    private readonly ulong _atReturn;
+    private readonly LiveParts _atReturn;
 
-    internal SiteLiveness(FunctionFlow flow, LivenessSolver solver, StepStore steps, ulong atReturn)
+    internal SiteLiveness(FunctionFlow flow, LivenessSolver solver, StepStore steps, LiveParts atReturn)
     {
         _flow = flow;
         _solver = solver;
@@ -50,7 +50,10 @@ public sealed class SiteLiveness
     /// <summary>What some instruction reads before it is written: at least the lowest byte of each register.</summary>
     public RegisterSet Live { get; }
 
-    /// <summary>What may be read by a return or unknown code alone, is only pushed, or is read after its lowest byte was written. Not in <see cref="Live"/>.</summary>
+    /// <summary>
+    /// What may be read by a return or unknown code alone, is only pushed, or is read after its lowest byte was written. Not in
+    /// <see cref="Live"/>.
+    /// </summary>
     public RegisterSet MayBeLive { get; }
 
     /// <summary>What nothing reads before it is written.</summary>
@@ -95,7 +98,7 @@ public sealed class SiteLiveness
                     RegisterUseKind.UnknownCode => step.Reads(after.Passed) & ~step.Use,
                     _ => step.Reads(after.Returned) & ~step.Use,
                 };
-                bool ends = at == block.Last && (wanted & Select(_solver.Arguments(block), kind)) != 0;
+                bool ends = at == block.Last && (wanted & Select(_solver.ArgumentsOf(_flow, block, _atReturn), kind)) != 0;
                 bool returns = kind == RegisterUseKind.Return && at == block.Last && block.Successors.Count == 0;
                 if ((reads & wanted) != 0 || ends || returns)
                 {
@@ -141,8 +144,8 @@ public sealed class SiteLiveness
     };
 
     /// <summary>
-    /// The parts of registers whose lowest byte is read. Where only the rest is, the register was written in part since: what a compiler then reads whole it
-    /// narrows later, so nothing is proved either way.
+    /// The parts of registers whose lowest byte is read. Where only the rest is, the register was written in part since: what a compiler
+    /// then reads whole it narrows later, so nothing is proved either way.
     /// </summary>
     private static ulong ReadWhole(ulong read)
     {

@@ -91,7 +91,7 @@ internal sealed class StepReader(int bitness)
         step.Op = StepOp.Store;
         step.Base = memory.Segment is Register.FS or Register.GS ? CodeStep.NoRegister : NumberOf(memory.Base);
         step.HasIndex = memory.Index != Register.None || (step.Base >= 0 && memory.Base.GetSize() != _word);
-        step.Operand = unchecked((long)memory.Displacement);
+        step.Operand = Displacement(memory.Displacement);
         step.Size = (byte)(repeats ? 0 : Math.Clamp(memory.MemorySize.GetSize(), 0, 255));
     }
 
@@ -371,9 +371,11 @@ internal sealed class StepReader(int bitness)
     private bool IsFollowed(in Instruction instruction) =>
         instruction.MemoryIndex == Register.None && instruction.MemoryBase.IsGPR() && instruction.MemoryBase.GetSize() == _word && instruction.SegmentPrefix is not (Register.FS or Register.GS);
 
-    private static void NoteAddress(in Instruction instruction, ref CodeStep step)
+    private void NoteAddress(in Instruction instruction, ref CodeStep step)
     {
         step.Base = NumberOf(instruction.MemoryBase);
-        step.Operand = unchecked((long)(instruction.IsIPRelativeMemoryOperand ? instruction.IPRelativeMemoryAddress : instruction.MemoryDisplacement64));
+        step.Operand = instruction.IsIPRelativeMemoryOperand ? unchecked((long)instruction.IPRelativeMemoryAddress) : Displacement(instruction.MemoryDisplacement64);
     }
+
+    private long Displacement(ulong value) => bitness == 64 ? unchecked((long)value) : unchecked((int)value);
 }

@@ -5,7 +5,10 @@ using PvPatch.Paravirt;
 
 namespace PvPatch.Linux.Tests.Eras;
 
-/// <summary>2.6.30 to 4.1: callee-save slots; C sites of 7 bytes through absolute addresses on x86-64; the clobber test leaves most of them to Xen indirect.</summary>
+/// <summary>
+/// 2.6.30 to 4.1: callee-save slots; C sites of 7 bytes through absolute addresses on x86-64; the clobber test leaves most of them to Xen
+/// indirect.
+/// </summary>
 public sealed class Eras2630Tests
 {
     private const string Sites2632 = """
@@ -191,7 +194,8 @@ public sealed class Eras2630Tests
     [InlineData("k8", "native")]
     [InlineData("kvm", "kvm")]
     [InlineData("xen", "xen")]
-    public void Sites_of_a_64_bit_kernel_become_what_each_backend_made_of_them(string column, string backend) => s_kernel64.MustBecome(column, new BootMachine
+    public void Sites_of_a_64_bit_kernel_become_what_each_backend_made_of_them(string column, string backend) =>
+        s_kernel64.MustBecome(column, new BootMachine
     {
         Backend = backend,
         Cpus = 2,
