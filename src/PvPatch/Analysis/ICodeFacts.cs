@@ -59,7 +59,7 @@ public enum FunctionRole
     /// <summary>A jump to it is a return.</summary>
     Return,
 
-    /// <summary>A call or jump through a register.</summary>
+    /// <summary>A call or jump of it goes on through a register, <see cref="FunctionFacts.Reads"/>.</summary>
     Indirect,
 }
 
@@ -75,6 +75,9 @@ public sealed record FunctionFacts
     /// <summary>What it may destroy, believed instead of reading its code; <see langword="null"/> to read the code. Needs <see cref="Reads"/>.</summary>
     public RegisterSet? Destroys { get; init; }
 
-    /// <summary>The registers it reads its arguments from, where <see cref="Destroys"/> is given; <see langword="null"/> for all that an unknown function may read.</summary>
+    /// <summary>
+    /// The registers it reads its arguments from, where <see cref="Destroys"/> is given; <see langword="null"/> for all that an unknown function may read.
+    /// Of an indirect call or jump, the register it goes through.
+    /// </summary>
     public RegisterSet? Reads { get; init; }
 }
