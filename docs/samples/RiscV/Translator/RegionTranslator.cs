@@ -57,7 +57,7 @@ internal sealed unsafe class RegionTranslator
         {
             _at = at;
             _code.Forget();
-            _code.Begin();
+            _code.Begin([]);
             emit();
         }
 
@@ -78,7 +78,7 @@ internal sealed unsafe class RegionTranslator
         EmitTick(block);
         for (int i = 0; i < block.Instructions.Length; i++)
         {
-            _code.Begin();
+            _code.Begin(new ArraySegment<GuestInstruction>(block.Instructions)[(i + 1)..]);
             if (i + 1 < block.Instructions.Length && AluEmitter.TryEmitIndex(_code, block.Instructions[i], block.Instructions[i + 1]))
             {
                 i++;
