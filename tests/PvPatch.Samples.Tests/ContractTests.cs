@@ -1,5 +1,4 @@
 using PvPatch.Live;
-using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using RiscV.Demo;
 using RiscV.Host;
@@ -55,12 +54,16 @@ public sealed class ContractTests
     }
 
     [Fact]
-    public void a_timer_that_leaves_the_stack_elsewhere_is_refused_and_nothing_changes()
+    public void a_timer_that_returns_by_itself_is_refused_and_nothing_changes()
     {
         RunRecord expected = Engines.Run(Engines.Interpreter, s_program);
         using var guest = new Guest(s_program);
         using var engine = new TranslatorEngine(guest);
-        Backend bad = engine.Backends.Fast.Derive("stack", b => b.Call("timer.tick", engine.Arena.Address, "popping tick", RegisterSet.Rsp));
+        Backend bad = engine.Backends.Fast.Derive("returning", static b => b.Inline("timer.tick", static a =>
+        {
+            FastBackend.Tick(a);
+            a.ret(); // in a site it would return from whatever called the region
+        }));
         guest.Run(engine, 50); // some blocks are there
         byte[][] before = [.. engine.Arena.Blocks.Select(static b => b.ToArray())];
         Assert.Throws<PatchException>(() => engine.Switch(bad));
