@@ -275,7 +275,8 @@ internal sealed unsafe class RegionTranslator
         {
             _asm.Label(ref label);
             emit();
-        }));
+        }
+        ));
         return label;
     }
 
