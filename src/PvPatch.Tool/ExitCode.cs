@@ -27,6 +27,9 @@ internal enum ExitCode
     /// <summary>The memory was dumped before the kernel patched itself.</summary>
     NotPatched = 7,
 
+    /// <summary>All that could be compared is as it should be, and sites were not in the memory.</summary>
+    Incomplete = 8,
+
     /// <summary>A mistake in the tool itself, or of the engine, as a check of the demo shows.</summary>
     Internal = 70,
 

@@ -40,9 +40,11 @@ internal sealed class ToolRun
     public void WriteJson(Action<Utf8JsonWriter> write) => JsonOutput.Write(Console.Out, write);
 
     /// <summary>Says what is odd: on standard error as text. In JSON, findings are in the document itself.</summary>
-    public void Warn(IReadOnlyList<PatchDiagnostic> diagnostics)
+    /// <param name="diagnostics">The findings.</param>
+    /// <param name="hasNoPlace">Whether the document has no place for them, so that they are text on standard error in any case.</param>
+    public void Warn(IReadOnlyList<PatchDiagnostic> diagnostics, bool hasNoPlace = false)
     {
-        if (!IsJson && diagnostics.Count > 0)
+        if ((!IsJson || hasNoPlace) && diagnostics.Count > 0)
         {
             Out.Flush();
             DiagnosticText.Write(Error, diagnostics);

@@ -48,6 +48,18 @@ public sealed class GdbStubTests
     }
 
     [Fact]
+    public void A_connection_that_breaks_is_the_end_of_qemu_too()
+    {
+        using FakeStub far = new("+$T05thread:01;#07", "+$W00#b7");
+        using GdbStub stub = far.Connect();
+        far.Close();
+
+        // The packet is still there to be read; acknowledging it meets a broken pipe.
+        Assert.Throws<IOException>(() => stub.StopsWithin(TimeSpan.FromSeconds(30)));
+        Assert.Throws<IOException>(stub.Continue);
+    }
+
+    [Fact]
     public void A_machine_that_runs_on_is_told_from_one_that_stopped()
     {
         using FakeStub far = new("+$T05thread:01;#07", "+");
@@ -113,6 +125,8 @@ public sealed class GdbStubTests
 
             return System.Text.Encoding.ASCII.GetString(bytes);
         }
+
+        public void Close() => _far.Dispose();
 
         public void Dispose()
         {

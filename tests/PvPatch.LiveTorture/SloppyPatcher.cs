@@ -3,7 +3,9 @@ using PvPatch.Machine;
 
 namespace PvPatch.LiveTorture;
 
-/// <summary>Patchers that each leave out one thing the library does. The torture must see every one of them fail, or it proves nothing.</summary>
+/// <summary>
+/// Patchers that each leave out one thing the library does. The torture must see every one of them fail, or it proves nothing.
+/// </summary>
 internal sealed unsafe class SloppyPatcher
 {
     private readonly Protocol _protocol;
@@ -50,7 +52,7 @@ internal sealed unsafe class SloppyPatcher
                     break;
                 case Protocol.CallNotAtEnd:
                     // The store itself is perfect; the first one finds the library's own bytes there and does nothing.
-                    _ = SiteStore.TryStore(at, SiteClass.Atomic8, 6, old, bytes) || TryInitial(at, bytes);
+                    _ = ConcurrentStores.TryStore(at, SiteClass.Atomic8, 6, old, bytes) || TryInitial(at, bytes);
                     break;
                 case Protocol.NoBarrier:
                     WriteWithoutBarriers(at, bytes);
@@ -82,7 +84,7 @@ internal sealed unsafe class SloppyPatcher
     private static bool TryInitial(byte* at, SiteBytes bytes)
     {
         SiteBytes there = SiteBytes.Read(at, 6);
-        return there == bytes || SiteStore.TryStore(at, SiteClass.Atomic8, 6, there, bytes);
+        return there == bytes || ConcurrentStores.TryStore(at, SiteClass.Atomic8, 6, there, bytes);
     }
 
     /// <summary>Guard, tail, head, one straight behind the other.</summary>

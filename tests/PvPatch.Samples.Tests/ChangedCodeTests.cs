@@ -66,7 +66,8 @@ public sealed unsafe class ChangedCodeTests
     [MemberData(nameof(Engines.AllNames), MemberType = typeof(Engines))]
     public void a_fence_at_the_end_of_the_code_and_of_the_allowance_stops_behind_it(string name)
     {
-        byte[] code = [.. new[] { new Instruction(Op.Addi, Sum, 0, 0, 7), new Instruction(Op.FenceI, 0, 0, 0, 0) }.SelectMany(static i => BitConverter.GetBytes(Encoder.Encode(i)))];
+        byte[] code = [.. new[] { new Instruction(Op.Addi, Sum, 0, 0, 7), new Instruction(Op.FenceI, 0, 0, 0, 0) }.SelectMany(
+            static i => BitConverter.GetBytes(Encoder.Encode(i)))];
         using var guest = new Guest(GuestImage.OfCode(code));
         IEngine engine = Engines.Create(name, guest);
         using var disposable = (IDisposable)engine;

@@ -27,7 +27,8 @@ public sealed class ContractTests
         })));
         Assert.Equal(expected, RunRecord.Of(guest, engine));
         Assert.All(
-            engine.Arena.Blocks.Where(static b => b.SiteCount > 0).SelectMany(static b => Enumerable.Range(0, b.SiteCount).Select(i => b[i])).Where(static s => s.Slot == GuestOps.Tick),
+            engine.Arena.Blocks.Where(static b => b.SiteCount > 0)
+                .SelectMany(static b => Enumerable.Range(0, b.SiteCount).Select(i => b[i])).Where(static s => s.Slot == GuestOps.Tick),
             static s => Assert.Equal(LiveForm.Original, s.Form));
     }
 

@@ -4,7 +4,9 @@ using RiscV.Translator;
 
 namespace PvPatch.Samples.Tests;
 
-/// <summary>Real programs, compiled from C. What they print is known from elsewhere: published check values, or the programs check themselves.</summary>
+/// <summary>
+/// Real programs, compiled from C. What they print is known from elsewhere: published check values, or the programs check themselves.
+/// </summary>
 public sealed class GuestProgramTests
 {
     public static TheoryData<string, string, string> Programs

@@ -4,15 +4,16 @@ using RiscV.Isa;
 namespace PvPatch.Samples.Tests;
 
 /// <summary>
-/// A random program that ends: a loop of random instructions, forward branches among them, loads and stores near a base register, run a few times over. All accesses are
-/// aligned, so that every backend does the same.
+/// A random program that ends: a loop of random instructions, forward branches among them, loads and stores near a base register, run a few
+/// times over. All accesses are aligned, so that every backend does the same.
 /// </summary>
 internal static class RandomProgram
 {
     private const int Base = 8;
     private const int Counter = 31;
 
-    private static readonly Op[] s_plain = [.. Enum.GetValues<Op>().Where(static o => o is >= Op.Addi and <= Op.Remuw or Op.Lui or Op.Auipc)];
+    private static readonly Op[] s_plain = [
+        .. Enum.GetValues<Op>().Where(static o => o is >= Op.Addi and <= Op.Remuw or Op.Lui or Op.Auipc)];
     private static readonly Op[] s_accesses = [.. Enum.GetValues<Op>().Where(static o => o is >= Op.Lb and <= Op.Sd)];
 
     public static GuestImage Create(int seed, int length = 300, int rounds = 12)

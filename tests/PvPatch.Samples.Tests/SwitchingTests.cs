@@ -1,4 +1,5 @@
 using PvPatch.Live;
+using PvPatch.Plans;
 using PvPatch.Tests.Shared;
 using RiscV.Demo;
 using RiscV.Host;
@@ -60,7 +61,7 @@ public sealed class SwitchingTests
         Assert.NotEmpty(sites);
         Assert.All(sites, static s => Assert.Equal(SiteClass.Atomic8, s.Class));
         Assert.All(sites, static s => Assert.Equal(GuestOps.Budget, s.Budget));
-        SwitchResult result = engine.Switch(engine.Backends.Checked);
+        ApplyResult result = engine.Switch(engine.Backends.Checked);
         Assert.Equal(0, result.KeptIndirect);
         Assert.Equal(sites.Count(static s => s.Slot.Table == "mem"), result.Written);
         Assert.Equal(1, result.Barriers);
@@ -111,5 +112,6 @@ public sealed class SwitchingTests
     private static LiveSite[] Sites(TranslatorEngine engine) =>
         [.. engine.Arena.Blocks.SelectMany(static b => Enumerable.Range(0, b.SiteCount).Select(i => b[i]))];
 
-    private static byte[][] Code(TranslatorEngine engine) => [.. engine.Arena.Blocks.Where(static b => b.SiteCount > 0).Select(static b => b.ToArray())];
+    private static byte[][] Code(TranslatorEngine engine) =>
+        [.. engine.Arena.Blocks.Where(static b => b.SiteCount > 0).Select(static b => b.ToArray())];
 }

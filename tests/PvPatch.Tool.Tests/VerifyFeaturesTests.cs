@@ -1,4 +1,9 @@
 using System.Text.Json;
+using PvPatch.Linux;
+using PvPatch.Linux.Dumps;
+using PvPatch.Linux.Symbols;
+using PvPatch.Linux.Verify;
+using PvPatch.Paravirt;
 using PvPatch.Tool.Tests.Support;
 
 namespace PvPatch.Tool.Tests;
@@ -48,6 +53,36 @@ public sealed class VerifyFeaturesTests : IDisposable
     {
         string core = _guest.Core(Boot("0x2"));
         ToolRunner.Run(["verify", _guest.Vmlinux, .. _guest.Map, "--memory", core, "--kvm-features", "0x22"]).Fails(6, "PV6136");
+    }
+
+    [Fact]
+    public void Machines_that_were_left_out_are_counted_with_the_facts_that_would_narrow_them_down()
+    {
+        KernelImage image = KernelImage.Open(
+            _guest.Vmlinux, new KernelOptions { Symbols = KernelSymbols.ReadSystemMap(File.ReadAllBytes(_guest.SystemMap)) });
+        Assert.True(BootCandidates.TryCreate(
+            image, out BootCandidates? all, out IReadOnlyList<PatchDiagnostic> none, null, ["native", "kvm"], null, 64));
+        Assert.Empty(none);
+        Assert.Equal(0, all.NotPlanned);
+
+        Assert.True(BootCandidates.TryCreate(
+            image, out BootCandidates? cut, out IReadOnlyList<PatchDiagnostic> told, null, ["native", "kvm"], null, 2));
+        Assert.Equal(2, cut.Count);
+        Assert.True(cut.NotPlanned >= all.Count - 2);
+        PatchDiagnostic warning = Assert.Single(told);
+        Assert.Equal(("PV6148", DiagnosticSeverity.Warning), (warning.Code, warning.Severity));
+        Assert.Contains($"{cut.NotPlanned} more settings", warning.Found, StringComparison.Ordinal);
+        Assert.Contains("the KVM features", warning.Help, StringComparison.Ordinal);
+        Assert.DoesNotContain("VMware", warning.Help, StringComparison.Ordinal);
+
+        // What is known leaves nothing open; and a verdict has the warning.
+        var known = new KnownMachine { KvmFeatures = KvmFeatures.Usual, Cpus = 1, HasMwait = true, HasLkgs = true, NoPvSpin = true };
+        Assert.True(BootCandidates.TryCreate(image, out _, out none, known, ["native", "kvm"], null, 2));
+        Assert.Empty(none);
+        using MemoryFile memory = MemoryFile.Open(_guest.Core(_guest.Boot("native")));
+        Assert.True(KernelMemoryLocator.TryLocate(image.Elf, memory, out KernelMemory? found, out _));
+        MemoryVerification verdict = KernelVerifier.Compare(cut, found, told);
+        Assert.Contains(verdict.ToDiagnostics(), static d => d.Code == "PV6148");
     }
 
     private DumpedMachine Boot(string features)

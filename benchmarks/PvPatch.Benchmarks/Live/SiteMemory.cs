@@ -2,6 +2,7 @@ using System.Globalization;
 using PvPatch.Live;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
+using PvPatch.Plans;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Benchmarks.Live;
@@ -43,7 +44,7 @@ internal static class SiteMemory
         }
 
         long emitted = GC.GetTotalMemory(forceFullCollection: true) - before;
-        SwitchResult result = patcher.Switch(two);
+        ApplyResult result = patcher.Switch(two);
         Figures.Check("sites switched", result.Written, Sites + inBlock);
         long withResult = GC.GetTotalMemory(forceFullCollection: true) - before;
         GC.KeepAlive(result);

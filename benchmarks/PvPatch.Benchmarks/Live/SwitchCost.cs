@@ -2,6 +2,7 @@ using System.Diagnostics;
 using System.Globalization;
 using PvPatch.Live;
 using PvPatch.Mechanisms;
+using PvPatch.Plans;
 
 namespace PvPatch.Benchmarks.Live;
 
@@ -54,7 +55,7 @@ internal static class SwitchCost
             for (int i = 0; i < BatchesInRound; i++)
             {
                 var clock = new Undisturbed(sites);
-                SwitchResult result = sites.Patcher.Switch(backends[i % backends.Length]);
+                ApplyResult result = sites.Patcher.Switch(backends[i % backends.Length]);
                 bool counts = clock.Stop(out double time) && round >= 0;
                 Figures.Check($"{sites.Class}: written in a batch", result.Written, SwitchedSites.Count);
                 if (counts)

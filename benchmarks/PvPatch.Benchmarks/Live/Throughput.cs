@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using PvPatch.Live;
+using PvPatch.Plans;
 
 namespace PvPatch.Benchmarks.Live;
 
@@ -57,7 +58,7 @@ internal static class Throughput
         {
             if (flip)
             {
-                SwitchResult result = sites.Patcher.Switch((flips & 1) == 0 ? sites.Two : sites.One);
+                ApplyResult result = sites.Patcher.Switch((flips & 1) == 0 ? sites.Two : sites.One);
                 flips++;
                 Figures.Check($"{sites.Class}: flipped", result.Written, SwitchedSites.Count);
             }

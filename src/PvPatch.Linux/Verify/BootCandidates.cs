@@ -24,8 +24,8 @@ public sealed class BootCandidate
 }
 
 /// <summary>
-/// The machines that a kernel may have booted on as far as its sites tell them apart: of each backend one candidate for each set of bytes that a
-/// combination of unknown facts leaves there.
+/// The machines that a kernel may have booted on as far as its sites tell them apart: of each backend one candidate for each set of bytes
+/// that a combination of unknown facts leaves there.
 /// </summary>
 public sealed class BootCandidates : IReadOnlyList<BootCandidate>
 {
@@ -34,10 +34,15 @@ public sealed class BootCandidates : IReadOnlyList<BootCandidate>
     private readonly List<BootCandidate> _all = [];
     private readonly KernelImage _image;
     private readonly Func<BootMachine, string> _name;
+    private readonly KnownMachine _known;
+    private readonly int _most;
+    private readonly SortedSet<string> _openFacts = new(StringComparer.Ordinal);
 
-    private BootCandidates(KernelImage image, KnownMachine known, Func<BootMachine, string>? name)
+    private BootCandidates(KernelImage image, KnownMachine known, Func<BootMachine, string>? name, int most)
     {
         _image = image;
+        _known = known;
+        _most = most;
         _name = name ?? (machine => Describe(machine, known.ToMachine(machine.Backend)));
     }
 
@@ -50,10 +55,31 @@ public sealed class BootCandidates : IReadOnlyList<BootCandidate>
     /// <summary>The candidates' plans, in the same order.</summary>
     public IReadOnlyList<PatchPlan> Plans => [.. _all.Select(static c => c.Plan)];
 
+    /// <summary>
+    /// Number of machines that were not planned, as there are more than <see cref="KernelVerifier"/> compares at once: of bytes that only
+    /// they leave at a site nothing is known.
+    /// </summary>
+    public int NotPlanned { get; private set; }
+
+    /// <summary>A warning with the facts that would narrow them down where machines were not planned (PV6148); else none.</summary>
+    public IReadOnlyList<PatchDiagnostic> Diagnostics => NotPlanned == 0 ? [] : [
+        PatchDiagnostic.Warning(
+            KernelDiagnosticCodes.CandidatesLeftOut, "not all machines that the kernel may have booted on were looked at") with
+        {
+            Found = string.Create(CultureInfo.InvariantCulture, $"{NotPlanned} more settings than the {Count} candidates stand for"),
+            Expected = string.Create(CultureInfo.InvariantCulture, $"at most {_most} candidates"),
+            Help =
+                $"Bytes that only they leave at a site count as unknown. Name the backend, or say what is known of the machine: "
+                + $"{string.Join(", ", _openFacts)}.",
+        }];
+
     /// <summary>Plans a kernel for the machines it may have booted on.</summary>
     /// <param name="image">The kernel.</param>
     /// <param name="candidates">The candidates, by backend in the order given; of one backend the likely machine first.</param>
-    /// <param name="diagnostics">Why there are none: what <see cref="KernelPlanner"/> says of a backend.</param>
+    /// <param name="diagnostics">
+    /// Why there are none: what <see cref="KernelPlanner"/> says of a backend. Where there are, a warning if machines were left out
+    /// (PV6148).
+    /// </param>
     /// <param name="known">Known facts of the machine; <see langword="null"/> for none.</param>
     /// <param name="backends">The backends; those of the image where <see langword="null"/>.</param>
     /// <param name="name">Gives a machine its name in reports; the library's own words where <see langword="null"/>.</param>
@@ -64,11 +90,22 @@ public sealed class BootCandidates : IReadOnlyList<BootCandidate>
         out IReadOnlyList<PatchDiagnostic> diagnostics,
         KnownMachine? known = null,
         IEnumerable<string>? backends = null,
-        Func<BootMachine, string>? name = null)
+        Func<BootMachine, string>? name = null) =>
+        TryCreate(image, out candidates, out diagnostics, known, backends, name, KernelVerifier.MaxCandidates);
+
+    /// <summary>The same, of at most a number of candidates.</summary>
+    internal static bool TryCreate(
+        KernelImage image,
+        [NotNullWhen(true)] out BootCandidates? candidates,
+        out IReadOnlyList<PatchDiagnostic> diagnostics,
+        KnownMachine? known,
+        IEnumerable<string>? backends,
+        Func<BootMachine, string>? name,
+        int most)
     {
         ArgumentNullException.ThrowIfNull(image);
         known ??= new KnownMachine();
-        var made = new BootCandidates(image, known, name);
+        var made = new BootCandidates(image, known, name, most);
         candidates = null;
         diagnostics = [];
         foreach (string backend in (backends ?? image.BackendNames).Distinct())
@@ -80,6 +117,7 @@ public sealed class BootCandidates : IReadOnlyList<BootCandidate>
         }
 
         candidates = made;
+        diagnostics = made.Diagnostics;
         return true;
     }
 
@@ -90,7 +128,8 @@ public sealed class BootCandidates : IReadOnlyList<BootCandidate>
     /// <param name="name">Gives a machine its name in reports; the library's own words where <see langword="null"/>.</param>
     /// <returns>The candidates.</returns>
     /// <exception cref="PatchException">A backend cannot be planned.</exception>
-    public static BootCandidates Create(KernelImage image, KnownMachine? known = null, IEnumerable<string>? backends = null, Func<BootMachine, string>? name = null) =>
+    public static BootCandidates Create(
+        KernelImage image, KnownMachine? known = null, IEnumerable<string>? backends = null, Func<BootMachine, string>? name = null) =>
         TryCreate(image, out BootCandidates? candidates, out IReadOnlyList<PatchDiagnostic> diagnostics, known, backends, name)
             ? candidates
             : throw new PatchException(KernelPlanner.FirstError(diagnostics));
@@ -104,7 +143,8 @@ public sealed class BootCandidates : IReadOnlyList<BootCandidate>
         var kept = new List<BootCandidate>();
         foreach (BootCandidate candidate in _all)
         {
-            if (!kept.Exists(k => k.Machine.Backend == candidate.Machine.Backend && sites.All(a => NewBytes(k.Plan, a).SequenceEqual(NewBytes(candidate.Plan, a)))))
+            if (!kept.Exists(k => k.Machine.Backend == candidate.Machine.Backend
+                && sites.All(a => NewBytes(k.Plan, a).SequenceEqual(NewBytes(candidate.Plan, a)))))
             {
                 kept.Add(candidate);
             }
@@ -119,25 +159,28 @@ public sealed class BootCandidates : IReadOnlyList<BootCandidate>
     IEnumerator IEnumerable.GetEnumerator() => GetEnumerator();
 
     /// <summary>
-    /// The candidates to compare once more with, where memory holds bytes of more than one: the best ones so far, and KVM with each set of features that
-    /// a host may leave out. Rare hosts are without a feature or two; planning all sets for every dump would take longer than all else.
+    /// The candidates to compare once more with, where memory holds bytes of more than one: the best ones so far, and KVM with each set of
+    /// features that a host may leave out. Rare hosts are without a feature or two; planning all sets for every dump would take longer than
+    /// all else.
     /// </summary>
     /// <param name="known">Known facts of the machine.</param>
     /// <param name="result">What the comparison with these candidates gave.</param>
     /// <param name="refined">The candidates; <see langword="null"/> where nothing more can be tried.</param>
     /// <param name="diagnostics">Why one of them cannot be planned.</param>
     /// <returns>Whether nothing failed.</returns>
-    internal bool TryRefine(KnownMachine known, MemoryVerification result, out BootCandidates? refined, out IReadOnlyList<PatchDiagnostic> diagnostics)
+    internal bool TryRefine(
+        KnownMachine known, MemoryVerification result, out BootCandidates? refined, out IReadOnlyList<PatchDiagnostic> diagnostics)
     {
         refined = null;
         diagnostics = [];
         CandidateMatch? kvm = result.Candidates.Where(static c => c.Machine.Backend == KvmBackend.Name).MaxBy(static c => c.Matched);
-        if (known.KvmFeatures is not null || kvm is null || result.State is not (MemoryState.Mixed or MemoryState.Tampered) || !result.MixedSites().Any())
+        if (known.KvmFeatures is not null || kvm is null || result.State is not (MemoryState.Mixed or MemoryState.Tampered)
+            || !result.MixedSites().Any())
         {
             return true;
         }
 
-        var best = new BootCandidates(_image, known, _name);
+        var best = new BootCandidates(_image, known, _name, _most);
         foreach (IGrouping<string, CandidateMatch> backend in result.Candidates.GroupBy(static c => c.Machine.Backend))
         {
             int most = backend.Max(static c => c.Matched);
@@ -169,12 +212,19 @@ public sealed class BootCandidates : IReadOnlyList<BootCandidate>
             }
 
             // Most facts change no slot of a kernel, and planning takes longer than to see that.
-            if (Count >= KernelVerifier.MaxCandidates || planned.Exists(p => p.Nops == machine.Nops && HoldTheSame(p.Backend, slots)))
+            if (planned.Exists(p => p.Nops == machine.Nops && HoldTheSame(p.Backend, slots)))
             {
                 continue;
             }
 
             planned.Add((slots, machine.Nops));
+            if (Count >= _most)
+            {
+                NotPlanned++;
+                _openFacts.UnionWith(Differences(machine, _known.ToMachine(machine.Backend)).Select(static d => d.Fact));
+                continue;
+            }
+
             if (!s_planner.TryPlan(_image, machine, slots, out PatchPlan? plan, out diagnostics))
             {
                 return false;
@@ -191,19 +241,59 @@ public sealed class BootCandidates : IReadOnlyList<BootCandidate>
     }
 
     /// <summary>A machine in words: its backend, and what it has else than the usual one.</summary>
-    private static string Describe(BootMachine machine, BootMachine usual)
+    private static string Describe(BootMachine machine, BootMachine usual) =>
+        string.Join(", ", Differences(machine, usual).Select(static d => d.Value).Prepend(machine.Backend));
+
+    /// <summary>What a machine has else than the usual one: the fact's name, and what it is in words.</summary>
+    private static IEnumerable<(string Fact, string Value)> Differences(BootMachine machine, BootMachine usual)
     {
-        string text = machine.Backend;
-        text += machine.OfferedKvmFeatures == usual.OfferedKvmFeatures ? "" : string.Create(CultureInfo.InvariantCulture, $", KVM features 0x{(uint)machine.OfferedKvmFeatures:x}");
-        text += machine.HyperVFeatures == usual.HyperVFeatures ? "" : string.Create(CultureInfo.InvariantCulture, $", Hyper-V features 0x{(uint)machine.HyperVFeatures:x}");
-        text += machine.HyperVHints == usual.HyperVHints ? "" : string.Create(CultureInfo.InvariantCulture, $", Hyper-V hints 0x{(uint)machine.HyperVHints:x}");
-        text += machine.VmwareClock == usual.VmwareClock ? "" : $", VMware clock {machine.VmwareClock}";
-        text += machine.Cpus == usual.Cpus ? "" : string.Create(CultureInfo.InvariantCulture, $", {machine.Cpus} CPUs");
-        text += machine.NoPvSpin == usual.NoPvSpin ? "" : ", without PV spinlocks";
-        text += machine.HasMwait == usual.HasMwait ? "" : ", with MWAIT";
-        text += machine.HasLkgs == usual.HasLkgs ? "" : ", with LKGS";
-        return machine.Nops == usual.Nops ? text : $"{text}, nops {machine.Nops}";
+        if (machine.OfferedKvmFeatures != usual.OfferedKvmFeatures)
+        {
+            yield return ("the KVM features", Bits("KVM features", (uint)machine.OfferedKvmFeatures));
+        }
+
+        if (machine.HyperVFeatures != usual.HyperVFeatures)
+        {
+            yield return ("the Hyper-V features", Bits("Hyper-V features", (uint)machine.HyperVFeatures));
+        }
+
+        if (machine.HyperVHints != usual.HyperVHints)
+        {
+            yield return ("the Hyper-V hints", Bits("Hyper-V hints", (uint)machine.HyperVHints));
+        }
+
+        if (machine.VmwareClock != usual.VmwareClock)
+        {
+            yield return ("the VMware clock", $"VMware clock {machine.VmwareClock}");
+        }
+
+        if (machine.Cpus != usual.Cpus)
+        {
+            yield return ("the number of CPUs", string.Create(CultureInfo.InvariantCulture, $"{machine.Cpus} CPUs"));
+        }
+
+        if (machine.NoPvSpin != usual.NoPvSpin)
+        {
+            yield return ("nopvspin", "without PV spinlocks");
+        }
+
+        if (machine.HasMwait != usual.HasMwait)
+        {
+            yield return ("MWAIT", "with MWAIT");
+        }
+
+        if (machine.HasLkgs != usual.HasLkgs)
+        {
+            yield return ("LKGS", "with LKGS");
+        }
+
+        if (machine.Nops != usual.Nops)
+        {
+            yield return ("the CPU's nops", $"nops {machine.Nops}");
+        }
     }
+
+    private static string Bits(string name, uint bits) => string.Create(CultureInfo.InvariantCulture, $"{name} 0x{bits:x}");
 
     private static bool HoldTheSame(Backend a, Backend b)
     {

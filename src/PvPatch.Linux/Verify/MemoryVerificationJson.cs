@@ -11,7 +11,9 @@ internal static class MemoryVerificationJson
     /// <summary>The value of the member <c>format</c>.</summary>
     public const string Format = "pvpatch-verification";
 
-    /// <summary>The value of the member <c>version</c>. It grows when something is taken away or changes its meaning, not when something is added.</summary>
+    /// <summary>
+    /// The value of the member <c>version</c>. It grows when something is taken away or changes its meaning, not when something is added.
+    /// </summary>
     public const int Version = 1;
 
     /// <summary>Writes a result as one JSON object.</summary>
@@ -37,6 +39,7 @@ internal static class MemoryVerificationJson
             json.WriteString("backend", result.Best.Backend);
         }
 
+        json.WriteBoolean("complete", result.IsComplete);
         WriteMemory(result.Memory, json);
         WriteCounts(result, json);
         json.WriteStartArray("diagnostics");
@@ -78,6 +81,8 @@ internal static class MemoryVerificationJson
         json.WriteStartObject("counts");
         json.WriteNumber("sites", result.Sites.Count);
         json.WriteNumber("compared", result.Compared);
+        json.WriteNumber("notCompared", result.Sites.Count - result.Compared);
+        json.WriteNumber("missing", result.Missing);
         foreach (MemorySiteState state in Enum.GetValues<MemorySiteState>())
         {
             json.WriteNumber(Name(state), result.Count(state));

@@ -19,13 +19,15 @@ internal static class HelpText
           5    a program that unpacks kernels (xz, zstd, …) is not installed
           6    compared, and different (verify: tampered, mixed or another backend; diff: the plans differ)
           7    verify: the dump was taken before the kernel patched itself
+          8    verify: as it should be as far as the dump goes, but sites that a running kernel keeps are not in it
           130  stopped by Ctrl-C or a signal
         """;
 
     public static void Write(CommandSet tool, ParseResult parsed, TextWriter output)
     {
         new HelpAction { MaxWidth = Width }.Invoke(parsed);
-        IReadOnlyList<string> examples = tool.Find(parsed.CommandResult.Command)?.Examples ?? [.. tool.Commands.Select(static c => c.Examples[0])];
+        IReadOnlyList<string> examples = tool.Find(parsed.CommandResult.Command)?.Examples
+            ?? [.. tool.Commands.Select(static c => c.Examples[0])];
         output.WriteLine("Examples:");
         foreach (string example in examples)
         {

@@ -22,17 +22,30 @@ internal static class OutputPath
         }
 
         string resolved = FollowLinks(output);
+        if (!resolved.Contains('\0', StringComparison.Ordinal) && new FileInfo(resolved).LinkTarget is not null)
+        {
+            throw new ToolFailure(PatchDiagnostic.Error(KernelDiagnosticCodes.OutputUnwritable, "the output file cannot be written") with
+            {
+                Source = output,
+                Found = "a link that leads to itself, or too many links",
+                Expected = "a file",
+            });
+        }
+
         foreach (string? other in others)
         {
             if (!string.IsNullOrEmpty(other) && (FollowLinks(other) == resolved || FileIdentity.AreSame(other, resolved)))
             {
-                throw new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.OutputIsInput, "the output would replace another file of this command") with
-                {
-                    Source = output,
-                    Found = $"the same file as {other}",
-                    Expected = "a file of its own",
-                    Help = "Give another path. patch --force allows to replace the image itself; a vmlinuz is then replaced by a vmlinux, which does not boot.",
-                });
+                throw new ToolFailure(
+                    PatchDiagnostic.Error(ToolDiagnosticCodes.OutputIsInput, "the output would replace another file of this command") with
+                    {
+                        Source = output,
+                        Found = $"the same file as {other}",
+                        Expected = "a file of its own",
+                        Help =
+                        "Give another path. patch --force allows to replace the image itself; a vmlinuz is then replaced by a vmlinux, "
+                        + "which does not boot.",
+                    });
             }
         }
 

@@ -1,6 +1,7 @@
 using PvPatch.Images;
 using PvPatch.Linux;
 using PvPatch.Linux.Text;
+using PvPatch.Linux.Verify;
 using PvPatch.Plans;
 
 namespace PvPatch.Tool.Revert;
@@ -13,9 +14,12 @@ internal static class OriginalKernel
     public static PatchPlan PlanThatMade(CodeImage patched, KernelImage original, MachineSettings settings, string originalPath)
     {
         VerifyResult? nearest = null;
+        var leftOut = new List<PatchDiagnostic>();
         foreach (string backend in original.BackendNames)
         {
-            foreach (PatchPlan memory in Candidates.Of(original, settings, [backend], originalPath).Plans)
+            BootCandidates candidates = Candidates.Of(original, settings, [backend], originalPath);
+            leftOut.AddRange(candidates.Diagnostics);
+            foreach (PatchPlan memory in candidates.Plans)
             {
                 PatchPlan plan = BootablePlan.ForRevert(original, memory);
                 VerifyResult state = plan.Verify(patched);
@@ -33,9 +37,11 @@ internal static class OriginalKernel
             {
                 Source = originalPath,
                 Found = $"{nearest?.Others.Count + nearest?.Outside} sites that hold other bytes or are not there",
-                Expected = $"at each of its {original.Sites.Count} sites the original's bytes or those of {string.Join(", ", original.BackendNames)}",
+                Expected =
+                    $"at each of its {original.Sites.Count} sites the original's bytes or those of "
+                    + $"{string.Join(", ", original.BackendNames)}",
                 Help = "Give the very kernel that was patched, with the slots it was patched for (--slots); or the plan.",
             },
-            .. nearest?.ToDiagnostics() ?? []]);
+            .. leftOut, .. nearest?.ToDiagnostics() ?? []]);
     }
 }

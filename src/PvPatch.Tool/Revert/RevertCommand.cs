@@ -1,6 +1,7 @@
 using System.CommandLine;
 using PvPatch.Images;
 using PvPatch.Linux;
+using PvPatch.Linux.Text;
 using PvPatch.Plans;
 
 namespace PvPatch.Tool.Revert;
@@ -10,9 +11,13 @@ internal sealed class RevertCommand : ToolCommand
 {
     private readonly Argument<string> _image = KernelInput.Argument("The patched vmlinux");
 
-    private readonly Option<string?> _plan = new("--plan") { Description = "The plan it was patched with: patch --save-plan or plan --json", HelpName = "FILE" };
+    private readonly Option<string?> _plan = new(
+        "--plan")
+    { Description = "The plan it was patched with: patch --save-plan or plan --json", HelpName = "FILE" };
 
-    private readonly Option<string?> _original = new("--original") { Description = "The kernel it was made from, where no plan was kept", HelpName = "IMAGE" };
+    private readonly Option<string?> _original = new(
+        "--original")
+    { Description = "The kernel it was made from, where no plan was kept", HelpName = "IMAGE" };
 
     private readonly ImageOptions _imageOptions;
 
@@ -48,7 +53,8 @@ internal sealed class RevertCommand : ToolCommand
         string outputPath = arguments.GetRequiredValue(_output);
         string? planPath = arguments.GetValue(_plan);
         string? originalPath = arguments.GetValue(_original);
-        string output = OutputPath.Resolve(outputPath, [path, planPath, originalPath, .. _imageOptions.Files(arguments), .. _machine.Files(arguments)]);
+        string output = OutputPath.Resolve(
+            outputPath, [path, planPath, originalPath, .. _imageOptions.Files(arguments), .. _machine.Files(arguments)]);
 
         PatchPlan? plan = planPath is null ? null : PlanFile.Read(planPath);
         KernelInput input = KernelInput.Read(path, run);
@@ -59,14 +65,14 @@ internal sealed class RevertCommand : ToolCommand
             plan = OriginalKernel.PlanThatMade(code, original, _machine.Read(arguments), originalPath!);
         }
 
-        if (!plan.TryRevert(code, out ApplyResult reverted, out IReadOnlyList<PatchDiagnostic> diagnostics))
+        if (!plan.TryRevert(code, out ApplyResult reverted))
         {
-            throw new ToolFailure([.. diagnostics.Select(d => d with { Source = d.Source ?? path })]);
+            throw new ToolFailure([.. reverted.Diagnostics.Select(d => d with { Source = d.Source ?? path })]);
         }
 
         if (planPath is not null)
         {
-            PlanCheck.Check(plan, planPath, input, _imageOptions.Read(arguments, input.Elf));
+            Check(plan, planPath, input, _imageOptions.Read(arguments, input.Elf));
         }
 
         new OutputFiles(run, path).Add(input.Elf, output, outputPath).Write();
@@ -82,4 +88,35 @@ internal sealed class RevertCommand : ToolCommand
 
         return ExitCode.Success;
     }
+
+    /// <summary>
+    /// Holds a plan from a file against the image it was reverted in, in memory only. A plan file is input like any other: whoever writes
+    /// it says which bytes go where, so what stands in the image afterwards must be a kernel that was never patched, and the plan one of
+    /// that kernel.
+    /// </summary>
+    /// <exception cref="ToolFailure">It is no plan of this image (PV7009).</exception>
+    private static void Check(PatchPlan stored, string planPath, KernelInput reverted, KernelOptions options)
+    {
+        if (!KernelImage.TryOpen(reverted.Elf, options, out KernelImage? image, out PatchDiagnostic? error))
+        {
+            throw new ToolFailure(
+                NotOfImage(planPath, "with its original bytes the image is no kernel whose sites can be found"),
+                error with { Source = reverted.Path });
+        }
+
+        if (!BootablePlan.TryCheckStored(image, stored, out IReadOnlyList<PatchDiagnostic> diagnostics))
+        {
+            throw new ToolFailure(
+                [NotOfImage(planPath, diagnostics[0].Message), .. diagnostics.Select(d => d with { Source = d.Source ?? planPath })]);
+        }
+    }
+
+    private static PatchDiagnostic NotOfImage(string planPath, string why) =>
+        PatchDiagnostic.Error(ToolDiagnosticCodes.NotAPlanOfImage, $"this is no plan of this image: {why}") with
+        {
+            Source = planPath,
+            Help =
+                "Nothing was written. Give the plan this image was patched with, and the options that told patch of the image; or the "
+                + "original (--original).",
+        };
 }

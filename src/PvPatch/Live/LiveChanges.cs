@@ -20,7 +20,7 @@ public sealed class LiveChanges
     {
     }
 
-    internal IReadOnlyList<LiveChange> List => _list;
+    internal List<LiveChange> List => _list;
 
     /// <summary>Whether nothing but new blocks are bound.</summary>
     internal bool OnlyBinds => _list.Count > 0 && _list.TrueForAll(static c => c.Kind == ChangeKind.Bind);
@@ -98,6 +98,76 @@ public sealed class LiveChanges
     }
 }
 
+/// <summary>The sites that a change is about.</summary>
+public sealed class SiteScope
+{
+    private readonly string _name;
+
+    private SiteScope(string name) => _name = name;
+
+    /// <summary>Every site of the patcher's layout in its arena, and every slot.</summary>
+    public static SiteScope All { get; } = new("all sites");
+
+    internal bool IsAll => ReferenceEquals(this, All);
+
+    internal OpSlot? OnlySlot { get; private init; }
+
+    internal IReadOnlyList<LiveSite>? OnlySites { get; private init; }
+
+    internal IReadOnlyList<CodeBlock>? OnlyBlocks { get; private init; }
+
+    internal IReadOnlyList<CodeBlock>? LinkTargets { get; private init; }
+
+    /// <summary>Whether the scope names its sites one by one: a link does not keep these from being changed.</summary>
+    internal bool NamesSites => OnlySites is not null || LinkTargets is not null;
+
+    /// <summary>Whether slots are in the scope.</summary>
+    internal bool HasSlots => IsAll || OnlySlot is not null;
+
+    /// <summary>One slot and all its sites.</summary>
+    /// <param name="slot">A slot of the patcher's layout.</param>
+    /// <returns>The scope.</returns>
+    public static SiteScope Slot(OpSlot slot)
+    {
+        ArgumentNullException.ThrowIfNull(slot);
+        return new SiteScope(slot.ToString()) { OnlySlot = slot };
+    }
+
+    /// <summary>Some sites, and no slot.</summary>
+    /// <param name="sites">The sites. One that is named twice counts once.</param>
+    /// <returns>The scope.</returns>
+    public static SiteScope Sites(params IReadOnlyList<LiveSite> sites)
+    {
+        ArgumentNullException.ThrowIfNull(sites);
+        return new SiteScope("some sites") { OnlySites = sites };
+    }
+
+    /// <summary>All sites of some blocks, and no slot.</summary>
+    /// <param name="blocks">The blocks.</param>
+    /// <returns>The scope.</returns>
+    public static SiteScope Blocks(params IReadOnlyList<CodeBlock> blocks)
+    {
+        ArgumentNullException.ThrowIfNull(blocks);
+        return new SiteScope("some blocks") { OnlyBlocks = blocks };
+    }
+
+    /// <summary>
+    /// The patcher's sites whose own target (<see cref="LivePatcher.Link"/>) lies in some blocks: what must be unlinked before the blocks
+    /// are retired. The blocks may be another
+    /// arena's. Costs no more than the links that lead there.
+    /// </summary>
+    /// <param name="blocks">The blocks that links lead into.</param>
+    /// <returns>The scope.</returns>
+    public static SiteScope LinkedInto(params IReadOnlyList<CodeBlock> blocks)
+    {
+        ArgumentNullException.ThrowIfNull(blocks);
+        return new SiteScope("links into blocks") { LinkTargets = blocks };
+    }
+
+    /// <inheritdoc/>
+    public override string ToString() => _name;
+}
+
 /// <summary>
 /// A wish for one site: the target that it alone shall lead to, whatever its slot does. See <see cref="LivePatcher.Link"/>.
 /// </summary>
@@ -143,7 +213,7 @@ internal sealed class LiveChange(ChangeKind kind, SiteScope scope)
 
     public string Name => Kind switch
     {
-        ChangeKind.Use => Scope.Kind == ScopeKind.All ? Backend!.Name : $"{Scope} of {Backend!.Name}",
+        ChangeKind.Use => Scope.IsAll ? Backend!.Name : $"{Scope} of {Backend!.Name}",
         ChangeKind.Link => "links",
         ChangeKind.Unlink => "unlinked",
         ChangeKind.Bind => "new blocks",

@@ -4,6 +4,7 @@ using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
+using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
@@ -26,7 +27,7 @@ public sealed class LivePatcher : IDisposable
     private static readonly SwitchOptions s_newBlocks = new() { Mode = SwitchMode.NotEntered, WaitForOther = true };
 
     private readonly SlotTable _slots;
-    private readonly TemplateStore _templates = new();
+    private readonly LiveBodyBuilder _builder;
     private readonly ConditionalWeakTable<Backend, BackendBinding> _bindings = [];
     private readonly LiveApplier _applier;
 
@@ -45,7 +46,8 @@ public sealed class LivePatcher : IDisposable
         Layout = layout;
         ILogger logger = loggerFactory?.CreateLogger<LivePatcher>() ?? (ILogger)NullLogger.Instance;
         _slots = arena.SlotsOf(layout);
-        _applier = new LiveApplier(arena, _slots, new LinkBodies(arena, _slots, new LiveBodyBuilder(arena, layout, _templates)), logger);
+        _builder = new LiveBodyBuilder(arena, _slots);
+        _applier = new LiveApplier(arena, _slots, _builder, logger);
         using (arena.PatchLock.Enter(wait: true))
         {
             if (_slots.Patcher is not null)
@@ -122,8 +124,8 @@ public sealed class LivePatcher : IDisposable
     /// else as
     /// <see cref="Apply(Action{LiveChanges}, SwitchOptions?)"/>.
     /// </exception>
-    public SwitchResult Apply(LivePlan plan, SwitchOptions? options = null) =>
-        TryApply(plan, options, out SwitchResult result) ? result : throw Failed(result);
+    public ApplyResult Apply(LivePlan plan, SwitchOptions? options = null) =>
+        TryApply(plan, options, out ApplyResult result) ? result : throw Failed(result);
 
     /// <summary>
     /// Applies a plan. Every site and slot is checked once more under the patch lock; where anything differs from the plan, nothing is
@@ -133,14 +135,13 @@ public sealed class LivePatcher : IDisposable
     /// <param name="options">What is known of other threads; what the plan was made for where <see langword="null"/>.</param>
     /// <param name="result">What was done, or why nothing was.</param>
     /// <returns>Whether it was applied.</returns>
-    public bool TryApply(LivePlan plan, SwitchOptions? options, out SwitchResult result)
+    public bool TryApply(LivePlan plan, SwitchOptions? options, out ApplyResult result)
     {
         ArgumentNullException.ThrowIfNull(plan);
         if (!ReferenceEquals(plan.Patcher, this))
         {
-            var report = new BatchReport(plan.Changes.Target, (options ?? plan.Options).Mode);
-            report.Add(PatchDiagnostic.Error(DiagnosticCodes.PlanStale, "the plan was made by another patcher"));
-            result = new SwitchResult(SwitchStatus.Refused, report, [], []);
+            ApplyReport report = new ApplyReport(plan.Changes.Target).Add(PatchDiagnostic.Error(DiagnosticCodes.PlanStale, "the plan was made by another patcher"));
+            result = new ApplyResult(ApplyStatus.Refused, report);
             return false;
         }
 
@@ -148,13 +149,13 @@ public sealed class LivePatcher : IDisposable
         return result.Succeeded;
     }
 
-    /// <summary>Applies changes, or throws. See <see cref="TryApply(Action{LiveChanges}, SwitchOptions?, out SwitchResult)"/>.</summary>
+    /// <summary>Applies changes, or throws. See <see cref="TryApply(Action{LiveChanges}, SwitchOptions?, out ApplyResult)"/>.</summary>
     /// <param name="changes">Says what is wanted.</param>
     /// <param name="options">What is known of other threads; a live switch where <see langword="null"/>.</param>
     /// <returns>What was done.</returns>
     /// <exception cref="PatchException">The batch was refused, taken back or faulted; the diagnostic is the result's first.</exception>
-    public SwitchResult Apply(Action<LiveChanges> changes, SwitchOptions? options = null) =>
-        TryApply(changes, options, out SwitchResult result) ? result : throw Failed(result);
+    public ApplyResult Apply(Action<LiveChanges> changes, SwitchOptions? options = null) =>
+        TryApply(changes, options, out ApplyResult result) ? result : throw Failed(result);
 
     /// <summary>
     /// Applies changes as one batch, all or nothing: nothing is written unless everything is in order, and what fails on the way is taken
@@ -164,7 +165,7 @@ public sealed class LivePatcher : IDisposable
     /// <param name="options">What is known of other threads; a live switch where <see langword="null"/>.</param>
     /// <param name="result">What was done, or why nothing was.</param>
     /// <returns>Whether every site and slot in the changes' scopes now does what was asked for.</returns>
-    public bool TryApply(Action<LiveChanges> changes, SwitchOptions? options, out SwitchResult result) =>
+    public bool TryApply(Action<LiveChanges> changes, SwitchOptions? options, out ApplyResult result) =>
         TryRun(Collect(changes), options, out result);
 
     /// <summary>
@@ -175,8 +176,8 @@ public sealed class LivePatcher : IDisposable
     /// <param name="options">What is known of other threads; a live switch where <see langword="null"/>.</param>
     /// <returns>What was done.</returns>
     /// <exception cref="PatchException">The batch was refused, taken back or faulted.</exception>
-    public SwitchResult Switch(Backend backend, SiteScope? scope = null, SwitchOptions? options = null) =>
-        TrySwitch(backend, scope, options, out SwitchResult result) ? result : throw Failed(result);
+    public ApplyResult Switch(Backend backend, SiteScope? scope = null, SwitchOptions? options = null) =>
+        TrySwitch(backend, scope, options, out ApplyResult result) ? result : throw Failed(result);
 
     /// <summary>Switches sites to a backend, and slots where all or one is in the scope; see <see cref="LiveChanges.Use"/>.</summary>
     /// <param name="backend">The backend, made for this layout.</param>
@@ -184,7 +185,7 @@ public sealed class LivePatcher : IDisposable
     /// <param name="options">What is known of other threads; a live switch where <see langword="null"/>.</param>
     /// <param name="result">What was done, or why nothing was.</param>
     /// <returns>Whether it was done.</returns>
-    public bool TrySwitch(Backend backend, SiteScope? scope, SwitchOptions? options, out SwitchResult result) =>
+    public bool TrySwitch(Backend backend, SiteScope? scope, SwitchOptions? options, out ApplyResult result) =>
         TryRun(new LiveChanges().Use(backend, scope), options, out result);
 
     /// <summary>Gives each of some sites a target of its own; see <see cref="LiveChanges.Link"/>, or throws.</summary>
@@ -205,8 +206,8 @@ public sealed class LivePatcher : IDisposable
     /// <param name="options">What is known of other threads; a live switch where <see langword="null"/>.</param>
     /// <returns>What was done.</returns>
     /// <exception cref="PatchException">The batch was refused, taken back or faulted.</exception>
-    public SwitchResult Link(IReadOnlyList<SiteLink> links, SwitchOptions? options = null) =>
-        TryLink(links, options, out SwitchResult result) ? result : throw Failed(result);
+    public ApplyResult Link(IReadOnlyList<SiteLink> links, SwitchOptions? options = null) =>
+        TryLink(links, options, out ApplyResult result) ? result : throw Failed(result);
 
     /// <summary>Gives each of some sites a target of its own; see <see cref="LiveChanges.Link"/>.</summary>
     /// <param name="links">
@@ -215,7 +216,7 @@ public sealed class LivePatcher : IDisposable
     /// <param name="options">What is known of other threads; a live switch where <see langword="null"/>.</param>
     /// <param name="result">What was done, or why nothing was.</param>
     /// <returns>Whether it was done.</returns>
-    public bool TryLink(IReadOnlyList<SiteLink> links, SwitchOptions? options, out SwitchResult result) =>
+    public bool TryLink(IReadOnlyList<SiteLink> links, SwitchOptions? options, out ApplyResult result) =>
         TryRun(new LiveChanges().Link(links), options, out result);
 
     /// <summary>Lets sites do again what their slots are switched to; see <see cref="LiveChanges.Unlink"/>, or throws.</summary>
@@ -223,15 +224,15 @@ public sealed class LivePatcher : IDisposable
     /// <param name="options">What is known of other threads; a live switch where <see langword="null"/>.</param>
     /// <returns>What was done.</returns>
     /// <exception cref="PatchException">The batch was refused, taken back or faulted.</exception>
-    public SwitchResult Unlink(SiteScope scope, SwitchOptions? options = null) =>
-        TryUnlink(scope, options, out SwitchResult result) ? result : throw Failed(result);
+    public ApplyResult Unlink(SiteScope scope, SwitchOptions? options = null) =>
+        TryUnlink(scope, options, out ApplyResult result) ? result : throw Failed(result);
 
     /// <summary>Lets sites do again what their slots are switched to; see <see cref="LiveChanges.Unlink"/>.</summary>
     /// <param name="scope">The sites; <see cref="SiteScope.LinkedInto"/> for those that lead into blocks about to be retired.</param>
     /// <param name="options">What is known of other threads; a live switch where <see langword="null"/>.</param>
     /// <param name="result">What was done, or why nothing was.</param>
     /// <returns>Whether it was done.</returns>
-    public bool TryUnlink(SiteScope scope, SwitchOptions? options, out SwitchResult result) =>
+    public bool TryUnlink(SiteScope scope, SwitchOptions? options, out ApplyResult result) =>
         TryRun(new LiveChanges().Unlink(scope), options, out result);
 
     /// <summary>Gives sites the bytes they were emitted with; see <see cref="LiveChanges.Revert"/>, or throws.</summary>
@@ -239,15 +240,15 @@ public sealed class LivePatcher : IDisposable
     /// <param name="options">What is known of other threads; a live switch where <see langword="null"/>.</param>
     /// <returns>What was done.</returns>
     /// <exception cref="PatchException">The batch was refused, taken back or faulted.</exception>
-    public SwitchResult Revert(SiteScope? scope = null, SwitchOptions? options = null) =>
-        TryRevert(scope, options, out SwitchResult result) ? result : throw Failed(result);
+    public ApplyResult Revert(SiteScope? scope = null, SwitchOptions? options = null) =>
+        TryRevert(scope, options, out ApplyResult result) ? result : throw Failed(result);
 
     /// <summary>Gives sites the bytes they were emitted with; see <see cref="LiveChanges.Revert"/>.</summary>
     /// <param name="scope">The sites; all where <see langword="null"/>.</param>
     /// <param name="options">What is known of other threads; a live switch where <see langword="null"/>.</param>
     /// <param name="result">What was done, or why nothing was.</param>
     /// <returns>Whether it was done.</returns>
-    public bool TryRevert(SiteScope? scope, SwitchOptions? options, out SwitchResult result) =>
+    public bool TryRevert(SiteScope? scope, SwitchOptions? options, out ApplyResult result) =>
         TryRun(new LiveChanges().Revert(scope), options, out result);
 
     /// <summary>
@@ -258,14 +259,14 @@ public sealed class LivePatcher : IDisposable
     /// <param name="blocks">The blocks: many at once cost one barrier.</param>
     /// <returns>What was done.</returns>
     /// <exception cref="PatchException">The batch was refused, taken back or faulted.</exception>
-    public SwitchResult Bind(params IReadOnlyList<CodeBlock> blocks) =>
-        TryBind(blocks, out SwitchResult result) ? result : throw Failed(result);
+    public ApplyResult Bind(params IReadOnlyList<CodeBlock> blocks) =>
+        TryBind(blocks, out ApplyResult result) ? result : throw Failed(result);
 
     /// <summary>Gives new blocks the bodies of what their slots are switched to; see <see cref="Bind"/>.</summary>
     /// <param name="blocks">The blocks: many at once cost one barrier.</param>
     /// <param name="result">What was done, or why nothing was.</param>
     /// <returns>Whether it was done.</returns>
-    public bool TryBind(IReadOnlyList<CodeBlock> blocks, out SwitchResult result) =>
+    public bool TryBind(IReadOnlyList<CodeBlock> blocks, out ApplyResult result) =>
         TryRun(new LiveChanges().Bind(blocks), s_newBlocks, out result);
 
     /// <summary>Gives the slots up to another patcher. Sites and slots stay as they are; the arena stays open.</summary>
@@ -283,7 +284,7 @@ public sealed class LivePatcher : IDisposable
         }
     }
 
-    private static PatchException Failed(SwitchResult result) => new(result.Diagnostics[0]);
+    private static PatchException Failed(ApplyResult result) => new(result.Diagnostics[0]);
 
     private static LiveChanges Collect(Action<LiveChanges> changes)
     {
@@ -293,7 +294,7 @@ public sealed class LivePatcher : IDisposable
         return collected;
     }
 
-    private bool TryRun(LiveChanges changes, SwitchOptions? options, out SwitchResult result)
+    private bool TryRun(LiveChanges changes, SwitchOptions? options, out ApplyResult result)
     {
         result = _applier.Apply(Ready(changes), options ?? s_live);
         return result.Succeeded;
@@ -308,7 +309,7 @@ public sealed class LivePatcher : IDisposable
             {
                 change.Binding = _bindings.TryGetValue(backend, out BackendBinding? binding)
                     ? binding
-                    : _bindings.GetValue(backend, b => new BackendBinding(Arena, _slots, b, _templates));
+                    : _bindings.GetValue(backend, b => new BackendBinding(Arena, _slots, b, _builder));
             }
         }
 

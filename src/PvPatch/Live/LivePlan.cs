@@ -1,4 +1,7 @@
+using System.Buffers.Binary;
 using System.Globalization;
+using PvPatch.Images;
+using PvPatch.Machine;
 using PvPatch.Plans;
 
 namespace PvPatch.Live;
@@ -9,16 +12,31 @@ namespace PvPatch.Live;
 /// </summary>
 public sealed class LivePlan
 {
-    private readonly PlanView _view;
+    private readonly SlotTable _slots;
+    private readonly CodeBlock[] _blocks;
+    private readonly HashSet<VirtualAddress> _unplaced; // the sites whose island has no place
 
-    internal LivePlan(LivePatcher patcher, LiveChanges changes, SwitchOptions options, BatchReport report, PlanView view)
+    /// <summary>Makes the plan of what is decided, under the patch lock.</summary>
+    internal LivePlan(LivePatcher patcher, LiveChanges changes, SwitchOptions options, SlotTable slots, PlannedSites decided, ApplyReport report)
     {
         Patcher = patcher;
         Changes = changes;
         Options = options;
         KeptIndirect = report.KeptIndirect;
         KeptLinks = report.KeptLinks;
-        _view = view;
+        Plan = Build(patcher.Arena, slots, decided, report);
+        SlotWrites = decided.Slots.Count(static s => s.Old != s.New);
+        _slots = slots;
+        _blocks = [.. decided.Blocks];
+        _unplaced = [];
+        for (int i = 0; i < decided.Count; i++)
+        {
+            Writes += decided.Sites[i].IsWrite ? 1 : 0;
+            if (decided.Sites[i].IsUnplaced)
+            {
+                _unplaced.Add(decided.SiteOf(i).Address);
+            }
+        }
     }
 
     /// <summary>
@@ -27,16 +45,16 @@ public sealed class LivePlan
     /// <see cref="PatchAction.Slot"/>. To be summed up, listed, compared, explained and stored. The displacement of a jump to an island
     /// that has no place yet is zero, and the remark says so.
     /// </summary>
-    public PatchPlan Plan => _view.Plan;
+    public PatchPlan Plan { get; }
 
     /// <summary>The options it was made with.</summary>
     public SwitchOptions Options { get; }
 
     /// <summary>Number of sites that would be written.</summary>
-    public int Writes => _view.Writes;
+    public int Writes { get; }
 
     /// <summary>Number of slots that would be given another function.</summary>
-    public int SlotWrites => _view.SlotWrites;
+    public int SlotWrites { get; }
 
     /// <summary>Number of sites that would stay indirect because they can be changed only at quiescence.</summary>
     public int KeptIndirect { get; }
@@ -57,7 +75,7 @@ public sealed class LivePlan
     public VerifyResult Verify()
     {
         Patcher.Arena.CheckUsable();
-        return Plan.Verify(_view.ImageNow());
+        return Plan.Verify(ImageNow());
     }
 
     /// <inheritdoc/>
@@ -65,11 +83,11 @@ public sealed class LivePlan
         string.Create(CultureInfo.InvariantCulture, $"{Plan.Backend}: {Writes} sites and {SlotWrites} slots to write, {KeptIndirect} kept indirect; {Plan.Summary}");
 
     /// <summary>Why a plan that was made now is not this one.</summary>
-    internal PatchDiagnostic? Compare(PlanView now)
+    internal PatchDiagnostic? Compare(LivePlan now)
     {
         foreach (PlanDifference difference in PlanDiff.Compare(Plan, now.Plan).Differences)
         {
-            bool placed = difference.Kinds == PlanDifferenceKinds.NewBytes && _view.Unplaced.Contains(difference.Address);
+            bool placed = difference.Kinds == PlanDifferenceKinds.NewBytes && _unplaced.Contains(difference.Address);
             if (!placed)
             {
                 return PatchDiagnostic.Error(DiagnosticCodes.PlanStale, $"the plan no longer fits the code: {difference.Kinds} differ") with
@@ -84,4 +102,86 @@ public sealed class LivePlan
 
         return null;
     }
+
+    private static PatchPlan Build(CodeArena arena, SlotTable slots, PlannedSites decided, ApplyReport report)
+    {
+        var builder = new PlanBuilder(report.Target, "live", 64, [new PlanSegment("arena", arena.Address, arena.Size)], decided.Count + decided.Slots.Count);
+        foreach (PatchDiagnostic warning in report.Diagnostics)
+        {
+            builder.AddDiagnostic(warning);
+        }
+
+        for (int i = 0; i < decided.Count; i++)
+        {
+            LiveSite site = decided.SiteOf(i);
+            int length = site.Budget;
+            byte[] old = length > SiteBytes.MaxLength ? site.Block.LongBytesOf(site.Index) : site.Block.BytesOf(site.Index).ToArray(length);
+            byte[] made = !decided.Sites[i].IsWrite ? old
+                : length > SiteBytes.MaxLength ? decided.LongBytes[i]
+                : decided.Sites[i].New.ToArray(length);
+            builder.Add(site.Address, old, made, OutcomeOf(arena, decided, i, made));
+        }
+
+        Span<byte> before = stackalloc byte[sizeof(ulong)];
+        Span<byte> after = stackalloc byte[sizeof(ulong)];
+        foreach (SlotWrite write in decided.Slots)
+        {
+            BinaryPrimitives.WriteUInt64LittleEndian(before, write.Old.Value);
+            BinaryPrimitives.WriteUInt64LittleEndian(after, write.New.Value);
+            builder.Add(slots.AddressOf(write.Slot), before, after, new PlanOutcome
+            {
+                Label = slots.Layout[write.Slot].ToString(),
+                Type = write.Slot,
+                Action = PatchAction.Slot,
+                Target = arena.Functions.TargetOf(write.New),
+                TargetName = decided.After[write.Slot]?.Backend[write.Slot].TargetName,
+            });
+        }
+
+        return builder.Build();
+    }
+
+    /// <summary>A copy of the code and the slots as they are now.</summary>
+    private CodeImage ImageNow()
+    {
+        byte[] words = new byte[sizeof(ulong) * _slots.Layout.Count];
+        for (int slot = 0; slot < _slots.Layout.Count; slot++)
+        {
+            BinaryPrimitives.WriteUInt64LittleEndian(words.AsSpan(sizeof(ulong) * slot), _slots[slot].Value);
+        }
+
+        return new CodeImage(
+            64, [.. _blocks.Select(static b => new CodeSegment(b.Address.ToString(), b.Address, b.ToArray())), new CodeSegment("slots", _slots.Address, words)]);
+    }
+
+    private static PlanOutcome OutcomeOf(CodeArena arena, PlannedSites decided, int index, ReadOnlySpan<byte> bytes)
+    {
+        ref PlannedSite outcome = ref decided.Sites[index];
+        LiveSite site = decided.SiteOf(index);
+        bool kept = outcome.Change == SiteChange.KeptIndirect;
+        bool linked = outcome.State == LiveSiteState.Linked;
+        VirtualAddress? target = kept ? null : BranchTarget(outcome, bytes, site.Address);
+        return new PlanOutcome
+        {
+            Label = site.Slot.ToString(),
+            Type = site.Slot.Index,
+            Clobbers = site.Clobbers,
+            Action = outcome.Action,
+            Reason = outcome.Reason,
+            Target = target is VirtualAddress entry ? arena.Functions.TargetOf(entry) : null,
+            TargetName = target is null || linked ? null : decided.After[site.Slot.Index]?.Backend[site.Slot.Index].TargetName,
+            Detail = linked ? "linked"
+                : outcome.IsUnplaced ? "in an island that has no place yet"
+                : outcome.Form == LiveForm.Island && !kept ? "in an island"
+                : null,
+        };
+    }
+
+    private static VirtualAddress? BranchTarget(in PlannedSite outcome, ReadOnlySpan<byte> bytes, VirtualAddress address) => outcome.Form switch
+    {
+        LiveForm.Call or LiveForm.Jump => address + bytes.Length + BinaryPrimitives.ReadInt32LittleEndian(bytes[^sizeof(int)..]),
+        LiveForm.InPlace when outcome.Action is PatchAction.Call or PatchAction.ThunkCall or PatchAction.Jump && bytes[0] is 0xe8 or 0xe9 =>
+            address + 5 + BinaryPrimitives.ReadInt32LittleEndian(bytes[1..]),
+        _ => null,
+    };
 }

@@ -16,6 +16,21 @@ internal readonly record struct SiteBytes(ulong Low, ulong High)
 
     public static SiteBytes From(Vector128<byte> bytes) => new(bytes.AsUInt64().ToScalar(), bytes.AsUInt64().GetElement(1));
 
+    /// <summary>A shuffle that takes nothing.</summary>
+    public static Vector128<byte> Nothing => Vector128.Create((byte)0x80);
+
+    /// <summary>Ones over the first n bytes, by n.</summary>
+    public static Vector128<byte>[] Masks { get; } = [.. Enumerable.Range(0, MaxLength + 1).Select(static n => Numbers(i => i < n ? 0xff : 0))];
+
+    /// <summary>The bytes of a site, zero behind them.</summary>
+    public static Vector128<byte> Pad(ReadOnlySpan<byte> bytes) => From(bytes).Vector;
+
+    /// <summary>A shuffle that moves the first bytes of a vector to a place.</summary>
+    public static Vector128<byte> Insert(int at, int size) => Numbers(i => i >= at && i < at + size ? i - at : 0x80);
+
+    /// <summary>A shuffle that moves the bytes at a place to the front.</summary>
+    public static Vector128<byte> Extract(int at, int size) => Numbers(i => i < size ? at + i : 0x80);
+
     public static SiteBytes From(ReadOnlySpan<byte> bytes)
     {
         Span<byte> padded = stackalloc byte[MaxLength];
@@ -55,5 +70,16 @@ internal readonly record struct SiteBytes(ulong Low, ulong High)
         byte[] bytes = new byte[length];
         CopyTo(bytes, length);
         return bytes;
+    }
+
+    private static Vector128<byte> Numbers(Func<int, int> of)
+    {
+        Span<byte> bytes = stackalloc byte[MaxLength];
+        for (int i = 0; i < bytes.Length; i++)
+        {
+            bytes[i] = (byte)of(i);
+        }
+
+        return Vector128.Create(bytes);
     }
 }

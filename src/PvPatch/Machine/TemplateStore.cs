@@ -8,19 +8,10 @@ namespace PvPatch.Machine;
 internal sealed class TemplateStore
 {
     // A host that makes new backends for ever must not make the store grow for ever.
-    private const int Limit = 1 << 14;
+    private const int Limit = 1 << 13;
 
     private readonly ConcurrentDictionary<(InlineBody Body, CallConvention Convention, int Bitness), AssembledBody> _bodies = new();
-    private readonly ConcurrentDictionary<(object Body, CallConvention Convention, int Budget, int Bitness, NopStyle Nops), CodeTemplate> _templates = new();
-    private readonly ConcurrentDictionary<(Form Form, ulong Detail), InlineBody> _standard = new();
-
-    public enum Form
-    {
-        Call,
-        Jump,
-        Trap,
-        Identity,
-    }
+    private readonly ConcurrentDictionary<(Mnemonic Instruction, ulong Detail, int Bitness), AssembledBody> _standard = new();
 
     public AssembledBody Body(InlineBody body, CallConvention convention, int bitness)
     {
@@ -29,37 +20,32 @@ internal sealed class TemplateStore
             return known;
         }
 
-        if (!BodyBuilder.TryBuild(body, convention, bitness, out AssembledBody? built, out PatchDiagnostic? error))
-        {
-            throw new PatchException(error);
-        }
-
         DropWhereFull();
-        return _bodies.GetOrAdd((body, convention, bitness), built);
+        return _bodies.GetOrAdd((body, convention, bitness), Build(body, convention, bitness));
     }
 
-    public CodeTemplate Template(InlineBody body, CallConvention convention, int budget, int bitness, NopStyle nops)
+    /// <summary>A body of one instruction.</summary>
+    /// <param name="instruction">The instruction, and of it what <paramref name="write"/> asks: the target of a branch.</param>
+    /// <param name="detail">What tells instructions of one mnemonic apart.</param>
+    /// <param name="bitness">32 or 64.</param>
+    /// <param name="write">Writes it, of that detail.</param>
+    public AssembledBody Standard(Mnemonic instruction, ulong detail, int bitness, Action<Assembler, ulong> write) =>
+        _standard.TryGetValue((instruction, detail, bitness), out AssembledBody? known) ? known : NewStandard(instruction, detail, bitness, write);
+
+    private AssembledBody NewStandard(Mnemonic instruction, ulong detail, int bitness, Action<Assembler, ulong> write)
     {
-        var key = ((object)body, convention, budget, bitness, nops);
-        return _templates.TryGetValue(key, out CodeTemplate? known)
-            ? known
-            : _templates.GetOrAdd(key, CodeTemplate.Create(Body(body, convention, bitness), budget, nops));
+        DropWhereFull();
+        // What such a body destroys is not asked for (a call's is the target's), so any convention will do.
+        return _standard.GetOrAdd((instruction, detail, bitness), Build(InlineBody.Create(a => write(a, detail)), CallConvention.SysV, bitness));
     }
 
-    public CodeTemplate Nops(int budget, int bitness, NopStyle nops)
-    {
-        var key = ((object)nops, default(CallConvention), budget, bitness, nops);
-        return _templates.TryGetValue(key, out CodeTemplate? known) ? known : _templates.GetOrAdd(key, CodeTemplate.Nops(budget, nops, bitness));
-    }
-
-    public InlineBody Standard(Form form, ulong detail, Action<Assembler> write) =>
-        _standard.TryGetValue((form, detail), out InlineBody? known) ? known : _standard.GetOrAdd((form, detail), InlineBody.Create(write));
+    private static AssembledBody Build(InlineBody body, CallConvention convention, int bitness) =>
+        BodyBuilder.TryBuild(body, convention, bitness, out AssembledBody? built, out PatchDiagnostic? error) ? built : throw new PatchException(error);
 
     private void DropWhereFull()
     {
-        if (_templates.Count > Limit || _bodies.Count > Limit || _standard.Count > Limit)
+        if (_bodies.Count + _standard.Count > Limit)
         {
-            _templates.Clear();
             _bodies.Clear();
             _standard.Clear();
         }
@@ -69,9 +55,6 @@ internal sealed class TemplateStore
 /// <summary>The store as one plan sees it: for one bitness and one nop style.</summary>
 internal sealed class TemplateCache
 {
-    // The effects of these bodies are not asked for (a call's are the target's), so any convention will do.
-    private const CallConvention AnyConvention = CallConvention.SysV;
-
     private readonly TemplateStore _store;
     private readonly int _bitness;
     private readonly NopStyle _nops;
@@ -86,32 +69,28 @@ internal sealed class TemplateCache
 
     public AssembledBody Body(InlineBody body, CallConvention convention) => _store.Body(body, convention, _bitness);
 
-    public CodeTemplate Inline(InlineBody body, CallConvention convention, int budget) => _store.Template(body, convention, budget, _bitness, _nops);
+    public CodeTemplate Inline(InlineBody body, CallConvention convention, int budget) => Body(body, convention).InBudget(budget, _nops);
 
-    public CodeTemplate Nops(int budget) => _store.Nops(budget, _bitness, _nops);
+    public CodeTemplate Nops(int budget) => Inline(InlineBody.Nothing, default, budget);
 
     public CodeTemplate Call(VirtualAddress target, int budget) =>
-        Inline(_store.Standard(TemplateStore.Form.Call, target.Value, a => a.call(target.Value)), AnyConvention, budget);
+        _store.Standard(Mnemonic.Call, target.Value, _bitness, static (a, to) => a.call(to)).InBudget(budget, _nops);
 
     public CodeTemplate Jump(VirtualAddress target, int budget) =>
-        Inline(_store.Standard(TemplateStore.Form.Jump, target.Value, a => a.jmp(target.Value)), AnyConvention, budget);
+        _store.Standard(Mnemonic.Jmp, target.Value, _bitness, static (a, to) => a.jmp(to)).InBudget(budget, _nops);
 
     public CodeTemplate Trap(int budget) =>
-        Inline(_store.Standard(TemplateStore.Form.Trap, 0, static a => a.ud2()), AnyConvention, budget); // 0f 0b
-
-    public AssembledBody IdentityBody(RegisterSet argument, bool wide) => Body(IdentityMove(argument, wide), AnyConvention);
-
-    public CodeTemplate Identity(RegisterSet argument, bool wide, int budget) => Inline(IdentityMove(argument, wide), AnyConvention, budget);
+        _store.Standard(Mnemonic.Ud2, 0, _bitness, static (a, _) => a.ud2()).InBudget(budget, _nops); // 0f 0b
 
     /// <summary>
     /// mov eax,edi (89 f8) or mov rax,rdi (48 89 f8) for System V, with ecx/rcx (89 c8, 48 89 c8) for Windows. The 32-bit move
     /// clears the upper half, as a 32-bit result may. Store form (89), as the kernel's assembler chose it.
     /// </summary>
-    private InlineBody IdentityMove(RegisterSet argument, bool wide) =>
-        _store.Standard(TemplateStore.Form.Identity, argument.Bits << 1 | (wide ? 1u : 0), a =>
+    public AssembledBody IdentityBody(RegisterSet argument, bool wide) =>
+        _store.Standard(Mnemonic.Mov, (argument == RegisterSet.Rcx ? 2u : 0) | (wide ? 1u : 0), _bitness, static (a, which) =>
         {
-            bool windows = argument == RegisterSet.Rcx;
-            if (wide)
+            bool windows = (which & 2) != 0;
+            if ((which & 1) != 0)
             {
                 a.mov(rax, windows ? rcx : rdi);
             }
@@ -120,4 +99,92 @@ internal sealed class TemplateCache
                 a.mov(eax, windows ? ecx : edi);
             }
         });
+
+    public CodeTemplate Identity(RegisterSet argument, bool wide, int budget) => IdentityBody(argument, wide).InBudget(budget, _nops);
+}
+
+/// <summary>Finished bytes for a budget, but for the fields that depend on the site's address: a body and behind it nops.</summary>
+internal sealed class CodeTemplate
+{
+    private readonly byte[] _bytes;
+    private readonly CodeFixup[] _fixups;
+
+    private CodeTemplate(byte[] bytes, CodeFixup[] fixups, NopStyle nops, int bitness, int bodyLength)
+    {
+        _bytes = bytes;
+        _fixups = fixups;
+        Nops = nops;
+        Bitness = bitness;
+        BodyLength = bodyLength;
+    }
+
+    /// <summary>The bytes, as many as the budget; fields of <see cref="Fixups"/> are zero.</summary>
+    public ReadOnlySpan<byte> Bytes => _bytes;
+
+    /// <summary>The fields that depend on the site's address.</summary>
+    public IReadOnlyList<CodeFixup> Fixups => _fixups;
+
+    /// <summary>What stands behind the body.</summary>
+    public NopStyle Nops { get; }
+
+    /// <summary>32 or 64.</summary>
+    public int Bitness { get; }
+
+    /// <summary>Length of the body in bytes; what follows is nops.</summary>
+    public int BodyLength { get; }
+
+    /// <summary>What the body destroys.</summary>
+    public RegisterSet Destroys { get; private init; }
+
+    /// <summary>Whether the body uses the stack.</summary>
+    public bool UsesStack { get; private init; }
+
+    /// <summary>Whether the whole budget is one instruction, so that it can be put in place while another thread runs the code.</summary>
+    public bool IsSingleInstruction { get; private init; }
+
+    /// <summary>Whether some instruction calls or jumps through memory, as what stands at sites before they are patched.</summary>
+    public bool HasIndirectBranch { get; private init; }
+
+    internal ReadOnlySpan<CodeFixup> FixupSpan => _fixups;
+
+    /// <summary>A body in a budget.</summary>
+    /// <param name="body">The body.</param>
+    /// <param name="budget">The site's length in bytes, at least the body's.</param>
+    /// <param name="nops">What to put behind the body. Behind, because an interrupt shadow (sti) must cover a nop, not the code that follows the site.</param>
+    /// <returns>The template.</returns>
+    public static CodeTemplate Create(AssembledBody body, int budget, NopStyle nops)
+    {
+        ArgumentNullException.ThrowIfNull(body);
+        ArgumentNullException.ThrowIfNull(nops);
+        int length = body.Bytes.Length;
+        ArgumentOutOfRangeException.ThrowIfLessThan(budget, length);
+        nops.ThrowUnlessSupported(body.Bitness);
+        byte[] bytes = new byte[budget];
+        body.Bytes.Span.CopyTo(bytes);
+        nops.Fill(bytes.AsSpan(length));
+        return new CodeTemplate(bytes, [.. body.Fixups], nops, body.Bitness, length)
+        {
+            Destroys = body.Destroys,
+            UsesStack = body.UsesStack,
+            HasIndirectBranch = body.HasIndirectBranch,
+            IsSingleInstruction = length == budget ? body.InstructionCount == 1 : length == 0 && IsOneInstruction(bytes, body.Bitness),
+        };
+    }
+
+    /// <summary>Writes the bytes for one site.</summary>
+    /// <param name="site">Run address of the site's first byte.</param>
+    /// <param name="destination">Where to; as long as the budget. Holds nothing useful where the result is <see langword="false"/>.</param>
+    /// <returns>Whether every target is in reach of the site.</returns>
+    public bool TryWrite(VirtualAddress site, Span<byte> destination)
+    {
+        _bytes.CopyTo(destination);
+        return Displacement.TryFill(destination, _fixups, site, Bitness);
+    }
+
+    private static bool IsOneInstruction(byte[] bytes, int bitness)
+    {
+        var decoder = Decoder.Create(bitness, bytes);
+        decoder.Decode(out Instruction instruction);
+        return !instruction.IsInvalid && instruction.Length == bytes.Length;
+    }
 }

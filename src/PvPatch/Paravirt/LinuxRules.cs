@@ -21,7 +21,7 @@ public static class LinuxRules
         InlinesIdentity64 = false,
         Inline = InlineRule.BySlot,
         BodyTooLong = TooLongRule.LeaveAlone,
-        CallClobbers = ClobberRule.AnyMustBeAllowed,
+        ChecksTargetClobbers = false,
         AnyClobbers32 = KernelClobberEncoding.I386.Any,
         AnyClobbers64 = KernelClobberEncoding.X64Before2630.Any,
         ChecksBodyClobbers = false,
@@ -79,7 +79,8 @@ public static class LinuxRules
     public static PatchRules Linux418Backports { get; } = Linux42 with
     {
         Name = "linux-4.18rh",
-        CallClobbers = ClobberRule.None,
+        AnyClobbers32 = RegisterSet.None, // no longer looked at
+        AnyClobbers64 = RegisterSet.None,
         JumpSlots = new HashSet<string> { "cpu.iret", "cpu.usergs_sysret64" },
     };
 
@@ -95,11 +96,14 @@ public static class LinuxRules
         CallTooLong = TooLongRule.Stop,
     };
 
-    /// <summary>5.13 to 6.7, read in 6.1: no patch functions any more, a null slot calls BUG; inline forms come from alternatives laid over afterwards.</summary>
+    /// <summary>
+    /// 5.13 to 6.7, read in 6.1: no patch functions any more, a null slot calls BUG; inline forms come from alternatives laid over
+    /// afterwards.
+    /// </summary>
     public static PatchRules Linux61 { get; } = Linux510 with
     {
         Name = "linux-6.1",
-        Missing = MissingRule.CallBug,
+        MissingCallsBug = true,
         InlinesIdentity64 = false,
         Inline = InlineRule.Never,
         ByPointerSlots = s_none,
@@ -120,7 +124,8 @@ public static class LinuxRules
     /// <summary>All eras, oldest first.</summary>
     public static IReadOnlyList<PatchRules> All { get; } =
     [
-        Linux2620, Linux2621, Linux2622, Linux2623, Linux2624, Linux2625, Linux2627, Linux2630, Linux42, Linux418Backports, Linux420, Linux510, Linux61, Linux612,
+        Linux2620, Linux2621, Linux2622, Linux2623, Linux2624, Linux2625, Linux2627, Linux2630, Linux42, Linux418Backports, Linux420,
+        Linux510, Linux61, Linux612,
     ];
 
     /// <summary>Finds rules by name.</summary>

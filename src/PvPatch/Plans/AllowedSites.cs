@@ -78,11 +78,11 @@ public static class AllowedSites
 
     private static IEnumerable<AllowedSite> Collect(IReadOnlyList<PatchPlan> plans)
     {
-        foreach (int[] indices in PlanSites.Walk(plans))
+        foreach (int[] indices in PlanDiff.Walk(plans))
         {
             int first = Array.FindIndex(indices, static i => i >= 0);
             SiteDecision site = plans[first][indices[first]];
-            int operand = AbsoluteOperand.Find(site.OldBytes, plans[0].Bitness);
+            int operand = SiteFormReader.FindAddress(site.OldBytes, plans[0].Bitness);
             yield return new AllowedSite(site, AllowedSite.Collect(plans, site, 0, plans[0].Bitness), operand < 0 ? null : operand);
         }
     }
@@ -174,7 +174,7 @@ public sealed class AllowedSite
     internal static List<AllowedBytes> Collect(IReadOnlyList<PatchPlan> plans, SiteDecision site, long slide, int bitness)
     {
         byte[] original = site.OldBytes.ToArray();
-        Plans.AbsoluteOperand.Relocate(original, bitness, slide);
+        SiteFormReader.Relocate(original, bitness, slide);
         var found = new List<(byte[] Bytes, List<string> Of)> { (original, [Original]) };
         foreach (PatchPlan plan in plans)
         {

@@ -1,9 +1,10 @@
+using System.Diagnostics;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
 using System.Runtime.Intrinsics.X86;
-using Microsoft.Extensions.Logging;
 using PvPatch.Images;
+using PvPatch.Machine;
 
 namespace PvPatch.Plans;
 
@@ -19,99 +20,99 @@ internal static class ImageApplier
 {
     private const int BlockSize = 128;
 
-    /// <summary>Whether a plan goes to its new bytes or back to the old ones; a type, so that each way gets a loop of its own.</summary>
-    private interface IDirection
-    {
-        public static abstract bool ToNew { get; }
-    }
-
-    public static bool TryRun(PatchPlan plan, CodeImage image, bool toNew, out ApplyResult result, out IReadOnlyList<PatchDiagnostic> diagnostics) =>
-        TryRun(plan, image, toNew, Avx512BW.VL.IsSupported, out result, out diagnostics);
+    public static bool TryRun(PatchPlan plan, CodeImage image, bool toNew, out ApplyResult result) =>
+        TryRun(plan, image, toNew, Avx512BW.VL.IsSupported, out result);
 
     /// <summary>As above, by masked stores or without them.</summary>
-    internal static bool TryRun(
-        PatchPlan plan, CodeImage image, bool toNew, bool masked, out ApplyResult result, out IReadOnlyList<PatchDiagnostic> diagnostics) =>
-        toNew ? TryRun<Forward, Back>(plan, image, masked, out result, out diagnostics) : TryRun<Back, Forward>(plan, image, masked, out result, out diagnostics);
-
-    private static bool TryRun<TTo, TFrom>(
-        PatchPlan plan, CodeImage image, bool masked, out ApplyResult result, out IReadOnlyList<PatchDiagnostic> diagnostics)
-        where TTo : struct, IDirection
-        where TFrom : struct, IDirection
+    internal static bool TryRun(PatchPlan plan, CodeImage image, bool toNew, bool masked, out ApplyResult result)
     {
-        result = default;
-        diagnostics = [];
+        long start = Stopwatch.GetTimestamp();
+        int written = 0;
         if (image.Bitness != plan.Bitness)
         {
-            diagnostics =
-            [
-                PatchDiagnostic.Error(DiagnosticCodes.WrongBitness, "the image's bitness is not the plan's") with
-                {
-                    Found = $"{image.Bitness}",
-                    Expected = $"{plan.Bitness}",
-                },
-            ];
-            PlanLog.Refused(plan.Logger, TTo.ToNew ? "apply" : "revert", plan.Backend, 1, diagnostics[0]);
-            return false;
+            return Refused(new ApplyReport(plan.Backend) { Count = plan.Count }.Add(WrongBitness(plan, image)), out result);
         }
 
-        int written = 0;
-        if (AllHold<TFrom>(plan, image))
+        if (toNew ? AllHoldOld(plan, image) : AllHoldNew(plan, image))
         {
-            written = masked ? WriteMasked<TTo>(plan, image) : WriteWhereDifferent<TTo>(plan, image);
+            written = masked ? toNew ? WriteNew(plan, image) : WriteOld(plan, image) : WriteWhereDifferent(plan, image, toNew);
         }
-        else if (!AllHold<TTo>(plan, image))
+        else if (toNew ? !AllHoldNew(plan, image) : !AllHoldOld(plan, image))
         {
-            Check<TTo>(plan, image, out DiagnosticList? wrong);
-            if (wrong is not null)
+            if (Check(plan, image) is ApplyReport wrong)
             {
-                diagnostics = wrong.ToList();
-                PlanLog.Refused(plan.Logger, TTo.ToNew ? "apply" : "revert", plan.Backend, diagnostics.Count, diagnostics[0]);
-                return false;
+                return Refused(wrong, out result);
             }
 
-            written = WriteWhereDifferent<TTo>(plan, image);
+            written = WriteWhereDifferent(plan, image, toNew);
         }
 
-        result = new ApplyResult(written, plan.Count - written);
-        PlanLog.Applied(plan.Logger, TTo.ToNew ? "applied" : "reverted", plan.Backend, result.Written, result.AlreadyThere);
+        result = new ApplyResult(plan.Backend, plan.Count, written, Stopwatch.GetElapsedTime(start));
+        PlanLog.Applied(plan.Logger, toNew ? "applied" : "reverted", plan.Backend, result.Written, result.AlreadyThere);
         return true;
+
+        bool Refused(ApplyReport report, out ApplyResult result)
+        {
+            report.Elapsed = Stopwatch.GetElapsedTime(start);
+            result = new ApplyResult(ApplyStatus.Refused, report);
+            PlanLog.Refused(plan.Logger, toNew ? "apply" : "revert", plan.Backend, report.Diagnostics.Count, report.Diagnostics[0]);
+            return false;
+        }
     }
 
-    /// <summary>The bytes of an entry that is not in the overflow: the new ones or the old ones.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static Vector128<byte> BytesOf<TSide>(in PlanEntry entry, in OldForm old, ref NewForm news)
-        where TSide : struct, IDirection =>
-        TSide.ToNew ? Unsafe.Add(ref news, entry.New).At(entry.Address, old.With(entry.Field)) : old.With(entry.Field);
+    private static PatchDiagnostic WrongBitness(PatchPlan plan, CodeImage image) =>
+        PatchDiagnostic.Error(DiagnosticCodes.WrongBitness, "the image's bitness is not the plan's") with { Found = $"{image.Bitness}", Expected = $"{plan.Bitness}" };
+
+    // Each way gets a loop of its own, optimised when it is first called: a plan is most often applied once, and the loop is over before a second tier would help.
+    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
+    private static bool AllHoldOld(PatchPlan plan, CodeImage image) => AllHold(plan, image, isNew: false);
+
+    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
+    private static bool AllHoldNew(PatchPlan plan, CodeImage image) => AllHold(plan, image, isNew: true);
+
+    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
+    private static int WriteNew(PatchPlan plan, CodeImage image) => WriteMasked(plan, image, toNew: true);
+
+    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
+    private static int WriteOld(PatchPlan plan, CodeImage image) => WriteMasked(plan, image, toNew: false);
 
     /// <summary>Whether every site is in the image and holds its new (or old) bytes.</summary>
-    /// <remarks>Optimised when it is first called: a plan is most often applied once, and the loop is over before a second tier would help.</remarks>
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static bool AllHold<TSide>(PatchPlan plan, CodeImage image)
-        where TSide : struct, IDirection
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static bool AllHold(PatchPlan plan, CodeImage image, bool isNew)
     {
-        var window = new Window(image);
-        ReadOnlySpan<PlanEntry> entries = plan.Entries;
+        var window = new ImageWindow(image);
+        ref PlanEntry entries = ref MemoryMarshal.GetArrayDataReference(plan.Entries);
         ref OldForm olds = ref MemoryMarshal.GetArrayDataReference(plan.Olds);
         ref NewForm news = ref MemoryMarshal.GetArrayDataReference(plan.News);
-        for (int i = 0; i < entries.Length; i++)
+        int count = plan.Count;
+        int end = 0;
+        for (int i = 0; i < count; i++)
         {
-            VectorWindow near = window.Vectors; // a copy in registers: the window itself is handed on by reference
-            for (; i < entries.Length; i++)
+            end = i < end ? end : EndOf(plan, i, window);
+            ref byte first = ref window.First;
+            ulong start = window.Start;
+            for (; i < end; i++)
             {
-                ref readonly PlanEntry entry = ref entries[i];
-                if (!near.Holds(entry.Address) || entry.IsOverflow)
+                ref readonly PlanEntry entry = ref Unsafe.Add(ref entries, i);
+                if (entry.IsOverflow)
                 {
                     break;
                 }
 
                 ref readonly OldForm old = ref Unsafe.Add(ref olds, entry.Old);
-                if ((Vector128.LoadUnsafe(ref near.At(entry.Address)) & old.Whole) != BytesOf<TSide>(entry, old, ref news))
+                Vector128<byte> bytes = old.With(entry.Field);
+                if (isNew)
+                {
+                    bytes = Unsafe.Add(ref news, entry.New).At(entry.Address, bytes);
+                }
+
+                if ((Vector128.LoadUnsafe(ref Unsafe.Add(ref first, (nint)(entry.Address - start))) & old.Whole) != bytes)
                 {
                     return false;
                 }
             }
 
-            if (i < entries.Length && !Holds<TSide>(plan, i, ref window))
+            if (i < count && !Holds(plan, i, isNew, ref window))
             {
                 return false;
             }
@@ -121,71 +122,94 @@ internal static class ImageApplier
     }
 
     /// <summary>What <see cref="AllHold"/> asks, for a site at the end of a segment, one in the overflow, and the first of a segment.</summary>
-    private static bool Holds<TSide>(PatchPlan plan, int index, ref Window window)
-        where TSide : struct, IDirection
+    private static bool Holds(PatchPlan plan, int index, bool isNew, ref ImageWindow window)
     {
-        Span<byte> scratch = stackalloc byte[SiteVector.MaxLength];
+        Span<byte> scratch = stackalloc byte[SiteBytes.MaxLength];
         return window.Reach(plan.Entries[index].Address, plan.LengthOf(index), out Span<byte> there)
-            && there.SequenceEqual(TSide.ToNew ? plan.NewBytesOf(index, scratch) : plan.OldBytesOf(index, scratch));
+            && there.SequenceEqual(isNew ? plan.NewBytesOf(index, scratch) : plan.OldBytesOf(index, scratch));
+    }
+
+    /// <summary>The index of the first site from an index on that can't be handled as a vector in the segment where a walk is.</summary>
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static int EndOf(PatchPlan plan, int index, in ImageWindow window)
+    {
+        PlanEntry[] entries = plan.Entries;
+        if (entries[index].Address - window.Start >= window.VectorCount)
+        {
+            return index;
+        }
+
+        int low = index + 1;
+        int high = entries.Length;
+        while (low < high)
+        {
+            int middle = (low + high) >>> 1;
+            (low, high) = entries[middle].Address - window.Start < window.VectorCount ? (middle + 1, high) : (low, middle);
+        }
+
+        return low;
     }
 
     /// <summary>Findings where a site of a mixed image holds unknown bytes or is not in it.</summary>
-    private static void Check<TTo>(PatchPlan plan, CodeImage image, out DiagnosticList? wrong)
-        where TTo : struct, IDirection
+    private static ApplyReport? Check(PatchPlan plan, CodeImage image)
     {
-        wrong = null;
-        Span<byte> oldScratch = stackalloc byte[SiteVector.MaxLength];
-        Span<byte> newScratch = stackalloc byte[SiteVector.MaxLength];
-        var window = new Window(image);
+        ApplyReport? wrong = null;
+        Span<byte> oldScratch = stackalloc byte[SiteBytes.MaxLength];
+        Span<byte> newScratch = stackalloc byte[SiteBytes.MaxLength];
+        var window = new ImageWindow(image);
         for (int i = 0; i < plan.Count; i++)
         {
             if (!window.Reach(plan.Entries[i].Address, plan.LengthOf(i), out Span<byte> there))
             {
-                (wrong ??= new DiagnosticList()).Add(Outside(plan[i]));
+                (wrong ??= new ApplyReport(plan.Backend) { Count = plan.Count }).Add(Outside(plan[i]));
             }
             else if (!there.SequenceEqual(plan.OldBytesOf(i, oldScratch)) && !there.SequenceEqual(plan.NewBytesOf(i, newScratch))
                 && !plan.IsFromPredecessor(i, there))
             {
-                (wrong ??= new DiagnosticList()).Add(UnexpectedSite.Unexpected(plan[i], there));
+                (wrong ??= new ApplyReport(plan.Backend) { Count = plan.Count }).Add(UnexpectedSite.Unexpected(plan[i], there));
             }
         }
+
+        return wrong;
     }
 
     /// <summary>Writes all sites that hold other bytes than the wanted ones, where every site holds those it is changed from; how many.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static unsafe int WriteMasked<TTo>(PatchPlan plan, CodeImage image)
-        where TTo : struct, IDirection
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static unsafe int WriteMasked(PatchPlan plan, CodeImage image, bool toNew)
     {
         int written = 0;
-        var window = new Window(image);
-        ReadOnlySpan<PlanEntry> entries = plan.Entries;
+        var window = new ImageWindow(image);
+        ref PlanEntry entries = ref MemoryMarshal.GetArrayDataReference(plan.Entries);
         ref OldForm olds = ref MemoryMarshal.GetArrayDataReference(plan.Olds);
         ref NewForm news = ref MemoryMarshal.GetArrayDataReference(plan.News);
-        for (int i = 0; i < entries.Length; i++)
+        int count = plan.Count;
+        int end = 0;
+        for (int i = 0; i < count; i++)
         {
-            VectorWindow near = window.Vectors;
+            end = i < end ? end : EndOf(plan, i, window);
             fixed (byte* first = window.Bytes)
             {
                 ulong start = window.Start;
-                for (; i < entries.Length; i++)
+                int stop = end; // of its own, so that it stays in a register
+                for (; i < stop; i++)
                 {
-                    ref readonly PlanEntry entry = ref entries[i];
-                    if (!near.Holds(entry.Address) || entry.IsOverflow)
+                    ref readonly PlanEntry entry = ref Unsafe.Add(ref entries, i);
+                    if (entry.IsOverflow)
                     {
                         break;
                     }
 
                     // The store touches the site's bytes and no others; none where the site keeps its bytes.
                     ref readonly NewForm form = ref Unsafe.Add(ref news, entry.New);
-                    Vector128<byte> wanted = TTo.ToNew ? form.At(entry.Address) : Unsafe.Add(ref olds, entry.Old).With(entry.Field);
+                    Vector128<byte> wanted = toNew ? form.At(entry.Address) : Unsafe.Add(ref olds, entry.Old).With(entry.Field);
                     Avx512BW.VL.MaskStore(first + (entry.Address - start), form.Written, wanted);
                     written += form.Changes;
                 }
             }
 
-            if (i < entries.Length)
+            if (i < count)
             {
-                written += WriteOne<TTo>(plan, i, ref window);
+                written += WriteOne(plan, i, toNew, ref window);
             }
         }
 
@@ -193,9 +217,8 @@ internal static class ImageApplier
     }
 
     /// <summary>Writes all sites that hold other bytes than the wanted ones, whatever each holds; how many.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private static int WriteWhereDifferent<TTo>(PatchPlan plan, CodeImage image)
-        where TTo : struct, IDirection
+    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
+    private static int WriteWhereDifferent(PatchPlan plan, CodeImage image, bool toNew)
     {
         // What is to be stored is collected for a block of sites, then stored. Collecting has no branch on whether a site needs it, which in a mixed
         // image nobody could predict, and its loads never wait for the store of the site before, which often reaches into the next one's 16 bytes.
@@ -205,26 +228,35 @@ internal static class ImageApplier
         ref ulong firstAddress = ref MemoryMarshal.GetReference(addresses);
         ref OldForm olds = ref MemoryMarshal.GetArrayDataReference(plan.Olds);
         ref NewForm news = ref MemoryMarshal.GetArrayDataReference(plan.News);
-        var window = new Window(image);
-        ReadOnlySpan<PlanEntry> entries = plan.Entries;
+        ref PlanEntry entries = ref MemoryMarshal.GetArrayDataReference(plan.Entries);
+        var window = new ImageWindow(image);
+        int all = plan.Count;
         int written = 0;
         int i = 0;
-        while (i < entries.Length)
+        int reachable = 0;
+        while (i < all)
         {
-            VectorWindow near = window.Vectors;
+            reachable = i < reachable ? reachable : EndOf(plan, i, window);
+            ref byte first = ref window.First;
+            ulong start = window.Start;
             int count = 0;
-            int end = Math.Min(entries.Length, i + BlockSize);
+            int end = Math.Min(reachable, i + BlockSize);
             for (; i < end; i++)
             {
-                ref readonly PlanEntry entry = ref entries[i];
-                if (!near.Holds(entry.Address) || entry.IsOverflow)
+                ref readonly PlanEntry entry = ref Unsafe.Add(ref entries, i);
+                if (entry.IsOverflow)
                 {
                     break;
                 }
 
                 ref readonly OldForm old = ref Unsafe.Add(ref olds, entry.Old);
-                Vector128<byte> there = Vector128.LoadUnsafe(ref near.At(entry.Address));
-                Vector128<byte> wanted = BytesOf<TTo>(entry, old, ref news);
+                Vector128<byte> there = Vector128.LoadUnsafe(ref Unsafe.Add(ref first, (nint)(entry.Address - start)));
+                Vector128<byte> wanted = old.With(entry.Field);
+                if (toNew)
+                {
+                    wanted = Unsafe.Add(ref news, entry.New).At(entry.Address, wanted);
+                }
+
                 // count is at most the number of sites seen in this block, less than BlockSize.
                 Unsafe.Add(ref firstBlended, count) = Vector128.AndNot(there, old.Whole) | wanted;
                 Unsafe.Add(ref firstAddress, count) = entry.Address;
@@ -237,13 +269,13 @@ internal static class ImageApplier
             // wrong as any other store if somebody did.
             for (int k = 0; k < count; k++)
             {
-                Vector128.StoreUnsafe(Unsafe.Add(ref firstBlended, k), ref near.At(Unsafe.Add(ref firstAddress, k)));
+                Vector128.StoreUnsafe(Unsafe.Add(ref firstBlended, k), ref Unsafe.Add(ref first, (nint)(Unsafe.Add(ref firstAddress, k) - start)));
             }
 
             written += count;
-            if (i < end)
+            if (i < all && (i == reachable || Unsafe.Add(ref entries, i).IsOverflow))
             {
-                written += WriteOne<TTo>(plan, i, ref window);
+                written += WriteOne(plan, i, toNew, ref window);
                 i++;
             }
         }
@@ -252,11 +284,10 @@ internal static class ImageApplier
     }
 
     /// <summary>Writes a site at the end of a segment, one in the overflow, or the first of a segment; 1 where it was written.</summary>
-    private static int WriteOne<TTo>(PatchPlan plan, int index, ref Window window)
-        where TTo : struct, IDirection
+    private static int WriteOne(PatchPlan plan, int index, bool toNew, ref ImageWindow window)
     {
-        Span<byte> scratch = stackalloc byte[SiteVector.MaxLength];
-        ReadOnlySpan<byte> wanted = TTo.ToNew ? plan.NewBytesOf(index, scratch) : plan.OldBytesOf(index, scratch);
+        Span<byte> scratch = stackalloc byte[SiteBytes.MaxLength];
+        ReadOnlySpan<byte> wanted = toNew ? plan.NewBytesOf(index, scratch) : plan.OldBytesOf(index, scratch);
         window.Reach(plan.Entries[index].Address, wanted.Length, out Span<byte> there); // as in the pass before
         if (there.SequenceEqual(wanted))
         {
@@ -277,66 +308,43 @@ internal static class ImageApplier
             Address = site.Address,
             Help = "Give the image the plan was made for.",
         };
-
-    private readonly struct Forward : IDirection
-    {
-        public static bool ToNew => true;
-    }
-
-    private readonly struct Back : IDirection
-    {
-        public static bool ToNew => false;
-    }
-
-    /// <summary>The segment the walk is in; entries are in order of address, so it moves rarely.</summary>
-    private ref struct Window(CodeImage image)
-    {
-        private readonly CodeImage _image = image;
-        private Span<byte> _bytes;
-        private ulong _start;
-
-        public readonly VectorWindow Vectors => new(_bytes, _start);
-
-        public readonly Span<byte> Bytes => _bytes;
-
-        public readonly ulong Start => _start;
-
-        /// <summary>The bytes of a site, in the segment the walk is in or in another that it goes to.</summary>
-        public bool Reach(ulong address, int length, out Span<byte> there)
-        {
-            if (!Contains(address, length))
-            {
-                if (_image.Find(address, length) is not CodeSegment segment)
-                {
-                    there = default;
-                    return false;
-                }
-
-                _bytes = segment.Bytes.Span;
-                _start = segment.Address.Value;
-            }
-
-            there = _bytes.Slice((int)(address - _start), length);
-            return true;
-        }
-
-        private readonly bool Contains(ulong address, int length) =>
-            address >= _start && address - _start <= (ulong)_bytes.Length && (ulong)length <= (ulong)_bytes.Length - (address - _start);
-    }
 }
 
-/// <summary>What plans write to a log: one line for each batch. Event ids are stable.</summary>
-internal static partial class PlanLog
+/// <summary>The segment that a walk over sites in order of address is in; it moves rarely.</summary>
+internal ref struct ImageWindow(CodeImage image)
 {
-    [LoggerMessage(EventId = 1100, EventName = "PlanApplied", Level = LogLevel.Information,
-        Message = "{What} plan for {Backend}: {Written} sites written, {AlreadyThere} already there")]
-    public static partial void Applied(ILogger logger, string what, string backend, int written, int alreadyThere);
+    private readonly CodeImage _image = image;
+    private Span<byte> _bytes;
 
-    [LoggerMessage(EventId = 1101, EventName = "PlanRefused", Level = LogLevel.Warning,
-        Message = "refused to {What} the plan for {Backend}, nothing written; {Count} findings, the first: {First}")]
-    public static partial void Refused(ILogger logger, string what, string backend, int count, PatchDiagnostic first);
+    public readonly Span<byte> Bytes => _bytes;
 
-    [LoggerMessage(EventId = 1102, EventName = "PlanVerified", Level = LogLevel.Information,
-        Message = "verified plan for {Backend}: {Patched} sites patched, {Original} original, {Others} other")]
-    public static partial void Verified(ILogger logger, string backend, int patched, int original, int others);
+    public readonly ref byte First => ref MemoryMarshal.GetReference(_bytes);
+
+    /// <summary>Run address of the first byte.</summary>
+    public ulong Start { get; private set; }
+
+    /// <summary>Bytes from the first on at which 16 can be read and written: there a site is handled as one vector, whatever its length.</summary>
+    public readonly ulong VectorCount => (ulong)Math.Max(0, _bytes.Length - (SiteBytes.MaxLength - 1));
+
+    /// <summary>The bytes of a site, in the segment the walk is in or in another that it goes to.</summary>
+    public bool Reach(VirtualAddress address, int length, out Span<byte> there)
+    {
+        if (!Contains(address.Value, length))
+        {
+            if (_image.Find(address, length) is not CodeSegment segment)
+            {
+                there = default;
+                return false;
+            }
+
+            _bytes = segment.Bytes.Span;
+            Start = segment.Address.Value;
+        }
+
+        there = _bytes.Slice((int)(address.Value - Start), length);
+        return true;
+    }
+
+    private readonly bool Contains(ulong address, int length) =>
+        address >= Start && address - Start <= (ulong)_bytes.Length && (ulong)length <= (ulong)_bytes.Length - (address - Start);
 }

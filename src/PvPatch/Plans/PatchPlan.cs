@@ -1,9 +1,11 @@
 using System.Collections;
+using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
 using PvPatch.Images;
+using PvPatch.Machine;
 
 namespace PvPatch.Plans;
 
@@ -24,9 +26,8 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     private readonly ILogger _logger;
     private PlanSummary? _summary;
 
-    internal PatchPlan(PlanHead head, PlanEntry[] entries, PlanForms forms, byte[] overflow, ILogger? logger)
+    internal PatchPlan(PlanEntry[] entries, PlanForms forms, byte[] overflow, ILogger? logger)
     {
-        Head = head;
         Entries = entries;
         // The arrays as they are now: what is appended later is no concern of this plan.
         _olds = forms.Olds;
@@ -37,9 +38,8 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
         _logger = logger ?? NullLogger.Instance;
     }
 
-    private PatchPlan(PatchPlan other, PlanHead head)
+    private PatchPlan(PatchPlan other)
     {
-        Head = head;
         Entries = other.Entries;
         _olds = other._olds;
         _news = other._news;
@@ -47,22 +47,28 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
         OutcomeCount = other.OutcomeCount;
         _overflow = other._overflow;
         _logger = other._logger;
+        Backend = other.Backend;
+        Rules = other.Rules;
+        Bitness = other.Bitness;
+        Segments = other.Segments;
+        Diagnostics = other.Diagnostics;
+        Previous = other.Previous;
     }
 
     /// <summary>The name of what the sites are turned to: a backend's name.</summary>
-    public string Backend => Head.Backend;
+    public string Backend { get; internal init; } = "";
 
     /// <summary>The name of the rules the decisions follow.</summary>
-    public string Rules => Head.Rules;
+    public string Rules { get; internal init; } = "";
 
     /// <summary>32 or 64.</summary>
-    public int Bitness => Head.Bitness;
+    public int Bitness { get; internal init; }
 
     /// <summary>The segments of the image it was made for.</summary>
-    public IReadOnlyList<PlanSegment> Segments => Head.Segments;
+    public IReadOnlyList<PlanSegment> Segments { get; internal init; } = [];
 
     /// <summary>What there is to know beside the decisions: missing operations that sites use, and the like. Never errors.</summary>
-    public IReadOnlyList<PatchDiagnostic> Diagnostics => Head.Diagnostics;
+    public IReadOnlyList<PatchDiagnostic> Diagnostics { get; internal init; } = [];
 
     /// <summary>How many sites there are, thunks included.</summary>
     public int Count => Entries.Length;
@@ -83,7 +89,8 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
         }
     }
 
-    internal PlanHead Head { get; }
+    /// <summary>The plan whose bytes the image held when this one was made; its originals are this one's originals.</summary>
+    internal PatchPlan? Previous { get; init; }
 
     internal PlanEntry[] Entries { get; }
 
@@ -141,20 +148,19 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     /// <returns>What was written.</returns>
     /// <exception cref="PatchException">A site is outside the image (PV4001) or holds unknown bytes (PV4002); nothing was written.</exception>
     public ApplyResult Apply(CodeImage image) =>
-        TryApply(image, out ApplyResult result, out IReadOnlyList<PatchDiagnostic> diagnostics) ? result : throw new PatchException(diagnostics[0]);
+        TryApply(image, out ApplyResult result) ? result : throw new PatchException(result.Diagnostics[0]);
 
     /// <summary>
     /// Checks that every site holds its original bytes, the new ones or those of the plan this one was made from; then, and only
     /// then, writes the new bytes where they are not there yet. Applying twice writes nothing the second time.
     /// </summary>
     /// <param name="image">The image; its bytes are written in place.</param>
-    /// <param name="result">What was written.</param>
-    /// <param name="diagnostics">Why nothing was written, up to a hundred findings.</param>
+    /// <param name="result">Counts of what was written, or the diagnostics for which nothing was.</param>
     /// <returns>Whether the image now holds the new bytes at every site.</returns>
-    public bool TryApply(CodeImage image, out ApplyResult result, out IReadOnlyList<PatchDiagnostic> diagnostics)
+    public bool TryApply(CodeImage image, out ApplyResult result)
     {
         ArgumentNullException.ThrowIfNull(image);
-        return ImageApplier.TryRun(this, image, toNew: true, out result, out diagnostics);
+        return ImageApplier.TryRun(this, image, toNew: true, out result);
     }
 
     /// <summary>Writes the original bytes, or throws. See <see cref="TryRevert"/>.</summary>
@@ -162,17 +168,16 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     /// <returns>What was written.</returns>
     /// <exception cref="PatchException">A site is outside the image (PV4001) or holds unknown bytes (PV4002); nothing was written.</exception>
     public ApplyResult Revert(CodeImage image) =>
-        TryRevert(image, out ApplyResult result, out IReadOnlyList<PatchDiagnostic> diagnostics) ? result : throw new PatchException(diagnostics[0]);
+        TryRevert(image, out ApplyResult result) ? result : throw new PatchException(result.Diagnostics[0]);
 
     /// <summary>Gives the image its original bytes back, bit for bit, after the same checks as <see cref="TryApply"/>.</summary>
     /// <param name="image">The image; its bytes are written in place.</param>
-    /// <param name="result">What was written.</param>
-    /// <param name="diagnostics">Why nothing was written, up to a hundred findings.</param>
+    /// <param name="result">Counts of what was written, or the diagnostics for which nothing was.</param>
     /// <returns>Whether the image now holds the original bytes at every site.</returns>
-    public bool TryRevert(CodeImage image, out ApplyResult result, out IReadOnlyList<PatchDiagnostic> diagnostics)
+    public bool TryRevert(CodeImage image, out ApplyResult result)
     {
         ArgumentNullException.ThrowIfNull(image);
-        return ImageApplier.TryRun(this, image, toNew: false, out result, out diagnostics);
+        return ImageApplier.TryRun(this, image, toNew: false, out result);
     }
 
     /// <summary>Compares an image with the plan; writes nothing.</summary>
@@ -181,7 +186,7 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     public VerifyResult Verify(CodeImage image)
     {
         ArgumentNullException.ThrowIfNull(image);
-        return PlanVerifier.Run(this, image);
+        return VerifyResult.Of(this, image);
     }
 
     /// <summary>Checks a plan that was read from a file, or throws. See <see cref="TryCheckAgainst"/>.</summary>
@@ -224,7 +229,7 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     public PatchPlan Named(string backend)
     {
         ArgumentException.ThrowIfNullOrEmpty(backend);
-        return new PatchPlan(this, Head with { Backend = backend });
+        return new PatchPlan(this) { Backend = backend };
     }
 
     /// <summary>
@@ -232,12 +237,12 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     /// every plan it ever made; an image that is further behind than this is refused, not damaged.
     /// </summary>
     internal PatchPlan WithAncestors(int count) =>
-        Head.Previous is null ? this
-        : new PatchPlan(this, Head with { Previous = count > 0 ? Head.Previous.WithAncestors(count - 1) : null });
+        Previous is null ? this
+        : new PatchPlan(this) { Previous = count > 0 ? Previous.WithAncestors(count - 1) : null };
 
     internal string SectionOf(VirtualAddress address)
     {
-        foreach (PlanSegment segment in Head.Segments)
+        foreach (PlanSegment segment in Segments)
         {
             if (segment.Contains(address))
             {
@@ -251,6 +256,7 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     /// <summary>Whether some outcome is a thunk's: without one, nobody has to look through the sites for them.</summary>
     internal bool MayHaveThunks => Array.Exists(_outcomes, static o => o is { Action: PatchAction.Thunk });
 
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     internal int LengthOf(int index)
     {
         ref readonly PlanEntry entry = ref Entries[index];
@@ -298,13 +304,13 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     }
 
     /// <summary>Old and new bytes of a site of at most 16 bytes, zero behind them.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     internal void GetVectors(int index, out Vector128<byte> old, out Vector128<byte> @new)
     {
         ref readonly PlanEntry entry = ref Entries[index];
         if (entry.IsOverflow)
         {
-            old = SiteVector.Pad(OldBytesOf(index, default));
-            @new = SiteVector.Pad(NewBytesOf(index, default));
+            (old, @new) = (SiteBytes.From(OldBytesOf(index, default)).Vector, SiteBytes.From(NewBytesOf(index, default)).Vector);
             return;
         }
 
@@ -316,16 +322,16 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     internal ReadOnlySpan<byte> BytesLeftByPredecessor(int index, Span<byte> scratch)
     {
         VirtualAddress address = Entries[index].Address;
-        int there = Head.Previous?.IndexContaining(address) ?? -1;
-        return there >= 0 && Head.Previous!.Entries[there].Address == address.Value ? Head.Previous.NewBytesOf(there, scratch) : default;
+        int there = Previous?.IndexContaining(address) ?? -1;
+        return there >= 0 && Previous!.Entries[there].Address == address.Value ? Previous.NewBytesOf(there, scratch) : default;
     }
 
     /// <summary>Whether some plan this one was made from put these bytes at a site.</summary>
     internal bool IsFromPredecessor(int index, ReadOnlySpan<byte> bytes)
     {
         VirtualAddress address = Entries[index].Address;
-        Span<byte> scratch = stackalloc byte[SiteVector.MaxLength];
-        for (PatchPlan? plan = Head.Previous; plan is not null; plan = plan.Head.Previous)
+        Span<byte> scratch = stackalloc byte[SiteBytes.MaxLength];
+        for (PatchPlan? plan = Previous; plan is not null; plan = plan.Previous)
         {
             int there = plan.IndexContaining(address);
             if (there >= 0 && plan.Entries[there].Address == address.Value && plan.NewBytesOf(there, scratch).SequenceEqual(bytes))

@@ -167,7 +167,7 @@ internal sealed class PlanBuilder
         }
 
         Array.Resize(ref _overflow, _overflowUsed);
-        var head = new PlanHead
+        return new PatchPlan(_entries, _forms, _overflow, Logger)
         {
             Backend = _backend,
             Rules = _rules,
@@ -176,7 +176,6 @@ internal sealed class PlanBuilder
             Diagnostics = _diagnostics.AsReadOnly(),
             Previous = Previous?.WithAncestors(PatchPlan.RememberedAncestors - 1),
         };
-        return new PatchPlan(head, _entries, _forms, _overflow, Logger);
     }
 
     /// <summary>The number under which entries refer to an outcome.</summary>
@@ -214,21 +213,4 @@ public readonly record struct PlanSegment
     public long Length { get; }
 
     internal bool Contains(VirtualAddress address) => address >= Address && address.Value - Address.Value < (ulong)Length;
-}
-
-/// <summary>What is said of a plan as a whole.</summary>
-internal sealed record PlanHead
-{
-    public required string Backend { get; init; }
-
-    public required string Rules { get; init; }
-
-    public required int Bitness { get; init; }
-
-    public required IReadOnlyList<PlanSegment> Segments { get; init; }
-
-    public IReadOnlyList<PatchDiagnostic> Diagnostics { get; init; } = [];
-
-    /// <summary>The plan whose bytes the image held when this one was made; its originals are this one's originals.</summary>
-    public PatchPlan? Previous { get; init; }
 }

@@ -14,6 +14,15 @@ public sealed record PlanCheckOptions
 
     /// <summary>What a plan may write beside sites: room for thunks, the records of a table.</summary>
     public IReadOnlyList<AddressRange> AlsoWritten { get; init; } = [];
+
+    /// <summary>
+    /// Whether the image is to be an original once the plan is reverted: the plan must have every site of the table, and all old bytes that it changes must be
+    /// an original of the site's slot, also where they stand in the image already.
+    /// </summary>
+    public bool IsWhole { get; init; }
+
+    /// <summary>The instruction that stands in the place of a call at sites of some slots, by slot index: a kernel writes <c>swapgs</c> itself at one of its sites.</summary>
+    public IReadOnlyDictionary<int, ReadOnlyMemory<byte>>? OriginalsWithoutCall { get; init; }
 }
 
 /// <summary>
@@ -56,6 +65,11 @@ internal sealed class PlanCheck
         foreach (SiteDecision site in plan)
         {
             check.Check(site);
+        }
+
+        for (int i = 0; options.IsWhole && i < sites.Count; i++)
+        {
+            check.CheckThere(sites[i]);
         }
 
         return check._found.ToList();
@@ -109,9 +123,23 @@ internal sealed class PlanCheck
         }
 
         // What stands there now is there, whoever put it there, and is not written.
-        if (!there.SequenceEqual(site.OldBytes) && !site.OldBytes.SequenceEqual(site.NewBytes))
+        if ((_options.IsWhole || !there.SequenceEqual(site.OldBytes)) && !site.OldBytes.SequenceEqual(site.NewBytes))
         {
             CheckOldBytes(site, record);
+        }
+    }
+
+    private void CheckThere(in PatchSite site)
+    {
+        int index = _plan.IndexContaining(site.Address);
+        if (index < 0 || _plan[index].Address != site.Address)
+        {
+            _found.Add(PatchDiagnostic.Error(DiagnosticCodes.PlanSiteUnknown, "the plan leaves out a site of the image's site table") with
+            {
+                Address = site.Address,
+                Found = "no such site in the plan",
+                Expected = $"{site.Budget} bytes for slot {site.Slot}",
+            });
         }
     }
 
@@ -119,15 +147,25 @@ internal sealed class PlanCheck
     {
         ReadOnlySpan<byte> old = site.OldBytes;
         SiteForm form = _forms.Read(old, site.Address.Value, out ulong slotAddress);
+        ulong word = record.Slot < (_options.SlotAddresses?.Count ?? 0) ? _options.SlotAddresses![record.Slot].Value : 0;
+        if (word != 0 && OriginalCode.IsOf(old, site.Address, _plan.Bitness, word))
+        {
+            return;
+        }
+
+        if (_options.OriginalsWithoutCall?.TryGetValue(record.Slot, out ReadOnlyMemory<byte> instead) == true && OriginalCode.IsAndNops(old, instead.Span, _plan.Bitness))
+        {
+            return;
+        }
+
         if (form is SiteForm.IndirectCall or SiteForm.IndirectJump)
         {
-            ulong word = record.Slot < (_options.SlotAddresses?.Count ?? 0) ? _options.SlotAddresses![record.Slot].Value : 0;
-            if (word != 0 && slotAddress != 0 && word != slotAddress)
+            if (word != 0 && (word != slotAddress || _options.IsWhole))
             {
                 _found.Add(At(DiagnosticCodes.PlanOldBytes, $"the old bytes of the site of {site.Label} call through another slot", site) with
                 {
                     Found = $"{HexBytes.Format(old)}: {new VirtualAddress(slotAddress)}",
-                    Expected = $"{new VirtualAddress(word)}",
+                    Expected = $"one call or jump through {new VirtualAddress(word)}, and nops",
                 });
             }
 

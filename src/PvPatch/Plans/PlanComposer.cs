@@ -20,7 +20,7 @@ public static class PlanComposer
         PlanSegment[] segments = [.. first.Segments.Union(second.Segments)];
         var builder = new PlanBuilder(first.Backend, first.Rules, first.Bitness, segments, first.Count)
         {
-            Previous = first.Head.Previous,
+            Previous = first.Previous,
             Logger = first.Logger,
         };
         foreach (PatchDiagnostic diagnostic in first.Diagnostics.Concat(second.Diagnostics))

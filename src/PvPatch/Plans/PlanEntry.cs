@@ -1,3 +1,4 @@
+using PvPatch.Machine;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
@@ -43,17 +44,40 @@ internal readonly struct PlanEntry
 
     public static PlanEntry InOverflow(ulong address, int length, int offset) => new(address, offset, FirstOverflow + length, 0);
 
-    /// <summary>Stores an entry as one vector.</summary>
+    /// <summary>Stores an entry as two words.</summary>
+    /// <param name="entry">Where to.</param>
+    /// <param name="address">The site's run address.</param>
+    /// <param name="field">What stands in the hole of its old form.</param>
+    /// <param name="forms">The number of its old form, and 16 bits above it that of its new form.</param>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public static void Store(ref PlanEntry entry, ulong address, int field, int old, int @new) =>
-        Unsafe.As<PlanEntry, Vector128<ulong>>(ref entry) = Vector128.Create(address, (uint)field | (ulong)(uint)old << 32 | (ulong)(uint)@new << 48);
+    public static void Store(ref PlanEntry entry, ulong address, int field, int forms)
+    {
+        ref ulong words = ref Unsafe.As<PlanEntry, ulong>(ref entry);
+        words = address;
+        Unsafe.Add(ref words, 1) = (uint)field | (ulong)(uint)forms << 32;
+    }
 }
 
-/// <summary>What the old bytes of many sites have in common: everything but the displacement of their call.</summary>
+/// <summary>What the old bytes of many sites have in common, everything but the displacement of their call; and how such a site is recognised.</summary>
+[StructLayout(LayoutKind.Sequential, Size = 128)]
 internal struct OldForm
 {
+    /// <summary>Ones over the site but for the hole.</summary>
+    public Vector128<byte> Fixed;
+
     /// <summary>The bytes; zero in the hole and behind the site.</summary>
     public Vector128<byte> Bytes;
+
+    /// <summary>Takes the field out of a site's bytes.</summary>
+    public Vector128<byte> Extract;
+
+    /// <summary>The form's number.</summary>
+    public int Number;
+
+    public int Length;
+
+    /// <summary>Where the instruction ends that the field is a distance from; 0 where the field is an address, -1 where it is neither.</summary>
+    public int FieldBase;
 
     /// <summary>Puts the bytes of a field into the hole: the number of the field's byte, or 0x80 for none.</summary>
     public Vector128<byte> Insert;
@@ -61,7 +85,12 @@ internal struct OldForm
     /// <summary>Ones over the site, the hole included.</summary>
     public Vector128<byte> Whole;
 
-    public int Length;
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public readonly bool Matches(Vector128<byte> site) => (site & Fixed) == Bytes;
+
+    /// <summary>The displacement of a site's call, as it stands there.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public readonly int FieldOf(Vector128<byte> site) => Vector128.ShuffleNative(site, Extract).AsInt32().ToScalar();
 
     /// <summary>Old bytes of a site.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -69,6 +98,7 @@ internal struct OldForm
 }
 
 /// <summary>What the new bytes of many sites have in common, and what is said of those sites.</summary>
+[StructLayout(LayoutKind.Sequential, Size = 64)]
 internal struct NewForm
 {
     /// <summary>The bytes; zero in the field of the fix-up and behind the site, and where the site keeps its bytes.</summary>
@@ -86,7 +116,10 @@ internal struct NewForm
     public int Outcome;
 
     /// <summary>1, or 0 where the site keeps its bytes.</summary>
-    public int Changes;
+    public short Changes;
+
+    /// <summary>Ones where there is a fix-up, whose distance has to be in reach.</summary>
+    public short DistanceMask;
 
     /// <summary>New bytes of a site that does not keep its bytes; nothing where it does.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -98,58 +131,120 @@ internal struct NewForm
     public readonly Vector128<byte> At(ulong address, Vector128<byte> old) => Vector128.AndNot(old, Written) | At(address);
 }
 
-/// <summary>Vectors that stand for the up to 16 bytes of a site.</summary>
-internal static class SiteVector
+/// <summary>
+/// The forms and outcomes that the entries of plans refer to. Only ever appended to, and what is there never changes: a plan keeps the arrays as they
+/// were when it was built, while the next plan of the same planner appends behind the part this one knows.
+/// </summary>
+internal sealed class PlanForms
 {
-    public const int MaxLength = 16;
+    private const int MaxNewForms = ushort.MaxValue;
 
-    /// <summary>A shuffle that takes nothing.</summary>
-    public static Vector128<byte> Nothing => Vector128.Create((byte)0x80);
+    private readonly Dictionary<PlanOutcome, int> _outcomeIndex = [];
+    private readonly Dictionary<int, int> _keptForms = [];
 
-    /// <summary>Ones over the first n bytes, by n.</summary>
-    public static Vector128<byte>[] Masks { get; } = [.. Enumerable.Range(0, MaxLength + 1).Select(static n => Numbers(i => i < n ? 0xff : 0))];
+    public OldForm[] Olds { get; private set; } = [];
 
-    /// <summary>The bytes of a site, zero behind them.</summary>
-    public static Vector128<byte> Pad(ReadOnlySpan<byte> bytes)
+    public NewForm[] News { get; private set; } = [];
+
+    public PlanOutcome[] Outcomes { get; private set; } = [];
+
+    public int OldCount { get; private set; }
+
+    public int NewCount { get; private set; }
+
+    public int OutcomeCount { get; private set; }
+
+    /// <summary>Adds an old form; its number, or -1 where there are as many as an entry can name.</summary>
+    public int Add(in OldForm form)
     {
-        Span<byte> padded = stackalloc byte[MaxLength];
-        padded.Clear();
-        bytes.CopyTo(padded);
-        return Vector128.Create(padded);
-    }
-
-    /// <summary>A shuffle that moves the first bytes of a vector to a place.</summary>
-    public static Vector128<byte> Insert(int at, int size) => Numbers(i => i >= at && i < at + size ? i - at : 0x80);
-
-    /// <summary>A shuffle that moves the bytes at a place to the front.</summary>
-    public static Vector128<byte> Extract(int at, int size) => Numbers(i => i < size ? at + i : 0x80);
-
-    private static Vector128<byte> Numbers(Func<int, int> of)
-    {
-        Span<byte> bytes = stackalloc byte[MaxLength];
-        for (int i = 0; i < bytes.Length; i++)
+        if (OldCount == PlanEntry.FirstOverflow)
         {
-            bytes[i] = (byte)of(i);
+            return -1;
         }
 
-        return Vector128.Create(bytes);
+        Olds = Appended(Olds, OldCount, form);
+        Olds[OldCount].Number = OldCount;
+        return OldCount++;
     }
-}
 
-/// <summary>The part of a segment where 16 bytes can be read and written: what lets a site be handled as one vector, whatever its length.</summary>
-/// <param name="bytes">The segment's bytes.</param>
-/// <param name="start">The run address of the first.</param>
-internal readonly ref struct VectorWindow(Span<byte> bytes, ulong start)
-{
-    private readonly ref byte _first = ref MemoryMarshal.GetReference(bytes);
-    private readonly ulong _start = start;
-    private readonly ulong _count = (ulong)Math.Max(0, bytes.Length - (SiteVector.MaxLength - 1));
+    /// <summary>The number under which entries refer to an outcome.</summary>
+    public int OutcomeIndex(PlanOutcome outcome)
+    {
+        ArgumentNullException.ThrowIfNull(outcome);
+        if (!_outcomeIndex.TryGetValue(outcome, out int index))
+        {
+            index = Add(outcome);
+            _outcomeIndex.Add(outcome, index);
+        }
 
-    // An address below the window wraps to a great offset: one comparison says it all.
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public bool Holds(ulong address) => unchecked(address - _start) < _count;
+        return index;
+    }
 
-    /// <summary>The byte at an address that the window <see cref="Holds"/>.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public ref byte At(ulong address) => ref Unsafe.Add(ref _first, (nint)(address - _start));
+    /// <summary>Adds an outcome, for a caller that knows by a cheaper way than <see cref="OutcomeIndex"/> whether it is new.</summary>
+    public int Add(PlanOutcome outcome)
+    {
+        Outcomes = Appended(Outcomes, OutcomeCount, outcome);
+        return OutcomeCount++;
+    }
+
+    /// <summary>The form of sites that keep their bytes; -1 where there are as many forms as an entry can name.</summary>
+    public int Kept(int outcome)
+    {
+        if (!_keptForms.TryGetValue(outcome, out int form))
+        {
+            form = Add(new NewForm { Insert = SiteBytes.Nothing, Outcome = outcome });
+            _keptForms.Add(outcome, form);
+        }
+
+        return form;
+    }
+
+    /// <summary>The form of sites that get a template's bytes; -1 where that takes more than a form can say.</summary>
+    public int Written(int outcome, CodeTemplate template)
+    {
+        if (template.Bytes.Length > SiteBytes.MaxLength || template.FixupSpan.Length > 1)
+        {
+            return -1;
+        }
+
+        var form = new NewForm
+        {
+            Bytes = SiteBytes.Pad(template.Bytes),
+            Insert = SiteBytes.Nothing,
+            Written = SiteBytes.Masks[template.Bytes.Length],
+            Outcome = outcome,
+            Changes = 1,
+        };
+        if (template.FixupSpan.Length == 1)
+        {
+            CodeFixup fixup = template.FixupSpan[0];
+            form.Insert = SiteBytes.Insert(fixup.Offset, sizeof(int));
+            form.Origin = unchecked(fixup.Target.Value - fixup.InstructionEnd);
+            form.DistanceMask = -1;
+        }
+
+        return Add(form);
+    }
+
+    private int Add(in NewForm form)
+    {
+        if (NewCount == MaxNewForms)
+        {
+            return -1;
+        }
+
+        News = Appended(News, NewCount, form);
+        return NewCount++;
+    }
+
+    private static T[] Appended<T>(T[] array, int count, in T item)
+    {
+        if (count == array.Length)
+        {
+            Array.Resize(ref array, Math.Max(8, count * 2)); // a new array: plans keep the old one
+        }
+
+        array[count] = item;
+        return array;
+    }
 }

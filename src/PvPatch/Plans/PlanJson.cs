@@ -26,7 +26,29 @@ public static class PlanJson
     {
         ArgumentNullException.ThrowIfNull(plan);
         ArgumentNullException.ThrowIfNull(json);
-        PlanJsonWriter.Write(plan, json);
+        json.WriteStartObject();
+        json.WriteString("format", Format);
+        json.WriteNumber("version", Version);
+        json.WriteString("backend", plan.Backend);
+        json.WriteString("rules", plan.Rules);
+        json.WriteNumber("bitness", plan.Bitness);
+        WriteSegments(plan, json);
+        WriteSummary(plan.Summary, json);
+        json.WriteStartArray("diagnostics");
+        foreach (PatchDiagnostic diagnostic in plan.Diagnostics)
+        {
+            DiagnosticJson.Write(diagnostic, json);
+        }
+
+        json.WriteEndArray();
+        json.WriteStartArray("sites");
+        for (int i = 0; i < plan.Count; i++)
+        {
+            WriteSite(plan, i, json);
+        }
+
+        json.WriteEndArray();
+        json.WriteEndObject();
     }
 
     /// <summary>Writes one site as one JSON object, just as it stands in the member <c>sites</c> of the plan.</summary>
@@ -39,7 +61,37 @@ public static class PlanJson
         ArgumentNullException.ThrowIfNull(json);
         ArgumentOutOfRangeException.ThrowIfNegative(index);
         ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(index, plan.Count);
-        PlanJsonWriter.WriteSite(plan, index, json);
+        SiteDecision site = plan[index];
+        PlanOutcome outcome = site.Outcome;
+        json.WriteStartObject();
+        json.WriteString("address", Hex(site.Address));
+        json.WriteString("section", site.Section);
+        json.WriteString("slot", outcome.Label);
+        WriteOptional(json, "type", outcome.Type);
+        json.WriteNumber("length", site.Length);
+        if (outcome.Clobbers is { } clobbers)
+        {
+            json.WriteString("clobbers", Name(clobbers));
+        }
+
+        json.WriteString("action", Name(outcome.Action));
+        json.WriteString("reason", Name(outcome.Reason));
+        json.WriteString("old", HexBytes.Format(site.OldBytes));
+        json.WriteString("new", HexBytes.Format(site.NewBytes));
+        Span<byte> scratch = stackalloc byte[SiteBytes.MaxLength];
+        if (plan.BytesLeftByPredecessor(index, scratch) is { IsEmpty: false } left && !left.SequenceEqual(site.OldBytes))
+        {
+            json.WriteString("replaces", HexBytes.Format(left));
+        }
+
+        if (outcome.Target is VirtualAddress target)
+        {
+            json.WriteString("target", Hex(target));
+        }
+
+        WriteOptional(json, "targetName", outcome.TargetName);
+        WriteOptional(json, "detail", outcome.Detail);
+        json.WriteEndObject();
     }
 
     /// <summary>Writes a plan as UTF-8 text.</summary>
@@ -97,72 +149,6 @@ public static class PlanJson
         where T : struct, Enum => JsonNamingPolicy.CamelCase.ConvertName(value.ToString());
 
     internal static string Name(RegisterSet set) => set.ToString();
-}
-
-/// <summary>Writes plans as JSON.</summary>
-internal static class PlanJsonWriter
-{
-    public static void Write(PatchPlan plan, Utf8JsonWriter json)
-    {
-        json.WriteStartObject();
-        json.WriteString("format", PlanJson.Format);
-        json.WriteNumber("version", PlanJson.Version);
-        json.WriteString("backend", plan.Backend);
-        json.WriteString("rules", plan.Rules);
-        json.WriteNumber("bitness", plan.Bitness);
-        WriteSegments(plan, json);
-        WriteSummary(plan.Summary, json);
-        json.WriteStartArray("diagnostics");
-        foreach (PatchDiagnostic diagnostic in plan.Diagnostics)
-        {
-            DiagnosticJson.Write(diagnostic, json);
-        }
-
-        json.WriteEndArray();
-        json.WriteStartArray("sites");
-        for (int i = 0; i < plan.Count; i++)
-        {
-            WriteSite(plan, i, json);
-        }
-
-        json.WriteEndArray();
-        json.WriteEndObject();
-    }
-
-    internal static void WriteSite(PatchPlan plan, int index, Utf8JsonWriter json)
-    {
-        SiteDecision site = plan[index];
-        PlanOutcome outcome = site.Outcome;
-        json.WriteStartObject();
-        json.WriteString("address", Hex(site.Address));
-        json.WriteString("section", site.Section);
-        json.WriteString("slot", outcome.Label);
-        WriteOptional(json, "type", outcome.Type);
-        json.WriteNumber("length", site.Length);
-        if (outcome.Clobbers is { } clobbers)
-        {
-            json.WriteString("clobbers", PlanJson.Name(clobbers));
-        }
-
-        json.WriteString("action", PlanJson.Name(outcome.Action));
-        json.WriteString("reason", PlanJson.Name(outcome.Reason));
-        json.WriteString("old", HexBytes.Format(site.OldBytes));
-        json.WriteString("new", HexBytes.Format(site.NewBytes));
-        Span<byte> scratch = stackalloc byte[SiteVector.MaxLength];
-        if (plan.BytesLeftByPredecessor(index, scratch) is { IsEmpty: false } left && !left.SequenceEqual(site.OldBytes))
-        {
-            json.WriteString("replaces", HexBytes.Format(left));
-        }
-
-        if (outcome.Target is VirtualAddress target)
-        {
-            json.WriteString("target", Hex(target));
-        }
-
-        WriteOptional(json, "targetName", outcome.TargetName);
-        WriteOptional(json, "detail", outcome.Detail);
-        json.WriteEndObject();
-    }
 
     private static void WriteSegments(PatchPlan plan, Utf8JsonWriter json)
     {
@@ -188,7 +174,7 @@ internal static class PlanJsonWriter
         {
             if (summary.Count(action) > 0)
             {
-                json.WriteNumber(PlanJson.Name(action), summary.Count(action));
+                json.WriteNumber(Name(action), summary.Count(action));
             }
         }
 
@@ -198,7 +184,7 @@ internal static class PlanJsonWriter
         {
             if (reason != PatchReason.None && summary.Count(reason) > 0)
             {
-                json.WriteNumber(PlanJson.Name(reason), summary.Count(reason));
+                json.WriteNumber(Name(reason), summary.Count(reason));
             }
         }
 

@@ -151,10 +151,10 @@ public readonly struct SiteDecision
     public string Section => _plan.SectionOf(Address);
 
     /// <summary>The bytes of the original image. They are put together when asked for, in memory of their own.</summary>
-    public ReadOnlySpan<byte> OldBytes => _plan.OldBytesOf(_index, new byte[SiteVector.MaxLength]);
+    public ReadOnlySpan<byte> OldBytes => _plan.OldBytesOf(_index, new byte[SiteBytes.MaxLength]);
 
     /// <summary>The bytes the plan puts there; equal to <see cref="OldBytes"/> where the site is left alone. They are put together when asked for, in memory of their own.</summary>
-    public ReadOnlySpan<byte> NewBytes => _plan.NewBytesOf(_index, new byte[SiteVector.MaxLength]);
+    public ReadOnlySpan<byte> NewBytes => _plan.NewBytesOf(_index, new byte[SiteBytes.MaxLength]);
 
     /// <inheritdoc/>
     public override string ToString() => string.Create(

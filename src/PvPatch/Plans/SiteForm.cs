@@ -1,7 +1,9 @@
+using System.Buffers.Binary;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
 using Iced.Intel;
+using PvPatch.Machine;
 
 namespace PvPatch.Plans;
 
@@ -27,16 +29,19 @@ internal enum SiteForm
 /// </summary>
 internal sealed class SiteFormReader
 {
-    // Places for each length. A table with more forms of one length than that is decoded more often, and no worse.
-    private const int Ways = 4;
+    /// <summary>Places for each length. A table with more forms of one length than that is decoded more often, and no worse.</summary>
+    public const int Ways = 4;
+
+    private const int LongestInstruction = 15;
 
     private readonly int _bitness;
     private readonly PlanForms _forms;
-    private readonly SiteBytesReader _bytes = new();
+    private readonly byte[] _bytes = new byte[PatchSite.MaxBudget + LongestInstruction];
+    private readonly ByteArrayCodeReader _reader;
     private readonly Decoder _decoder;
-    private readonly KnownForm[] _known = new KnownForm[(SiteVector.MaxLength + 1) * Ways];
-    private readonly int[] _nextWay = new int[SiteVector.MaxLength + 1];
-    private readonly Dictionary<(Vector128<byte> Mask, Vector128<byte> Bytes), KnownForm> _all = [];
+    private readonly OldForm[] _known = new OldForm[(SiteBytes.MaxLength + 1) * Ways];
+    private readonly int[] _nextWay = new int[SiteBytes.MaxLength + 1];
+    private readonly Dictionary<(Vector128<byte> Mask, Vector128<byte> Bytes), OldForm> _all = [];
 
     /// <summary>Makes a reader.</summary>
     /// <param name="bitness">32 or 64.</param>
@@ -45,30 +50,22 @@ internal sealed class SiteFormReader
     {
         _bitness = bitness;
         _forms = forms ?? new PlanForms();
-        _decoder = Decoder.Create(bitness, _bytes);
+        _reader = new ByteArrayCodeReader(_bytes);
+        _decoder = Decoder.Create(bitness, _reader);
         // A form that has not been seen must not be mistaken for one: no bytes under a mask of nothing equal all ones.
-        _known.AsSpan().Fill(new KnownForm { Bytes = Vector128<byte>.AllBitsSet });
+        _known.AsSpan().Fill(new OldForm { Bytes = Vector128<byte>.AllBitsSet });
     }
 
-    private enum Operand : byte
-    {
-        /// <summary>Off a register: the address is not in the instruction.</summary>
-        Register,
-
-        /// <summary>A signed 32-bit distance from the instruction's end.</summary>
-        Relative,
-
-        /// <summary>A 32-bit address, sign-extended in 64-bit code.</summary>
-        Absolute,
-    }
+    /// <summary>The forms by which sites are recognised, <see cref="Ways"/> for each length; none for length 0.</summary>
+    public OldForm[] Known => _known;
 
     /// <summary>The form of a site, where it is an indirect call or jump of a form read before; else a null reference.</summary>
     /// <param name="bytes">16 bytes from the site's first on, whatever stands behind it.</param>
     /// <param name="length">How many of them are the site's, 1 to 16.</param>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public ref readonly KnownForm Find(Vector128<byte> bytes, int length)
+    public ref readonly OldForm Find(Vector128<byte> bytes, int length)
     {
-        ref KnownForm form = ref Unsafe.Add(ref MemoryMarshal.GetArrayDataReference(_known), length * Ways);
+        ref OldForm form = ref Unsafe.Add(ref MemoryMarshal.GetArrayDataReference(_known), length * Ways);
         if (form.Matches(bytes))
         {
             return ref form;
@@ -81,12 +78,11 @@ internal sealed class SiteFormReader
     /// <param name="form">The form.</param>
     /// <param name="field">What stands in its hole.</param>
     /// <param name="address">The site's run address.</param>
-    public ulong SlotAddress(in KnownForm form, int field, ulong address) => (Operand)form.Operand switch
-    {
-        Operand.Register => 0,
-        Operand.Relative => unchecked(address + form.InstructionEnd + (ulong)field),
-        _ => _bitness == 64 ? unchecked((ulong)field) : (uint)field,
-    };
+    public ulong SlotAddress(in OldForm form, int field, ulong address) =>
+        form.FieldBase < 0 ? 0
+        : form.FieldBase > 0 ? unchecked(address + (uint)form.FieldBase + (ulong)field)
+        : _bitness == 64 ? unchecked((ulong)field)
+        : (uint)field;
 
     /// <summary>Reads a site.</summary>
     /// <param name="bytes">The site's bytes.</param>
@@ -97,19 +93,21 @@ internal sealed class SiteFormReader
         slotAddress = 0;
         SiteForm form = SiteForm.OtherCode;
         (Instruction Call, ConstantOffsets Offsets, int Start) found = default;
-        _bytes.Begin(bytes);
+        // Behind the site stands something from before: an instruction that reads it does not end where the site ends, and that is what is asked.
+        bytes.CopyTo(_bytes);
+        _reader.Position = 0;
         _decoder.IP = address;
-        while (_bytes.Position < bytes.Length)
+        while (_reader.Position < bytes.Length)
         {
-            int start = _bytes.Position;
+            int start = _reader.Position;
             _decoder.Decode(out Instruction instruction);
-            if (instruction.IsInvalid)
+            if (instruction.IsInvalid || _reader.Position > bytes.Length)
             {
                 return SiteForm.NotCode;
             }
 
             bool call = instruction.IsCallNearIndirect;
-            if ((call || instruction.IsJmpNearIndirect) && instruction.Op0Kind == OpKind.Memory && HasOrdinaryPrefixes(bytes[start.._bytes.Position]))
+            if ((call || instruction.IsJmpNearIndirect) && instruction.Op0Kind == OpKind.Memory && HasOrdinaryPrefixes(bytes[start.._reader.Position]))
             {
                 form = call ? SiteForm.IndirectCall : SiteForm.IndirectJump;
                 slotAddress = instruction.IsIPRelativeMemoryOperand ? instruction.IPRelativeMemoryAddress
@@ -119,12 +117,48 @@ internal sealed class SiteFormReader
             }
         }
 
-        if (form != SiteForm.OtherCode && bytes.Length <= SiteVector.MaxLength)
+        if (form != SiteForm.OtherCode && bytes.Length <= SiteBytes.MaxLength)
         {
             Remember(bytes, found.Call, found.Offsets, found.Start);
         }
 
         return form;
+    }
+
+    /// <summary>
+    /// Where the absolute address is in the original bytes of a site, or -1: that of an indirect call or jump through a fixed address, which KASLR's relocations
+    /// change before the kernel patches the site. Calls relative to the instruction pointer stay as they are.
+    /// </summary>
+    /// <remarks>
+    /// 64-bit: <c>ff 14 25 abs32</c> and <c>ff 24 25 abs32</c> (call and jmp [disp32], 2.6.30 to 5.10); 32-bit: <c>ff 15 abs32</c> and
+    /// <c>ff 25 abs32</c>. Older sites push registers first (50..57) and have a cs prefix (2e).
+    /// </remarks>
+    public static int FindAddress(ReadOnlySpan<byte> original, int bitness)
+    {
+        int at = 0;
+        while (at < original.Length && original[at] is (>= 0x50 and <= 0x57) or 0x2e)
+        {
+            at++;
+        }
+
+        ReadOnlySpan<byte> code = original[at..];
+        if (bitness == 64)
+        {
+            return code.Length >= 7 && code[0] == 0xff && code[1] is 0x14 or 0x24 && code[2] == 0x25 ? at + 3 : -1;
+        }
+
+        return code.Length >= 6 && code[0] == 0xff && code[1] is 0x15 or 0x25 ? at + 2 : -1;
+    }
+
+    /// <summary>Adds the slide to the address in original bytes, where they have one.</summary>
+    public static void Relocate(Span<byte> original, int bitness, long slide)
+    {
+        int at = FindAddress(original, bitness);
+        if (at >= 0)
+        {
+            Span<byte> operand = original.Slice(at, 4);
+            BinaryPrimitives.WriteUInt32LittleEndian(operand, unchecked(BinaryPrimitives.ReadUInt32LittleEndian(operand) + (uint)slide));
+        }
     }
 
     /// <summary>
@@ -137,38 +171,29 @@ internal sealed class SiteFormReader
 
     private void Remember(ReadOnlySpan<byte> site, in Instruction call, ConstantOffsets offsets, int start)
     {
-        Operand operand = call.IsIPRelativeMemoryOperand ? Operand.Relative
-            : call.MemoryBase == Register.None && call.MemoryIndex == Register.None ? Operand.Absolute
-            : Operand.Register;
+        int end = start + call.Length;
+        int fieldBase = call.IsIPRelativeMemoryOperand ? end : call.MemoryBase == Register.None && call.MemoryIndex == Register.None ? 0 : -1;
         int size = offsets.DisplacementSize;
-        if (size is not (0 or 1 or 4) || (operand != Operand.Register && size != 4))
+        if (size is not (0 or 1 or 4) || (fieldBase >= 0 && size != 4))
         {
             return;
         }
 
         int hole = start + offsets.DisplacementOffset;
-        Vector128<byte> whole = SiteVector.Masks[site.Length];
-        Vector128<byte> extract = SiteVector.Extract(hole, size);
-        Vector128<byte> insert = SiteVector.Insert(hole, size);
+        Vector128<byte> whole = SiteBytes.Masks[site.Length];
+        Vector128<byte> extract = SiteBytes.Extract(hole, size);
+        Vector128<byte> insert = SiteBytes.Insert(hole, size);
         Vector128<byte> mask = Vector128.AndNot(whole, Vector128.ShuffleNative(Vector128<byte>.AllBitsSet, insert));
-        Vector128<byte> bytes = SiteVector.Pad(site) & mask;
-        if (!_all.TryGetValue((mask, bytes), out KnownForm known))
+        Vector128<byte> bytes = SiteBytes.Pad(site) & mask;
+        if (!_all.TryGetValue((mask, bytes), out OldForm known))
         {
-            int number = _forms.Add(new OldForm { Bytes = bytes, Insert = insert, Whole = whole, Length = site.Length });
-            if (number < 0)
+            known = new OldForm { Fixed = mask, Bytes = bytes, Extract = extract, Insert = insert, Whole = whole, Length = site.Length, FieldBase = fieldBase };
+            known.Number = _forms.Add(known);
+            if (known.Number < 0)
             {
                 return;
             }
 
-            known = new KnownForm
-            {
-                Mask = mask,
-                Bytes = bytes,
-                Extract = extract,
-                Number = number,
-                InstructionEnd = (byte)(start + call.Length),
-                Operand = (byte)operand,
-            };
             _all.Add((mask, bytes), known);
         }
 
@@ -177,7 +202,7 @@ internal sealed class SiteFormReader
     }
 
     [MethodImpl(MethodImplOptions.NoInlining)]
-    private ref readonly KnownForm FindOther(Vector128<byte> bytes, int length)
+    private ref readonly OldForm FindOther(Vector128<byte> bytes, int length)
     {
         int first = length * Ways;
         for (int i = first + 1; i < first + Ways; i++)
@@ -188,51 +213,6 @@ internal sealed class SiteFormReader
             }
         }
 
-        return ref Unsafe.NullRef<KnownForm>();
+        return ref Unsafe.NullRef<OldForm>();
     }
-
-    /// <summary>Hands the decoder a site's bytes.</summary>
-    private sealed class SiteBytesReader : CodeReader
-    {
-        private readonly byte[] _bytes = new byte[PatchSite.MaxBudget];
-        private int _length;
-
-        public int Position { get; private set; }
-
-        public void Begin(ReadOnlySpan<byte> bytes)
-        {
-            bytes.CopyTo(_bytes);
-            _length = bytes.Length;
-            Position = 0;
-        }
-
-        public override int ReadByte() => Position < _length ? _bytes[Position++] : -1;
-    }
-}
-
-/// <summary>A form of site as it is recognised: 64 bytes, one cache line.</summary>
-[StructLayout(LayoutKind.Sequential, Size = 64)]
-internal struct KnownForm
-{
-    /// <summary>Ones over the site but for the displacement of its call.</summary>
-    public Vector128<byte> Mask;
-
-    public Vector128<byte> Bytes;
-
-    /// <summary>Takes the displacement out of a site's bytes.</summary>
-    public Vector128<byte> Extract;
-
-    /// <summary>The number of its <see cref="OldForm"/>.</summary>
-    public int Number;
-
-    public byte InstructionEnd;
-
-    public byte Operand;
-
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public readonly bool Matches(Vector128<byte> site) => (site & Mask) == Bytes;
-
-    /// <summary>The displacement of a site's call, as it stands there.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public readonly int FieldOf(Vector128<byte> site) => Vector128.ShuffleNative(site, Extract).AsInt32().ToScalar();
 }

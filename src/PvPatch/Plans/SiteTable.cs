@@ -1,5 +1,6 @@
 using System.Collections;
 using System.Diagnostics.CodeAnalysis;
+using System.Runtime.CompilerServices;
 
 namespace PvPatch.Plans;
 
@@ -188,4 +189,86 @@ public sealed class SiteTable : IReadOnlyList<PatchSite>
 
     private static PatchDiagnostic At(string code, string message, PatchSite site, int index) =>
         PatchDiagnostic.Error(code, message) with { SiteIndex = index, Address = site.Address };
+}
+
+/// <summary>
+/// The sites of a table that differ in nothing but their address are one kind: what is decided for the first of them holds for all. The table numbers
+/// its kinds once, so that a plan looks a decision up once for each kind and not for each site.
+/// </summary>
+internal sealed class SiteKinds
+{
+    private SiteKinds(int[] ofSite, PatchSite[] kinds, int[] first)
+    {
+        OfSite = ofSite;
+        Kinds = kinds;
+        First = first;
+    }
+
+    /// <summary>The number of each site's kind, by the site's index.</summary>
+    public int[] OfSite { get; }
+
+    /// <summary>The first site of each kind; kinds are numbered in the order of these.</summary>
+    public PatchSite[] Kinds { get; }
+
+    /// <summary>The index of the first site of each kind.</summary>
+    public int[] First { get; }
+
+    /// <summary>Numbers the kinds of sites.</summary>
+    /// <param name="sites">The sites in order.</param>
+    /// <param name="numbers">Room for a number for each; becomes <see cref="OfSite"/>.</param>
+    public static SiteKinds Of(ReadOnlySpan<PatchSite> sites, int[] numbers)
+    {
+        // A hash table from keys to numbers from 1 on, a quarter full at most: nearly every key is at its first place, which is what the processor bets on.
+        int bits = 8;
+        ulong[] keys = new ulong[1 << bits];
+        int[] places = new int[1 << bits];
+        var first = new List<int>();
+        for (int i = 0; i < sites.Length; i++)
+        {
+            int at = Place(keys, places, bits, sites[i].DecisionKey);
+            if (places[at] == 0)
+            {
+                first.Add(i);
+                (keys[at], places[at]) = (sites[i].DecisionKey, first.Count);
+                numbers[i] = first.Count - 1;
+                if (first.Count << 2 > keys.Length)
+                {
+                    bits += 2;
+                    (keys, places) = (new ulong[1 << bits], new int[1 << bits]);
+                    for (int kind = 0; kind < first.Count; kind++)
+                    {
+                        ulong key = sites[first[kind]].DecisionKey;
+                        int to = Place(keys, places, bits, key);
+                        (keys[to], places[to]) = (key, kind + 1);
+                    }
+                }
+
+                continue;
+            }
+
+            numbers[i] = places[at] - 1;
+        }
+
+        var kinds = new PatchSite[first.Count];
+        for (int i = 0; i < kinds.Length; i++)
+        {
+            kinds[i] = sites[first[i]];
+        }
+
+        return new SiteKinds(numbers, kinds, [.. first]);
+    }
+
+    /// <summary>Where a key is, or the empty place where it belongs.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static int Place(ulong[] keys, int[] places, int bits, ulong key)
+    {
+        // Fibonacci hashing: only the product's uppermost bits depend on all of the key's, and on the upper half of it too little.
+        int at = (int)((key ^ key >> 32) * 0x9e3779b97f4a7c15 >> (64 - bits));
+        while (places[at] != 0 && keys[at] != key)
+        {
+            at = (at + 1) & (keys.Length - 1);
+        }
+
+        return at;
+    }
 }

@@ -77,7 +77,9 @@ internal sealed class GdbStub : IDisposable
         Demand("Qqemu.PhyMemMode:0");
     }
 
-    /// <summary>Runs the instruction at a breakpoint: the stub stops again at once if the breakpoint stands where it is to continue.</summary>
+    /// <summary>
+    /// Runs the instruction at a breakpoint: the stub stops again at once if the breakpoint stands where it is to continue.
+    /// </summary>
     public void StepOver(ulong breakpoint)
     {
         ClearBreakpoint(breakpoint);
@@ -115,7 +117,7 @@ internal sealed class GdbStub : IDisposable
     /// </summary>
     public void Interrupt()
     {
-        _socket.Send([0x03]);
+        Transmit([0x03]);
         if (!StopsWithin(s_answerTimeout))
         {
             throw new IOException("The gdbstub did not stop the machine.");
@@ -166,7 +168,32 @@ internal sealed class GdbStub : IDisposable
     {
         // Everything sent here is ASCII without '#', '$', '}' and '*', which would have to be escaped.
         byte[] body = System.Text.Encoding.ASCII.GetBytes(command);
-        _socket.Send([(byte)'$', .. body, (byte)'#', .. System.Text.Encoding.ASCII.GetBytes($"{Checksum(body):x2}")]);
+        Transmit([(byte)'$', .. body, (byte)'#', .. System.Text.Encoding.ASCII.GetBytes($"{Checksum(body):x2}")]);
+    }
+
+    // QEMU that ends closes the socket at any moment; the kernel tells it as an end, a broken pipe or a reset, as it comes.
+    private void Transmit(ReadOnlySpan<byte> bytes)
+    {
+        try
+        {
+            _socket.Send(bytes);
+        }
+        catch (SocketException exception)
+        {
+            throw new IOException("QEMU closed its gdbstub.", exception);
+        }
+    }
+
+    private int Receive(byte[] buffer)
+    {
+        try
+        {
+            return _socket.Receive(buffer) is > 0 and int count ? count : throw new IOException("QEMU closed its gdbstub.");
+        }
+        catch (SocketException exception)
+        {
+            throw new IOException("QEMU closed its gdbstub.", exception);
+        }
     }
 
     private string? TryReceive(TimeSpan timeout)
@@ -178,7 +205,7 @@ internal sealed class GdbStub : IDisposable
             if (TakePacket() is { } packet)
             {
                 // The stub runs the guest only after a command, so this byte never meets a running machine.
-                _socket.Send("+"u8);
+                Transmit("+"u8);
                 return packet;
             }
 
@@ -188,12 +215,7 @@ internal sealed class GdbStub : IDisposable
                 return null;
             }
 
-            int count = _socket.Receive(buffer);
-            if (count == 0)
-            {
-                throw new IOException("QEMU closed its gdbstub.");
-            }
-
+            int count = Receive(buffer);
             _received.AddRange(buffer.AsSpan(0, count));
         }
     }

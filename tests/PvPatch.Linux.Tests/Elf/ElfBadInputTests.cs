@@ -142,11 +142,101 @@ public sealed class ElfBadInputTests
         Assert.Equal(KernelDiagnosticCodes.ElfOverlap, Refuse(_file.With64(Header(1) + ShOffset, (ulong)_builder.SectionTableOffset)).Code);
     }
 
+    [Theory]
+    [InlineData(3, ".symtab")]
+    [InlineData(4, ".strtab")]
+    [InlineData(5, ".shstrtab")]
+    public void A_section_that_is_not_loaded_over_one_that_is_is_refused(int index, string name)
+    {
+        // A patched .text would change the symbols with it.
+        ulong text = BitConverter.ToUInt64(_file, Header(1) + ShOffset);
+        byte[] file = _file.With64(Header(index) + ShOffset, text + 40);
+        if (name == ".shstrtab")
+        {
+            // The names must be readable for the overlap to be the finding: they are moved into the code with all they are.
+            int from = (int)BitConverter.ToUInt64(_file, Header(index) + ShOffset);
+            int size = (int)BitConverter.ToUInt64(_file, Header(index) + ShSize);
+            file = _file.With64(Header(index) + ShOffset, text + 8);
+            _file.AsSpan(from, size).CopyTo(file.AsSpan((int)text + 8));
+        }
+
+        PatchDiagnostic error = Refuse(file);
+        Assert.Equal(KernelDiagnosticCodes.ElfOverlap, error.Code);
+        Assert.Contains($".text and {name} share bytes", error.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Sections_that_are_not_loaded_may_share_bytes()
+    {
+        ulong symbols = BitConverter.ToUInt64(_file, Header(3) + ShOffset);
+        Assert.True(ElfImage.TryRead(_file.With64(Header(4) + ShOffset, symbols), out _, out _));
+    }
+
+    [Fact]
+    public void A_loaded_section_within_a_longer_one_further_down_is_found()
+    {
+        // .rodata covers .text from before; between them by offset stands nothing.
+        ulong text = BitConverter.ToUInt64(_file, Header(1) + ShOffset);
+        Assert.Equal(KernelDiagnosticCodes.ElfOverlap, Refuse(_file.With64(Header(2) + ShOffset, text)).Code);
+    }
+
+    [Fact]
+    public void Memory_that_is_cleared_over_code_is_refused()
+    {
+        byte[] Build(ulong address) => new TestElf().Code(".text", Text, new byte[64]).NoBits(".bss", address, 0x1000).Build();
+        Assert.True(ElfImage.TryRead(Build(Text + 64), out _, out _));
+        foreach (ulong address in (ulong[])[Text, Text + 63, Text - 0xfff])
+        {
+            PatchDiagnostic error = Refuse(Build(address));
+            Assert.Equal(KernelDiagnosticCodes.ElfOverlap, error.Code);
+            Assert.Contains(".text and .bss share addresses", error.Message, StringComparison.Ordinal);
+        }
+    }
+
+    [Theory]
+    [InlineData(8, 16)] // p_offset: the loader takes other bytes of the file
+    [InlineData(16, 16)] // p_vaddr: it puts them 16 bytes further up
+    [InlineData(32, -80)] // p_filesz: it cuts .rodata short
+    public void A_segment_that_puts_other_bytes_at_a_section_is_refused(int field, int change)
+    {
+        int at = _builder.SegmentTableOffset + field;
+        byte[] file = _file.With64(at, BitConverter.ToUInt64(_file, at) + (ulong)change);
+        PatchDiagnostic error = Refuse(file);
+        Assert.Equal(KernelDiagnosticCodes.ElfOverlap, error.Code);
+        Assert.Contains("A loader would put other bytes", error.Message, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void Segments_over_the_same_addresses_are_refused()
+    {
+        var builder = new TestElf().Code(".text", Text, new byte[64]).Data(".rodata", Text + 64, new byte[64]).Load(".text", ".text")
+            .Load(".rodata", ".rodata");
+        byte[] file = builder.Build();
+        Assert.True(ElfImage.TryRead(file, out _, out _));
+        PatchDiagnostic error = Refuse(file.With64(builder.SegmentTableOffset + 56 + 16, Text + 63));
+        Assert.Equal(KernelDiagnosticCodes.ElfOverlap, error.Code);
+        Assert.Contains("segments share addresses", error.Message, StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(".parainstructions")]
+    [InlineData(".altinstructions")]
+    [InlineData(".retpoline_sites")]
+    public void A_table_that_is_code_is_refused(string name)
+    {
+        PatchDiagnostic error = Refuse(new TestElf().Code(".text", Text, new byte[64]).Code(name, Text + 0x1000, new byte[64]).Build());
+        Assert.Equal(KernelDiagnosticCodes.ElfOverlap, error.Code);
+        Assert.Contains(name, error.Message, StringComparison.Ordinal);
+        Assert.True(ElfImage.TryRead(
+            new TestElf().Code(".text", Text, new byte[64]).Data(name, Text + 0x1000, new byte[64]).Build(), out _, out _));
+    }
+
     [Fact]
     public void Bad_section_names_are_refused()
     {
         int names = _file[Shnum] - 1;
-        int last = (int)BitConverter.ToUInt64(_file, Header(names) + ShOffset) + (int)BitConverter.ToUInt64(_file, Header(names) + ShSize) - 1;
+        int last = (int)BitConverter.ToUInt64(_file, Header(names) + ShOffset)
+            + (int)BitConverter.ToUInt64(_file, Header(names) + ShSize) - 1;
         byte[] open = [.. _file];
         open[last] = (byte)'x';
         Assert.Equal(KernelDiagnosticCodes.ElfBadStringTable, Refuse(open).Code);

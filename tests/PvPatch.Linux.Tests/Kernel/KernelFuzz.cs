@@ -24,7 +24,10 @@ internal sealed class KernelFuzz(long allocationLimit)
     public int Count { get; private set; }
 
     /// <summary>How often which code was given, with the most frequent first.</summary>
-    public string Summary => string.Create(CultureInfo.InvariantCulture, $"{Count} inputs, {Planned} planned; {string.Join(", ", _codes.OrderByDescending(static c => c.Value).Select(static c => $"{c.Key} {c.Value}"))}");
+    public string Summary =>
+        string.Create(CultureInfo.InvariantCulture,
+        $"{Count} inputs, {Planned} planned; "
+        + $"{string.Join(", ", _codes.OrderByDescending(static c => c.Value).Select(static c => $"{c.Key} {c.Value}"))}");
 
     /// <summary>Gives one input. Its bytes are the same afterwards.</summary>
     public void Give(byte[] file, string name)
@@ -49,7 +52,8 @@ internal sealed class KernelFuzz(long allocationLimit)
         Assert.True(allocated <= allocationLimit, $"{name} allocated {allocated} bytes");
         if (plan is null)
         {
-            Assert.True(error is { Severity: DiagnosticSeverity.Error } && error.Code.StartsWith("PV", StringComparison.Ordinal), $"{name}: {error}");
+            Assert.True(error is { Severity: DiagnosticSeverity.Error } && error.Code.StartsWith("PV", StringComparison.Ordinal),
+                $"{name}: {error}");
             _codes[error.Code] = _codes.GetValueOrDefault(error.Code) + 1;
             return;
         }
@@ -74,7 +78,7 @@ internal sealed class KernelFuzz(long allocationLimit)
     private static void RoundTrip(PatchPlan plan, KernelImage image, string name)
     {
         ulong before = Sum(image);
-        Assert.True(plan.TryApply(image.Code, out ApplyResult first, out IReadOnlyList<PatchDiagnostic> diagnostics), $"{name}: {string.Join("; ", diagnostics)}");
+        Assert.True(plan.TryApply(image.Code, out ApplyResult first), $"{name}: {string.Join("; ", first.Diagnostics)}");
         Assert.Equal(0, plan.Apply(image.Code).Written);
         Assert.Equal(first.Written, plan.Revert(image.Code).Written);
         Assert.True(before == Sum(image), $"{name}: reverting did not give the original bytes back");

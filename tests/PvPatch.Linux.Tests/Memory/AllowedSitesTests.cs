@@ -44,7 +44,8 @@ public sealed class AllowedSitesTests
 
         Assert.Equal("pvpatch-allowed", root.GetProperty("format").GetString());
         Assert.Equal(1, root.GetProperty("version").GetInt32());
-        Assert.Equal(["native", "kvm", "xen"], root.GetProperty("plans").EnumerateArray().Select(p => p.GetProperty("backend").GetString()));
+        Assert.Equal(
+            ["native", "kvm", "xen"], root.GetProperty("plans").EnumerateArray().Select(p => p.GetProperty("backend").GetString()));
         JsonElement site = root.GetProperty("sites")[0];
         Assert.Equal("0xffffffff81000128", site.GetProperty("address").GetString());
         Assert.Equal(".text", site.GetProperty("section").GetString());
@@ -80,10 +81,10 @@ public sealed class AllowedSitesTests
     public void The_absolute_address_of_an_original_is_found(string bytes, int bitness, int at)
     {
         Assert.True(HexBytes.TryParse(bytes, out byte[]? original));
-        Assert.Equal(at, AbsoluteOperand.Find(original, bitness));
+        Assert.Equal(at, SiteFormReader.FindAddress(original, bitness));
 
         byte[] moved = [.. original];
-        AbsoluteOperand.Relocate(moved, bitness, -0x01000000);
+        SiteFormReader.Relocate(moved, bitness, -0x01000000);
         int[] changed = [.. Enumerable.Range(0, moved.Length).Where(i => moved[i] != original[i])];
         Assert.Equal(at < 0 ? [] : [at + 3], changed);
     }

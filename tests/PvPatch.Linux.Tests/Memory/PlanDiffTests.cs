@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Text.Json;
 using PvPatch.Plans;
 
@@ -26,7 +27,8 @@ public sealed class PlanDiffTests
         int inline = (All + 3) / 4;
         Assert.Equal(All - All / 4 - 1, diff.Count(PlanDifferenceKinds.NewBytes));
         Assert.Equal(inline, diff.Count(PlanDifferenceKinds.Action));
-        Assert.Equal(0, diff.Count(PlanDifferenceKinds.OldBytes | PlanDifferenceKinds.OnlyInFirst | PlanDifferenceKinds.OnlyInSecond | PlanDifferenceKinds.Label));
+        Assert.Equal(0, diff.Count(
+            PlanDifferenceKinds.OldBytes | PlanDifferenceKinds.OnlyInFirst | PlanDifferenceKinds.OnlyInSecond | PlanDifferenceKinds.Label));
         Assert.Equal(PlanDifferenceKinds.NewBytes | PlanDifferenceKinds.Action, diff.Differences[0].Kinds);
         Assert.Contains("Inline fa 0f 1f 44 00 00 | Call e8", diff.Differences[0].ToString(), StringComparison.Ordinal);
     }
@@ -59,7 +61,13 @@ public sealed class PlanDiffTests
     public void Json_has_format_version_and_counts()
     {
         PatchPlan lazy = KernelVerifierTests.With(s_kernel.Native, "lazy", 0, 4);
-        using JsonDocument document = JsonDocument.Parse(PlanDiffJson.ToUtf8(PlanDiff.Compare(s_kernel.Native, lazy)));
+        var text = new ArrayBufferWriter<byte>();
+        using (var json = new Utf8JsonWriter(text))
+        {
+            PlanDiff.Compare(s_kernel.Native, lazy).WriteTo(json);
+        }
+
+        using JsonDocument document = JsonDocument.Parse(text.WrittenMemory);
         JsonElement root = document.RootElement;
 
         Assert.Equal("pvpatch-diff", root.GetProperty("format").GetString());

@@ -41,7 +41,7 @@ public sealed class ModuleFuzzTests
         }
 
         byte[] original = placed.Elf.File.ToArray();
-        Assert.True(plan.TryApply(placed.Code, out ApplyResult first, out _));
+        Assert.True(plan.TryApply(placed.Code, out ApplyResult first));
         Assert.Equal(0, plan.Apply(placed.Code).Written);
         Assert.Equal(first.Written, plan.Revert(placed.Code).Written);
         Assert.Equal(original, placed.Elf.File.ToArray());

@@ -49,7 +49,7 @@ public sealed class AddressTargetTests
     public void A_BUG_function_at_a_small_address_is_called_there(ulong bug)
     {
         var cases = new PlanCases(1);
-        PatchRules rules = LinuxRules.All.First(static r => r.Missing == MissingRule.CallBug);
+        PatchRules rules = LinuxRules.All.First(static r => r.MissingCallsBug);
         cases.Plan(Operation.Missing, new PlanOptions { Rules = rules, BugTarget = bug }).Apply(cases.Image);
         AssertRel32(0xe8, cases.Code.AsSpan(0, 5), PlanCases.Start, bug);
     }

@@ -14,7 +14,7 @@ public sealed unsafe class AbuseTests
     private static LivePatcher? s_patcher;
     private static Executor? s_executor;
     private static Backend? s_backend;
-    private static SwitchResult? s_result;
+    private static ApplyResult s_result;
 
     [Theory]
     [InlineData(-1, 6, 0, DiagnosticCodes.LiveSiteOutside)] // before the code
@@ -57,7 +57,7 @@ public sealed unsafe class AbuseTests
         Assert.Equal(SiteClass.QuiescentOnly, block[0].Class);
         byte[] original = block.ToArray();
         using LivePatcher patcher = code.Patcher();
-        Assert.Equal(SiteChange.KeptIndirect, patcher.Switch(code.Inlined)[0].Change);
+        Assert.Equal(SiteChange.KeptIndirect, patcher.Switch(code.Inlined).Outcomes[0].Change);
         Assert.Equal(1, LiveCode.Call(block));
         Assert.Equal(original, block.ToArray());
         patcher.Switch(code.Inlined, LiveCode.Quiescent);
@@ -98,15 +98,15 @@ public sealed unsafe class AbuseTests
         var first = new Thread(() => patcher.Switch(code.Inlined));
         first.Start();
         inside.Wait();
-        SwitchResult refused = patcher.TrySwitch(code.Outlined);
+        ApplyResult refused = patcher.TrySwitch(code.Outlined);
         Assert.Equal(DiagnosticCodes.PatcherBusy, refused.Diagnostics[0].Code);
-        SwitchResult? waited = null;
+        ApplyResult waited = default;
         var second = new Thread(() => waited = patcher.TrySwitch(code.Outlined, new SwitchOptions { WaitForOther = true }));
         second.Start();
         go.Set();
         first.Join();
         second.Join();
-        Assert.Equal(SwitchStatus.Applied, waited!.Status);
+        Assert.Equal(ApplyStatus.Applied, waited.Status);
         Assert.Equal(3, LiveCode.Call(block));
     }
 
@@ -116,10 +116,10 @@ public sealed unsafe class AbuseTests
         using var code = new LiveCode();
         code.EmitFunction(SiteWish.Aligned());
         using LivePatcher patcher = code.Patcher(code.Direct);
-        SwitchResult? inner = null;
+        ApplyResult? inner = null;
         patcher.Probe = (_, _) => inner ??= patcher.TrySwitch(code.Outlined, new SwitchOptions { WaitForOther = true });
         Assert.True(patcher.TrySwitch(code.Inlined).Succeeded);
-        Assert.Equal(DiagnosticCodes.PatcherBusy, inner!.Diagnostics[0].Code);
+        Assert.Equal(DiagnosticCodes.PatcherBusy, inner!.Value.Diagnostics[0].Code);
     }
 
     [Fact]
@@ -142,7 +142,7 @@ public sealed unsafe class AbuseTests
         long given = LiveCode.Call(block);
         executor.Leave();
         Assert.Equal(11, given);
-        Assert.Equal(DiagnosticCodes.InsideGeneratedCode, s_result!.Diagnostics[0].Code);
+        Assert.Equal(DiagnosticCodes.InsideGeneratedCode, s_result.Diagnostics[0].Code);
         Assert.Contains("me", s_result.Diagnostics[0].Message, StringComparison.Ordinal);
         Assert.True(patcher.TrySwitch(code.Inlined.Derive("now", b => b.Inline("t.first", LiveCode.MovOne))).Succeeded);
     }
@@ -159,7 +159,7 @@ public sealed unsafe class AbuseTests
         Assert.Equal(DiagnosticCodes.BlockRetired, Code(() => patcher.Switch([block[0]], code.Inlined)));
         Assert.Equal(DiagnosticCodes.BlockRetired, Code(() => patcher.Bind(block)));
         Assert.Equal(DiagnosticCodes.BlockRetired, Code(() => code.Arena.Retire(block)));
-        Assert.Empty(patcher.Switch(code.Inlined));
+        Assert.Empty(patcher.Switch(code.Inlined).Outcomes);
         Assert.Equal(before, block.ToArray()); // no executor was ever declared, so it is never reused
     }
 
@@ -235,7 +235,7 @@ public sealed unsafe class AbuseTests
         using LivePatcher patcher = code.Patcher(code.Direct);
         foreach (ulong target in (ulong[])[0, 1, (ulong)NativeMemory.Alloc(16)])
         {
-            SwitchResult result = patcher.TrySwitch(code.Direct.Derive("bad", b => b.Call("t.first", target, "bad", RegisterSet.Rax)));
+            ApplyResult result = patcher.TrySwitch(code.Direct.Derive("bad", b => b.Call("t.first", target, "bad", RegisterSet.Rax)));
             Assert.Equal(DiagnosticCodes.TargetNotExecutable, result.Diagnostics[0].Code);
             Assert.Equal(2, LiveCode.Call(block));
         }
@@ -255,7 +255,7 @@ public sealed unsafe class AbuseTests
         using var code = new LiveCode();
         CodeBlock block = code.EmitFunction(SiteWish.Aligned());
         using LivePatcher patcher = code.Patcher(code.Direct);
-        SwitchResult result = patcher.TrySwitch(code.Direct.Derive("bad", b => b.Inline("t.first", static a => a.push(rax))));
+        ApplyResult result = patcher.TrySwitch(code.Direct.Derive("bad", b => b.Inline("t.first", static a => a.push(rax))));
         Assert.Equal(DiagnosticCodes.BodyInvalid, result.Diagnostics[0].Code);
         Assert.Equal(2, LiveCode.Call(block));
     }

@@ -80,7 +80,7 @@ public sealed class ArenaTests
             a.ret();
             CodeBlock block = arena.Emit(a, sites);
             using var patcher = new LivePatcher(arena, s_layout);
-            SwitchResult result = patcher.Switch(backend);
+            ApplyResult result = patcher.Switch(backend);
             Assert.Equal(7, LiveCode.Call(block));
             if (arena.Reaches(method))
             {
@@ -88,7 +88,7 @@ public sealed class ArenaTests
             }
             else if (block[0].Form == LiveForm.Original)
             {
-                Assert.Equal(PvPatch.Plans.PatchReason.OutOfReach, result[0].Reason);
+                Assert.Equal(PvPatch.Plans.PatchReason.OutOfReach, result.Outcomes[0].Reason);
             }
         }
     }
@@ -155,8 +155,8 @@ public sealed class ArenaTests
 
         patcher.Switch(code.Inlined);
         byte[] before = LiveCode.Snapshot(blocks);
-        SwitchResult result = patcher.TrySwitch(code.Outlined);
-        Assert.Equal(SwitchStatus.Refused, result.Status);
+        ApplyResult result = patcher.TrySwitch(code.Outlined);
+        Assert.Equal(ApplyStatus.Refused, result.Status);
         Assert.Equal(DiagnosticCodes.ArenaFull, result.Diagnostics[0].Code);
         Assert.Equal(before, LiveCode.Snapshot(blocks));
         Assert.Equal(1, LiveCode.Call(blocks[0]));
@@ -174,8 +174,8 @@ public sealed class ArenaTests
         VirtualAddress far = low.Emit(a, new SiteEmitter(s_layout)).Address;
         CodeBlock block = code.EmitFunction(new SiteWish(0));
         using LivePatcher patcher = code.Patcher();
-        SwitchResult result = patcher.Switch(code.Inlined.Derive("far", b => b.Call("t.first", far, "far", RegisterSet.Rax)));
-        Assert.Equal(PvPatch.Plans.PatchReason.OutOfReach, result[0].Reason);
+        ApplyResult result = patcher.Switch(code.Inlined.Derive("far", b => b.Call("t.first", far, "far", RegisterSet.Rax)));
+        Assert.Equal(PvPatch.Plans.PatchReason.OutOfReach, result.Outcomes[0].Reason);
         Assert.Equal(LiveForm.Original, block[0].Form);
         Assert.Equal(8, LiveCode.Call(block));
     }

@@ -1,4 +1,5 @@
 using PvPatch.Live;
+using PvPatch.Plans;
 
 namespace PvPatch.Tests.Live;
 
@@ -39,7 +40,7 @@ public sealed class ExecutorThreadTests
         code.Arena.Retire(block);
         Assert.DoesNotContain(block, code.Arena.Blocks);
         Assert.False(code.Arena.TryFindBlock(block.Address, out _));
-        Assert.Equal(SwitchStatus.Applied, patcher.TrySwitch(code.Nops, LiveCode.Quiescent).Status);
+        Assert.Equal(ApplyStatus.Applied, patcher.TrySwitch(code.Nops, LiveCode.Quiescent).Status);
     }
 
     [Fact]

@@ -1,6 +1,7 @@
 using PvPatch.Live;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
+using PvPatch.Plans;
 
 namespace PvPatch.Tests.Live;
 
@@ -41,11 +42,11 @@ public sealed unsafe class FaultInjectionTests
         byte* at = code.Arena.Memory.WriteView(blocks[3][0].Address);
         byte first = *at;
         patcher.Probe = (step, _) => *at = step == PatchStep.Planned ? (byte)0xcc : *at;
-        SwitchResult result = patcher.TrySwitch(code.Inlined);
+        ApplyResult result = patcher.TrySwitch(code.Inlined);
         patcher.Probe = null;
-        Assert.Equal(SwitchStatus.RolledBack, result.Status);
+        Assert.Equal(ApplyStatus.RolledBack, result.Status);
         Assert.Equal(DiagnosticCodes.SwapFailed, result.Diagnostics[0].Code);
-        Assert.Equal([SiteChange.RolledBack, SiteChange.RolledBack, SiteChange.RolledBack, SiteChange.NotWritten, SiteChange.NotWritten], Enumerable.Range(0, 5).Select(i => result[i].Change));
+        Assert.Equal([SiteChange.RolledBack, SiteChange.RolledBack, SiteChange.RolledBack, SiteChange.NotWritten, SiteChange.NotWritten], Enumerable.Range(0, 5).Select(i => result.Outcomes[i].Change));
         *at = first;
         Assert.Equal(before, LiveCode.Snapshot(blocks));
         Assert.Equal(2, LiveCode.Call(blocks[0]));
@@ -64,8 +65,8 @@ public sealed unsafe class FaultInjectionTests
             byte first = *at;
             *at = 0xcc; // a debugger's breakpoint
             byte[] before = LiveCode.Snapshot(blocks);
-            SwitchResult result = patcher.TrySwitch(code.Direct);
-            Assert.Equal(SwitchStatus.Refused, result.Status);
+            ApplyResult result = patcher.TrySwitch(code.Direct);
+            Assert.Equal(ApplyStatus.Refused, result.Status);
             Assert.Equal(DiagnosticCodes.UnexpectedLiveBytes, result.Diagnostics[0].Code);
             Assert.Equal("cc b8 01 00 00 00", result.Diagnostics[0].Found); // was cs mov eax,1
             Assert.Equal(before, LiveCode.Snapshot(blocks));
@@ -90,9 +91,9 @@ public sealed unsafe class FaultInjectionTests
                 throw new InvalidOperationException("injected");
             }
         };
-        SwitchResult result = patcher.TrySwitch(code.Inlined);
-        Assert.Equal(SwitchStatus.Faulted, result.Status);
-        Assert.Equal([SiteChange.Faulted, SiteChange.RolledBack, SiteChange.NotWritten], Enumerable.Range(0, 3).Select(i => result[i].Change));
+        ApplyResult result = patcher.TrySwitch(code.Inlined);
+        Assert.Equal(ApplyStatus.Faulted, result.Status);
+        Assert.Equal([SiteChange.Faulted, SiteChange.RolledBack, SiteChange.NotWritten], Enumerable.Range(0, 3).Select(i => result.Outcomes[i].Change));
         Assert.Equal(LiveSiteState.Faulted, blocks[0][0].State);
         Assert.Equal(2, LiveCode.Call(blocks[1]));
     }
@@ -110,7 +111,7 @@ public sealed unsafe class FaultInjectionTests
         using LivePatcher patcher = code.Patcher(code.Direct);
         platform.NativeBarriersLeft = before;
         platform.ManagedBarrierFails = true;
-        SwitchResult result = patcher.Switch(code.Inlined);
+        ApplyResult result = patcher.Switch(code.Inlined);
         Assert.Equal(BarrierKind.Weak, result.Barrier);
         Assert.Equal(3, result.Barriers);
         Assert.Contains(result.Diagnostics, static d => d.Code == DiagnosticCodes.WeakBarrier && d.Severity == DiagnosticSeverity.Warning);
@@ -124,7 +125,7 @@ public sealed unsafe class FaultInjectionTests
         using var code = new LiveCode(platform);
         CodeBlock block = code.EmitFunction(SiteWish.Aligned());
         using LivePatcher patcher = code.Patcher(code.Direct);
-        SwitchResult result = patcher.TrySwitch(code.Inlined);
+        ApplyResult result = patcher.TrySwitch(code.Inlined);
         Assert.Equal(DiagnosticCodes.NoBarrier, result.Diagnostics[0].Code);
         Assert.Equal(2, LiveCode.Call(block));
         patcher.Switch(code.Inlined, LiveCode.Quiescent);
@@ -151,8 +152,8 @@ public sealed unsafe class FaultInjectionTests
         CodeBlock spinning = code.EmitFunction(SiteWish.Straddling());
         CodeBlock forwarding = code.EmitFunction(SiteWish.Straddling(forwarding: true));
         using LivePatcher patcher = code.Patcher();
-        SwitchResult result = patcher.Switch(code.Inlined);
-        Assert.Equal([SiteChange.KeptIndirect, SiteChange.Written], Enumerable.Range(0, 2).Select(i => result[i].Change));
+        ApplyResult result = patcher.Switch(code.Inlined);
+        Assert.Equal([SiteChange.KeptIndirect, SiteChange.Written], Enumerable.Range(0, 2).Select(i => result.Outcomes[i].Change));
         Assert.Equal(1, LiveCode.Call(spinning));
         Assert.Equal(1, LiveCode.Call(forwarding));
         Assert.Equal(3, result.Barriers);
@@ -175,8 +176,8 @@ public sealed unsafe class FaultInjectionTests
                     cancel.Cancel();
                 }
             };
-            SwitchResult result = patcher.TrySwitch(code.Outlined, new SwitchOptions { Cancellation = cancel.Token });
-            Assert.Equal(SwitchStatus.RolledBack, result.Status);
+            ApplyResult result = patcher.TrySwitch(code.Outlined, new SwitchOptions { Cancellation = cancel.Token });
+            Assert.Equal(ApplyStatus.RolledBack, result.Status);
             Assert.Equal("the batch was cancelled", result.Diagnostics[0].Message);
             Assert.Equal(before, block.ToArray());
         }
@@ -219,7 +220,7 @@ public sealed unsafe class FaultInjectionTests
         Assert.Equal([LiveSiteState.Linked, LiveSiteState.Linked, LiveSiteState.Bound], Enumerable.Range(0, 3).Select(i => blocks[1][i].State));
     }
 
-    private static void CheckFailures(LiveCode code, LivePatcher patcher, CodeBlock[] blocks, Func<SwitchResult> batch, long expected, long after)
+    private static void CheckFailures(LiveCode code, LivePatcher patcher, CodeBlock[] blocks, Func<ApplyResult> batch, long expected, long after)
     {
         byte[] before = LiveCode.Snapshot(blocks);
         LiveSite[] sites = [.. blocks.SelectMany(static b => Enumerable.Range(0, b.SiteCount).Select(i => b[i]))];
@@ -242,22 +243,22 @@ public sealed unsafe class FaultInjectionTests
                     throw new InvalidOperationException("injected");
                 }
             };
-            SwitchResult result = batch();
+            ApplyResult result = batch();
             if (!failed)
             {
-                Assert.Equal(SwitchStatus.Applied, result.Status);
+                Assert.Equal(ApplyStatus.Applied, result.Status);
                 Assert.True(failAt >= 5, "all steps were tried");
                 break;
             }
 
-            Assert.True(result.Status == SwitchStatus.RolledBack, $"{at}: {result.Status}");
+            Assert.True(result.Status == ApplyStatus.RolledBack, $"{at}: {result.Status}");
             Assert.Equal(DiagnosticCodes.BatchFaulted, result.Diagnostics[0].Code);
             Assert.Equal(before, LiveCode.Snapshot(blocks));
             Assert.Equal(functions, code.Layout.Slots.Select(slots.FunctionOf));
             Assert.Same(current, patcher.Current);
             Assert.Equal(states, sites.Select(static s => (s.State, s.Form, s.Target)));
             Assert.Equal(expected, LiveCode.Call(blocks[0]));
-            Assert.All(Enumerable.Range(0, result.Count), i => Assert.Contains(result[i].Change, (SiteChange[])[SiteChange.NotWritten, SiteChange.RolledBack, SiteChange.AlreadyThere]));
+            Assert.All(Enumerable.Range(0, result.Count), i => Assert.Contains(result.Outcomes[i].Change, (SiteChange[])[SiteChange.NotWritten, SiteChange.RolledBack, SiteChange.AlreadyThere]));
         }
 
         patcher.Probe = null;

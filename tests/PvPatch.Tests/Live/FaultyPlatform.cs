@@ -1,6 +1,7 @@
 using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Live.Platform;
+using PvPatch.Machine;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live;
@@ -36,17 +37,23 @@ internal sealed unsafe class FaultyPlatform : LivePlatform, IDisposable
 
     public override int Granularity => _real.Granularity;
 
-    public override bool TryReserve(MapRequest request, out CodeMapping? mapping, out PatchDiagnostic? error)
+    public override bool TryReserve(VirtualAddress? near, long size, ArenaOptions options, out CodeMapping? mapping, out PatchDiagnostic? error)
     {
         mapping = null;
         error = RefusesMemory ? LinuxPlatform.Refused("a memory file (memfd_create)", 1) : null;
-        if (error is not null || !_real.TryReserve(request, out CodeMapping? real, out error))
+        return error is null && _real.TryReserve(near, size, options, out mapping, out error);
+    }
+
+    public override bool TryCommit(CodeMapping mapping, long offset, long length, bool executable, out PatchDiagnostic? error)
+    {
+        if (CommitsLeft == 0)
         {
+            error = LinuxPlatform.Refused("executable memory", 13);
             return false;
         }
 
-        mapping = new FaultyMapping(this, real!);
-        return true;
+        CommitsLeft -= CommitsLeft > 0 ? 1 : 0;
+        return _real.TryCommit(mapping, offset, length, executable, out error);
     }
 
     public override BarrierKind PrepareBarrier() => Kind ?? _real.PrepareBarrier();
@@ -85,21 +92,4 @@ internal sealed unsafe class FaultyPlatform : LivePlatform, IDisposable
     public override Predicate<VirtualAddress>? ExecutableTest() => _real.ExecutableTest();
 
     public void Dispose() => System.Runtime.InteropServices.NativeMemory.Free(_nativeBarriersLeft);
-
-    private sealed class FaultyMapping(FaultyPlatform platform, CodeMapping real) : CodeMapping(real.Run, real.Write, real.Size)
-    {
-        public override bool TryCommit(long offset, long length, PageUse use, out PatchDiagnostic? error)
-        {
-            if (platform.CommitsLeft == 0)
-            {
-                error = LinuxPlatform.Refused("executable memory", 13);
-                return false;
-            }
-
-            platform.CommitsLeft -= platform.CommitsLeft > 0 ? 1 : 0;
-            return real.TryCommit(offset, length, use, out error);
-        }
-
-        public override void Dispose() => real.Dispose();
-    }
 }

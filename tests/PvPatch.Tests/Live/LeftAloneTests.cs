@@ -20,7 +20,7 @@ public sealed class LeftAloneTests
         {
             patcher.Switch(before);
             Assert.NotEqual(original, LiveCode.Snapshot(blocks));
-            SwitchResult result = patcher.Switch(alone);
+            ApplyResult result = patcher.Switch(alone);
             Assert.Equal(3, result.Written);
             Assert.Equal(original, LiveCode.Snapshot(blocks));
             Assert.Equal(code.Five, code.Arena.SlotsOf(code.Layout).FunctionOf(code.First));
@@ -30,7 +30,7 @@ public sealed class LeftAloneTests
         }
 
         // From one such backend to another only slots are stored: one barrier, no site.
-        SwitchResult next = patcher.Switch(alone.Derive("next", b => b.Set("t.first", Operation.Call(code.Two, "two", RegisterSet.Rax).LeftAloneByBackend())));
+        ApplyResult next = patcher.Switch(alone.Derive("next", b => b.Set("t.first", Operation.Call(code.Two, "two", RegisterSet.Rax).LeftAloneByBackend())));
         Assert.Equal((0, 1, 1), (next.Written, next.SlotsWritten, next.Barriers));
         Assert.All(blocks, static b => Assert.Equal(2, LiveCode.Call(b)));
     }
@@ -54,7 +54,7 @@ public sealed class LeftAloneTests
         using LivePatcher patcher = code.Patcher(code.Inlined);
         Backend alone = code.Direct.Derive("alone", b => b.Set("t.first", Operation.Call(code.Five, "five", RegisterSet.Rax).LeftAloneByBackend()));
         Assert.True(patcher.Switch([block[0]], code.Direct).Succeeded); // can be done without the slot
-        Assert.False(patcher.TrySwitch(alone, SiteScope.Sites(block[0]), null, out SwitchResult result));
+        Assert.False(patcher.TrySwitch(alone, SiteScope.Sites(block[0]), null, out ApplyResult result));
         Assert.Equal(DiagnosticCodes.SiteNeedsSlot, result.Diagnostics[0].Code);
         Assert.Equal(2, LiveCode.Call(block));
         patcher.Switch([block[0]], code.Inlined);

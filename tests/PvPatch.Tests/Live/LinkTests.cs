@@ -81,7 +81,7 @@ public sealed unsafe class LinkTests
         CodeBlock last = Block(4, 0, false);
         patcher.Bind([.. blocks, last]);
         Assert.Equal([101, 102, 103], blocks.Select(static b => LiveCode.Call(b)));
-        SwitchResult result = patcher.Link([new(blocks[0][0], blocks[1].Address), new(blocks[1][0], blocks[2].Address), new(blocks[2][0], last.Address)]);
+        ApplyResult result = patcher.Link([new(blocks[0][0], blocks[1].Address), new(blocks[1][0], blocks[2].Address), new(blocks[2][0], last.Address)]);
         Assert.Equal(3, result.Written);
         Assert.All(blocks, static b => Assert.Equal((LiveForm.Jump, PatchAction.Jump), (b[0].Form, b[0].Action)));
         Assert.All(blocks, static b => Assert.Equal(104, LiveCode.Call(b)));
@@ -137,8 +137,8 @@ public sealed unsafe class LinkTests
         a.ret();
         CodeBlock block = code.Arena.Emit(a, sites);
         using LivePatcher patcher = code.Patcher(code.Nops);
-        SwitchResult result = patcher.Link([new SiteLink(block[0], wild, RegisterSet.Rax | RegisterSet.Rcx)]);
-        Assert.Equal((PatchAction.ThunkCall, LiveForm.Call), (result[0].Action, result[0].Form));
+        ApplyResult result = patcher.Link([new SiteLink(block[0], wild, RegisterSet.Rax | RegisterSet.Rcx)]);
+        Assert.Equal((PatchAction.ThunkCall, LiveForm.Call), (result.Outcomes[0].Action, block[0].Form));
         Assert.Equal(wild, block[0].Target);
         Assert.Equal(42, LiveCode.Call(block));
     }
@@ -150,8 +150,8 @@ public sealed unsafe class LinkTests
         CodeBlock block = code.EmitFunction(new SiteWish(0), new SiteWish(1));
         using LivePatcher patcher = code.Patcher(code.Inlined);
         byte[] before = block.ToArray();
-        SwitchResult result = patcher.TryLink([new(block[0], code.Five), new(block[1], code.Five, RegisterSet.Rax | RegisterSet.Vector)]);
-        Assert.Equal((SwitchStatus.Refused, DiagnosticCodes.SiteLink, 1), (result.Status, result.Diagnostics[0].Code, result.Diagnostics[0].SiteIndex));
+        ApplyResult result = patcher.TryLink([new(block[0], code.Five), new(block[1], code.Five, RegisterSet.Rax | RegisterSet.Vector)]);
+        Assert.Equal((ApplyStatus.Refused, DiagnosticCodes.SiteLink, 1), (result.Status, result.Diagnostics[0].Code, result.Diagnostics[0].SiteIndex));
         Assert.Contains("ClobbersTooMuch", result.Diagnostics[0].Message, StringComparison.Ordinal);
         byte[] data = GC.AllocateArray<byte>(64, pinned: true);
         fixed (byte* pointer = data)
@@ -178,12 +178,12 @@ public sealed unsafe class LinkTests
         using LivePatcher patcher = code.Patcher(code.Direct);
         patcher.Link(block[0], code.Five);
         byte[] linked = block[0].ToArray();
-        SwitchResult all = patcher.Switch(code.Outlined);
-        Assert.Equal((1, 1, SiteChange.KeptLink), (all.Written, all.KeptLinks, all[0].Change));
+        ApplyResult all = patcher.Switch(code.Outlined);
+        Assert.Equal((1, 1, SiteChange.KeptLink), (all.Written, all.KeptLinks, all.Outcomes[0].Change));
         Assert.Contains("1 kept links", all.ToString(), StringComparison.Ordinal);
         Assert.Equal(8, LiveCode.Call(block)); // 5, then 3 more
-        Assert.Equal(SiteChange.KeptLink, patcher.Switch(code.First, code.Nops)[0].Change);
-        Assert.Equal(SiteChange.KeptLink, patcher.Bind(block)[0].Change);
+        Assert.Equal(SiteChange.KeptLink, patcher.Switch(code.First, code.Nops).Outcomes[0].Change);
+        Assert.Equal(SiteChange.KeptLink, patcher.Bind(block).Outcomes[0].Change);
         Assert.Equal(linked, block[0].ToArray());
         Assert.Equal((LiveSiteState.Linked, code.Five), (block[0].State, block[0].Target!.Value));
         patcher.Unlink([block[0]]);
@@ -218,11 +218,11 @@ public sealed unsafe class LinkTests
         using var code = new LiveCode();
         CodeBlock block = code.EmitFunction(SiteWish.Aligned(), SiteWish.Aligned());
         using LivePatcher patcher = code.Patcher(code.Nops);
-        SwitchResult result = patcher.Link([new(block[0], code.Two), new(block[1], code.Two), new(block[0], code.Five), new(block[1], null)]);
+        ApplyResult result = patcher.Link([new(block[0], code.Two), new(block[1], code.Two), new(block[0], code.Five), new(block[1], null)]);
         Assert.Equal((2, 1), (result.Count, result.Written));
         Assert.Equal(5, LiveCode.Call(block));
         result = patcher.Link(block[0], code.Five);
-        Assert.Equal((0, 0, SiteChange.AlreadyThere), (result.Written, result.Barriers, result[0].Change));
+        Assert.Equal((0, 0, SiteChange.AlreadyThere), (result.Written, result.Barriers, result.Outcomes[0].Change));
         Assert.Equal(LiveSiteState.Linked, block[0].State);
     }
 
@@ -233,9 +233,9 @@ public sealed unsafe class LinkTests
         CodeBlock block = code.EmitFunction(new SiteWish(0, 6, Start: 63));
         using LivePatcher patcher = code.Patcher();
         patcher.Switch(code.Direct); // live: it stays indirect
-        SwitchResult result = patcher.TryLink([new(block[0], code.Five)]);
-        Assert.Equal((SwitchStatus.Refused, DiagnosticCodes.NeedsQuiescence), (result.Status, result.Diagnostics[0].Code));
-        Assert.Equal(SiteChange.KeptIndirect, patcher.Unlink([block[0]])[0].Change);
+        ApplyResult result = patcher.TryLink([new(block[0], code.Five)]);
+        Assert.Equal((ApplyStatus.Refused, DiagnosticCodes.NeedsQuiescence), (result.Status, result.Diagnostics[0].Code));
+        Assert.Equal(SiteChange.KeptIndirect, patcher.Unlink([block[0]]).Outcomes[0].Change);
         patcher.Link(block[0], code.Five, LiveCode.Quiescent);
         Assert.Equal(5, LiveCode.Call(block));
         Assert.Equal(DiagnosticCodes.NeedsQuiescence, Assert.Throws<PatchException>(() => patcher.Unlink([block[0]])).Diagnostic.Code);
@@ -317,7 +317,7 @@ public sealed unsafe class LinkTests
         using LivePatcher patcher = code.Patcher(code.Direct);
         Assert.Equal(DiagnosticCodes.BlockRetired, patcher.TryLink([new(foreign[0], code.Five)]).Diagnostics[0].Code);
         Assert.Equal(DiagnosticCodes.BlockRetired, patcher.TryApply(c => c.Revert(SiteScope.Blocks(foreign))).Diagnostics[0].Code);
-        Assert.Empty(patcher.UnlinkFrom([foreign])); // links may lead into another arena; none does
+        Assert.Empty(patcher.UnlinkFrom([foreign]).Outcomes); // links may lead into another arena; none does
     }
 
     [Fact]

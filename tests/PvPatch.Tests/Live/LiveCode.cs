@@ -102,6 +102,14 @@ internal sealed unsafe class LiveCode : IDisposable
 
     public static long Call(CodeBlock block, long argument = 0) => ((delegate* unmanaged<long, long>)block.Address.Value)(argument);
 
+    /// <summary>The site of an outcome.</summary>
+    public LiveSite Find(SiteOutcome outcome)
+    {
+        Assert.True(Arena.TryFindSite(outcome.Address, out LiveSite site));
+        Assert.Equal(outcome.Address, site.Address);
+        return site;
+    }
+
     public static byte[] Snapshot(IEnumerable<CodeBlock> blocks) => [.. blocks.SelectMany(static b => b.ToArray())];
 
     public void Dispose() => Arena.Dispose();

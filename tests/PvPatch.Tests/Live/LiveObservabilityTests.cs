@@ -2,6 +2,7 @@ using System.Diagnostics.Metrics;
 using System.Diagnostics.Tracing;
 using Microsoft.Extensions.Logging;
 using PvPatch.Live;
+using PvPatch.Plans;
 
 namespace PvPatch.Tests.Live;
 
@@ -15,7 +16,7 @@ public sealed class LiveObservabilityTests
         using var log = new Lines(LogLevel.Information);
         using (var patcher = new LivePatcher(code.Arena, code.Layout, log))
         {
-            SwitchResult result = patcher.Switch(code.Inlined);
+            ApplyResult result = patcher.Switch(code.Inlined);
             Assert.Equal(result.ToString(), Assert.Single(log.Text));
             Assert.StartsWith("inlined: Applied, 2 of 2 sites written, 0 kept indirect, 3 slots, 3 barriers (SyncCore), ", log.Text[0], StringComparison.Ordinal);
         }
@@ -87,7 +88,7 @@ public sealed class LiveObservabilityTests
     public void A_live_site_is_remembered_in_20_bytes_and_what_became_of_it_in_12()
     {
         Assert.Equal(20, System.Runtime.CompilerServices.Unsafe.SizeOf<SiteRecord>());
-        Assert.Equal(12, System.Runtime.CompilerServices.Unsafe.SizeOf<OutcomeRecord>());
+        Assert.Equal(12, System.Runtime.CompilerServices.Unsafe.SizeOf<SiteOutcome>());
     }
 
     private static void EnableOurs(Instrument instrument, MeterListener listener)

@@ -24,12 +24,12 @@ public sealed unsafe class LivePlanTests
         Assert.Equal(PatchReason.NeedsQuiescence, plan.Plan[plan.Plan.IndexContaining(block[2].Address)].Reason);
         VerifyResult verified = plan.Verify();
         Assert.Equal((5, 1, 0), (verified.Original, verified.Patched, verified.Others.Count));
-        SwitchResult result = patcher.Apply(plan);
+        ApplyResult result = patcher.Apply(plan);
         Assert.Equal((2, 3), (result.Written, result.SlotsWritten));
         Assert.True(plan.Verify().IsPatched);
-        foreach (SiteOutcome site in result)
+        foreach (SiteOutcome site in result.Outcomes)
         {
-            Assert.Equal(site.Site.ToArray(), plan.Plan[plan.Plan.IndexContaining(site.Site.Address)].NewBytes.ToArray());
+            Assert.Equal(code.Find(site).ToArray(), plan.Plan[plan.Plan.IndexContaining(site.Address)].NewBytes.ToArray());
         }
     }
 
@@ -49,8 +49,8 @@ public sealed unsafe class LivePlanTests
             LivePlan plan = patcher.Plan(c => c.Use(code.Inlined));
             meanwhile();
             byte[] before = block.ToArray();
-            Assert.False(patcher.TryApply(plan, null, out SwitchResult result));
-            Assert.Equal((SwitchStatus.Refused, DiagnosticCodes.PlanStale), (result.Status, result.Diagnostics[0].Code));
+            Assert.False(patcher.TryApply(plan, null, out ApplyResult result));
+            Assert.Equal((ApplyStatus.Refused, DiagnosticCodes.PlanStale), (result.Status, result.Diagnostics[0].Code));
             Assert.Equal(before, block.ToArray());
         }
     }
@@ -66,7 +66,7 @@ public sealed unsafe class LivePlanTests
         *(ulong*)code.Arena.Memory.WriteView(slots.AddressOf(code.First)) = code.Five.Value;
         byte[] before = block.ToArray();
         Assert.Equal(DiagnosticCodes.UnexpectedLiveBytes, patcher.TrySwitch(code.Inlined).Diagnostics[0].Code);
-        Assert.False(patcher.TryApply(plan, null, out SwitchResult result));
+        Assert.False(patcher.TryApply(plan, null, out ApplyResult result));
         Assert.Equal(DiagnosticCodes.UnexpectedLiveBytes, result.Diagnostics[0].Code);
         Assert.Equal(before, block.ToArray());
         Assert.Single(plan.Verify().Others);
@@ -97,20 +97,20 @@ public sealed unsafe class LivePlanTests
         CodeBlock a = code.EmitFunction(SiteWish.Aligned(), SiteWish.Aligned(1));
         CodeBlock b = code.EmitFunction(SiteWish.Aligned(), SiteWish.Aligned(1), SiteWish.Aligned(2));
         using LivePatcher patcher = code.Patcher(code.Direct);
-        SwitchResult result = patcher.Apply(c => c
+        ApplyResult result = patcher.Apply(c => c
             .Use(code.Inlined)
             .Use(code.Nops, SiteScope.Slot(code.Layout[1]))
             .Revert(SiteScope.Sites(b[2]))
             .Link(new SiteLink(a[0], code.Five)));
         Assert.Equal((5, 5), (result.Count, result.Written));
         Assert.Equal(1, result.Barriers);
-        Assert.Equal([LiveForm.Call, LiveForm.OneInstruction, LiveForm.OneInstruction, LiveForm.OneInstruction, LiveForm.Original], result.Select(static o => o.Form));
-        Assert.Equal([LiveSiteState.Linked, LiveSiteState.Bound, LiveSiteState.Bound, LiveSiteState.Bound, LiveSiteState.Original], result.Select(static o => o.Site.State));
+        Assert.Equal([LiveForm.Call, LiveForm.OneInstruction, LiveForm.OneInstruction, LiveForm.OneInstruction, LiveForm.Original], result.Outcomes.Select(o => code.Find(o).Form));
+        Assert.Equal([LiveSiteState.Linked, LiveSiteState.Bound, LiveSiteState.Bound, LiveSiteState.Bound, LiveSiteState.Original], result.Outcomes.Select(o => code.Find(o).State));
         Assert.Equal(5, LiveCode.Call(a)); // linked, then nop
         Assert.Null(patcher.Current); // slots differ
 
         // A link outlives a switch, also one in the same batch; a revert undoes it.
-        Assert.Equal(SiteChange.Written, patcher.Apply(c => c.Link(new SiteLink(b[0], code.Five)).Use(code.Direct))[2].Change);
+        Assert.Equal(SiteChange.Written, patcher.Apply(c => c.Link(new SiteLink(b[0], code.Five)).Use(code.Direct)).Outcomes[2].Change);
         Assert.Equal(LiveSiteState.Linked, b[0].State);
         patcher.Apply(c => c.Link(new SiteLink(b[0], code.Two)).Revert());
         Assert.Equal(LiveSiteState.Original, b[0].State);
@@ -124,8 +124,8 @@ public sealed unsafe class LivePlanTests
         CodeBlock block = code.EmitFunction(SiteWish.Aligned(), SiteWish.Aligned(1));
         using LivePatcher patcher = code.Patcher(code.Direct);
         byte[] before = block.ToArray();
-        SwitchResult result = patcher.TryApply(c => c.Use(code.Inlined).Link(new SiteLink(block[1], 16)));
-        Assert.Equal(SwitchStatus.Refused, result.Status);
+        ApplyResult result = patcher.TryApply(c => c.Use(code.Inlined).Link(new SiteLink(block[1], 16)));
+        Assert.Equal(ApplyStatus.Refused, result.Status);
         Assert.Equal(before, block.ToArray());
         Assert.Same(code.Direct, patcher.Current);
         Assert.False(patcher.TryPlan(c => c.Use(code.Inlined).Link(new SiteLink(block[1], 16)), null, out _, out IReadOnlyList<PatchDiagnostic> findings));

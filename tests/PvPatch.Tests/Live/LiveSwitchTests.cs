@@ -28,8 +28,8 @@ public sealed class LiveSwitchTests
         byte[] original = LiveCode.Snapshot(blocks);
         foreach ((Backend backend, long result) in ((Backend, long)[])[(code.Direct, 2), (code.Inlined, 1), (code.Outlined, 3), (code.Nops, 0), (code.Direct, 2)])
         {
-            SwitchResult done = patcher.Switch(backend);
-            Assert.Equal(SwitchStatus.Applied, done.Status);
+            ApplyResult done = patcher.Switch(backend);
+            Assert.Equal(ApplyStatus.Applied, done.Status);
             Assert.Equal(blocks.Count, done.Count);
             Assert.Equal(blocks.Count, done.Written + done.KeptIndirect);
             Assert.All(blocks, b => Assert.Equal(result, LiveCode.Call(b)));
@@ -55,9 +55,9 @@ public sealed class LiveSwitchTests
         code.EmitFunction(SiteWish.Aligned(), SiteWish.Straddling());
         using LivePatcher patcher = code.Patcher();
         Assert.Equal(2, patcher.Switch(code.Inlined).Written);
-        SwitchResult again = patcher.Switch(code.Inlined);
+        ApplyResult again = patcher.Switch(code.Inlined);
         Assert.Equal((0, 0, 0), (again.Written, again.Barriers, again.SlotsWritten));
-        Assert.Equal(SiteChange.AlreadyThere, again[0].Change);
+        Assert.Equal(SiteChange.AlreadyThere, again.Outcomes[0].Change);
     }
 
     [Fact]
@@ -93,7 +93,7 @@ public sealed class LiveSwitchTests
         using var code = new LiveCode();
         CodeBlock[] blocks = [.. Enumerable.Range(0, 3).Select(_ => code.EmitFunction(new SiteWish(0)))];
         using LivePatcher patcher = code.Patcher(code.Direct);
-        SwitchResult result = patcher.Switch([blocks[1][0], blocks[2][0], blocks[1][0]], code.Inlined);
+        ApplyResult result = patcher.Switch([blocks[1][0], blocks[2][0], blocks[1][0]], code.Inlined);
         Assert.Equal((2, 2, 0), (result.Count, result.Written, result.SlotsWritten));
         Assert.Equal([2, 1, 1], blocks.Select(static b => LiveCode.Call(b)));
         patcher.Revert([blocks[1][0]]);
@@ -108,7 +108,7 @@ public sealed class LiveSwitchTests
         CodeBlock block = code.EmitFunction(new SiteWish(0, 6, Start: 63));
         using LivePatcher patcher = code.Patcher();
         patcher.Switch(code.Direct);
-        Assert.Equal(SiteChange.KeptIndirect, patcher.Switch([block[0]], code.Direct)[0].Change);
+        Assert.Equal(SiteChange.KeptIndirect, patcher.Switch([block[0]], code.Direct).Outcomes[0].Change);
         PatchException e = Assert.Throws<PatchException>(() => patcher.Switch([block[0]], code.Inlined));
         Assert.Equal(DiagnosticCodes.NeedsQuiescence, e.Diagnostic.Code);
         Assert.Equal(1, patcher.Switch([block[0]], code.Inlined, LiveCode.Quiescent).Written);
@@ -121,7 +121,7 @@ public sealed class LiveSwitchTests
         using var code = new LiveCode();
         using LivePatcher patcher = code.Patcher();
         CodeBlock before = code.EmitFunction(new SiteWish(0));
-        Assert.Empty(patcher.Bind(before)); // nothing is bound yet
+        Assert.Empty(patcher.Bind(before).Outcomes); // nothing is bound yet
         patcher.Switch(code.Inlined);
         CodeBlock block = code.EmitFunction(new SiteWish(0), new SiteWish(1));
         Assert.Equal(1, LiveCode.Call(block)); // indirect, and right
@@ -185,8 +185,8 @@ public sealed class LiveSwitchTests
         a.ret();
         CodeBlock block = code.Arena.Emit(a, sites);
         using LivePatcher patcher = code.Patcher();
-        SwitchResult result = patcher.Switch(backend);
-        Assert.Equal(PatchAction.ThunkCall, result[0].Action);
+        ApplyResult result = patcher.Switch(backend);
+        Assert.Equal(PatchAction.ThunkCall, result.Outcomes[0].Action);
         Assert.Equal(42, LiveCode.Call(block));
         patcher.Revert();
         Assert.Equal(42, LiveCode.Call(block));
@@ -214,8 +214,8 @@ public sealed class LiveSwitchTests
         CodeBlock block = code.EmitFunction(new SiteWish(0));
         using LivePatcher patcher = code.Patcher(code.Inlined);
         byte[] before = block.ToArray();
-        SwitchResult result = patcher.TrySwitch(code.Direct.Derive("vectors", b => b.Call("t.first", code.Two, "two", RegisterSet.Rax | RegisterSet.Vector)));
-        Assert.Equal(SwitchStatus.Refused, result.Status);
+        ApplyResult result = patcher.TrySwitch(code.Direct.Derive("vectors", b => b.Call("t.first", code.Two, "two", RegisterSet.Rax | RegisterSet.Vector)));
+        Assert.Equal(ApplyStatus.Refused, result.Status);
         Assert.Equal(DiagnosticCodes.SlotFunction, result.Diagnostics[0].Code);
         Assert.Equal(before, block.ToArray());
         Assert.Equal(1, LiveCode.Call(block));
@@ -227,7 +227,7 @@ public sealed class LiveSwitchTests
         using var code = new LiveCode();
         CodeBlock block = code.EmitFunction(new SiteWish(0));
         using LivePatcher patcher = code.Patcher();
-        SwitchResult result = patcher.Switch(Backend.Create("empty", code.Layout, static _ => { }));
+        ApplyResult result = patcher.Switch(Backend.Create("empty", code.Layout, static _ => { }));
         Assert.Equal(DiagnosticCodes.MissingOperation, Assert.Single(result.Diagnostics).Code);
         Assert.Equal("2e 2e 2e 2e 0f 0b", HexBytes.Format(block[0].ToArray())); // cs ud2
     }
@@ -238,8 +238,8 @@ public sealed class LiveSwitchTests
         using var code = new LiveCode();
         code.EmitFunction(new SiteWish(0));
         using LivePatcher patcher = code.Patcher(code.Direct);
-        SwitchResult result = patcher.TrySwitch(code.Direct.Derive("stack", b => b.Inline("t.first", static a => a.mov(rax, __qword_ptr[rsp + 8]))));
-        Assert.Equal(SwitchStatus.Refused, result.Status); // nobody goes through the slot now, but the next block would
+        ApplyResult result = patcher.TrySwitch(code.Direct.Derive("stack", b => b.Inline("t.first", static a => a.mov(rax, __qword_ptr[rsp + 8]))));
+        Assert.Equal(ApplyStatus.Refused, result.Status); // nobody goes through the slot now, but the next block would
         Assert.Equal(DiagnosticCodes.SlotFunction, result.Diagnostics[0].Code);
         Assert.Equal(2, LiveCode.Call(code.EmitFunction(new SiteWish(0))));
     }
@@ -276,13 +276,13 @@ public sealed class LiveSwitchTests
         byte[] original = block.ToArray();
         using LivePatcher patcher = code.Patcher();
         Assert.Equal(SiteClass.QuiescentOnly, block[0].Class);
-        SwitchResult live = patcher.Switch(code.Inlined);
+        ApplyResult live = patcher.Switch(code.Inlined);
         Assert.Equal(2, live.KeptIndirect);
         Assert.Equal(1, LiveCode.Call(block));
         Assert.Equal(original, block.ToArray());
         Assert.Equal(2, patcher.Switch(code.Outlined, LiveCode.Quiescent).Written);
         Assert.Equal(6, LiveCode.Call(block));
-        SwitchResult refused = patcher.TrySwitch(code.Direct);
+        ApplyResult refused = patcher.TrySwitch(code.Direct);
         Assert.Equal(DiagnosticCodes.NeedsQuiescence, refused.Diagnostics[0].Code);
         Assert.Equal(6, LiveCode.Call(block));
         patcher.Revert(LiveCode.Quiescent);

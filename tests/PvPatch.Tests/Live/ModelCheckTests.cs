@@ -50,11 +50,11 @@ public sealed unsafe class ModelCheckTests
                 byte[] @new = new byte[length];
                 Random.Shared.NextBytes(@new);
                 SiteBytes old = SiteBytes.Read(line + start, length);
-                Assert.True(SiteStore.TryStore(line + start, kind, length, old, SiteBytes.From(@new)));
+                Assert.True(ConcurrentStores.TryStore(line + start, kind, length, old, SiteBytes.From(@new)));
                 Assert.Equal([.. before[..start], .. @new, .. before[(start + length)..]], all.ToArray());
 
                 // Not what it was: nothing is written.
-                Assert.False(SiteStore.TryStore(line + start, kind, length, new SiteBytes(~old.Low, old.High), old));
+                Assert.False(ConcurrentStores.TryStore(line + start, kind, length, new SiteBytes(~old.Low, old.High), old));
                 Assert.Equal([.. before[..start], .. @new, .. before[(start + length)..]], all.ToArray());
             }
         }

@@ -2,6 +2,7 @@ using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
+using PvPatch.Plans;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live;
@@ -140,14 +141,14 @@ public sealed unsafe class QuiescenceTests
         Thread.Sleep(20);
 
         // Nobody leaves: the wait ends, and the body is as it was.
-        SwitchResult refused = patcher.TrySwitch(code.Direct, new SwitchOptions { Timeout = s_short });
-        Assert.Equal(SwitchStatus.RolledBack, refused.Status);
+        ApplyResult refused = patcher.TrySwitch(code.Direct, new SwitchOptions { Timeout = s_short });
+        Assert.Equal(ApplyStatus.RolledBack, refused.Status);
         Assert.Equal(DiagnosticCodes.GraceTimeout, refused.Diagnostics[0].Code);
         Assert.Equal(inPlace, block.ToArray());
         Assert.True(thread.IsAlive);
 
         // While it drains, new entries are forwarded through the slot and do not wait.
-        SwitchResult? done = null;
+        ApplyResult done = default;
         var switcher = new Thread(() => done = patcher.TrySwitch(code.Direct, new SwitchOptions { Timeout = s_long }));
         switcher.Start();
         SpinWait.SpinUntil(() => block.ToArray()[0] == 0xeb || block[0].ToArray()[0] == 0xeb);
@@ -156,7 +157,7 @@ public sealed unsafe class QuiescenceTests
         thread.Join();
         switcher.Join();
         Assert.Equal(9, result);
-        Assert.Equal(SwitchStatus.Applied, done!.Status);
+        Assert.Equal(ApplyStatus.Applied, done.Status);
         Assert.Equal(2, LiveCode.Call(block, (long)at));
         executor.Dispose();
     }
@@ -183,7 +184,7 @@ public sealed unsafe class QuiescenceTests
         {
             using var cancel = new CancellationTokenSource();
             cancel.CancelAfter(20);
-            SwitchResult result = patcher.TrySwitch(code.Direct, new SwitchOptions { Mode = mode, Timeout = s_long, Cancellation = cancel.Token });
+            ApplyResult result = patcher.TrySwitch(code.Direct, new SwitchOptions { Mode = mode, Timeout = s_long, Cancellation = cancel.Token });
             Assert.False(result.Succeeded);
             Assert.True(result.Elapsed < s_long);
             Assert.Equal(before, block.ToArray());
@@ -231,7 +232,7 @@ public sealed unsafe class QuiescenceTests
         });
         thread.Start();
         entered.Wait();
-        SwitchResult refused = patcher.TrySwitch(code.Inlined, LiveCode.Quiescent with { Timeout = s_short });
+        ApplyResult refused = patcher.TrySwitch(code.Inlined, LiveCode.Quiescent with { Timeout = s_short });
         Assert.Equal(DiagnosticCodes.NotQuiescent, refused.Diagnostics[0].Code);
         Assert.Contains("worker", refused.Diagnostics[0].Message, StringComparison.Ordinal);
         Assert.Equal(DiagnosticCodes.NotQuiescent, patcher.TrySwitch(code.Inlined, new SwitchOptions { Mode = SwitchMode.NotEntered }).Diagnostics[0].Code);

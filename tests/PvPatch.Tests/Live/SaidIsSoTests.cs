@@ -102,11 +102,11 @@ public sealed class SaidIsSoTests
         Backend vectors = code.Direct.Derive("vectors", b => b.Call("t.first", code.Five, "five", RegisterSet.Rax | RegisterSet.Vector));
         executor.Enter(); // perhaps in the block that goes
         code.Arena.Retire(narrow);
-        SwitchResult? result = null;
+        ApplyResult result = default;
         var other = new Thread(() => result = patcher.TrySwitch(vectors));
         other.Start();
         other.Join();
-        Assert.Equal(DiagnosticCodes.SlotFunction, result!.Diagnostics[0].Code);
+        Assert.Equal(DiagnosticCodes.SlotFunction, result.Diagnostics[0].Code);
         Assert.Same(code.Direct, patcher.Current);
         executor.Leave();
         Assert.True(code.Arena.Reclaim() > 0);
@@ -135,8 +135,8 @@ public sealed class SaidIsSoTests
         using var code = new LiveCode();
         using LivePatcher patcher = code.Patcher(code.Direct);
         CodeBlock block = code.EmitFunction(new SiteWish(0, 6, Start: 63), new SiteWish(1, 20), SiteWish.Aligned(2));
-        SwitchResult bound = patcher.Bind(block);
-        Assert.Equal([SiteChange.KeptIndirect, SiteChange.KeptIndirect, SiteChange.Written], bound.Select(static o => o.Change));
+        ApplyResult bound = patcher.Bind(block);
+        Assert.Equal([SiteChange.KeptIndirect, SiteChange.KeptIndirect, SiteChange.Written], bound.Outcomes.Select(static o => o.Change));
         Assert.Equal((1, 2), (bound.Written, bound.KeptIndirect));
         Assert.Equal(2, LiveCode.Call(block));
         Assert.True(patcher.Switch(code.Inlined).Succeeded); // live
@@ -188,8 +188,8 @@ public sealed class SaidIsSoTests
         CodeBlock[] targets = [code.EmitFunction(SiteWish.Aligned()), code.EmitFunction(SiteWish.Aligned())];
         patcher.Link(site[0], targets[0].Address);
         patcher.Probe = static (step, _) => _ = step == PatchStep.Publish ? throw new InvalidOperationException("injected") : 0;
-        Assert.Equal(SwitchStatus.RolledBack, patcher.TryLink([new(site[0], targets[1].Address)]).Status);
-        Assert.Equal(SwitchStatus.RolledBack, patcher.TryLink([new(site[0], targets[0].Address + 1)]).Status);
+        Assert.Equal(ApplyStatus.RolledBack, patcher.TryLink([new(site[0], targets[1].Address)]).Status);
+        Assert.Equal(ApplyStatus.RolledBack, patcher.TryLink([new(site[0], targets[0].Address + 1)]).Status);
         patcher.Probe = null;
         code.Arena.Retire(targets[1]);
         Assert.Equal(DiagnosticCodes.BlockLinked, Assert.Throws<PatchException>(() => code.Arena.Retire(targets[0])).Diagnostic.Code);
@@ -204,9 +204,9 @@ public sealed class SaidIsSoTests
         Assert.False(code.Arena.Reaches(far));
         CodeBlock block = code.EmitFunction(SiteWish.Aligned());
         using LivePatcher patcher = code.Patcher(code.Direct);
-        SwitchResult result = patcher.Switch(code.Direct.Derive("far", b => b.Call("t.first", far, "far", RegisterSet.Rax)));
+        ApplyResult result = patcher.Switch(code.Direct.Derive("far", b => b.Call("t.first", far, "far", RegisterSet.Rax)));
         Assert.Equal((0, 1), (result.Written, result.MadeIndirect));
-        Assert.Equal((SiteChange.MadeIndirect, PatchReason.OutOfReach), (result[0].Change, result[0].Reason));
+        Assert.Equal((SiteChange.MadeIndirect, PatchReason.OutOfReach), (result.Outcomes[0].Change, result.Outcomes[0].Reason));
         Assert.Equal(8, LiveCode.Call(block));
     }
 
@@ -242,7 +242,7 @@ public sealed class SaidIsSoTests
         using Executor executor = code.Arena.RegisterExecutor();
         platform.ManagedBarrierFails = true;
         patcher.Probe = (_, _) => platform.ManagedBarrierFails = false; // the gate is closed by then
-        SwitchResult result = patcher.Switch(code.Inlined, LiveCode.Quiescent);
+        ApplyResult result = patcher.Switch(code.Inlined, LiveCode.Quiescent);
         Assert.Equal(BarrierKind.Weak, result.Barrier);
         Assert.Contains(result.Diagnostics, static d => d.Code == DiagnosticCodes.WeakBarrier);
     }

@@ -68,7 +68,7 @@ public sealed class SiteEmitterTests
         ((ReadOnlySpan<byte>)[0xb8, 9, 0, 0, 0, 0xc3]).CopyTo(room.Span); // mov eax,9; ret
         CodeBlock block = room.Commit(6);
         Assert.Equal(9, LiveCode.Call(block));
-        Assert.Empty(patcher.Bind(block)); // nothing to do, and no mistake
+        Assert.Empty(patcher.Bind(block).Outcomes); // nothing to do, and no mistake
         Assert.Equal(DiagnosticCodes.ArenaDisposed, Assert.Throws<PatchException>(() => room.Commit(6)).Diagnostic.Code);
     }
 
@@ -153,7 +153,7 @@ public sealed class SiteEmitterTests
             CodeBlock block = code.Arena.Emit(a, sites, out CodeLabels labels);
             for (int i = 0; i < block.SiteCount; i++)
             {
-                Assert.True(PlacementRules.Holds(placement, block[i].Address, block[i].Budget));
+                Assert.True(EmittedSite.Holds(placement, block[i].Address, block[i].Budget));
             }
 
             CapstoneReader.AssertWholeInstructions(block.ToArray(), block.Address.Value, 64, $"round {round}");
@@ -191,7 +191,7 @@ public sealed class SiteEmitterTests
         LiveSite site = block[0];
         Assert.True(site.HasForwarding);
         VirtualAddress island = site.Address + 2 + site.Record.Forward;
-        byte[] bytes = code.Arena.Memory.Span(island, EmittedIsland.Length).ToArray();
+        byte[] bytes = code.Arena.Memory.Span(island, EmittedSite.IslandLength).ToArray();
         Assert.Equal("ff 15", HexBytes.Format(bytes.AsSpan(0, 2)));
         Assert.Equal(code.Arena.SlotsOf(code.Layout).AddressOf(code.Layout[2]), island + 6 + BitConverter.ToInt32(bytes, 2));
         Assert.Equal(0xe9, bytes[6]);

@@ -2,6 +2,7 @@ using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
+using PvPatch.Plans;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live;
@@ -308,8 +309,8 @@ public sealed unsafe class SlotFunctionTests
             using var patcher = new LivePatcher(Arena, _layout);
             patcher.Switch(Mechanisms.Backend.Create("nop", _layout, static b => b.Nop("t.op")), LiveCode.Quiescent);
             patcher.Revert(LiveCode.Quiescent);
-            SwitchResult result = patcher.TrySwitch(Backend(body));
-            Assert.Equal(SwitchStatus.Refused, result.Status);
+            ApplyResult result = patcher.TrySwitch(Backend(body));
+            Assert.Equal(ApplyStatus.Refused, result.Status);
             Assert.Equal(DiagnosticCodes.SlotFunction, result.Diagnostics[0].Code);
             return result.Diagnostics[0].Message;
         }

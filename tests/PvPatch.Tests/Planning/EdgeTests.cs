@@ -3,6 +3,7 @@ using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
 using PvPatch.Plans;
+using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Planning;
 
@@ -22,7 +23,7 @@ public sealed class EdgeTests
         PatchPlan plan = new PatchPlanner().Plan(image, SiteTable.Create(new PatchSite(start + 2, 0, 8, RegisterSet.All)), backend);
         Assert.Equal(PatchAction.Call, plan[0].Action);
         Assert.Equal("e8 f9 ef ff ff 0f 1f 00".Replace("0f 1f 00", bitness == 64 ? "0f 1f 00" : "8d 76 00", StringComparison.Ordinal), HexBytes.Format(plan[0].NewBytes));
-        Assert.Equal(new ApplyResult(1, 0), plan.Apply(image));
+        plan.Apply(image).AssertApplied(1, 0);
         Assert.Equal(0x90, code[1]);
         Assert.True(plan.Verify(image).IsPatched);
         plan.Revert(image);

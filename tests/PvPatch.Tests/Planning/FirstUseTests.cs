@@ -2,6 +2,7 @@ using PvPatch.Images;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
+using PvPatch.Tests.Support;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Planning;
@@ -39,11 +40,11 @@ public sealed class FirstUseTests
         Assert.Equal(before, code);
         Assert.Equal("1 inlined, 1 direct call, 1 nop, 1 left alone (ClobbersTooMuch)", plan.Summary.ToString());
 
-        Assert.Equal(new ApplyResult(3, 1), plan.Apply(image));
+        plan.Apply(image).AssertApplied(3, 1);
         Assert.Equal("8b 04 3b 0f 1f 44 00 00", HexBytes.Format(code.AsSpan(0, 8))); // mov eax,[rbx+rdi]; nop
         Assert.Equal("e8 f3 0f 00 00 90", HexBytes.Format(code.AsSpan(8, 6))); // call 0x401000; nop
         Assert.Equal("0f 1f 84 00 00 00 00 00", HexBytes.Format(code.AsSpan(16, 8)));
-        Assert.Equal(new ApplyResult(0, 4), plan.Apply(image));
+        plan.Apply(image).AssertApplied(0, 4);
         Assert.True(plan.Verify(image).IsPatched);
 
         plan.Revert(image);

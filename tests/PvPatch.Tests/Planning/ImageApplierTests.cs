@@ -3,6 +3,7 @@ using PvPatch.Images;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
+using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Planning;
 
@@ -30,15 +31,15 @@ public sealed class ImageApplierTests
         {
             work.Reset(percent, patched);
             int toWrite = work.Differing(patched);
-            Assert.True(ImageApplier.TryRun(plan, work.Image, toNew: true, masked, out ApplyResult applied, out _));
+            Assert.True(ImageApplier.TryRun(plan, work.Image, toNew: true, masked, out ApplyResult applied));
             Assert.Equal(patched, work.Code);
-            Assert.Equal(new ApplyResult(toWrite, Count - toWrite), applied);
+            applied.AssertApplied(toWrite, Count - toWrite);
 
             work.Reset(percent, patched);
             toWrite = work.Differing(work.Original);
-            Assert.True(ImageApplier.TryRun(plan, work.Image, toNew: false, masked, out ApplyResult reverted, out _));
+            Assert.True(ImageApplier.TryRun(plan, work.Image, toNew: false, masked, out ApplyResult reverted));
             Assert.Equal(work.Original, work.Code);
-            Assert.Equal(new ApplyResult(toWrite, Count - toWrite), reverted);
+            reverted.AssertApplied(toWrite, Count - toWrite);
         }
     }
 
@@ -64,9 +65,9 @@ public sealed class ImageApplierTests
                     int at = work.OffsetOf(plan[i].Address) + k;
                     work.Code[at] ^= 0x40;
                     byte[] before = [.. work.Code];
-                    Assert.False(ImageApplier.TryRun(plan, work.Image, toNew, masked, out _, out IReadOnlyList<PatchDiagnostic> found));
+                    Assert.False(ImageApplier.TryRun(plan, work.Image, toNew, masked, out ApplyResult refused));
                     Assert.Equal(before, work.Code);
-                    Assert.Equal((DiagnosticCodes.UnexpectedBytes, i), (Assert.Single(found).Code, found[0].SiteIndex));
+                    Assert.Equal((DiagnosticCodes.UnexpectedBytes, i), (Assert.Single(refused.Diagnostics).Code, refused.Diagnostics[0].SiteIndex));
                 }
             }
         }

@@ -2,6 +2,7 @@ using PvPatch.Images;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
+using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Planning;
 
@@ -41,10 +42,11 @@ public sealed class PlanChainTests
         PatchPlan plan = Switch(new PatchPlanner(), new CodeImage(0x1000, code), sites, null, 1);
         byte[] before = [.. code];
 
-        Assert.False(plan.TryApply(new CodeImage(0x1000, code, 32), out _, out IReadOnlyList<PatchDiagnostic> diagnostics));
+        Assert.False(plan.TryApply(new CodeImage(0x1000, code, 32), out ApplyResult refused));
 
-        Assert.Equal(DiagnosticCodes.WrongBitness, Assert.Single(diagnostics).Code);
-        Assert.Equal(("32", "64"), (diagnostics[0].Found, diagnostics[0].Expected));
+        refused.AssertRefused(plan);
+        PatchDiagnostic wrong = Assert.Single(refused.Diagnostics);
+        Assert.Equal((DiagnosticCodes.WrongBitness, "32", "64"), (wrong.Code, wrong.Found, wrong.Expected));
         Assert.Equal(before, code);
     }
 

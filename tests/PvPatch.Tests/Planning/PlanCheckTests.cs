@@ -2,6 +2,7 @@ using PvPatch.Images;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
+using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Planning;
 
@@ -70,6 +71,37 @@ public sealed class PlanCheckTests
         AssertRefused(plan, DiagnosticCodes.PlanOldBytes, PlanCases.Start + 8, new PlanCheckOptions { SlotAddresses = Words() });
     }
 
+    [Theory]
+    [InlineData("ff 53 08 0f 1f 44 00 00", false)] // call [rbx+8]: where it goes nobody can tell
+    [InlineData("ff 15 fa ff 0f 00 66 90", true)] // call [rip+0xffffa]; xchg ax,ax
+    [InlineData("50 ff 15 f9 ff 0f 00 58", true)] // push rax; call; pop rax
+    [InlineData("50 ff 15 f9 ff 0f 00 59", false)] // push rax; call; pop rcx
+    [InlineData("ff 15 fa ff 0f 00 ff d0", false)] // call; call rax
+    [InlineData("ff 15 fa ff 0f 00 31 c0", false)] // call; xor eax,eax
+    [InlineData("0f 01 f8 90 90 90 90 90", true)] // swapgs, which is named
+    [InlineData("0f 01 f8 0f 01 f8 90 90", false)] // swapgs twice
+    [InlineData("90 90 90 90 90 90 90 90", false)]
+    public void A_whole_plan_has_originals_only_also_where_they_stand_there(string old, bool isOriginal)
+    {
+        Assert.True(HexBytes.TryParse(old, out byte[]? bytes));
+        bytes.CopyTo(_cases.Code, 0); // as if the plan had been reverted
+        PatchPlan plan = Whole(bytes);
+        plan.CheckAgainst(_cases.Image, _cases.Sites, new PlanCheckOptions { SlotAddresses = Words() });
+        PlanCheckOptions whole = WholeOptions();
+        Assert.Equal(isOriginal, plan.TryCheckAgainst(_cases.Image, _cases.Sites, whole, out IReadOnlyList<PatchDiagnostic> found));
+        Assert.Equal(isOriginal ? [] : [DiagnosticCodes.PlanOldBytes], found.Select(static d => d.Code));
+    }
+
+    [Fact]
+    public void A_whole_plan_leaves_no_site_out()
+    {
+        PatchPlan plan = Forged(PlanCases.Start, _cases.Code.AsSpan(0, 8), Nops(8));
+        plan.CheckAgainst(_cases.Image, _cases.Sites);
+        Assert.False(plan.TryCheckAgainst(_cases.Image, _cases.Sites, WholeOptions(), out IReadOnlyList<PatchDiagnostic> found));
+        Assert.Equal([PlanCases.Start + 8, PlanCases.Start + 16, PlanCases.Start + 24], found.Select(static d => d.Address!.Value.Value));
+        Assert.All(found, static d => Assert.Equal(DiagnosticCodes.PlanSiteUnknown, d.Code));
+    }
+
     [Fact]
     public void A_direct_call_is_an_original_where_its_target_is_named()
     {
@@ -114,6 +146,25 @@ public sealed class PlanCheckTests
         Assert.False(plan.TryCheckAgainst(cases.Image, cases.Sites, null, out _));
         plan.CheckAgainst(cases.Image, cases.Sites, new PlanCheckOptions { AlsoWritten = [new AddressRange(room.Address, room.Length)] });
     }
+
+    private PatchPlan Whole(byte[] first)
+    {
+        var builder = new PlanBuilder("b", "r", _cases.Image);
+        for (int i = 0; i < 4; i++)
+        {
+            ReadOnlySpan<byte> old = i == 0 ? first : _cases.Code.AsSpan(i * 8, 8);
+            builder.Add(PlanCases.Start + (ulong)(i * 8), old, Nops(8), new PlanOutcome { Label = "x", Type = i, Action = PatchAction.Nop });
+        }
+
+        return PlanJson.Read(PlanJson.ToUtf8(builder.Build()));
+    }
+
+    private static PlanCheckOptions WholeOptions() => new()
+    {
+        IsWhole = true,
+        SlotAddresses = Words(),
+        OriginalsWithoutCall = new Dictionary<int, ReadOnlyMemory<byte>> { [0] = new byte[] { 0x0f, 0x01, 0xf8 } },
+    };
 
     private static byte[] Nops(int length)
     {

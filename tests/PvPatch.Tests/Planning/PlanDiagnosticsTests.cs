@@ -150,11 +150,11 @@ public sealed class PlanDiagnosticsTests
         PatchPlan plan = cases.Plan(s_call);
         byte[] code = new byte[20];
         code.AsSpan().Fill(0x90);
-        Assert.False(plan.TryApply(new CodeImage(PlanCases.Start, code), out _, out IReadOnlyList<PatchDiagnostic> diagnostics));
+        Assert.False(plan.TryApply(new CodeImage(PlanCases.Start, code), out ApplyResult refused));
         Assert.Equal(
-            [DiagnosticCodes.UnexpectedBytes, DiagnosticCodes.UnexpectedBytes, DiagnosticCodes.PlanOutsideImage], diagnostics.Select(d => d.Code));
-        AssertAt(diagnostics[1], DiagnosticCodes.UnexpectedBytes, 1, PlanCases.Start + 8);
-        Assert.Equal("90 90 90 90 90 90 90 90", diagnostics[1].Found);
+            [DiagnosticCodes.UnexpectedBytes, DiagnosticCodes.UnexpectedBytes, DiagnosticCodes.PlanOutsideImage], refused.Diagnostics.Select(d => d.Code));
+        AssertAt(refused.Diagnostics[1], DiagnosticCodes.UnexpectedBytes, 1, PlanCases.Start + 8);
+        Assert.Equal("90 90 90 90 90 90 90 90", refused.Diagnostics[1].Found);
         Assert.All(code, b => Assert.Equal(0x90, b));
     }
 

@@ -48,9 +48,9 @@ public sealed class PlanProperties
         var built = new BuiltScenario(scenario);
         PatchPlan plan = built.Plan(0);
         int differing = Enumerable.Range(0, plan.Count).Count(i => !plan[i].OldBytes.SequenceEqual(plan[i].NewBytes));
-        Assert.Equal(new ApplyResult(differing, plan.Count - differing), plan.Apply(built.Image));
+        plan.Apply(built.Image).AssertApplied(differing, plan.Count - differing);
         byte[][] once = built.Snapshot();
-        Assert.Equal(new ApplyResult(0, plan.Count), plan.Apply(built.Image));
+        plan.Apply(built.Image).AssertApplied(0, plan.Count);
         Assert.Equal(once, built.Snapshot());
     });
 

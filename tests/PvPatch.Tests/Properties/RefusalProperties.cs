@@ -1,6 +1,7 @@
 using PvPatch.Images;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
+using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Properties;
 
@@ -26,12 +27,12 @@ public sealed class RefusalProperties
         foreach (bool apply in (bool[])[true, false])
         {
             bool done = apply
-                ? plan.TryApply(built.Image, out ApplyResult result, out IReadOnlyList<PatchDiagnostic> diagnostics)
-                : plan.TryRevert(built.Image, out result, out diagnostics);
+                ? plan.TryApply(built.Image, out ApplyResult result)
+                : plan.TryRevert(built.Image, out result);
             Assert.False(done);
-            Assert.Equal(default, result);
+            result.AssertRefused(plan);
             Assert.Equal(before, built.Snapshot());
-            PatchDiagnostic diagnostic = Assert.Single(diagnostics);
+            PatchDiagnostic diagnostic = Assert.Single(result.Diagnostics);
             built.Image.TryGetBytes(plan[bad].Address, plan[bad].Length, out Span<byte> there);
             Assert.Equal((DiagnosticCodes.UnexpectedBytes, DiagnosticSeverity.Error), (diagnostic.Code, diagnostic.Severity));
             Assert.Equal((bad, plan[bad].Address), (diagnostic.SiteIndex, diagnostic.Address));
@@ -58,11 +59,11 @@ public sealed class RefusalProperties
 
         var part = new CodeImage(scenario.Bitness, built.Image.Segments.Where(s => s != missing));
         byte[][] before = built.Snapshot();
-        Assert.False(plan.TryApply(part, out _, out IReadOnlyList<PatchDiagnostic> diagnostics));
+        Assert.False(plan.TryApply(part, out ApplyResult refused));
         Assert.Equal(before, built.Snapshot());
-        Assert.All(diagnostics, d => Assert.Equal(DiagnosticCodes.PlanOutsideImage, d.Code));
-        Assert.Equal(outside, diagnostics.Select(d => d.SiteIndex!.Value));
-        Assert.Equal(outside.Select(i => plan[i].Address), diagnostics.Select(d => d.Address!.Value));
+        Assert.All(refused.Diagnostics, d => Assert.Equal(DiagnosticCodes.PlanOutsideImage, d.Code));
+        Assert.Equal(outside, refused.Diagnostics.Select(d => d.SiteIndex!.Value));
+        Assert.Equal(outside.Select(i => plan[i].Address), refused.Diagnostics.Select(d => d.Address!.Value));
     });
 
     [Theory]

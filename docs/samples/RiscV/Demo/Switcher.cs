@@ -1,5 +1,6 @@
 using PvPatch.Live;
 using PvPatch.Mechanisms;
+using PvPatch.Plans;
 using RiscV.Translator;
 
 namespace RiscV.Demo;
@@ -47,7 +48,7 @@ internal sealed class Switcher : IDisposable
             IReadOnlyList<Backend> all = _engine.Backends.All;
             for (int i = 1; !_stop || _batches.Count == 0; i++)
             {
-                SwitchResult result = _engine.Switch(all[i % all.Count]);
+                ApplyResult result = _engine.Switch(all[i % all.Count]);
                 _batches.Add((result.Elapsed.TotalMicroseconds, result.Written));
                 Thread.Sleep(_pause);
             }

@@ -284,7 +284,8 @@ internal sealed unsafe class RegionTranslator
         {
             _asm.Label(ref label);
             emit();
-        }));
+        }
+        ));
         return label;
     }
 

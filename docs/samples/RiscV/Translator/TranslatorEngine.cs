@@ -2,6 +2,7 @@ using System.Runtime.ExceptionServices;
 using System.Runtime.InteropServices;
 using PvPatch.Live;
 using PvPatch.Mechanisms;
+using PvPatch.Plans;
 using RiscV.Host;
 using RiscV.Patching;
 
@@ -68,7 +69,7 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
     /// <summary>
     /// Switches to a backend, from any thread, also while the guest runs in the code that is changed. Regions translated later get it too.
     /// </summary>
-    public SwitchResult Switch(Backend backend) => Patcher.Switch(backend, options: new SwitchOptions { WaitForOther = true });
+    public ApplyResult Switch(Backend backend) => Patcher.Switch(backend, options: new SwitchOptions { WaitForOther = true });
 
     public void Execute()
     {

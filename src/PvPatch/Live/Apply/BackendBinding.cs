@@ -14,19 +14,17 @@ internal sealed class BackendBinding
     private readonly SlotTable _slots;
     private readonly SiteKinds _kinds;
     private readonly LiveBodyBuilder _builder;
-    private readonly ExecutableTest _test;
     private readonly Function?[] _functions;
     private LiveBody?[] _bodies = [];
     private LiveBody?[] _inPlace = [];
 
-    public BackendBinding(CodeArena arena, SlotTable slots, Backend backend, TemplateStore templates)
+    public BackendBinding(CodeArena arena, SlotTable slots, Backend backend, LiveBodyBuilder builder)
     {
         _arena = arena;
         _slots = slots;
         _kinds = slots.Kinds;
-        _builder = new LiveBodyBuilder(arena, slots.Layout, templates);
+        _builder = builder;
         _functions = new Function?[slots.Layout.Count];
-        _test = new ExecutableTest(arena);
         Backend = backend;
     }
 
@@ -60,9 +58,10 @@ internal sealed class BackendBinding
         try
         {
             body = _builder.Build(site, Backend[site.Slot], inPlace);
-            if (body.Form is LiveForm.Call or LiveForm.Jump && Backend[site.Slot] is { Target: VirtualAddress target } operation && !_test.IsCode(target))
+            if (body.Form is LiveForm.Call or LiveForm.Jump && Backend[site.Slot] is { Target: VirtualAddress target } operation
+                && !_builder.IsCode(Backend.Layout[site.Slot], target, operation.TargetName, out PatchDiagnostic? error))
             {
-                body = LiveBody.Failed(ExecutableTest.NotCode(Backend.Layout[site.Slot], target, operation.TargetName));
+                body = LiveBody.Failed(error!);
             }
         }
         catch (PatchException e)
@@ -137,8 +136,7 @@ internal sealed class BackendBinding
         {
             function = target;
             destroys = operation.TargetDestroys ?? CallConventions.DestroyedBy(slot.Convention, 64);
-            error = _test.IsCode(target) ? null : ExecutableTest.NotCode(slot, target, operation.TargetName);
-            return error is null;
+            return _builder.IsCode(slot, target, operation.TargetName, out error);
         }
 
         if (operation.Kind == OperationKind.Missing)

@@ -1,5 +1,8 @@
 using System.Runtime.InteropServices;
+using System.Runtime.Intrinsics;
+using System.Runtime.Intrinsics.X86;
 using PvPatch.Machine;
+using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
@@ -9,7 +12,7 @@ namespace PvPatch.Live;
 /// fails early has written least.
 /// </summary>
 internal sealed unsafe class ConcurrentStores(
-    CodeArena arena, SlotTable slots, PlannedSites plan, BatchReport report, SwitchOptions options, Action<PatchStep, int>? probe)
+    CodeArena arena, SlotTable slots, PlannedSites plan, ApplyReport report, SwitchOptions options, Action<PatchStep, int>? probe)
     : LiveStores(arena, slots, plan, report, options, probe)
 {
     // The guards of a batch are up for as long as its stores and two barriers take; executors without a forwarding island wait.
@@ -17,14 +20,28 @@ internal sealed unsafe class ConcurrentStores(
 
     private readonly List<int> _guarded = [];
     private readonly List<int> _drained = [];
-    private int _storedUpTo; // of the writes that one store serves, those before this one are made
+    private int _storedUpTo; // of the sites that one store serves, those before this one are written
     private int _guardsStored;
 
     protected override bool AnySiteWritten => _storedUpTo > 0 || _guardsStored > 0 || _drained.Count > 0;
 
+    /// <summary>Changes a site of a class that one store serves, in one event, if it still holds what it should.</summary>
+    /// <param name="at">The site in the write view.</param>
+    /// <param name="kind">Its class: anything but guarded and quiescent.</param>
+    /// <param name="length">Its bytes.</param>
+    /// <param name="old">What it holds.</param>
+    /// <param name="new">What it is to hold.</param>
+    /// <returns>Whether it held <paramref name="old"/>, and so was written.</returns>
+    internal static bool TryStore(byte* at, SiteClass kind, int length, SiteBytes old, SiteBytes @new) => kind switch
+    {
+        SiteClass.Atomic8 => TrySwap((ulong*)((nuint)at & ~(nuint)7), (int)((nuint)at & 7), length, old.Low, @new.Low),
+        SiteClass.Line => TrySwapInLine(at, length, old.Low, @new.Low),
+        _ => TryStore16((byte*)((nuint)at & ~(nuint)15), (int)((nuint)at & 15), length, old, @new),
+    };
+
     protected override bool TryWrite()
     {
-        if (Arena.Islands.TakeReused() | Arena.Functions.TakeReused())
+        if (Arena.Memory.TakeReused())
         {
             // Where other code stood before, another processor may be reading ahead: it must forget that before it is led here.
             RunBarrier();
@@ -54,15 +71,15 @@ internal sealed unsafe class ConcurrentStores(
 
     protected override bool TryWriteBack()
     {
-        List<int> guarded = _guarded.GetRange(0, _guardsStored);
-        List<int> drained = [.. _drained.Except(guarded)];
-        if (guarded.Count > 0)
+        Span<int> guarded = CollectionsMarshal.AsSpan(_guarded)[.._guardsStored];
+        int[] drained = [.. _drained.Except(_guarded.Take(_guardsStored))];
+        if (guarded.Length > 0)
         {
             WriteGuards(guarded, toNew: false, firstPhase: 1, lastPhase: 3);
             Mark(guarded, SiteChange.RolledBack);
         }
 
-        if (drained.Count > 0)
+        if (drained.Length > 0)
         {
             // Nothing but the heads was written there, and they cover one old instruction each: put back, the old bodies are whole again.
             WriteGuards(drained, toNew: false, firstPhase: 3, lastPhase: 3);
@@ -70,13 +87,13 @@ internal sealed unsafe class ConcurrentStores(
         }
 
         bool clean = true;
-        foreach (ref SiteWrite write in Plan.Writes[.._storedUpTo])
+        foreach (ref PlannedSite site in Plan.Sites[.._storedUpTo])
         {
-            ref SiteRecord record = ref RecordOf(write.Outcome, out SiteBytes old, out byte* at);
-            if (!IsGuarded(record))
+            ref SiteRecord record = ref RecordOf(site, out SiteBytes old, out byte* at);
+            if (site.IsWrite && !IsGuarded(record))
             {
-                bool back = SiteStore.TryStore(at, record.Class, write.Length, write.New, old);
-                Plan.Outcomes[write.Outcome].Change = back ? SiteChange.RolledBack : SiteChange.Faulted;
+                bool back = TryStore(at, record.Class, site.Length, site.New, old);
+                site.Change = back ? SiteChange.RolledBack : SiteChange.Faulted;
                 clean &= back;
             }
         }
@@ -86,11 +103,16 @@ internal sealed unsafe class ConcurrentStores(
 
     private bool TryStoreAtomic()
     {
-        Span<SiteWrite> writes = Plan.Writes;
-        for (int i = 0; i < writes.Length; i++)
+        Span<PlannedSite> sites = Plan.Sites;
+        for (int i = 0; i < sites.Length; i++)
         {
-            ref SiteWrite write = ref writes[i];
-            ref SiteRecord record = ref RecordOf(write.Outcome, out SiteBytes old, out byte* at);
+            ref PlannedSite site = ref sites[i];
+            if (!site.IsWrite)
+            {
+                continue;
+            }
+
+            ref SiteRecord record = ref RecordOf(site, out SiteBytes old, out byte* at);
             if (IsGuarded(record))
             {
                 _guarded.Add(i);
@@ -98,13 +120,13 @@ internal sealed unsafe class ConcurrentStores(
             }
 
             Probe(PatchStep.Store, i);
-            if (!SiteStore.TryStore(at, record.Class, write.Length, old, write.New))
+            if (!TryStore(at, record.Class, site.Length, old, site.New))
             {
                 Report.Add(PatchDiagnostic.Error(DiagnosticCodes.SwapFailed, "a site changed between the check and the store; something else writes the code") with
                 {
                     Address = Arena.Address + record.Offset,
-                    Found = HexBytes.Format(new ReadOnlySpan<byte>(at, write.Length)),
-                    Expected = HexBytes.Format(old.ToArray(write.Length)),
+                    Found = HexBytes.Format(new ReadOnlySpan<byte>(at, site.Length)),
+                    Expected = HexBytes.Format(old.ToArray(site.Length)),
                 });
                 return false;
             }
@@ -123,16 +145,16 @@ internal sealed unsafe class ConcurrentStores(
         {
             int count = Math.Min(MaxGuarded, _guarded.Count - _guardsStored);
             Reach(PatchStep.Guard, _guardsStored);
-            WriteGuards(_guarded.GetRange(_guardsStored, count), toNew: true, firstPhase: 1, lastPhase: 3);
+            WriteGuards(CollectionsMarshal.AsSpan(_guarded).Slice(_guardsStored, count), toNew: true, firstPhase: 1, lastPhase: 3);
         }
     }
 
     /// <summary>Forwards executors around bodies of several instructions and waits until none is inside any more.</summary>
     private bool TryDrain()
     {
-        for (int i = 0; Arena.Executors.IsTracking && i < Plan.Writes.Length; i++)
+        for (int i = 0; Arena.Executors.IsTracking && i < Plan.Count; i++)
         {
-            if (RecordOf(Plan.Writes[i].Outcome, out _, out _).Form == LiveForm.InPlace)
+            if (Plan.Sites[i].IsWrite && RecordOf(Plan.Sites[i], out _, out _).Form == LiveForm.InPlace)
             {
                 _drained.Add(i);
             }
@@ -143,15 +165,15 @@ internal sealed unsafe class ConcurrentStores(
             return true;
         }
 
-        WriteGuards(_drained, toNew: true, firstPhase: 1, lastPhase: 1);
+        WriteGuards(CollectionsMarshal.AsSpan(_drained), toNew: true, firstPhase: 1, lastPhase: 1);
         Reach(PatchStep.Draining, 0);
-        bool passed = Arena.Executors.Begin().Wait(Options.Patience, Options.Cancellation);
+        bool passed = Arena.Executors.Wait(Arena.Executors.Begin(), Options.Timeout, Options.Cancellation);
         if (!passed)
         {
             Options.Cancellation.ThrowIfCancellationRequested();
             Report.Add(PatchDiagnostic.Error(DiagnosticCodes.GraceTimeout, $"after {Options.Timeout.TotalMilliseconds:0} ms executors may still be inside a body of several instructions") with
             {
-                Address = Plan.SiteOf(Plan.Writes[_drained[0]].Outcome).Address,
+                Address = Plan.SiteOf(_drained[0]).Address,
                 Help = "Let every executor pass a safepoint, or wait longer (SwitchOptions.Timeout).",
             });
         }
@@ -159,20 +181,21 @@ internal sealed unsafe class ConcurrentStores(
         return passed;
     }
 
-    private void WriteGuards(List<int> writes, bool toNew, int firstPhase, int lastPhase)
+    private void WriteGuards(ReadOnlySpan<int> sites, bool toNew, int firstPhase, int lastPhase)
     {
-        GuardEntry* entries = (GuardEntry*)NativeMemory.Alloc((nuint)writes.Count, GuardEntry.SizeInBytes);
+        GuardEntry* entries = (GuardEntry*)NativeMemory.Alloc((nuint)sites.Length, GuardEntry.SizeInBytes);
         try
         {
-            for (int i = 0; i < writes.Count; i++)
+            Span<PlannedSite> planned = Plan.Sites;
+            for (int i = 0; i < sites.Length; i++)
             {
-                ref SiteWrite write = ref Plan.Writes[writes[i]];
-                ref SiteRecord record = ref RecordOf(write.Outcome, out SiteBytes old, out byte* at);
-                sbyte forward = SiteRules.UsableForward(record, Plan.After[Slots.Kinds[record.Kind].Slot]);
-                entries[i] = GuardEntry.Create(at, write.Length, toNew ? write.New : old, forward);
+                ref PlannedSite site = ref planned[sites[i]];
+                ref SiteRecord record = ref RecordOf(site, out SiteBytes old, out byte* at);
+                sbyte forward = record.Forward == 0 ? (sbyte)0 : SiteClassifier.UsableForward(record, Plan.After[Slots.Kinds[record.Kind].Slot]);
+                entries[i] = GuardEntry.Create(at, site.Length, toNew ? site.New : old, forward);
             }
 
-            GuardRunner.Run(Arena, entries, writes.Count, firstPhase, lastPhase, Report);
+            RunGuards(entries, sites.Length, firstPhase, lastPhase);
         }
         finally
         {
@@ -180,11 +203,78 @@ internal sealed unsafe class ConcurrentStores(
         }
     }
 
-    private void Mark(List<int> writes, SiteChange change)
+    /// <summary>
+    /// Runs some phases of the guard routine, a barrier behind each; stands in with managed barriers where the native one fails or is missing.
+    /// </summary>
+    private void RunGuards(GuardEntry* entries, int count, int firstPhase, int lastPhase)
     {
-        foreach (int i in writes)
+        // A single phase is asked for only with forwarding guards, which nobody waits at: managed code may hold those.
+        bool native = lastPhase == 3 && !Arena.Native.Barrier.IsZero;
+        var routine = (delegate* unmanaged<GuardEntry*, long, int, void*, int>)Arena.Native.Guards.Value;
+        for (int phase = firstPhase; phase <= lastPhase; phase++)
         {
-            Plan.Outcomes[Plan.Writes[i].Outcome].Change = change;
+            int stopped = routine(entries, count, phase, native ? (void*)Arena.Native.Barrier.Value : null);
+            int done = (stopped == 0 ? 3 : stopped - 1) - phase + 1;
+            if (done > 0)
+            {
+                Report.AddBarriers(done, Arena.Barrier);
+                LiveMetrics.Barrier(Arena.Barrier, done);
+            }
+
+            if (stopped == 0)
+            {
+                return;
+            }
+
+            // The guards are up. Leaving them is worse than a weaker barrier, and the old bytes can't come back without a barrier either.
+            RunBarrier();
+            phase = stopped;
         }
+    }
+
+    private void Mark(ReadOnlySpan<int> sites, SiteChange change)
+    {
+        foreach (int i in sites)
+        {
+            Plan.Sites[i].Change = change;
+        }
+    }
+
+    /// <summary>One 8-byte compare-and-swap of the aligned word around the site.</summary>
+    private static bool TrySwap(ulong* word, int offset, int length, ulong old, ulong @new)
+    {
+        int shift = offset * 8;
+        ulong mask = (length == 8 ? ulong.MaxValue : (1UL << length * 8) - 1) << shift;
+
+        // The bytes around the site are whatever they are now; the site's own must be the old ones, or the swap fails.
+        ulong around = Volatile.Read(ref *word) & ~mask;
+        ulong expected = around | old << shift;
+        return Interlocked.CompareExchange(ref *word, around | @new << shift, expected) == expected;
+    }
+
+    /// <summary>One compare-and-swap of 8 bytes inside the line, wherever they begin.</summary>
+    private static bool TrySwapInLine(byte* at, int length, ulong old, ulong @new)
+    {
+        int inLine = (int)((nuint)at & (SiteClassifier.LineSize - 1));
+        int back = Math.Max(0, inLine + 8 - SiteClassifier.LineSize);
+        return TrySwap((ulong*)(at - back), back, length, old, @new);
+    }
+
+    /// <summary>
+    /// One aligned 16-byte store, movaps: atomic on processors with AVX. Nobody else writes here, for the patch lock is held.
+    /// </summary>
+    private static bool TryStore16(byte* line, int offset, int length, SiteBytes old, SiteBytes @new)
+    {
+        if (SiteBytes.Read(line + offset, length) != old)
+        {
+            return false;
+        }
+
+        Vector128<byte> there = Sse2.LoadAlignedVector128(line);
+        byte* merged = stackalloc byte[16];
+        Sse2.Store(merged, there);
+        new ReadOnlySpan<byte>(&@new, length).CopyTo(new Span<byte>(merged + offset, length));
+        Sse2.StoreAligned(line, Sse2.LoadVector128(merged));
+        return true;
     }
 }

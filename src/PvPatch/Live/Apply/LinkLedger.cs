@@ -1,3 +1,5 @@
+using PvPatch.Plans;
+
 namespace PvPatch.Live;
 
 /// <summary>
@@ -14,7 +16,7 @@ internal sealed class LinkLedger(CodeArena arena)
 
     /// <summary>The block at an address, of whatever arena of this process; retired ones too until their bytes are reused.</summary>
     public CodeBlock? BlockAt(VirtualAddress address) =>
-        arena.Registry.TryFind(address, out CodeBlock? block) || (!arena.Memory.Contains(address, 1) && ArenaDirectory.TryFindBlock(address, out block)) ? block : null;
+        arena.Registry.TryFind(address, out CodeBlock? block) || (!arena.Memory.Contains(address, 1) && CodeArena.TryFindInAll(address, out block)) ? block : null;
 
     /// <summary>The sites of some slots that are linked into some blocks, in order of address.</summary>
     public static List<LiveSite> LinksInto(IReadOnlyList<CodeBlock> blocks, SlotTable slots)
@@ -43,16 +45,16 @@ internal sealed class LinkLedger(CodeArena arena)
 
         lock (s_lock)
         {
-            foreach ((int outcome, VirtualAddress target) in plan.Links)
+            foreach ((int index, VirtualAddress target) in plan.Links)
             {
                 CodeBlock? block = BlockAt(target);
                 if (block is { IsRetired: true })
                 {
                     Release(plan);
-                    return Retired(plan.SiteOf(outcome), target);
+                    return Retired(plan.SiteOf(index), target);
                 }
 
-                block?.LinksInto.Add(plan.SiteOf(outcome));
+                block?.LinksInto.Add(plan.SiteOf(index));
             }
         }
 
@@ -69,9 +71,9 @@ internal sealed class LinkLedger(CodeArena arena)
 
         lock (s_lock)
         {
-            foreach ((int outcome, VirtualAddress target) in plan.Links)
+            foreach ((int index, VirtualAddress target) in plan.Links)
             {
-                LiveSite site = plan.SiteOf(outcome);
+                LiveSite site = plan.SiteOf(index);
                 CodeBlock? block = BlockAt(target);
                 if (block is not null && !ReferenceEquals(block, TargetBlockOf(site)))
                 {
@@ -93,12 +95,11 @@ internal sealed class LinkLedger(CodeArena arena)
             {
                 // Where a site is linked anew, its new target comes from the list, in the same order.
                 int link = 0;
-                for (int i = 0; i < plan.OutcomeCount; i++)
+                for (int i = 0; i < plan.Count; i++)
                 {
-                    CodeBlock? kept = link < plan.Links.Count && plan.Links[link].Outcome == i ? BlockAt(plan.Links[link++].Target) : null;
-                    OutcomeRecord outcome = plan.Outcomes[i];
+                    CodeBlock? kept = link < plan.Links.Count && plan.Links[link].Index == i ? BlockAt(plan.Links[link++].Target) : null;
                     LiveSite site = plan.SiteOf(i);
-                    if (outcome.Change != SiteChange.KeptLink && site.Record.State == LiveSiteState.Linked)
+                    if (plan.Sites[i].Change != SiteChange.KeptLink && site.Record.State == LiveSiteState.Linked)
                     {
                         Forget(site, kept);
                     }
@@ -114,10 +115,10 @@ internal sealed class LinkLedger(CodeArena arena)
     {
         lock (s_lock)
         {
-            for (int i = 0; i < plan.OutcomeCount; i++)
+            for (int i = 0; i < plan.Count; i++)
             {
                 LiveSite site = plan.SiteOf(i);
-                if (plan.Outcomes[i].Change == SiteChange.Faulted && site.Record.State == LiveSiteState.Linked)
+                if (plan.Sites[i].Change == SiteChange.Faulted && site.Record.State == LiveSiteState.Linked)
                 {
                     Forget(site, kept: null);
                 }
@@ -175,8 +176,16 @@ internal sealed class LinkLedger(CodeArena arena)
         }
     }
 
-    private CodeBlock? TargetBlockOf(LiveSite site) =>
-        site.Record.State == LiveSiteState.Linked && site.Target is VirtualAddress target ? BlockAt(target) : null;
+    private CodeBlock? TargetBlockOf(LiveSite site)
+    {
+        if (site.Record.State != LiveSiteState.Linked || site.Block.DirectTargetOf(site.Index) is not VirtualAddress entry)
+        {
+            return null;
+        }
+
+        // Most links lead to a block of this arena at once; its thunks and far jumps lie in no block.
+        return arena.Registry.TryFind(entry, out CodeBlock? block) ? block : BlockAt(arena.Functions.TargetOf(entry));
+    }
 }
 
 /// <summary>The sites that are linked into a block. Most blocks have none or one. Kept under the ledger's lock.</summary>

@@ -1,6 +1,8 @@
 using System.Diagnostics;
 using System.Diagnostics.CodeAnalysis;
 using Microsoft.Extensions.Logging;
+using PvPatch.Machine;
+using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
@@ -17,12 +19,12 @@ internal sealed class LiveApplier
     private readonly LivePlanner _planner;
     private readonly PlannedSites _plan = new();
 
-    public LiveApplier(CodeArena arena, SlotTable slots, LinkBodies linkBodies, ILogger logger)
+    public LiveApplier(CodeArena arena, SlotTable slots, LiveBodyBuilder builder, ILogger logger)
     {
         _arena = arena;
         _slots = slots;
         _logger = logger;
-        _planner = new LivePlanner(arena, slots, linkBodies);
+        _planner = new LivePlanner(arena, slots, builder);
     }
 
     /// <summary>Whether its patcher was disposed of.</summary>
@@ -35,9 +37,9 @@ internal sealed class LiveApplier
     /// <param name="changes">What is wanted.</param>
     /// <param name="options">How.</param>
     /// <param name="promised">The plan that says what will be written, where one was made before.</param>
-    public SwitchResult Apply(LiveChanges changes, SwitchOptions options, LivePlan? promised = null)
+    public ApplyResult Apply(LiveChanges changes, SwitchOptions options, LivePlan? promised = null)
     {
-        var report = new BatchReport(changes.Target, options.Mode);
+        var report = new ApplyReport(changes.Target);
         long start = Stopwatch.GetTimestamp();
         if (Check(changes, options) is PatchDiagnostic misuse)
         {
@@ -45,14 +47,14 @@ internal sealed class LiveApplier
             return Finish(Refused(report));
         }
 
-        if (!_arena.PatchLock.TryEnter(options.WaitForOther, out PatchLock.Held held, out PatchDiagnostic? busy))
+        if (!_arena.PatchLock.TryEnter(options.WaitForOther, out PatchLock? held, out PatchDiagnostic? busy))
         {
             report.Add(busy!);
             return Finish(Refused(report));
         }
 
-        LiveEventSource.Log.BatchStart(report.Target, options.Mode.ToString());
-        SwitchResult result;
+        LiveEventSource.Log.BatchStart(report.Target, options.Mode);
+        ApplyResult result;
         using (held)
         {
             result = ApplyHeld(changes, options, promised, report, start);
@@ -66,9 +68,9 @@ internal sealed class LiveApplier
         LiveChanges changes, SwitchOptions options, LivePatcher patcher, [NotNullWhen(true)] out LivePlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
     {
         plan = null;
-        var report = new BatchReport(changes.Target, options.Mode);
+        var report = new ApplyReport(changes.Target);
         PatchDiagnostic? misuse = Check(changes, options);
-        if (misuse is null && _arena.PatchLock.TryEnter(options.WaitForOther, out PatchLock.Held held, out misuse))
+        if (misuse is null && _arena.PatchLock.TryEnter(options.WaitForOther, out PatchLock? held, out misuse))
         {
             using (held)
             {
@@ -77,7 +79,7 @@ internal sealed class LiveApplier
                     try
                     {
                         _planner.Run(changes, options, _plan, report, places: false);
-                        plan = report.HasErrors ? null : new LivePlan(patcher, changes, options, report, PlanView.Of(_arena, _slots, _plan, report));
+                        plan = report.HasErrors ? null : new LivePlan(patcher, changes, options, _slots, _plan, report);
                     }
                     finally
                     {
@@ -96,7 +98,7 @@ internal sealed class LiveApplier
         return plan is not null;
     }
 
-    private SwitchResult ApplyHeld(LiveChanges changes, SwitchOptions options, LivePlan? promised, BatchReport report, long start)
+    private ApplyResult ApplyHeld(LiveChanges changes, SwitchOptions options, LivePlan? promised, ApplyReport report, long start)
     {
         bool closed = false;
         try
@@ -108,20 +110,27 @@ internal sealed class LiveApplier
             }
 
             _planner.Run(changes, options, _plan, report, places: true);
-            if (!report.HasErrors && (promised?.Compare(PlanView.Of(_arena, _slots, _plan, report)) ?? _arena.Ledger.Reserve(_plan)) is PatchDiagnostic broken)
+            if (!report.HasErrors && (promised?.Compare(new LivePlan(promised.Patcher, changes, options, _slots, _plan, report)) ?? _arena.Ledger.Reserve(_plan)) is PatchDiagnostic broken)
             {
                 report.Add(broken);
             }
 
-            SwitchStatus status = report.HasErrors ? SwitchStatus.Refused : Write(options, report);
-            if (status == SwitchStatus.Applied)
+            ApplyStatus status = report.HasErrors ? ApplyStatus.Refused : Write(options, report);
+            SiteOutcome[] outcomes;
+            if (status == ApplyStatus.Applied)
             {
-                _plan.Publish(_arena.Ledger, report);
+                outcomes = _plan.Publish(_arena.Ledger, report, _arena.Address);
                 _plan.After.CopyTo(_slots.Bound, 0);
+            }
+            else
+            {
+                outcomes = _plan.Outcomes(_arena.Address);
             }
 
             report.Elapsed = Stopwatch.GetElapsedTime(start);
-            return new SwitchResult(status, report, [.. _plan.Blocks], _plan.Outcomes.ToArray());
+            report.Count = outcomes.Length;
+            report.Outcomes = Array.AsReadOnly(outcomes);
+            return new ApplyResult(status, report);
         }
         finally
         {
@@ -133,7 +142,7 @@ internal sealed class LiveApplier
         }
     }
 
-    private SwitchStatus Write(SwitchOptions options, BatchReport report)
+    private ApplyStatus Write(SwitchOptions options, ApplyReport report)
     {
         LiveStores stores = options.Mode == SwitchMode.Live
             ? new ConcurrentStores(_arena, _slots, _plan, report, options, Probe)
@@ -197,26 +206,35 @@ internal sealed class LiveApplier
 
         foreach (LiveChange change in changes.List)
         {
-            foreach (SiteLink link in change.Links)
+            // By index: an enumerator of an interface is an object, and most batches are small.
+            for (int i = 0; i < change.Links.Count; i++)
             {
-                if (!IsOurs(link.Site.Block))
+                if (change.Links[i].Site.Block is var block && !IsOurs(block))
                 {
-                    return NotOurs(link.Site.Block);
+                    return NotOurs(block);
                 }
             }
 
-            foreach (LiveSite site in change.Scope.OnlySites)
+            for (int i = 0; i < (change.Scope.OnlySites?.Count ?? 0); i++)
             {
-                if (!IsOurs(site.Block))
+                if (change.Scope.OnlySites![i].Block is var block && !IsOurs(block))
                 {
-                    return NotOurs(site.Block);
+                    return NotOurs(block);
+                }
+            }
+
+            for (int i = 0; i < (change.Scope.OnlyBlocks?.Count ?? 0); i++)
+            {
+                if (change.Scope.OnlyBlocks![i] is var block && !IsOurs(block))
+                {
+                    return NotOurs(block);
                 }
             }
 
             // What links lead into may be anybody's block.
-            foreach (CodeBlock block in change.Scope.OnlyBlocks)
+            for (int i = 0; i < (change.Scope.LinkTargets?.Count ?? 0); i++)
             {
-                if (change.Scope.Kind == ScopeKind.LinkedInto ? block is not { IsRetired: false } : !IsOurs(block))
+                if (change.Scope.LinkTargets![i] is var block && block is not { IsRetired: false })
                 {
                     return NotOurs(block);
                 }
@@ -236,12 +254,12 @@ internal sealed class LiveApplier
             Address = block?.Address,
         };
 
-    private PatchDiagnostic? Quiesce(LiveChanges changes, SwitchOptions options, BatchReport report, ref bool closed)
+    private PatchDiagnostic? Quiesce(LiveChanges changes, SwitchOptions options, ApplyReport report, ref bool closed)
     {
         Executor? inside = null;
         if (options.Mode == SwitchMode.Quiescent && _arena.Executors.IsTracking)
         {
-            closed = _arena.Executors.TryCloseGate(RunGateBarrier, options.Patience, options.Cancellation, out inside);
+            closed = _arena.Executors.TryCloseGate(RunGateBarrier, options.Timeout, options.Cancellation, out inside);
         }
         else if (options.Mode == SwitchMode.NotEntered && !changes.OnlyBinds)
         {
@@ -259,44 +277,42 @@ internal sealed class LiveApplier
         // Without it an executor might enter and not see the gate, and not be seen: a barrier that fails must be replaced.
         bool RunGateBarrier()
         {
-            GuardRunner.RunBarrier(_arena, report);
+            LiveStores.RunBarrier(_arena, report);
             return true;
         }
     }
 
-    private static SwitchResult Refused(BatchReport report) => new(SwitchStatus.Refused, report, [], []);
+    private static ApplyResult Refused(ApplyReport report) => new(ApplyStatus.Refused, report);
 
-    private SwitchResult Finish(SwitchResult result)
+    private ApplyResult Finish(ApplyResult result)
     {
         LiveMetrics.Batch(result);
-        LiveEventSource.Log.BatchStop(result.Status.ToString(), result.Written, result.Barriers, (long)result.Elapsed.TotalMicroseconds);
+        LiveEventSource.Log.BatchStop(result);
         if (_logger.IsEnabled(result.Succeeded ? LogLevel.Information : LogLevel.Warning))
         {
-            Tell(result);
+            string text = result.ToString(); // as text: a result is no plain value to a logger
+            if (result.Succeeded)
+            {
+                LiveLog.Applied(_logger, text);
+            }
+            else
+            {
+                LiveLog.Failed(_logger, text, result.Diagnostics.Count, result.Diagnostics[0]);
+            }
         }
 
         if (_logger.IsEnabled(LogLevel.Debug))
         {
-            foreach (SiteOutcome site in result)
+            foreach (SiteOutcome site in result.Outcomes)
             {
-                LiveLog.Site(_logger, site);
+                // A block may be retired and reused by now.
+                if (_arena.TryFindSite(site.Address, out LiveSite live))
+                {
+                    LiveLog.Site(_logger, live.Slot, site);
+                }
             }
         }
 
         return result;
-    }
-
-    private void Tell(SwitchResult result)
-    {
-        // As text: a result is also a list, and loggers write lists item by item.
-        string text = result.ToString();
-        if (result.Succeeded)
-        {
-            LiveLog.Applied(_logger, text);
-        }
-        else
-        {
-            LiveLog.Failed(_logger, text, result.Diagnostics.Count, result.Diagnostics[0]);
-        }
     }
 }

@@ -19,21 +19,50 @@ internal sealed class LiveBodyBuilder
     private static readonly byte[] s_trap = [0x0f, 0x0b]; // ud2
 
     private readonly CodeArena _arena;
+    private readonly SlotTable _slots;
     private readonly OpsLayout _layout;
-    private readonly TemplateCache _templates;
+    private readonly TemplateCache _templates = new(new TemplateStore(), 64, NopStyle.P6);
     private readonly OpsDecider _decider;
+    private readonly Dictionary<(int Kind, RegisterSet? Destroys), (LiveBody Body, RegisterSet Saves)> _links = [];
+    private Predicate<VirtualAddress>? _executable;
 
-    public LiveBodyBuilder(CodeArena arena, OpsLayout layout, TemplateStore templates)
+    /// <summary>Makes a builder for the sites and slots of one layout. Used under the patch lock.</summary>
+    public LiveBodyBuilder(CodeArena arena, SlotTable slots)
     {
         _arena = arena;
-        _layout = layout;
-        _templates = new TemplateCache(templates, 64, NopStyle.P6);
+        _slots = slots;
+        _layout = slots.Layout;
 
         // The whole arena is room for thunks.
         _decider = new OpsDecider(new PlanOptions { Thunks = new ThunkArea(arena.Address, (int)arena.Size) }, _templates, 64);
     }
 
     public TemplateCache Templates => _templates;
+
+    /// <summary>Whether a target is executable memory; if not, a finding says so.</summary>
+    public bool IsCode(OpSlot slot, VirtualAddress target, string? name, out PatchDiagnostic? error)
+    {
+        bool isCode = _arena.Memory.Contains(target, 1) ? _arena.Memory.IsCommittedCode(target, 1) : IsExecutable(target);
+        error = isCode ? null : PatchDiagnostic.Error(DiagnosticCodes.TargetNotExecutable, $"the target of {slot} is not executable memory") with
+        {
+            Address = target,
+            Found = name,
+            Help = "Give the address of native code, or of an UnmanagedCallersOnly method (ManagedTarget).",
+        };
+        return isCode;
+    }
+
+    // Also where the system does not tell. The list of mappings is read when it is needed, and once more before a target is refused: it may be younger than the list.
+    private bool IsExecutable(VirtualAddress address)
+    {
+        if (_executable?.Invoke(address) == true)
+        {
+            return true;
+        }
+
+        _executable = _arena.Platform.ExecutableTest();
+        return _executable?.Invoke(address) ?? true;
+    }
 
     /// <summary>The body for a kind of site.</summary>
     /// <param name="kind">The kind.</param>
@@ -79,11 +108,70 @@ internal sealed class LiveBodyBuilder
         }
     }
 
+    /// <summary>
+    /// What a linked site holds: a direct call or jump, through a thunk where the target destroys too much, through a far jump where it is out of
+    /// reach. One shape for each kind of site, however many targets.
+    /// </summary>
+    /// <param name="link">A site of these slots and a target.</param>
+    /// <param name="body">The body.</param>
+    /// <param name="entry">Where its displacement leads: the target, or what stands before it. Always in reach.</param>
+    /// <param name="error">Why the site can't lead there.</param>
+    public bool TryGetLink(SiteLink link, out LiveBody body, out VirtualAddress entry, out PatchDiagnostic? error)
+    {
+        int number = link.Site.Record.Kind;
+        PatchSite kind = _slots.Kinds[number];
+        OpSlot slot = _slots.Layout[kind.Slot];
+        VirtualAddress target = link.Target!.Value;
+        entry = target;
+        body = LiveBody.Indirect(PatchReason.None, null);
+        if (!IsCode(slot, target, null, out error))
+        {
+            return false;
+        }
+
+        if (_arena.Ledger.BlockAt(target) is { IsRetired: true })
+        {
+            error = LinkLedger.Retired(link.Site, target);
+            return false;
+        }
+
+        if (kind.Budget > SiteClassifier.MaxLiveLength)
+        {
+            return TryGetLongLink(link, kind, out body, ref entry, out error);
+        }
+
+        if (!_links.TryGetValue((number, link.Destroys), out (LiveBody Body, RegisterSet Saves) shape))
+        {
+            LiveBody built = BuildBranch(kind, link.Destroys, out RegisterSet saves).ReadyFor(kind);
+            shape = (built, saves);
+            _links.Add((number, link.Destroys), shape);
+        }
+
+        body = shape.Body;
+        error = null;
+        if (body.Form == LiveForm.Original)
+        {
+            error = UnfitLink(link, slot, body);
+        }
+        else if (!shape.Saves.IsEmpty)
+        {
+            // The thunk calls, and is in the arena: where no place of that reaches the target for certain, it calls the stub.
+            _ = (_arena.Reaches(target) || _arena.Functions.TryGetFar(target, out entry, out error))
+                && _arena.Functions.TryGetThunk(new ThunkRequest(entry, shape.Saves, slot.Convention), out entry, out error);
+        }
+        else if (!body.TryFinish(link.Site.End, target, out _))
+        {
+            _ = _arena.Functions.TryGetFar(target, out entry, out error);
+        }
+
+        return error is null;
+    }
+
     /// <summary>A direct call, or a jump where the slot is one, at sites of a kind, for whatever target.</summary>
     /// <param name="kind">The kind: not longer than one instruction.</param>
     /// <param name="destroys">What the targets may destroy; what the slot's convention says where there is nothing.</param>
     /// <param name="saves">What a thunk must save around the target.</param>
-    public LiveBody BuildBranch(PatchSite kind, RegisterSet? destroys, out RegisterSet saves)
+    private LiveBody BuildBranch(PatchSite kind, RegisterSet? destroys, out RegisterSet saves)
     {
         // What the target is does not matter for the decision.
         Decision decision = _decider.Decide(_layout[kind.Slot], Operation.Call(_arena.Native.Trap, destroys: destroys), kind);
@@ -95,6 +183,29 @@ internal sealed class LiveBodyBuilder
             _ => LiveBody.Indirect(decision.Reason, decision.Detail),
         };
     }
+
+    private bool TryGetLongLink(SiteLink link, PatchSite kind, out LiveBody body, ref VirtualAddress entry, out PatchDiagnostic? error)
+    {
+        error = null;
+        body = LiveBody.Indirect(PatchReason.None, null);
+        if (!_arena.Reaches(entry) && !_arena.Functions.TryGetFar(entry, out entry, out error))
+        {
+            return false;
+        }
+
+        body = Build(kind, Operation.Call(entry, destroys: link.Destroys), inPlace: false).ReadyFor(kind);
+        error = body.Error ?? (body.Form == LiveForm.Original ? UnfitLink(link, _slots.Layout[kind.Slot], body) : null);
+        return error is null;
+    }
+
+    private static PatchDiagnostic UnfitLink(SiteLink link, OpSlot slot, LiveBody body) =>
+        PatchDiagnostic.Error(DiagnosticCodes.SiteLink, $"the site of {slot} can't lead to the target: {body.Reason}{(body.Detail is null ? "" : $", {body.Detail}")}") with
+        {
+            SiteIndex = link.Site.Index,
+            Address = link.Site.Address,
+            Found = link.Target.ToString(),
+            Help = "Let the site allow more, or say what the target really destroys (SiteLink.Destroys).",
+        };
 
     private static LiveBody Nop(PatchSite kind, PatchAction action)
     {

@@ -1,3 +1,6 @@
+using System.Runtime.InteropServices;
+using PvPatch.Plans;
+
 namespace PvPatch.Live;
 
 /// <summary>
@@ -16,34 +19,35 @@ namespace PvPatch.Live;
 /// </remarks>
 internal sealed class LivePlanner
 {
+    private const int KeptNames = 1024;
+
     private readonly CodeArena _arena;
     private readonly SlotTable _slots;
-    private readonly LinkBodies _linkBodies;
-    private readonly Dictionary<CodeBlock, int> _numbers = [];
+    private readonly LiveBodyBuilder _builder;
 
-    // The change for all sites of each slot, and for all sites of some blocks; the slots that are set.
+    // The change for all sites of each slot, and for all sites of each block of the plan, if any are named; the slots that are set.
     private readonly LiveChange?[] _bySlot;
     private readonly bool[] _isSet;
-    private readonly Dictionary<CodeBlock, LiveChange> _byBlock = [];
-    // Sites that are named one by one, and for each the place of the last mention.
-    private readonly List<NamedSite> _named = [];
-    private readonly Dictionary<LiveSite, int> _last = [];
+    private readonly List<LiveChange?> _byBlock = [];
+
+    // Sites that are named one by one, and the last change that names each.
+    private readonly Dictionary<LiveSite, NamedBy> _named = [];
 
     // What each kind of site is to do, found out when the first is come to. Another stamp: for other changes.
-    private KindWish[] _wishes = [];
+    private SiteWish[] _wishes = [];
     private int _stamp;
     private LiveChange? _wishesOf;
     private SwitchOptions _options = new();
     private PlannedSites _plan = null!; // there is one while Run is under way
-    private BatchReport _report = null!;
+    private ApplyReport _report = null!;
     private SitePlanner _sites = null!;
 
     /// <summary>Makes a planner, to be used under the patch lock, again and again.</summary>
-    public LivePlanner(CodeArena arena, SlotTable slots, LinkBodies linkBodies)
+    public LivePlanner(CodeArena arena, SlotTable slots, LiveBodyBuilder builder)
     {
         _arena = arena;
         _slots = slots;
-        _linkBodies = linkBodies;
+        _builder = builder;
         _bySlot = new LiveChange?[slots.Layout.Count];
         _isSet = new bool[slots.Layout.Count];
     }
@@ -54,114 +58,114 @@ internal sealed class LivePlanner
     /// <param name="plan">The plan, empty.</param>
     /// <param name="report">Where findings go.</param>
     /// <param name="places">Whether islands are placed; see <see cref="SitePlanner"/>.</param>
-    public void Run(LiveChanges changes, SwitchOptions options, PlannedSites plan, BatchReport report, bool places)
+    public void Run(LiveChanges changes, SwitchOptions options, PlannedSites plan, ApplyReport report, bool places)
     {
         _options = options;
         _plan = plan;
         _report = report;
-        _sites = new SitePlanner(_arena, _slots, plan, report, places);
+        _sites = new SitePlanner(_arena, _slots, plan, report, options.Mode, places);
         plan.After = [.. _slots.Bound];
         try
         {
-            bool all = false;
-            foreach (LiveChange change in changes.List)
-            {
-                all |= Sort(change);
-            }
-
-            Walk(all);
+            Sort(changes.List);
+            Walk();
             PlanSlots();
         }
         finally
         {
+            _sites.Release();
             Array.Clear(_bySlot);
             Array.Clear(_isSet);
             _byBlock.Clear();
             _named.Clear();
-            _last.Clear();
-            _numbers.Clear();
+            _named.TrimExcess(Math.Min(_named.Capacity, KeptNames));
             _wishesOf = null;
         }
     }
 
-    private void Walk(bool all)
+    /// <summary>Puts each change where its sites will look for it, and the blocks that are walked into the plan.</summary>
+    private void Sort(List<LiveChange> changes)
     {
-        _stamp++;
-        using (_arena.Islands.Hold())
+        bool all = false;
+        foreach (LiveChange change in changes)
         {
-            if (all)
+            SiteScope scope = change.Scope;
+            if (change.Kind == ChangeKind.Link)
             {
-                _arena.Registry.CopyTo(_slots, _plan.Blocks);
+                _named.EnsureCapacity(change.Links.Count);
+                for (int i = 0; i < change.Links.Count; i++)
+                {
+                    _named[change.Links[i].Site] = new NamedBy(change, i);
+                }
             }
-            else
+            else if (scope.NamesSites)
             {
-                _plan.Blocks.AddRange(_byBlock.Keys);
+                foreach (LiveSite site in scope.OnlySites ?? LinkLedger.LinksInto(scope.LinkTargets!, _slots))
+                {
+                    _named[site] = new NamedBy(change, -1);
+                }
             }
+            else if (scope.OnlyBlocks is null)
+            {
+                all = true;
+                SortBySlot(change);
+            }
+        }
 
-            int walked = _plan.Blocks.Count;
-            for (int i = 0; i < _named.Count && (walked > 0 || _named.Count > 1); i++)
-            {
-                _last[_named[i].Site] = i;
-            }
+        if (all)
+        {
+            _arena.Registry.CopyTo(_slots, _plan.Blocks);
+            _plan.NumberBlocks();
+        }
 
-            for (int i = 0; i < walked; i++)
+        foreach (LiveChange change in changes)
+        {
+            for (int i = 0; i < (change.Scope.OnlyBlocks?.Count ?? 0); i++)
             {
-                PlanBlock(i);
+                int number = _plan.NumberOf(change.Scope.OnlyBlocks![i]);
+                CollectionsMarshal.SetCount(_byBlock, Math.Max(_byBlock.Count, number + 1));
+                _byBlock[number] = change;
             }
-
-            PlanNamed(walked);
         }
     }
 
-    /// <summary>Puts a change where its sites will look for it.</summary>
-    /// <returns>Whether all blocks must be looked at.</returns>
-    private bool Sort(LiveChange change)
+    private void SortBySlot(LiveChange change)
     {
-        SiteScope scope = change.Scope;
-        if (change.Kind == ChangeKind.Link)
+        for (int slot = 0; slot < _bySlot.Length; slot++)
         {
-            for (int i = 0; i < change.Links.Count; i++)
+            if (change.Scope.OnlySlot is null || change.Scope.OnlySlot.Index == slot)
             {
-                _named.Add(new NamedSite(change.Links[i].Site, change, i));
+                _bySlot[slot] = change;
+                _isSet[slot] |= change.SetsSlots;
+                _plan.After[slot] = change.SetsSlots ? change.Binding : _plan.After[slot];
             }
+        }
+    }
 
-            return false;
+    private void Walk()
+    {
+        _stamp++;
+        int walked = _plan.Blocks.Count;
+        for (int i = 0; i < walked; i++)
+        {
+            PlanBlock(i);
         }
 
-        switch (scope.Kind)
+        // The named sites in blocks that were not walked.
+        foreach ((LiveSite site, NamedBy named) in _named)
         {
-            case ScopeKind.Sites:
-                _named.AddRange(scope.OnlySites.Select(s => new NamedSite(s, change, -1)));
-                return false;
-            case ScopeKind.LinkedInto:
-                _named.AddRange(LinkLedger.LinksInto(scope.OnlyBlocks, _slots).Select(s => new NamedSite(s, change, -1)));
-                return false;
-            case ScopeKind.Blocks:
-                foreach (CodeBlock block in scope.OnlyBlocks)
-                {
-                    _byBlock[block] = change;
-                }
-
-                return false;
-            default:
-                for (int slot = 0; slot < _bySlot.Length; slot++)
-                {
-                    if (scope.OnlySlot is null || scope.OnlySlot.Index == slot)
-                    {
-                        _bySlot[slot] = change;
-                        _isSet[slot] |= change.SetsSlots;
-                        _plan.After[slot] = change.SetsSlots ? change.Binding : _plan.After[slot];
-                    }
-                }
-
-                return true;
+            int number = _plan.NumberOf(site.Block);
+            if (number >= walked)
+            {
+                PlanNamed(number, site, named);
+            }
         }
     }
 
     private void PlanBlock(int number)
     {
         CodeBlock block = _plan.Blocks[number];
-        LiveChange? byBlock = _byBlock.Count > 0 ? _byBlock.GetValueOrDefault(block) : null;
+        LiveChange? byBlock = number < _byBlock.Count ? _byBlock[number] : null;
         if (!ReferenceEquals(byBlock, _wishesOf))
         {
             _wishesOf = byBlock;
@@ -177,78 +181,35 @@ internal sealed class LivePlanner
         for (int i = 0; i < records.Length; i++)
         {
             ref SiteRecord record = ref records[i];
-            ref KindWish kind = ref _wishes[record.Kind];
-            if (kind.Stamp != _stamp)
+            ref SiteWish wish = ref _wishes[record.Kind];
+            if (wish.Stamp != _stamp)
             {
-                kind = WishOf(record.Kind, byBlock);
+                wish = WishOf(record.Kind, byBlock);
             }
 
-            if (_last.Count > 0 && _last.TryGetValue(new LiveSite(block, i), out int named))
+            if (_named.Count > 0 && _named.TryGetValue(new LiveSite(block, i), out NamedBy named)
+                && (named.Change.Order > wish.Order || (named.Target is not null && wish.KeepsLinks)))
             {
-                PlanContested(number, block, i, named, kind);
+                PlanNamed(number, block[i], named);
             }
-            else if (record.State == LiveSiteState.Linked && kind.Wish.KeepsLinks)
+            else if (record.State == LiveSiteState.Linked && wish.KeepsLinks)
             {
                 _sites.KeepLink(number, block, i);
             }
-            else if (kind.Wish.Body is not null)
+            else if (wish.Body is not null)
             {
-                _sites.Plan(number, block, i, kind.Wish);
+                _sites.Plan(number, block, i, wish);
             }
         }
     }
 
-    /// <summary>A site that is named, in a block that is looked at for another change too.</summary>
-    private void PlanContested(int number, CodeBlock block, int index, int named, in KindWish kind)
+    private void PlanNamed(int number, LiveSite site, NamedBy named)
     {
-        NamedSite site = _named[named];
-        if (site.Change.Order > kind.Order || (site.Target is not null && kind.Wish.KeepsLinks))
-        {
-            PlanNamed(number, site);
-        }
-        else if (kind.Wish.Body is not null)
-        {
-            _sites.Plan(number, block, index, kind.Wish);
-        }
-    }
-
-    /// <summary>The named sites in blocks that were not walked.</summary>
-    private void PlanNamed(int walked)
-    {
-        for (int i = 0; i < walked && _named.Count > 0; i++)
-        {
-            _numbers.Add(_plan.Blocks[i], i);
-        }
-
-        for (int i = 0; i < _named.Count; i++)
-        {
-            NamedSite site = _named[i];
-            if (_last.Count > 0 && _last[site.Site] != i)
-            {
-                continue;
-            }
-
-            if (!_numbers.TryGetValue(site.Site.Block, out int number))
-            {
-                number = _plan.Blocks.Count;
-                _plan.Blocks.Add(site.Site.Block);
-                _numbers.Add(site.Site.Block, number);
-            }
-
-            if (number >= walked)
-            {
-                PlanNamed(number, site);
-            }
-        }
-    }
-
-    private void PlanNamed(int number, NamedSite site)
-    {
-        (CodeBlock block, int index) = (site.Site.Block, site.Site.Index);
+        (CodeBlock block, int index) = (site.Block, site.Index);
         int kind = block.Records[index].Kind;
-        if (site.Target is not VirtualAddress target)
+        if (named.Target is not VirtualAddress target)
         {
-            SiteWish wish = WishOf(site.Change, kind, _slots.Kinds[kind].Slot);
+            SiteWish wish = WishOf(named.Change, kind, _slots.Kinds[kind].Slot);
             if (wish.Body is not null)
             {
                 _sites.Plan(number, block, index, wish);
@@ -257,27 +218,29 @@ internal sealed class LivePlanner
             return;
         }
 
-        SiteLink link = site.Change.Links[site.Link];
-        if (!_linkBodies.TryGet(link, out LiveBody body, out VirtualAddress entry, out PatchDiagnostic? error))
+        if (!_builder.TryGetLink(named.Change.Links[named.Link], out LiveBody body, out VirtualAddress entry, out PatchDiagnostic? error))
         {
             _report.Add(error! with { SiteIndex = error.SiteIndex ?? index });
             return;
         }
 
-        int outcome = _plan.OutcomeCount;
+        int planned = _plan.Count;
         _sites.Plan(number, block, index, new SiteWish { Body = body, Entry = entry, After = LiveSiteState.Linked });
-        if (_plan.OutcomeCount > outcome)
+        if (_plan.Count > planned)
         {
-            _plan.Links.Add((outcome, target));
+            _plan.Links.Add((planned, target));
         }
     }
 
-    private KindWish WishOf(int kind, LiveChange? byBlock)
+    private SiteWish WishOf(int kind, LiveChange? byBlock)
     {
         int slot = _slots.Kinds[kind].Slot;
         LiveChange? bySlot = _bySlot[slot];
         LiveChange? change = bySlot is null || byBlock?.Order > bySlot.Order ? byBlock : bySlot;
-        return new KindWish { Stamp = _stamp, Order = change?.Order ?? -1, Wish = change is null ? default : WishOf(change, kind, slot) };
+        SiteWish wish = change is null ? default : WishOf(change, kind, slot);
+        wish.Order = change?.Order ?? -1;
+        wish.Stamp = _stamp;
+        return wish;
     }
 
     /// <summary>What a change asks of the sites of a kind, links aside.</summary>
@@ -346,5 +309,11 @@ internal sealed class LivePlanner
                 _plan.Slots.Add(new SlotWrite(slot, there, function.Address));
             }
         }
+    }
+
+    /// <summary>The change that names a site, and the place of the site's link in it, or -1.</summary>
+    private readonly record struct NamedBy(LiveChange Change, int Link)
+    {
+        public VirtualAddress? Target => Link < 0 ? null : Change.Links[Link].Target;
     }
 }

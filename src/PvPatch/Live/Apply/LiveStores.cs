@@ -1,4 +1,5 @@
 using PvPatch.Machine;
+using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
@@ -36,8 +37,10 @@ internal abstract unsafe class LiveStores
     private readonly Action<PatchStep, int>? _probe;
     private readonly byte* _writeView;
     private int _slotsReached;
+    private CodeBlock? _block; // of the site that was asked for last
+    private int _blockNumber = -1;
 
-    protected LiveStores(CodeArena arena, SlotTable slots, PlannedSites plan, BatchReport report, SwitchOptions options, Action<PatchStep, int>? probe)
+    protected LiveStores(CodeArena arena, SlotTable slots, PlannedSites plan, ApplyReport report, SwitchOptions options, Action<PatchStep, int>? probe)
     {
         Arena = arena;
         Slots = slots;
@@ -54,7 +57,7 @@ internal abstract unsafe class LiveStores
 
     protected PlannedSites Plan { get; }
 
-    protected BatchReport Report { get; }
+    protected ApplyReport Report { get; }
 
     protected SwitchOptions Options { get; }
 
@@ -63,8 +66,26 @@ internal abstract unsafe class LiveStores
     /// <summary>Whether any site was written.</summary>
     protected abstract bool AnySiteWritten { get; }
 
+    /// <summary>Runs the arena's barrier, or the weak one every system has where that fails.</summary>
+    public static void RunBarrier(CodeArena arena, ApplyReport report)
+    {
+        if (arena.RunBarrier())
+        {
+            report.AddBarriers(1, arena.Barrier);
+            return;
+        }
+
+        Interlocked.MemoryBarrierProcessWide();
+        report.AddBarriers(1, BarrierKind.Weak);
+        LiveMetrics.Barrier(BarrierKind.Weak);
+        report.Add(PatchDiagnostic.Warning(DiagnosticCodes.WeakBarrier, "the system refused its barrier in the middle of a batch; a weaker one was run in its place") with
+        {
+            Help = "Was a seccomp filter installed after the arena was made?",
+        });
+    }
+
     /// <summary>Writes everything, or nothing in the end.</summary>
-    public SwitchStatus Run()
+    public ApplyStatus Run()
     {
         try
         {
@@ -72,7 +93,7 @@ internal abstract unsafe class LiveStores
             if (TryWrite())
             {
                 Reach(PatchStep.Publish, 0);
-                return SwitchStatus.Applied;
+                return ApplyStatus.Applied;
             }
         }
         catch (OperationCanceledException) when (Options.Cancellation.IsCancellationRequested)
@@ -84,13 +105,13 @@ internal abstract unsafe class LiveStores
             Report.Add(PatchDiagnostic.Error(DiagnosticCodes.BatchFaulted, $"the batch was interrupted: {e.Message}") with { Found = e.GetType().Name });
         }
 
-        return TakeBack() ? SwitchStatus.RolledBack : SwitchStatus.Faulted;
+        return TakeBack() ? ApplyStatus.RolledBack : ApplyStatus.Faulted;
     }
 
     /// <summary>Writes; where it gives false, a finding says why.</summary>
     protected abstract bool TryWrite();
 
-    /// <summary>Writes the old bytes where the new ones were written, marks the outcomes, and tells whether it could everywhere.</summary>
+    /// <summary>Writes the old bytes where the new ones were written, marks the sites, and tells whether it could everywhere.</summary>
     protected abstract bool TryWriteBack();
 
     /// <summary>A step of the batch: where it can be cancelled, and where tests make it fail.</summary>
@@ -103,13 +124,17 @@ internal abstract unsafe class LiveStores
     /// <summary>A step too small to look for cancelling at.</summary>
     protected void Probe(PatchStep step, int index) => _probe?.Invoke(step, index);
 
-    /// <summary>The site of an outcome: its record, what it holds, and its first byte in the write view.</summary>
-    protected ref SiteRecord RecordOf(int outcome, out SiteBytes old, out byte* at)
+    /// <summary>A site's record, what it holds (up to 16 bytes), and its first byte in the write view.</summary>
+    protected ref SiteRecord RecordOf(in PlannedSite site, out SiteBytes old, out byte* at)
     {
-        ref OutcomeRecord site = ref Plan.Outcomes[outcome];
-        CodeBlock block = Plan.Blocks[site.Block];
-        ref SiteRecord record = ref block.Records[site.Site];
-        old = block.BytesOf(site.Site);
+        if (site.Block != _blockNumber)
+        {
+            _blockNumber = site.Block;
+            _block = Plan.Blocks[_blockNumber];
+        }
+
+        ref SiteRecord record = ref _block!.Records[site.Site];
+        old = new SiteBytes(record.Low, _block.BytesBehind(site.Site));
         at = _writeView + record.Offset;
         return ref record;
     }
@@ -128,11 +153,10 @@ internal abstract unsafe class LiveStores
         }
     }
 
-    protected void RunBarrier() => GuardRunner.RunBarrier(Arena, Report);
+    protected void RunBarrier() => RunBarrier(Arena, Report);
 
     private bool TakeBack()
     {
-        Plan.MarkWrites(SiteChange.NotWritten);
         bool clean = TryWriteBack();
 
         // Behind the sites: one that is still direct does not mind what its slot holds.
@@ -154,5 +178,67 @@ internal abstract unsafe class LiveStores
         }
 
         return clean;
+    }
+}
+
+/// <summary>Writes a batch while nobody runs its sites: plain copies, and one barrier before anyone enters.</summary>
+internal sealed unsafe class ExclusiveStores(
+    CodeArena arena, SlotTable slots, PlannedSites plan, ApplyReport report, SwitchOptions options, Action<PatchStep, int>? probe)
+    : LiveStores(arena, slots, plan, report, options, probe)
+{
+    private int _reached; // what is to be written before this site is written
+    private bool _anySiteWritten;
+
+    protected override bool AnySiteWritten => _anySiteWritten;
+
+    protected override bool TryWrite()
+    {
+        StoreSlots();
+        for (; _reached < Plan.Count; _reached++)
+        {
+            if (Plan.Sites[_reached].IsWrite)
+            {
+                Probe(PatchStep.Store, _reached);
+                Copy(_reached, toNew: true);
+                _anySiteWritten = true;
+            }
+        }
+
+        Reach(PatchStep.Barrier, 0);
+        if (AnySiteWritten || AnySlotStored)
+        {
+            RunBarrier();
+        }
+
+        return true;
+    }
+
+    protected override bool TryWriteBack()
+    {
+        for (int i = 0; i < _reached; i++)
+        {
+            if (Plan.Sites[i].IsWrite)
+            {
+                Copy(i, toNew: false);
+                Plan.Sites[i].Change = SiteChange.RolledBack;
+            }
+        }
+
+        return true;
+    }
+
+    private void Copy(int index, bool toNew)
+    {
+        ref PlannedSite site = ref Plan.Sites[index];
+        RecordOf(site, out SiteBytes old, out byte* at);
+        if (site.Length == 0)
+        {
+            byte[] bytes = toNew ? Plan.LongBytes[index] : Plan.Blocks[site.Block].LongBytesOf(site.Site);
+            bytes.CopyTo(new Span<byte>(at, bytes.Length));
+            return;
+        }
+
+        SiteBytes word = toNew ? site.New : old;
+        new ReadOnlySpan<byte>(&word, site.Length).CopyTo(new Span<byte>(at, site.Length));
     }
 }

@@ -1,162 +1,216 @@
+using System.Runtime.CompilerServices;
 using PvPatch.Machine;
+using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
-/// <summary>The bytes that a site is to hold.</summary>
-internal struct SiteWrite
+/// <summary>What is decided for one site, and what becomes of it: 32 bytes.</summary>
+internal struct PlannedSite(int block, int site, LiveForm form, LiveSiteState state, PatchAction action, PatchReason reason)
 {
-    /// <summary>The new bytes.</summary>
+    /// <summary>The bytes it is to hold, up to 16; of a longer site see <see cref="PlannedSites.LongBytes"/>.</summary>
     public SiteBytes New;
 
-    /// <summary>Index of the site's outcome, which names the site.</summary>
-    public int Outcome;
+    /// <summary>Index of its block in <see cref="PlannedSites.Blocks"/>.</summary>
+    public int Block = block;
 
-    /// <summary>How many bytes.</summary>
+    /// <summary>Its place in the block.</summary>
+    public int Site = site;
+
+    /// <summary>What it becomes when all is well.</summary>
+    public LiveForm Form = form;
+    public LiveSiteState State = state;
+
+    // Public enums are int.
+    private byte _action = (byte)action;
+    private byte _reason = (byte)reason;
+
+    public SiteChange Change = SiteChange.NotWritten; // until it is
+
+    /// <summary>Whether it holds other bytes than <see cref="New"/> and is to be written.</summary>
+    public bool IsWrite;
+
+    /// <summary>Whether its island has no place yet: its displacement is zero. Only where nothing is to be placed.</summary>
+    public bool IsUnplaced;
+
+    /// <summary>Its length in bytes; 0 where it is longer than 16.</summary>
     public byte Length;
-}
 
-/// <summary>A site longer than 16 bytes, to be written while nobody is in it.</summary>
-internal readonly record struct LongWrite(CodeBlock Block, int Site, int Outcome, byte[] Old, byte[] New);
+    public PatchAction Action
+    {
+        readonly get => (PatchAction)_action;
+        set => _action = (byte)value;
+    }
+
+    public PatchReason Reason
+    {
+        readonly get => (PatchReason)_reason;
+        set => _reason = (byte)value;
+    }
+
+    /// <summary>Makes it the emitted call, for a reason.</summary>
+    public void MakeIndirect(PatchReason reason)
+    {
+        Form = LiveForm.Original;
+        Action = PatchAction.LeaveAlone;
+        Reason = reason;
+        IsUnplaced = false;
+    }
+}
 
 /// <summary>A slot and the function it is to hold.</summary>
 internal readonly record struct SlotWrite(int Slot, VirtualAddress Old, VirtualAddress New);
 
 /// <summary>
-/// What is decided, in as few bytes as it can be: for every site the outcome, its new bytes where they are others than there are, for every
-/// slot its function. Kept from batch to batch
-/// for its arrays. How a site is written is no part of it, and nothing here writes code that can run.
+/// What is decided: for every site its new bytes and the outcome, for every slot its function. Kept from batch to batch for its arrays. How a site is written is no
+/// part of it, and nothing here writes code that can run.
 /// </summary>
 internal sealed class PlannedSites
 {
-    // Arrays up to this length are kept for the next batch; a switch of all sites must not leave its arrays behind for good.
+    // An array up to this length is kept for the next batch; a switch of all sites must not leave its array behind for good.
     private const int KeptLength = 1024;
 
-    private OutcomeRecord[] _outcomes = new OutcomeRecord[64];
-    private SiteWrite[] _writes = new SiteWrite[64];
-    private int _outcomeCount;
-    private int _writeCount;
+    private PlannedSite[] _sites = new PlannedSite[64];
+    private int _count;
 
     public List<CodeBlock> Blocks { get; } = [];
 
     /// <summary>Every slot that is set, those too that hold the function already.</summary>
     public List<SlotWrite> Slots { get; } = [];
 
-    public List<LongWrite> LongWrites { get; } = [];
+    /// <summary>New bytes of the sites longer than 16 that are to be written, by index.</summary>
+    public Dictionary<int, byte[]> LongBytes { get; } = [];
 
-    /// <summary>The sites that are to be linked, by outcome, and their targets.</summary>
-    public List<(int Outcome, VirtualAddress Target)> Links { get; } = [];
-
-    /// <summary>
-    /// The sites, by outcome, whose island has no place yet: their displacement is zero. Only where nothing is to be placed.
-    /// </summary>
-    public List<int> Unplaced { get; } = [];
+    /// <summary>The sites that are to be linked, by index, and their targets.</summary>
+    public List<(int Index, VirtualAddress Target)> Links { get; } = [];
 
     /// <summary>What each slot is switched to when all is written.</summary>
     public BackendBinding?[] After { get; set; } = [];
 
-    public Span<SiteWrite> Writes => _writes.AsSpan(0, _writeCount);
+    public Span<PlannedSite> Sites => _sites.AsSpan(0, _count);
 
-    public Span<OutcomeRecord> Outcomes => _outcomes.AsSpan(0, _outcomeCount);
-
-    public int OutcomeCount => _outcomeCount;
+    public int Count => _count;
 
     public void Clear()
     {
         Blocks.Clear();
         Slots.Clear();
-        LongWrites.Clear();
+        LongBytes.Clear();
         Links.Clear();
-        Unplaced.Clear();
-        _outcomeCount = 0;
-        _writeCount = 0;
-        _outcomes = _outcomes.Length <= KeptLength ? _outcomes : new OutcomeRecord[KeptLength];
-        _writes = _writes.Length <= KeptLength ? _writes : new SiteWrite[KeptLength];
+        _count = 0;
+        _sites = _sites.Length <= KeptLength ? _sites : new PlannedSite[KeptLength];
     }
 
-    public ref OutcomeRecord AddOutcome(int block, int site)
+    /// <summary>The number of a block, which is taken into the plan where it is not there yet.</summary>
+    public int NumberOf(CodeBlock block)
     {
-        if (_outcomeCount == _outcomes.Length)
+        int number = block.PlanNumber; // perhaps another plan's
+        if (number >= Blocks.Count || !ReferenceEquals(Blocks[number], block))
         {
-            Array.Resize(ref _outcomes, _outcomeCount * 2);
+            block.PlanNumber = number = Blocks.Count;
+            Blocks.Add(block);
         }
 
-        ref OutcomeRecord outcome = ref _outcomes[_outcomeCount++];
-        outcome = new OutcomeRecord { Block = block, Site = site };
-        return ref outcome;
+        return number;
     }
 
-    /// <summary>Notes new bytes for the site whose outcome was added last.</summary>
-    public void AddWrite(SiteBytes bytes, int length)
+    /// <summary>Numbers the blocks that are there.</summary>
+    public void NumberBlocks()
     {
-        if (_writeCount == _writes.Length)
+        for (int i = 0; i < Blocks.Count; i++)
         {
-            Array.Resize(ref _writes, _writeCount * 2);
+            Blocks[i].PlanNumber = i;
         }
-
-        ref SiteWrite write = ref _writes[_writeCount++];
-        write.New = bytes;
-        write.Outcome = _outcomeCount - 1;
-        write.Length = (byte)length;
     }
 
-    public LiveSite SiteOf(int outcome) => new(Blocks[_outcomes[outcome].Block], _outcomes[outcome].Site);
-
-    /// <summary>Marks all sites that were to be written.</summary>
-    public void MarkWrites(SiteChange change)
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public ref PlannedSite Add(int block, int site, LiveForm form, LiveSiteState state, PatchAction action, PatchReason reason)
     {
-        foreach (ref SiteWrite write in Writes)
+        if (_count == _sites.Length)
         {
-            _outcomes[write.Outcome].Change = change;
+            Array.Resize(ref _sites, _count * 2);
         }
 
-        foreach (LongWrite write in LongWrites)
-        {
-            _outcomes[write.Outcome].Change = change;
-        }
+        ref PlannedSite planned = ref _sites[_count++];
+        planned = new PlannedSite(block, site, form, state, action, reason);
+        return ref planned;
     }
 
-    /// <summary>Makes the records say what the sites hold now, and counts.</summary>
-    public void Publish(LinkLedger ledger, BatchReport report)
+    /// <summary>Forgets the site that was added last, which could not be decided.</summary>
+    public void RemoveLast() => _count--;
+
+    public LiveSite SiteOf(int index) => new(Blocks[_sites[index].Block], _sites[index].Site);
+
+    /// <summary>Makes the records say what the sites hold now, counts, and gives what became of every site.</summary>
+    /// <param name="ledger">The links.</param>
+    /// <param name="report">Where the counts go.</param>
+    /// <param name="start">Where the arena begins.</param>
+    public SiteOutcome[] Publish(LinkLedger ledger, ApplyReport report, VirtualAddress start)
     {
         ledger.Publish(this);
-        foreach (ref SiteWrite write in Writes)
+        var outcomes = new SiteOutcome[_count];
+        CodeBlock block = null!;
+        SiteRecord[] records = [];
+        int number = -1;
+        for (int i = 0; i < _count; i++)
         {
-            ref OutcomeRecord outcome = ref _outcomes[write.Outcome];
-            Blocks[outcome.Block].SetBytes(outcome.Site, write.New);
-            Count(ref outcome, report);
+            ref PlannedSite site = ref _sites[i];
+            if (site.Block != number)
+            {
+                number = site.Block;
+                block = Blocks[number];
+                records = block.Records;
+            }
+
+            if (site.IsWrite)
+            {
+                if (site.Length > 0)
+                {
+                    block.SetBytes(site.Site, site.New);
+                }
+                else
+                {
+                    block.SetLongBytes(site.Site, LongBytes[i]);
+                }
+
+                // Left to the slot by the backend is what was asked for; for any other reason it is what could not be helped.
+                bool helpless = site.Form == LiveForm.Original && site.Reason is not (PatchReason.None or PatchReason.BackendDeclines);
+                site.Change = helpless ? SiteChange.MadeIndirect : SiteChange.Written;
+                report.MadeIndirect += helpless ? 1 : 0;
+                report.Written += helpless ? 0 : 1;
+            }
+
+            ref SiteRecord record = ref records[site.Site];
+            record.Set(site.State, site.Form, site.Action, site.Reason);
+            outcomes[i] = new SiteOutcome(start + record.Offset, site.Change, site.Action, site.Reason);
         }
 
-        foreach (LongWrite write in LongWrites)
-        {
-            write.Block.SetLongBytes(write.Site, write.New);
-            Count(ref _outcomes[write.Outcome], report);
-        }
-
-        foreach (ref OutcomeRecord outcome in Outcomes)
-        {
-            Blocks[outcome.Block].Records[outcome.Site].Set(outcome.State, outcome.Form, outcome.Action, outcome.Reason);
-        }
+        return outcomes;
     }
 
     /// <summary>Marks as faulted what could not be taken back.</summary>
     public void PublishFaults(LinkLedger ledger)
     {
         ledger.PublishFaults(this);
-        foreach (ref OutcomeRecord outcome in Outcomes)
+        foreach (ref PlannedSite site in Sites)
         {
-            if (outcome.Change == SiteChange.Faulted)
+            if (site.Change == SiteChange.Faulted)
             {
-                Blocks[outcome.Block].Records[outcome.Site].State = LiveSiteState.Faulted;
+                Blocks[site.Block].Records[site.Site].State = LiveSiteState.Faulted;
             }
         }
     }
 
-    private static void Count(ref OutcomeRecord outcome, BatchReport report)
+    /// <summary>What became of every site of a batch that was not applied.</summary>
+    /// <param name="start">Where the arena begins.</param>
+    public SiteOutcome[] Outcomes(VirtualAddress start)
     {
-        // Left to the slot by the backend is what was asked for; for any other reason it is what could not be helped.
-        bool helpless = outcome.Form == LiveForm.Original && outcome.Reason is not (Plans.PatchReason.None or Plans.PatchReason.BackendDeclines);
-        outcome.Change = helpless ? SiteChange.MadeIndirect : SiteChange.Written;
-        report.MadeIndirect += helpless ? 1 : 0;
-        report.Written += helpless ? 0 : 1;
+        var outcomes = new SiteOutcome[_count];
+        for (int i = 0; i < outcomes.Length; i++)
+        {
+            ref PlannedSite site = ref _sites[i];
+            outcomes[i] = new SiteOutcome(start + Blocks[site.Block].Records[site.Site].Offset, site.Change, site.Action, site.Reason);
+        }
+
+        return outcomes;
     }
 }

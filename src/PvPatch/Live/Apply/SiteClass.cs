@@ -25,7 +25,7 @@ public enum SiteClass : byte
     QuiescentOnly,
 }
 
-/// <summary>Finds a site's class. Pure.</summary>
+/// <summary>Finds a site's class, and whether a site of a class can be written while threads may be in it: asked when it is planned, and again by who writes.</summary>
 internal static class SiteClassifier
 {
     /// <summary>The longest live site: an x86 instruction has at most 15 bytes (SDM volume 2, 2.3.11).</summary>
@@ -59,13 +59,7 @@ internal static class SiteClassifier
     /// <summary>Whether bytes lie inside an aligned stretch.</summary>
     public static bool Fits(VirtualAddress address, int length, int alignment) =>
         (int)(address.Value & (ulong)(alignment - 1)) + length <= alignment;
-}
 
-/// <summary>
-/// Whether a site can be written while threads may be in it: asked before anything is decided for good, and again by who writes.
-/// </summary>
-internal static class SiteRules
-{
     /// <summary>
     /// The way to a forwarding island, where executors forwarded there find in the slot what does the operation; 0 where there is none, and
     /// they wait at the guard.
@@ -114,10 +108,9 @@ internal static class SiteRules
     private static bool CanDrain(CodeArena arena, in SiteRecord record, SiteBytes bytes, int length, sbyte forward)
     {
         // Executors are forwarded by the first two bytes while the body drains; who is behind a first instruction of one byte would come
-        // back into the
-        // middle of these.
+        // back into the middle of these.
         return forward != 0 && arena.Executors.IsTracking && length >= 2
-            && SiteClassifier.Fits(arena.Address + record.Offset, 2, 8) && FirstLength(bytes, length) >= 2;
+            && Fits(arena.Address + record.Offset, 2, 8) && FirstLength(bytes, length) >= 2;
     }
 
     private static int FirstLength(SiteBytes bytes, int length)

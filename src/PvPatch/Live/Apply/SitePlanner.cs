@@ -20,62 +20,51 @@ internal struct SiteWish
 
     /// <summary>Whether a linked site is left as it is.</summary>
     public bool KeepsLinks;
-}
 
-/// <summary>
-/// What the sites of a kind are to do, with the number of the changes it was found out for and the place of the change that counts.
-/// </summary>
-internal struct KindWish
-{
-    public int Stamp;
+    /// <summary>Place of the change that asks for it; -1 where none does.</summary>
     public int Order;
-    public SiteWish Wish;
-}
 
-/// <summary>A site that a change names.</summary>
-/// <param name="Site">The site.</param>
-/// <param name="Change">The change.</param>
-/// <param name="Link">Index of its link in the change; -1 where the change is none.</param>
-internal readonly record struct NamedSite(LiveSite Site, LiveChange Change, int Link)
-{
-    public VirtualAddress? Target => Link < 0 ? null : Change.Links[Link].Target;
+    /// <summary>What it was found out for; see <see cref="LivePlanner"/>.</summary>
+    public int Stamp;
 }
 
 /// <summary>
 /// Decides one site: its new bytes, or why it stays. Compares what it holds with what it should hold. Places islands, which nobody can
-/// reach yet, and writes nothing else.
+/// reach yet, and writes nothing else. Holds the store of islands from the first site that needs one until it is released.
 /// </summary>
 internal sealed unsafe class SitePlanner
 {
     private readonly CodeArena _arena;
     private readonly SlotTable _slots;
     private readonly PlannedSites _plan;
-    private readonly BatchReport _report;
+    private readonly ApplyReport _report;
     private readonly bool _live;
     private readonly bool _staysSwitchable;
     private readonly bool _places;
     private readonly VirtualAddress _start;
     private readonly byte* _writeView;
     private bool[]? _missing;
+    private bool _holdsIslands;
 
     /// <summary>Makes a planner.</summary>
     /// <param name="arena">The arena.</param>
     /// <param name="slots">The slots.</param>
     /// <param name="plan">Where decisions go.</param>
     /// <param name="report">Where findings go.</param>
+    /// <param name="mode">How it will be written.</param>
     /// <param name="places">Whether islands are placed; where not, the displacements of jumps to new ones stay zero.</param>
-    public SitePlanner(CodeArena arena, SlotTable slots, PlannedSites plan, BatchReport report, bool places)
+    public SitePlanner(CodeArena arena, SlotTable slots, PlannedSites plan, ApplyReport report, SwitchMode mode, bool places)
     {
         _arena = arena;
         _slots = slots;
         _plan = plan;
         _report = report;
         _places = places;
-        _live = report.Mode == SwitchMode.Live;
+        _live = mode == SwitchMode.Live;
 
         // What nobody has entered yet is not to get bytes that no live switch could change again, where the slot does the same. Without a
         // barrier there are no live switches.
-        _staysSwitchable = report.Mode == SwitchMode.NotEntered && arena.Barrier != BarrierKind.None;
+        _staysSwitchable = mode == SwitchMode.NotEntered && arena.Barrier != BarrierKind.None;
         _start = arena.Address;
         _writeView = arena.Memory.WriteView(_start);
     }
@@ -89,51 +78,58 @@ internal sealed unsafe class SitePlanner
     {
         LiveBody body = wish.Body!;
         ref SiteRecord record = ref block.Records[index];
-        var made = new Made(body);
+        ref PlannedSite site = ref _plan.Add(number, index, body.Form, wish.After, body.Action, body.Reason);
         VirtualAddress entry = wish.Entry;
+        SiteBytes bytes = default;
+        byte[]? longBytes = null;
         bool ready = body.IsPlain && !record.IsForeign
-            && (body.Island is null || _arena.Islands.TryFind(record.Offset, body.Island, out entry))
-            && body.TryFinish(_start + record.Offset + body.Length, entry, out made.Bytes);
-        if (!ready && !TryMake(block, index, body, entry, ref made))
+            && (body.Island is null || TryFindIsland(record.Offset, body.Island, out entry))
+            && body.TryFinish(_start + record.Offset + body.Length, entry, out bytes);
+        if (!ready && !TryMake(block, index, body, entry, ref site, out bytes, out longBytes))
         {
+            _plan.RemoveLast();
             return;
         }
 
-        ref OutcomeRecord outcome = ref _plan.AddOutcome(number, index);
-        outcome.Form = made.Form;
-        outcome.Action = made.Action;
-        outcome.Reason = made.Reason;
-        outcome.Set(SiteChange.NotWritten, wish.After); // until it is
-        if (made.Form == LiveForm.Original && !wish.SlotServes)
+        if (site.Form == LiveForm.Original && !wish.SlotServes)
         {
-            _report.Add(NeedsSlot(block[index], made));
+            _report.Add(NeedsSlot(block[index], site.Reason));
+            return;
+        }
+
+        if (longBytes is not null)
+        {
+            PlanLong(block, index, wish, longBytes, ref site);
             return;
         }
 
         byte* at = _writeView + record.Offset;
-        if (made.Long is not null)
-        {
-            PlanLong(block, index, wish, made.Long, ref outcome);
-            return;
-        }
-
         SiteBytes known = block.BytesOf(index);
         var there = new SiteBytes(*(ulong*)at & body.Mask.Low, *(ulong*)(at + 8) & body.Mask.High);
+        site.Length = (byte)body.Length;
         if (there != known)
         {
             _report.Add(Unexpected(block[index], there.ToArray(body.Length), known.ToArray(body.Length)));
         }
-        else if (there == made.Bytes)
+        else if (there == bytes)
         {
-            outcome.Change = SiteChange.AlreadyThere;
+            site.Change = SiteChange.AlreadyThere;
+            _report.AlreadyThere++;
         }
-        else if (MayWrite(block, index, wish, known, ref outcome))
+        else if (MayWrite(block, index, wish, known, ref site))
         {
-            _plan.AddWrite(made.Bytes, body.Length);
-            if (made.IsUnplaced)
-            {
-                _plan.Unplaced.Add(_plan.OutcomeCount - 1);
-            }
+            site.New = bytes;
+            site.IsWrite = true;
+        }
+    }
+
+    /// <summary>Lets the store of islands go, where it was needed.</summary>
+    public void Release()
+    {
+        if (_holdsIslands)
+        {
+            _holdsIslands = false;
+            _arena.Islands.Release();
         }
     }
 
@@ -141,11 +137,8 @@ internal sealed unsafe class SitePlanner
     public void KeepLink(int number, CodeBlock block, int index)
     {
         ref SiteRecord record = ref block.Records[index];
-        ref OutcomeRecord outcome = ref _plan.AddOutcome(number, index);
-        outcome.Form = record.Form;
-        outcome.Action = record.Action;
-        outcome.Reason = record.Reason;
-        outcome.Set(SiteChange.KeptLink, LiveSiteState.Linked);
+        ref PlannedSite site = ref _plan.Add(number, index, record.Form, LiveSiteState.Linked, record.Action, record.Reason);
+        site.Change = SiteChange.KeptLink;
         _report.KeptLinks++;
     }
 
@@ -153,8 +146,10 @@ internal sealed unsafe class SitePlanner
     /// The bytes of what is out of the ordinary: a new island, a host's own original, several instructions, a target out of reach.
     /// </summary>
     /// <returns>Whether there are any; if not, a finding says why.</returns>
-    private bool TryMake(CodeBlock block, int index, LiveBody body, VirtualAddress entry, ref Made made)
+    private bool TryMake(CodeBlock block, int index, LiveBody body, VirtualAddress entry, ref PlannedSite site, out SiteBytes bytes, out byte[]? longBytes)
     {
+        bytes = default;
+        longBytes = null;
         ref SiteRecord record = ref block.Records[index];
         VirtualAddress address = _start + record.Offset;
         if (body.Error is not null)
@@ -170,18 +165,23 @@ internal sealed unsafe class SitePlanner
 
         if (body.Length > SiteBytes.MaxLength)
         {
-            byte[] bytes = new byte[body.Length];
-            made.Long = body.InPlace is not null && body.InPlace.TryWrite(address, bytes) ? bytes : made.Indirect(block.OriginalOf(index), body.InPlace is null ? body.Reason : PatchReason.OutOfReach);
+            longBytes = new byte[body.Length];
+            if (body.InPlace is null || !body.InPlace.TryWrite(address, longBytes))
+            {
+                site.MakeIndirect(body.InPlace is null ? body.Reason : PatchReason.OutOfReach);
+                longBytes = block.OriginalOf(index);
+            }
+
             return true;
         }
 
         bool inReach = true;
-        if (body.Island is not null && !_arena.Islands.TryFind(record.Offset, body.Island, out entry))
+        if (body.Island is not null && !TryFindIsland(record.Offset, body.Island, out entry))
         {
             if (!_places && body.Island.Body.Fixups.All(f => _arena.Reaches(f.Target)))
             {
-                made.Bytes = body.Bytes;
-                made.IsUnplaced = true;
+                bytes = body.Bytes;
+                site.IsUnplaced = true;
                 return true;
             }
 
@@ -197,21 +197,22 @@ internal sealed unsafe class SitePlanner
         {
             Span<byte> several = stackalloc byte[SiteBytes.MaxLength];
             inReach = body.InPlace!.TryWrite(address, several[..body.Length]);
-            made.Bytes = SiteBytes.From(several[..body.Length]);
+            bytes = SiteBytes.From(several[..body.Length]);
         }
         else if (body.Form == LiveForm.Original && record.IsForeign)
         {
-            made.Bytes = SiteBytes.From(block.OriginalOf(index));
+            bytes = SiteBytes.From(block.OriginalOf(index));
         }
         else
         {
-            inReach = inReach && body.TryFinish(address + body.Length, entry, out made.Bytes);
+            inReach = inReach && body.TryFinish(address + body.Length, entry, out bytes);
         }
 
         if (!inReach)
         {
             // The call through the slot has 64 bits of reach, and costs hardly more than a direct one.
-            made.Bytes = SiteBytes.From(made.Indirect(block.OriginalOf(index), PatchReason.OutOfReach));
+            site.MakeIndirect(PatchReason.OutOfReach);
+            bytes = SiteBytes.From(block.OriginalOf(index));
         }
 
         return true;
@@ -221,7 +222,7 @@ internal sealed unsafe class SitePlanner
     /// Whether a site may be written in the mode asked for. Where not, and its slot does the same, it stays indirect; else a finding says
     /// why.
     /// </summary>
-    private bool MayWrite(CodeBlock block, int index, in SiteWish wish, SiteBytes known, ref OutcomeRecord outcome)
+    private bool MayWrite(CodeBlock block, int index, in SiteWish wish, SiteBytes known, ref PlannedSite site)
     {
         ref SiteRecord record = ref block.Records[index];
         if ((!_live && !_staysSwitchable) || (record.Class <= SiteClass.Line && record.Form != LiveForm.InPlace))
@@ -231,31 +232,29 @@ internal sealed unsafe class SitePlanner
 
         // Bodies of several instructions are drained before slots are stored, guards put up behind that.
         int slot = wish.Body!.Slot;
-        sbyte forward = SiteRules.UsableForward(record, record.Form == LiveForm.InPlace ? _slots.Bound[slot] : _plan.After[slot]);
-        if (SiteRules.CanChangeLive(_arena, record, known, wish.Body.Length, forward))
+        sbyte forward = SiteClassifier.UsableForward(record, record.Form == LiveForm.InPlace ? _slots.Bound[slot] : _plan.After[slot]);
+        if (SiteClassifier.CanChangeLive(_arena, record, known, wish.Body.Length, forward))
         {
             return true;
         }
 
         if (record.Form == LiveForm.Original && wish.SlotServes)
         {
-            outcome.Change = SiteChange.KeptIndirect;
-            outcome.Form = LiveForm.Original;
-            outcome.Action = PatchAction.LeaveAlone;
-            outcome.Reason = PatchReason.NeedsQuiescence;
+            site.Change = SiteChange.KeptIndirect;
+            site.MakeIndirect(PatchReason.NeedsQuiescence);
             _report.KeptIndirect++;
             return false;
         }
 
         if (_live)
         {
-            _report.Add(SiteRules.NeedsQuiescence(block[index]));
+            _report.Add(SiteClassifier.NeedsQuiescence(block[index]));
         }
 
         return !_live;
     }
 
-    private void PlanLong(CodeBlock block, int index, in SiteWish wish, byte[] bytes, ref OutcomeRecord outcome)
+    private void PlanLong(CodeBlock block, int index, in SiteWish wish, byte[] bytes, ref PlannedSite site)
     {
         byte[] known = block.LongBytesOf(index);
         Span<byte> there = _arena.Memory.Span(block.AddressOf(index), bytes.Length);
@@ -265,12 +264,25 @@ internal sealed unsafe class SitePlanner
         }
         else if (bytes.AsSpan().SequenceEqual(known))
         {
-            outcome.Change = SiteChange.AlreadyThere;
+            site.Change = SiteChange.AlreadyThere;
+            _report.AlreadyThere++;
         }
-        else if (MayWrite(block, index, wish, default, ref outcome))
+        else if (MayWrite(block, index, wish, default, ref site))
         {
-            _plan.LongWrites.Add(new LongWrite(block, index, _plan.OutcomeCount - 1, known, bytes));
+            site.IsWrite = true;
+            _plan.LongBytes.Add(_plan.Count - 1, bytes);
         }
+    }
+
+    private bool TryFindIsland(uint site, CodeContent content, out VirtualAddress address)
+    {
+        if (!_holdsIslands)
+        {
+            _arena.Islands.Hold();
+            _holdsIslands = true;
+        }
+
+        return _arena.Islands.TryFind(site, content, out address);
     }
 
     private void WarnMissing(int slot)
@@ -283,12 +295,12 @@ internal sealed unsafe class SitePlanner
         }
     }
 
-    private static PatchDiagnostic NeedsSlot(LiveSite site, in Made made) =>
+    private static PatchDiagnostic NeedsSlot(LiveSite site, PatchReason reason) =>
         PatchDiagnostic.Error(DiagnosticCodes.SiteNeedsSlot, $"the site of {site.Slot} can do this through its slot only, and the slot does something else") with
         {
             SiteIndex = site.Index,
             Address = site.Address,
-            Found = made.Reason.ToString(),
+            Found = reason.ToString(),
             Help = "Switch the slot, or all sites, to the backend.",
         };
 
@@ -301,24 +313,4 @@ internal sealed unsafe class SitePlanner
             Expected = HexBytes.Format(expected),
             Help = "Something else writes the code: a debugger's breakpoint, or a host that patches by hand.",
         };
-
-    /// <summary>What a body comes to at a site.</summary>
-    private struct Made(LiveBody body)
-    {
-        public SiteBytes Bytes;
-        public LiveForm Form = body.Form;
-        public PatchAction Action = body.Action;
-        public PatchReason Reason = body.Reason;
-        public byte[]? Long;
-        public bool IsUnplaced;
-
-        /// <summary>Makes it the emitted call, for a reason.</summary>
-        public byte[] Indirect(byte[] original, PatchReason reason)
-        {
-            Form = LiveForm.Original;
-            Action = PatchAction.LeaveAlone;
-            Reason = reason;
-            return original;
-        }
-    }
 }

@@ -16,19 +16,20 @@ internal sealed unsafe class ArenaMemory : IDisposable
     private const long CommitStep = 1 << 18;
 
     private readonly Lock _lock = new();
+    private readonly LivePlatform _platform;
     private readonly CodeMapping _mapping;
-    private readonly MappingHandle _handle;
     private readonly ArenaSpace _code;
     private readonly ArenaSpace _data;
     private readonly long _dataStart;
     private long _codeCommitted;
     private long _dataCommitted;
     private long _everCode; // nothing from here on was ever run
+    private bool _reused; // a stub was placed where other code stood, and no barrier was run since
 
-    public ArenaMemory(CodeMapping mapping)
+    public ArenaMemory(LivePlatform platform, CodeMapping mapping)
     {
+        _platform = platform;
         _mapping = mapping;
-        _handle = new MappingHandle(mapping);
 
         // For slots one part in 64, which is 131072 of them in 64 MiB; of a small arena one in 16, up to 64 KiB.
         long data = Math.Max(mapping.Size / 64, Math.Min(mapping.Size / 16, 1 << 16)) / PageSize * PageSize;
@@ -44,7 +45,7 @@ internal sealed unsafe class ArenaMemory : IDisposable
 
     public bool IsWritableAndExecutable => _mapping.IsWritableAndExecutable;
 
-    public bool IsDisposed => _handle.IsGivenBack;
+    public bool IsDisposed => _mapping.IsGivenBack;
 
     public long Used
     {
@@ -81,10 +82,10 @@ internal sealed unsafe class ArenaMemory : IDisposable
     }
 
     public bool TryTakeCode(long length, int alignment, out VirtualAddress address, out bool reused, out PatchDiagnostic? error) =>
-        TryTake(_code, length, alignment, PageUse.Code, out address, out reused, out error);
+        TryTake(_code, length, alignment, isCode: true, out address, out reused, out error);
 
     public bool TryTakeData(long length, int alignment, out VirtualAddress address, out PatchDiagnostic? error) =>
-        TryTake(_data, length, alignment, PageUse.Data, out address, out _, out error);
+        TryTake(_data, length, alignment, isCode: false, out address, out _, out error);
 
     /// <summary>Gives code bytes back. Nobody may be inside them.</summary>
     /// <param name="address">Where they are.</param>
@@ -99,6 +100,12 @@ internal sealed unsafe class ArenaMemory : IDisposable
         }
     }
 
+    /// <summary>Notes that a stub is placed where other code stood: another processor may still be reading ahead there.</summary>
+    public void NoteReused() => Volatile.Write(ref _reused, true);
+
+    /// <summary>Whether that was noted since the last time this was asked. Who asks runs a barrier before anyone is led to a stub.</summary>
+    public bool TakeReused() => Volatile.Read(ref _reused) && Interlocked.Exchange(ref _reused, false);
+
     /// <summary>Keeps the memory mapped while a call reads or writes it.</summary>
     /// <exception cref="PatchException">The arena was disposed of (PV8004).</exception>
     public Usage Use()
@@ -108,8 +115,8 @@ internal sealed unsafe class ArenaMemory : IDisposable
             bool counted = false;
             if (!IsDisposed)
             {
-                _handle.DangerousAddRef(ref counted);
-                return new Usage(_handle);
+                _mapping.DangerousAddRef(ref counted);
+                return new Usage(_mapping);
             }
         }
         catch (ObjectDisposedException)
@@ -132,12 +139,12 @@ internal sealed unsafe class ArenaMemory : IDisposable
     {
         lock (_lock)
         {
-            _handle.Unmap();
+            _mapping.GiveBack();
         }
     }
 
     private bool TryTake(
-        ArenaSpace space, long length, int alignment, PageUse use, out VirtualAddress address, out bool reused, out PatchDiagnostic? error)
+        ArenaSpace space, long length, int alignment, bool isCode, out VirtualAddress address, out bool reused, out PatchDiagnostic? error)
     {
         address = default;
         lock (_lock)
@@ -156,7 +163,7 @@ internal sealed unsafe class ArenaMemory : IDisposable
                 return false;
             }
 
-            if (!TryCommitTo(offset + length, use, out error))
+            if (!TryCommitTo(offset + length, isCode, out error))
             {
                 space.Give(offset, length);
                 return false;
@@ -168,18 +175,18 @@ internal sealed unsafe class ArenaMemory : IDisposable
         }
     }
 
-    private bool TryCommitTo(long end, PageUse use, out PatchDiagnostic? error)
+    private bool TryCommitTo(long end, bool isCode, out PatchDiagnostic? error)
     {
         error = null;
-        (long start, long limit) = use == PageUse.Code ? (0L, _dataStart) : (_dataStart, Size);
-        ref long committed = ref use == PageUse.Code ? ref _codeCommitted : ref _dataCommitted;
+        (long start, long limit) = isCode ? (0L, _dataStart) : (_dataStart, Size);
+        ref long committed = ref isCode ? ref _codeCommitted : ref _dataCommitted;
         if (end <= start + committed)
         {
             return true;
         }
 
         long wanted = Math.Min((end - start + CommitStep - 1) / CommitStep * CommitStep, limit - start);
-        if (!_mapping.TryCommit(start + committed, wanted - committed, use, out error))
+        if (!_platform.TryCommit(_mapping, start + committed, wanted - committed, isCode, out error))
         {
             return false;
         }
@@ -201,8 +208,8 @@ internal sealed unsafe class ArenaMemory : IDisposable
         };
 
     /// <summary>A call that reads or writes the memory, from its begin to its end.</summary>
-    public readonly ref struct Usage(MappingHandle handle)
+    public readonly ref struct Usage(CodeMapping mapping)
     {
-        public void Dispose() => handle.DangerousRelease();
+        public void Dispose() => mapping.DangerousRelease();
     }
 }

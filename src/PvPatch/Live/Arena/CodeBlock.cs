@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Diagnostics.CodeAnalysis;
 using System.Globalization;
+using System.Runtime.InteropServices;
 using PvPatch.Machine;
 using PvPatch.Plans;
 
@@ -9,22 +10,28 @@ namespace PvPatch.Live;
 /// <summary>A piece of generated code in an arena, and its sites, which are of one layout. Made by <see cref="CodeArena.Emit(Iced.Intel.Assembler, SiteEmitter)"/> and its like, or by <see cref="CodeReservation"/>.</summary>
 public sealed unsafe class CodeBlock
 {
+    // What a two-byte jump at a site reaches from behind itself, and the forwarding island there.
+    private const int FarthestBefore = 128 - 2;
+    private const int FarthestBehind = 2 + 127 + EmittedSite.IslandLength;
+
     private readonly SiteRecord[] _records;
     private readonly uint _offset;
 
     // Bytes 8 to 15 of each site, once one is longer than 8.
     private ulong[]? _behind;
-    private SiteByteTable? _siteBytes;
+
+    // What no record has room for: the bytes of sites that a host's own emitter wrote, and what sites longer than 16 bytes hold. Few blocks have any.
+    private Dictionary<int, byte[]>? _originals;
+    private Dictionary<int, byte[]>? _longBytes;
     private LinkSet _linksInto;
     private CodeBlock[]? _sameCode;
 
-    internal CodeBlock(CodeArena arena, SlotTable? slots, VirtualAddress address, int length, int taken, SiteRecord[] records)
+    internal CodeBlock(CodeArena arena, SlotTable? slots, VirtualAddress address, int length, SiteRecord[] records)
     {
         Arena = arena;
         Slots = slots;
         _offset = (uint)(address - arena.Memory.Start);
         Length = length;
-        Taken = taken;
         _records = records;
     }
 
@@ -49,6 +56,9 @@ public sealed unsafe class CodeBlock
     /// <summary>Place among the blocks in use. Kept by <see cref="BlockRegistry"/>.</summary>
     internal int Number { get; set; }
 
+    /// <summary>Where it is in the plan that is being made, if it is there. Kept by <see cref="PlannedSites"/> under the patch lock.</summary>
+    internal int PlanNumber { get; set; }
+
     /// <summary>The blocks of the same code, one for each layout; this one among them. They are retired together.</summary>
     [AllowNull]
     internal CodeBlock[] SameCode
@@ -62,8 +72,8 @@ public sealed unsafe class CodeBlock
 
     internal SiteRecord[] Records => _records;
 
-    /// <summary>Bytes taken from the arena, slack included.</summary>
-    internal int Taken { get; }
+    /// <summary>Bytes taken from the arena, slack included; of the blocks of the same code the first has them.</summary>
+    internal int Taken => _sameCode is null || ReferenceEquals(_sameCode[0], this) ? CodeReservation.Round(Length) : 0;
 
     /// <summary>A site.</summary>
     /// <param name="index">Its place in order of address.</param>
@@ -100,6 +110,39 @@ public sealed unsafe class CodeBlock
     /// <inheritdoc/>
     public override string ToString() => string.Create(CultureInfo.InvariantCulture, $"{Address}+0x{Length:x}, {SiteCount} sites{(IsRetired ? ", retired" : "")}");
 
+    /// <summary>The site that an offset from the arena's start belongs to: of one of its own bytes, or of its forwarding island. Allocates nothing.</summary>
+    internal bool TryFindSite(uint offset, out LiveSite site)
+    {
+        ReadOnlySpan<SiteRecord> records = _records;
+        int behind = FirstBehind(records, offset);
+        if (behind > 0 && offset - records[behind - 1].Offset < KindOf(behind - 1).Budget)
+        {
+            site = new LiveSite(this, behind - 1);
+            return true;
+        }
+
+        for (int i = behind - 1; i >= 0 && offset - records[i].Offset <= FarthestBehind; i--)
+        {
+            if (IsInForwarding(records[i], offset))
+            {
+                site = new LiveSite(this, i);
+                return true;
+            }
+        }
+
+        for (int i = behind; i < records.Length && records[i].Offset - offset <= FarthestBefore; i++)
+        {
+            if (IsInForwarding(records[i], offset))
+            {
+                site = new LiveSite(this, i);
+                return true;
+            }
+        }
+
+        site = default;
+        return false;
+    }
+
     internal VirtualAddress AddressOf(int site) => Arena.Memory.Start + _records[site].Offset;
 
     internal PatchSite KindOf(int site) => Slots!.Kinds[_records[site].Kind];
@@ -107,7 +150,7 @@ public sealed unsafe class CodeBlock
     /// <summary>The bytes the site was registered with.</summary>
     internal byte[] OriginalOf(int site)
     {
-        if (_siteBytes is not null && _siteBytes.Originals.TryGetValue(site, out byte[]? foreign))
+        if (_originals is not null && _originals.TryGetValue(site, out byte[]? foreign))
         {
             return foreign;
         }
@@ -159,18 +202,102 @@ public sealed unsafe class CodeBlock
     /// <summary>Makes room for bytes 8 to 15; before the first site that has some gets its bytes.</summary>
     internal void MakeRoomBehind() => _behind ??= new ulong[_records.Length];
 
-    internal void KeepOriginal(int site, byte[] bytes) => (_siteBytes ??= new()).Originals.Add(site, bytes);
+    /// <summary>Keeps the bytes of a site that a host's own emitter wrote, which don't follow from its kind.</summary>
+    internal void KeepOriginal(int site, byte[] bytes)
+    {
+        _records[site].IsForeign = true;
+        (_originals ??= []).Add(site, bytes);
+    }
 
     /// <summary>What a site longer than 16 bytes is known to hold.</summary>
-    internal byte[] LongBytesOf(int site) => _siteBytes is not null && _siteBytes.LongBytes.TryGetValue(site, out byte[]? bytes) ? bytes : OriginalOf(site);
+    internal byte[] LongBytesOf(int site) => _longBytes is not null && _longBytes.TryGetValue(site, out byte[]? bytes) ? bytes : OriginalOf(site);
 
-    internal void SetLongBytes(int site, byte[] bytes) => (_siteBytes ??= new()).LongBytes[site] = bytes;
+    internal void SetLongBytes(int site, byte[] bytes) => (_longBytes ??= [])[site] = bytes;
 
-    /// <summary>Bytes that no record has room for: originals of sites a host's own emitter wrote, and what sites longer than 16 bytes hold. Few blocks have any.</summary>
-    private sealed class SiteByteTable
+    /// <summary>The first site that begins behind an offset.</summary>
+    private static int FirstBehind(ReadOnlySpan<SiteRecord> records, uint offset)
     {
-        public Dictionary<int, byte[]> Originals { get; } = [];
+        int low = 0;
+        int high = records.Length;
+        while (low < high)
+        {
+            int middle = (low + high) / 2;
+            if (records[middle].Offset <= offset)
+            {
+                low = middle + 1;
+            }
+            else
+            {
+                high = middle;
+            }
+        }
 
-        public Dictionary<int, byte[]> LongBytes { get; } = [];
+        return low;
     }
+
+    private static bool IsInForwarding(in SiteRecord record, uint offset)
+    {
+        long into = offset - (record.Offset + 2L + record.Forward);
+        return record.Forward != 0 && into is >= 0 and < EmittedSite.IslandLength;
+    }
+}
+
+/// <summary>
+/// What is remembered of a live site: 20 bytes. Where, what kind, and the first eight bytes it holds now (zero behind its length); its
+/// block has the rest, if there is any.
+/// </summary>
+[StructLayout(LayoutKind.Sequential, Pack = 4, Size = SizeInBytes)]
+internal struct SiteRecord
+{
+    public const int SizeInBytes = 20;
+
+    /// <summary>From the arena's start.</summary>
+    public uint Offset;
+
+    /// <summary>Index in the slot table's kinds.</summary>
+    public int Kind;
+
+    private byte _classAndState;
+    private byte _formAndAction;
+
+    /// <summary>From the end of a two-byte jump at the site's start to its forwarding island; 0 where it has none.</summary>
+    public sbyte Forward;
+
+    private byte _reason;
+
+    /// <summary>Bytes 0 to 7 of what is there.</summary>
+    public ulong Low;
+
+    /// <summary>Notes what a batch made of the site.</summary>
+    public void Set(LiveSiteState state, LiveForm form, PatchAction action, PatchReason reason)
+    {
+        State = state;
+        _formAndAction = (byte)((int)form | (int)action << 3);
+        _reason = (byte)reason;
+    }
+
+    public SiteClass Class
+    {
+        readonly get => (SiteClass)(_classAndState & 7);
+        set => _classAndState = (byte)((_classAndState & ~7) | (int)value);
+    }
+
+    public LiveSiteState State
+    {
+        readonly get => (LiveSiteState)(_classAndState >> 3 & 7);
+        set => _classAndState = (byte)((_classAndState & ~0x38) | (int)value << 3);
+    }
+
+    /// <summary>Whether the original bytes are the host's own, kept by the block; else they follow from the kind.</summary>
+    public bool IsForeign
+    {
+        readonly get => (_classAndState & 0x40) != 0;
+        set => _classAndState = (byte)((_classAndState & ~0x40) | (value ? 0x40 : 0));
+    }
+
+    public readonly PatchReason Reason => (PatchReason)_reason;
+
+    public readonly LiveForm Form => (LiveForm)(_formAndAction & 7);
+
+    public readonly PatchAction Action => (PatchAction)(_formAndAction >> 3);
 }

@@ -1,3 +1,4 @@
+using Iced.Intel;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
@@ -62,15 +63,16 @@ public sealed unsafe class CodeReservation : IDisposable
         ArgumentOutOfRangeException.ThrowIfGreaterThan(length, Capacity);
         CheckOpen();
         SlotTable slots = _arena.SlotsOf(layout);
-        var reader = new SiteReader(_arena, slots, Address, Span[..length]);
-        var foreign = new Dictionary<int, byte[]>();
-        var records = new SiteRecord[sites.Count];
-        for (int i = 0; i < records.Length; i++)
+        var block = new CodeBlock(_arena, slots, Address, length, new SiteRecord[sites.Count]);
+        byte[] code = Span[..length].ToArray();
+        var forms = new SiteFormReader(64);
+        for (int i = 0; i < sites.Count; i++)
         {
-            reader.Read(sites[i], i, ref records[i], foreign);
+            ReadSite(sites[i], i, block, code, forms);
         }
 
-        return Commit(Span[..length], [new SiteGroup(slots, records, foreign)])[0];
+        Commit(Span[..length], [block]);
+        return block;
     }
 
     /// <summary>Makes the code a block without sites. It is ready to run when the call returns.</summary>
@@ -80,7 +82,9 @@ public sealed unsafe class CodeReservation : IDisposable
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(length);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(length, Capacity);
-        return Commit(Span[..length], [new SiteGroup(null, [], null)])[0];
+        var block = new CodeBlock(_arena, null, Address, length, []);
+        Commit(Span[..length], [block]);
+        return block;
     }
 
     /// <summary>Gives the room back if it was not committed.</summary>
@@ -94,105 +98,162 @@ public sealed unsafe class CodeReservation : IDisposable
         _done = true;
     }
 
-    /// <summary>Makes code blocks, one for each group of sites.</summary>
-    internal CodeBlock[] Commit(ReadOnlySpan<byte> code, ReadOnlySpan<SiteGroup> groups)
+    /// <summary>Puts code into the room and its blocks into use.</summary>
+    /// <param name="code">The bytes.</param>
+    /// <param name="blocks">The blocks of this code, one for each layout: place and kind of each site are known.</param>
+    internal void Commit(ReadOnlySpan<byte> code, CodeBlock[] blocks)
     {
         CheckOpen();
         using ArenaMemory.Usage usage = _arena.Memory.Use();
         code.CopyTo(_arena.Memory.Span(Address, code.Length));
-        int used = Round(code.Length);
-        var blocks = new CodeBlock[groups.Length];
-        for (int i = 0; i < blocks.Length; i++)
-        {
-            blocks[i] = new CodeBlock(_arena, groups[i].Slots, Address, code.Length, i == 0 ? used : 0, groups[i].Records);
-            Register(blocks[i], groups[i]);
-        }
-
         foreach (CodeBlock block in blocks)
         {
             block.SameCode = blocks.Length > 1 ? blocks : null;
+            Register(block);
         }
 
-        using PatchLock.Held held = Array.Exists(blocks, static b => b.Slots is not null) ? _arena.PatchLock.Enter(wait: true) : default;
+        using PatchLock? held = Array.Exists(blocks, static b => b.Slots is not null) ? _arena.PatchLock.Enter(wait: true) : null;
         _arena.CheckUsable();
-        Admit(groups);
+        Admit(blocks);
 
         // Other processors may have something of these bytes from before: as code, where the room was used once; by reading ahead, always.
         if (!_arena.RunBarrier() && _reused)
         {
-            Dismiss(groups);
+            Dismiss(blocks);
             throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.NoBarrier, "without a barrier used memory can't hold new code") with { Address = Address });
         }
 
         _done = true;
         _bytes = null;
+        int used = Round(code.Length);
         _arena.Memory.GiveCode(Address + used, _taken - used, wereRun: false);
         foreach (CodeBlock block in blocks)
         {
             _arena.Registry.Add(block);
             LiveMetrics.SitesAdded(block.SiteCount);
         }
-
-        return blocks;
     }
 
-    /// <summary>Lets all groups in or none. Under the patch lock.</summary>
-    private void Admit(ReadOnlySpan<SiteGroup> groups)
+    /// <summary>Lets the sites of all blocks in or none. Under the patch lock.</summary>
+    private void Admit(ReadOnlySpan<CodeBlock> blocks)
     {
-        for (int i = 0; i < groups.Length; i++)
+        for (int i = 0; i < blocks.Length; i++)
         {
             try
             {
-                groups[i].Slots?.Admit(groups[i].Records, _arena.RunBarrier);
+                blocks[i].Slots?.Admit(blocks[i].Records, _arena.RunBarrier);
             }
             catch (PatchException)
             {
-                Dismiss(groups[..i]);
+                Dismiss(blocks[..i]);
                 throw;
             }
         }
     }
 
-    private static void Dismiss(ReadOnlySpan<SiteGroup> groups)
+    private static void Dismiss(ReadOnlySpan<CodeBlock> blocks)
     {
-        foreach (ref readonly SiteGroup group in groups)
+        foreach (CodeBlock block in blocks)
         {
-            group.Slots?.Kinds.Remove(group.Records);
+            block.Slots?.Kinds.Remove(block.Records);
         }
     }
 
-    private void Register(CodeBlock block, in SiteGroup group)
+    /// <summary>Notes how each site can be changed, and what it holds.</summary>
+    private void Register(CodeBlock block)
     {
         for (int i = 0; i < block.SiteCount; i++)
         {
-            Register(block, group.Slots!, i, group.Foreign);
-        }
-    }
-
-    private void Register(CodeBlock block, SlotTable slots, int index, Dictionary<int, byte[]>? foreign)
-    {
-        ref SiteRecord record = ref block.Records[index];
-        int budget = slots.Kinds[record.Kind].Budget;
-        VirtualAddress address = block.AddressOf(index);
-        bool single = budget <= SiteClassifier.MaxLiveLength;
-        if (foreign is not null && foreign.TryGetValue(index, out byte[]? original))
-        {
-            record.IsForeign = true;
-            block.KeepOriginal(index, original);
-            single = SiteReader.IsSingle(original);
-        }
-
-        record.Class = SiteClassifier.Classify(address, budget, single, _arena.HasAtomic16, _arena.TrustsCacheLines);
-        if (budget <= 16)
-        {
-            if (budget > sizeof(ulong))
+            ref SiteRecord record = ref block.Records[i];
+            int budget = block.KindOf(i).Budget;
+            VirtualAddress address = block.AddressOf(i);
+            bool single = record.IsForeign ? IsSingle(block.OriginalOf(i)) : budget <= SiteClassifier.MaxLiveLength;
+            record.Class = SiteClassifier.Classify(address, budget, single, _arena.HasAtomic16, _arena.TrustsCacheLines);
+            if (budget <= 16)
             {
-                block.MakeRoomBehind();
-            }
+                if (budget > sizeof(ulong))
+                {
+                    block.MakeRoomBehind();
+                }
 
-            block.SetBytes(index, SiteBytes.Read(_arena.Memory.WriteView(address), budget));
+                block.SetBytes(i, SiteBytes.Read(_arena.Memory.WriteView(address), budget));
+            }
         }
     }
+
+    /// <summary>Whether bytes are one instruction that may be replaced by another under running threads: for a call, nothing stands behind it.</summary>
+    private static bool IsSingle(ReadOnlySpan<byte> bytes)
+    {
+        var decoder = Decoder.Create(64, bytes.ToArray());
+        decoder.Decode(out Instruction instruction);
+        return !instruction.IsInvalid && instruction.Length == bytes.Length;
+    }
+
+    /// <summary>Reads a site into its block's record; the block keeps its bytes where they are not what an emitter would have written.</summary>
+    private static void ReadSite(PatchSite site, int index, CodeBlock block, byte[] code, SiteFormReader forms)
+    {
+        SlotTable slots = block.Slots!;
+        if (site.Slot >= slots.Layout.Count)
+        {
+            throw Error(DiagnosticCodes.SiteUnknownSlot, "the site names a slot the layout does not have", site, index, $"slot {site.Slot}", $"0 to {slots.Layout.Count - 1}");
+        }
+
+        OpSlot slot = slots.Layout[site.Slot];
+        if (slot.Kind == SlotKind.Data)
+        {
+            throw Error(DiagnosticCodes.SiteDataSlot, $"the site names {slot}, which no code calls", site, index, null, null);
+        }
+
+        long offset = site.Address - block.Address;
+        if (site.Address < block.Address || offset > code.Length || site.Budget > code.Length - offset)
+        {
+            throw Error(DiagnosticCodes.LiveSiteOutside, "the site lies outside the code", site, index, $"{site.Address}+{site.Budget}", $"{block.Address}+{code.Length}");
+        }
+
+        byte[] bytes = code.AsSpan((int)offset, site.Budget).ToArray();
+        SiteForm form = forms.Read(bytes, site.Address.Value, out ulong slotAddress);
+        bool jump = slot.Kind == SlotKind.Jump;
+        if (form != (jump ? SiteForm.IndirectJump : SiteForm.IndirectCall))
+        {
+            throw Error(
+                DiagnosticCodes.LiveSiteForm,
+                $"the site of {slot} does not hold an indirect {(jump ? "jump" : "call")}",
+                site,
+                index,
+                HexBytes.Format(bytes),
+                jump ? "jmp [slot], prefixes before it" : "call [slot], prefixes before it");
+        }
+
+        CheckOperand(site, index, slots, slotAddress);
+        ref SiteRecord record = ref block.Records[index];
+        record.Offset = (uint)(site.Address - block.Arena.Address);
+        record.Kind = slots.Kinds.NumberOf(site);
+        byte[] usual = new byte[site.Budget];
+        if (site.Budget >= IndirectForm.Length)
+        {
+            slots.WriteOriginal(site, site.Address, usual);
+        }
+
+        if (!bytes.AsSpan().SequenceEqual(usual))
+        {
+            block.KeepOriginal(index, bytes);
+        }
+    }
+
+    private static void CheckOperand(PatchSite site, int index, SlotTable slots, ulong slotAddress)
+    {
+        OpSlot slot = slots.Layout[site.Slot];
+        long distance = unchecked((long)(slotAddress - slots.Address.Value));
+        bool ours = distance >= 0 && distance < 8L * slots.Layout.Count;
+        if (ours && distance != 8L * slot.Index)
+        {
+            string found = distance % 8 == 0 ? slots.Layout[(int)(distance / 8)].Name : "the middle of a slot";
+            throw Error(DiagnosticCodes.WrongSlotOperand, $"the site of {slot} goes through another slot", site, index, found, slot.Name);
+        }
+    }
+
+    private static PatchException Error(string code, string message, PatchSite site, int index, string? found, string? expected) =>
+        new(PatchDiagnostic.Error(code, message) with { SiteIndex = index, Address = site.Address, Found = found, Expected = expected });
 
     private void CheckOpen()
     {
@@ -203,11 +264,6 @@ public sealed unsafe class CodeReservation : IDisposable
         }
     }
 
-    private static int Round(int length) => checked(length + ArenaMemory.Slack + SiteClassifier.LineSize - 1) & -SiteClassifier.LineSize;
+    /// <summary>Bytes taken for code of a length, the slack behind it included.</summary>
+    internal static int Round(int length) => checked(length + ArenaMemory.Slack + SiteClassifier.LineSize - 1) & -SiteClassifier.LineSize;
 }
-
-/// <summary>Sites of one layout in new code.</summary>
-/// <param name="Slots">Their slots; nothing where there are no sites.</param>
-/// <param name="Records">The sites, with place and kind.</param>
-/// <param name="Foreign">The bytes of those that an emitter would have written otherwise.</param>
-internal readonly record struct SiteGroup(SlotTable? Slots, SiteRecord[] Records, Dictionary<int, byte[]>? Foreign);

@@ -16,12 +16,21 @@ internal sealed class BlockAssembly
     // Padding in front of one site moves all that follow, and a short jump may grow: a few rounds settle it.
     private const int MaxRounds = 64;
 
+    // ds: ignored in 64-bit mode by everything that does not branch (AMD's manual, volume 3, 1.2.4; Intel's, volume 1, 3.4.2.1).
+    private const byte Prefix = 0x3e;
+
+    // As GNU as by default. Processors of some families decode slowly what has more.
+    private const int MostPrefixes = 5;
+    private const int LongestInstruction = 15;
+
     private readonly CodeArena _arena;
     private readonly Assembler _assembler;
     private readonly SlotTable[] _slots; // of each emitter
-    private readonly PlacedSite[] _sites; // of all emitters, in order of address
-    private readonly (int Site, int Instruction)[] _islands;
-    private readonly int[] _padding;
+    private readonly EmittedSite[] _sites; // of all emitters, in order of address
+    private readonly int[] _emitterOf; // each site
+    private readonly int[] _islandOf; // each site: the island's instruction, behind the assembler's where it was not emitted; -1 for none
+    private readonly int _islandsBehind;
+    private readonly int[] _padding; // before each site
 
     // Of every instruction but the last, before anything is put between them. Those that may change, branches, are not asked for.
     private int[] _lengths = [];
@@ -54,9 +63,20 @@ internal sealed class BlockAssembly
 
         _arena = arena;
         _assembler = assembler;
-        (_sites, _islands) = InOrder(emitters);
-        Placeholder.Check(assembler.Instructions, Claims(emitters));
-        LabelCheck.Check(assembler);
+        _sites = [.. emitters.SelectMany(static e => e.Sites)];
+        _emitterOf = [.. emitters.SelectMany(static (e, number) => Enumerable.Repeat(number, e.Count))];
+        if (emitters.Count > 1)
+        {
+            int[] order = [.. _sites.Select(static s => s.Instruction)];
+            Array.Sort((int[])order.Clone(), _sites);
+            Array.Sort(order, _emitterOf);
+        }
+
+        int behind = 0;
+        _islandOf = [.. _sites.Select(s => s.Island >= 0 || !s.Forwarding ? s.Island : assembler.Instructions.Count + behind++)];
+        _islandsBehind = behind;
+        Placeholder.Check(assembler.Instructions, Claims());
+        CodeLabels.Check(assembler);
         _padding = new int[_sites.Length];
         _slots = new SlotTable[emitters.Count];
         for (int i = 0; i < _slots.Length; i++)
@@ -71,116 +91,103 @@ internal sealed class BlockAssembly
     {
         // The length is not known before the address is.
         using var likely = new CodeReservation(_arena, LikelyLength());
-        Encoded code = Encode(likely.Address);
-        if (code.Bytes.Length > likely.Capacity)
+        byte[] code = Encode(likely.Address, out labels);
+        if (code.Length > likely.Capacity)
         {
             using var longest = new CodeReservation(_arena, LongestLength());
-            return Commit(longest, Encode(longest.Address), out labels);
+            return Commit(longest, Encode(longest.Address, out labels), labels);
         }
 
         // Now that it is, there may be room for it further down, where a block was retired.
-        using var exact = new CodeReservation(_arena, code.Bytes.Length);
-        if (exact.Address < likely.Address && Encode(exact.Address) is var again && again.Bytes.Length <= exact.Capacity)
+        using var exact = new CodeReservation(_arena, code.Length);
+        if (exact.Address < likely.Address)
         {
-            return Commit(exact, again, out labels);
+            byte[] again = Encode(exact.Address, out CodeLabels labelsThere);
+            if (again.Length <= exact.Capacity)
+            {
+                labels = labelsThere;
+                return Commit(exact, again, labels);
+            }
         }
 
         exact.Dispose(); // it lies behind the other, and that gives its rest back
-        return Commit(likely, code, out labels);
+        return Commit(likely, code, labels);
     }
 
     /// <summary>Few instructions of generated code have more than eight bytes on average.</summary>
-    private int LikelyLength() => _assembler.Instructions.Count * 8 + _sites.Sum(static s => s.Emitted.Kind.Budget + (s.Emitted.Forwarding ? EmittedIsland.Length : 0));
+    private int LikelyLength() => _assembler.Instructions.Count * 8 + _sites.Sum(static s => s.Kind.Budget + (s.Forwarding ? EmittedSite.IslandLength : 0));
 
     /// <summary>Twice the longest instruction for what Iced makes of a branch that does not reach.</summary>
-    private int LongestLength() => _assembler.Instructions.Count * 32 + _sites.Length * (2 * SiteClassifier.LineSize + EmittedIsland.Length) + SiteClassifier.LineSize;
+    private int LongestLength() => _assembler.Instructions.Count * 32 + _sites.Length * (2 * SiteClassifier.LineSize + EmittedSite.IslandLength) + SiteClassifier.LineSize;
 
-    private CodeBlock[] Commit(CodeReservation reservation, Encoded code, out CodeLabels labels)
+    private CodeBlock[] Commit(CodeReservation reservation, byte[] code, CodeLabels labels)
     {
-        var groups = new SiteGroup[Math.Max(1, _slots.Length)];
-        for (int i = 0; i < _slots.Length; i++)
-        {
-            groups[i] = new SiteGroup(_slots[i], new SiteRecord[_sites.Count(s => s.Emitter == i)], null);
-        }
-
-        if (_slots.Length == 0)
-        {
-            groups[0] = new SiteGroup(null, [], null);
-        }
-
+        int[] counts = [.. _slots.Select((_, emitter) => _emitterOf.Count(e => e == emitter))];
+        CodeBlock[] blocks = _slots.Length == 0
+            ? [new CodeBlock(_arena, null, reservation.Address, code.Length, [])]
+            : [.. _slots.Select((slots, emitter) => new CodeBlock(_arena, slots, reservation.Address, code.Length, new SiteRecord[counts[emitter]]))];
+        int[] next = new int[blocks.Length];
         for (int i = 0; i < _sites.Length; i++)
         {
-            SiteGroup group = groups[_sites[i].Emitter];
-            Finish(i, code.SiteOffsets[i], code.IslandOffsets[i], reservation.Address, code.Bytes, group.Slots!, ref group.Records[_sites[i].Index]);
+            CodeBlock block = blocks[_emitterOf[i]];
+            Finish(i, labels, code, block, ref block.Records[next[_emitterOf[i]]++]);
         }
 
-        labels = new CodeLabels(reservation.Address, code.Offsets, code.Moved);
-        return reservation.Commit(code.Bytes, groups);
+        reservation.Commit(code, blocks);
+        return blocks;
     }
 
-    /// <summary>The sites of all emitters in order of address, and the islands that were emitted for them.</summary>
-    private static (PlacedSite[] Sites, (int Site, int Instruction)[] Islands) InOrder(IReadOnlyList<SiteEmitter> emitters)
+    /// <summary>What stands in the assembler for sites and islands, in order.</summary>
+    private (int Instruction, uint Number)[] Claims()
     {
-        PlacedSite[] sites = [.. emitters.SelectMany(static (e, emitter) => e.Sites.Select((s, index) => new PlacedSite(s, emitter, index)))];
-        if (emitters.Count > 1)
+        var claims = new List<(int Instruction, uint Number)>(2 * _sites.Length);
+        foreach (ref readonly EmittedSite site in _sites.AsSpan())
         {
-            Array.Sort(sites, static (a, b) => a.Emitted.Instruction.CompareTo(b.Emitted.Instruction));
-        }
-
-        int[][] places = [.. emitters.Select(static e => new int[e.Count])];
-        for (int i = 0; i < sites.Length; i++)
-        {
-            places[sites[i].Emitter][sites[i].Index] = i;
-        }
-
-        return (sites, [.. emitters.SelectMany((e, emitter) => e.Islands.Select(i => (places[emitter][i.Site], i.Instruction)))]);
-    }
-
-    private static (int Instruction, uint Number)[] Claims(IReadOnlyList<SiteEmitter> emitters)
-    {
-        var claims = new List<(int Instruction, uint Number)>();
-        foreach (SiteEmitter sites in emitters)
-        {
-            claims.AddRange(sites.Sites.Select(static s => (s.Instruction, s.Placeholder)));
-            claims.AddRange(sites.Islands.Select(static i => (i.Instruction, i.Placeholder)));
+            claims.Add((site.Instruction, site.Placeholder));
+            if (site.Island >= 0)
+            {
+                claims.Add((site.Island, site.IslandPlaceholder));
+            }
         }
 
         claims.Sort(static (a, b) => a.Instruction.CompareTo(b.Instruction));
         return [.. claims];
     }
 
-    private Encoded Encode(VirtualAddress address)
+    private byte[] Encode(VirtualAddress address, out CodeLabels labels)
     {
-        int[] behind = SitesWithoutIsland();
         Array.Clear(_padding);
 
         // The assembler's own encoding first: it finds what is wrong with the instructions, and without padding it is all there is to do.
-        var writer = new ListWriter();
-        if (!_assembler.TryAssemble(writer, address.Value, out string? message, out AssemblerResult result, Options))
+        int count = _assembler.Instructions.Count;
+        var code = new MemoryStream();
+        if (!_assembler.TryAssemble(new StreamCodeWriter(code), address.Value, out string? message, out AssemblerResult result, Options))
         {
             throw new PatchException(SiteEmitter.Misuse($"the code does not assemble: {message}"));
         }
 
         uint[] offsets = result.Result[0].NewInstructionOffsets;
-        if (behind.Length == 0 && !Pad(i => offsets[_sites[i].Emitted.Instruction]))
+        labels = new CodeLabels(address, count, offsets, moved: null);
+        if (_islandsBehind == 0 && !Pad(labels))
         {
-            return Measured(writer.ToArray(), offsets, moved: null, behind: []);
+            return code.ToArray();
         }
 
         _lengths = [.. offsets.Skip(1).Zip(offsets, static (next, own) => (int)(next - own))];
         for (int round = 0; round < MaxRounds; round++)
         {
-            (List<Instruction> instructions, int[] moved, int[] islands) = Padded(behind);
-            writer = new ListWriter();
-            if (!BlockEncoder.TryEncode(64, new InstructionBlock(writer, instructions, address.Value), out message, out BlockEncoderResult encoded, Options))
+            (List<Instruction> instructions, int[] moved) = Padded();
+            code.SetLength(0);
+            var block = new InstructionBlock(new StreamCodeWriter(code), instructions, address.Value);
+            if (!BlockEncoder.TryEncode(64, block, out message, out BlockEncoderResult encoded, Options))
             {
                 throw new PatchException(SiteEmitter.Misuse($"the code does not assemble: {message}"));
             }
 
-            offsets = encoded.NewInstructionOffsets;
-            if (!Pad(i => offsets[moved[_sites[i].Emitted.Instruction]]))
+            labels = new CodeLabels(address, count, encoded.NewInstructionOffsets, moved);
+            if (!Pad(labels))
             {
-                return Measured(writer.ToArray(), offsets, moved, [.. behind.Zip(islands)]);
+                return code.ToArray();
             }
         }
 
@@ -194,12 +201,12 @@ internal sealed class BlockAssembly
     /// Adds what each site needs before it, given where it lies with what it has now. Whether anything changed. Nothing is ever taken away again: so distances only
     /// grow, jumps only become longer, and it comes to an end.
     /// </summary>
-    private bool Pad(Func<int, uint> offsetOf)
+    private bool Pad(CodeLabels labels)
     {
         long shift = 0;
         for (int i = 0; i < _padding.Length; i++)
         {
-            int wanted = PlacementRules.PaddingFor(_sites[i].Emitted, offsetOf(i) + shift);
+            int wanted = _sites[i].PaddingFor(labels.OffsetOf(_sites[i].Instruction) + shift);
             shift += wanted;
             _padding[i] += wanted;
         }
@@ -207,32 +214,31 @@ internal sealed class BlockAssembly
         return shift != 0;
     }
 
-    private (List<Instruction> Instructions, int[] Moved, int[] Islands) Padded(int[] behind)
+    /// <summary>The instructions with the padding and the islands that were not emitted, and where in them each of the assembler's and each island is.</summary>
+    private (List<Instruction> Instructions, int[] Moved) Padded()
     {
-        var instructions = new List<Instruction>(_assembler.Instructions.Count + _padding.Length + behind.Length);
-        int[] moved = new int[_assembler.Instructions.Count];
+        int count = _assembler.Instructions.Count;
+        var instructions = new List<Instruction>(count + _padding.Length + _islandsBehind);
+        int[] moved = new int[count + _islandsBehind];
         int next = 0;
         for (int i = 0; i < moved.Length; i++)
         {
-            if (next < _padding.Length && _sites[next].Emitted.Instruction == i)
+            if (next < _padding.Length && _sites[next].Instruction == i)
             {
                 AddPadding(instructions, i, _padding[next++]);
             }
 
             moved[i] = instructions.Count;
-            instructions.Add(_assembler.Instructions[i]);
+            instructions.Add(i < count ? _assembler.Instructions[i] : Instruction.CreateDeclareByte(new byte[EmittedSite.IslandLength]));
         }
 
-        int[] islands = new int[behind.Length];
-        for (int i = 0; i < behind.Length; i++)
-        {
-            islands[i] = instructions.Count;
-            instructions.Add(Instruction.CreateDeclareByte(new byte[EmittedIsland.Length]));
-        }
-
-        return (instructions, moved, islands);
+        return (instructions, moved);
     }
 
+    /// <summary>
+    /// Brings a site to its place: by prefixes that do nothing on the instruction before it, where that can take them, else by nops. A nop takes a place in the processor's
+    /// pipeline each time it is run, which shows in small loops; a prefix does not. Assemblers keep branches off boundaries the same way.
+    /// </summary>
     private void AddPadding(List<Instruction> instructions, int site, int padding)
     {
         if (padding == 0)
@@ -240,40 +246,56 @@ internal sealed class BlockAssembly
             return;
         }
 
-        if (site > 0 && PlacementPadding.CanTake(_assembler.Instructions[site - 1], _lengths[site - 1], padding))
+        if (site > 0 && CanTakePrefixes(_assembler.Instructions[site - 1], _lengths[site - 1], padding))
         {
-            PlacementPadding.AddPrefixes(instructions, padding);
+            AddPrefixes(instructions, padding);
         }
         else
         {
-            PlacementPadding.AddNops(instructions, padding);
+            AddNops(instructions, padding);
         }
     }
 
-    private Encoded Measured(byte[] bytes, uint[] offsets, int[]? moved, (int Site, int Instruction)[] behind)
+    /// <summary>Whether an instruction can be made longer by so many prefixes.</summary>
+    /// <param name="before">The instruction before a site.</param>
+    /// <param name="length">Its length in bytes.</param>
+    /// <param name="padding">How many bytes are wanted.</param>
+    private static bool CanTakePrefixes(in Instruction before, int length, int padding) =>
+        padding <= MostPrefixes
+        && padding + length <= LongestInstruction
+        && !IsData(before)
+        && before.FlowControl == FlowControl.Next
+        && before.SegmentPrefix == Register.None
+        && !(before.HasLockPrefix || before.HasRepPrefix || before.HasRepnePrefix || before.HasXacquirePrefix || before.HasXreleasePrefix);
+
+    /// <summary>
+    /// Adds the prefixes, in front of their instruction. They are the first bytes of it, so labels of it are theirs from now on: a fault is reported there too.
+    /// </summary>
+    private static void AddPrefixes(List<Instruction> instructions, int count)
     {
-        uint OffsetOf(int instruction) => offsets[moved is null ? instruction : moved[instruction]];
-        int[] sites = [.. _sites.Select(s => (int)OffsetOf(s.Emitted.Instruction))];
-        int[] islands = new int[sites.Length];
-        foreach ((int site, int instruction) in _islands)
-        {
-            islands[site] = (int)OffsetOf(instruction);
-        }
-
-        foreach ((int site, int instruction) in behind)
-        {
-            islands[site] = (int)offsets[instruction];
-        }
-
-        return new Encoded(bytes, offsets, moved, sites, islands);
+        Instruction before = instructions[^1];
+        byte[] bytes = new byte[count];
+        bytes.AsSpan().Fill(Prefix);
+        Instruction prefixes = Instruction.CreateDeclareByte(bytes);
+        prefixes.IP = before.IP;
+        before.IP = 0;
+        instructions[^1] = prefixes;
+        instructions.Add(before);
     }
 
-    /// <summary>The sites that ask for a forwarding island and have none yet: theirs go behind the block.</summary>
-    private int[] SitesWithoutIsland()
+    private static void AddNops(List<Instruction> instructions, int length)
     {
-        var with = new HashSet<int>(_islands.Select(static i => i.Site));
-        return [.. Enumerable.Range(0, _sites.Length).Where(i => _sites[i].Emitted.Forwarding && !with.Contains(i))];
+        byte[] nops = new byte[length];
+        NopStyle.P6.Fill(nops);
+        for (int at = 0; at < length; at += NopStyle.P6.Longest)
+        {
+            instructions.Add(Instruction.CreateDeclareByte(nops[at..Math.Min(length, at + NopStyle.P6.Longest)]));
+        }
     }
+
+    // fwait is an instruction of its own, though Iced takes it and the one that follows for one: not worth a rule.
+    private static bool IsData(in Instruction instruction) =>
+        instruction.Code is Code.DeclareByte or Code.DeclareWord or Code.DeclareDword or Code.DeclareQword or Code.Zero_bytes || instruction.OpCode.Fwait;
 
     /// <summary>
     /// Writes a site and its forwarding island, where a guard leads that is put up while the site is changed:
@@ -284,11 +306,13 @@ internal sealed class BlockAssembly
     ///               e9 dd dd dd dd            jmp to the site's end
     /// </code>
     /// </summary>
-    private void Finish(int index, int offset, int island, VirtualAddress start, Span<byte> code, SlotTable slots, ref SiteRecord record)
+    private void Finish(int index, CodeLabels labels, Span<byte> code, CodeBlock block, ref SiteRecord record)
     {
-        EmittedSite emitted = _sites[index].Emitted;
+        EmittedSite emitted = _sites[index];
+        SlotTable slots = block.Slots!;
+        int offset = labels.OffsetOf(emitted.Instruction);
         int budget = emitted.Kind.Budget;
-        VirtualAddress site = start + offset;
+        VirtualAddress site = block.Address + offset;
         slots.WriteOriginal(emitted.Kind, site, code.Slice(offset, budget));
         record.Offset = (uint)(site - _arena.Address);
         record.Kind = slots.Kinds.NumberOf(emitted.Kind);
@@ -297,26 +321,13 @@ internal sealed class BlockAssembly
             return;
         }
 
-        Span<byte> forwarding = code.Slice(island, EmittedIsland.Length);
+        int island = labels.OffsetOf(_islandOf[index]);
+        Span<byte> forwarding = code.Slice(island, EmittedSite.IslandLength);
         bool jump = slots.Layout[emitted.Kind.Slot].Kind == SlotKind.Jump;
-        IndirectForm.Write(forwarding[..IndirectForm.Length], start + island, slots.AddressOf(emitted.Kind.Slot), jump);
+        IndirectForm.Write(forwarding[..IndirectForm.Length], block.Address + island, slots.AddressOf(emitted.Kind.Slot), jump);
         forwarding[IndirectForm.Length] = 0xe9; // jmp rel32 to the site's end
-        BinaryPrimitives.WriteInt32LittleEndian(forwarding[(IndirectForm.Length + 1)..], offset + budget - (island + EmittedIsland.Length));
+        BinaryPrimitives.WriteInt32LittleEndian(forwarding[(IndirectForm.Length + 1)..], offset + budget - (island + EmittedSite.IslandLength));
         int distance = island - (offset + 2);
         record.Forward = distance is >= sbyte.MinValue and <= sbyte.MaxValue ? (sbyte)distance : (sbyte)0;
-    }
-
-    /// <summary>A site among those of all emitters.</summary>
-    private readonly record struct PlacedSite(EmittedSite Emitted, int Emitter, int Index);
-
-    private sealed record Encoded(byte[] Bytes, uint[] Offsets, int[]? Moved, int[] SiteOffsets, int[] IslandOffsets);
-
-    private sealed class ListWriter : CodeWriter
-    {
-        private readonly List<byte> _bytes = [];
-
-        public override void WriteByte(byte value) => _bytes.Add(value);
-
-        public byte[] ToArray() => [.. _bytes];
     }
 }

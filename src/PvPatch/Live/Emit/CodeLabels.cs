@@ -4,16 +4,25 @@ using PvPatch.Machine;
 
 namespace PvPatch.Live;
 
-/// <summary>Where an assembler's labels are in a block.</summary>
+/// <summary>Run addresses of an assembler's labels in a block.</summary>
 public sealed class CodeLabels
 {
+    private const ulong LowestAddress = 1 << 16; // no code is ever mapped below
+
     private readonly VirtualAddress _start;
+    private readonly int _count;
     private readonly uint[] _offsets;
     private readonly int[]? _moved;
 
-    internal CodeLabels(VirtualAddress start, uint[] offsets, int[]? moved)
+    /// <summary>Keeps where instructions are.</summary>
+    /// <param name="start">Run address of the code.</param>
+    /// <param name="count">Number of the assembler's instructions.</param>
+    /// <param name="offsets">Offset of each instruction that was encoded.</param>
+    /// <param name="moved">The encoded instruction for each of the assembler's, and behind them for each island; the same where nothing was put between them.</param>
+    internal CodeLabels(VirtualAddress start, int count, uint[] offsets, int[]? moved)
     {
         _start = start;
+        _count = count;
         _offsets = offsets;
         _moved = moved;
     }
@@ -22,32 +31,18 @@ public sealed class CodeLabels
     /// <param name="label">A label the assembler has placed.</param>
     /// <returns>The address of the instruction behind it.</returns>
     /// <exception cref="ArgumentException">The label is not placed in this block.</exception>
-    public VirtualAddress this[Label label]
-    {
-        get
-        {
-            int index = label.InstructionIndex;
-            int count = _moved?.Length ?? _offsets.Length;
-            if (label.IsEmpty || (uint)index >= (uint)count)
-            {
-                throw new ArgumentException("the label is not placed in this block", nameof(label));
-            }
+    public VirtualAddress this[Label label] => !label.IsEmpty && (uint)label.InstructionIndex < (uint)_count
+        ? _start + OffsetOf(label.InstructionIndex)
+        : throw new ArgumentException("the label is not placed in this block", nameof(label));
 
-            return _start + _offsets[_moved is null ? index : _moved[index]];
-        }
-    }
-}
+    /// <summary>Where an instruction of the assembler, or an island behind them, begins.</summary>
+    internal int OffsetOf(int instruction) => (int)_offsets[_moved is null ? instruction : _moved[instruction]];
 
-/// <summary>
-/// Finds labels that are used and placed nowhere, and addresses that look like labels: Iced keeps both in one field, numbers its labels from 1, and takes for an
-/// address what it finds no label for.
-/// </summary>
-internal static class LabelCheck
-{
-    private const ulong LowestAddress = 1 << 16; // no code is ever mapped below
-
-    /// <summary>Throws where an assembler's code refers to a label that is not placed, or to an address that could be one.</summary>
-    public static void Check(Assembler assembler)
+    /// <summary>
+    /// Throws where an assembler's code refers to a label that is not placed, or to an address that could be one: Iced keeps both in one field, numbers its labels from
+    /// 1, and takes for an address what it finds no label for.
+    /// </summary>
+    internal static void Check(Assembler assembler)
     {
         var placed = new HashSet<ulong>();
         foreach (Instruction instruction in assembler.Instructions)

@@ -10,6 +10,28 @@ namespace PvPatch.Live;
 public readonly record struct SiteTicket(int Index);
 
 /// <summary>
+/// Where an emitted site may come to lie. Kept by prefixes on the instruction before the site where that can take them (not a branch, no prefix of its own but
+/// mandatory ones, five more bytes at most), else by nops; neither is part of the site.
+/// </summary>
+public enum SitePlacement
+{
+    /// <summary>
+    /// Not across the end of a 64-byte line, and not with its first byte at the end of 8: can always be changed live, by three barriers at worst. Costs a third
+    /// of a byte a site.
+    /// </summary>
+    WithinCacheLine,
+
+    /// <summary>Inside an aligned 8 bytes: one store changes it. For budgets up to 8; costs about two bytes a site of six.</summary>
+    InsideAligned8,
+
+    /// <summary>Inside an aligned 16 bytes: one store changes it on processors with AVX. For budgets up to 16.</summary>
+    InsideAligned16,
+
+    /// <summary>Wherever it falls. One site in sixteen (one in eight without AVX) can then be changed only at quiescence.</summary>
+    None,
+}
+
+/// <summary>
 /// Emits patchable sites into an Iced assembler and remembers them, so that emitting and patching can't disagree. One emitter goes with one assembler at a time; after
 /// <see cref="CodeArena.Emit(Assembler, SiteEmitter)"/> it is empty and can be used with the next one. Several emitters, of one layout or several, may emit into the
 /// same assembler: <see cref="CodeArena.Emit(Assembler, IReadOnlyList{SiteEmitter}, out CodeLabels)"/> takes them all. Not safe for several threads.
@@ -17,7 +39,6 @@ public readonly record struct SiteTicket(int Index);
 public sealed class SiteEmitter
 {
     private readonly List<EmittedSite> _sites = [];
-    private readonly List<EmittedIsland> _islands = [];
     private int _withoutIsland;
 
     /// <summary>Makes an emitter.</summary>
@@ -35,8 +56,6 @@ public sealed class SiteEmitter
     public int Count => _sites.Count;
 
     internal IReadOnlyList<EmittedSite> Sites => _sites;
-
-    internal IReadOnlyList<EmittedIsland> Islands => _islands;
 
     internal Assembler? Assembler { get; private set; }
 
@@ -93,9 +112,13 @@ public sealed class SiteEmitter
         Bind(assembler);
         for (; _withoutIsland < _sites.Count; _withoutIsland++)
         {
-            if (_sites[_withoutIsland].Forwarding)
+            if (_sites[_withoutIsland] is { Forwarding: true } site)
             {
-                _islands.Add(new EmittedIsland(assembler.Instructions.Count, _withoutIsland, Placeholder.Emit(assembler, EmittedIsland.Length)));
+                _sites[_withoutIsland] = site with
+                {
+                    Island = assembler.Instructions.Count,
+                    IslandPlaceholder = Placeholder.Emit(assembler, EmittedSite.IslandLength),
+                };
             }
         }
     }
@@ -104,7 +127,6 @@ public sealed class SiteEmitter
     public void Clear()
     {
         _sites.Clear();
-        _islands.Clear();
         _withoutIsland = 0;
         Assembler = null;
     }
@@ -141,20 +163,47 @@ public sealed class SiteEmitter
     }
 }
 
-/// <summary>A site before it has an address.</summary>
+/// <summary>A site before it has an address, and its forwarding island.</summary>
 /// <param name="Instruction">Index of its first instruction in the assembler.</param>
 /// <param name="Kind">Slot, budget and so on.</param>
 /// <param name="Placement">Where it may lie.</param>
 /// <param name="Forwarding">Whether it wants a forwarding island.</param>
 /// <param name="Start">Its place in a 64-byte line, where that is asked for; else -1.</param>
 /// <param name="Placeholder">Number of the <see cref="PvPatch.Live.Placeholder"/> that stands for it.</param>
-internal readonly record struct EmittedSite(int Instruction, PatchSite Kind, SitePlacement Placement, bool Forwarding, int Start, uint Placeholder = 0);
-
-/// <summary>A forwarding island before it has an address: <c>call [rip+slot]; jmp site's end</c>, or <c>jmp [rip+slot]</c>.</summary>
-/// <param name="Instruction">Index of its instruction in the assembler.</param>
-/// <param name="Site">The site, by index.</param>
-/// <param name="Placeholder">Number of the <see cref="PvPatch.Live.Placeholder"/> that stands for it.</param>
-internal readonly record struct EmittedIsland(int Instruction, int Site, uint Placeholder)
+internal readonly record struct EmittedSite(int Instruction, PatchSite Kind, SitePlacement Placement, bool Forwarding, int Start, uint Placeholder = 0)
 {
-    public const int Length = IndirectForm.Length + 5;
+    /// <summary>Bytes of a forwarding island: <c>call [rip+slot]; jmp site's end</c>, or <c>jmp [rip+slot]</c>.</summary>
+    public const int IslandLength = IndirectForm.Length + 5;
+
+    /// <summary>Index of the forwarding island in the assembler; -1 where none was emitted.</summary>
+    public int Island { get; init; } = -1;
+
+    /// <summary>Number of the island's placeholder.</summary>
+    public uint IslandPlaceholder { get; init; }
+
+    /// <summary>Bytes to put before the site so that it lies where it may.</summary>
+    /// <param name="offset">Where it would begin, counted from a multiple of 64.</param>
+    public int PaddingFor(long offset)
+    {
+        for (int padding = 0; padding < SiteClassifier.LineSize; padding++)
+        {
+            VirtualAddress address = (ulong)(offset + padding);
+            if (Start < 0 ? Holds(Placement, address, Kind.Budget) : (int)(address.Value % SiteClassifier.LineSize) == Start)
+            {
+                return padding;
+            }
+        }
+
+        return 0; // longer than a line: there is no better place than this one
+    }
+
+    /// <summary>Whether a site at an address lies where a placement wants it.</summary>
+    public static bool Holds(SitePlacement placement, VirtualAddress address, int budget) => placement switch
+    {
+        SitePlacement.InsideAligned8 => SiteClassifier.Fits(address, budget, 8),
+        SitePlacement.InsideAligned16 => SiteClassifier.Fits(address, budget, 16),
+        SitePlacement.WithinCacheLine => SiteClassifier.Fits(address, budget, SiteClassifier.LineSize)
+            && (SiteClassifier.Fits(address, budget, 8) || SiteClassifier.Fits(address, 2, 8)),
+        _ => true,
+    };
 }

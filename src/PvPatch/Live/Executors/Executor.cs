@@ -86,7 +86,7 @@ public sealed unsafe class Executor : IDisposable
                 }
 
                 Volatile.Write(ref *_counter, *_counter + 1);
-                _list.WaitForGate();
+                _list.WaitForGate(this);
             }
         }
 
@@ -173,7 +173,7 @@ public sealed unsafe class Executor : IDisposable
         Volatile.Write(ref *_counter, *_counter + 1);
     }
 
-    private static PatchException Misuse(string message) => new(PatchDiagnostic.Error(DiagnosticCodes.ExecutorMisuse, message) with
+    internal static PatchException Misuse(string message) => new(PatchDiagnostic.Error(DiagnosticCodes.ExecutorMisuse, message) with
     {
         Help = "Every thread that runs generated code needs an executor of its own; enter and leave on that thread, in pairs.",
     });

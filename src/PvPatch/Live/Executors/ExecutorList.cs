@@ -10,6 +10,8 @@ internal sealed class ExecutorList
     private volatile Executor[] _executors = [];
     private volatile bool _gateIsClosed;
     private volatile bool _isClosed; // the gate stays closed for good
+    private volatile bool _gateWaitsForEver; // until nobody is inside
+    private volatile GracePeriod? _awaitedForEver; // until it is over
 
     /// <summary>Whether the host has told of any executor, ever. Where it has not, nothing is known of who runs what, and nothing is reused.</summary>
     public bool IsTracking { get; private set; }
@@ -36,6 +38,8 @@ internal sealed class ExecutorList
         }
     }
 
+    public bool Contains(Executor executor) => Array.IndexOf(_executors, executor) >= 0;
+
     /// <summary>An executor that is inside; <see langword="null"/> where there is none.</summary>
     public Executor? Inside()
     {
@@ -59,23 +63,41 @@ internal sealed class ExecutorList
         return null;
     }
 
-    /// <summary>Notes who is inside now. Call behind a barrier, so that whoever enters later sees the new code.</summary>
-    public GraceTicket Begin()
+    /// <summary>
+    /// The executor this thread is inside with, if a batch waits for it, and without a time limit. Such a thread must not wait for the batch in turn.
+    /// </summary>
+    public Executor? AwaitedForEver()
+    {
+        GracePeriod? period = _awaitedForEver;
+        return period is null && !_gateWaitsForEver
+            ? null
+            : Array.Find(_executors, e => e.IsInsideOnThisThread && (_gateWaitsForEver || period?.WaitsFor(e) == true));
+    }
+
+    /// <summary>Begins a grace period for those who are inside now. Call behind a barrier, so that whoever enters later sees the new code.</summary>
+    public GracePeriod Begin()
     {
         lock (_lock)
         {
-            return new GraceTicket(this, [.. _executors.Where(static e => e.IsInside).Select(static e => (Executor: e, e.Counter))]);
+            return new GracePeriod(this, [.. _executors.Where(static e => e.IsInside).Select(static e => (e, e.Counter))]);
         }
     }
 
-    /// <summary>Whether everyone who was inside has left or passed a safepoint.</summary>
-    public bool HasPassed(List<(Executor Executor, long Counter)> waitedFor)
+    /// <summary>Waits for the end of a grace period.</summary>
+    /// <param name="period">The grace period.</param>
+    /// <param name="timeout">How long; <see cref="Timeout.InfiniteTimeSpan"/> for ever.</param>
+    /// <param name="cancellation">Ends the wait.</param>
+    /// <returns>Whether it is over. It never is where the host has told of no executors, and that is not waited for.</returns>
+    public bool Wait(GracePeriod period, TimeSpan timeout, CancellationToken cancellation)
     {
-        lock (_lock)
+        _awaitedForEver = timeout == Timeout.InfiniteTimeSpan ? period : null;
+        try
         {
-            // An executor that is no longer listed has left: it can't be given up inside. One whose thread ended will not come back either.
-            waitedFor.RemoveAll(w => Array.IndexOf(_executors, w.Executor) < 0 || w.Executor.Counter != w.Counter || w.Executor.HasEnded);
-            return waitedFor.Count == 0;
+            return WaitUntil(() => period.IsOver || !IsTracking, timeout, cancellation) && IsTracking;
+        }
+        finally
+        {
+            _awaitedForEver = null;
         }
     }
 
@@ -93,20 +115,23 @@ internal sealed class ExecutorList
             Interlocked.MemoryBarrierProcessWide();
         }
 
-        long start = Stopwatch.GetTimestamp();
-        var spin = new SpinWait();
-        while ((inside = Inside()) is not null)
+        Executor? last = null;
+        _gateWaitsForEver = timeout == Timeout.InfiniteTimeSpan;
+        try
         {
-            if (IsOver(start, timeout) || cancellation.IsCancellationRequested)
+            bool nobody = WaitUntil(() => (last = Inside()) is null, timeout, cancellation);
+            if (!nobody)
             {
                 OpenGate();
-                return false;
             }
 
-            spin.SpinOnce();
+            inside = last;
+            return nobody;
         }
-
-        return true;
+        finally
+        {
+            _gateWaitsForEver = false;
+        }
     }
 
     /// <summary>Keeps executors from entering for good; what enters from now on finds the arena disposed of.</summary>
@@ -138,9 +163,12 @@ internal sealed class ExecutorList
         }
     }
 
-    /// <summary>Waits for the end of a quiescent batch.</summary>
-    /// <exception cref="PatchException">The arena was disposed of (PV8004).</exception>
-    public void WaitForGate()
+    /// <summary>Waits for the end of a quiescent batch, on the way in.</summary>
+    /// <param name="executor">Who wants to enter.</param>
+    /// <exception cref="PatchException">
+    /// The arena was disposed of (PV8004); the thread is inside with another executor, for which the batch waits without a time limit (PV8007).
+    /// </exception>
+    public void WaitForGate(Executor executor)
     {
         lock (_gate)
         {
@@ -151,29 +179,23 @@ internal sealed class ExecutorList
                     throw new PatchException(ArenaMemory.Disposed());
                 }
 
+                if (AwaitedForEver() is Executor inside)
+                {
+                    throw Executor.Misuse($"executor {executor.Name} is entered on a thread that is inside with executor {inside.Name}, and a batch waits until it is not");
+                }
+
                 Monitor.Wait(_gate);
             }
         }
     }
 
-    /// <summary>Whether a time to wait has passed.</summary>
-    internal static bool IsOver(long start, TimeSpan timeout) => timeout != Timeout.InfiniteTimeSpan && Stopwatch.GetElapsedTime(start) >= timeout;
-}
-
-/// <summary>A grace period under way: those who were inside when it began.</summary>
-internal sealed class GraceTicket(ExecutorList list, List<(Executor Executor, long Counter)> waitedFor)
-{
-    /// <summary>Whether it is over: never, where the host has told of no executors.</summary>
-    public bool IsOver => list.IsTracking && list.HasPassed(waitedFor);
-
-    /// <summary>Waits for the end.</summary>
-    public bool Wait(TimeSpan timeout, CancellationToken cancellation)
+    private static bool WaitUntil(Func<bool> over, TimeSpan timeout, CancellationToken cancellation)
     {
         long start = Stopwatch.GetTimestamp();
         var spin = new SpinWait();
-        while (!IsOver)
+        while (!over())
         {
-            if (!list.IsTracking || cancellation.IsCancellationRequested || ExecutorList.IsOver(start, timeout))
+            if (cancellation.IsCancellationRequested || (timeout != Timeout.InfiniteTimeSpan && Stopwatch.GetElapsedTime(start) >= timeout))
             {
                 return false;
             }
@@ -182,5 +204,32 @@ internal sealed class GraceTicket(ExecutorList list, List<(Executor Executor, lo
         }
 
         return true;
+    }
+}
+
+/// <summary>A grace period: over when everyone who was inside when it began has left or passed a safepoint.</summary>
+internal sealed class GracePeriod(ExecutorList list, List<(Executor Executor, long Counter)> waitedFor)
+{
+    /// <summary>Whether it is over: never, where the host has told of no executors.</summary>
+    public bool IsOver
+    {
+        get
+        {
+            lock (waitedFor)
+            {
+                // An executor that is no longer listed has left: it can't be given up inside. One whose thread ended will not come back either.
+                waitedFor.RemoveAll(w => !list.Contains(w.Executor) || w.Executor.Counter != w.Counter || w.Executor.HasEnded);
+                return list.IsTracking && waitedFor.Count == 0;
+            }
+        }
+    }
+
+    /// <summary>Whether it is not over yet because of an executor.</summary>
+    public bool WaitsFor(Executor executor)
+    {
+        lock (waitedFor)
+        {
+            return waitedFor.Exists(w => w.Executor == executor && w.Counter == executor.Counter);
+        }
     }
 }

@@ -2,31 +2,37 @@ using System.Runtime.InteropServices;
 
 namespace PvPatch.Live.Platform;
 
-/// <summary>What an arena asks of the system.</summary>
-/// <param name="Near">The address to be near to; <see langword="null"/> where it does not matter.</param>
-/// <param name="MustReach">Whether every byte must be in rel32 reach of it, or memory farther away is better than none.</param>
-/// <param name="Size">Bytes, a multiple of <see cref="LivePlatform.Granularity"/>.</param>
-/// <param name="WritableAndExecutable">One mapping that is both, because the host asked for it by name.</param>
-internal readonly record struct MapRequest(VirtualAddress? Near, bool MustReach, long Size, bool WritableAndExecutable);
-
-/// <summary>What a stretch of the arena is for, and so how its run view is protected. The write view is always readable and writable.</summary>
-internal enum PageUse
+/// <summary>
+/// The same memory at two addresses: one it runs at, one it is written through. Reserved whole by a platform, committed piece by piece. A call that reads or writes
+/// the memory counts itself in (<see cref="SafeHandle.DangerousAddRef"/>); memory given back meanwhile is unmapped when the last one is out.
+/// </summary>
+/// <remarks>
+/// A mapping that nobody gave back and nobody refers to loses what only a patcher needs, write view and descriptor, to the finalizer. Its code stays mapped: a
+/// thread may be running it although no object refers to the arena any more.
+/// </remarks>
+internal sealed unsafe class CodeMapping : SafeHandle
 {
-    /// <summary>Read and execute.</summary>
-    Code,
+    /// <summary>Commits are multiples of this many bytes: the size of a page on x86-64.</summary>
+    public const int PageSize = 4096;
 
-    /// <summary>Read only: slots are data, and a store next to code makes processors that watch for self-modification throw away their work.</summary>
-    Data,
-}
+    private readonly Action<CodeMapping, bool> _release;
+    private volatile bool _givenBack;
 
-/// <summary>The same memory at two addresses: one it runs at, one it is written through. Reserved whole, committed piece by piece.</summary>
-internal abstract unsafe class CodeMapping : IDisposable
-{
-    protected CodeMapping(VirtualAddress run, byte* write, long size)
+    /// <summary>Holds memory that a platform has reserved.</summary>
+    /// <param name="run">The first byte, where executors see it.</param>
+    /// <param name="write">The first byte, where the patcher writes it; the same where run and write view are one.</param>
+    /// <param name="size">Bytes reserved.</param>
+    /// <param name="section">The platform's handle of the memory behind both views.</param>
+    /// <param name="release">Gives the write view and the section back to the system, and the code too where it is told so.</param>
+    public CodeMapping(void* run, void* write, long size, nint section, Action<CodeMapping, bool> release)
+        : base(0, ownsHandle: true)
     {
-        Run = run;
-        Write = write;
+        Run = (ulong)run;
+        Write = (byte*)write;
         Size = size;
+        Section = section;
+        _release = release;
+        SetHandle((nint)run);
     }
 
     /// <summary>The first byte, where executors see it.</summary>
@@ -38,70 +44,27 @@ internal abstract unsafe class CodeMapping : IDisposable
     /// <summary>Bytes reserved.</summary>
     public long Size { get; }
 
-    /// <summary>Commits are multiples of this many bytes: the size of a page on x86-64.</summary>
-    public const int PageSize = 4096;
+    /// <summary>The platform's handle of the memory behind both views.</summary>
+    public nint Section { get; }
 
     /// <summary>Whether run and write view are one.</summary>
     public bool IsWritableAndExecutable => (ulong)Write == Run.Value;
 
-    /// <summary>Makes a stretch usable, zero-filled.</summary>
-    /// <param name="offset">From the start; a multiple of <see cref="PageSize"/>.</param>
-    /// <param name="length">Bytes; a multiple of <see cref="PageSize"/>.</param>
-    /// <param name="use">What for.</param>
-    /// <param name="error">PV8003 with the system's own words.</param>
-    public abstract bool TryCommit(long offset, long length, PageUse use, out PatchDiagnostic? error);
-
-    /// <summary>Gives everything back to the system.</summary>
-    public abstract void Dispose();
-
-    /// <summary>
-    /// Gives back what only a patcher needs, the write view and the descriptor; the code stays where it is. For a mapping nobody disposed of: a thread may be running
-    /// its code although no object refers to the arena any more.
-    /// </summary>
-    public virtual void Abandon()
-    {
-    }
-}
-
-/// <summary>
-/// Keeps a mapping until it is given back and nobody uses it any more: a call that reads or writes the memory counts itself in, and memory given back meanwhile is
-/// unmapped when the last one is out. Of a mapping that was never given back the finalizer abandons what can be.
-/// </summary>
-internal sealed class MappingHandle : SafeHandle
-{
-    private readonly CodeMapping _mapping;
-    private volatile bool _given;
-
-    public MappingHandle(CodeMapping mapping)
-        : base(0, ownsHandle: true)
-    {
-        _mapping = mapping;
-        SetHandle((nint)mapping.Run.Value);
-    }
-
     public override bool IsInvalid => handle == 0;
 
-    /// <summary>Whether the mapping was given back. It may be mapped a little longer, for those who use it.</summary>
-    public bool IsGivenBack => _given;
+    /// <summary>Whether the memory was given back. It may be mapped a little longer, for those who use it.</summary>
+    public bool IsGivenBack => _givenBack;
 
-    /// <summary>Gives the mapping back as soon as nobody uses it.</summary>
-    public void Unmap()
+    /// <summary>Gives the memory back to the system as soon as nobody uses it.</summary>
+    public void GiveBack()
     {
-        _given = true;
+        _givenBack = true;
         Dispose();
     }
 
     protected override bool ReleaseHandle()
     {
-        if (_given)
-        {
-            _mapping.Dispose();
-        }
-        else
-        {
-            _mapping.Abandon();
-        }
-
+        _release(this, _givenBack);
         return true;
     }
 }

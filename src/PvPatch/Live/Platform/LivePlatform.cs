@@ -1,5 +1,6 @@
 using System.Runtime.InteropServices;
 using Iced.Intel;
+using PvPatch.Machine;
 
 namespace PvPatch.Live.Platform;
 
@@ -29,10 +30,22 @@ internal abstract class LivePlatform
     public abstract int Granularity { get; }
 
     /// <summary>Reserves memory with a run view and a write view.</summary>
-    /// <param name="request">How much and where.</param>
+    /// <param name="near">The address it shall be near to; <see langword="null"/> where it does not matter.</param>
+    /// <param name="size">Bytes, a multiple of <see cref="Granularity"/>.</param>
+    /// <param name="options">Whether it must be in reach of the address, and how it is protected.</param>
     /// <param name="mapping">The memory, nothing of it committed.</param>
     /// <param name="error">PV8002: no room in reach; PV8003: the system refuses.</param>
-    public abstract bool TryReserve(MapRequest request, out CodeMapping? mapping, out PatchDiagnostic? error);
+    public abstract bool TryReserve(VirtualAddress? near, long size, ArenaOptions options, out CodeMapping? mapping, out PatchDiagnostic? error);
+
+    /// <summary>Makes a stretch of reserved memory usable, zero-filled.</summary>
+    /// <param name="mapping">The memory.</param>
+    /// <param name="offset">From its start; a multiple of <see cref="CodeMapping.PageSize"/>.</param>
+    /// <param name="length">Bytes; a multiple of <see cref="CodeMapping.PageSize"/>.</param>
+    /// <param name="executable">
+    /// Whether the run view can be executed, or only read: slots are data, and a store next to code makes processors that watch for self-modification throw away their work.
+    /// </param>
+    /// <param name="error">PV8003 with the system's own words.</param>
+    public abstract bool TryCommit(CodeMapping mapping, long offset, long length, bool executable, out PatchDiagnostic? error);
 
     /// <summary>Makes the strongest barrier there is ready for use. Called once for each arena.</summary>
     public abstract BarrierKind PrepareBarrier();

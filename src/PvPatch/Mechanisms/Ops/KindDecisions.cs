@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using PvPatch.Machine;
 using PvPatch.Plans;
 
@@ -20,6 +21,11 @@ internal sealed class KindDecisions
     private readonly OpsDecider _decider;
     private readonly TemplateCache _templates;
     private readonly Dictionary<ulong, KindDecision> _made = [];
+
+    /// <summary>The outcomes by slot, clobbers, action and reason; what else they say follows from these, but for the detail of some.</summary>
+    private readonly Dictionary<ulong, int> _outcomes = [];
+
+    private PatchSite[] _kinds = [];
 
     public KindDecisions(Backend backend, PlanOptions options, TemplateCache templates, NopStyle nops, int bitness)
     {
@@ -46,25 +52,48 @@ internal sealed class KindDecisions
         ReferenceEquals(backend, _backend) && bitness == Bitness && ReferenceEquals(nops, _nops) && ReferenceEquals(options.Rules, _options.Rules)
         && options.Thunks is null && options.BugTarget == _options.BugTarget && options.BugTargetName == _options.BugTargetName;
 
-    /// <summary>The decision for each kind, made now where it was not made before.</summary>
+    /// <summary>The decision for each kind of the table that <see cref="Decide(PatchSite[], ThunkPlanner?)"/> was called for last.</summary>
+    public KindDecision[] Decisions { get; private set; } = [];
+
+    /// <summary>The same as the walk over the sites wants them.</summary>
+    public WalkedKind[] Walked { get; private set; } = [];
+
+    /// <summary>Whether some kind's operation is missing.</summary>
+    public bool SomeAreMissing { get; private set; }
+
+    /// <summary>The lowest and the highest <see cref="NewForm.Origin"/> of <see cref="Walked"/> that has a fix-up; the other way around where none has.</summary>
+    public (ulong Lowest, ulong Highest) Origins { get; private set; }
+
+    /// <summary>Decides for each kind of a table, where that was not done before.</summary>
     /// <param name="kinds">A site of each kind.</param>
     /// <param name="thunks">Who places thunks.</param>
-    public KindDecision[] For(PatchSite[] kinds, ThunkPlanner? thunks)
+    public void Decide(PatchSite[] kinds, ThunkPlanner? thunks)
     {
-        var decisions = new KindDecision[kinds.Length];
-        for (int i = 0; i < kinds.Length; i++)
+        if (ReferenceEquals(kinds, _kinds))
         {
-            ulong key = kinds[i].DecisionKey;
-            if (!_made.TryGetValue(key, out KindDecision? decision))
-            {
-                decision = Decide(kinds[i], thunks);
-                _made.Add(key, decision);
-            }
-
-            decisions[i] = decision;
+            return; // the table of the last plan
         }
 
-        return decisions;
+        _made.EnsureCapacity(Math.Min(kinds.Length, KeptDecisions));
+        var decisions = new KindDecision[kinds.Length];
+        var walked = new WalkedKind[kinds.Length];
+        (ulong lowest, ulong highest) = (ulong.MaxValue, ulong.MinValue);
+        bool missing = false;
+        for (int i = 0; i < kinds.Length; i++)
+        {
+            ref KindDecision? decision = ref CollectionsMarshal.GetValueRefOrAddDefault(_made, kinds[i].DecisionKey, out bool known);
+            decision ??= Decide(kinds[i], thunks);
+            decisions[i] = decision;
+            walked[i] = decision.Walked;
+            missing |= decision.IsMissing;
+            if (decision.Form >= 0 && Forms.News[decision.Form] is { DistanceMask: not 0 } form)
+            {
+                lowest = Math.Min(lowest, form.Origin);
+                highest = Math.Max(highest, form.Origin);
+            }
+        }
+
+        (Decisions, Walked, SomeAreMissing, Origins, _kinds) = (decisions, walked, missing, (lowest, highest), kinds);
     }
 
     private KindDecision Decide(in PatchSite site, ThunkPlanner? thunks)
@@ -101,17 +130,6 @@ internal sealed class KindDecisions
             return new KindDecision(decision.Stop);
         }
 
-        var outcome = new PlanOutcome
-        {
-            Label = slot.Name,
-            Type = slot.Index,
-            Clobbers = site.Clobbers,
-            Action = decision.Action,
-            Reason = decision.Reason,
-            Target = decision.Target,
-            TargetName = decision.TargetName,
-            Detail = decision.Detail,
-        };
         CodeTemplate? template = decision.Template;
         if (decision.Thunk is ThunkRequest request)
         {
@@ -121,18 +139,33 @@ internal sealed class KindDecisions
             }
             else
             {
-                outcome = outcome with
-                {
-                    Action = PatchAction.LeaveAlone,
-                    Reason = PatchReason.ClobbersTooMuch,
-                    Target = null,
-                    TargetName = null,
-                    Detail = "no room for a thunk in reach",
-                };
+                decision = Decision.LeaveAlone(PatchReason.ClobbersTooMuch, "no room for a thunk in reach");
             }
         }
 
-        return new KindDecision(outcome, template, site.Budget, Forms, Reader);
+        return new KindDecision(OutcomeIndex(slot, site, decision), template, site.Budget, Forms);
+    }
+
+    private int OutcomeIndex(OpSlot slot, in PatchSite site, Decision decision)
+    {
+        ulong key = (ulong)slot.Index << 48 | (ulong)decision.Action << 40 | (ulong)decision.Reason << 32 | site.Clobbers.Bits;
+        ref int place = ref CollectionsMarshal.GetValueRefOrAddDefault(_outcomes, key, out bool known);
+        if (!known || Forms.Outcomes[place].Detail != decision.Detail)
+        {
+            place = Forms.Add(new PlanOutcome
+            {
+                Label = slot.Name,
+                Type = slot.Index,
+                Clobbers = site.Clobbers,
+                Action = decision.Action,
+                Reason = decision.Reason,
+                Target = decision.Target,
+                TargetName = decision.TargetName,
+                Detail = decision.Detail,
+            });
+        }
+
+        return place;
     }
 }
 
@@ -140,17 +173,15 @@ internal sealed class KindDecisions
 internal sealed class KindDecision
 {
     private readonly PlanForms? _forms;
-    private readonly PlanOutcome? _outcome;
 
     public KindDecision(PatchDiagnostic failed) => Failed = failed;
 
-    public KindDecision(PlanOutcome outcome, CodeTemplate? template, int budget, PlanForms forms, SiteFormReader reader)
+    public KindDecision(int outcome, CodeTemplate? template, int budget, PlanForms forms)
     {
         _forms = forms;
-        _outcome = outcome;
         Template = template;
-        Outcome = forms.OutcomeIndex(outcome);
-        if (budget > SiteVector.MaxLength)
+        Outcome = outcome;
+        if (budget > SiteBytes.MaxLength)
         {
             return;
         }
@@ -161,17 +192,10 @@ internal sealed class KindDecision
             return;
         }
 
-        bool hasFixup = template is { FixupSpan.Length: 1 };
         // A body that is itself a call through memory could be what stands at a site already: such sites are compared one by one.
-        if (template is null || reader.Read(template.Bytes, 0, out _) == SiteForm.OtherCode)
+        if (template is null || !template.HasIndirectBranch)
         {
-            Walked = new WalkedKind
-            {
-                Origin = forms.News[Form].Origin,
-                DistanceMask = hasFixup ? -1 : 0,
-                Form = Form,
-                Length = budget,
-            };
+            Walked = new WalkedKind(budget, Form);
         }
     }
 
@@ -190,25 +214,21 @@ internal sealed class KindDecision
     public WalkedKind Walked { get; }
 
     /// <summary>Whether the operation is missing, and something stands at the site that says so.</summary>
-    public bool IsMissing => _outcome?.Action is PatchAction.Trap or PatchAction.CallBug;
+    public bool IsMissing => _forms?.Outcomes[Outcome].Action is PatchAction.Trap or PatchAction.CallBug;
 
     public int OutOfReach() => LeftAlone(PatchReason.OutOfReach);
 
     public int NotACall() => LeftAlone(PatchReason.NotACall);
 
-    private int LeftAlone(PatchReason reason) => _forms!.OutcomeIndex(_outcome! with { Action = PatchAction.LeaveAlone, Reason = reason });
+    private int LeftAlone(PatchReason reason) => _forms!.OutcomeIndex(_forms.Outcomes[Outcome] with { Action = PatchAction.LeaveAlone, Reason = reason });
 }
 
-/// <summary>A decision as the walk over the sites wants it: all in a form that needs no branch on what kind of decision it is.</summary>
-internal struct WalkedKind
+/// <summary>A decision as the walk over the sites wants it: two words, in a form that needs no branch on what kind of decision it is.</summary>
+internal readonly struct WalkedKind(int length, int form)
 {
-    public ulong Origin;
+    /// <summary>Where the old forms of the sites' length begin in <see cref="SiteFormReader.Known"/>; 0, where no site is recognised, if each has to be looked at.</summary>
+    public int FirstForm { get; } = length * SiteFormReader.Ways;
 
-    /// <summary>Ones where there is a fix-up, so that its distance is looked at.</summary>
-    public long DistanceMask;
-
-    public int Form;
-
-    /// <summary>The sites' length; 0 where nothing is known.</summary>
-    public int Length;
+    /// <summary>The number of the new form, where <see cref="PlanEntry.Store"/> wants it.</summary>
+    public int NewForm { get; } = form << 16;
 }

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Globalization;
 using PvPatch.Machine;
 using PvPatch.Plans;
@@ -14,6 +15,9 @@ internal sealed class OpsDecider
     private readonly TemplateCache _templates;
     private readonly int _bitness;
     private readonly RegisterSet _any;
+
+    /// <summary>What refusals say, by what is destroyed: many kinds of site are refused for the same.</summary>
+    private readonly ConcurrentDictionary<(uint Registers, int Bitness), string> _details = new();
 
     public OpsDecider(PlanOptions options, TemplateCache templates, int bitness)
     {
@@ -103,7 +107,7 @@ internal sealed class OpsDecider
 
     private Decision Missing(OpSlot slot, PatchSite site)
     {
-        if (_rules.Missing == MissingRule.CallBug)
+        if (_rules.MissingCallsBug)
         {
             if (_options.BugTarget is not VirtualAddress bug)
             {
@@ -176,18 +180,13 @@ internal sealed class OpsDecider
         }
 
         RegisterSet destroys = operation.TargetDestroys ?? CallConventions.DestroyedBy(slot.Convention, _bitness);
-        RegisterSet excess = _rules.CallClobbers switch
-        {
-            ClobberRule.None => RegisterSet.None,
-            ClobberRule.AnyMustBeAllowed => _any.Except(site.Clobbers | RegisterSet.Flags),
-            _ => destroys.Except(site.Clobbers),
-        };
+        RegisterSet excess = _rules.ChecksTargetClobbers ? destroys.Except(site.Clobbers) : _any.Except(site.Clobbers | RegisterSet.Flags);
         if (excess.IsEmpty)
         {
             return new Decision { Action = PatchAction.Call, Template = _templates.Call(target, site.Budget), Target = target, TargetName = operation.TargetName };
         }
 
-        string detail = $"destroys {excess.ToString(_bitness)} too";
+        string detail = DestroysToo(excess, _bitness);
         if (!_rules.UsesThunks || _options.Thunks is null || excess.Contains(RegisterSet.Vector))
         {
             return Decision.LeaveAlone(PatchReason.ClobbersTooMuch, detail);
@@ -203,13 +202,17 @@ internal sealed class OpsDecider
         };
     }
 
-    private static Decision? Weigh(OpSlot slot, PatchSite site, RegisterSet destroys, bool usesStack)
+    private Decision? Weigh(OpSlot slot, PatchSite site, RegisterSet destroys, bool usesStack)
     {
         RegisterSet excess = destroys.Except(site.Clobbers);
-        return !excess.IsEmpty ? Decision.LeaveAlone(PatchReason.ClobbersTooMuch, $"destroys {excess} too")
+        return !excess.IsEmpty ? Decision.LeaveAlone(PatchReason.ClobbersTooMuch, DestroysToo(excess, 64))
             : usesStack && !HasStack(slot, site) ? Decision.LeaveAlone(PatchReason.NeedsStack)
             : null;
     }
+
+    private string DestroysToo(RegisterSet excess, int bitness) =>
+        _details.TryGetValue((excess.Bits, bitness), out string? known) ? known
+        : _details.GetOrAdd((excess.Bits, bitness), $"destroys {excess.ToString(bitness)} too");
 
     private static bool HasStack(OpSlot slot, PatchSite site) =>
         (site.Traits & SiteTraits.NoStack) == 0 && CallConventions.HasStack(slot.Convention);

@@ -1,5 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.Intrinsics;
+using PvPatch.Machine;
 using PvPatch.Plans;
 
 namespace PvPatch.Mechanisms;
@@ -35,7 +36,7 @@ internal sealed class OriginalBytes
     /// <param name="length">Its length.</param>
     /// <param name="there">16 bytes from the site's first on.</param>
     /// <param name="original">The original ones, whatever stands behind them.</param>
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public bool TryUndo(ulong address, int length, Vector128<byte> there, out Vector128<byte> original)
     {
         original = there;
@@ -58,12 +59,12 @@ internal sealed class OriginalBytes
         }
 
         previous.GetVectors(at, out original, out Vector128<byte> @new);
-        there &= SiteVector.Masks[length];
+        there &= SiteBytes.Masks[length];
         return there == original || there == @new;
     }
 
     /// <summary>Whether a call of a known form goes through its site's slot.</summary>
-    public bool IsRightCall(in PatchSite site, in KnownForm form, int field) =>
+    public bool IsRightCall(in PatchSite site, in OldForm form, int field) =>
         _slotWords is null || IsRightSlot(site, _forms.SlotAddress(form, field, site.Address.Value));
 
     /// <summary>Decides what stands for the original bytes, and whether that is an indirect call; a finding where it is neither that nor a predecessor's.</summary>
@@ -75,8 +76,8 @@ internal sealed class OriginalBytes
     {
         if (_previous is PatchPlan previous)
         {
-            Span<byte> scratch = stackalloc byte[SiteVector.MaxLength];
-            Span<byte> otherScratch = stackalloc byte[SiteVector.MaxLength];
+            Span<byte> scratch = stackalloc byte[SiteBytes.MaxLength];
+            Span<byte> otherScratch = stackalloc byte[SiteBytes.MaxLength];
             int before = previous.IndexContaining(site.Address);
             if (before >= 0 && previous.Entries[before].Address == site.Address.Value && previous.LengthOf(before) == site.Budget)
             {

@@ -134,20 +134,20 @@ public sealed class PatchPlanner
     {
         if (plan is null)
         {
-            PlannerLog.Failed(_logger, backend.Name, options.Rules.Name, diagnostics.Count, diagnostics[0]);
+            PlanLog.Failed(_logger, backend.Name, options.Rules.Name, diagnostics.Count, diagnostics[0]);
             return;
         }
 
         if (_logger.IsEnabled(LogLevel.Information))
         {
-            PlannerLog.Planned(_logger, plan.Count, plan.Backend, plan.Rules, plan.Summary);
+            PlanLog.Planned(_logger, plan.Count, plan.Backend, plan.Rules, plan.Summary);
         }
 
         if (_logger.IsEnabled(LogLevel.Debug))
         {
             for (int i = 0; i < plan.Count; i++)
             {
-                PlannerLog.PlannedSite(_logger, plan[i]);
+                PlanLog.PlannedSite(_logger, plan[i]);
             }
         }
     }

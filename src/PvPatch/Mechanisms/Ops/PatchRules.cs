@@ -3,16 +3,6 @@ using PvPatch.Paravirt;
 
 namespace PvPatch.Mechanisms;
 
-/// <summary>What is put at the sites of a slot without a function.</summary>
-internal enum MissingRule
-{
-    /// <summary>A trap: <c>ud2</c> (0f 0b), then nops.</summary>
-    Trap,
-
-    /// <summary>A direct call of the kernel's BUG function, whose address <see cref="PlanOptions.BugTarget"/> gives.</summary>
-    CallBug,
-}
-
 /// <summary>When an operation's inline body is used.</summary>
 internal enum InlineRule
 {
@@ -39,19 +29,6 @@ internal enum TooLongRule
     Stop,
 }
 
-/// <summary>How a call's effect on registers is weighed against what a site allows.</summary>
-internal enum ClobberRule
-{
-    /// <summary>Not at all (4.18 with backports, 4.19 and later).</summary>
-    None,
-
-    /// <summary>The site must allow CLBR_ANY, whatever the target (2.6.22 to 4.18).</summary>
-    AnyMustBeAllowed,
-
-    /// <summary>The site must allow what the target destroys.</summary>
-    TargetMustBeAllowed,
-}
-
 /// <summary>
 /// How a decision is made, as data: <see cref="Default"/> is the best PvPatch can do; the records of <see cref="LinuxRules"/> do
 /// exactly what that Linux did.
@@ -61,8 +38,11 @@ public sealed record PatchRules
     /// <summary>The rules' name.</summary>
     public required string Name { get; init; }
 
-    /// <summary>What is put at the sites of a slot without a function.</summary>
-    internal MissingRule Missing { get; init; } = MissingRule.Trap;
+    /// <summary>
+    /// Whether the sites of a slot without a function become a direct call of the kernel's BUG function, whose address <see cref="PlanOptions.BugTarget"/> gives;
+    /// else they become a trap: <c>ud2</c> (0f 0b), then nops.
+    /// </summary>
+    internal bool MissingCallsBug { get; init; }
 
     /// <summary>Whether there is a rule for operations without a body. 2.6.20 and 2.6.21 have none: such sites are left alone.</summary>
     public bool HasDefault { get; init; } = true;
@@ -88,13 +68,13 @@ public sealed record PatchRules
     /// <summary>Where a jump is longer than its site.</summary>
     internal TooLongRule JumpTooLong { get; init; } = TooLongRule.LeaveAlone;
 
-    /// <summary>How a call's clobbers are weighed.</summary>
-    internal ClobberRule CallClobbers { get; init; } = ClobberRule.TargetMustBeAllowed;
+    /// <summary>Whether a site must allow what a call's target destroys; else it must allow <see cref="AnyClobbers32"/> or <see cref="AnyClobbers64"/>, whatever the target.</summary>
+    internal bool ChecksTargetClobbers { get; init; } = true;
 
-    /// <summary>The registers a 32-bit site must allow under <see cref="ClobberRule.AnyMustBeAllowed"/>.</summary>
+    /// <summary>The registers a 32-bit site must allow for any call (CLBR_ANY, 2.6.22 to 4.18); none from 4.18 with backports on.</summary>
     public RegisterSet AnyClobbers32 { get; init; } = RegisterSet.None;
 
-    /// <summary>The registers a 64-bit site must allow under <see cref="ClobberRule.AnyMustBeAllowed"/>.</summary>
+    /// <summary>As <see cref="AnyClobbers32"/>, for 64-bit code.</summary>
     public RegisterSet AnyClobbers64 { get; init; } = RegisterSet.None;
 
     /// <summary>Whether a body or identity may only destroy what its site allows, and nothing may use a stack the site says it has not. Linux never asks.</summary>

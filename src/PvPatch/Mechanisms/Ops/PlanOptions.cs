@@ -30,7 +30,7 @@ public sealed record PlanOptions
     /// <summary>Room for save/restore thunks, in the image and outside every site. It belongs to the plan from then on.</summary>
     public ThunkArea? Thunks { get; init; }
 
-    /// <summary>The function called at the sites of missing operations under rules with <see cref="MissingRule.CallBug"/>.</summary>
+    /// <summary>The function called at the sites of missing operations under rules that call one.</summary>
     public VirtualAddress? BugTarget { get; init; }
 
     /// <summary>The name of <see cref="BugTarget"/>, for reports.</summary>

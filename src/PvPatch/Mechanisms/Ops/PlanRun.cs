@@ -3,6 +3,7 @@ using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
 using Microsoft.Extensions.Logging;
 using PvPatch.Images;
+using PvPatch.Machine;
 using PvPatch.Plans;
 
 namespace PvPatch.Mechanisms;
@@ -23,8 +24,7 @@ internal sealed class PlanRun
     private readonly PlanEntry[] _entries;
     private readonly KindDecisions _made;
     private readonly OriginalBytes _originals;
-    private KindDecision[] _decisions = [];
-    private WalkedKind[] _walked = [];
+    private bool _mayBeOutOfReach;
 
     public PlanRun(
         CodeImage image, SiteTable sites, Backend backend, PlanOptions options, KindDecisions made, ILogger planLogger, DiagnosticList found)
@@ -55,41 +55,34 @@ internal sealed class PlanRun
             return null;
         }
 
-        _decisions = _made.For(_sites.Kinds.Kinds, _thunks);
-        _walked = new WalkedKind[_decisions.Length];
-        for (int i = 0; i < _walked.Length; i++)
-        {
-            _walked[i] = _decisions[i].Walked;
-        }
-
-        CodeSegment? segment = null;
-        Span<byte> bytes = default;
-        ulong start = 0;
+        _made.Decide(_sites.Kinds.Kinds, _thunks);
+        _mayBeOutOfReach = MayBeOutOfReach();
+        var window = new ImageWindow(_image);
         ReadOnlySpan<PatchSite> sites = _sites.Sites;
-        for (int i = 0; (i = PlanKnown(i, bytes, start)) < sites.Length; i++)
+        int end = 0;
+        for (int i = 0; i < sites.Length; i++)
         {
-            ref readonly PatchSite site = ref sites[i];
-            if (segment is null || !segment.Contains(site.Address, site.Budget))
+            end = i < end ? end : EndOf(i, window);
+            i = i < end ? PlanKnown(i, end, window) : i;
+            if (i == sites.Length)
             {
-                segment = _image.Find(site.Address, site.Budget);
-                if (segment is null)
-                {
-                    bytes = default;
-                    _found.Add(PatchDiagnostic.Error(DiagnosticCodes.SiteOutsideImage, "the site lies outside every segment of the image") with
-                    {
-                        SiteIndex = i,
-                        Address = site.Address,
-                        Found = $"{site.Address}+{site.Budget}",
-                        Expected = _image.ToString(),
-                    });
-                    continue;
-                }
-
-                bytes = segment.Bytes.Span;
-                start = segment.Address.Value;
+                break;
             }
 
-            PlanAny(i, site, bytes.Slice((int)(site.Address - segment.Address), site.Budget));
+            ref readonly PatchSite site = ref sites[i];
+            if (window.Reach(site.Address, site.Budget, out Span<byte> there))
+            {
+                PlanAny(i, site, there);
+                continue;
+            }
+
+            _found.Add(PatchDiagnostic.Error(DiagnosticCodes.SiteOutsideImage, "the site lies outside every segment of the image") with
+            {
+                SiteIndex = i,
+                Address = site.Address,
+                Found = $"{site.Address}+{site.Budget}",
+                Expected = _image.ToString(),
+            });
         }
 
         if (_found.HasErrors)
@@ -103,61 +96,147 @@ internal sealed class PlanRun
     }
 
     /// <summary>Plans sites from <paramref name="index"/> on as far as all about them is known; the index of the first that is not done.</summary>
-    private int PlanKnown(int index, Span<byte> bytes, ulong start)
+    private int PlanKnown(int index, int end, in ImageWindow window)
     {
-        var near = new VectorWindow(bytes, start);
-        return _originals.ChecksEachCall ? PlanKnown<Checked>(index, near) : PlanKnown<Unchecked>(index, near);
+        if (!_originals.ChecksEachCall && !_mayBeOutOfReach)
+        {
+            return PlanAll(
+                _sites.Sites, index, end,
+                ref MemoryMarshal.GetArrayDataReference(_sites.Kinds.OfSite),
+                ref MemoryMarshal.GetArrayDataReference(_made.Walked),
+                ref MemoryMarshal.GetArrayDataReference(_made.Reader.Known),
+                ref MemoryMarshal.GetArrayDataReference(_entries),
+                ref window.First, window.Start);
+        }
+
+        return PlanEach(index, end, ref window.First, window.Start);
     }
 
+    /// <summary>The loop over sites of which nothing has to be known but their kind and form. It calls nothing, so that all it works with stays in registers.</summary>
     /// <remarks>Optimised when it is first called: a plan is most often made once.</remarks>
-    [MethodImpl(MethodImplOptions.AggressiveOptimization)]
-    private int PlanKnown<TChecks>(int index, VectorWindow near)
-        where TChecks : struct, IChecks
+    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
+    private static int PlanAll(
+        ReadOnlySpan<PatchSite> table, int index, int end,
+        ref int kinds, ref WalkedKind walked, ref OldForm known, ref PlanEntry entries, ref byte first, ulong start)
     {
-        bool anyReach = _image.Bitness == 32; // distances wrap at 4 GiB
-        ReadOnlySpan<PatchSite> sites = _sites.Sites;
-        ref int kinds = ref MemoryMarshal.GetArrayDataReference(_sites.Kinds.OfSite);
-        ref WalkedKind walked = ref MemoryMarshal.GetArrayDataReference(_walked);
-        ref PlanEntry entries = ref MemoryMarshal.GetArrayDataReference(_entries);
-        SiteFormReader forms = _made.Reader;
-        for (; index < sites.Length; index++)
+        // The arrays of kinds and entries are as long as the table; a kind's number is below the number of kinds.
+        ref PatchSite sites = ref MemoryMarshal.GetReference(table);
+        for (; index < end; index++)
         {
-            // The arrays of kinds and entries are as long as the table; a kind's number is below the number of kinds.
-            ulong address = sites[index].Address.Value;
+            ulong address = Unsafe.Add(ref sites, index).Address.Value;
             ref readonly WalkedKind kind = ref Unsafe.Add(ref walked, Unsafe.Add(ref kinds, index));
-            if (!near.Holds(address) || kind.Length == 0)
+            Vector128<byte> there = Vector128.LoadUnsafe(ref Unsafe.Add(ref first, (nint)(address - start)));
+            ref readonly OldForm form = ref Unsafe.Add(ref known, kind.FirstForm);
+            if (!form.Matches(there))
             {
-                break;
+                int way = 1;
+                while (way < SiteFormReader.Ways && !Unsafe.Add(ref known, kind.FirstForm + way).Matches(there))
+                {
+                    way++;
+                }
+
+                if (way == SiteFormReader.Ways)
+                {
+                    break;
+                }
+
+                form = ref Unsafe.Add(ref known, kind.FirstForm + way);
             }
 
-            Vector128<byte> there = Vector128.LoadUnsafe(ref near.At(address));
-            if (TChecks.EachCall && !_originals.TryUndo(address, kind.Length, there, out there))
-            {
-                break;
-            }
-
-            long distance = unchecked((long)(kind.Origin - address)) & kind.DistanceMask;
-            ref readonly KnownForm form = ref forms.Find(there, kind.Length);
-            if (Unsafe.IsNullRef(in form) || (distance != (int)distance && !anyReach))
-            {
-                break;
-            }
-
-            int field = form.FieldOf(there);
-            if (TChecks.EachCall && !_originals.IsRightCall(sites[index], form, field))
-            {
-                break;
-            }
-
-            PlanEntry.Store(ref Unsafe.Add(ref entries, index), address, field, form.Number, kind.Form);
+            PlanEntry.Store(ref Unsafe.Add(ref entries, index), address, form.FieldOf(there), form.Number | kind.NewForm);
         }
 
         return index;
     }
 
+    /// <summary>The loop over sites each of which is looked at: its bytes may be those of the previous plan, its call goes through a slot, its target may be out of reach.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
+    private int PlanEach(int index, int end, ref byte first, ulong start)
+    {
+        bool looksAtReach = _mayBeOutOfReach;
+        ReadOnlySpan<PatchSite> sites = _sites.Sites;
+        ref int kinds = ref MemoryMarshal.GetArrayDataReference(_sites.Kinds.OfSite);
+        ref WalkedKind walked = ref MemoryMarshal.GetArrayDataReference(_made.Walked);
+        ref NewForm news = ref MemoryMarshal.GetArrayDataReference(_made.Forms.News);
+        ref PlanEntry entries = ref MemoryMarshal.GetArrayDataReference(_entries);
+        SiteFormReader forms = _made.Reader;
+        for (; index < end; index++)
+        {
+            ulong address = sites[index].Address.Value;
+            ref readonly WalkedKind kind = ref Unsafe.Add(ref walked, Unsafe.Add(ref kinds, index));
+            Vector128<byte> there = Vector128.LoadUnsafe(ref Unsafe.Add(ref first, (nint)(address - start)));
+            if (kind.FirstForm == 0 || !_originals.TryUndo(address, sites[index].Budget, there, out there))
+            {
+                break;
+            }
+
+            ref readonly OldForm form = ref forms.Find(there, sites[index].Budget);
+            if (Unsafe.IsNullRef(in form))
+            {
+                break;
+            }
+
+            if (looksAtReach)
+            {
+                ref readonly NewForm wanted = ref Unsafe.Add(ref news, kind.NewForm >>> 16);
+                long distance = unchecked((long)(wanted.Origin - address)) & wanted.DistanceMask; // a branch on whether there is a fix-up could not be foretold
+                if (distance != (int)distance)
+                {
+                    break;
+                }
+            }
+
+            int field = form.FieldOf(there);
+            if (!_originals.IsRightCall(sites[index], form, field))
+            {
+                break;
+            }
+
+            PlanEntry.Store(ref Unsafe.Add(ref entries, index), address, field, form.Number | kind.NewForm);
+        }
+
+        return index;
+    }
+
+    /// <summary>Whether some target is out of reach of the table's first or last site: of no site between them, if not.</summary>
+    private bool MayBeOutOfReach()
+    {
+        ReadOnlySpan<PatchSite> sites = _sites.Sites;
+        if (_image.Bitness == 32 || sites.IsEmpty)
+        {
+            return false;
+        }
+
+        // The distances farthest up and down, of spans short enough not to wrap.
+        (ulong lowest, ulong highest) = _made.Origins;
+        (ulong first, ulong last) = (sites[0].Address.Value, sites[^1].Address.Value);
+        long up = unchecked((long)(highest - first));
+        long down = unchecked((long)(lowest - last));
+        return lowest <= highest && (highest - lowest > uint.MaxValue || last - first > uint.MaxValue || up != (int)up || down != (int)down);
+    }
+
+    private int EndOf(int index, in ImageWindow window)
+    {
+        ReadOnlySpan<PatchSite> sites = _sites.Sites;
+        int low = index;
+        int high = sites.Length;
+        if (index < high && sites[index].Address.Value - window.Start >= window.VectorCount)
+        {
+            return index;
+        }
+
+        while (low < high)
+        {
+            int middle = (low + high) >>> 1;
+            (low, high) = sites[middle].Address.Value - window.Start < window.VectorCount ? (middle + 1, high) : (low, middle);
+        }
+
+        return low;
+    }
+
     private void PlanAny(int index, in PatchSite site, ReadOnlySpan<byte> there)
     {
-        KindDecision decision = _decisions[_sites.Kinds.OfSite[index]];
+        KindDecision decision = _made.Decisions[_sites.Kinds.OfSite[index]];
         if (decision.Failed is PatchDiagnostic failed)
         {
             _found.Add(failed with { SiteIndex = index, Address = site.Address });
@@ -196,13 +275,13 @@ internal sealed class PlanRun
             form = _made.Forms.Kept(outcome);
         }
 
-        if (form >= 0 && site.Budget <= SiteVector.MaxLength)
+        if (form >= 0 && site.Budget <= SiteBytes.MaxLength)
         {
-            Vector128<byte> vector = SiteVector.Pad(original);
-            ref readonly KnownForm old = ref _made.Reader.Find(vector, site.Budget);
+            Vector128<byte> vector = SiteBytes.Pad(original);
+            ref readonly OldForm old = ref _made.Reader.Find(vector, site.Budget);
             if (!Unsafe.IsNullRef(in old))
             {
-                PlanEntry.Store(ref _entries[index], site.Address.Value, old.FieldOf(vector), old.Number, form);
+                PlanEntry.Store(ref _entries[index], site.Address.Value, old.FieldOf(vector), old.Number | form << 16);
                 return;
             }
         }
@@ -212,11 +291,16 @@ internal sealed class PlanRun
 
     private void ReportMissing()
     {
+        if (!_made.SomeAreMissing)
+        {
+            return;
+        }
+
         var reported = new HashSet<int>();
-        for (int kind = 0; kind < _decisions.Length; kind++)
+        for (int kind = 0; kind < _made.Decisions.Length; kind++)
         {
             PatchSite site = _sites.Kinds.Kinds[kind];
-            if (!_decisions[kind].IsMissing || !reported.Add(site.Slot))
+            if (!_made.Decisions[kind].IsMissing || !reported.Add(site.Slot))
             {
                 continue;
             }
@@ -249,21 +333,5 @@ internal sealed class PlanRun
             Found = $"{room.Length} bytes",
             Expected = "a stretch of one segment without sites",
         });
-    }
-
-    /// <summary>Whether each call is looked at beyond its form; a type, so that each way gets a loop of its own.</summary>
-    private interface IChecks
-    {
-        public static abstract bool EachCall { get; }
-    }
-
-    private readonly struct Checked : IChecks
-    {
-        public static bool EachCall => true;
-    }
-
-    private readonly struct Unchecked : IChecks
-    {
-        public static bool EachCall => false;
     }
 }

@@ -2,6 +2,7 @@ using PvPatch.Live;
 using PvPatch.Live.Platform;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
+using PvPatch.Plans;
 
 namespace PvPatch.Tests.Live.Behaviour;
 
@@ -51,7 +52,7 @@ internal sealed class LiveHost : IDisposable
 
     public Done Switch(Backend backend, Mode mode = Mode.Live, TimeSpan? timeout = null, CancellationToken cancellation = default)
     {
-        _patcher.TrySwitch(backend, null, Options(mode, timeout, cancellation), out SwitchResult result);
+        _patcher.TrySwitch(backend, null, Options(mode, timeout, cancellation), out ApplyResult result);
         return From(result);
     }
 
@@ -114,7 +115,7 @@ internal sealed class LiveHost : IDisposable
         Cancellation = cancellation,
     };
 
-    private static Done Try(Func<SwitchResult> action)
+    private static Done Try(Func<ApplyResult> action)
     {
         try
         {
@@ -128,9 +129,9 @@ internal sealed class LiveHost : IDisposable
 
     private static Done Refused(PatchException e) => new(false, false, e.Diagnostic.Code, 0, BarrierKind.None, 0, e.Message);
 
-    private static Done From(SwitchResult result) => new(
+    private static Done From(ApplyResult result) => new(
         result.Succeeded,
-        result.Status == SwitchStatus.RolledBack,
+        result.Status == ApplyStatus.RolledBack,
         result.Succeeded ? null : result.Diagnostics[0].Code,
         result.Barriers,
         result.Barrier,

@@ -1,5 +1,6 @@
 using Iced.Intel;
 using PvPatch.Live;
+using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using static Iced.Intel.AssemblerRegisters;
 

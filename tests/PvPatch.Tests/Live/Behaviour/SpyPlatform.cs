@@ -3,6 +3,7 @@ using System.Runtime.InteropServices;
 using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Live.Platform;
+using PvPatch.Machine;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live.Behaviour;
@@ -15,7 +16,8 @@ internal sealed unsafe class SpyPlatform : LivePlatform, IDisposable
 {
     private readonly LivePlatform _real = Current;
     private readonly GCHandle _self;
-    private SpyMapping? _mapping;
+    private readonly List<(long Offset, long Length)> _committed = [];
+    private CodeMapping? _mapping;
 
     public SpyPlatform() => _self = GCHandle.Alloc(this);
 
@@ -37,7 +39,7 @@ internal sealed unsafe class SpyPlatform : LivePlatform, IDisposable
     public override int Granularity => _real.Granularity;
 
     /// <summary>The memory as it is now.</summary>
-    public MemoryImage Now() => _mapping!.Take();
+    public MemoryImage Now() => new([.. _committed.Select(c => (_mapping!.Run.Value + (ulong)c.Offset, new Span<byte>(_mapping.Write + c.Offset, (int)c.Length).ToArray()))]);
 
     public void Restart()
     {
@@ -46,10 +48,21 @@ internal sealed unsafe class SpyPlatform : LivePlatform, IDisposable
         Images.Add(Now());
     }
 
-    public override bool TryReserve(MapRequest request, out CodeMapping? mapping, out PatchDiagnostic? error)
+    public override bool TryReserve(VirtualAddress? near, long size, ArenaOptions options, out CodeMapping? mapping, out PatchDiagnostic? error)
     {
-        bool done = _real.TryReserve(request, out CodeMapping? real, out error);
-        mapping = _mapping = done ? new SpyMapping(real!) : null;
+        bool done = _real.TryReserve(near, size, options, out mapping, out error);
+        _mapping = mapping;
+        return done;
+    }
+
+    public override bool TryCommit(CodeMapping mapping, long offset, long length, bool executable, out PatchDiagnostic? error)
+    {
+        bool done = _real.TryCommit(mapping, offset, length, executable, out error);
+        if (done)
+        {
+            _committed.Add((offset, length));
+        }
+
         return done;
     }
 
@@ -98,35 +111,6 @@ internal sealed unsafe class SpyPlatform : LivePlatform, IDisposable
         }
 
         return true;
-    }
-
-    private sealed class SpyMapping(CodeMapping real) : CodeMapping(real.Run, real.Write, real.Size)
-    {
-        private readonly List<(long Offset, long Length)> _committed = [];
-
-        public MemoryImage Take()
-        {
-            var parts = new List<(ulong, byte[])>();
-            foreach ((long offset, long length) in _committed)
-            {
-                parts.Add((Run.Value + (ulong)offset, new Span<byte>(Write + offset, (int)length).ToArray()));
-            }
-
-            return new MemoryImage(parts);
-        }
-
-        public override bool TryCommit(long offset, long length, PageUse use, out PatchDiagnostic? error)
-        {
-            bool done = real.TryCommit(offset, length, use, out error);
-            if (done)
-            {
-                _committed.Add((offset, length));
-            }
-
-            return done;
-        }
-
-        public override void Dispose() => real.Dispose();
     }
 }
 

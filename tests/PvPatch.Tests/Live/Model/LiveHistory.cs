@@ -1,5 +1,6 @@
 using System.Diagnostics;
 using PvPatch.Live;
+using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Tests.Live.Behaviour;
 
