@@ -23,8 +23,9 @@ internal static class GuestCompiler
         string sources = Path.Combine(AppContext.BaseDirectory, "guest");
         string output = directory.File("program");
         Run(Compiler, [
-            optimization, "-march=rv64im", "-mabi=lp64", "-mcmodel=medany", "-ffreestanding", "-nostdlib", "-static", "-Wall", "-Wextra", "-Werror",
-            "-Wl,--no-warn-rwx-segments", "-o", output, Path.Combine(sources, "start.S"), Path.Combine(sources, "memory.c"), Path.Combine(sources, name + ".c"), .. more]);
+            optimization, "-march=rv64im", "-mabi=lp64", "-mcmodel=medany", "-ffreestanding", "-nostdlib", "-static", "-Wall", "-Wextra",
+            "-Werror", "-Wl,--no-warn-rwx-segments", "-o", output, Path.Combine(sources, "start.S"), Path.Combine(sources, "memory.c"),
+            Path.Combine(sources, name + ".c"), .. more]);
         return File.ReadAllBytes(output);
     }
 
