@@ -441,6 +441,7 @@ internal sealed class EffectsSolver
     {
         block.Declared = facts is { Destroys: not null } ? facts : null;
         block.LeadsToUnknown = block.Declared is null;
+        block.Pointer = PointerOf(facts);
         if (block.LeadsToUnknown && !_convention.IsKnown)
         {
             flow.SetProblem(FlowProblem.UnknownCall, step.Address);
@@ -448,6 +449,9 @@ internal sealed class EffectsSolver
 
         GoOn(flow, block, step, block.Declared?.Destroys?.Bits ?? _convention.Destroyed, state);
     }
+
+    private static ulong PointerOf(FunctionFacts? facts) =>
+        facts is { Role: FunctionRole.Indirect } ? RegisterParts.Of(facts.Reads ?? RegisterSet.AllGeneral) : 0;
 
     private void GoOn(FunctionFlow flow, CodeBlock block, in CodeStep step, uint destroyed, AbstractState state)
     {
@@ -502,6 +506,7 @@ internal sealed class EffectsSolver
         block.Declared = declared ? facts : null;
         block.IsTail = true;
         block.LeadsToUnknown = !declared;
+        block.Pointer = PointerOf(facts);
         if (flow.IsFragment)
         {
             return;

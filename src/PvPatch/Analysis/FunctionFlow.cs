@@ -51,6 +51,9 @@ internal sealed class CodeBlock(int start, AbstractState entry)
     /// <summary>Whether unknown code runs after the last step, or instead of it.</summary>
     public bool LeadsToUnknown { get; set; }
 
+    /// <summary>Parts of the register that a thunk at the end calls or jumps through.</summary>
+    public ulong Pointer { get; set; }
+
     /// <summary>The last fixed argument of a call with variable arguments, where it is a constant.</summary>
     public AbstractValue Format { get; set; }
 

@@ -81,7 +81,7 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
 
         if (block.LeadsToUnknown)
         {
-            return new LiveParts(Passed: IsCallOrTail(block) ? convention.Arguments : RegisterParts.All);
+            return new LiveParts(block.Pointer, Passed: IsCallOrTail(block) ? convention.Arguments : RegisterParts.All);
         }
 
         if (block.Callee is not FunctionFlow callee)
