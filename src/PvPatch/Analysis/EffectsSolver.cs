@@ -88,7 +88,7 @@ internal sealed class EffectsSolver
     {
         if (!_functions.TryGetValue(entry, out FunctionFlow? flow))
         {
-            flow = new FunctionFlow(entry, isFragment: false);
+            flow = new FunctionFlow(entry, isFragment: false, _convention.Passed(_facts.FunctionAt(entry)));
             _functions.Add(entry, flow);
             Begin(flow, AbstractState.AtEntry());
         }
@@ -516,7 +516,7 @@ internal sealed class EffectsSolver
     }
 
     /// <summary>The function's place is taken by another, which returns to its caller.</summary>
-    private void LeaveFor(FunctionFlow flow, uint destroyed, AbstractState state)
+    private static void LeaveFor(FunctionFlow flow, uint destroyed, AbstractState state)
     {
         state.Forget(destroyed & ~RegisterSet.Rsp.Bits);
         End(flow, state.Changed() | (destroyed & RegisterSet.Rsp.Bits), returns: true);
@@ -587,7 +587,7 @@ internal sealed class EffectsSolver
         flow.Returns |= returns;
     }
 
-    private bool IsBalanced(AbstractState state) => state[AbstractState.StackPointer] == AbstractValue.Stack(0);
+    private static bool IsBalanced(AbstractState state) => state[AbstractState.StackPointer] == AbstractValue.Stack(0);
 }
 
 /// <summary>How much work an analysis may do: instructions walked, each time they are.</summary>
@@ -641,6 +641,11 @@ internal sealed class Convention
 
     /// <summary>Parts that a function of which nothing is known may read; rax tells a variadic one the number of vector registers.</summary>
     public ulong Arguments { get; }
+
+    /// <summary>Parts that a function can read at entry: its arguments where they are known, and the stack pointer.</summary>
+    public ulong Passed(FunctionFacts? facts) => !IsKnown ? RegisterParts.All
+        : facts is { Role: FunctionRole.Ordinary, Reads: { } reads } ? RegisterParts.Of(reads | RegisterSet.Rsp)
+        : RegisterParts.All & ~RegisterParts.Flags;
 
     public int ArgumentCount => _arguments.Length;
 

@@ -62,7 +62,7 @@ internal sealed class CodeBlock(int start, AbstractState entry)
 }
 
 /// <summary>The blocks that control can come to from an address on, and what they do in sum.</summary>
-internal sealed class FunctionFlow(ulong entry, bool isFragment)
+internal sealed class FunctionFlow(ulong entry, bool isFragment, ulong arguments = RegisterParts.All)
 {
     private readonly Dictionary<int, int> _blockAt = [];
     private List<(int Argument, long Offset, int Step)>? _spills;
@@ -72,6 +72,9 @@ internal sealed class FunctionFlow(ulong entry, bool isFragment)
 
     /// <summary>Whether it is the rest of a function, entered in the middle.</summary>
     public bool IsFragment { get; } = isFragment;
+
+    /// <summary>Parts it can read at entry: those of its arguments, where they are known.</summary>
+    public ulong Arguments { get; } = arguments;
 
     public List<CodeBlock> Blocks { get; } = [];
 
