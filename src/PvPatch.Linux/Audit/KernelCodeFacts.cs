@@ -15,6 +15,11 @@ internal sealed class KernelCodeFacts : ICodeFacts
     private const int WarnFlag = 1; // BUGFLAG_WARNING
     private const int LongestFormat = 4096;
 
+    private const int MostResults = 2;
+
+    // What the compiler makes of C functions returns as C functions do, whether or not the original is described.
+    private static readonly string[] s_copies = [".isra.", ".constprop.", ".part.", ".cold"];
+
     private static readonly VirtualAddress[] s_none = [];
     private static readonly RegisterSet s_destroyed = CallConventions.DestroyedBy(CallConvention.KernelSysV, 64);
     private static readonly FunctionFacts s_nothing = new() { Destroys = RegisterSet.None, Reads = RegisterSet.None };
@@ -86,9 +91,8 @@ internal sealed class KernelCodeFacts : ICodeFacts
         }
 
         int suffix = name.IndexOf('.', StringComparison.Ordinal);
-        return _types.OfFunction(suffix > 0 ? name[..suffix] : name) is FunctionPrototype prototype
-            ? SlotPrototypes.Results(prototype.Results) | ~s_destroyed
-            : RegisterSet.All;
+        int? results = _types.OfFunction(suffix > 0 ? name[..suffix] : name)?.Results ?? (s_copies.Any(c => name.Contains(c, StringComparison.Ordinal)) ? MostResults : null);
+        return results is int count ? SlotPrototypes.Results(count) | ~s_destroyed : RegisterSet.All;
     }
 
     /// <summary>The conversions in a format, each star counted too; <see langword="null"/> for text that is no format.</summary>

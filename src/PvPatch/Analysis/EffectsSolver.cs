@@ -59,12 +59,7 @@ internal sealed class EffectsSolver
 
         foreach (FunctionFlow flow in _touched)
         {
-            flow.IsSettled = true;
-            flow.Callers.Clear();
-            foreach (CodeBlock block in flow.Blocks)
-            {
-                block.Entry = null;
-            }
+            flow.Settle();
         }
 
         _touched.Clear();
@@ -184,7 +179,7 @@ internal sealed class EffectsSolver
             {
                 foreach (VirtualAddress edge in _facts.EdgesOf(step.Address))
                 {
-                    AddOnce(block.Edges, Arrive(flow, edge.Value, state));
+                    AddOnce(block.Edges ??= [], Arrive(flow, edge.Value, state));
                 }
             }
 
@@ -403,15 +398,20 @@ internal sealed class EffectsSolver
 
         FunctionFlow callee = Connect(flow, index, target);
         flow.UsesRedZone |= callee.UsesRedZone;
+        NoteFormat(block, callee, state);
+        if (callee.Returns)
+        {
+            GoOn(flow, block, step, callee.Destroys, state);
+        }
+    }
+
+    /// <summary>The last fixed argument of a function with variable ones. A function is seen to be one after its first walk, when its callers are walked again.</summary>
+    private void NoteFormat(CodeBlock block, FunctionFlow callee, AbstractState state)
+    {
         int fixedCount = callee.FixedArguments(_convention.ArgumentCount, _word);
         if (fixedCount > 0)
         {
             block.Format = state[_convention.Argument(fixedCount - 1)];
-        }
-
-        if (callee.Returns)
-        {
-            GoOn(flow, block, step, callee.Destroys, state);
         }
     }
 
@@ -481,6 +481,7 @@ internal sealed class EffectsSolver
             case not null when target != flow.Entry && (flow.IsFragment || IsBalanced(state)):
                 FunctionFlow callee = Connect(flow, index, target);
                 block.IsTail = true;
+                NoteFormat(block, callee, state);
                 flow.UsesRedZone |= callee.UsesRedZone;
                 if (callee.Returns)
                 {

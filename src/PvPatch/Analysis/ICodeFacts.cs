@@ -11,7 +11,7 @@ public interface ICodeFacts
     /// <summary>
     /// The convention the code was compiled for; <see langword="null"/> for code of which nothing is known. Believed: a call keeps what the convention
     /// keeps (functions followed that cannot be shown to are in <see cref="CodeAnalyzer.Unconventional"/>), what a called function may destroy is not
-    /// read after the call, flags are not passed to functions, those that are pushed are pushed for the interrupt flag, and stores through computed addresses
+    /// read after the call, flags are not passed to functions, those that are pushed are pushed for the interrupt flag, the direction flag is clear, and stores through computed addresses
     /// miss the words in which registers are saved.
     /// </summary>
     public CallConvention? Convention => null;

@@ -190,7 +190,7 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
             live = Before(flow, _path[i], live);
         }
 
-        foreach (int edge in block.Edges)
+        foreach (int edge in block.Edges ?? [])
         {
             live |= flow.Blocks[edge].Live;
         }
@@ -269,7 +269,7 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
     private LiveParts Before(FunctionFlow flow, int index, LiveParts after)
     {
         ref readonly CodeStep step = ref steps[index];
-        ulong use = step.Use;
+        ulong use = convention.IsKnown ? step.Use & ~RegisterParts.Direction : step.Use; // conventions keep it clear
         ulong stored = 0;
         if (step.Op == StepOp.Push && step.Register is >= 0 and < 16 && step.Register != AbstractState.StackPointer)
         {
