@@ -39,7 +39,7 @@ internal static class KernelImageReader
         }
 
         KernelSymbols? symbols = options.Symbols ?? (KernelSymbols.TryFromImage(elf, out KernelSymbols? own, out _) ? own : null);
-        CodeImage code = KernelImage.CodeOf(elf);
+        CodeImage code = elf.ToCode();
         if (!TryFindLayoutAndEra(elf, code, source, options, symbols, out OpsLayout? layout, out int lockTable, out KernelEra? era,
             out SiteEvidence? evidence, out error))
         {

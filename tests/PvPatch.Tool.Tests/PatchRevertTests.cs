@@ -269,7 +269,7 @@ public sealed class PatchRevertTests : IDisposable
 
     private static byte[] Take(ElfImage elf, VirtualAddress address)
     {
-        Assert.True(KernelImage.CodeOf(elf).TryGetBytes(address, 6, out Span<byte> bytes));
+        Assert.True(elf.ToCode().TryGetBytes(address, 6, out Span<byte> bytes));
         return bytes.ToArray();
     }
 
