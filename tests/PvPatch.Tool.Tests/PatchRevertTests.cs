@@ -1,7 +1,6 @@
 using System.Buffers.Binary;
 using System.Net.Sockets;
 using System.Text.Json;
-using PvPatch.Linux;
 using PvPatch.Linux.Files;
 using PvPatch.Linux.Tests.Kernel;
 using PvPatch.Tool.Tests.Support;
