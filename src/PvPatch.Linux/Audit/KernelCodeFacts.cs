@@ -15,6 +15,11 @@ internal sealed class KernelCodeFacts : ICodeFacts
     private const int WarnFlag = 1; // BUGFLAG_WARNING
     private const int LongestFormat = 4096;
 
+    private const int MostResults = 2;
+
+    // What the compiler makes of C functions returns as C functions do, whether or not the original is described.
+    private static readonly string[] s_copies = [".isra.", ".constprop.", ".part.", ".cold"];
+
     private static readonly VirtualAddress[] s_none = [];
     private static readonly RegisterSet s_destroyed = CallConventions.DestroyedBy(CallConvention.KernelSysV, 64);
     private static readonly FunctionFacts s_nothing = new() { Destroys = RegisterSet.None, Reads = RegisterSet.None };
@@ -50,22 +55,22 @@ internal sealed class KernelCodeFacts : ICodeFacts
 
     public IReadOnlyList<VirtualAddress> EdgesOf(VirtualAddress instruction) => _edges.GetValueOrDefault(instruction.Value, s_none);
 
-    public VirtualAddress NextOf(VirtualAddress instruction, VirtualAddress next) =>
-        _ends.TryGetValue(next.Value, out (ulong Start, ulong To) end) && instruction.Value >= end.Start ? end.To : next;
+    public VirtualAddress NextOf(VirtualAddress instruction, VirtualAddress following) =>
+        _ends.TryGetValue(following.Value, out (ulong Start, ulong To) end) && instruction.Value >= end.Start ? end.To : following;
 
     /// <summary>A warning comes back, a bug does not. Five bytes that Xen traps (ud2 and the letters xen) stand before the instruction it is to emulate.</summary>
-    public VirtualAddress? AfterTrap(VirtualAddress instruction, VirtualAddress next)
+    public VirtualAddress? AfterTrap(VirtualAddress instruction, VirtualAddress following)
     {
-        if (_image.Code.TryGetBytes(next, 3, out Span<byte> prefix) && prefix is [0x78, 0x65, 0x6e])
+        if (_image.Code.TryGetBytes(following, 3, out Span<byte> prefix) && prefix is [0x78, 0x65, 0x6e])
         {
-            return next + 3;
+            return following + 3;
         }
 
-        return _bugs.TryGetValue(instruction.Value, out bool warns) && warns ? next : null;
+        return _bugs.TryGetValue(instruction.Value, out bool warns) && warns ? following : null;
     }
 
     /// <summary>The arguments that a constant format of printk's kind takes.</summary>
-    public int? VariableArguments(VirtualAddress function, int fixedCount, VirtualAddress? lastFixed)
+    public int? VariableArguments(VirtualAddress callee, int fixedCount, VirtualAddress? lastFixed)
     {
         if (lastFixed is not VirtualAddress format || !_image.Elf.TryGetSectionAt(format, out ElfSection? section) || !section.HasFileContent)
         {
@@ -86,9 +91,8 @@ internal sealed class KernelCodeFacts : ICodeFacts
         }
 
         int suffix = name.IndexOf('.', StringComparison.Ordinal);
-        return _types.OfFunction(suffix > 0 ? name[..suffix] : name) is FunctionPrototype prototype
-            ? SlotPrototypes.Results(prototype.Results) | ~s_destroyed
-            : RegisterSet.All;
+        int? results = _types.OfFunction(suffix > 0 ? name[..suffix] : name)?.Results ?? (s_copies.Any(c => name.Contains(c, StringComparison.Ordinal)) ? MostResults : null);
+        return results is int count ? SlotPrototypes.Results(count) | ~s_destroyed : RegisterSet.All;
     }
 
     /// <summary>The conversions in a format, each star counted too; <see langword="null"/> for text that is no format.</summary>
@@ -127,7 +131,7 @@ internal sealed class KernelCodeFacts : ICodeFacts
             // Labels within functions begin with a dot; cold parts of functions jump back into them.
             if (symbol.IsFunction && symbol.Name[0] != '.' && !symbol.Name.Contains(".cold", StringComparison.Ordinal))
             {
-                FunctionFacts facts = FactsOf(symbol.Name);
+                FunctionFacts facts = FactsOf(symbol.Name, _types.OfFunction(symbol.Name));
                 if (facts != FunctionFacts.Plain || !_functions.ContainsKey(symbol.Address.Value))
                 {
                     _functions[symbol.Address.Value] = facts;
@@ -136,7 +140,7 @@ internal sealed class KernelCodeFacts : ICodeFacts
         }
     }
 
-    private static FunctionFacts FactsOf(string name)
+    private static FunctionFacts FactsOf(string name, FunctionPrototype? prototype)
     {
         const string Thunk = "_thunk_";
         const string StaticCall = "__SCT__";
@@ -157,7 +161,12 @@ internal sealed class KernelCodeFacts : ICodeFacts
         }
 
         // A static call's trampoline jumps to another function tomorrow: any of the convention. preempt_schedule keeps everything.
-        return !name.StartsWith(StaticCall, StringComparison.Ordinal) ? FunctionFacts.Plain : name[StaticCall.Length..] switch
+        if (!name.StartsWith(StaticCall, StringComparison.Ordinal))
+        {
+            return prototype is FunctionPrototype known ? new FunctionFacts { Reads = SlotPrototypes.Registers(known.Arguments) } : FunctionFacts.Plain;
+        }
+
+        return name[StaticCall.Length..] switch
         {
             "preempt_schedule" or "preempt_schedule_notrace" => s_nothing,
             "might_resched" or "cond_resched" => new FunctionFacts { Destroys = s_destroyed, Reads = RegisterSet.None },

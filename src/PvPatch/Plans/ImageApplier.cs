@@ -142,12 +142,7 @@ internal static class ImageApplier
     private static int EndOf(PatchPlan plan, int index, in ImageWindow window)
     {
         PlanEntry[] entries = plan.Entries;
-        if (entries[index].Address - window.Start >= window.VectorCount)
-        {
-            return index;
-        }
-
-        int low = index + 1;
+        int low = index;
         int high = entries.Length;
         while (low < high)
         {
@@ -275,7 +270,7 @@ internal static class ImageApplier
                 Unsafe.Add(ref firstBlended, count) = Vector128.AndNot(there, old.Whole) | wanted;
                 Unsafe.Add(ref firstAddress, count) = entry.Address;
                 // Never store the same bytes again: an emulator that watches its code pages pays dearly for each store.
-                count += 1 - AsNumber((there & old.Whole) == wanted);
+                count += 1 - Unsafe.BitCast<bool, byte>((there & old.Whole) == wanted); // a bool is one byte, 0 or 1 where managed code made it
             }
 
             // Bytes behind a site are stored back as they were read. That is right because sites are stored in order of address: where
@@ -311,9 +306,6 @@ internal static class ImageApplier
         wanted.CopyTo(there);
         return 1;
     }
-
-    // A bool is one byte, 0 or 1 where managed code made it.
-    private static int AsNumber(bool value) => Unsafe.BitCast<bool, byte>(value);
 }
 
 /// <summary>The segment that a walk over sites in order of address is in; it moves rarely.</summary>
