@@ -119,12 +119,21 @@ public static class KernelBackends
                 bool hooks = image.Targets.Find(XenDirectTemplates.Hook) is not null;
                 XenDirectBodies? direct = null;
                 bool placed = !hooks || XenDirectTemplates.TryRead(image.Elf, targets, out direct);
-                var xenOptions = new XenOptions { ParavirtSpinlocks = spinlocks, KeepsNativeSlots = slotBySlot, VcpuInfoPlaced = placed,
-                    DirectBodies = direct };
+                var xenOptions = new XenOptions
+                {
+                    ParavirtSpinlocks = spinlocks,
+                    KeepsNativeSlots = slotBySlot,
+                    VcpuInfoPlaced = placed,
+                    DirectBodies = direct
+                };
                 return XenTemplate.Apply(XenBackend.Create(layout, bitness, targets, xenOptions), image);
             case HyperVBackend.Name:
-                var hyperVOptions = new HyperVOptions { Features = machine.HyperVFeatures, Hints = machine.HyperVHints,
-                    NoPvSpin = machine.NoPvSpin };
+                var hyperVOptions = new HyperVOptions
+                {
+                    Features = machine.HyperVFeatures,
+                    Hints = machine.HyperVHints,
+                    NoPvSpin = machine.NoPvSpin
+                };
                 return HyperVBackend.Create(layout, bitness, targets, hyperVOptions, guestOptions);
             case VmwareBackend.Name:
                 return VmwareBackend.Create(layout, bitness, targets, new VmwareOptions { Clock = machine.VmwareClock }, guestOptions);

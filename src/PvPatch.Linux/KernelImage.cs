@@ -2,7 +2,6 @@ using System.Diagnostics.CodeAnalysis;
 using PvPatch.Images;
 using PvPatch.Linux.Eras;
 using PvPatch.Linux.Files;
-using PvPatch.Linux.Layouts;
 using PvPatch.Linux.Symbols;
 using PvPatch.Linux.Tables;
 using PvPatch.Mechanisms;

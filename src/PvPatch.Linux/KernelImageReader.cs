@@ -7,7 +7,6 @@ using PvPatch.Linux.Symbols;
 using PvPatch.Linux.Tables;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
-using PvPatch.Plans;
 
 namespace PvPatch.Linux;
 

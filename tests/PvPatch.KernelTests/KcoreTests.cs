@@ -33,8 +33,12 @@ public sealed partial class KcoreTests(BootedKernelFixture fixture, ITestOutputH
         Require.Tool("zstd", "zstd");
         string path = fixture.Fetch(TestedKernels.Named(kernel)).ImagePath;
         BootConfiguration configuration = BootConfiguration.Named(boot);
-        MachineOptions options = configuration.Options with { MemoryMiB = 1536, Kaslr = boot == "native",
-            Timeout = TimeSpan.FromMinutes(10) };
+        MachineOptions options = configuration.Options with
+        {
+            MemoryMiB = 1536,
+            Kaslr = boot == "native",
+            Timeout = TimeSpan.FromMinutes(10)
+        };
         KernelImage image = TestedKernels.Load(path);
         _ = image.Symbols!.TryGetAddress(HypervisorLeaves.Function, out VirtualAddress cpuid);
 

@@ -37,8 +37,12 @@ public sealed class OtherDumpTests(BootedKernelFixture fixture, ITestOutputHelpe
         Require.KernelBooting();
         string image = fixture.Fetch(request).ImagePath;
         string core = PathOf("core");
-        MachineOptions options = s_moved with { Architecture = request.Architecture, Kaslr = request.Architecture == "amd64",
-            Append = "earlyprintk=ttyS0,115200" };
+        MachineOptions options = s_moved with
+        {
+            Architecture = request.Architecture,
+            Kaslr = request.Architecture == "amd64",
+            Append = "earlyprintk=ttyS0,115200"
+        };
         using (QemuMachine machine = QemuMachine.Start(image, options))
         {
             machine.RunTo("Linux version ");

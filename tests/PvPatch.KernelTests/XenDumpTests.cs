@@ -14,8 +14,12 @@ public sealed class XenDumpTests(BootedKernelFixture fixture, ITestOutputHelper 
     private const ulong LinkBase = 0xffff_ffff_8000_0000;
 
     // The boot that DumpTests uses too.
-    private static readonly MachineOptions s_options = new() { Xen = new XenOptions { Dom0Processors = 2 }, Core = CoreForm.Physical,
-        MemoryMiB = 384 };
+    private static readonly MachineOptions s_options = new()
+    {
+        Xen = new XenOptions { Dom0Processors = 2 },
+        Core = CoreForm.Physical,
+        MemoryMiB = 384
+    };
 
     private readonly DirectoryInfo _directory = Directory.CreateTempSubdirectory("pvpatch-cores-");
 

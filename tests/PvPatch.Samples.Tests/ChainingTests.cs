@@ -13,9 +13,9 @@ public sealed class ChainingTests
     {
         using Process process = Process.Start(
             new ProcessStartInfo(DotnetHost.Path, [Path.Combine(AppContext.BaseDirectory, "Chaining.dll")])
-        {
-            RedirectStandardOutput = true,
-        })!;
+            {
+                RedirectStandardOutput = true,
+            })!;
         string[] lines = process.StandardOutput.ReadToEnd().Split('\n');
         process.WaitForExit();
         Assert.Equal(0, process.ExitCode);

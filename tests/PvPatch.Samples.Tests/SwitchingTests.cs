@@ -33,7 +33,7 @@ public sealed class SwitchingTests
     }
 
     [Fact]
-    public void blocks_translated_while_another_thread_switches_are_right()
+    public void regions_translated_while_another_thread_switches_are_right()
     {
         Random seeds = TestSeed.NewRandom();
         for (int i = 0; i < 15; i++)

@@ -79,8 +79,11 @@ public sealed class MemoryFile : IDisposable
         }
         catch (Exception exception) when (exception is IOException or UnauthorizedAccessException or NotSupportedException)
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.MemoryUnreadable, "the memory file cannot be opened") with { Source = path,
-                Found = exception.Message };
+            error = PatchDiagnostic.Error(KernelDiagnosticCodes.MemoryUnreadable, "the memory file cannot be opened") with
+            {
+                Source = path,
+                Found = exception.Message
+            };
             return false;
         }
 
@@ -144,12 +147,12 @@ public sealed class MemoryFile : IDisposable
         {
             warnings.Add(
                 PatchDiagnostic.Warning(KernelDiagnosticCodes.CoreBadSegments, "the raw memory runs over the end of the address space") with
-            {
-                Address = start,
-                Found = $"{source.Length} bytes",
-                Expected = $"at most {length}",
-                Help = "Is the base address right?",
-            });
+                {
+                    Address = start,
+                    Found = $"{source.Length} bytes",
+                    Expected = $"at most {length}",
+                    Help = "Is the base address right?",
+                });
         }
 
         error = null;

@@ -38,8 +38,14 @@ internal readonly record struct MemoryMatch
         }
 
         (int codeRead, int codeMatched) = Count(signature.Code, space, displacement);
-        return new MemoryMatch { DataRead = dataRead, DataMatched = dataMatched, CodeRead = codeRead, CodeMatched = codeMatched,
-            Banner = banner };
+        return new MemoryMatch
+        {
+            DataRead = dataRead,
+            DataMatched = dataMatched,
+            CodeRead = codeRead,
+            CodeMatched = codeMatched,
+            Banner = banner
+        };
     }
 
     private static (int Read, int Matched) Count(List<SignaturePiece> pieces, MemorySpace space, ulong displacement)

@@ -147,8 +147,12 @@ public sealed record KernelEra
     };
 
     /// <summary>2.6.21: its sites become the same as those of 2.6.20.</summary>
-    public static KernelEra Linux2621 { get; } = Linux2620 with { Name = "linux-2.6.21", Rules = LinuxRules.Linux2621,
-        IsReadAsNext = false };
+    public static KernelEra Linux2621 { get; } = Linux2620 with
+    {
+        Name = "linux-2.6.21",
+        Rules = LinuxRules.Linux2621,
+        IsReadAsNext = false
+    };
 
     /// <summary>2.6.22: types are indexes into struct paravirt_ops.</summary>
     public static KernelEra Linux2622 { get; } = Linux2621 with
@@ -248,8 +252,12 @@ public sealed record KernelEra
     /// <summary>
     /// 4.19, and older ones from 4.4 on with its changes (stable and vendor kernels): the clobber word is there but no longer looked at.
     /// </summary>
-    public static KernelEra Linux418Backports { get; } = Linux42 with { Name = "linux-4.18rh", Rules = LinuxRules.Linux418Backports,
-        TestsClobbers = false };
+    public static KernelEra Linux418Backports { get; } = Linux42 with
+    {
+        Name = "linux-4.18rh",
+        Rules = LinuxRules.Linux418Backports,
+        TestsClobbers = false
+    };
 
     /// <summary>4.20 to 5.9: one table, pv_ops.</summary>
     public static KernelEra Linux420 { get; } = Linux418Backports with

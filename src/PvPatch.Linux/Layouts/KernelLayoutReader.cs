@@ -170,7 +170,8 @@ internal static class KernelLayoutReader
     private static bool Fail(BtfStruct template, string what, string found, string expected, out PatchDiagnostic error)
     {
         error = PatchDiagnostic.Error(
-            KernelDiagnosticCodes.LayoutUnknown, $"struct {template.Name} {what}") with { Found = found, Expected = expected };
+            KernelDiagnosticCodes.LayoutUnknown, $"struct {template.Name} {what}") with
+        { Found = found, Expected = expected };
         return false;
     }
 }

@@ -97,8 +97,11 @@ internal static class KernelLayoutText
             if (slots.Count == MaxSlots)
             {
                 error = PatchDiagnostic.Error(KernelDiagnosticCodes.LayoutTooLarge,
-                    "the layout has more slots than a site table can number") with { Source = $"line {number}",
-                    Expected = $"at most {MaxSlots}" };
+                    "the layout has more slots than a site table can number") with
+                {
+                    Source = $"line {number}",
+                    Expected = $"at most {MaxSlots}"
+                };
                 return false;
             }
 

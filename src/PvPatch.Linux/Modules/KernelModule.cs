@@ -155,11 +155,11 @@ public sealed class KernelModule
 
     private static PatchDiagnostic NotAModule(string found) =>
         PatchDiagnostic.Error(KernelDiagnosticCodes.NotAModule, "the file is not a kernel module") with
-    {
-        Found = found,
-        Expected = "a relocatable ELF file (.ko), packed with gzip, xz or zstd or not at all",
-        Help = "Modules are below /lib/modules of the kernel's release.",
-    };
+        {
+            Found = found,
+            Expected = "a relocatable ELF file (.ko), packed with gzip, xz or zstd or not at all",
+            Help = "Modules are below /lib/modules of the kernel's release.",
+        };
 
     /// <summary>A line of <c>.modinfo</c>: <c>key=value</c>, each ended by a NUL.</summary>
     private string? FindInfo(ReadOnlySpan<byte> key)

@@ -233,17 +233,17 @@ internal sealed class ModuleLayout
         alignment = Math.Max(section.Alignment, 1);
         error = BitOperations.IsPow2(alignment) && alignment <= MostAlignment
             ? null : Bad(section, $"the alignment of the section {section.Name} cannot be kept") with
-        {
-            Found = FileRange.Hex(section.Alignment),
-            Expected = $"a power of two up to {FileRange.Hex(MostAlignment)}",
-        };
+            {
+                Found = FileRange.Hex(section.Alignment),
+                Expected = $"a power of two up to {FileRange.Hex(MostAlignment)}",
+            };
         return error is null;
     }
 
     private PatchDiagnostic Bad(ElfSection? section, string message) =>
         PatchDiagnostic.Error(KernelDiagnosticCodes.ModuleBadPlacement, message) with
-    {
-        Address = section is null ? null : _addresses[section.Index],
-        FileOffset = section?.FileOffset,
-    };
+        {
+            Address = section is null ? null : _addresses[section.Index],
+            FileOffset = section?.FileOffset,
+        };
 }

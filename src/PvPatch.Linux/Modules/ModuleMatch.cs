@@ -79,11 +79,11 @@ internal static class ModuleMatch
 
     public static PatchDiagnostic OtherEra(string message, string found) =>
         PatchDiagnostic.Error(KernelDiagnosticCodes.ModuleOtherEra, message) with
-    {
-        Found = found,
-        Expected = "a module built for this kernel",
-        Help = "Take the module from the /lib/modules of the kernel's own release.",
-    };
+        {
+            Found = found,
+            Expected = "a module built for this kernel",
+            Help = "Take the module from the /lib/modules of the kernel's own release.",
+        };
 
     private static bool Needs(ElfSymbolTable symbols, string name)
     {

@@ -77,14 +77,14 @@ internal static class AltInstrDetector
 
         error = table is not null ? null
             : PatchDiagnostic.Error(KernelDiagnosticCodes.AltFormatUnknown, "No known record format fits the alternatives table") with
-        {
-            FileOffset = fileOffset,
-            Address = sectionAddress,
-            Found = string.Create(
+            {
+                FileOffset = fileOffset,
+                Address = sectionAddress,
+                Found = string.Create(
                 CultureInfo.InvariantCulture, $"{section.Length} bytes{(rejected.Count == 0 ? "" : "; ")}{string.Join("; ", rejected)}"),
-            Expected = "records of 12, 13, 14 or 24 bytes that name code and replacements",
-            Help = "The section is damaged, or the kernel is newer than this reader",
-        };
+                Expected = "records of 12, 13, 14 or 24 bytes that name code and replacements",
+                Help = "The section is damaged, or the kernel is newer than this reader",
+            };
         return table is not null;
     }
 

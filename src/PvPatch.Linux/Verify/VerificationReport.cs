@@ -1,5 +1,4 @@
 using System.Globalization;
-using PvPatch.Linux.Dumps;
 using PvPatch.Plans;
 
 namespace PvPatch.Linux.Verify;

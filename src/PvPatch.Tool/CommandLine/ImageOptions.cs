@@ -11,10 +11,12 @@ namespace PvPatch.Tool.CommandLine;
 internal sealed class ImageOptions
 {
     private readonly Option<string?> _systemMap = new(
-        "--system-map") { Description = "The System.map of this kernel, where the image has no symbols", HelpName = "FILE" };
+        "--system-map")
+    { Description = "The System.map of this kernel, where the image has no symbols", HelpName = "FILE" };
 
     private readonly Option<string?> _kallsyms = new(
-        "--kallsyms") { Description = "A copy of /proc/kallsyms of this kernel, for the same purpose", HelpName = "FILE" };
+        "--kallsyms")
+    { Description = "A copy of /proc/kallsyms of this kernel, for the same purpose", HelpName = "FILE" };
 
     private readonly Option<string?> _era = new("--era")
     {

@@ -9,8 +9,11 @@ namespace PvPatch.Tool.CommandLine;
 internal static class SlotFilter
 {
     public static Option<string?> Option() =>
-        new("--slot") { Description = "Only slots that match: a name, with or without its table, * and ? stand for anything",
-            HelpName = "GLOB" };
+        new("--slot")
+        {
+            Description = "Only slots that match: a name, with or without its table, * and ? stand for anything",
+            HelpName = "GLOB"
+        };
 
     /// <summary>By type number, whether a slot is chosen; all are where there is no pattern.</summary>
     /// <exception cref="ToolFailure">No slot matches (PV7003).</exception>
@@ -51,8 +54,8 @@ internal static class SlotFilter
         string? near = CloseName.For(pattern, slots.SelectMany(static s => (string[])[ShortName(s).ToString(), s]));
         return new ToolFailure(
             PatchDiagnostic.Error(ToolDiagnosticCodes.NoSlotMatches, $"no slot of this kernel matches \"{pattern}\"") with
-        {
-            Help = near is null ? "pvpatch info lists its slots." : $"Did you mean \"{near}\"?",
-        });
+            {
+                Help = near is null ? "pvpatch info lists its slots." : $"Did you mean \"{near}\"?",
+            });
     }
 }

@@ -8,14 +8,16 @@ namespace PvPatch.Tool.Diff;
 internal sealed class DiffCommand : ToolCommand
 {
     private readonly Argument<string> _first = new(
-        "A") { Description = "A stored plan (patch --save-plan, plan --json); or a kernel, with --backend and --against" };
+        "A")
+    { Description = "A stored plan (patch --save-plan, plan --json); or a kernel, with --backend and --against" };
 
     private readonly Argument<string?> _second = new("B") { Description = "Another stored plan", Arity = ArgumentArity.ZeroOrOne };
 
     private readonly Option<string?> _backend = new("--backend", "-b") { Description = "Of a kernel: one backend", HelpName = "NAME" };
 
     private readonly Option<string?> _against = new(
-        "--against") { Description = "Of a kernel: the backend to compare it with", HelpName = "NAME" };
+        "--against")
+    { Description = "Of a kernel: the backend to compare it with", HelpName = "NAME" };
 
     private readonly Option<string?> _slot = SlotFilter.Option();
 

@@ -22,9 +22,9 @@ internal static class SiteChoice
 
         return found.Length <= 1 ? found.FirstOrDefault() : throw new ToolFailure(
             PatchDiagnostic.Error(ToolDiagnosticCodes.NoSlotMatches, $"more than one slot is called \"{text}\"") with
-        {
-            Expected = string.Join(" or ", found.Select(static s => s.Name)),
-        });
+            {
+                Expected = string.Join(" or ", found.Select(static s => s.Name)),
+            });
     }
 
     /// <summary>The site's index in order of address.</summary>
@@ -72,11 +72,11 @@ internal static class SiteChoice
             ? $"{names.PlaceOf(address) ?? "an address"} in {section.Name}" : "an address outside the kernel's code";
         return new ToolFailure(
             PatchDiagnostic.Error(ToolDiagnosticCodes.NoSiteAtAddress, "no paravirt site has a byte at this address") with
-        {
-            Address = address,
-            Found = where,
-            Help = near.Count == 0 ? "The kernel has no sites." : $"The nearest sites: {string.Join(", ", near)}.",
-        });
+            {
+                Address = address,
+                Found = where,
+                Help = near.Count == 0 ? "The kernel has no sites." : $"The nearest sites: {string.Join(", ", near)}.",
+            });
     }
 
     private static ToolFailure Unknown(string message, string expected, string help) =>

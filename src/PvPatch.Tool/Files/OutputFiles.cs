@@ -100,8 +100,13 @@ internal sealed class OutputFiles(ToolRun run, string source)
         }
 
         bool replaces = FileIdentity.TryGet(file.Path, out FileIdentity replaced);
-        var options = new FileStreamOptions { Mode = FileMode.CreateNew, Access = FileAccess.Write, Share = FileShare.None,
-            BufferSize = 0 };
+        var options = new FileStreamOptions
+        {
+            Mode = FileMode.CreateNew,
+            Access = FileAccess.Write,
+            Share = FileShare.None,
+            BufferSize = 0
+        };
         if (!OperatingSystem.IsWindows())
         {
             // Nobody else reads what replaces a file before it has that file's permissions.

@@ -13,9 +13,9 @@ internal static class PlanFile
     {
         ReadOnlyMemory<byte> text = InputFile.Read(
             path, Largest, PatchDiagnostic.Error(ToolDiagnosticCodes.PlanUnreadable, "the stored plan cannot be read") with
-        {
-            Help = "Give the file that patch --save-plan or plan --json wrote.",
-        });
+            {
+                Help = "Give the file that patch --save-plan or plan --json wrote.",
+            });
         return PlanJson.TryRead(text, out PatchPlan? plan, out PatchDiagnostic? error)
             ? plan : throw new ToolFailure(error with { Source = path });
     }

@@ -69,9 +69,9 @@ internal sealed class KernelInput
         ? BootablePlan.ImageOf(Elf)
         : throw new ToolFailure(
             PatchDiagnostic.Error(KernelDiagnosticCodes.ElfNotSupported, "the file is not linked: its code has no addresses yet") with
-        {
-            Source = Path,
-            Found = "a relocatable file, as a module is",
-            Expected = "a vmlinux",
-        });
+            {
+                Source = Path,
+                Found = "a relocatable file, as a module is",
+                Expected = "a vmlinux",
+            });
 }

@@ -152,9 +152,9 @@ internal sealed class MemoryReport
 
     private PatchDiagnostic Other() =>
         PatchDiagnostic.Error(ToolDiagnosticCodes.AnotherBackend, "the machine did not run on the backend asked for") with
-    {
-        Source = _result.Memory.File.Path,
-        Found = _result.Best.Backend,
-        Expected = _wanted,
-    };
+        {
+            Source = _result.Memory.File.Path,
+            Found = _result.Best.Backend,
+            Expected = _wanted,
+        };
 }

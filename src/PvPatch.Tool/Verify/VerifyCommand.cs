@@ -13,15 +13,26 @@ internal sealed class VerifyCommand : ToolCommand
     private readonly Argument<string> _image = KernelInput.Argument("The kernel the machine ran: vmlinux or vmlinuz, as built");
 
     private readonly Option<string> _memory = new("--memory",
-        "-m") { Description = "The dump: an ELF core (QEMU's dump-guest-memory, /proc/kcore, makedumpfile), or raw memory with --base",
-        HelpName = "FILE", Required = true };
+        "-m")
+    {
+        Description = "The dump: an ELF core (QEMU's dump-guest-memory, /proc/kcore, makedumpfile), or raw memory with --base",
+        HelpName = "FILE",
+        Required = true
+    };
 
     private readonly Option<string?> _base = new(
-        "--base") { Description = "Raw memory: the address of its first byte, virtual or physical. KASLR is found out",
-        HelpName = "ADDRESS" };
+        "--base")
+    {
+        Description = "Raw memory: the address of its first byte, virtual or physical. KASLR is found out",
+        HelpName = "ADDRESS"
+    };
 
-    private readonly Option<string> _backend = new("--backend", "-b") { Description = "What the machine should have run on; auto finds out",
-        HelpName = "NAME", DefaultValueFactory = static _ => Auto };
+    private readonly Option<string> _backend = new("--backend", "-b")
+    {
+        Description = "What the machine should have run on; auto finds out",
+        HelpName = "NAME",
+        DefaultValueFactory = static _ => Auto
+    };
 
     private readonly MachineOptions _machine;
 

@@ -193,11 +193,11 @@ public sealed class CodeImage
             ? bytes
             : throw new PatchException(
                 PatchDiagnostic.Error(DiagnosticCodes.PlanOutsideImage, "no segment of the image holds these bytes as a whole") with
-            {
-                Address = address,
-                Found = $"{length} bytes",
-                Expected = ToString(),
-            });
+                {
+                    Address = address,
+                    Found = $"{length} bytes",
+                    Expected = ToString(),
+                });
 
     /// <inheritdoc/>
     public override string ToString() =>

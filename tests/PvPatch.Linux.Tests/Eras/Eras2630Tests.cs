@@ -196,12 +196,12 @@ public sealed class Eras2630Tests
     [InlineData("xen", "xen")]
     public void Sites_of_a_64_bit_kernel_become_what_each_backend_made_of_them(string column, string backend) =>
         s_kernel64.MustBecome(column, new BootMachine
-    {
-        Backend = backend,
-        Cpus = 2,
-        Nops = column == "k8" ? NopStyle.K8 : NopStyle.P6,
-        KvmFeatures = KvmFeatures.MmuOp,
-    });
+        {
+            Backend = backend,
+            Cpus = 2,
+            Nops = column == "k8" ? NopStyle.K8 : NopStyle.P6,
+            KvmFeatures = KvmFeatures.MmuOp,
+        });
 
     [Fact]
     public void A_patcher_that_does_not_look_at_clobbers_calls_directly() => s_stable64.MustBecome("xen-stable", s_xen);

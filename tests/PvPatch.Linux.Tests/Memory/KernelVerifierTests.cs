@@ -300,8 +300,13 @@ public sealed class KernelVerifierTests
         for (int i = skip; i < plan.Count; i++)
         {
             bool left = leave == i;
-            copy.Add(plan[i].Address, plan[i].OldBytes, left ? plan[i].OldBytes : plan[i].NewBytes, left ? new PlanOutcome { Label = plan[
-                i].Label, Action = PatchAction.LeaveAlone, Reason = PatchReason.TooSmall } : plan[i].Outcome);
+            copy.Add(plan[i].Address, plan[i].OldBytes, left ? plan[i].OldBytes : plan[i].NewBytes, left ? new PlanOutcome
+            {
+                Label = plan[
+                i].Label,
+                Action = PatchAction.LeaveAlone,
+                Reason = PatchReason.TooSmall
+            } : plan[i].Outcome);
         }
 
         return copy.Build();

@@ -116,8 +116,12 @@ public sealed class ModulePlacementTests
     [InlineData(Text + 0xf)]
     public void Sections_that_would_share_addresses_are_refused(ulong data)
     {
-        AssertRefused(Module().Symbols().Build(), new ModulePlacement { Text = Text, Sections = Named((".data", data),
-            (".exit.text", Text + 0x100), (".text.first", Text + 0x200)) }, KernelDiagnosticCodes.ModuleBadPlacement, "share");
+        AssertRefused(Module().Symbols().Build(), new ModulePlacement
+        {
+            Text = Text,
+            Sections = Named((".data", data),
+            (".exit.text", Text + 0x100), (".text.first", Text + 0x200))
+        }, KernelDiagnosticCodes.ModuleBadPlacement, "share");
         Place(Module(), new ModulePlacement { Text = Text, Sections = Named((".data", Text + 0x10), (".exit.text", Text + 0x100)) });
     }
 

@@ -177,10 +177,10 @@ internal sealed class BtfFile
 
         error = found != 0 ? null
             : PatchDiagnostic.Error(KernelDiagnosticCodes.BtfStructMissing, $"The BTF data does not describe struct {structName}") with
-        {
-            Found = $"{TypeCount - 1} types",
-            Help = "The kernel was built without paravirt support; or choose the slots by kernel version",
-        };
+            {
+                Found = $"{TypeCount - 1} types",
+                Help = "The kernel was built without paravirt support; or choose the slots by kernel version",
+            };
         return found != 0;
     }
 

@@ -128,7 +128,8 @@ internal sealed class ElfImage
 
         error = Warnings.Count > 0
             ? PatchDiagnostic.Error(
-                Warnings[0].Code, Warnings[0].Message) with { Expected = $"the section {name}", Help = Warnings[0].Help }
+                Warnings[0].Code, Warnings[0].Message) with
+            { Expected = $"the section {name}", Help = Warnings[0].Help }
             : PatchDiagnostic.Error(KernelDiagnosticCodes.ElfSectionMissing, $"The ELF file has no section {name}") with
             {
                 Found = $"{Sections.Count} sections",

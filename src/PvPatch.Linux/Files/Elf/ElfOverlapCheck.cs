@@ -81,7 +81,8 @@ internal static class ElfOverlapCheck
             if (range.Start < before.End)
             {
                 return Overlap($"{before.Name} and {range.Name} share bytes of the file", range.Start, before.Start,
-                    before.Size) with { FileOffset = (long)range.Start };
+                    before.Size) with
+                { FileOffset = (long)range.Start };
             }
 
             furthest = range.End > furthest.End ? range : furthest;
@@ -124,7 +125,8 @@ internal static class ElfOverlapCheck
                 if (cleared.Address.Value - code.Address.Value < code.Size || code.Address.Value - cleared.Address.Value < cleared.Size)
                 {
                     return Overlap($"{code.Name} and {cleared.Name} share addresses", cleared.Address.Value, code.Address.Value,
-                        code.Size) with { Address = cleared.Address };
+                        code.Size) with
+                    { Address = cleared.Address };
                 }
             }
         }

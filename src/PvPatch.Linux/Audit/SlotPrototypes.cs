@@ -1,0 +1,60 @@
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
+
+namespace PvPatch.Linux.Audit;
+
+/// <summary>What the operations of a kernel's table take and give.</summary>
+internal sealed class SlotPrototypes(KernelImage image, BtfPrototypes types)
+{
+    private static readonly RegisterSet[] s_arguments = [RegisterSet.Rdi, RegisterSet.Rsi, RegisterSet.Rdx, RegisterSet.Rcx, RegisterSet.R8, RegisterSet.R9];
+
+    // Functions kept in struct paravirt_callee_save are pointers to void there: type information does not tell what they take. Arguments, results.
+    private static readonly Dictionary<string, FunctionPrototype> s_calleeSave = new()
+    {
+        ["save_fl"] = new(0, 1, false),
+        ["restore_fl"] = new(1, 0, false),
+        ["irq_disable"] = new(0, 0, false),
+        ["irq_enable"] = new(0, 0, false),
+        ["read_cr2"] = new(0, 1, false),
+        ["pte_val"] = new(1, 1, false),
+        ["make_pte"] = new(1, 1, false),
+        ["pmd_val"] = new(1, 1, false),
+        ["make_pmd"] = new(1, 1, false),
+        ["pud_val"] = new(1, 1, false),
+        ["make_pud"] = new(1, 1, false),
+        ["p4d_val"] = new(1, 1, false),
+        ["make_p4d"] = new(1, 1, false),
+        ["pgd_val"] = new(1, 1, false),
+        ["make_pgd"] = new(1, 1, false),
+        ["queued_spin_unlock"] = new(1, 0, false),
+        ["vcpu_is_preempted"] = new(1, 1, false),
+    };
+
+    /// <summary>What an operation takes and gives; <see langword="null"/> where nobody says.</summary>
+    public FunctionPrototype? Of(OpSlot slot)
+    {
+        string name = slot.ShortName[(slot.ShortName.LastIndexOf('.') + 1)..];
+        return slot.Convention == CallConvention.CalleeSave && s_calleeSave.TryGetValue(name, out FunctionPrototype known) ? known
+            : types.OfMember(name) ?? (image.Native[slot.Index].TargetName is string native ? types.OfFunction(native) : null);
+    }
+
+    /// <summary>The registers of arguments.</summary>
+    public static RegisterSet Registers(int arguments)
+    {
+        RegisterSet registers = RegisterSet.None;
+        for (int i = 0; i < arguments; i++)
+        {
+            registers |= s_arguments[i];
+        }
+
+        return registers;
+    }
+
+    /// <summary>The registers of a result.</summary>
+    public static RegisterSet Results(int results) => results switch
+    {
+        0 => RegisterSet.None,
+        1 => RegisterSet.Rax,
+        _ => RegisterSet.Rax | RegisterSet.Rdx,
+    };
+}
