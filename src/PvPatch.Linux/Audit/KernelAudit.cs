@@ -79,7 +79,7 @@ internal sealed class KernelAudit
         FunctionEffects effects = EffectsOf(decision, backend[slot.Index].Target);
         RegisterSet result = SlotPrototypes.Results(_facts.Slots.Of(slot)?.Results ?? 1);
         RegisterSet destroyed = (effects.Returns ? effects.Destroys : RegisterSet.None).Except(result);
-        RegisterSet breaks = effects.Destroys.Except(CallConventions.DestroyedBy(slot.Convention, 64));
+        RegisterSet breaks = slot.Kind == SlotKind.Jump ? RegisterSet.None : effects.Destroys.Except(CallConventions.DestroyedBy(slot.Convention, 64)); // what is jumped to does not come back
         SiteLiveness liveness = LivenessBehind(index);
         RegisterSet hit = destroyed & liveness.Live;
         RegisterSet maybe = destroyed & liveness.MayBeLive;
