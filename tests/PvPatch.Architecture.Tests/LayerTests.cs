@@ -37,6 +37,7 @@ public sealed class LayerTests
         new Layer(Symbols, Files),
         new Layer(Tables, Symbols, Files),
         new Layer(Kernel, Tables, Symbols, Files),
+        new Layer("PvPatch.Linux.Audit", Kernel, Tables, Symbols, Files),
         new Layer(Dumps, Files),
         new Layer(Verify, Dumps, Kernel, Tables, Symbols, Files));
 
