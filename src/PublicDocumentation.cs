@@ -7,7 +7,9 @@ using Microsoft.Build.Utilities;
 using Mono.Cecil;
 using Mono.Cecil.Rocks;
 
-/// <summary>Takes out of a documentation file the members that are not public or protected. Compiled by MSBuild: PublicDocumentation.targets.</summary>
+/// <summary>
+/// Takes out of a documentation file the members that are not public or protected. Compiled by MSBuild: PublicDocumentation.targets.
+/// </summary>
 public sealed class KeepPublicDocumentation : Task
 {
     /// <summary>The compiled assembly.</summary>
@@ -87,7 +89,8 @@ internal static class PublicDocumentation
         }
     }
 
-    private static bool IsSeen(MethodDefinition method) => method != null && (method.IsPublic || method.IsFamily || method.IsFamilyOrAssembly);
+    private static bool IsSeen(MethodDefinition method) =>
+        method != null && (method.IsPublic || method.IsFamily || method.IsFamilyOrAssembly);
 
     private static bool IsSeen(TypeDefinition type) =>
         type.IsPublic || ((type.IsNestedPublic || type.IsNestedFamily || type.IsNestedFamilyOrAssembly) && IsSeen(type.DeclaringType));

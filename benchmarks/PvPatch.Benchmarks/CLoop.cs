@@ -70,7 +70,8 @@ internal sealed unsafe class CLoop
             }
         }
 
-        return (0, "", "No C compiler (cc, gcc, clang) was found on PATH: the C loop is left out, and ratios are to the reused Iced encoder.");
+        return (
+            0, "", "No C compiler (cc, gcc, clang) was found on PATH: the C loop is left out, and ratios are to the reused Iced encoder.");
     }
 
     private static string? Run(string compiler, params string[] arguments)

@@ -56,7 +56,8 @@ internal sealed class IcedRivals
 
             int offset = (int)(site.Address - Workload.Base);
             _writer.Begin(_work.Text, offset);
-            if (!BlockEncoder.TryEncode(64, new InstructionBlock(_writer, _bodies[site.Slot], site.Address.Value), out string? error, out _))
+            if (!BlockEncoder.TryEncode(
+                64, new InstructionBlock(_writer, _bodies[site.Slot], site.Address.Value), out string? error, out _))
             {
                 throw new InvalidOperationException(error);
             }

@@ -21,7 +21,8 @@ internal sealed class OfflineRivals
         _iced = new IcedRivals(Work);
         CLoop.TryCreate(Work, out _c);
         _plan = Plan();
-        _twins = [.. Enumerable.Range(0, 9).Select(i => Work.Backend.Derive($"twin{i}", static _ => { }))]; // more than a planner keeps decisions for
+        // more than a planner keeps decisions for
+        _twins = [.. Enumerable.Range(0, 9).Select(i => Work.Backend.Derive($"twin{i}", static _ => { }))];
         _switching = new PlanOptions { Previous = _plan };
         _fence = LeaveRoom();
         Compare();
@@ -123,7 +124,9 @@ internal sealed class OfflineRivals
         PatchSite? site = index < 0 ? null : Work.Sites[index];
         int start = site is null ? same : (int)(site.Value.Address - Workload.Base);
         int length = site?.Budget ?? 1;
-        Must(false, $"{way} left {Convert.ToHexString(Work.Text, start, length)} and not {Convert.ToHexString(wanted, start, length)} at {site?.ToString() ?? address.ToString()}");
+        Must(false,
+            $"{way} left {Convert.ToHexString(Work.Text, start, length)} and not {Convert.ToHexString(wanted, start, length)} at "
+            + $"{site?.ToString() ?? address.ToString()}");
     }
 
     private static void Must(bool holds, string complaint)

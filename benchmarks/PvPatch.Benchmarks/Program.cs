@@ -26,7 +26,8 @@ if (args is ["qemu", ..])
 if (args is not ["ratios", ..])
 {
     Console.WriteLine($"C loop: {CLoop.Description}");
-    BenchmarkSwitcher.FromTypes([CLoop.IsThere ? typeof(AgainstCLoop) : typeof(AgainstEncoder)]).Run(args.Length == 0 ? ["--filter", "*"] : args);
+    BenchmarkSwitcher.FromTypes([CLoop.IsThere ? typeof(AgainstCLoop) : typeof(AgainstEncoder)])
+        .Run(args.Length == 0 ? ["--filter", "*"] : args);
     return 0;
 }
 

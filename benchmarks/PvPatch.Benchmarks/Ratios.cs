@@ -101,8 +101,8 @@ internal static class Ratios
     }
 
     /// <summary>
-    /// Plans for which nothing is kept (backends take turns, more than a planner keeps, whose bodies are known), and plans of a small table, where what is done once for each kind
-    /// counts most: made first, made again, and made by a planner of its own.
+    /// Plans for which nothing is kept (backends take turns, more than a planner keeps, whose bodies are known), and plans of a small
+    /// table, where what is done once for each kind counts most: made first, made again, and made by a planner of its own.
     /// </summary>
     private static void ReportPlans(Shape shape, OfflineRivals rivals, int sites)
     {
@@ -112,7 +112,8 @@ internal static class Ratios
         small.Reset();
         Report($"plan of {SmallTable} sites", Times(() => small.Plan()), SmallTable);
         Report($"plan of {SmallTable} sites, first", Times(() => small.PlanFirst()), SmallTable);
-        Report($"plan of {SmallTable} sites, new planner", Times(() => new PatchPlanner().Plan(small.Work.Image, small.Work.Sites, small.Work.Backend)), SmallTable);
+        Report($"plan of {SmallTable} sites, new planner",
+            Times(() => new PatchPlanner().Plan(small.Work.Image, small.Work.Sites, small.Work.Backend)), SmallTable);
 
         static double[] Times(Action plan)
         {
@@ -131,7 +132,9 @@ internal static class Ratios
             CultureInfo.InvariantCulture, $"{what + ":",-38}{times.Min() / sites,8:0.00} ns, median {Median(times) / sites:0.00}"));
     }
 
-    /// <summary>The same plan where the heap has no room and must ask the system for pages: the first plan of a process, at worst.</summary>
+    /// <summary>
+    /// The same plan where the heap has no room and must ask the system for pages: the first plan of a process, at worst.
+    /// </summary>
     private static void ReportNewPages(OfflineRivals rivals, int sites)
     {
         rivals.Reset();
@@ -145,7 +148,8 @@ internal static class Ratios
         }
 
         GC.KeepAlive(kept);
-        Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"plan in memory new to the process: median {Median(times):0.00} ns"));
+        Console.WriteLine(
+            string.Create(CultureInfo.InvariantCulture, $"plan in memory new to the process: median {Median(times):0.00} ns"));
     }
 
     private static void ReportMemory(OfflineRivals rivals, int sites)
@@ -163,7 +167,8 @@ internal static class Ratios
         long applied = GC.GetAllocatedBytesForCurrentThread() - before;
         Console.WriteLine(string.Create(
             CultureInfo.InvariantCulture,
-            $"memory: plan allocates {(double)planned / sites:0.0} bytes a site and keeps {(double)retained / sites:0.0}; apply allocates {applied} bytes in all"));
+            $"memory: plan allocates {(double)planned / sites:0.0} bytes a site and keeps {(double)retained / sites:0.0}; apply "
+                + $"allocates {applied} bytes in all"));
     }
 
     private static double Median(double[] values)

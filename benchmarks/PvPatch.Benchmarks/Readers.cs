@@ -6,30 +6,36 @@ using PvPatch.Linux.Tables;
 
 namespace PvPatch.Benchmarks;
 
-/// <summary>How fast the readers of kernel images are, on an image that is named: megabytes of the table in a second, best of several rounds.</summary>
+/// <summary>
+/// How fast the readers of kernel images are, on an image that is named: megabytes of the table in a second, best of several rounds.
+/// </summary>
 internal static class Readers
 {
     private const int Rounds = 20;
 
     public static int Run(string path)
     {
-        if (!KernelFile.TryLoad(path, null, out LoadedKernelFile? file, out PatchDiagnostic? error) || !ElfImage.TryRead(file.Image, out ElfImage? elf, out error))
+        if (!KernelFile.TryLoad(path, null, out LoadedKernelFile? file, out PatchDiagnostic? error)
+            || !ElfImage.TryRead(file.Image, out ElfImage? elf, out error))
         {
             Console.Error.WriteLine(error);
             return 2;
         }
 
         double copy = Measure(elf.File.Length, () => elf.File.Span.ToArray());
-        Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{"copy of the image, for comparison",-40}{elf.File.Length / 1e6,10:F1} MB {copy,10:F0} MB/s {1,8:F3}"));
+        Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
+            $"{"copy of the image, for comparison",-40}{elf.File.Length / 1e6,10:F1} MB {copy,10:F0} MB/s {1,8:F3}"));
         Row("ELF headers and section names", 0, elf.Sections.Count * 64, () => _ = ElfImage.Read(elf.File));
         if (elf.TryGetSection(".BTF", out ElfSection? btf))
         {
-            Row("BTF: indexed, one struct laid flat", copy, (long)btf.Size, () => _ = BtfStructLayout.TryRead(elf.GetBytes(btf), BtfStructLayout.PatchTemplate, out _, out _));
+            Row("BTF: indexed, one struct laid flat", copy, (long)btf.Size,
+                () => _ = BtfStructLayout.TryRead(elf.GetBytes(btf), BtfStructLayout.PatchTemplate, out _, out _));
         }
 
         if (elf.TryGetSection(AltInstrTable.SectionName, out ElfSection? alternatives))
         {
-            Row("alternatives: layout found, all decoded", copy, (long)alternatives.Size, () => _ = AltInstrTable.TryRead(elf, out _, out _));
+            Row("alternatives: layout found, all decoded", copy, (long)alternatives.Size,
+                () => _ = AltInstrTable.TryRead(elf, out _, out _));
         }
 
         if (KernelSymbols.TryFromKallsyms(elf, out KernelSymbols? symbols, out _))

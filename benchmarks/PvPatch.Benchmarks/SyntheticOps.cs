@@ -3,7 +3,9 @@ using PvPatch.Mechanisms;
 
 namespace PvPatch.Benchmarks;
 
-/// <summary>What a slot does, said by hand for the rivals: PvPatch computes the same from the instructions, and the results are compared.</summary>
+/// <summary>
+/// What a slot does, said by hand for the rivals: PvPatch computes the same from the instructions, and the results are compared.
+/// </summary>
 /// <param name="Kind">Nop, inline or call.</param>
 /// <param name="Body">The finished body of an inline slot.</param>
 /// <param name="Destroys">What the body or the callee destroys.</param>

@@ -13,16 +13,20 @@ public sealed record BootMachine
     /// <summary>How many CPUs are possible. Paravirtual spinlocks need two, but for those of Hyper-V.</summary>
     public int Cpus { get; init; } = 1;
 
-    /// <summary>Whether the kernel is started with <c>nopvspin</c>; on Hyper-V with <c>hv_nopvspin</c>, as the other word is not looked at there.</summary>
+    /// <summary>
+    /// Whether the kernel is started with <c>nopvspin</c>; on Hyper-V with <c>hv_nopvspin</c>, as the other word is not looked at there.
+    /// </summary>
     public bool NoPvSpin { get; init; }
 
     /// <summary>
-    /// What a KVM host offers: CPUID 0x40000001, eax. <see langword="null"/>: what present hosts offer, <see cref="Paravirt.KvmFeatures.Usual"/>, and to a
-    /// TDX guest <see cref="Paravirt.KvmFeatures.UsualTdx"/>. A TDX guest on another host has <see cref="Paravirt.KvmFeatures.None"/>.
+    /// What a KVM host offers: CPUID 0x40000001, eax. <see langword="null"/>: what present hosts offer,
+    /// <see cref="Paravirt.KvmFeatures.Usual"/>, and to a TDX guest <see cref="Paravirt.KvmFeatures.UsualTdx"/>. A TDX guest on another
+    /// host has <see cref="Paravirt.KvmFeatures.None"/>.
     /// </summary>
     public KvmFeatures? KvmFeatures { get; init; }
 
-    internal KvmFeatures OfferedKvmFeatures => KvmFeatures ?? (Backend == TdxBackend.Name ? Paravirt.KvmFeatures.UsualTdx : Paravirt.KvmFeatures.Usual);
+    internal KvmFeatures OfferedKvmFeatures =>
+        KvmFeatures ?? (Backend == TdxBackend.Name ? Paravirt.KvmFeatures.UsualTdx : Paravirt.KvmFeatures.Usual);
 
     /// <summary>What a Hyper-V host lets its guests use: CPUID 0x40000003, eax.</summary>
     public HyperVFeatures HyperVFeatures { get; init; } = HyperVFeatures.Usual;
@@ -40,7 +44,8 @@ public sealed record BootMachine
     public bool HasLkgs { get; init; }
 
     /// <summary>
-    /// The nops of the CPU, for kernels that choose by it (to 5.12): <see cref="NopStyle.P6"/> for Intel, for AMD from family 16 on and for Hygon,
+    /// The nops of the CPU, for kernels that choose by it (to 5.12): <see cref="NopStyle.P6"/> for Intel, for AMD from family 16 on and for
+    /// Hygon,
     /// <see cref="NopStyle.K8"/> for older AMD and others. Later kernels have one table and do not look at this.
     /// </summary>
     public NopStyle Nops { get; init; } = NopStyle.P6;

@@ -12,7 +12,8 @@ public static class KernelBackends
 {
     /// <summary>The backends known, by name.</summary>
     public static IReadOnlyList<string> Names { get; } =
-        [NativeBackend.Name, KvmBackend.Name, XenBackend.Name, HyperVBackend.Name, VmwareBackend.Name, TdxBackend.Name, LguestBackend.Name, VmiBackend.Name];
+        [NativeBackend.Name, KvmBackend.Name, XenBackend.Name, HyperVBackend.Name, VmwareBackend.Name, TdxBackend.Name, LguestBackend.Name,
+            VmiBackend.Name];
 
     // Two hypervisors were for 32-bit kernels only.
     private static readonly string[] s_only32 = [LguestBackend.Name, VmiBackend.Name];
@@ -40,7 +41,8 @@ public static class KernelBackends
     /// <param name="machine">What it boots on.</param>
     /// <returns>The backend.</returns>
     /// <exception cref="PatchException">
-    /// The name is none of <see cref="Names"/>, or the kernel has not what the backend needs (PV6106); a slot or symbol of the overrides is unknown.
+    /// The name is none of <see cref="Names"/>, or the kernel has not what the backend needs (PV6106); a slot or symbol of the overrides is
+    /// unknown.
     /// </exception>
     public static Backend Create(KernelImage image, BootMachine machine)
     {
@@ -60,7 +62,8 @@ public static class KernelBackends
     /// <param name="backend">The backend.</param>
     /// <param name="error">Why there is none: the codes of <see cref="Create"/>.</param>
     /// <returns>Whether there is one.</returns>
-    public static bool TryCreate(KernelImage image, BootMachine machine, [NotNullWhen(true)] out Backend? backend, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryCreate(
+        KernelImage image, BootMachine machine, [NotNullWhen(true)] out Backend? backend, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         try
         {
@@ -79,7 +82,8 @@ public static class KernelBackends
     /// <summary>The functions an image's tables hold, with the bodies of the native patch function.</summary>
     internal static Backend CreateNative(KernelEra era, OpsLayout layout, int bitness, SlotTargets targets, NativeOptions options)
     {
-        Backend native = NativeBackend.Create(layout, bitness, targets, options with { InlineInterruptReturn = HasInterruptReturn(era, targets) });
+        Backend native = NativeBackend.Create(
+            layout, bitness, targets, options with { InlineInterruptReturn = HasInterruptReturn(era, targets) });
         return !era.ErasesConversions ? native : native.Derive(native.Name, b =>
         {
             foreach (string name in s_conversions.Where(n => layout.TryGetSlot(n, out _)))
@@ -92,7 +96,8 @@ public static class KernelBackends
     // Until about 5.1 the bodies lay between labels in the kernel's code.
     private static bool? HasInterruptReturn(KernelEra era, SlotTargets targets) =>
         era.InlinesInterruptReturn
-        ?? (targets.Find("start_pv_cpu_ops_iret") is not null ? true : targets.Find("start_pv_irq_ops_irq_disable") is not null ? false : null);
+        ?? (targets.Find("start_pv_cpu_ops_iret") is not null ? true : targets.Find("start_pv_irq_ops_irq_disable") is not null
+            ? false : null);
 
     private static Backend CreateNamed(KernelImage image, BootMachine machine)
     {
@@ -114,10 +119,21 @@ public static class KernelBackends
                 bool hooks = image.Targets.Find(XenDirectTemplates.Hook) is not null;
                 XenDirectBodies? direct = null;
                 bool placed = !hooks || XenDirectTemplates.TryRead(image.Elf, targets, out direct);
-                var xenOptions = new XenOptions { ParavirtSpinlocks = spinlocks, KeepsNativeSlots = slotBySlot, VcpuInfoPlaced = placed, DirectBodies = direct };
+                var xenOptions = new XenOptions
+                {
+                    ParavirtSpinlocks = spinlocks,
+                    KeepsNativeSlots = slotBySlot,
+                    VcpuInfoPlaced = placed,
+                    DirectBodies = direct
+                };
                 return XenTemplate.Apply(XenBackend.Create(layout, bitness, targets, xenOptions), image);
             case HyperVBackend.Name:
-                var hyperVOptions = new HyperVOptions { Features = machine.HyperVFeatures, Hints = machine.HyperVHints, NoPvSpin = machine.NoPvSpin };
+                var hyperVOptions = new HyperVOptions
+                {
+                    Features = machine.HyperVFeatures,
+                    Hints = machine.HyperVHints,
+                    NoPvSpin = machine.NoPvSpin
+                };
                 return HyperVBackend.Create(layout, bitness, targets, hyperVOptions, guestOptions);
             case VmwareBackend.Name:
                 return VmwareBackend.Create(layout, bitness, targets, new VmwareOptions { Clock = machine.VmwareClock }, guestOptions);
@@ -125,7 +141,8 @@ public static class KernelBackends
                 return TdxBackend.Create(layout, bitness, targets, new TdxOptions { Kvm = KvmOf(machine) }, guestOptions);
             case LguestBackend.Name:
                 // Until 2.6.30 the stores were all there was; the functions came because they look for pending interrupts too.
-                return LguestBackend.Create(layout, targets, new LguestOptions { InlineEnableAndRestore = targets.Find("lg_irq_enable") is null });
+                return LguestBackend.Create(
+                    layout, targets, new LguestOptions { InlineEnableAndRestore = targets.Find("lg_irq_enable") is null });
             case VmiBackend.Name:
                 return VmiBackend.Create(layout, targets, machine.Vmi);
             default:
@@ -159,11 +176,13 @@ public static class KernelBackends
 
         if (!Has(image, name))
         {
-            throw new PatchException(PatchDiagnostic.Error(KernelDiagnosticCodes.BackendNotInImage, $"the kernel has not the functions of the backend \"{name}\"") with
+            throw new PatchException(PatchDiagnostic.Error(
+                KernelDiagnosticCodes.BackendNotInImage, $"the kernel has not the functions of the backend \"{name}\"") with
             {
                 Found = image.Symbols is null ? "no symbols" : $"none of {string.Join(", ", s_proof[name])}",
                 Expected = string.Join(", ", image.BackendNames),
-                Help = image.Symbols is null ? "Give a System.map of this kernel." : "The kernel was built without support for this hypervisor.",
+                Help = image.Symbols is null
+                    ? "Give a System.map of this kernel." : "The kernel was built without support for this hypervisor.",
             });
         }
     }
@@ -173,7 +192,8 @@ public static class KernelBackends
         foreach (OpSlot slot in backend.Layout.Slots)
         {
             Operation operation = backend.Get(slot.Name);
-            if (operation is { Target: VirtualAddress target, TargetName: null } && symbols is not null && symbols.TryGetName(target, out string? name, out long offset) && offset == 0)
+            if (operation is { Target: VirtualAddress target, TargetName: null } && symbols is not null
+                && symbols.TryGetName(target, out string? name, out long offset) && offset == 0)
             {
                 backend.Set(slot.Name, operation.Named(name));
             }

@@ -40,7 +40,8 @@ public static class KernelDiagnosticCodes
     public const string ElfAddressOverflow = "PV6017";
 
     /// <summary>
-    /// A loaded section shares bytes of the file or addresses with another section, a header or what a segment puts there, or a table lies in code.
+    /// A loaded section shares bytes of the file or addresses with another section, a header or what a segment puts there, or a table lies
+    /// in code.
     /// </summary>
     public const string ElfOverlap = "PV6018";
 
@@ -233,7 +234,9 @@ public static class KernelDiagnosticCodes
     /// <summary>No site could be compared.</summary>
     public const string NothingCompared = "PV6138";
 
-    /// <summary>The virtual displacement of the kernel is not known; originals with absolute addresses were compared as if it were 0 (a warning).</summary>
+    /// <summary>
+    /// The virtual displacement of the kernel is not known; originals with absolute addresses were compared as if it were 0 (a warning).
+    /// </summary>
     public const string SlideUnknown = "PV6139";
 
     /// <summary>Machines a kernel may have booted on were left out, as there are more than are compared at once (a warning).</summary>
@@ -254,7 +257,10 @@ public static class KernelDiagnosticCodes
     /// <summary>The module has no section of a name for which an address was given.</summary>
     public const string ModuleSectionUnknown = "PV6144";
 
-    /// <summary>The sections of a module cannot lie where they were told to: no address, an overlap with each other or with the kernel, or beyond the address space.</summary>
+    /// <summary>
+    /// The sections of a module cannot lie where they were told to: no address, an overlap with each other or with the kernel, or beyond
+    /// the address space.
+    /// </summary>
     public const string ModuleBadPlacement = "PV6145";
 
     /// <summary>The module keeps its sites in another way than the kernel: it was built for another one.</summary>

@@ -5,7 +5,9 @@ using PvPatch.Mechanisms;
 
 namespace PvPatch.Linux;
 
-/// <summary>Options for opening a kernel or module: facts that the caller knows better than the file says, and limits for reading and unpacking it.</summary>
+/// <summary>
+/// Options for opening a kernel or module: facts that the caller knows better than the file says, and limits for reading and unpacking it.
+/// </summary>
 public sealed record KernelOptions
 {
     /// <summary>The era; found out from the image where there is none.</summary>

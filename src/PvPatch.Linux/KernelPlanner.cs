@@ -24,16 +24,22 @@ public sealed class KernelPlanner
     /// <param name="plan">The plan.</param>
     /// <param name="diagnostics">Why there is none.</param>
     /// <returns>Whether there is a plan.</returns>
-    public bool TryPlan(KernelImage image, string backend, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) =>
+    public bool TryPlan(
+        KernelImage image, string backend, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) =>
         TryPlan(image, new BootMachine { Backend = backend }, out plan, out diagnostics);
 
-    /// <summary>Makes a plan by the rules of the image's era: the paravirt patcher's work, and the alternatives at the same addresses on top.</summary>
+    /// <summary>
+    /// Makes a plan by the rules of the image's era: the paravirt patcher's work, and the alternatives at the same addresses on top.
+    /// </summary>
     /// <param name="image">The image; read only.</param>
     /// <param name="machine">What it boots on.</param>
     /// <param name="plan">The plan.</param>
-    /// <param name="diagnostics">Why there is none: an unknown backend (PV6106), an alternative of unknown form (PV6105), or what <see cref="PatchPlanner"/> says.</param>
+    /// <param name="diagnostics">
+    /// Why there is none: an unknown backend (PV6106), an alternative of unknown form (PV6105), or what <see cref="PatchPlanner"/> says.
+    /// </param>
     /// <returns>Whether there is a plan.</returns>
-    public bool TryPlan(KernelImage image, BootMachine machine, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
+    public bool TryPlan(
+        KernelImage image, BootMachine machine, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
     {
         ArgumentNullException.ThrowIfNull(image);
         ArgumentNullException.ThrowIfNull(machine);
@@ -42,19 +48,23 @@ public sealed class KernelPlanner
 
     /// <summary>Makes a plan of a module: the bytes at its sites once its kernel, booted on a machine, has loaded it.</summary>
     /// <remarks>
-    /// A module's sites are patched when it is loaded, by the rules and in the order of the kernel itself: to 5.12 alternatives and then sites, 5.13 to
-    /// 6.7 sites and then alternatives, 6.8 and later alternatives alone.
+    /// A module's sites are patched when it is loaded, by the rules and in the order of the kernel itself: to 5.12 alternatives and then
+    /// sites, 5.13 to 6.7 sites and then alternatives, 6.8 and later alternatives alone.
     /// </remarks>
     /// <param name="module">The module; read only.</param>
     /// <param name="machine">The machine its kernel booted on.</param>
     /// <param name="plan">The plan, for <see cref="PlacedModule.Code"/>; without sites for a module that has none.</param>
-    /// <param name="diagnostics">Why there is none: an unknown backend (PV6106), an alternative of unknown form (PV6105), or what <see cref="PatchPlanner"/> says.</param>
+    /// <param name="diagnostics">
+    /// Why there is none: an unknown backend (PV6106), an alternative of unknown form (PV6105), or what <see cref="PatchPlanner"/> says.
+    /// </param>
     /// <returns>Whether there is a plan.</returns>
-    public bool TryPlan(PlacedModule module, BootMachine machine, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
+    public bool TryPlan(
+        PlacedModule module, BootMachine machine, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
     {
         ArgumentNullException.ThrowIfNull(module);
         ArgumentNullException.ThrowIfNull(machine);
-        return TryPlan(module.Kernel, new PlannedCode(module.Elf, module.Code, module.Sites, module.Alternatives), machine, out plan, out diagnostics);
+        return TryPlan(
+            module.Kernel, new PlannedCode(module.Elf, module.Code, module.Sites, module.Alternatives), machine, out plan, out diagnostics);
     }
 
     /// <summary>Makes a plan of a module: the bytes at its sites once its kernel, booted on a machine, has loaded it.</summary>
@@ -63,7 +73,8 @@ public sealed class KernelPlanner
     /// <returns>The plan, for <see cref="PlacedModule.Code"/>.</returns>
     /// <exception cref="PatchException">There is none; the first error.</exception>
     public PatchPlan Plan(PlacedModule module, BootMachine machine) =>
-        TryPlan(module, machine, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) ? plan : throw new PatchException(FirstError(diagnostics));
+        TryPlan(module, machine, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
+            ? plan : throw new PatchException(FirstError(diagnostics));
 
     /// <summary>Makes a plan for a backend with its defaults.</summary>
     /// <param name="image">The image; read only.</param>
@@ -78,16 +89,20 @@ public sealed class KernelPlanner
     /// <returns>The plan.</returns>
     /// <exception cref="PatchException">There is none; the first error.</exception>
     public PatchPlan Plan(KernelImage image, BootMachine machine) =>
-        TryPlan(image, machine, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) ? plan : throw new PatchException(FirstError(diagnostics));
+        TryPlan(image, machine, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
+            ? plan : throw new PatchException(FirstError(diagnostics));
 
-    internal static PatchDiagnostic FirstError(IReadOnlyList<PatchDiagnostic> diagnostics) => diagnostics.First(static d => d.Severity == DiagnosticSeverity.Error);
+    internal static PatchDiagnostic FirstError(IReadOnlyList<PatchDiagnostic> diagnostics) =>
+        diagnostics.First(static d => d.Severity == DiagnosticSeverity.Error);
 
     /// <summary>Makes a plan for a kernel from a backend made of it already.</summary>
-    internal bool TryPlan(KernelImage image, BootMachine machine, Backend backend, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) =>
+    internal bool TryPlan(KernelImage image, BootMachine machine, Backend backend, [NotNullWhen(true)] out PatchPlan? plan,
+        out IReadOnlyList<PatchDiagnostic> diagnostics) =>
         TryPlan(image, CodeOf(image), machine, backend, out plan, out diagnostics);
 
     /// <summary>Makes a plan for code that belongs to a kernel, by the kernel's era: the kernel's own or that of a module.</summary>
-    internal bool TryPlan(KernelImage kernel, PlannedCode code, BootMachine machine, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
+    internal bool TryPlan(KernelImage kernel, PlannedCode code, BootMachine machine, [NotNullWhen(true)] out PatchPlan? plan,
+        out IReadOnlyList<PatchDiagnostic> diagnostics)
     {
         if (KernelBackends.TryCreate(kernel, machine, out Backend? backend, out PatchDiagnostic? error))
         {
@@ -102,7 +117,8 @@ public sealed class KernelPlanner
     private static PlannedCode CodeOf(KernelImage image) => new(image.Elf, image.Code, image.Sites, image.Alternatives);
 
     private bool TryPlan(
-        KernelImage kernel, PlannedCode code, BootMachine machine, Backend backend, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
+        KernelImage kernel, PlannedCode code, BootMachine machine, Backend backend, [NotNullWhen(true)] out PatchPlan? plan,
+        out IReadOnlyList<PatchDiagnostic> diagnostics)
     {
         plan = null;
         try
@@ -146,7 +162,9 @@ public sealed class KernelPlanner
         return PlanComposer.Compose(calls, new SiteAlternativesPlanner(code.Elf, rules, HasFeature).Plan(calls, code.Alternatives));
     }
 
-    /// <summary>Whether a lock slot no longer holds the native function: what paravirt_set_cap asks before alternatives are applied.</summary>
+    /// <summary>
+    /// Whether a lock slot no longer holds the native function: what paravirt_set_cap asks before alternatives are applied.
+    /// </summary>
     private static bool IsChanged(KernelImage image, Backend backend, string slot) =>
         image.Layout.TryGetSlot(slot, out OpSlot? op) && backend[op.Index].Target != image.Native[op.Index].Target;
 }

@@ -5,15 +5,17 @@ using PvPatch.Paravirt;
 namespace PvPatch.Linux;
 
 /// <summary>
-/// Known facts of a machine that a kernel boots on. An unknown fact has the default of <see cref="BootMachine"/> where one machine is asked for
-/// (<see cref="ToMachine"/>), and is left open where all machines are looked at (<see cref="Variants"/>).
+/// Known facts of a machine that a kernel boots on. An unknown fact has the default of <see cref="BootMachine"/> where one machine is asked
+/// for (<see cref="ToMachine"/>), and is left open where all machines are looked at (<see cref="Variants"/>).
 /// </summary>
 public sealed record KnownMachine
 {
     // Each set of bits that alone decides something, the likely one first.
-    private static readonly HyperVFeatures[] s_hyperVFeatures = [Paravirt.HyperVFeatures.Usual, Paravirt.HyperVFeatures.ReferenceCounter | Paravirt.HyperVFeatures.GuestIdle, Paravirt.HyperVFeatures.None];
+    private static readonly HyperVFeatures[] s_hyperVFeatures = [Paravirt.HyperVFeatures.Usual,
+        Paravirt.HyperVFeatures.ReferenceCounter | Paravirt.HyperVFeatures.GuestIdle, Paravirt.HyperVFeatures.None];
 
-    private static readonly HyperVHints[] s_hyperVHints = [Paravirt.HyperVHints.Usual, Paravirt.HyperVHints.RemoteTlbFlush, Paravirt.HyperVHints.ClusterIpi, Paravirt.HyperVHints.None];
+    private static readonly HyperVHints[] s_hyperVHints = [
+        Paravirt.HyperVHints.Usual, Paravirt.HyperVHints.RemoteTlbFlush, Paravirt.HyperVHints.ClusterIpi, Paravirt.HyperVHints.None];
 
     // Those that change slots of kernels from 2.6.36 on, each by itself. Of the two clocks a kernel takes either.
     private static readonly KvmFeatures[] s_separateKvmFeatures =
@@ -30,7 +32,10 @@ public sealed record KnownMachine
     /// <summary>Number of possible CPUs.</summary>
     public int? Cpus { get; init; }
 
-    /// <summary>Whether the kernel is known to be started with <c>nopvspin</c> (<c>hv_nopvspin</c> on Hyper-V); <see langword="false"/> leaves it open.</summary>
+    /// <summary>
+    /// Whether the kernel is known to be started with <c>nopvspin</c> (<c>hv_nopvspin</c> on Hyper-V); <see langword="false"/> leaves it
+    /// open.
+    /// </summary>
     public bool NoPvSpin { get; init; }
 
     /// <summary>Features of a KVM host: CPUID 0x40000001, eax.</summary>
@@ -79,8 +84,8 @@ public sealed record KnownMachine
     }
 
     /// <summary>
-    /// The machines of a backend that may leave different bytes at a kernel's sites: each combination of unknown facts, the likely one first. Not all
-    /// of them differ in every kernel.
+    /// The machines of a backend that may leave different bytes at a kernel's sites: each combination of unknown facts, the likely one
+    /// first. Not all of them differ in every kernel.
     /// </summary>
     internal IEnumerable<BootMachine> Variants(KernelImage image, string backend)
     {
@@ -90,7 +95,8 @@ public sealed record KnownMachine
         {
             foreach (BootMachine host in Hosts(usual))
             {
-                foreach (int cpus in Cpus is null && backend is not (HyperVBackend.Name or VmwareBackend.Name) ? [1, 2] : (int[])[usual.Cpus])
+                foreach (
+                    int cpus in Cpus is null && backend is not (HyperVBackend.Name or VmwareBackend.Name) ? [1, 2] : (int[])[usual.Cpus])
                 {
                     foreach (bool noSpin in NoPvSpin || (cpus == 1 && backend != HyperVBackend.Name) ? [NoPvSpin] : (bool[])[false, true])
                     {

@@ -3,8 +3,8 @@ using System.Runtime.InteropServices;
 namespace PvPatch.Tool;
 
 /// <summary>
-/// Turns the signals that ask a process to end (Ctrl-C, SIGTERM, a terminal that is closed) into a cancellation, so that programs are stopped and nothing
-/// half-written stays. The second one ends the process at once; temporary files go all the same.
+/// Turns the signals that ask a process to end (Ctrl-C, SIGTERM, a terminal that is closed) into a cancellation, so that programs are
+/// stopped and nothing half-written stays. The second one ends the process at once; temporary files go all the same.
 /// </summary>
 internal sealed class Interruption : IDisposable
 {

@@ -60,13 +60,16 @@ internal static class ToolApplication
         {
             ToolFailure known => known,
             PatchException known => new ToolFailure(known.Diagnostic),
-            OperationCanceledException => new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.Cancelled, "stopped before it was done; nothing was written")),
-            OutOfMemoryException => new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.OutOfMemory, "there is not enough memory for this file")),
+            OperationCanceledException =>
+                new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.Cancelled, "stopped before it was done; nothing was written")),
+            OutOfMemoryException =>
+                new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.OutOfMemory, "there is not enough memory for this file")),
             IOException or UnauthorizedAccessException => new ToolFailure(
                 PatchDiagnostic.Error(KernelDiagnosticCodes.OutputUnwritable, "standard output cannot be written") with
                 {
                     Found = exception.Message,
-                    Help = run.Written.Count == 0 ? null : $"Written was {string.Join(" and ", run.Written)}; only what there is to say of it is lost.",
+                    Help = run.Written.Count == 0
+                        ? null : $"Written was {string.Join(" and ", run.Written)}; only what there is to say of it is lost.",
                 }),
             _ => new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.Internal, "this is a mistake in pvpatch, not in your file") with
             {

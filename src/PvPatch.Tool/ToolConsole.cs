@@ -1,6 +1,8 @@
 namespace PvPatch.Tool;
 
-/// <summary>Everything the tool touches of its process: two streams, what they lead to, the disk it writes files to, and the wish to stop.</summary>
+/// <summary>
+/// Everything the tool touches of its process: two streams, what they lead to, the disk it writes files to, and the wish to stop.
+/// </summary>
 internal sealed class ToolConsole
 {
     /// <summary>Where results go.</summary>

@@ -21,9 +21,11 @@ internal sealed class ToolFailure : Exception
     {
         KernelDiagnosticCodes.DecompressorMissing => ExitCode.MissingProgram,
         KernelDiagnosticCodes.OutputUnwritable => ExitCode.OutputUnwritable,
-        KernelDiagnosticCodes.BackendNotInImage or KernelDiagnosticCodes.SymbolUnknown or DiagnosticCodes.UnknownSlot or DiagnosticCodes.UnknownBackend => ExitCode.Usage,
+        KernelDiagnosticCodes.BackendNotInImage or KernelDiagnosticCodes.SymbolUnknown or DiagnosticCodes.UnknownSlot
+            or DiagnosticCodes.UnknownBackend => ExitCode.Usage,
         ToolDiagnosticCodes.OutputIsInput or ToolDiagnosticCodes.NotThatOriginal or ToolDiagnosticCodes.NotAPlanOfImage => ExitCode.Refused,
-        ToolDiagnosticCodes.PlanUnreadable or ToolDiagnosticCodes.OptionFileUnreadable or ToolDiagnosticCodes.OutOfMemory => ExitCode.BadInput,
+        ToolDiagnosticCodes.PlanUnreadable or ToolDiagnosticCodes.OptionFileUnreadable or ToolDiagnosticCodes.OutOfMemory =>
+            ExitCode.BadInput,
         ToolDiagnosticCodes.Cancelled => ExitCode.Cancelled,
         ToolDiagnosticCodes.Internal => ExitCode.Internal,
         _ when code.StartsWith("PV3", StringComparison.Ordinal) || code.StartsWith("PV4", StringComparison.Ordinal) => ExitCode.Refused,

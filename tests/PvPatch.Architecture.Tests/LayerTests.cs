@@ -8,8 +8,8 @@ public sealed class LayerTests
 {
     private const string Planted = "PvPatch.Architecture.Tests.Planted";
 
-    // Layers of PvPatch.Linux. What a kernel's era is and what its tables say are found out of one another, so they are one layer; so are the image
-    // and the planners of its text.
+    // Layers of PvPatch.Linux. What a kernel's era is and what its tables say are found out of one another, so they are one layer; so are
+    // the image and the planners of its text.
     private const string Files = "PvPatch.Linux.Files";
     private const string Symbols = "PvPatch.Linux.Symbols";
     private const string Tables = "PvPatch.Linux.Eras PvPatch.Linux.Tables";
@@ -123,5 +123,6 @@ public sealed class LayerTests
     };
 
     private static string[] OwnReferences(Assembly assembly) =>
-        [.. assembly.GetReferencedAssemblies().Select(static a => a.Name!).Where(static n => n.StartsWith("PvPatch", StringComparison.Ordinal)).Order(StringComparer.Ordinal)];
+        [.. assembly.GetReferencedAssemblies().Select(static a => a.Name!)
+            .Where(static n => n.StartsWith("PvPatch", StringComparison.Ordinal)).Order(StringComparer.Ordinal)];
 }

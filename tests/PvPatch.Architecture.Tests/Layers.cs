@@ -40,7 +40,8 @@ internal sealed class Layers(Assembly assembly, params Layer[] all)
         }
 
         // To the library the namespace of a nested type is the type around it.
-        string within = string.Join('|', Named().Where(t => LayerOf(t) == layer).SelectMany(static t => (string[])[t.Namespace!, t.FullName!]).Distinct().Select(Regex.Escape));
+        string within = string.Join('|', Named().Where(t => LayerOf(t) == layer)
+            .SelectMany(static t => (string[])[t.Namespace!, t.FullName!]).Distinct().Select(Regex.Escape));
         NetArchTest.Rules.TestResult result = Types.InAssembly(assembly)
             .That().ResideInNamespaceMatching($"^({within})([/+].*)?$")
             .ShouldNot().HaveDependencyOnAny(forbidden)

@@ -5,7 +5,8 @@ using System.Xml.Linq;
 namespace PvPatch.Architecture.Tests;
 
 /// <summary>
-/// The documentation files beside the assemblies, which the packages hold, speak of public and protected members only, and of all that have a comment.
+/// The documentation files beside the assemblies, which the packages hold, speak of public and protected members only, and of all that have
+/// a comment.
 /// </summary>
 public sealed partial class ShippedDocumentationTests
 {
@@ -30,7 +31,8 @@ public sealed partial class ShippedDocumentationTests
     public void No_public_type_or_field_or_property_is_missing(string library)
     {
         // The compiler demands a comment on each (CS1591); what is gone was taken out by mistake. Records' own members have none.
-        string[] written = [.. Assembly.Load(library).GetExportedTypes().SelectMany(SeenNames).Where(static n => n[0] is 'T' or 'F' or 'P')];
+        string[] written = [
+            .. Assembly.Load(library).GetExportedTypes().SelectMany(SeenNames).Where(static n => n[0] is 'T' or 'F' or 'P')];
         HashSet<string> documented = [.. DocumentedMembers(library).Select(Shorten)];
         string[] missing = [.. written.Where(m => !documented.Contains(m) && !FromParameterOrCompiler(m))];
         Assert.Empty(missing);
@@ -51,13 +53,15 @@ public sealed partial class ShippedDocumentationTests
     }
 
     private static string[] DocumentedMembers(string library) =>
-        [.. XDocument.Load(Path.Combine(AppContext.BaseDirectory, library + ".xml")).Descendants("member").Select(static m => (string)m.Attribute("name")!)];
+        [.. XDocument.Load(Path.Combine(AppContext.BaseDirectory, library + ".xml")).Descendants("member")
+            .Select(static m => (string)m.Attribute("name")!)];
 
     private static IEnumerable<string> SeenNames(Type type)
     {
         string name = Id(type);
         yield return $"T:{name}";
-        foreach (FieldInfo field in type.GetFields(Declared).Where(static f => (f.IsPublic || f.IsFamily || f.IsFamilyOrAssembly) && !f.IsSpecialName))
+        foreach (FieldInfo field in type.GetFields(Declared)
+            .Where(static f => (f.IsPublic || f.IsFamily || f.IsFamilyOrAssembly) && !f.IsSpecialName))
         {
             yield return $"F:{name}.{field.Name}";
         }
@@ -80,7 +84,8 @@ public sealed partial class ShippedDocumentationTests
         }
     }
 
-    private static bool IsSeen(MethodBase? method) => method is not null && (method.IsPublic || method.IsFamily || method.IsFamilyOrAssembly);
+    private static bool IsSeen(MethodBase? method) =>
+        method is not null && (method.IsPublic || method.IsFamily || method.IsFamilyOrAssembly);
 
     private static string Id(Type type) => type.FullName!.Replace('+', '.');
 

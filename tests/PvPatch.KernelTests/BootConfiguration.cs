@@ -25,13 +25,16 @@ public sealed record BootConfiguration(string Name, MachineOptions Options, Boot
     public static IReadOnlyList<BootConfiguration> All { get; } =
     [
         new("native", MachineOptions.Default, s_amd),
-        new("native-intel", new MachineOptions { Cpu = "Skylake-Client-v4", Append = "noreplace-smp" }, new BootMachine { Nops = NopStyle.P6 }),
+        new("native-intel", new MachineOptions { Cpu = "Skylake-Client-v4", Append = "noreplace-smp" },
+            new BootMachine { Nops = NopStyle.P6 }),
         new("native-nomitigations", new MachineOptions { Append = "mitigations=off" }, s_amd),
         new("kvm-0x0", new MachineOptions { KvmFeatures = 0 }, s_amd with { Backend = "kvm", KvmFeatures = KvmFeatures.None }),
-        new("kvm-0x22a2-2cpu", s_two with { KvmFeatures = KvmFeatureBits }, s_amd with { Backend = "kvm", KvmFeatures = (KvmFeatures)KvmFeatureBits, Cpus = 2 }),
+        new("kvm-0x22a2-2cpu", s_two with { KvmFeatures = KvmFeatureBits },
+            s_amd with { Backend = "kvm", KvmFeatures = (KvmFeatures)KvmFeatureBits, Cpus = 2 }),
         new("xen-1cpu", new MachineOptions { Xen = new XenOptions() }, s_amd with { Backend = "xen" }),
         new("xen-2cpu", new MachineOptions { Xen = new XenOptions { Dom0Processors = 2 } }, s_amd with { Backend = "xen", Cpus = 2 }),
-        new("xen-2cpu-nopvspin", new MachineOptions { Xen = new XenOptions { Dom0Processors = 2 }, Append = "nopvspin" }, s_amd with { Backend = "xen", Cpus = 2, NoPvSpin = true }),
+        new("xen-2cpu-nopvspin", new MachineOptions { Xen = new XenOptions { Dom0Processors = 2 }, Append = "nopvspin" },
+            s_amd with { Backend = "xen", Cpus = 2, NoPvSpin = true }),
     ];
 
     /// <summary>Columns beside the matrix: guests of Hyper-V.</summary>
@@ -53,9 +56,12 @@ public sealed record BootConfiguration(string Name, MachineOptions Options, Boot
     /// <summary>Columns beside the matrix: guests of VMware.</summary>
     public static IReadOnlyList<BootConfiguration> Vmware { get; } =
     [
-        new("vmware-none", new MachineOptions { Vmware = new VmwareOptions() }, s_amd with { Backend = "vmware", VmwareClock = VmwareClock.None }),
-        new("vmware-frequency", new MachineOptions { Vmware = new VmwareOptions { Hertz = 2_500_000_000 } }, s_amd with { Backend = "vmware", VmwareClock = VmwareClock.Frequency }),
-        new("vmware", new MachineOptions { Vmware = new VmwareOptions { Hertz = 2_500_000_000, StolenTime = true } }, s_amd with { Backend = "vmware" }),
+        new("vmware-none", new MachineOptions { Vmware = new VmwareOptions() },
+            s_amd with { Backend = "vmware", VmwareClock = VmwareClock.None }),
+        new("vmware-frequency", new MachineOptions { Vmware = new VmwareOptions { Hertz = 2_500_000_000 } },
+            s_amd with { Backend = "vmware", VmwareClock = VmwareClock.Frequency }),
+        new("vmware", new MachineOptions { Vmware = new VmwareOptions { Hertz = 2_500_000_000, StolenTime = true } },
+            s_amd with { Backend = "vmware" }),
     ];
 
     /// <summary>Columns beside the matrix: trust domains, on no hypervisor that is known and on KVM.</summary>

@@ -13,7 +13,8 @@ namespace PvPatch.KernelTests;
 public sealed class BootedSitesTests(BootedKernelFixture fixture, ITestOutputHelper output)
 {
     // The quick part, in every run of the tests.
-    private static readonly HashSet<(string Kernel, string Boot)> s_quick = [("bookworm", "native"), ("trixie", "native"), ("bookworm", "xen-1cpu")];
+    private static readonly HashSet<(string Kernel, string Boot)> s_quick = [
+        ("bookworm", "native"), ("trixie", "native"), ("bookworm", "xen-1cpu")];
 
     public static TheoryData<string, string> Quick => Cells(static cell => s_quick.Contains(cell));
 
@@ -43,7 +44,8 @@ public sealed class BootedSitesTests(BootedKernelFixture fixture, ITestOutputHel
 
         Assert.True(TestedKernels.Compare(callsOnly, booted.AfterPatching).Wrong.Count > 1000);
         Assert.True(TestedKernels.Compare(otherEra, booted.AfterPatching).Wrong.Count > 1000);
-        Assert.True(TestedKernels.Compare(TestedKernels.Plan(image, new BootMachine { Backend = "xen" }), booted.AfterPatching).Wrong.Count > 1000);
+        Assert.True(
+            TestedKernels.Compare(TestedKernels.Plan(image, new BootMachine { Backend = "xen" }), booted.AfterPatching).Wrong.Count > 1000);
         Assert.Empty(TestedKernels.Compare(TestedKernels.Plan(image, new BootMachine()), booted.AfterPatching).Wrong);
     }
 

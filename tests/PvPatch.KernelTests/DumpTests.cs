@@ -33,7 +33,8 @@ public sealed class DumpTests(BootedKernelFixture fixture, ITestOutputHelper out
     [Theory]
     [MemberData(nameof(Rest))]
     [Trait("Category", "Matrix")]
-    public void A_core_of_the_matrix_tells_the_backend_and_every_site_matches(string kernel, string boot, CoreForm form) => Check(kernel, boot, form);
+    public void A_core_of_the_matrix_tells_the_backend_and_every_site_matches(string kernel, string boot, CoreForm form) =>
+        Check(kernel, boot, form);
 
     private void Check(string kernel, string boot, CoreForm form)
     {
@@ -64,18 +65,23 @@ public sealed class DumpTests(BootedKernelFixture fixture, ITestOutputHelper out
         JsonElement result = PvPatchTool.Verify(booted.ImagePath, core);
         JsonElement memory = result.GetProperty("memory");
         output.WriteLine(
-            $"{booted.Package!.Package} {configuration.Name}: {result.GetProperty("state")} for {result.GetProperty("backend")}, {Count(result, "compared")} of {Count(result, "sites")} compared, "
-            + $"{memory.GetProperty("addresses")} {memory.GetProperty("displacement")}, found by {memory.GetProperty("foundBy")}, slide {memory.GetProperty("slide")}");
+            $"{booted.Package!.Package} {configuration.Name}: {result.GetProperty("state")} for {result.GetProperty("backend")}, "
+                + $"{Count(result, "compared")} of {Count(result, "sites")} compared, "
+            + $"{memory.GetProperty("addresses")} {memory.GetProperty("displacement")}, found by {memory.GetProperty("foundBy")}, "
+                + $"slide {memory.GetProperty("slide")}");
         foreach (JsonElement diagnostic in result.GetProperty("diagnostics").EnumerateArray())
         {
-            output.WriteLine($"  {diagnostic.GetProperty("severity")} {diagnostic.GetProperty("code")} {diagnostic.GetProperty("message")}: {diagnostic.GetProperty("found")}");
+            output.WriteLine(
+                $"  {diagnostic.GetProperty("severity")} {diagnostic.GetProperty("code")} {diagnostic.GetProperty("message")}: "
+                + $"{diagnostic.GetProperty("found")}");
             Assert.NotEqual("error", diagnostic.GetProperty("severity").GetString());
         }
 
         Assert.Equal("patched", result.GetProperty("state").GetString());
         Assert.Equal(configuration.Machine.Backend, result.GetProperty("backend").GetString()!.Split(' ')[0]);
         Assert.Equal(Count(result, "compared"), Count(result, "patched"));
-        Assert.Equal(booted.Slide, ulong.Parse(memory.GetProperty("slide").GetString()!.AsSpan(3), NumberStyles.HexNumber, CultureInfo.InvariantCulture));
+        Assert.Equal(booted.Slide,
+            ulong.Parse(memory.GetProperty("slide").GetString()!.AsSpan(3), NumberStyles.HexNumber, CultureInfo.InvariantCulture));
         return result;
     }
 

@@ -11,7 +11,8 @@ public sealed class HyperVBootTests(BootedKernelFixture fixture, ITestOutputHelp
     private const string Quick = "hyperv";
 
     // 7.2 sets the page of its clock by a function that is not stopped at, so that its time would stand still.
-    public static TheoryData<string, string> Rest => TestedKernels.Cells(["bullseye", "bookworm", "trixie", "sid"], BootConfiguration.HyperV, ("bookworm", Quick), ("sid", "hyperv-tsc"));
+    public static TheoryData<string, string> Rest => TestedKernels.Cells(
+        ["bullseye", "bookworm", "trixie", "sid"], BootConfiguration.HyperV, ("bookworm", Quick), ("sid", "hyperv-tsc"));
 
     [Fact]
     public void Every_site_of_6_1_holds_the_planned_bytes() => Check("bookworm", Quick);

@@ -22,17 +22,21 @@ public sealed class Kcore32Tests(BootedKernelFixture fixture, ITestOutputHelper 
         string file = Path.GetTempFileName();
         try
         {
-            using (QemuMachine machine = QemuMachine.Start(path, new MachineOptions { Architecture = "i386" }, new Dictionary<string, ulong>(), [], program))
+            using (QemuMachine machine = QemuMachine.Start(
+                path, new MachineOptions { Architecture = "i386" }, new Dictionary<string, ulong>(), [], program))
             {
                 machine.RunTo(BootPoint.Ready);
-                using GZipStream packed = new(new MemoryStream(Convert.FromBase64String(machine.ReadReport().Output)), CompressionMode.Decompress);
+                using GZipStream packed = new(
+                    new MemoryStream(Convert.FromBase64String(machine.ReadReport().Output)), CompressionMode.Decompress);
                 using FileStream copy = File.Create(file);
                 packed.CopyTo(copy);
             }
 
             JsonElement result = PvPatchTool.Verify(path, file);
 
-            output.WriteLine($"{new FileInfo(file).Length} bytes: {result.GetProperty("memory")} {result.GetProperty("counts")} {result.GetProperty("diagnostics")}");
+            output.WriteLine(
+                $"{new FileInfo(file).Length} bytes: {result.GetProperty("memory")} {result.GetProperty("counts")} "
+                + $"{result.GetProperty("diagnostics")}");
             JsonElement counts = result.GetProperty("counts");
             Assert.Equal("patched", result.GetProperty("state").GetString());
             Assert.Equal("native", result.GetProperty("backend").GetString());

@@ -7,7 +7,9 @@ using PvPatch.Tests.Shared;
 
 namespace PvPatch.KernelTests;
 
-/// <summary>The tool within a guest, on the memory of the kernel that runs it: <c>pvpatch verify /vmlinuz --memory /proc/kcore</c>.</summary>
+/// <summary>
+/// The tool within a guest, on the memory of the kernel that runs it: <c>pvpatch verify /vmlinuz --memory /proc/kcore</c>.
+/// </summary>
 [Collection(KernelCollection.Name)]
 [Trait("Category", "Kernel")]
 [Trait("Category", "Matrix")]
@@ -31,7 +33,12 @@ public sealed partial class KcoreTests(BootedKernelFixture fixture, ITestOutputH
         Require.Tool("zstd", "zstd");
         string path = fixture.Fetch(TestedKernels.Named(kernel)).ImagePath;
         BootConfiguration configuration = BootConfiguration.Named(boot);
-        MachineOptions options = configuration.Options with { MemoryMiB = 1536, Kaslr = boot == "native", Timeout = TimeSpan.FromMinutes(10) };
+        MachineOptions options = configuration.Options with
+        {
+            MemoryMiB = 1536,
+            Kaslr = boot == "native",
+            Timeout = TimeSpan.FromMinutes(10)
+        };
         KernelImage image = TestedKernels.Load(path);
         _ = image.Symbols!.TryGetAddress(HypervisorLeaves.Function, out VirtualAddress cpuid);
 
@@ -40,14 +47,19 @@ public sealed partial class KcoreTests(BootedKernelFixture fixture, ITestOutputH
         Match size = Size().Match(text);
         Match end = End().Match(text);
         Assert.True(size.Success && end.Success, text);
-        output.WriteLine($"{kernel} {boot}: /proc/kcore of {size.Groups[1].Value} bytes; {string.Join(", ", Times().Matches(text).Select(static m => m.Value.Trim()))}");
-        Assert.True(long.Parse(size.Groups[1].ValueSpan, CultureInfo.InvariantCulture) > 1L << 40, "/proc/kcore claims all addresses there are");
+        output.WriteLine(
+            $"{kernel} {boot}: /proc/kcore of {size.Groups[1].Value} bytes; "
+            + $"{string.Join(", ", Times().Matches(text).Select(static m => m.Value.Trim()))}");
+        Assert.True(
+            long.Parse(size.Groups[1].ValueSpan, CultureInfo.InvariantCulture) > 1L << 40, "/proc/kcore claims all addresses there are");
         int start = text.IndexOf('{', StringComparison.Ordinal);
         Assert.True(start >= 0 && end.Groups[1].Value == "0", text);
         JsonElement result = PvPatchTool.Parse(text[start..(text.IndexOf("\n}\n", StringComparison.Ordinal) + 3)]);
         JsonElement counts = result.GetProperty("counts");
         JsonElement memory = result.GetProperty("memory");
-        output.WriteLine($"{result.GetProperty("state")} for {result.GetProperty("backend")}, {counts.GetProperty("compared")} of {counts.GetProperty("sites")} compared, {memory}");
+        output.WriteLine(
+            $"{result.GetProperty("state")} for {result.GetProperty("backend")}, {counts.GetProperty("compared")} of "
+            + $"{counts.GetProperty("sites")} compared, {memory}");
         Assert.Equal("patched", result.GetProperty("state").GetString());
         Assert.Equal(configuration.Machine.Backend, result.GetProperty("backend").GetString()!.Split(' ')[0]);
         Assert.Equal(image.Sites.Count, counts.GetProperty("sites").GetInt32());
@@ -56,7 +68,8 @@ public sealed partial class KcoreTests(BootedKernelFixture fixture, ITestOutputH
         Assert.Equal("notes", memory.GetProperty("foundBy").GetString());
 
         // Where the kernel itself says it is.
-        ulong slide = ulong.Parse(Start().Match(text).Groups[1].ValueSpan, NumberStyles.HexNumber, CultureInfo.InvariantCulture) - LinkStart;
+        ulong slide = ulong.Parse(
+            Start().Match(text).Groups[1].ValueSpan, NumberStyles.HexNumber, CultureInfo.InvariantCulture) - LinkStart;
         Assert.Equal(string.Create(CultureInfo.InvariantCulture, $"+0x{slide:x}"), memory.GetProperty("slide").GetString());
     }
 

@@ -41,8 +41,10 @@ public sealed class MakedumpfileTests(ITestOutputHelper output) : IDisposable
         Assert.Equal(Compared(whole), Compared(reduced));
 
         // The sections that are gone once the kernel is up are free memory, which is left out.
-        Assert.Equal(whole.GetProperty("counts").GetProperty("freed").GetInt32(), reduced.GetProperty("counts").GetProperty("freed").GetInt32() + reduced.GetProperty("counts").GetProperty("unreadable").GetInt32());
-        Assert.Equal(whole.GetProperty("memory").GetProperty("slide").GetString(), reduced.GetProperty("memory").GetProperty("slide").GetString());
+        Assert.Equal(whole.GetProperty("counts").GetProperty("freed").GetInt32(), reduced.GetProperty("counts").GetProperty("freed")
+            .GetInt32() + reduced.GetProperty("counts").GetProperty("unreadable").GetInt32());
+        Assert.Equal(
+            whole.GetProperty("memory").GetProperty("slide").GetString(), reduced.GetProperty("memory").GetProperty("slide").GetString());
 
         // The compressed forms (the default one is -c), and any form as it goes through a pipe, as QEMU writes it too.
         Refuses(image, Make(core, "zlib", "-c", "-d", "31"), "makedumpfile -E");
@@ -65,7 +67,8 @@ public sealed class MakedumpfileTests(ITestOutputHelper output) : IDisposable
     {
         string core = PathOf("core");
         MachineOptions options = new() { Kaslr = true, MemoryMiB = 384, VmCoreInfo = true };
-        using QemuMachine machine = QemuMachine.Start(modules.Kernel.ImagePath, options, new Dictionary<string, ulong>(), modules.Unpack(_directory.FullName));
+        using QemuMachine machine = QemuMachine.Start(
+            modules.Kernel.ImagePath, options, new Dictionary<string, ulong>(), modules.Unpack(_directory.FullName));
         machine.RunTo(BootPoint.Ready);
         machine.Physical.SaveCore(CoreForm.Physical, core);
         machine.Physical.SaveCore(CoreForm.Physical, PathOf("qemu-zlib"), "kdump-zlib");
@@ -88,12 +91,15 @@ public sealed class MakedumpfileTests(ITestOutputHelper output) : IDisposable
     {
         JsonElement result = PvPatchTool.Verify(image, memory);
         JsonElement counts = result.GetProperty("counts");
-        output.WriteLine($"{what}: {result.GetProperty("state")} for {result.GetProperty("backend")}, {counts.GetProperty("compared")} of {counts.GetProperty("sites")} compared");
+        output.WriteLine(
+            $"{what}: {result.GetProperty("state")} for {result.GetProperty("backend")}, {counts.GetProperty("compared")} of "
+            + $"{counts.GetProperty("sites")} compared");
         Assert.Equal("patched", result.GetProperty("state").GetString());
         Assert.StartsWith("native", result.GetProperty("backend").GetString(), StringComparison.Ordinal);
         Assert.Equal("notes", result.GetProperty("memory").GetProperty("foundBy").GetString());
         Assert.Equal(counts.GetProperty("compared").GetInt32(), counts.GetProperty("patched").GetInt32());
-        Assert.DoesNotContain(result.GetProperty("diagnostics").EnumerateArray(), static d => d.GetProperty("severity").GetString() is "warning" or "error");
+        Assert.DoesNotContain(
+            result.GetProperty("diagnostics").EnumerateArray(), static d => d.GetProperty("severity").GetString() is "warning" or "error");
         return result;
     }
 

@@ -34,7 +34,8 @@ public sealed class MemoryFormTests(BootedKernelFixture fixture)
         (ulong code, ulong codeEnd) = moved.Report.PhysicalRange("Kernel code");
         int length = (int)(codeEnd - code);
 
-        Assert.Equal(moved.AfterPatching.ReadKernel(moved.AfterPatching.Start, length), Read(moved.AfterPatchingCore, code, length, physical: true));
+        Assert.Equal(
+            moved.AfterPatching.ReadKernel(moved.AfterPatching.Start, length), Read(moved.AfterPatchingCore, code, length, physical: true));
         Assert.Equal(moved.Ready.ReadKernel(moved.Ready.Start, length), Read(moved.ReadyCore, code, length, physical: true));
     }
 

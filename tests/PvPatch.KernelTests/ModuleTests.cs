@@ -55,7 +55,8 @@ public sealed class ModuleTests(ITestOutputHelper output)
         Require.Tool("xz", "xz-utils");
         BootConfiguration configuration = BootConfiguration.Named(boot);
         PackageRequest request = TestedKernels.Named(kernel);
-        DebianModules modules = Require.Available(() => DebianModules.Fetch(request, request.Architecture == "amd64" ? s_names : s_names32));
+        DebianModules modules = Require.Available(
+            () => DebianModules.Fetch(request, request.Architecture == "amd64" ? s_names : s_names32));
         KernelImage image = TestedKernels.Load(modules.Kernel.ImagePath);
         _ = image.Symbols!.TryGetAddress(HypervisorLeaves.Function, out VirtualAddress cpuid);
         MachineOptions options = configuration.Options with { Architecture = modules.Kernel.Architecture };
@@ -73,7 +74,9 @@ public sealed class ModuleTests(ITestOutputHelper output)
 
             (int matched, int freed, List<string> wrong) = Compare(plan, loaded);
 
-            output.WriteLine($"{kernel} {boot}, {module.Name} for {module.Release}: {matched} of {plan.Count} sites equal, {freed} freed; {placed.UnresolvedRelocations} relocations left; {plan.Summary}");
+            output.WriteLine(
+                $"{kernel} {boot}, {module.Name} for {module.Release}: {matched} of {plan.Count} sites equal, {freed} freed; "
+                + $"{placed.UnresolvedRelocations} relocations left; {plan.Summary}");
             Assert.Empty(wrong);
             Assert.Equal(plan.Count, matched + freed);
             compared += matched;
@@ -95,15 +98,18 @@ public sealed class ModuleTests(ITestOutputHelper output)
     private static void CheckLayout(PlacedModule told, LoadedModules loaded)
     {
         IReadOnlyDictionary<string, VirtualAddress> sections = loaded.SectionsOf(told.Module.Name!);
-        Assert.True(told.Module.TryPlace(told.Kernel, ModulePlacement.At(sections[".text"]), out PlacedModule? guessed, out PatchDiagnostic? error), error?.ToString());
-        foreach (ElfSection section in guessed.Elf.Sections.Where(static s => s.IsAllocated && s.IsExecutable && s.Size > 0 && !s.Name.StartsWith(".init", StringComparison.Ordinal)))
+        Assert.True(told.Module.TryPlace(
+            told.Kernel, ModulePlacement.At(sections[".text"]), out PlacedModule? guessed, out PatchDiagnostic? error), error?.ToString());
+        foreach (ElfSection section in guessed.Elf.Sections.Where(
+            static s => s.IsAllocated && s.IsExecutable && s.Size > 0 && !s.Name.StartsWith(".init", StringComparison.Ordinal)))
         {
             Assert.Equal((section.Name, sections[section.Name]), (section.Name, section.Address));
         }
     }
 
     private static PatchPlan Plan(PlacedModule module, BootMachine machine) =>
-        new KernelPlanner().TryPlan(module, machine, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) ? plan : throw new PatchException(diagnostics[0]);
+        new KernelPlanner().TryPlan(module, machine, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
+            ? plan : throw new PatchException(diagnostics[0]);
 
     private static (int Matched, int Freed, List<string> Wrong) Compare(PatchPlan plan, LoadedModules memory)
     {
@@ -120,7 +126,8 @@ public sealed class ModuleTests(ITestOutputHelper output)
                 continue;
             }
 
-            byte[] there = memory.Read(segment.Address.Value, (int)segment.Length).AsSpan((int)(site.Address - segment.Address), site.Length).ToArray();
+            byte[] there = memory.Read(segment.Address.Value, (int)segment.Length)
+                .AsSpan((int)(site.Address - segment.Address), site.Length).ToArray();
             if (there.AsSpan().SequenceEqual(site.NewBytes))
             {
                 matched++;

@@ -6,7 +6,9 @@ using PvPatch.Plans;
 
 namespace PvPatch.KernelTests;
 
-/// <summary><c>pvpatch verify</c> on cores that are not as they should be: too early, of another kernel, cut short, tampered with.</summary>
+/// <summary>
+/// <c>pvpatch verify</c> on cores that are not as they should be: too early, of another kernel, cut short, tampered with.
+/// </summary>
 [Collection(KernelCollection.Name)]
 [Trait("Category", "Kernel")]
 public sealed class OtherDumpTests(BootedKernelFixture fixture, ITestOutputHelper output) : IDisposable
@@ -35,7 +37,12 @@ public sealed class OtherDumpTests(BootedKernelFixture fixture, ITestOutputHelpe
         Require.KernelBooting();
         string image = fixture.Fetch(request).ImagePath;
         string core = PathOf("core");
-        MachineOptions options = s_moved with { Architecture = request.Architecture, Kaslr = request.Architecture == "amd64", Append = "earlyprintk=ttyS0,115200" };
+        MachineOptions options = s_moved with
+        {
+            Architecture = request.Architecture,
+            Kaslr = request.Architecture == "amd64",
+            Append = "earlyprintk=ttyS0,115200"
+        };
         using (QemuMachine machine = QemuMachine.Start(image, options))
         {
             machine.RunTo("Linux version ");
@@ -103,10 +110,12 @@ public sealed class OtherDumpTests(BootedKernelFixture fixture, ITestOutputHelpe
         BootedKernel booted = fixture.Boot(Kernels.Bookworm, s_moved);
         KernelImage image = TestedKernels.Load(booted.ImagePath);
         PatchPlan plan = TestedKernels.Plan(image, new BootMachine());
-        SiteDecision site = Enumerable.Range(0, plan.Count).Select(i => plan[i]).First(static d => d.Label == "irq.irq_disable" && d.Section == ".text");
+        SiteDecision site = Enumerable.Range(0, plan.Count).Select(i => plan[i])
+            .First(static d => d.Label == "irq.irq_disable" && d.Section == ".text");
         string core = PathOf("core");
         File.Copy(booted.ReadyCore!, core);
-        ulong physical = booted.Report.PhysicalRange("Kernel code").Start + (site.Address.Value - (booted.AfterPatching.Start - booted.Slide));
+        ulong physical = booted.Report.PhysicalRange("Kernel code").Start
+            + (site.Address.Value - (booted.AfterPatching.Start - booted.Slide));
         long offset = CoreFile.OffsetOf(core, physical);
         using (FileStream file = File.OpenWrite(core))
         {
@@ -120,7 +129,8 @@ public sealed class OtherDumpTests(BootedKernelFixture fixture, ITestOutputHelpe
         Assert.Equal("native", json.GetProperty("backend").GetString());
         Assert.Equal(1, Count(json, "tampered"));
         Assert.Equal(Count(json, "compared"), Count(json, "patched") + 1);
-        JsonElement told = Assert.Single(json.GetProperty("sites").EnumerateArray(), static s => s.GetProperty("state").GetString() == "tampered");
+        JsonElement told = Assert.Single(
+            json.GetProperty("sites").EnumerateArray(), static s => s.GetProperty("state").GetString() == "tampered");
         Assert.Equal($"0x{site.Address.Value:x}", told.GetProperty("address").GetString());
         Assert.Equal("eb fe 0f 0b 0f 0b", told.GetProperty("found").GetString());
 
@@ -130,7 +140,8 @@ public sealed class OtherDumpTests(BootedKernelFixture fixture, ITestOutputHelpe
         Assert.Equal(6, text.ExitCode);
         Assert.Contains("error PV6132", text.Error, StringComparison.Ordinal);
         Assert.Contains("tampered: 1 site holds", text.Output, StringComparison.Ordinal);
-        Assert.Contains(string.Create(CultureInfo.InvariantCulture, $"0x{site.Address.Value:x} irq.irq_disable"), text.Output, StringComparison.Ordinal);
+        Assert.Contains(string.Create(CultureInfo.InvariantCulture, $"0x{site.Address.Value:x} irq.irq_disable"), text.Output,
+            StringComparison.Ordinal);
         Assert.Matches(@"found +eb fe 0f 0b 0f 0b +jmp 0x[0-9a-f]+; ud2; ud2\n", text.Output);
         Assert.Matches(@"original +ff 15 [0-9a-f ]+ +call qword \[rel .*\(original\)", text.Output);
         Assert.Matches(@"expected +fa 0f 1f 44 00 00 +cli; nop\(5\) +\(native", text.Output);

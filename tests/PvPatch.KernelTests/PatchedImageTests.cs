@@ -63,7 +63,9 @@ public sealed class PatchedImageTests(BootedKernelFixture fixture, ITestOutputHe
 
             (int matched, List<string> wrong) = TestedKernels.Compare(memory, booted.AfterPatching);
             int left = file.Summary.Count(PatchReason.ChangesWhileBooting);
-            output.WriteLine($"{kernel} {boot}: {image.Sites.Count - left} sites patched in the file, {left} left to the kernel; it booted, and {matched} sites are as planned");
+            output.WriteLine(
+                $"{kernel} {boot}: {image.Sites.Count - left} sites patched in the file, {left} left to the kernel; it booted, and "
+                + $"{matched} sites are as planned");
             Assert.Empty(wrong);
             Assert.Equal(image.Sites.Count, matched);
             Assert.Equal(boot.StartsWith("xen", StringComparison.Ordinal), left > 0);

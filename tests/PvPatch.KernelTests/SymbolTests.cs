@@ -27,7 +27,8 @@ public sealed class SymbolTests(BootedKernelFixture fixture, ITestOutputHelper o
         List<string> expected = CoreLines(booted.Report.Kallsyms);
         List<string> decoded = Lines(Load(booted), booted);
 
-        output.WriteLine($"{booted.Package?.Package} {booted.Package?.Version}: {decoded.Count} decoded, {expected.Count} in /proc/kallsyms");
+        output.WriteLine(
+            $"{booted.Package?.Package} {booted.Package?.Version}: {decoded.Count} decoded, {expected.Count} in /proc/kallsyms");
         Assert.True(expected.Count > 40_000, $"only {expected.Count} symbols: is this /proc/kallsyms?");
         Assert.Equal([], expected.Except(decoded).Take(10));
         Assert.Equal([], decoded.Except(expected).Take(10));
@@ -95,5 +96,6 @@ public sealed class SymbolTests(BootedKernelFixture fixture, ITestOutputHelper o
 
     /// <summary>What belongs to the kernel itself; modules, BPF programs and trampolines have a word in brackets.</summary>
     private static List<string> CoreLines(string kallsyms) =>
-        [.. kallsyms.Split('\n', StringSplitOptions.RemoveEmptyEntries).Where(static line => !line.Contains('[', StringComparison.Ordinal))];
+        [.. kallsyms.Split('\n', StringSplitOptions.RemoveEmptyEntries)
+            .Where(static line => !line.Contains('[', StringComparison.Ordinal))];
 }

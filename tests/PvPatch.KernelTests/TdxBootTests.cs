@@ -2,7 +2,10 @@ using PvPatch.KernelTests.Harness;
 
 namespace PvPatch.KernelTests;
 
-/// <summary>Plans for trust domains against kernels that were booted as such: the leaf, and an answer to each TDCALL. 5.10 and 6.1 of Debian have no TDX.</summary>
+/// <summary>
+/// Plans for trust domains against kernels that were booted as such: the leaf, and an answer to each TDCALL. 5.10 and 6.1 of Debian have no
+/// TDX.
+/// </summary>
 [Collection(KernelCollection.Name)]
 [Trait("Category", "Kernel")]
 public sealed class TdxBootTests(BootedKernelFixture fixture, ITestOutputHelper output)

@@ -27,13 +27,15 @@ internal static class TestedKernels
     }
 
     public static PatchPlan Plan(KernelImage image, BootMachine machine) =>
-        new KernelPlanner().TryPlan(image, machine, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) ? plan : throw new PatchException(diagnostics[0]);
+        new KernelPlanner().TryPlan(image, machine, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
+            ? plan : throw new PatchException(diagnostics[0]);
 
     /// <summary>Cells of the matrix: each kernel in each boot.</summary>
     /// <param name="kernels">The kernels, by name.</param>
     /// <param name="boots">The boots.</param>
     /// <param name="without">Cells that are left out: they can't be had, or every run has them.</param>
-    public static TheoryData<string, string> Cells(IReadOnlyList<string> kernels, IEnumerable<BootConfiguration> boots, params IReadOnlyList<(string Kernel, string Boot)> without)
+    public static TheoryData<string, string> Cells(
+        IReadOnlyList<string> kernels, IEnumerable<BootConfiguration> boots, params IReadOnlyList<(string Kernel, string Boot)> without)
     {
         var cells = new TheoryData<string, string>();
         foreach ((string kernel, string boot) in kernels.SelectMany(k => boots.Select(b => (k, b.Name))).Where(c => !without.Contains(c)))
@@ -55,7 +57,9 @@ internal static class TestedKernels
 
         (int matched, List<string> wrong) = Compare(plan, booted.AfterPatching);
 
-        output.WriteLine($"{kernel} {boot}: {booted.Package?.Package} {booted.Package?.Version}: {matched} of {image.Sites.Count} sites equal; {plan.Summary}");
+        output.WriteLine(
+            $"{kernel} {boot}: {booted.Package?.Package} {booted.Package?.Version}: {matched} of {image.Sites.Count} sites equal; "
+            + $"{plan.Summary}");
         Assert.Empty(wrong);
         Assert.Equal(image.Sites.Count, matched);
         Assert.True(matched > 200, $"only {matched} sites: is this the kernel's table?");

@@ -14,7 +14,12 @@ public sealed class XenDumpTests(BootedKernelFixture fixture, ITestOutputHelper 
     private const ulong LinkBase = 0xffff_ffff_8000_0000;
 
     // The boot that DumpTests uses too.
-    private static readonly MachineOptions s_options = new() { Xen = new XenOptions { Dom0Processors = 2 }, Core = CoreForm.Physical, MemoryMiB = 384 };
+    private static readonly MachineOptions s_options = new()
+    {
+        Xen = new XenOptions { Dom0Processors = 2 },
+        Core = CoreForm.Physical,
+        MemoryMiB = 384
+    };
 
     private readonly DirectoryInfo _directory = Directory.CreateTempSubdirectory("pvpatch-cores-");
 
@@ -33,7 +38,8 @@ public sealed class XenDumpTests(BootedKernelFixture fixture, ITestOutputHelper 
         File.Copy(booted.ReadyCore!, CorePath);
 
         int pages = ScatteredCore.Reverse(
-            CorePath, unchecked(booted.Report.Symbol("init_top_pgt") + Displacement(whole)), booted.Report.Symbol("_text"), booted.Report.Symbol("__end_rodata"));
+            CorePath, unchecked(booted.Report.Symbol("init_top_pgt") + Displacement(whole)), booted.Report.Symbol("_text"),
+            booted.Report.Symbol("__end_rodata"));
         JsonElement scattered = Verify(booted, CorePath);
 
         Assert.True(pages > 4096, $"{pages} pages");
@@ -70,7 +76,9 @@ public sealed class XenDumpTests(BootedKernelFixture fixture, ITestOutputHelper 
     private JsonElement Verify(BootedKernel booted, string core)
     {
         JsonElement result = PvPatchTool.Verify(booted.ImagePath, core);
-        output.WriteLine($"{result.GetProperty("state")} for {result.GetProperty("backend")}: {result.GetProperty("memory")} {result.GetProperty("counts")}");
+        output.WriteLine(
+            $"{result.GetProperty("state")} for {result.GetProperty("backend")}: {result.GetProperty("memory")} "
+            + $"{result.GetProperty("counts")}");
         Assert.Equal("patched", result.GetProperty("state").GetString());
         Assert.Equal("xen --cpus 2", result.GetProperty("backend").GetString());
         return result;
@@ -83,7 +91,9 @@ public sealed class XenDumpTests(BootedKernelFixture fixture, ITestOutputHelper 
         return text[0] == '-' ? unchecked(0 - value) : value;
     }
 
-    /// <summary>Writes what an ELF64 file loads into memory: its first segment to a place, the others as far from it as they are linked.</summary>
+    /// <summary>
+    /// Writes what an ELF64 file loads into memory: its first segment to a place, the others as far from it as they are linked.
+    /// </summary>
     private static void PutSegments(string elf, string core, ulong place)
     {
         byte[] image = File.ReadAllBytes(elf);
@@ -98,7 +108,8 @@ public sealed class XenDumpTests(BootedKernelFixture fixture, ITestOutputHelper 
             if (BinaryPrimitives.ReadUInt32LittleEndian(segment) == 1 && address >= LinkBase)
             {
                 file.Position = start + (long)(place + address - LinkBase - 0x100_0000);
-                file.Write(image.AsSpan((int)BinaryPrimitives.ReadInt64LittleEndian(segment[8..]), (int)BinaryPrimitives.ReadInt64LittleEndian(segment[32..])));
+                file.Write(image.AsSpan(
+                    (int)BinaryPrimitives.ReadInt64LittleEndian(segment[8..]), (int)BinaryPrimitives.ReadInt64LittleEndian(segment[32..])));
             }
         }
     }

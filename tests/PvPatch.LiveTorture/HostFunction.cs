@@ -8,7 +8,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace PvPatch.LiveTorture;
 
 /// <summary>
-/// The same function as a host with an emitter of its own would write it: piece by piece, its sites registered by address. They call through a word in the host's memory,
+/// The same function as a host with an emitter of its own would write it: piece by piece, its sites registered by address. They call
+/// through a word in the host's memory,
 /// <c>call [r15+78h]</c>, so they can have five bytes, which none that is emitted by the library has.
 /// </summary>
 internal sealed class HostFunction(CodeArena arena, OpsLayout layout, VirtualAddress callee)
@@ -100,7 +101,8 @@ internal sealed class HostFunction(CodeArena arena, OpsLayout layout, VirtualAdd
             length = random.Next(3) == 0 ? ShortestSite : random.Next(ShortestSite, LongestSite + 1);
             start = random.Next(LineSize);
         }
-        while (SiteClassifier.Classify((ulong)start, length, single: true, SiteClassifier.HasAtomic16, trustLines: false) == SiteClass.QuiescentOnly);
+        while (SiteClassifier.Classify(
+            (ulong)start, length, single: true, SiteClassifier.HasAtomic16, trustLines: false) == SiteClass.QuiescentOnly);
 
         while ((int)(Here.Value % LineSize) != start)
         {

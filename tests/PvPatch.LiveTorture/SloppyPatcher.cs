@@ -3,7 +3,9 @@ using PvPatch.Machine;
 
 namespace PvPatch.LiveTorture;
 
-/// <summary>Patchers that each leave out one thing the library does. The torture must see every one of them fail, or it proves nothing.</summary>
+/// <summary>
+/// Patchers that each leave out one thing the library does. The torture must see every one of them fail, or it proves nothing.
+/// </summary>
 internal sealed unsafe class SloppyPatcher
 {
     private readonly Protocol _protocol;

@@ -8,8 +8,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace PvPatch.LiveTorture;
 
 /// <summary>
-/// Executors run a ring of blocks chained by jumps, while one thread unlinks, retires and makes anew one block after the other. Each block checks that it was come to from the one before;
-/// what is retired is filled with traps before its room is used again.
+/// Executors run a ring of blocks chained by jumps, while one thread unlinks, retires and makes anew one block after the other. Each block
+/// checks that it was come to from the one before; what is retired is filled with traps before its room is used again.
 /// </summary>
 internal sealed unsafe class TortureChain : IDisposable
 {
@@ -67,14 +67,16 @@ internal sealed unsafe class TortureChain : IDisposable
             _arena.Retire(old);
             _blocks[index] = Emit(index);
             _patcher.Bind(_blocks[index]);
-            _patcher.Link([new(_blocks[index - 1][0], _blocks[index].Address), new(_blocks[index][0], _blocks[(index + 1) % Length].Address)]);
+            _patcher.Link(
+                [new(_blocks[index - 1][0], _blocks[index].Address), new(_blocks[index][0], _blocks[(index + 1) % Length].Address)]);
             renewed++;
             reused += addresses.Add(_blocks[index].Address) ? 0 : 1;
         }
 
         _stop = true;
         Array.ForEach(threads, static t => t.Join());
-        Console.WriteLine($"chain protocol={_options.Protocol} renewed={renewed} in used room={reused} completed={_completed} used={_arena.Used}");
+        Console.WriteLine(
+            $"chain protocol={_options.Protocol} renewed={renewed} in used room={reused} completed={_completed} used={_arena.Used}");
         Console.WriteLine(_fault is not null ? $"FAULT {_fault}" : _completed == 0 || reused == 0 ? "NOTHING SEEN" : "OK");
         return _fault is not null ? 2 : _completed == 0 || reused == 0 ? 3 : 0;
     }

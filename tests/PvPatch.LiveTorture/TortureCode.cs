@@ -8,8 +8,9 @@ using static Iced.Intel.AssemblerRegisters;
 namespace PvPatch.LiveTorture;
 
 /// <summary>
-/// Generated functions full of sites, and three backends for them. Each site clears rax, sets the carry flag, runs the operation and checks: rax is a number one of the backends
-/// gives, the carry is still set, the stack pointer and eight registers are what they were. A function counts what it saw and stops at the first fault.
+/// Generated functions full of sites, and three backends for them. Each site clears rax, sets the carry flag, runs the operation and
+/// checks: rax is a number one of the backends gives, the carry is still set, the stack pointer and eight registers are what they were. A
+/// function counts what it saw and stops at the first fault.
 /// </summary>
 internal sealed class TortureCode : IDisposable
 {
@@ -26,7 +27,8 @@ internal sealed class TortureCode : IDisposable
         Layout = OpsLayout.Create(b => b.Table("t", t => t.Slot("op", convention: CallConvention.CalleeSave)));
         Arena = CodeArena.Reserve(size: 16 << 20, options: new ArenaOptions { TrustCacheLines = options.Sites == SiteKind.Line });
         VirtualAddress two = EmitHelper(Arena, 2);
-        Targets = [(EmitHelper(Arena, 4), RegisterSet.Rax), (EmitHelper(_far, 4), RegisterSet.Rax), (EmitHelper(Arena, 4, wild: true), RegisterSet.Rax | RegisterSet.Rcx)];
+        Targets = [(EmitHelper(Arena, 4), RegisterSet.Rax), (EmitHelper(_far, 4), RegisterSet.Rax),
+            (EmitHelper(Arena, 4, wild: true), RegisterSet.Rax | RegisterSet.Rcx)];
         Direct = Backend.Create("direct", Layout, b => b.Call("t.op", two, "two", RegisterSet.Rax));
         Inlined = Backend.Create("inlined", Layout, b => b.Inline("t.op", static a => a.mov(eax, 1)));
         Outlined = Backend.Create("outlined", Layout, b => b.Inline("t.op", static a =>
@@ -39,7 +41,8 @@ internal sealed class TortureCode : IDisposable
         for (int i = 0; i < functions; i++)
         {
             bool isHosts = options.Sites == SiteKind.Host || (options.Sites == SiteKind.Mixed && i % 4 == 3);
-            (CodeBlock block, VirtualAddress entry) = isHosts ? new HostFunction(Arena, Layout, two).Emit(random) : EmitFunction(options, random);
+            (CodeBlock block, VirtualAddress entry) = isHosts
+                ? new HostFunction(Arena, Layout, two).Emit(random) : EmitFunction(options, random);
             Blocks.Add(block);
             Entries.Add(entry);
         }
@@ -189,7 +192,8 @@ internal sealed class TortureCode : IDisposable
         {
             int start = random.Next(64);
             int budget = options.Protocol == Protocol.Library ? random.Next(6, 16) : 6;
-            SiteClass kind = SiteClassifier.Classify((ulong)start, budget, single: true, SiteClassifier.HasAtomic16, options.Sites == SiteKind.Line);
+            SiteClass kind = SiteClassifier.Classify(
+                (ulong)start, budget, single: true, SiteClassifier.HasAtomic16, options.Sites == SiteKind.Line);
             bool fits = options.Sites switch
             {
                 SiteKind.Atomic8 => kind == SiteClass.Atomic8,
@@ -197,7 +201,8 @@ internal sealed class TortureCode : IDisposable
                 SiteKind.Line => kind == SiteClass.Line,
                 SiteKind.Mixed => kind != SiteClass.QuiescentOnly,
 
-                // For the guard it is the line's end that counts: on today's processors a store inside a line is one event whatever it is called.
+                // For the guard it is the line's end that counts: on today's processors a store inside a line is one event whatever it is
+                // called.
                 _ => kind == SiteClass.Guarded && start + budget > 64,
             };
             if (fits)

@@ -47,7 +47,9 @@ internal sealed record TortureOptions
     /// <summary>Whether a thread collects garbage all the time.</summary>
     public bool Collect { get; init; }
 
-    /// <summary>Whether executors enter by a call that keeps the thread in the runtime's cooperative mode, so that the collector must wait for them.</summary>
+    /// <summary>
+    /// Whether executors enter by a call that keeps the thread in the runtime's cooperative mode, so that the collector must wait for them.
+    /// </summary>
     public bool Suppress { get; init; }
 
     /// <summary>Whether every fourth batch links sites to targets of their own.</summary>
@@ -88,7 +90,8 @@ internal sealed record TortureOptions
             options = name switch
             {
                 "--sites" => options with { Sites = Enum.Parse<SiteKind>(value, ignoreCase: true) },
-                "--protocol" => options with { Protocol = Enum.Parse<Protocol>(value.Replace("-", "", StringComparison.Ordinal), ignoreCase: true) },
+                "--protocol" =>
+                    options with { Protocol = Enum.Parse<Protocol>(value.Replace("-", "", StringComparison.Ordinal), ignoreCase: true) },
                 "--seconds" => options with { Seconds = double.Parse(value, CultureInfo.InvariantCulture) },
                 "--executors" => options with { Executors = int.Parse(value, CultureInfo.InvariantCulture) },
                 "--batch" => options with { Batch = int.Parse(value, CultureInfo.InvariantCulture) },

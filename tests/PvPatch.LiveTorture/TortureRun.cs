@@ -52,7 +52,8 @@ internal sealed unsafe class TortureRun : IDisposable
         var random = new Random(unchecked(_options.Seed + 1));
         while (_fault is null && Stopwatch.GetElapsedTime(start).TotalSeconds < _options.Seconds)
         {
-            flips += sloppy?.Flip() ?? (_options.Links && batches % 4 == 0 ? Link(sites, random) : Switch(backends[batches % backends.Length], sites, random));
+            flips += sloppy?.Flip()
+                ?? (_options.Links && batches % 4 == 0 ? Link(sites, random) : Switch(backends[batches % backends.Length], sites, random));
             batches++;
             Pause();
         }
@@ -105,13 +106,17 @@ internal sealed unsafe class TortureRun : IDisposable
         for (int i = 0; i < 3; i++)
         {
             times[i].Sort();
-            Console.WriteLine($"{_options.Sites} to {backends[i]}: least {times[i][0]:0.0} ns/site, median {times[i][times[i].Count / 2]:0.0} ns/site, {times[i].Count} batches of 256");
+            Console.WriteLine(
+                $"{_options.Sites} to {backends[i]}: least {times[i][0]:0.0} ns/site, median {times[i][times[i].Count / 2]:0.0} "
+                + $"ns/site, {times[i].Count} batches of 256");
         }
 
         if (_options.Links)
         {
             links.Sort();
-            Console.WriteLine($"{_options.Sites} linked: least {links[0]:0.0} ns/site, median {links[links.Count / 2]:0.0} ns/site, batches of {(_options.Batch == 0 ? wishes.Length : _options.Batch)}");
+            Console.WriteLine(
+                $"{_options.Sites} linked: least {links[0]:0.0} ns/site, median {links[links.Count / 2]:0.0} ns/site, batches of "
+                + $"{(_options.Batch == 0 ? wishes.Length : _options.Batch)}");
         }
 
         return _fault is null ? 0 : 2;
@@ -207,7 +212,9 @@ internal sealed unsafe class TortureRun : IDisposable
     private int Report(long flips, long batches, TimeSpan time)
     {
         long[] seen = [.. Enumerable.Range(0, TortureCode.Results).Select(i => _counts.Sum(c => c[i]))];
-        Console.WriteLine($"sites={_options.Sites} protocol={_options.Protocol} seconds={time.TotalSeconds:0.0} batches={batches} flips={flips} executions={seen.Sum()} seen={string.Join('/', seen)}");
+        Console.WriteLine(
+            $"sites={_options.Sites} protocol={_options.Protocol} seconds={time.TotalSeconds:0.0} batches={batches} flips={flips} "
+            + $"executions={seen.Sum()} seen={string.Join('/', seen)}");
         if (_fault is not null)
         {
             Console.WriteLine($"FAULT {_fault}");
@@ -215,7 +222,8 @@ internal sealed unsafe class TortureRun : IDisposable
         }
 
         // The sites must have been seen in every form, or the run proves nothing.
-        bool all = (seen.Take(_options.Links ? 4 : 3).All(static n => n > 0) && (_options.Links || seen[3] == 0)) || _options.Protocol != Protocol.Library;
+        bool all = (seen.Take(_options.Links ? 4 : 3).All(static n => n > 0) && (_options.Links || seen[3] == 0))
+            || _options.Protocol != Protocol.Library;
         Console.WriteLine(all ? "OK" : "NOT ALL BACKENDS SEEN");
         return all ? 0 : 3;
     }

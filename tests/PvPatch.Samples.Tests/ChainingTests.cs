@@ -3,16 +3,19 @@ using PvPatch.Tests.Shared;
 
 namespace PvPatch.Samples.Tests;
 
-/// <summary>The sample of block chaining: the numbers are Collatz's, the entries are one for each exit that was not linked yet, and one.</summary>
+/// <summary>
+/// The sample of block chaining: the numbers are Collatz's, the entries are one for each exit that was not linked yet, and one.
+/// </summary>
 public sealed class ChainingTests
 {
     [Fact]
     public void chained_blocks_are_entered_once_and_unlinked_ones_again()
     {
-        using Process process = Process.Start(new ProcessStartInfo(DotnetHost.Path, [Path.Combine(AppContext.BaseDirectory, "Chaining.dll")])
-        {
-            RedirectStandardOutput = true,
-        })!;
+        using Process process = Process.Start(
+            new ProcessStartInfo(DotnetHost.Path, [Path.Combine(AppContext.BaseDirectory, "Chaining.dll")])
+            {
+                RedirectStandardOutput = true,
+            })!;
         string[] lines = process.StandardOutput.ReadToEnd().Split('\n');
         process.WaitForExit();
         Assert.Equal(0, process.ExitCode);

@@ -29,16 +29,16 @@ public sealed unsafe class ChangedCodeTests
     }
 
     [Fact]
-    public void only_blocks_whose_code_changed_are_retired_and_their_room_is_used_again()
+    public void only_regions_whose_code_changed_are_retired_and_their_room_is_used_again()
     {
         using var guest = new Guest(Adder(1000));
         using var engine = new TranslatorEngine(guest);
         guest.Run(engine, 6 + 7 * 10);
         CodeBlock[] before = [.. engine.Arena.Blocks];
         long used = engine.Arena.Used;
-        int translated = engine.BlockCount;
+        int translated = engine.RegionCount;
         guest.Run(engine, 7 * 500);
-        Assert.Equal(500, engine.BlockCount - translated);
+        Assert.Equal(500, engine.RegionCount - translated);
         Assert.Equal(before.Length, engine.Arena.Blocks.Count);
         Assert.Single(before.Except(engine.Arena.Blocks));
         Assert.Equal(used, engine.Arena.Used);
@@ -59,14 +59,15 @@ public sealed unsafe class ChangedCodeTests
         using var guest = new Guest(GuestImage.OfCode(a.ToArray()));
         using var engine = new TranslatorEngine(guest);
         Assert.Equal(StopReason.Ebreak, guest.Run(engine));
-        Assert.Equal(4, engine.BlockCount); // the first, the fence as a branch's target, what follows it, ebreak
+        Assert.Equal(2, engine.RegionCount); // up to the fence, and what follows it, with the fence as a branch's target
     }
 
     [Theory]
     [MemberData(nameof(Engines.AllNames), MemberType = typeof(Engines))]
     public void a_fence_at_the_end_of_the_code_and_of_the_allowance_stops_behind_it(string name)
     {
-        byte[] code = [.. new[] { new Instruction(Op.Addi, Sum, 0, 0, 7), new Instruction(Op.FenceI, 0, 0, 0, 0) }.SelectMany(static i => BitConverter.GetBytes(Encoder.Encode(i)))];
+        byte[] code = [.. new[] { new Instruction(Op.Addi, Sum, 0, 0, 7), new Instruction(Op.FenceI, 0, 0, 0, 0) }.SelectMany(
+            static i => BitConverter.GetBytes(Encoder.Encode(i)))];
         using var guest = new Guest(GuestImage.OfCode(code));
         IEngine engine = Engines.Create(name, guest);
         using var disposable = (IDisposable)engine;
@@ -75,7 +76,7 @@ public sealed unsafe class ChangedCodeTests
     }
 
     [Fact]
-    public void blocks_retired_while_another_thread_switches_are_right()
+    public void regions_retired_while_another_thread_switches_are_right()
     {
         GuestImage image = Adder(1500);
         RunRecord expected = Engines.Run(Engines.Interpreter, image);

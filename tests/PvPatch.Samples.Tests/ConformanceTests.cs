@@ -33,7 +33,8 @@ public sealed class ConformanceTests
     [MemberData(nameof(Engines.AllNames), MemberType = typeof(Engines))]
     public void results_are_the_same_where_source_and_destination_are_one_register_and_x0_stays_zero(string engine)
     {
-        ConformanceCase[] cases = [.. All.Where(static c => c.Format is Format.R or Format.I or Format.Shift && c.Op is not Op.Jalr && !IsAccess(c.Op))];
+        ConformanceCase[] cases = [
+            .. All.Where(static c => c.Format is Format.R or Format.I or Format.Shift && c.Op is not Op.Jalr && !IsAccess(c.Op))];
         foreach (byte rd in new byte[] { InstructionBench.Rs1, InstructionBench.Rs2, 0 })
         {
             using var bench = new InstructionBench(engine, [.. cases.Select(c => ToInstruction(c) with { Rd = rd })]);

@@ -4,7 +4,10 @@ using RiscV.Host;
 
 namespace PvPatch.Samples.Tests;
 
-/// <summary>Random programs: the translator, which shares only the decoder with the interpreter, must leave the same registers, memory and count of instructions.</summary>
+/// <summary>
+/// Random programs: the translator, which shares only the decoder with the interpreter, must leave the same registers, memory and count of
+/// instructions.
+/// </summary>
 public sealed class DifferentialTests
 {
     private const ulong RamSize = 4 << 20;

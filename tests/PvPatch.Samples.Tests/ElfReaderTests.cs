@@ -82,7 +82,8 @@ public sealed class ElfReaderTests
 
     [Fact]
     public void a_program_too_large_for_ram_is_refused() =>
-        Assert.Throws<ArgumentException>(static () => new Guest(new GuestImage(0x10000, [new GuestSegment(0x10000, new byte[4], 1UL << 31, true)])));
+        Assert.Throws<ArgumentException>(
+            static () => new Guest(new GuestImage(0x10000, [new GuestSegment(0x10000, new byte[4], 1UL << 31, true)])));
 
     private static byte[] MakeFile()
     {

@@ -8,7 +8,8 @@ public sealed class EncodingTests
     private static readonly int[] s_immediates = [0, 1, -1, 2047, -2048, 1365];
 
     [Fact]
-    public void what_is_encoded_decodes_to_the_same() => Assert.All(Instructions(), static i => Assert.Equal(i, Canonical(Decoder.Decode(Encoder.Encode(i)))));
+    public void what_is_encoded_decodes_to_the_same() =>
+        Assert.All(Instructions(), static i => Assert.Equal(i, Canonical(Decoder.Decode(Encoder.Encode(i)))));
 
     [Fact]
     public void no_word_is_two_instructions()

@@ -77,7 +77,8 @@ public sealed unsafe class FaultTests
         a.I(Op.Jalr, 1, 10, 4);
         Check(engine, a.ToArray(), StopReason.FetchFault, pc: 0x40004, instructions: 3, x10: 0x40000);
         Check(engine, Bytes(new Instruction(Op.Addi, 10, 0, 0, 7)), StopReason.FetchFault, pc: 0x10004, instructions: 1, x10: 7);
-        Check(engine, [.. Bytes(new Instruction(Op.Addi, 10, 0, 0, 7)), .. Bytes(new Instruction(Op.Jal, 1, 0, 0, -0x8000))], StopReason.FetchFault, pc: 0x8004, instructions: 2, x10: 7);
+        Check(engine, [.. Bytes(new Instruction(Op.Addi, 10, 0, 0, 7)), .. Bytes(new Instruction(Op.Jal, 1, 0, 0, -0x8000))],
+            StopReason.FetchFault, pc: 0x8004, instructions: 2, x10: 7);
     }
 
     private static void CheckStop(string engine, Op op, ulong address, StopReason reason)

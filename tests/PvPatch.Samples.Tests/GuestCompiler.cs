@@ -17,14 +17,15 @@ internal static class GuestCompiler
     }
 
     /// <summary>Builds one of the sample's guest programs. The ELF file.</summary>
-    public static byte[] Build(string name, string optimization)
+    public static byte[] Build(string name, string optimization, params string[] more)
     {
         using var directory = new TemporaryDirectory();
         string sources = Path.Combine(AppContext.BaseDirectory, "guest");
         string output = directory.File("program");
         Run(Compiler, [
-            optimization, "-march=rv64im", "-mabi=lp64", "-mcmodel=medany", "-ffreestanding", "-nostdlib", "-static", "-Wall", "-Wextra", "-Werror",
-            "-Wl,--no-warn-rwx-segments", "-o", output, Path.Combine(sources, "start.S"), Path.Combine(sources, "memory.c"), Path.Combine(sources, name + ".c")]);
+            optimization, "-march=rv64im", "-mabi=lp64", "-mcmodel=medany", "-ffreestanding", "-nostdlib", "-static", "-Wall", "-Wextra",
+            "-Werror", "-Wl,--no-warn-rwx-segments", "-o", output, Path.Combine(sources, "start.S"), Path.Combine(sources, "memory.c"),
+            Path.Combine(sources, name + ".c"), .. more]);
         return File.ReadAllBytes(output);
     }
 

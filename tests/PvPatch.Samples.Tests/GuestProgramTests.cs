@@ -4,7 +4,9 @@ using RiscV.Translator;
 
 namespace PvPatch.Samples.Tests;
 
-/// <summary>Real programs, compiled from C. What they print is known from elsewhere: published check values, or the programs check themselves.</summary>
+/// <summary>
+/// Real programs, compiled from C. What they print is known from elsewhere: published check values, or the programs check themselves.
+/// </summary>
 public sealed class GuestProgramTests
 {
     public static TheoryData<string, string, string> Programs
@@ -41,6 +43,32 @@ public sealed class GuestProgramTests
         {
             Assert.Equal(reference, Engines.Run(backend, image, new AccessCounter()));
         }
+    }
+
+    /// <summary>The programs of the benchmark, a few rounds of each: they check what they compute.</summary>
+    [Theory]
+    [InlineData("calls", 2000)]
+    [InlineData("crc32", 2)]
+    [InlineData("matrix", 1)]
+    [InlineData("recursion", 8)]
+    [InlineData("sha256", 30)]
+    [InlineData("sieve", 1)]
+    [InlineData("sort", 1)]
+    [InlineData("strings", 20)]
+    public void a_program_of_the_benchmark_gives_the_same_on_every_engine(string name, int rounds)
+    {
+        GuestCompiler.Need();
+        GuestImage image = Load(GuestCompiler.Build("speed/" + name, "-O2", $"-DROUNDS={rounds}"));
+        RunRecord reference = Engines.Run(Engines.Interpreter, image);
+        Assert.Equal((StopReason.Exited, 0), (reference.Stop, reference.ExitCode));
+        foreach (string backend in Engines.Backends)
+        {
+            Assert.Equal(reference, Engines.Run(backend, image));
+        }
+
+        using var guest = new Guest(image);
+        using var engine = new TranslatorEngine(guest, patchable: false);
+        Assert.Equal(reference, RunRecord.Of(guest, engine));
     }
 
     [Fact]

@@ -4,15 +4,16 @@ using RiscV.Isa;
 namespace PvPatch.Samples.Tests;
 
 /// <summary>
-/// A random program that ends: a loop of random instructions, forward branches among them, loads and stores near a base register, run a few times over. All accesses are
-/// aligned, so that every backend does the same.
+/// A random program that ends: a loop of random instructions, forward branches among them, loads and stores near a base register, run a few
+/// times over. All accesses are aligned, so that every backend does the same.
 /// </summary>
 internal static class RandomProgram
 {
     private const int Base = 8;
     private const int Counter = 31;
 
-    private static readonly Op[] s_plain = [.. Enum.GetValues<Op>().Where(static o => o is >= Op.Addi and <= Op.Remuw or Op.Lui or Op.Auipc)];
+    private static readonly Op[] s_plain = [
+        .. Enum.GetValues<Op>().Where(static o => o is >= Op.Addi and <= Op.Remuw or Op.Lui or Op.Auipc)];
     private static readonly Op[] s_accesses = [.. Enum.GetValues<Op>().Where(static o => o is >= Op.Lb and <= Op.Sd)];
 
     public static GuestImage Create(int seed, int length = 300, int rounds = 12)
@@ -74,10 +75,24 @@ internal static class RandomProgram
             pending.Add((label, Math.Min(length, at + 1 + random.Next(8))));
             a.Jal(Destination(random), label);
         }
+        else if (choice < 40)
+        {
+            EmitIndex(a, random);
+        }
         else
         {
             a.Emit(Plain(random, s_plain[random.Next(s_plain.Length)]));
         }
+    }
+
+    /// <summary>What compilers make of an index into an array, which the translator takes for one operation; and pairs that only look like it.</summary>
+    private static void EmitIndex(GuestAssembler a, Random random)
+    {
+        byte index = Destination(random);
+        byte other = random.Next(6) == 0 ? index : Source(random);
+        a.I(Op.Slli, index, random.Next(4) == 0 ? index : Source(random), random.Next(0, 5));
+        byte sum = random.Next(6) == 0 ? Destination(random) : index;
+        a.R(random.Next(6) == 0 ? Op.Sub : Op.Add, sum, random.Next(2) == 0 ? index : other, random.Next(2) == 0 ? other : index);
     }
 
     private static Instruction Plain(Random random, Op op)

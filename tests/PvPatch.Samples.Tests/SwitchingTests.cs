@@ -33,7 +33,7 @@ public sealed class SwitchingTests
     }
 
     [Fact]
-    public void blocks_translated_while_another_thread_switches_are_right()
+    public void regions_translated_while_another_thread_switches_are_right()
     {
         Random seeds = TestSeed.NewRandom();
         for (int i = 0; i < 15; i++)
@@ -112,5 +112,6 @@ public sealed class SwitchingTests
     private static LiveSite[] Sites(TranslatorEngine engine) =>
         [.. engine.Arena.Blocks.SelectMany(static b => Enumerable.Range(0, b.SiteCount).Select(i => b[i]))];
 
-    private static byte[][] Code(TranslatorEngine engine) => [.. engine.Arena.Blocks.Where(static b => b.SiteCount > 0).Select(static b => b.ToArray())];
+    private static byte[][] Code(TranslatorEngine engine) =>
+        [.. engine.Arena.Blocks.Where(static b => b.SiteCount > 0).Select(static b => b.ToArray())];
 }

@@ -18,7 +18,8 @@ public sealed unsafe class SyscallTests
     [InlineData(Write, 0xffff, 4, BadAddress)]
     [InlineData(Write, 0x10000 + (int)Guest.DefaultRamSize - 2, 4, BadAddress)]
     [InlineData(63, 0, 0, NotImplemented)]
-    public void a_call_answers_as_linux_does(int number, int second, int third, ulong expected) => Assert.Equal(expected, Call(number, 1, second, third));
+    public void a_call_answers_as_linux_does(int number, int second, int third, ulong expected) =>
+        Assert.Equal(expected, Call(number, 1, second, third));
 
     [Fact]
     public void brk_moves_within_ram_and_says_where_it_is()

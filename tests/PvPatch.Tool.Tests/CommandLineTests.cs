@@ -5,7 +5,8 @@ namespace PvPatch.Tool.Tests;
 /// <summary>Help, mistakes on the command line, colours, cancellation, output that cannot be written.</summary>
 public sealed class CommandLineTests : IDisposable
 {
-    private static readonly string[] s_commands = ["demo", "info", "sites", "plan", "explain", "patch", "revert", "verify", "diff", "allowed"];
+    private static readonly string[] s_commands = [
+        "demo", "info", "sites", "plan", "explain", "patch", "revert", "verify", "diff", "allowed"];
 
     private readonly KernelFiles _files = new();
 
@@ -59,14 +60,16 @@ public sealed class CommandLineTests : IDisposable
 
     [Fact]
     public void A_mistyped_option_is_an_error_with_a_suggestion() =>
-        Assert.Contains("\"--backend\"", ToolRunner.Run("plan", _files.Vmlinux, "--bakend", "native").Fails(1, "PV7001").Error, StringComparison.Ordinal);
+        Assert.Contains("\"--backend\"", ToolRunner.Run("plan", _files.Vmlinux, "--bakend", "native").Fails(1, "PV7001").Error,
+            StringComparison.Ordinal);
 
     [Fact]
     public void What_is_required_is_asked_for()
     {
         ToolRunner.Run("info").Fails(1, "PV7001");
         Assert.Contains("--backend", ToolRunner.Run("plan", _files.Vmlinux).Fails(1, "PV7001").Error, StringComparison.Ordinal);
-        Assert.Contains("--output", ToolRunner.Run("patch", _files.Vmlinux, "--backend", "native").Fails(1, "PV7001").Error, StringComparison.Ordinal);
+        Assert.Contains(
+            "--output", ToolRunner.Run("patch", _files.Vmlinux, "--backend", "native").Fails(1, "PV7001").Error, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -75,7 +78,8 @@ public sealed class CommandLineTests : IDisposable
         ToolResult result = ToolRunner.Run("plan", _files.Vmlinux, "--json");
         Assert.Equal(1, result.ErrorJson.GetProperty("exitCode").GetInt32());
         Assert.Equal("PV7001", result.ErrorJson.GetProperty("diagnostics")[0].GetProperty("code").GetString());
-        Assert.Equal("PV7001", ToolRunner.Run("nonsense", "--json").ErrorJson.GetProperty("diagnostics")[0].GetProperty("code").GetString());
+        Assert.Equal(
+            "PV7001", ToolRunner.Run("nonsense", "--json").ErrorJson.GetProperty("diagnostics")[0].GetProperty("code").GetString());
     }
 
     [Fact]
@@ -89,8 +93,10 @@ public sealed class CommandLineTests : IDisposable
         Assert.DoesNotContain("\e[", ToolRunner.Run("demo").Out, StringComparison.Ordinal);
         Assert.DoesNotContain("\e[", ToolRunner.Run(terminal, "demo", "--no-color").Out, StringComparison.Ordinal);
         Assert.DoesNotContain("\e[", ToolRunner.Run(terminal, "demo", "--json").Out, StringComparison.Ordinal);
-        Assert.DoesNotContain("\e[", ToolRunner.Run(terminal with { Environment = new() { ["NO_COLOR"] = "1" } }, "demo").Out, StringComparison.Ordinal);
-        Assert.DoesNotContain("\e[", ToolRunner.Run(terminal with { Environment = new() { ["TERM"] = "dumb" } }, "demo").Out, StringComparison.Ordinal);
+        Assert.DoesNotContain(
+            "\e[", ToolRunner.Run(terminal with { Environment = new() { ["NO_COLOR"] = "1" } }, "demo").Out, StringComparison.Ordinal);
+        Assert.DoesNotContain(
+            "\e[", ToolRunner.Run(terminal with { Environment = new() { ["TERM"] = "dumb" } }, "demo").Out, StringComparison.Ordinal);
     }
 
     [Fact]

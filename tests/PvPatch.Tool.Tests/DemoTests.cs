@@ -96,7 +96,8 @@ public sealed class DemoTests
         Assert.All(demo.Out.Split('\n'), static line => Assert.True(line.Length <= 120, line));
         Assert.All(demo.Out.Split('\n'), static line => Assert.Equal(line.TrimEnd(), line));
         Assert.DoesNotContain("NOT TRUE", demo.Out, StringComparison.Ordinal);
-        foreach (string expected in (string[])["irq.irq_disable", "native", "xen", "kvm", "NeedsStack", "ClobbersTooMuch", "reverted bit for bit", "cli; nop(4)"])
+        foreach (string expected in (string[])[
+            "irq.irq_disable", "native", "xen", "kvm", "NeedsStack", "ClobbersTooMuch", "reverted bit for bit", "cli; nop(4)"])
         {
             Assert.Contains(expected, demo.Out, StringComparison.Ordinal);
         }
@@ -112,7 +113,8 @@ public sealed class DemoTests
 
     [Fact]
     public void A_backend_that_does_not_exist_is_an_error_with_a_suggestion() =>
-        Assert.Contains("Did you mean \"xen\"?", ToolRunner.Run("demo", "--backend", "xem").Fails(1, "PV2002").Error, StringComparison.Ordinal);
+        Assert.Contains(
+            "Did you mean \"xen\"?", ToolRunner.Run("demo", "--backend", "xem").Fails(1, "PV2002").Error, StringComparison.Ordinal);
 
     [Fact]
     public void A_bitness_there_is_not_is_an_error() => ToolRunner.Run("demo", "--bits", "16").Fails(1, "PV7001");
@@ -122,9 +124,11 @@ public sealed class DemoTests
             .GetProperty("backends")[0].GetProperty("plan").GetProperty("sites").EnumerateArray()];
 
     private static string New(JsonElement[] sites, string slot, int length) =>
-        sites.First(s => s.GetProperty("slot").GetString() == slot && s.GetProperty("length").GetInt32() == length).GetProperty("new").GetString()!;
+        sites.First(s => s.GetProperty("slot").GetString() == slot && s.GetProperty("length").GetInt32() == length).GetProperty("new")
+            .GetString()!;
 
-    private static byte[] Bytes(JsonElement site, string name) => Convert.FromHexString(site.GetProperty(name).GetString()!.Replace(" ", "", StringComparison.Ordinal));
+    private static byte[] Bytes(JsonElement site, string name) =>
+        Convert.FromHexString(site.GetProperty(name).GetString()!.Replace(" ", "", StringComparison.Ordinal));
 
     private static ulong Address(JsonElement element, string name) => Convert.ToUInt64(element.GetProperty(name).GetString(), 16);
 }

@@ -61,7 +61,8 @@ public sealed class InputFileTests : IDisposable
             pipe.Write("{ \"irq.halt\": \"nop\" }"u8);
         }
 
-        string text = ToolRunner.Run("plan", _files.Vmlinux, "--backend", "native", "--slots", $"/dev/fd/{client.SafePipeHandle.DangerousGetHandle()}").Succeeds().Out;
+        string text = ToolRunner.Run("plan", _files.Vmlinux, "--backend", "native", "--slots",
+            $"/dev/fd/{client.SafePipeHandle.DangerousGetHandle()}").Succeeds().Out;
         Assert.Matches("irq.halt +nops", text);
     }
 
@@ -89,7 +90,8 @@ public sealed class InputFileTests : IDisposable
                 }
             },
             TestContext.Current.CancellationToken);
-        ToolResult result = ToolRunner.Run("plan", _files.Vmlinux, "--backend", "native", "--slots", $"/dev/fd/{client.SafePipeHandle.DangerousGetHandle()}").Fails(2, "PV7007");
+        ToolResult result = ToolRunner.Run("plan", _files.Vmlinux, "--backend", "native", "--slots",
+            $"/dev/fd/{client.SafePipeHandle.DangerousGetHandle()}").Fails(2, "PV7007");
         Assert.Contains("more than 1048576 bytes", result.Error, StringComparison.Ordinal);
         await stop.CancelAsync();
         client.Dispose();

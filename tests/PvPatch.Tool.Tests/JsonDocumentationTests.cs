@@ -59,7 +59,8 @@ public sealed class JsonDocumentationTests : IDisposable
         yield return ToolRunner.Run("plan", _files.Vmlinux, "--backend", "native", "--json").Succeeds().Json;
         yield return ToolRunner.Run("explain", _files.Vmlinux, "site:0", "--json").Succeeds().Json;
         yield return ToolRunner.Run("explain", _files.Vmlinux, "site:24", "--json").Succeeds().Json;
-        yield return ToolRunner.Run("patch", _files.Vmlinux, "--backend", "native", "-o", output, "--save-plan", plan, "--json").Succeeds().Json;
+        yield return ToolRunner.Run("patch", _files.Vmlinux, "--backend", "native", "-o", output, "--save-plan", plan, "--json").Succeeds()
+            .Json;
         yield return ToolRunner.Run("revert", output, "--plan", plan, "-o", _files.Path("back"), "--json").Succeeds().Json;
         using var guest = new GuestFiles();
         DumpedMachine machine = guest.Boot("native").Put(guest.SiteOf("irq.halt"), 0xeb, 0xfe);

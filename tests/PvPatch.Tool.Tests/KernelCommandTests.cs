@@ -67,7 +67,8 @@ public sealed class KernelCommandTests : IDisposable
         JsonElement sites = ToolRunner.Run("sites", _files.Vmlinux, "--slot", glob, "--json").Succeeds().Json;
         Assert.Equal(expected, sites.GetProperty("sites").GetArrayLength());
         Assert.Equal(SiteCount, sites.GetProperty("total").GetInt32());
-        Assert.Contains($"{expected} of {SiteCount} sites", ToolRunner.Run("sites", _files.Vmlinux, "--slot", glob).Succeeds().Out, StringComparison.Ordinal);
+        Assert.Contains($"{expected} of {SiteCount} sites", ToolRunner.Run("sites", _files.Vmlinux, "--slot", glob).Succeeds().Out,
+            StringComparison.Ordinal);
     }
 
     [Fact]
@@ -87,7 +88,8 @@ public sealed class KernelCommandTests : IDisposable
     {
         foreach (JsonElement site in ToolRunner.Run("sites", _files.Vmlinux, "--json").Json.GetProperty("sites").EnumerateArray())
         {
-            foreach (string name in (string[])["address", "section", "slot", "type", "length", "clobbers", "action", "reason", "old", "new"])
+            foreach (
+                string name in (string[])["address", "section", "slot", "type", "length", "clobbers", "action", "reason", "old", "new"])
             {
                 Assert.True(site.TryGetProperty(name, out _), name);
             }
@@ -99,7 +101,8 @@ public sealed class KernelCommandTests : IDisposable
 
     [Fact]
     public void A_slot_that_does_not_exist_is_an_error_with_a_suggestion() =>
-        Assert.Contains("\"irq_disable\"", ToolRunner.Run("sites", _files.Vmlinux, "--slot", "irq_dsable").Fails(1, "PV7003").Error, StringComparison.Ordinal);
+        Assert.Contains("\"irq_disable\"", ToolRunner.Run("sites", _files.Vmlinux, "--slot", "irq_dsable").Fails(1, "PV7003").Error,
+            StringComparison.Ordinal);
 
     [Fact]
     public void A_plan_is_summed_up_and_can_be_read_back()
@@ -116,7 +119,8 @@ public sealed class KernelCommandTests : IDisposable
     [InlineData("sites")]
     [InlineData("plan")]
     public void A_backend_that_does_not_exist_is_an_error_that_names_those_that_do(string command) =>
-        Assert.Contains("native", ToolRunner.Run(command, _files.Vmlinux, "--backend", "natvie").Fails(1, "PV6106").Error, StringComparison.Ordinal);
+        Assert.Contains(
+            "native", ToolRunner.Run(command, _files.Vmlinux, "--backend", "natvie").Fails(1, "PV6106").Error, StringComparison.Ordinal);
 
     [Fact]
     public void A_site_is_explained_by_any_of_its_addresses()

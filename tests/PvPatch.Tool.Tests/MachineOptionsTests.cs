@@ -50,8 +50,10 @@ public sealed class MachineOptionsTests : IDisposable
     [Fact]
     public void The_order_of_the_slots_can_be_given()
     {
-        string[] calleeSave = ["irq.save_fl", "irq.irq_disable", "irq.irq_enable", "mmu.read_cr2", "mmu.pte_val", "lock.queued_spin_unlock", "lock.vcpu_is_preempted"];
-        string layout = _guest.Write("layout", "bits 64\n" + string.Concat(SyntheticOps.Names.Select(n => $"{n}{(calleeSave.Contains(n) ? "*" : "")}\n")));
+        string[] calleeSave = ["irq.save_fl", "irq.irq_disable", "irq.irq_enable", "mmu.read_cr2", "mmu.pte_val", "lock.queued_spin_unlock",
+            "lock.vcpu_is_preempted"];
+        string layout = _guest.Write(
+            "layout", "bits 64\n" + string.Concat(SyntheticOps.Names.Select(n => $"{n}{(calleeSave.Contains(n) ? "*" : "")}\n")));
         string[] given = ["--era", "linux-6.1", "--layout", layout];
         JsonElement info = Run("info", [.. given, "--json"]).Succeeds().Json;
         Assert.Equal("--layout", info.GetProperty("layoutFrom").GetString());
@@ -76,10 +78,12 @@ public sealed class MachineOptionsTests : IDisposable
     {
         string map = _guest.Write("guests", GuestFiles.Listing(0)
             + $"{SyntheticKernel.Text + 0x730:x16} T vmware_platform_setup\n{SyntheticKernel.Text + 0x740:x16} T ms_hyperv_init_platform\n"
-            + $"{SyntheticKernel.Text + 0x750:x16} T tdx_early_init\n{SyntheticKernel.Text + 0x760:x16} T tdx_safe_halt\n{SyntheticKernel.Text + 0x770:x16} T tdx_halt\n");
+            + $"{SyntheticKernel.Text + 0x750:x16} T tdx_early_init\n{SyntheticKernel.Text + 0x760:x16} T "
+                + $"tdx_safe_halt\n{SyntheticKernel.Text + 0x770:x16} T tdx_halt\n");
         string[] guests = ["--system-map", map];
         ToolResult Plan(params string[] options) => Run("plan", [.. guests, .. options]).Succeeds();
-        Assert.Contains("backends           native, kvm, hyperv, vmware, tdx\n", Run("info", guests).Succeeds().Out, StringComparison.Ordinal);
+        Assert.Contains(
+            "backends           native, kvm, hyperv, vmware, tdx\n", Run("info", guests).Succeeds().Out, StringComparison.Ordinal);
         Assert.Equal(Plan("-b", "vmware", "--vmware-clock", "none").Out, Plan("-b", "vmware").Out);
         ToolResult differences = Run("diff", [.. guests, "--backend", "native", "--against", "vmware"]);
         Assert.Equal(6, differences.ExitCode);
@@ -113,7 +117,8 @@ public sealed class MachineOptionsTests : IDisposable
         Run("plan", "-b", "native", "--kvm-features", "0xzork").Fails(1, "PV7001");
         Run("plan", "-b", "native", "--hyperv-features", "0x100000000").Fails(1, "PV7001");
         Run("plan", "-b", "native", "--hyperv-hints", "-1").Fails(1, "PV7001");
-        Assert.Contains("none, frequency, stolen-time", Run("plan", "-b", "native", "--vmware-clock", "zork").Fails(1, "PV7001").Error, StringComparison.Ordinal);
+        Assert.Contains("none, frequency, stolen-time", Run("plan", "-b", "native", "--vmware-clock", "zork").Fails(1, "PV7001").Error,
+            StringComparison.Ordinal);
         Assert.Contains("linux-6.12", Run("plan", "-b", "native", "--era", "zork").Fails(1, "PV7001").Error, StringComparison.Ordinal);
         Run("plan", [.. _guest.Map, "--kallsyms", _guest.SystemMap, "-b", "native"]).Fails(1, "PV7001");
         Run("plan", "-b", "native", "--system-map", _guest.Path("missing")).Fails(2, "PV7007");
@@ -129,7 +134,8 @@ public sealed class MachineOptionsTests : IDisposable
     {
         string patched = _guest.Path("patched");
         Run("patch", [.. _guest.Map, "-b", "kvm", "--kvm-features", "0x20", "-o", patched]).Succeeds();
-        ToolRunner.Run(["revert", patched, "--original", _guest.Vmlinux, .. _guest.Map, "--kvm-features", "0x20", "-o", _guest.Path("back")]).Succeeds();
+        ToolRunner.Run(["revert", patched, "--original", _guest.Vmlinux, .. _guest.Map, "--kvm-features", "0x20", "-o",
+            _guest.Path("back")]).Succeeds();
         Assert.Equal(File.ReadAllBytes(_guest.Vmlinux), File.ReadAllBytes(_guest.Path("back")));
     }
 
@@ -168,7 +174,8 @@ public sealed class MachineOptionsTests : IDisposable
         Assert.Equal("pvpatch-allowed", list.Json.GetProperty("format").GetString());
         Assert.Equal(27, sites.GetArrayLength());
         JsonElement delay = sites.EnumerateArray().First(static s => s.GetProperty("slot").GetString() == "cpu.io_delay");
-        Assert.Equal(["original", "native", "kvm"], delay.GetProperty("allowed").EnumerateArray().Select(static a => a.GetProperty("of")[0].GetString()));
+        Assert.Equal(["original", "native", "kvm"],
+            delay.GetProperty("allowed").EnumerateArray().Select(static a => a.GetProperty("of")[0].GetString()));
         string file = _guest.Path("allowed.json");
         Assert.Contains("for 27 sites", Run("allowed", [.. _guest.Map, "-o", file]).Succeeds().Out, StringComparison.Ordinal);
         Assert.Equal(list.Out, File.ReadAllText(file));
@@ -187,9 +194,11 @@ public sealed class MachineOptionsTests : IDisposable
         string text = Run("explain", [site, .. _guest.Map]).Succeeds().Out;
         Assert.Contains("\n  native, kvm --kvm-features 0x0: direct call", text, StringComparison.Ordinal);
         Assert.Contains("\n  kvm: direct call", text, StringComparison.Ordinal);
-        Assert.DoesNotContain("\n  kvm: ", Run("explain", [site, .. _guest.Map, "--backend", "native"]).Succeeds().Out, StringComparison.Ordinal);
+        Assert.DoesNotContain(
+            "\n  kvm: ", Run("explain", [site, .. _guest.Map, "--backend", "native"]).Succeeds().Out, StringComparison.Ordinal);
         JsonElement json = Run("explain", [site, .. _guest.Map, "--backend", "kvm", "--backend", "native", "--json"]).Succeeds().Json;
-        Assert.Equal(["kvm", "native"], json.GetProperty("backends").EnumerateArray().Select(static b => b.GetProperty("backend").GetString()));
+        Assert.Equal(
+            ["kvm", "native"], json.GetProperty("backends").EnumerateArray().Select(static b => b.GetProperty("backend").GetString()));
     }
 
     [Theory]
@@ -208,5 +217,6 @@ public sealed class MachineOptionsTests : IDisposable
 
     private ToolResult Run(string command, params string[] more) => ToolRunner.Run([command, _guest.Vmlinux, .. more]);
 
-    private ToolResult Diff(string against, params string[] more) => Run("diff", [.. _guest.Map, "--backend", "native", "--against", against, .. more]);
+    private ToolResult Diff(string against, params string[] more) =>
+        Run("diff", [.. _guest.Map, "--backend", "native", "--against", against, .. more]);
 }

@@ -136,7 +136,8 @@ public sealed class OutputFileTests : IDisposable
         Assert.SkipUnless(OperatingSystem.IsLinux(), "only Linux is asked which file a name leads to");
         Assert.SkipUnless(new OutputDisk().TryLink(_files.Vmlinux, Output), "the file system of the temporary folder has no hard links");
         ToolRunner.Run("patch", _files.Vmlinux, "--backend", "native", "-o", Output).Fails(3, "PV7004");
-        ToolRunner.Run("patch", _files.Vmlinux, "--backend", "native", "-o", _files.Path("other"), "--save-plan", Output).Fails(3, "PV7004");
+        ToolRunner.Run("patch", _files.Vmlinux, "--backend", "native", "-o", _files.Path("other"), "--save-plan", Output)
+            .Fails(3, "PV7004");
         ToolRunner.Run("revert", _files.Vmlinux, "--original", _files.Vmlinux, "-o", Output).Fails(3, "PV7004");
         ToolRunner.Run("allowed", _files.Vmlinux, "-o", Output).Fails(3, "PV7004");
         Assert.Equal(_files.Bytes, File.ReadAllBytes(Output));
@@ -178,7 +179,8 @@ public sealed class OutputFileTests : IDisposable
         int writes = 0;
         var disk = new TestDisk { BeforeWrite = () => { if (++writes == 2) { stop.Cancel(); } } };
         var settings = new ToolRunner.Settings { Disk = disk, Cancellation = stop.Token };
-        ToolResult result = ToolRunner.Run(settings, "patch", _files.Vmlinux, "--backend", "native", "-o", Output, "--save-plan", Plan).Fails(130, "PV7090");
+        ToolResult result = ToolRunner.Run(settings, "patch", _files.Vmlinux, "--backend", "native", "-o", Output, "--save-plan", Plan)
+            .Fails(130, "PV7090");
         Assert.Contains("nothing was written", result.Error, StringComparison.Ordinal);
         Assert.Equal(OldImage, File.ReadAllText(Output));
         Assert.Equal(OldPlan, File.ReadAllText(Plan));
@@ -189,7 +191,8 @@ public sealed class OutputFileTests : IDisposable
     public void Output_that_cannot_be_said_does_not_hide_that_files_were_written()
     {
         var settings = new ToolRunner.Settings { Out = new FullStream() };
-        ToolResult result = ToolRunner.Run(settings, "patch", _files.Vmlinux, "--backend", "native", "-o", Output, "--save-plan", Plan).Fails(4, "PV6107");
+        ToolResult result = ToolRunner.Run(settings, "patch", _files.Vmlinux, "--backend", "native", "-o", Output, "--save-plan", Plan)
+            .Fails(4, "PV6107");
         Assert.True(File.Exists(Output));
         Assert.Contains("standard output", result.Error, StringComparison.Ordinal);
         Assert.Contains($"Written was {Plan} and {Output}", result.Error, StringComparison.Ordinal);
@@ -217,7 +220,8 @@ public sealed class OutputFileTests : IDisposable
     }
 
     private ToolResult Patch(OutputDisk disk) =>
-        ToolRunner.Run(new ToolRunner.Settings { Disk = disk }, "patch", _files.Vmlinux, "--backend", "native", "-o", Output, "--save-plan", Plan);
+        ToolRunner.Run(
+            new ToolRunner.Settings { Disk = disk }, "patch", _files.Vmlinux, "--backend", "native", "-o", Output, "--save-plan", Plan);
 
     [DllImport("libc", EntryPoint = "kill")]
     [DefaultDllImportSearchPaths(DllImportSearchPath.SafeDirectories)]

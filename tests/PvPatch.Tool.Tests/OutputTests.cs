@@ -21,7 +21,8 @@ public sealed class OutputTests
 
     [Fact]
     public void A_banner_among_many_that_are_none_is_not_searched_for_ever() =>
-        Assert.Null(VersionBanner.Find(System.Text.Encoding.ASCII.GetBytes(string.Concat(Enumerable.Repeat("Linux version x", 1000)) + "Linux version 6")));
+        Assert.Null(VersionBanner.Find(
+            System.Text.Encoding.ASCII.GetBytes(string.Concat(Enumerable.Repeat("Linux version x", 1000)) + "Linux version 6")));
 
     [Theory]
     [InlineData(64, "fa0f1f440000", "cli; nop(5)")]
@@ -34,7 +35,8 @@ public sealed class OutputTests
 
     [Fact]
     public void Targets_have_names() =>
-        Assert.Equal("call native_halt", new Disassembler(64, static a => a == 0x1105 ? "native_halt" : null).Line([0xe8, 0, 1, 0, 0], 0x1000));
+        Assert.Equal(
+            "call native_halt", new Disassembler(64, static a => a == 0x1105 ? "native_halt" : null).Line([0xe8, 0, 1, 0, 0], 0x1000));
 
     [Fact]
     public void Every_action_and_every_reason_has_words()

@@ -52,7 +52,8 @@ public sealed class PatchRevertTests : IDisposable
     public void Patch_says_what_it_wrote_and_how_to_take_it_back()
     {
         string output = _files.Path("out");
-        ToolResult result = ToolRunner.Run("patch", _files.Vmlinux, "--backend", "native", "-o", output, "--save-plan", _files.Path("plan.json")).Succeeds();
+        ToolResult result = ToolRunner.Run(
+            "patch", _files.Vmlinux, "--backend", "native", "-o", output, "--save-plan", _files.Path("plan.json")).Succeeds();
         Assert.Contains("27 of 27 places", result.Out, StringComparison.Ordinal);
         Assert.Contains($"pvpatch revert {output} --plan {_files.Path("plan.json")} -o FILE", result.Out, StringComparison.Ordinal);
         JsonElement json = ToolRunner.Run("patch", _files.Vmlinux, "--backend", "native", "-o", output, "--json").Succeeds().Json;
@@ -101,7 +102,8 @@ public sealed class PatchRevertTests : IDisposable
     public void Reverting_what_is_not_patched_says_so()
     {
         string output = _files.Path("back");
-        Assert.Contains("was not patched", ToolRunner.Run("revert", _files.Vmlinux, "--original", _files.Vmlinuz(), "-o", output).Succeeds().Out, StringComparison.Ordinal);
+        Assert.Contains("was not patched", ToolRunner.Run("revert", _files.Vmlinux, "--original", _files.Vmlinuz(), "-o", output).Succeeds()
+            .Out, StringComparison.Ordinal);
         Assert.Equal(_files.Bytes, File.ReadAllBytes(output));
     }
 
@@ -114,7 +116,8 @@ public sealed class PatchRevertTests : IDisposable
         byte[] bytes = File.ReadAllBytes(patched);
         bytes[Offset(ElfImage.Read(bytes), _files.Kernel.Records[3].Address) + 1] ^= 0xff;
         string damaged = _files.Write("damaged", bytes);
-        ToolResult result = ToolRunner.Run("revert", damaged, by, by == "--plan" ? _files.Path("plan.json") : _files.Vmlinux, "-o", _files.Path("back")).Fails(3, code);
+        ToolResult result = ToolRunner.Run(
+            "revert", damaged, by, by == "--plan" ? _files.Path("plan.json") : _files.Vmlinux, "-o", _files.Path("back")).Fails(3, code);
         Assert.Contains($"{_files.Kernel.Records[3].Address}", result.Error, StringComparison.Ordinal);
         Assert.False(File.Exists(_files.Path("back")));
     }
@@ -128,7 +131,8 @@ public sealed class PatchRevertTests : IDisposable
             other.AddSite("irq.halt");
         }
 
-        string plan = _files.Write("plan.json", ToolRunner.Run("plan", _files.Write("other", other.Build()), "--backend", "native", "--json").Succeeds().Out);
+        string plan = _files.Write(
+            "plan.json", ToolRunner.Run("plan", _files.Write("other", other.Build()), "--backend", "native", "--json").Succeeds().Out);
         ToolRunner.Run("revert", Patch(), "--plan", plan, "-o", _files.Path("back")).Fails(3, "PV4002");
         Assert.False(File.Exists(_files.Path("back")));
     }
@@ -138,7 +142,8 @@ public sealed class PatchRevertTests : IDisposable
     {
         string patched = Patch();
         byte[] before = File.ReadAllBytes(patched);
-        Assert.Contains("patched already", ToolRunner.Run("patch", patched, "--backend", "native", "-o", _files.Path("twice")).Fails(2, "PV6104").Error, StringComparison.Ordinal);
+        Assert.Contains("patched already", ToolRunner.Run("patch", patched, "--backend", "native", "-o", _files.Path("twice"))
+            .Fails(2, "PV6104").Error, StringComparison.Ordinal);
         Assert.False(File.Exists(_files.Path("twice")));
         Assert.Equal(before, File.ReadAllBytes(patched));
     }
@@ -155,7 +160,8 @@ public sealed class PatchRevertTests : IDisposable
         Directory.CreateSymbolicLink(_files.Path("folder-link"), Path.GetDirectoryName(_files.Vmlinux)!);
         ToolRunner.Run("patch", _files.Vmlinux, "--backend", "native", "-o", _files.Path(name)).Fails(3, "PV7004");
         ToolRunner.Run("revert", _files.Vmlinux, "--original", _files.Vmlinux, "-o", _files.Path(name)).Fails(3, "PV7004");
-        ToolRunner.Run("patch", _files.Vmlinux, "--backend", "native", "-o", _files.Path("out"), "--save-plan", _files.Path(name)).Fails(3, "PV7004");
+        ToolRunner.Run("patch", _files.Vmlinux, "--backend", "native", "-o", _files.Path("out"), "--save-plan", _files.Path(name))
+            .Fails(3, "PV7004");
         Assert.Equal(_files.Bytes, File.ReadAllBytes(_files.Vmlinux));
         Assert.False(File.Exists(_files.Path("out")));
     }
@@ -170,7 +176,8 @@ public sealed class PatchRevertTests : IDisposable
 
     [Fact]
     public void Image_and_plan_cannot_be_one_file() =>
-        ToolRunner.Run("patch", _files.Vmlinux, "--backend", "native", "-o", _files.Path("out"), "--save-plan", _files.Path("out")).Fails(3, "PV7004");
+        ToolRunner.Run("patch", _files.Vmlinux, "--backend", "native", "-o", _files.Path("out"), "--save-plan", _files.Path("out"))
+            .Fails(3, "PV7004");
 
     [Fact]
     public void An_output_that_cannot_be_written_leaves_nothing_behind()
@@ -179,8 +186,10 @@ public sealed class PatchRevertTests : IDisposable
         IReadOnlyList<string> before = _files.Names();
         foreach (string output in (string[])["missing/out", "folder", "vmlinux/out"])
         {
-            ToolRunner.Run("patch", _files.Vmlinux, "--backend", "native", "-o", _files.Path(output), "--save-plan", _files.Path("plan.json")).Fails(4, "PV6107");
-            ToolRunner.Run("patch", _files.Vmlinux, "--backend", "native", "-o", _files.Path("out"), "--save-plan", _files.Path(output)).Fails(4, "PV6107");
+            ToolRunner.Run("patch", _files.Vmlinux, "--backend", "native", "-o", _files.Path(output), "--save-plan",
+                _files.Path("plan.json")).Fails(4, "PV6107");
+            ToolRunner.Run("patch", _files.Vmlinux, "--backend", "native", "-o", _files.Path("out"), "--save-plan", _files.Path(output))
+                .Fails(4, "PV6107");
             ToolRunner.Run("revert", _files.Vmlinux, "--original", _files.Vmlinux, "-o", _files.Path(output)).Fails(4, "PV6107");
         }
 
@@ -230,7 +239,8 @@ public sealed class PatchRevertTests : IDisposable
     [Fact]
     public void A_plan_that_contradicts_itself_is_an_error()
     {
-        string plan = ToolRunner.Run("plan", _files.Vmlinux, "--backend", "native", "--json").Out.Replace("\"length\": 6", "\"length\": 7", StringComparison.Ordinal);
+        string plan = ToolRunner.Run("plan", _files.Vmlinux, "--backend", "native", "--json")
+            .Out.Replace("\"length\": 6", "\"length\": 7", StringComparison.Ordinal);
         ToolRunner.Run("revert", _files.Vmlinux, "--plan", _files.Write("plan.json", plan), "-o", _files.Path("back")).Fails(2, "PV5002");
     }
 
@@ -238,7 +248,8 @@ public sealed class PatchRevertTests : IDisposable
     public void A_plan_that_cannot_be_read_is_an_error()
     {
         ToolRunner.Run("revert", _files.Vmlinux, "--plan", _files.Path("missing"), "-o", _files.Path("back")).Fails(2, "PV7005");
-        ToolRunner.Run("revert", _files.Vmlinux, "--plan", Path.GetDirectoryName(_files.Vmlinux)!, "-o", _files.Path("back")).Fails(2, "PV7005");
+        ToolRunner.Run("revert", _files.Vmlinux, "--plan", Path.GetDirectoryName(_files.Vmlinux)!, "-o", _files.Path("back"))
+            .Fails(2, "PV7005");
         ToolRunner.Run("revert", _files.Vmlinux, "--plan", "", "-o", _files.Path("back")).Fails(2, "PV7005");
     }
 

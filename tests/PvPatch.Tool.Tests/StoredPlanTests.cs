@@ -139,7 +139,8 @@ public sealed class StoredPlanTests : IDisposable
         using var guest = new GuestFiles();
         string patched = guest.Path("guest-patched");
         string plan = guest.Path("guest.json");
-        ToolRunner.Run(["patch", guest.Vmlinux, .. guest.Map, "--backend", backend, "--cpus", "2", "-o", patched, "--save-plan", plan]).Succeeds();
+        ToolRunner.Run(["patch", guest.Vmlinux, .. guest.Map, "--backend", backend, "--cpus", "2", "-o", patched, "--save-plan", plan])
+            .Succeeds();
         ToolRunner.Run("revert", patched, "--plan", plan, "-o", guest.Path("back")).Succeeds();
         Assert.Equal(File.ReadAllBytes(guest.Vmlinux), File.ReadAllBytes(guest.Path("back")));
     }

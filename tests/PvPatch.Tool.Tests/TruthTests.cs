@@ -31,7 +31,8 @@ public sealed class TruthTests : IDisposable
 
     [Fact]
     public void Allowed_bytes_of_a_module_are_not_promised() =>
-        ToolRunner.Run("plan", _files.Vmlinux, "--allowed", _files.Path("out"), "--module", "a.ko", "--at", "0xffffffffa0000000").Fails(1, "PV7001");
+        ToolRunner.Run("plan", _files.Vmlinux, "--allowed", _files.Path("out"), "--module", "a.ko", "--at", "0xffffffffa0000000")
+            .Fails(1, "PV7001");
 
     [Fact]
     public void A_plan_that_fails_writes_no_allowed_bytes()
@@ -42,11 +43,13 @@ public sealed class TruthTests : IDisposable
 
     [Fact]
     public void A_pattern_of_diff_that_matches_no_slot_is_an_error() =>
-        Assert.Contains("irq_disable", ToolRunner.Run("diff", _files.Vmlinux, "--backend", "native", "--against", "native", "--slot", "irq_dsable").Fails(1, "PV7003").Error, StringComparison.Ordinal);
+        Assert.Contains("irq_disable", ToolRunner.Run("diff", _files.Vmlinux, "--backend", "native", "--against", "native", "--slot",
+            "irq_dsable").Fails(1, "PV7003").Error, StringComparison.Ordinal);
 
     [Fact]
     public void A_pattern_that_the_document_would_pass_over_is_an_error() =>
-        Assert.Equal(1, ToolRunner.Run("diff", _files.Vmlinux, "--backend", "native", "--against", "native", "--slot", "irq.*", "--json").ExitCode);
+        Assert.Equal(
+            1, ToolRunner.Run("diff", _files.Vmlinux, "--backend", "native", "--against", "native", "--slot", "irq.*", "--json").ExitCode);
 
     [Fact]
     public void A_demo_that_does_not_hold_is_no_success()
@@ -70,7 +73,8 @@ public sealed class TruthTests : IDisposable
         using var guest = new GuestFiles();
         byte[] text = guest.Boot("native").Raw(".text");
         string memory = guest.Write("text.bin", text);
-        ToolResult result = ToolRunner.Run(["verify", guest.Vmlinux, .. guest.Map, "--memory", memory, "--base", $"0x{SyntheticKernel.Text:x}", "--backend", "native"]).Succeeds();
+        ToolResult result = ToolRunner.Run(["verify", guest.Vmlinux, .. guest.Map, "--memory", memory, "--base",
+            $"0x{SyntheticKernel.Text:x}", "--backend", "native"]).Succeeds();
         Assert.Contains("every site compared holds its bytes", result.Out, StringComparison.Ordinal);
     }
 }

@@ -73,7 +73,8 @@ public sealed class VerifyCommandTests : IDisposable
         Assert.Equal("eb fe 0f 0b 0f 0b", found.GetProperty("found").GetString());
         byte[] call = [0xe8, 0, 0, 0, 0, 0x90];
         BinaryPrimitives.WriteInt32LittleEndian(call.AsSpan(1), (int)(GuestFiles.KvmIoDelay - (site + 5)));
-        Assert.Contains(found.GetProperty("allowed").EnumerateArray(), a => a.GetProperty("bytes").GetString() == Hex(call) && a.GetProperty("of")[0].GetString() == "kvm");
+        Assert.Contains(found.GetProperty("allowed").EnumerateArray(),
+            a => a.GetProperty("bytes").GetString() == Hex(call) && a.GetProperty("of")[0].GetString() == "kvm");
     }
 
     [Fact]
@@ -131,7 +132,8 @@ public sealed class VerifyCommandTests : IDisposable
         ToolResult result = Verify(cut, here);
         Assert.Equal(8, result.ExitCode);
         Assert.Matches(@"sites +\d+ of 27 compared, \d+ not in the dump\n", result.Out);
-        Assert.Matches(@"state +patched for \w+: every site compared holds its bytes; of \d+ that the dump lacks nothing is known\n", result.Out);
+        Assert.Matches(
+            @"state +patched for \w+: every site compared holds its bytes; of \d+ that the dump lacks nothing is known\n", result.Out);
         ToolResult json = Verify(cut, [.. here, "--json"]);
         Assert.Equal(8, json.ExitCode);
         Assert.False(json.Json.GetProperty("complete").GetBoolean());
@@ -165,7 +167,8 @@ public sealed class VerifyCommandTests : IDisposable
         Verify(_guest.Core(_guest.Boot("native")), "--backend", "zork").Fails(1, "PV6106");
     }
 
-    private ToolResult Verify(string memory, params string[] more) => ToolRunner.Run(["verify", _guest.Vmlinux, "--memory", memory, .. _guest.Map, .. more]);
+    private ToolResult Verify(string memory, params string[] more) =>
+        ToolRunner.Run(["verify", _guest.Vmlinux, "--memory", memory, .. _guest.Map, .. more]);
 
     private static string Hex(byte[] bytes) => string.Join(' ', bytes.Select(static b => $"{b:x2}"));
 }

@@ -58,12 +58,15 @@ public sealed class VerifyFeaturesTests : IDisposable
     [Fact]
     public void Machines_that_were_left_out_are_counted_with_the_facts_that_would_narrow_them_down()
     {
-        KernelImage image = KernelImage.Open(_guest.Vmlinux, new KernelOptions { Symbols = KernelSymbols.ReadSystemMap(File.ReadAllBytes(_guest.SystemMap)) });
-        Assert.True(BootCandidates.TryCreate(image, out BootCandidates? all, out IReadOnlyList<PatchDiagnostic> none, null, ["native", "kvm"], null, 64));
+        KernelImage image = KernelImage.Open(
+            _guest.Vmlinux, new KernelOptions { Symbols = KernelSymbols.ReadSystemMap(File.ReadAllBytes(_guest.SystemMap)) });
+        Assert.True(BootCandidates.TryCreate(
+            image, out BootCandidates? all, out IReadOnlyList<PatchDiagnostic> none, null, ["native", "kvm"], null, 64));
         Assert.Empty(none);
         Assert.Equal(0, all.NotPlanned);
 
-        Assert.True(BootCandidates.TryCreate(image, out BootCandidates? cut, out IReadOnlyList<PatchDiagnostic> told, null, ["native", "kvm"], null, 2));
+        Assert.True(BootCandidates.TryCreate(
+            image, out BootCandidates? cut, out IReadOnlyList<PatchDiagnostic> told, null, ["native", "kvm"], null, 2));
         Assert.Equal(2, cut.Count);
         Assert.True(cut.NotPlanned >= all.Count - 2);
         PatchDiagnostic warning = Assert.Single(told);

@@ -4,5 +4,6 @@ namespace PvPatch.Tests.Shared;
 internal static class DotnetHost
 {
     public static string Path { get; } =
-        System.IO.Path.GetFullPath(System.IO.Path.Combine(System.IO.Path.GetDirectoryName(typeof(object).Assembly.Location)!, "../../../dotnet"));
+        System.IO.Path.GetFullPath(
+            System.IO.Path.Combine(System.IO.Path.GetDirectoryName(typeof(object).Assembly.Location)!, "../../../dotnet"));
 }

@@ -12,7 +12,8 @@ internal static class TestSeed
 
     private static readonly Lazy<int> s_value = new(static () =>
     {
-        bool isGiven = int.TryParse(Environment.GetEnvironmentVariable(Variable), NumberStyles.Integer, CultureInfo.InvariantCulture, out int given);
+        bool isGiven = int.TryParse(
+            Environment.GetEnvironmentVariable(Variable), NumberStyles.Integer, CultureInfo.InvariantCulture, out int given);
         int value = isGiven ? given : Random.Shared.Next();
         TestContext.Current.SendDiagnosticMessage("random tests start at {0}={1}", Variable, value);
         return value;

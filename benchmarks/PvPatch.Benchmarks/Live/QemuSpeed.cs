@@ -9,7 +9,8 @@ namespace PvPatch.Benchmarks.Live;
 /// <summary>
 /// The mode <c>qemu</c>: whole programs by the sample emulator and by QEMU's user-mode emulator, in turns. Times are what a processor spent, so that a machine
 /// shared with others disturbs them little: for QEMU that of its whole process, for the sample that of its thread from making guest and engine to disposing of them,
-/// translation included. The runtime is warm: its start and the compilation of the emulator's own C# are not counted.
+/// translation included. The runtime is warm: its start and the compilation of the emulator's own C# are not counted. A third way is the sample's translation without
+/// sites, as if nothing could be patched: what it costs that tracing could be switched on.
 /// </summary>
 internal static class QemuSpeed
 {
@@ -47,7 +48,8 @@ internal static class QemuSpeed
     {
         var clock = new ThreadClock();
         double start = 0;
-        Console.WriteLine($"{"program",-12}{"instructions",14}{"QEMU ms",10}{"sample ms",11}{"ratio",8}{"without QEMU's start",22}");
+        Console.WriteLine($"{"",-26}{"ms of a processor",31}{"sample to",13}");
+        Console.WriteLine($"{"program",-12}{"instructions",14}{"QEMU",10}{"sample",10}{"no sites",11}{"QEMU",8}{"without its start",19}{"no sites",10}");
         foreach (string path in paths)
         {
             string name = Path.GetFileName(path);
@@ -55,10 +57,12 @@ internal static class QemuSpeed
             RunRecord expected = Interpret(image);
             Compare(name, expected, Translate(image));
             double ours = double.MaxValue;
+            double plain = double.MaxValue;
             double theirs = double.MaxValue;
             for (int round = 0; round < rounds; round++)
             {
-                ours = Math.Min(ours, Time(clock, name, image, expected));
+                ours = Math.Min(ours, Time(clock, name, image, expected, patchable: true));
+                plain = Math.Min(plain, Time(clock, name, image, expected, patchable: false));
                 if (qemu is not null)
                 {
                     (string output, int exitCode, double time) = qemu.Execute(path);
@@ -69,20 +73,21 @@ internal static class QemuSpeed
             }
 
             start = path == paths[0] ? theirs : start; // the program that only exits comes first
-            string rival = qemu is null
-                ? $"{"-",10}{ours / 1000,11:0.0}"
-                : $"{theirs / 1000,10:0.0}{ours / 1000,11:0.0}{ours / theirs,8:0.00}{(path == paths[0] ? "" : $"{ours / (theirs - start):0.00}"),22}";
-            Console.WriteLine($"{name,-12}{expected.Instructions,14:n0}{rival}");
+            string toQemu = qemu is null ? "-" : $"{ours / theirs:0.00}";
+            string toQemuStarted = qemu is null || path == paths[0] ? "-" : $"{ours / (theirs - start):0.00}";
+            Console.WriteLine(
+                $"{name,-12}{expected.Instructions,14:n0}{(qemu is null ? "-" : $"{theirs / 1000:0.0}"),10}{ours / 1000,10:0.0}{plain / 1000,11:0.0}"
+                + $"{toQemu,8}{toQemuStarted,19}{ours / plain,10:0.00}");
         }
     }
 
     /// <summary>Microseconds of the thread, from nothing to nothing.</summary>
-    private static double Time(ThreadClock clock, string name, GuestImage image, RunRecord expected)
+    private static double Time(ThreadClock clock, string name, GuestImage image, RunRecord expected, bool patchable)
     {
         long start = clock.Now;
         using (var guest = new Guest(image))
         {
-            using var engine = new TranslatorEngine(guest);
+            using var engine = new TranslatorEngine(guest, patchable: patchable);
             guest.Run(engine);
             Figures.Check($"{name}, instructions", guest.Instructions, expected.Instructions);
             Figures.Check($"{name}, exit code", guest.ExitCode, expected.ExitCode);

@@ -18,7 +18,9 @@ internal sealed class CoreHeader
 
     public required bool Is64 { get; init; }
 
-    /// <summary>32 or 64: the bitness of the machine, not of the file. Cores of 32-bit machines with much memory are 64-bit files.</summary>
+    /// <summary>
+    /// 32 or 64: the bitness of the machine, not of the file. Cores of 32-bit machines with much memory are 64-bit files.
+    /// </summary>
     public required int MachineBitness { get; init; }
 
     public required long SegmentTableOffset { get; init; }
@@ -27,7 +29,8 @@ internal sealed class CoreHeader
 
     public int SegmentEntrySize => Is64 ? 56 : 32;
 
-    public static bool TryRead(MemorySource source, [NotNullWhen(true)] out CoreHeader? header, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryRead(
+        MemorySource source, [NotNullWhen(true)] out CoreHeader? header, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         header = null;
         Span<byte> bytes = stackalloc byte[64];
@@ -56,7 +59,8 @@ internal sealed class CoreHeader
         ushort machine = fields.Half(18, 18);
         if (bytes[4] is not (1 or 2) || bytes[5] != 1 || machine is not ((ushort)ElfMachine.I386 or (ushort)ElfMachine.X86X64))
         {
-            error = Bad(4, "the core is not of an x86 machine", $"class {bytes[4]}, byte order {bytes[5]}, machine {machine}", "class 1 or 2, byte order 1, machine 3 (i386) or 62 (x86-64)");
+            error = Bad(4, "the core is not of an x86 machine", $"class {bytes[4]}, byte order {bytes[5]}, machine {machine}",
+                "class 1 or 2, byte order 1, machine 3 (i386) or 62 (x86-64)");
             return false;
         }
 
@@ -75,7 +79,8 @@ internal sealed class CoreHeader
         return TryReadTable(source, fields, is64, machine == (ushort)ElfMachine.X86X64 ? 64 : 32, out header, out error);
     }
 
-    private static bool TryReadTable(MemorySource source, ElfFields fields, bool is64, int bitness, [NotNullWhen(true)] out CoreHeader? header, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool TryReadTable(MemorySource source, ElfFields fields, bool is64, int bitness,
+        [NotNullWhen(true)] out CoreHeader? header, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         header = null;
         ulong table = fields.Native(28, 32);
@@ -89,13 +94,15 @@ internal sealed class CoreHeader
 
         if (count == ExtendedCount && !TryReadExtendedCount(source, fields.Native(32, 40), is64, ref count))
         {
-            error = Bad(is64 ? 40 : 32, "the number of program headers is in a section header that cannot be read", FileRange.Hex(fields.Native(32, 40)), "the offset of section header 0");
+            error = Bad(is64 ? 40 : 32, "the number of program headers is in a section header that cannot be read",
+                FileRange.Hex(fields.Native(32, 40)), "the offset of section header 0");
             return false;
         }
 
         if (count > MaxSegments || !FileRange.Fits(table, count * (ulong)entrySize, source.Length))
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.CoreBadTable, "the program headers of the core lie outside the file, or are too many") with
+            error = PatchDiagnostic.Error(
+                KernelDiagnosticCodes.CoreBadTable, "the program headers of the core lie outside the file, or are too many") with
             {
                 FileOffset = is64 ? 32 : 28,
                 Found = $"{count} headers at {FileRange.Hex(table)}",

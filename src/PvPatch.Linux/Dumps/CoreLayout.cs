@@ -6,8 +6,8 @@ namespace PvPatch.Linux.Dumps;
 /// <summary>What the program headers of a core say: which bytes of the file have which virtual and which physical addresses.</summary>
 /// <remarks>
 /// QEMU's dump-guest-memory gives both addresses with paging, and without it the physical one twice (older versions: 0 as the virtual one);
-/// makedumpfile and kdump give both; /proc/kcore gives virtual ones, and physical ones since 4.19 (-1 where there is none, before 0 everywhere).
-/// Memory beyond the bytes in the file is what was left out of the dump, not zeros.
+/// makedumpfile and kdump give both; /proc/kcore gives virtual ones, and physical ones since 4.19 (-1 where there is none, before 0
+/// everywhere). Memory beyond the bytes in the file is what was left out of the dump, not zeros.
 /// </remarks>
 internal sealed class CoreLayout
 {
@@ -154,10 +154,13 @@ internal sealed class CoreLayout
         // Dumps through page tables name a physical page once for each mapping, so only virtual addresses must be of one segment.
         if (Virtual.Overlaps > 0 || _wrapped > 0)
         {
-            _warnings.Add(PatchDiagnostic.Warning(KernelDiagnosticCodes.CoreBadSegments, "segments of the core share addresses or leave the address space") with
+            _warnings.Add(PatchDiagnostic.Warning(
+                KernelDiagnosticCodes.CoreBadSegments, "segments of the core share addresses or leave the address space") with
             {
                 Found = $"{Virtual.Overlaps} that overlap, {_wrapped} that run over the end",
-                Help = "Of two segments with one address the one that starts first counts. Page tables of several processors may differ there; else the dump is damaged, or made up.",
+                Help =
+                    "Of two segments with one address the one that starts first counts. Page tables of several processors may differ "
+                    + "there; else the dump is damaged, or made up.",
             });
         }
     }

@@ -2,7 +2,9 @@ using System.Buffers.Binary;
 
 namespace PvPatch.Linux.Dumps;
 
-/// <summary>Walks the notes of a core for the one of the kernel. Others (registers, QEMU's processor state) are passed over unread.</summary>
+/// <summary>
+/// Walks the notes of a core for the one of the kernel. Others (registers, QEMU's processor state) are passed over unread.
+/// </summary>
 internal static class CoreNotes
 {
     private const int HeaderSize = 12; // u32 length of the name, u32 length of the content, u32 type

@@ -79,7 +79,8 @@ internal sealed class DisplacementSearch
                 {
                     _places++;
                     displacement = unchecked(address - anchor.Address);
-                    if (space.TryRead(address, there) && there.SequenceEqual(anchor.Bytes.Span[..AnchorLength]) && TryOnce(space, displacement, out match))
+                    if (space.TryRead(address, there) && there.SequenceEqual(anchor.Bytes.Span[..AnchorLength])
+                        && TryOnce(space, displacement, out match))
                     {
                         return true;
                     }
@@ -113,7 +114,8 @@ internal sealed class DisplacementSearch
             {
                 int length = (int)Math.Min(last - address + 1, ChunkSize) & ~(Page - 1);
                 _pageBytes += length;
-                if (space.TryRead(address, chunk.AsSpan(0, length)) && TryChunk(space, address, chunk.AsSpan(0, length), out displacement, out match))
+                if (space.TryRead(address, chunk.AsSpan(0, length))
+                    && TryChunk(space, address, chunk.AsSpan(0, length), out displacement, out match))
                 {
                     return true;
                 }
@@ -191,5 +193,6 @@ internal sealed class DisplacementSearch
     }
 
     private static IEnumerable<SignaturePiece> Spread(List<SignaturePiece> pieces, int count) =>
-        Enumerable.Range(0, Math.Min(count, pieces.Count)).Select(i => pieces[(int)((long)i * pieces.Count / Math.Min(count, pieces.Count))]);
+        Enumerable.Range(0, Math.Min(count, pieces.Count))
+            .Select(i => pieces[(int)((long)i * pieces.Count / Math.Min(count, pieces.Count))]);
 }

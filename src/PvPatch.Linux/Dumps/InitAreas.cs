@@ -12,7 +12,8 @@ namespace PvPatch.Linux.Dumps;
 /// </remarks>
 internal sealed class InitAreas
 {
-    private static readonly string[] s_tables = [".parainstructions", ".altinstructions", ".altinstr_replacement", ".apicdrivers", ".smp_locks", ".retpoline_sites", ".return_sites", ".call_sites", ".ibt_endbr_seal"];
+    private static readonly string[] s_tables = [".parainstructions", ".altinstructions", ".altinstr_replacement", ".apicdrivers",
+        ".smp_locks", ".retpoline_sites", ".return_sites", ".call_sites", ".ibt_endbr_seal"];
     private readonly ulong _base;
 
     private InitAreas(ulong imageBase)
@@ -23,7 +24,8 @@ internal sealed class InitAreas
     public static InitAreas Of(ElfImage image)
     {
         // Per-processor data has addresses of its own, from 0 on, below all code.
-        ElfSection? text = image.Sections.Where(static s => s.IsAllocated && s.IsExecutable && s.Size > 0).MinBy(static s => s.Address.Value);
+        ElfSection? text = image.Sections.Where(static s => s.IsAllocated && s.IsExecutable && s.Size > 0)
+            .MinBy(static s => s.Address.Value);
         return new InitAreas(text?.Address.Value ?? 0);
     }
 

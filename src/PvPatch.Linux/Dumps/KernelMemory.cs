@@ -18,7 +18,9 @@ public enum KernelFoundBy
     PageTables,
 }
 
-/// <summary>A kernel's memory, read by the addresses of its image file: where it is in a dump was found out by <see cref="KernelMemoryLocator"/>.</summary>
+/// <summary>
+/// A kernel's memory, read by the addresses of its image file: where it is in a dump was found out by <see cref="KernelMemoryLocator"/>.
+/// </summary>
 /// <remarks>A view into the <see cref="MemoryFile"/>, which must stay open.</remarks>
 public sealed class KernelMemory
 {
@@ -44,7 +46,10 @@ public sealed class KernelMemory
     /// <summary>Whether it is read by physical addresses.</summary>
     public bool IsPhysical => ReferenceEquals(_space, File.PhysicalSpace);
 
-    /// <summary>What is added to a link address to have the address in the file: virtual, physical, or from the base given for raw memory. Modulo 2^64.</summary>
+    /// <summary>
+    /// What is added to a link address to have the address in the file: virtual, physical, or from the base given for raw memory. Modulo
+    /// 2^64.
+    /// </summary>
     public long Displacement => unchecked((long)_displacement);
 
     /// <summary>By how much KASLR moved the kernel's virtual addresses; <see langword="null"/> where it can't be told.</summary>
@@ -59,7 +64,10 @@ public sealed class KernelMemory
     /// <summary>How many of them stand there; the start changes some pieces of code.</summary>
     public int PiecesMatched { get; internal init; }
 
-    /// <summary>What is odd: those of the file, a base that does not fit (PV6130), notes that are wrong (PV6131), a slide that is not known (PV6139).</summary>
+    /// <summary>
+    /// What is odd: those of the file, a base that does not fit (PV6130), notes that are wrong (PV6131), a slide that is not known
+    /// (PV6139).
+    /// </summary>
     public IReadOnlyList<PatchDiagnostic> Diagnostics { get; internal init; } = [];
 
     /// <summary>Reads the kernel's memory.</summary>
@@ -71,10 +79,12 @@ public sealed class KernelMemory
     /// <inheritdoc/>
     public override string ToString() => string.Create(
         CultureInfo.InvariantCulture,
-        $"{(IsPhysical ? "physical" : "virtual")} memory at link addresses {Signed(Displacement)}, slide {(Slide is long slide ? Signed(slide) : "unknown")}, {PiecesMatched} of {PiecesCompared} pieces matched");
+        $"{(IsPhysical ? "physical" : "virtual")} memory at link addresses {Signed(Displacement)}, slide "
+            + $"{(Slide is long slide ? Signed(slide) : "unknown")}, {PiecesMatched} of {PiecesCompared} pieces matched");
 
     internal static string Signed(long value) =>
-        string.Create(CultureInfo.InvariantCulture, $"{(value < 0 ? "-" : "+")}0x{(value < 0 ? unchecked(0UL - (ulong)value) : (ulong)value):x}");
+        string.Create(
+            CultureInfo.InvariantCulture, $"{(value < 0 ? "-" : "+")}0x{(value < 0 ? unchecked(0UL - (ulong)value) : (ulong)value):x}");
 
     private ulong AddressOf(ulong linkAddress) => unchecked(linkAddress + _displacement) & _mask;
 }

@@ -16,7 +16,8 @@ internal static class KernelMemoryLocator
 {
     private const long StartKernelMap = unchecked((long)0xffffffff80000000);
 
-    // The room that x86-64 kernels have for their image; 32-bit ones have half of it (KERNEL_IMAGE_SIZE, arch/x86/include/asm/page_64_types.h).
+    // The room that x86-64 kernels have for their image; 32-bit ones have half of it (KERNEL_IMAGE_SIZE,
+    // arch/x86/include/asm/page_64_types.h).
     private const long MaxSlide = 1L << 30;
 
     /// <summary>Finds a kernel in a dump, or throws. See <see cref="TryLocate"/>.</summary>
@@ -31,9 +32,12 @@ internal static class KernelMemoryLocator
     /// <param name="image">The kernel's ELF file, as built.</param>
     /// <param name="file">The dump.</param>
     /// <param name="memory">The kernel's memory.</param>
-    /// <param name="error">Why there is none: the memory does not hold this kernel (PV6128), or the image has nothing to be recognised by (PV6129).</param>
+    /// <param name="error">
+    /// Why there is none: the memory does not hold this kernel (PV6128), or the image has nothing to be recognised by (PV6129).
+    /// </param>
     /// <returns>Whether it was found.</returns>
-    public static bool TryLocate(ElfImage image, MemoryFile file, [NotNullWhen(true)] out KernelMemory? memory, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryLocate(
+        ElfImage image, MemoryFile file, [NotNullWhen(true)] out KernelMemory? memory, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         ArgumentNullException.ThrowIfNull(image);
         ArgumentNullException.ThrowIfNull(file);
@@ -41,7 +45,8 @@ internal static class KernelMemoryLocator
         KernelSignature signature = KernelSignature.Of(image);
         if (signature.Data.Count + signature.Code.Count < 4)
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.KernelNotRecognizable, "the kernel image has nothing to be recognised by in memory") with
+            error = PatchDiagnostic.Error(
+                KernelDiagnosticCodes.KernelNotRecognizable, "the kernel image has nothing to be recognised by in memory") with
             {
                 Found = $"{signature.Data.Count} pieces of constant data and {signature.Code.Count} of code",
                 Expected = "at least 4 pieces with varied bytes and no addresses",
@@ -58,7 +63,8 @@ internal static class KernelMemoryLocator
             return false;
         }
 
-        if (!TryFind(file, image, search, diagnostics, out MemorySpace? space, out ulong displacement, out KernelFoundBy by, out MemoryMatch match))
+        if (!TryFind(
+            file, image, search, diagnostics, out MemorySpace? space, out ulong displacement, out KernelFoundBy by, out MemoryMatch match))
         {
             error = NotThere(image, file, signature, search);
             return false;
@@ -141,7 +147,8 @@ internal static class KernelMemoryLocator
     }
 
     private static bool TryNotes(
-        MemoryFile file, ElfImage image, DisplacementSearch search, List<PatchDiagnostic> diagnostics, [NotNullWhen(true)] out MemorySpace? space, out ulong displacement, out MemoryMatch match)
+        MemoryFile file, ElfImage image, DisplacementSearch search, List<PatchDiagnostic> diagnostics,
+        [NotNullWhen(true)] out MemorySpace? space, out ulong displacement, out MemoryMatch match)
     {
         space = file.VirtualSpace;
         displacement = 0;
@@ -177,12 +184,13 @@ internal static class KernelMemoryLocator
         return false;
     }
 
-    // Without pointers to ask: virtual addresses of a core move by the slide, and so do those of raw memory if its base is a virtual address,
-    // that is, if the kernel is moved by no more than it can be; of physical addresses only the notes know.
+    // Without pointers to ask: virtual addresses of a core move by the slide, and so do those of raw memory if its base is a virtual
+    // address, that is, if the kernel is moved by no more than it can be; of physical addresses only the notes know.
     private static long? SlideOtherwise(MemoryFile file, MemorySpace space, ulong displacement, KernelFoundBy by)
     {
         long moved = unchecked((long)displacement);
-        return by == KernelFoundBy.PageTables || ReferenceEquals(space, file.VirtualSpace) && (file.Kind == MemoryFileKind.ElfCore || moved is > -MaxSlide and < MaxSlide) ? moved
+        return by == KernelFoundBy.PageTables || ReferenceEquals(space, file.VirtualSpace)
+            && (file.Kind == MemoryFileKind.ElfCore || moved is > -MaxSlide and < MaxSlide) ? moved
             : by == KernelFoundBy.Notes ? file.Notes?.KernelOffset
             : null;
     }
@@ -191,16 +199,20 @@ internal static class KernelMemoryLocator
     {
         if (slide is null)
         {
-            diagnostics.Add(PatchDiagnostic.Warning(KernelDiagnosticCodes.SlideUnknown, "by how much KASLR moved the kernel can't be told from this memory") with
+            diagnostics.Add(PatchDiagnostic.Warning(
+                KernelDiagnosticCodes.SlideUnknown, "by how much KASLR moved the kernel can't be told from this memory") with
             {
                 Source = file.Path,
-                Help = "Original bytes with an absolute address are compared as if it had not been moved. Give a dump that holds the kernel's data too.",
+                Help =
+                    "Original bytes with an absolute address are compared as if it had not been moved. Give a dump that holds the "
+                    + "kernel's data too.",
             });
         }
         else if (file.Kind == MemoryFileKind.Raw && unchecked((long)displacement) != slide)
         {
             ulong start = file.VirtualSpace.Segments[0].Address;
-            diagnostics.Add(PatchDiagnostic.Warning(KernelDiagnosticCodes.MemoryBaseWrong, "the base given is not the virtual address of the first byte; the kernel was found by its content") with
+            diagnostics.Add(PatchDiagnostic.Warning(KernelDiagnosticCodes.MemoryBaseWrong,
+                "the base given is not the virtual address of the first byte; the kernel was found by its content") with
             {
                 Source = file.Path,
                 Found = $"base {new VirtualAddress(start)}",
@@ -222,7 +234,9 @@ internal static class KernelMemoryLocator
             Source = file.Path,
             Address = signature.Range.Low,
             Found = $"{nearest}, of {search.Places} places looked at{release}{Seen(signature, search)}",
-            Expected = $"{image.Bitness}-bit kernel \"{signature.BannerText}\": {signature.Data.Count} pieces of data and {signature.Code.Count} of code, moved by whole pages",
+            Expected =
+                $"{image.Bitness}-bit kernel \"{signature.BannerText}\": {signature.Data.Count} pieces of data and "
+                + $"{signature.Code.Count} of code, moved by whole pages",
             Help = search.IsExhausted
                 ? "There is more memory than is looked through; cut out the part that holds the kernel."
                 : "Is the dump of a machine that ran just this build? Are the kernel's pages in it?",

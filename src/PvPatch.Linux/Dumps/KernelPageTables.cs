@@ -53,7 +53,8 @@ internal sealed class KernelPageTables
             ulong start = Math.Max(first, segment.Address);
             ulong end = Math.Min(last, segment.Last);
             ulong skip = unchecked((ulong)-(long)start) % PageSize;
-            for (ulong page = start + skip; page >= start && page <= end && end - page >= PageSize - 1 && pages < MaxPages && _maps < MaxTables; page = unchecked(page + PageSize))
+            for (ulong page = start + skip; page >= start && page <= end && end - page >= PageSize - 1 && pages < MaxPages
+                && _maps < MaxTables; page = unchecked(page + PageSize))
             {
                 pages++;
                 if (TryMap(page) is MemorySpace map)

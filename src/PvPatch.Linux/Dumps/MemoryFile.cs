@@ -43,7 +43,9 @@ public sealed class MemoryFile : IDisposable
     /// <summary>What the kernel says of itself in the notes of a core, where there is such a note.</summary>
     internal VmCoreInfo? Notes { get; private init; }
 
-    /// <summary>What is odd about the file though it can be read: cut short (PV6125), segments that overlap (PV6126), damaged notes (PV6127).</summary>
+    /// <summary>
+    /// What is odd about the file though it can be read: cut short (PV6125), segments that overlap (PV6126), damaged notes (PV6127).
+    /// </summary>
     public IReadOnlyList<PatchDiagnostic> Warnings { get; private init; } = [];
 
     /// <summary>Whether bytes are known by virtual addresses of the kernel. Raw memory counts as such, whatever its base.</summary>
@@ -58,11 +60,15 @@ public sealed class MemoryFile : IDisposable
 
     /// <summary>Opens a dump: as raw memory where a base address is given, else as an ELF core.</summary>
     /// <param name="path">The file. A regular file or /proc/kcore; no pipe.</param>
-    /// <param name="baseAddress">The address of the first byte of raw memory: virtual, or physical (the kernel is then found by its content); <see langword="null"/> for a core.</param>
+    /// <param name="baseAddress">
+    /// The address of the first byte of raw memory: virtual, or physical (the kernel is then found by its content); <see langword="null"/>
+    /// for a core.
+    /// </param>
     /// <param name="file">The file, to be disposed.</param>
     /// <param name="error">Why it can't be read: PV6120 to PV6124.</param>
     /// <returns>Whether it was opened.</returns>
-    public static bool TryOpen(string path, VirtualAddress? baseAddress, [NotNullWhen(true)] out MemoryFile? file, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryOpen(
+        string path, VirtualAddress? baseAddress, [NotNullWhen(true)] out MemoryFile? file, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         ArgumentException.ThrowIfNullOrEmpty(path);
         file = null;
@@ -73,14 +79,20 @@ public sealed class MemoryFile : IDisposable
         }
         catch (Exception exception) when (exception is IOException or UnauthorizedAccessException or NotSupportedException)
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.MemoryUnreadable, "the memory file cannot be opened") with { Source = path, Found = exception.Message };
+            error = PatchDiagnostic.Error(KernelDiagnosticCodes.MemoryUnreadable, "the memory file cannot be opened") with
+            {
+                Source = path,
+                Found = exception.Message
+            };
             return false;
         }
 
         return TryOpen(source, path, baseAddress, out file, out error);
     }
 
-    /// <summary>Opens a dump, or throws. See <see cref="TryOpen(string, VirtualAddress?, out MemoryFile?, out PatchDiagnostic?)"/>.</summary>
+    /// <summary>
+    /// Opens a dump, or throws. See <see cref="TryOpen(string, VirtualAddress?, out MemoryFile?, out PatchDiagnostic?)"/>.
+    /// </summary>
     /// <param name="path">The file.</param>
     /// <param name="baseAddress">The address of the first byte of raw memory; <see langword="null"/> for a core.</param>
     /// <returns>The file, to be disposed.</returns>
@@ -104,7 +116,8 @@ public sealed class MemoryFile : IDisposable
     public void Dispose() => _source.Dispose();
 
     /// <summary>Opens a source, which the file then owns; it is disposed where there is no file.</summary>
-    internal static bool TryOpen(MemorySource source, string path, VirtualAddress? baseAddress, [NotNullWhen(true)] out MemoryFile? file, [NotNullWhen(false)] out PatchDiagnostic? error)
+    internal static bool TryOpen(MemorySource source, string path, VirtualAddress? baseAddress, [NotNullWhen(true)] out MemoryFile? file,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         bool opened = baseAddress is VirtualAddress start
             ? TryOpenRaw(source, path, start, out file, out error)
@@ -118,7 +131,8 @@ public sealed class MemoryFile : IDisposable
         return opened;
     }
 
-    private static bool TryOpenRaw(MemorySource source, string path, VirtualAddress start, [NotNullWhen(true)] out MemoryFile? file, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool TryOpenRaw(MemorySource source, string path, VirtualAddress start, [NotNullWhen(true)] out MemoryFile? file,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         file = null;
         if (source.Length is 0 or long.MaxValue)
@@ -131,24 +145,27 @@ public sealed class MemoryFile : IDisposable
         List<PatchDiagnostic> warnings = [];
         if (length < source.Length)
         {
-            warnings.Add(PatchDiagnostic.Warning(KernelDiagnosticCodes.CoreBadSegments, "the raw memory runs over the end of the address space") with
-            {
-                Address = start,
-                Found = $"{source.Length} bytes",
-                Expected = $"at most {length}",
-                Help = "Is the base address right?",
-            });
+            warnings.Add(
+                PatchDiagnostic.Warning(KernelDiagnosticCodes.CoreBadSegments, "the raw memory runs over the end of the address space") with
+                {
+                    Address = start,
+                    Found = $"{source.Length} bytes",
+                    Expected = $"at most {length}",
+                    Help = "Is the base address right?",
+                });
         }
 
         error = null;
-        file = new MemoryFile(source, path, MemoryFileKind.Raw, MemorySpace.Create(source, [new MemorySegment(start.Value, 0, length)]), MemorySpace.Create(source, []))
+        file = new MemoryFile(source, path, MemoryFileKind.Raw, MemorySpace.Create(source, [new MemorySegment(start.Value, 0, length)]),
+            MemorySpace.Create(source, []))
         {
             Warnings = warnings,
         };
         return true;
     }
 
-    private static bool TryOpenCore(MemorySource source, string path, [NotNullWhen(true)] out MemoryFile? file, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool TryOpenCore(
+        MemorySource source, string path, [NotNullWhen(true)] out MemoryFile? file, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         file = null;
         if (source.Length == 0)
@@ -168,10 +185,13 @@ public sealed class MemoryFile : IDisposable
         {
             error = Empty("the core holds no memory") with
             {
-                Found = $"{header.SegmentCount} program headers{(warnings.Count > 0 ? $", and the file ends at {FileRange.Hex((ulong)source.Length)}" : "")}",
+                Found =
+                    $"{header.SegmentCount} program "
+                    + $"headers{(warnings.Count > 0 ? $", and the file ends at {FileRange.Hex((ulong)source.Length)}" : "")}",
                 Expected = "segments with bytes in the file",
                 Help = header.SegmentCount > 0 ? "Take the dump again."
-                    : "A core without program headers, as xl dump-core writes, is not read here: dump the whole machine, or copy /proc/kcore within the guest.",
+                    : "A core without program headers, as xl dump-core writes, is not read here: dump the whole machine, or copy "
+                        + "/proc/kcore within the guest.",
             };
             return false;
         }
@@ -185,5 +205,6 @@ public sealed class MemoryFile : IDisposable
         return true;
     }
 
-    private static PatchDiagnostic Empty(string message) => PatchDiagnostic.Error(KernelDiagnosticCodes.MemoryEmpty, message) with { Help = "Take the dump again." };
+    private static PatchDiagnostic Empty(string message) =>
+        PatchDiagnostic.Error(KernelDiagnosticCodes.MemoryEmpty, message) with { Help = "Take the dump again." };
 }

@@ -23,7 +23,8 @@ internal readonly record struct MemoryMatch
     /// against the banner.
     /// </summary>
     public bool IsKernel => Banner != false
-        && (DataRead >= 2 ? DataMatched >= 2 && DataMatched * 4 >= DataRead * 3 : DataMatched == DataRead && CodeMatched >= 4 && CodeMatched * 4 >= CodeRead);
+        && (DataRead >= 2 ? DataMatched >= 2 && DataMatched * 4 >= DataRead * 3
+            : DataMatched == DataRead && CodeMatched >= 4 && CodeMatched * 4 >= CodeRead);
 
     public static MemoryMatch Compare(KernelSignature signature, MemorySpace space, ulong displacement)
     {
@@ -37,7 +38,14 @@ internal readonly record struct MemoryMatch
         }
 
         (int codeRead, int codeMatched) = Count(signature.Code, space, displacement);
-        return new MemoryMatch { DataRead = dataRead, DataMatched = dataMatched, CodeRead = codeRead, CodeMatched = codeMatched, Banner = banner };
+        return new MemoryMatch
+        {
+            DataRead = dataRead,
+            DataMatched = dataMatched,
+            CodeRead = codeRead,
+            CodeMatched = codeMatched,
+            Banner = banner
+        };
     }
 
     private static (int Read, int Matched) Count(List<SignaturePiece> pieces, MemorySpace space, ulong displacement)

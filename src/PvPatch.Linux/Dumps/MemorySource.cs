@@ -22,7 +22,9 @@ internal abstract class MemorySource : IDisposable
     }
 }
 
-/// <summary>A file read where asked. The file may be written by others, shrink, or refuse to be read in parts, as /proc/kcore does.</summary>
+/// <summary>
+/// A file read where asked. The file may be written by others, shrink, or refuse to be read in parts, as /proc/kcore does.
+/// </summary>
 internal sealed class FileMemorySource : MemorySource
 {
     private readonly SafeFileHandle _handle;

@@ -22,12 +22,16 @@ internal sealed class MemorySpace
 
     public MemorySource Source => _source;
 
-    /// <summary>Makes a space. Where segments share addresses, the one that starts first keeps them, of two that start together the first in the list.</summary>
+    /// <summary>
+    /// Makes a space. Where segments share addresses, the one that starts first keeps them, of two that start together the first in the
+    /// list.
+    /// </summary>
     public static MemorySpace Create(MemorySource source, List<MemorySegment> segments)
     {
         MemorySegment[] sorted = [.. segments.Where(static s => s.Length > 0)];
         int[] order = [.. Enumerable.Range(0, sorted.Length)];
-        Array.Sort(order, (a, b) => sorted[a].Address != sorted[b].Address ? sorted[a].Address.CompareTo(sorted[b].Address) : a.CompareTo(b));
+        Array.Sort(
+            order, (a, b) => sorted[a].Address != sorted[b].Address ? sorted[a].Address.CompareTo(sorted[b].Address) : a.CompareTo(b));
         var kept = new List<MemorySegment>(sorted.Length);
         int overlaps = 0;
         foreach (int index in order)
@@ -46,7 +50,8 @@ internal sealed class MemorySpace
             }
 
             // A core of page tables has a header for each run of pages; those that go on in the file too are one.
-            if (kept.Count > 0 && kept[^1].Last + 1 == segment.Address && kept[^1].FileOffset + kept[^1].Length == segment.FileOffset && long.MaxValue - segment.Length >= kept[^1].Length)
+            if (kept.Count > 0 && kept[^1].Last + 1 == segment.Address && kept[^1].FileOffset + kept[^1].Length == segment.FileOffset
+                && long.MaxValue - segment.Length >= kept[^1].Length)
             {
                 kept[^1] = kept[^1] with { Length = kept[^1].Length + segment.Length };
             }
@@ -84,7 +89,8 @@ internal sealed class MemorySpace
     public long? OffsetOf(ulong address)
     {
         int index = IndexEndingBehind(address);
-        return index < _segments.Length && _segments[index].Address <= address ? _segments[index].FileOffset + (long)(address - _segments[index].Address) : null;
+        return index < _segments.Length && _segments[index].Address <= address
+            ? _segments[index].FileOffset + (long)(address - _segments[index].Address) : null;
     }
 
     /// <summary>Reads all of a range, which may run over segments that follow each other, or says that it can't.</summary>

@@ -22,7 +22,8 @@ internal static class PageTableSearch
     }
 
     /// <summary>Finds a kernel through any page tables in a memory: of whatever processor or guest, the first in which it stands.</summary>
-    public static bool TryFind(DisplacementSearch search, MemorySpace physical, [NotNullWhen(true)] out MemorySpace? space, out ulong displacement, out MemoryMatch match)
+    public static bool TryFind(DisplacementSearch search, MemorySpace physical, [NotNullWhen(true)] out MemorySpace? space,
+        out ulong displacement, out MemoryMatch match)
     {
         foreach (MemorySpace map in new KernelPageTables(physical).Maps())
         {

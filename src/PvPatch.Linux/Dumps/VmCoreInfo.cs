@@ -23,7 +23,8 @@ internal sealed class VmCoreInfo
             int equals = line.IndexOf((byte)'=');
             if (equals > 0 && _values.Count < MaxLines)
             {
-                _values.TryAdd(System.Text.Encoding.UTF8.GetString(line[..equals]), System.Text.Encoding.UTF8.GetString(line[(equals + 1)..]));
+                _values.TryAdd(
+                    System.Text.Encoding.UTF8.GetString(line[..equals]), System.Text.Encoding.UTF8.GetString(line[(equals + 1)..]));
             }
         }
     }
@@ -35,7 +36,9 @@ internal sealed class VmCoreInfo
     public long? KernelOffset => TryGet("KERNELOFFSET", out string? text)
         && long.TryParse(text, NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out long value) ? value : null;
 
-    /// <summary>The physical base (<c>NUMBER(phys_base)</c>, decimal): physical = virtual - 0xffffffff80000000 + this, for addresses of the image.</summary>
+    /// <summary>
+    /// The physical base (<c>NUMBER(phys_base)</c>, decimal): physical = virtual - 0xffffffff80000000 + this, for addresses of the image.
+    /// </summary>
     public long? PhysicalBase => TryGet("NUMBER(phys_base)", out string? text)
         && long.TryParse(text, NumberStyles.AllowLeadingSign, CultureInfo.InvariantCulture, out long value) ? value : null;
 

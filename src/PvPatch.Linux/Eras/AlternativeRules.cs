@@ -18,7 +18,9 @@ internal enum NopMerging
     /// <summary>Runs of two or more one-byte nops (0x90) become the fewest nops (to 6.7; read in 5.10 and 6.1).</summary>
     RunsOfOneByteNops,
 
-    /// <summary>Runs of two or more nops of any form become one, or a jump over int3 where it would be too long (6.8 and later; read in 6.12).</summary>
+    /// <summary>
+    /// Runs of two or more nops of any form become one, or a jump over int3 where it would be too long (6.8 and later; read in 6.12).
+    /// </summary>
     RunsOfAnyNops,
 }
 

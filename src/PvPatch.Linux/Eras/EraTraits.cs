@@ -4,7 +4,8 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Linux.Eras;
 
 /// <summary>
-/// What an image shows of its era. An era fits where no trait contradicts the era's record; what was not looked at contradicts none. All facts are in
+/// What an image shows of its era. An era fits where no trait contradicts the era's record; what was not looked at contradicts none. All
+/// facts are in
 /// <see cref="KernelEra"/>: a new era is one record there and nothing here.
 /// </summary>
 internal sealed record EraTraits
@@ -36,14 +37,17 @@ internal sealed record EraTraits
     public bool? TestsClobbers { get; init; }
 
     /// <summary>The eras that fit, oldest first. An era whose images cannot be told from those of the next is not among them.</summary>
-    public IReadOnlyList<KernelEra> Match() => [.. KernelEra.All.Where(era => !era.IsReadAsNext && Contradictions(era).All(static c => !c.Holds))];
+    public IReadOnlyList<KernelEra> Match() =>
+        [.. KernelEra.All.Where(era => !era.IsReadAsNext && Contradictions(era).All(static c => !c.Holds))];
 
     /// <summary>What of the image rules an era out, for a message: each trait that contradicts at least one of the eras.</summary>
-    public string Describe() => string.Join("; ", KernelEra.All.SelectMany(Contradictions).Where(static c => c.Holds).Select(static c => c.Trait).Distinct());
+    public string Describe() =>
+        string.Join("; ", KernelEra.All.SelectMany(Contradictions).Where(static c => c.Holds).Select(static c => c.Trait).Distinct());
 
     private IEnumerable<(bool Holds, string Trait)> Contradictions(KernelEra era)
     {
-        yield return (era.Source != Source, Source == SiteSource.ParaInstructions ? "a table of sites" : "direct calls among the alternatives");
+        yield return (
+            era.Source != Source, Source == SiteSource.ParaInstructions ? "a table of sites" : "direct calls among the alternatives");
         yield return (era.Placement != Placement, Placement switch
         {
             SlotPlacement.OneTable => "one ops table",
@@ -58,7 +62,8 @@ internal sealed record EraTraits
         }
 
         yield return (HasTypes && !era.MayHaveTypes, "type information");
-        yield return (!HasTypes && era.HasTables is bool tables && tables != Layout.Tables.Count > 1, Layout.Tables.Count > 1 ? "slots in several tables" : "slots in one table");
+        yield return (!HasTypes && era.HasTables is bool tables && tables != Layout.Tables.Count > 1,
+            Layout.Tables.Count > 1 ? "slots in several tables" : "slots in one table");
         foreach ((bool contradicts, string text) in Presence(era.Slots, era.AbsentSlots, HasSlot, "slot"))
         {
             yield return (contradicts, text);
@@ -71,11 +76,14 @@ internal sealed record EraTraits
 
         bool? calleeSave = Layout.TryGetSlot(CalleeSaveProbe, out OpSlot? probe) ? probe.Convention == CallConvention.CalleeSave : null;
         yield return (calleeSave ^ era.HasCalleeSave ?? false, calleeSave == true ? "callee-save slots" : "no callee-save slots");
-        yield return (TestsClobbers ^ era.TestsClobbers ?? false, TestsClobbers == true ? "a patcher that looks at clobbers" : "a patcher that does not look at clobbers");
+        yield return (TestsClobbers ^ era.TestsClobbers ?? false,
+            TestsClobbers == true ? "a patcher that looks at clobbers" : "a patcher that does not look at clobbers");
     }
 
-    private static IEnumerable<(bool Contradicts, string Trait)> Presence(string[] must, string[] mustNot, Func<string, bool> has, string what) =>
-        must.Where(name => !has(name)).Select(name => (true, $"no {what} {name}")).Concat(mustNot.Where(has).Select(name => (true, $"the {what} {name}")));
+    private static IEnumerable<(bool Contradicts, string Trait)> Presence(
+        string[] must, string[] mustNot, Func<string, bool> has, string what) =>
+        must.Where(name => !has(name)).Select(name => (true, $"no {what} {name}"))
+            .Concat(mustNot.Where(has).Select(name => (true, $"the {what} {name}")));
 
     /// <param name="name">The name of a slot, or of a table with a dot behind it for any slot of that table.</param>
     private bool HasSlot(string name) => name.EndsWith('.')

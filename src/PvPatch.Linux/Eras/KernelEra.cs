@@ -18,10 +18,14 @@ internal enum SiteSource
 /// <summary>How a kernel's slots lie in memory.</summary>
 internal enum SlotPlacement
 {
-    /// <summary>One row of words: struct paravirt_ops (2.6.22, 2.6.23), pv_ops (4.20 and later; the lock slots are a row of their own after 6.18).</summary>
+    /// <summary>
+    /// One row of words: struct paravirt_ops (2.6.22, 2.6.23), pv_ops (4.20 and later; the lock slots are a row of their own after 6.18).
+    /// </summary>
     OneTable,
 
-    /// <summary>A row of words for each table of the layout, apart from each other: pv_init_ops, pv_cpu_ops and so on (2.6.24 to 4.19).</summary>
+    /// <summary>
+    /// A row of words for each table of the layout, apart from each other: pv_init_ops, pv_cpu_ops and so on (2.6.24 to 4.19).
+    /// </summary>
     TableByTable,
 
     /// <summary>Site types are no indexes, so each type has its word somewhere (2.6.20, 2.6.21).</summary>
@@ -59,17 +63,20 @@ public sealed record KernelEra
     internal SlotPlacement Placement { get; private init; }
 
     /// <summary>
-    /// Whether the native patch function turns the conversions of page-table entries (pte_val, make_pte and so on) into nops by their number, whatever
-    /// function the slot holds (2.6.22 only; later by the pointer).
+    /// Whether the native patch function turns the conversions of page-table entries (pte_val, make_pte and so on) into nops by their
+    /// number, whatever function the slot holds (2.6.22 only; later by the pointer).
     /// </summary>
     internal bool ErasesConversions { get; private init; }
 
     /// <summary>
-    /// Whether the 64-bit native patch function has a body for iret; <see langword="null"/> where that changed within the era, and the image must tell.
+    /// Whether the 64-bit native patch function has a body for iret; <see langword="null"/> where that changed within the era, and the
+    /// image must tell.
     /// </summary>
     internal bool? InlinesInterruptReturn { get; private init; }
 
-    /// <summary>What alternatives at the addresses of sites do after the patcher; <see langword="null"/> where none are laid over.</summary>
+    /// <summary>
+    /// What alternatives at the addresses of sites do after the patcher; <see langword="null"/> where none are laid over.
+    /// </summary>
     internal AlternativeRules? Alternatives { get; private init; }
 
     /// <summary>Whether the kernel chooses its nops by processor when it boots (to 5.12).</summary>
@@ -101,7 +108,9 @@ public sealed record KernelEra
     /// <summary>Whether its layouts have several tables; <see langword="null"/> where that does not tell.</summary>
     internal bool? HasTables { get; private init; }
 
-    /// <summary>Whether <c>irq.save_fl</c>, where there is such a slot, is callee-save; <see langword="null"/> where that does not tell.</summary>
+    /// <summary>
+    /// Whether <c>irq.save_fl</c>, where there is such a slot, is callee-save; <see langword="null"/> where that does not tell.
+    /// </summary>
     internal bool? HasCalleeSave { get; private init; }
 
     /// <summary>The slots that its layouts have; a table's name with a dot stands for any slot of that table.</summary>
@@ -138,7 +147,12 @@ public sealed record KernelEra
     };
 
     /// <summary>2.6.21: its sites become the same as those of 2.6.20.</summary>
-    public static KernelEra Linux2621 { get; } = Linux2620 with { Name = "linux-2.6.21", Rules = LinuxRules.Linux2621, IsReadAsNext = false };
+    public static KernelEra Linux2621 { get; } = Linux2620 with
+    {
+        Name = "linux-2.6.21",
+        Rules = LinuxRules.Linux2621,
+        IsReadAsNext = false
+    };
 
     /// <summary>2.6.22: types are indexes into struct paravirt_ops.</summary>
     public static KernelEra Linux2622 { get; } = Linux2621 with
@@ -153,7 +167,9 @@ public sealed record KernelEra
         AbsentSymbols = ["text_poke"],
     };
 
-    /// <summary>2.6.23: with Xen and lguest, and conversions of page-table entries called like all else. The patcher writes through text_poke.</summary>
+    /// <summary>
+    /// 2.6.23: with Xen and lguest, and conversions of page-table entries called like all else. The patcher writes through text_poke.
+    /// </summary>
     public static KernelEra Linux2623 { get; } = Linux2622 with
     {
         Name = "linux-2.6.23",
@@ -214,7 +230,9 @@ public sealed record KernelEra
         TestsClobbers = true,
     };
 
-    /// <summary>2.6.30 to 4.1 with a change of 2018 that stable kernels took over: the clobber word is there but no longer looked at.</summary>
+    /// <summary>
+    /// 2.6.30 to 4.1 with a change of 2018 that stable kernels took over: the clobber word is there but no longer looked at.
+    /// </summary>
     public static KernelEra Linux2630Stable { get; } = Linux2630 with
     {
         Name = "linux-2.6.30-stable",
@@ -231,8 +249,15 @@ public sealed record KernelEra
         AbsentSlots = ["save_fl_irq_disable", "cpu.irq_enable_syscall_ret"],
     };
 
-    /// <summary>4.19, and older ones from 4.4 on with its changes (stable and vendor kernels): the clobber word is there but no longer looked at.</summary>
-    public static KernelEra Linux418Backports { get; } = Linux42 with { Name = "linux-4.18rh", Rules = LinuxRules.Linux418Backports, TestsClobbers = false };
+    /// <summary>
+    /// 4.19, and older ones from 4.4 on with its changes (stable and vendor kernels): the clobber word is there but no longer looked at.
+    /// </summary>
+    public static KernelEra Linux418Backports { get; } = Linux42 with
+    {
+        Name = "linux-4.18rh",
+        Rules = LinuxRules.Linux418Backports,
+        TestsClobbers = false
+    };
 
     /// <summary>4.20 to 5.9: one table, pv_ops.</summary>
     public static KernelEra Linux420 { get; } = Linux418Backports with
@@ -275,7 +300,8 @@ public sealed record KernelEra
         MayHaveTypes = true,
         HasTables = true,
         HasCalleeSave = true,
-        AbsentSlots = ["save_fl_irq_disable", "init.patch", "cpu.irq_enable_syscall_ret"], // with the patch hook went the slots of init and time
+        // with the patch hook went the slots of init and time
+        AbsentSlots = ["save_fl_irq_disable", "init.patch", "cpu.irq_enable_syscall_ret"],
     };
 
     /// <summary>6.8 and later, read and measured in 6.12, measured in 7.2: calls and short forms are alternatives of one address.</summary>
@@ -290,7 +316,8 @@ public sealed record KernelEra
     /// <summary>The eras images can be opened for, oldest first.</summary>
     public static IReadOnlyList<KernelEra> All { get; } =
     [
-        Linux2620, Linux2621, Linux2622, Linux2623, Linux2624, Linux2625, Linux2627, Linux2630, Linux2630Stable, Linux42, Linux418Backports, Linux420,
+        Linux2620, Linux2621, Linux2622, Linux2623, Linux2624, Linux2625, Linux2627, Linux2630, Linux2630Stable, Linux42, Linux418Backports,
+        Linux420,
         Linux510, Linux61, Linux612,
     ];
 

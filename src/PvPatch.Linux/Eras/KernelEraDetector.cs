@@ -7,7 +7,9 @@ using PvPatch.Mechanisms;
 
 namespace PvPatch.Linux.Eras;
 
-/// <summary>Tells a kernel's era by what is in the image. Version strings are not looked at: stable and vendor kernels carry changes of later ones.</summary>
+/// <summary>
+/// Tells a kernel's era by what is in the image. Version strings are not looked at: stable and vendor kernels carry changes of later ones.
+/// </summary>
 internal static class KernelEraDetector
 {
     public const string SiteTableSection = ".parainstructions";
@@ -42,12 +44,15 @@ internal static class KernelEraDetector
     /// <param name="elf">The image.</param>
     /// <param name="source">Where its sites are.</param>
     /// <param name="layout">Its slots.</param>
-    /// <param name="evidence">What its sites tell; <see langword="null"/> where its own type information gave the layout, which tells enough.</param>
+    /// <param name="evidence">
+    /// What its sites tell; <see langword="null"/> where its own type information gave the layout, which tells enough.
+    /// </param>
     /// <param name="symbols">Its symbols.</param>
     /// <param name="era">The era.</param>
     /// <param name="error">PV6102: none fits, or more than one does.</param>
     public static bool TryDetect(
-        ElfImage elf, SiteSource source, OpsLayout layout, SiteEvidence? evidence, KernelSymbols? symbols, [NotNullWhen(true)] out KernelEra? era, [NotNullWhen(false)] out PatchDiagnostic? error)
+        ElfImage elf, SiteSource source, OpsLayout layout, SiteEvidence? evidence, KernelSymbols? symbols,
+        [NotNullWhen(true)] out KernelEra? era, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         // Where its own type information gave the layout, the kernel is of 5.2 or later, and its slots tell enough.
         var traits = new EraTraits
@@ -77,13 +82,14 @@ internal static class KernelEraDetector
     }
 
     /// <summary>
-    /// Whether the kernel's own patcher compares clobbers: it does so by "what the target destroys and not what the site allows", so there is a
-    /// complement in paravirt_patch_call where there is the test.
+    /// Whether the kernel's own patcher compares clobbers: it does so by "what the target destroys and not what the site allows", so there
+    /// is a complement in paravirt_patch_call where there is the test.
     /// </summary>
     private static bool? TestsClobbers(ElfImage elf, KernelSymbols symbols)
     {
         const int Longest = 256;
-        if (!symbols.TryGetAddress("paravirt_patch_call", out VirtualAddress function) || !elf.TryGetSectionAt(function, out ElfSection? section) || !section.IsExecutable)
+        if (!symbols.TryGetAddress("paravirt_patch_call", out VirtualAddress function)
+            || !elf.TryGetSectionAt(function, out ElfSection? section) || !section.IsExecutable)
         {
             return null;
         }

@@ -31,7 +31,9 @@ internal enum SiteShapes
     /// <summary>64-bit, push rdi around a call, 8 bytes (C code of 2.6.25 to 2.6.29).</summary>
     SavesRdi = 1 << 5,
 
-    /// <summary>64-bit, four pushes around a call, or a jump with a cs prefix, through an absolute address (assembly code of 2.6.25, 2.6.26).</summary>
+    /// <summary>
+    /// 64-bit, four pushes around a call, or a jump with a cs prefix, through an absolute address (assembly code of 2.6.25, 2.6.26).
+    /// </summary>
     Absolute26 = 1 << 6,
 
     /// <summary>64-bit, nine pushes around a call, 32 bytes (assembly code of 2.6.27 to 2.6.29).</summary>
@@ -70,7 +72,8 @@ internal sealed class SiteEvidence
     private readonly HashSet<byte> _jumps;
     private readonly HashSet<byte> _calls;
 
-    private SiteEvidence(int bitness, int count, byte highest, SiteShapes shapes, (byte, ulong)[] operands, HashSet<byte> calls, HashSet<byte> jumps)
+    private SiteEvidence(
+        int bitness, int count, byte highest, SiteShapes shapes, (byte, ulong)[] operands, HashSet<byte> calls, HashSet<byte> jumps)
     {
         Bitness = bitness;
         Count = count;
@@ -97,7 +100,8 @@ internal sealed class SiteEvidence
     public IReadOnlySet<byte> JumpedTypes => _jumps;
 
     /// <summary>Reads the table of an image of whatever era: all of a bitness have the same fields at the same places.</summary>
-    public static bool TryRead(ElfImage elf, CodeImage code, [NotNullWhen(true)] out SiteEvidence? evidence, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryRead(
+        ElfImage elf, CodeImage code, [NotNullWhen(true)] out SiteEvidence? evidence, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         evidence = null;
         ParaInstructionsFormat format = elf.Bitness == 64 ? ParaInstructionsFormat.X64Since420 : ParaInstructionsFormat.I386;
@@ -149,8 +153,8 @@ internal sealed class SiteEvidence
     }
 
     /// <summary>
-    /// What most sites of a group agree on as the address of the group's word 0: operand - word * index. Sites whose index is negative are not of the
-    /// group.
+    /// What most sites of a group agree on as the address of the group's word 0: operand - word * index. Sites whose index is negative are
+    /// not of the group.
     /// </summary>
     /// <param name="indexOf">The index of a type within the group.</param>
     /// <param name="address">The address; 0 where there is no site.</param>
@@ -242,7 +246,8 @@ internal sealed class SiteEvidence
         [0x2e, 0xff, 0x24, 0x25, _, _, _, _] => SiteShapes.Absolute26,
 
         // push rax, rcx, rdx, rsi, rdi, r8 to r11; call [rip+m]
-        [0x50, 0x51, 0x52, 0x56, 0x57, 0x41, 0x50, 0x41, 0x51, 0x41, 0x52, 0x41, 0x53, 0xff, 0x15, ..] => SiteShapes.Saves32 | SiteShapes.AnySave,
+        [0x50, 0x51, 0x52, 0x56, 0x57, 0x41, 0x50, 0x41, 0x51, 0x41, 0x52, 0x41, 0x53, 0xff, 0x15, ..] =>
+            SiteShapes.Saves32 | SiteShapes.AnySave,
         [0xff, 0x14, 0x25, _, _, _, _] => SiteShapes.Absolute7,
 
         // push rax; call [rip+m]; pop rax

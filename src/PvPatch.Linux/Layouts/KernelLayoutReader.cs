@@ -7,7 +7,9 @@ using PvPatch.Mechanisms;
 
 namespace PvPatch.Linux.Layouts;
 
-/// <summary>Reads the layout of a kernel's ops table out of its own type information (<c>.BTF</c>, struct paravirt_patch_template).</summary>
+/// <summary>
+/// Reads the layout of a kernel's ops table out of its own type information (<c>.BTF</c>, struct paravirt_patch_template).
+/// </summary>
 internal static class KernelLayoutReader
 {
     public const string Section = ".BTF";
@@ -22,10 +24,14 @@ internal static class KernelLayoutReader
     /// <summary>Reads the layout.</summary>
     /// <param name="elf">The kernel.</param>
     /// <param name="symbols">Its symbols, by which a known layout can be told where there is no type information.</param>
-    /// <param name="evidence">What its sites tell; asked for where there is no type information. <see langword="null"/> where it has no table of sites.</param>
+    /// <param name="evidence">
+    /// What its sites tell; asked for where there is no type information. <see langword="null"/> where it has no table of sites.
+    /// </param>
     /// <param name="era">The era, where the caller knows it.</param>
     /// <param name="layout">All slots, those of a lock table of its own last (struct pv_lock_ops, after 6.18).</param>
-    /// <param name="lockTable">The index of the first slot of a lock table of its own; the number of slots where the main table has the lock slots.</param>
+    /// <param name="lockTable">
+    /// The index of the first slot of a lock table of its own; the number of slots where the main table has the lock slots.
+    /// </param>
     /// <param name="error">Why there is none.</param>
     public static bool TryRead(
         ElfImage elf,
@@ -69,7 +75,8 @@ internal static class KernelLayoutReader
         }
 
         lockTable = template.Members.Count;
-        var both = new BtfStruct(template.Name, template.Size + locks.Size, [.. template.Members, .. locks.Members.Select(m => m with { Path = $"lock.{m.Path}", Offset = m.Offset + template.Size })]);
+        var both = new BtfStruct(template.Name, template.Size + locks.Size,
+            [.. template.Members, .. locks.Members.Select(m => m with { Path = $"lock.{m.Path}", Offset = m.Offset + template.Size })]);
         return TryBuild(both, elf.Bitness, out layout, out error);
     }
 
@@ -79,11 +86,13 @@ internal static class KernelLayoutReader
             Found = $"no section {Section}, and no order that the functions in its tables prove",
             Expected = allowed.Count == 0
                 ? "type information with struct paravirt_patch_template; none of the orders known fits the sites"
-                : $"type information with struct paravirt_patch_template; the sites would fit {string.Join(", ", allowed.Select(static l => l.Name))}",
+                : $"type information with struct paravirt_patch_template; the sites would fit "
+                    + $"{string.Join(", ", allowed.Select(static l => l.Name))}",
             Help = "Give the order of the slots: the name of a layout or a file with one (--layout).",
         };
 
-    private static bool TryBuild(BtfStruct template, int bitness, [NotNullWhen(true)] out OpsLayout? layout, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool TryBuild(
+        BtfStruct template, int bitness, [NotNullWhen(true)] out OpsLayout? layout, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         layout = null;
         int word = bitness / 8;
@@ -94,18 +103,21 @@ internal static class KernelLayoutReader
         {
             if (member.Offset != next || member.Size != word || next / word > byte.MaxValue)
             {
-                return Fail(template, "is not a row of at most 256 words", $"{member.Path}: {member.Size} bytes at {member.Offset}", $"{word} bytes at {next}", out error);
+                return Fail(template, "is not a row of at most 256 words", $"{member.Path}: {member.Size} bytes at {member.Offset}",
+                    $"{word} bytes at {next}", out error);
             }
 
             // The slots of a layout are numbered table by table; members of another table in between would shift the numbers.
             if (TableOf(member.Path) != table && !tables.Add(table = TableOf(member.Path)))
             {
-                return Fail(template, "has the parts of a table apart from each other", member.Path, $"all of {table} in one place", out error);
+                return Fail(
+                    template, "has the parts of a table apart from each other", member.Path, $"all of {table} in one place", out error);
             }
 
             if (ShortNameOf(member.Path).Length == 0)
             {
-                return Fail(template, "has a slot without a name", $"\"{member.Path}\" at {member.Offset}", "a name for every slot", out error);
+                return Fail(
+                    template, "has a slot without a name", $"\"{member.Path}\" at {member.Offset}", "a name for every slot", out error);
             }
 
             next += word;
@@ -113,7 +125,8 @@ internal static class KernelLayoutReader
 
         if (next == 0 || next != template.Size)
         {
-            return Fail(template, "is not a row of words from its start to its end", $"{template.Members.Count} members in {template.Size} bytes", $"a member for each {word} bytes", out error);
+            return Fail(template, "is not a row of words from its start to its end",
+                $"{template.Members.Count} members in {template.Size} bytes", $"a member for each {word} bytes", out error);
         }
 
         CallConvention ordinary = bitness == 64 ? CallConvention.KernelSysV : CallConvention.I386RegParm;
@@ -156,7 +169,9 @@ internal static class KernelLayoutReader
 
     private static bool Fail(BtfStruct template, string what, string found, string expected, out PatchDiagnostic error)
     {
-        error = PatchDiagnostic.Error(KernelDiagnosticCodes.LayoutUnknown, $"struct {template.Name} {what}") with { Found = found, Expected = expected };
+        error = PatchDiagnostic.Error(
+            KernelDiagnosticCodes.LayoutUnknown, $"struct {template.Name} {what}") with
+        { Found = found, Expected = expected };
         return false;
     }
 }

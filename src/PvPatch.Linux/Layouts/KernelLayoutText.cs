@@ -6,9 +6,9 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Linux.Layouts;
 
 /// <summary>
-/// Reads the order of an ops table from text: a line <c>bits 32</c> or <c>bits 64</c>, then one line a slot in order, the full name with a star behind it
-/// where the slot is callee-save (<c>irq.save_fl*</c>). A number before the name is checked; <c>jump</c> or <c>data</c> may stand behind it; <c>#</c> begins
-/// a comment.
+/// Reads the order of an ops table from text: a line <c>bits 32</c> or <c>bits 64</c>, then one line a slot in order, the full name with a
+/// star behind it where the slot is callee-save (<c>irq.save_fl*</c>). A number before the name is checked; <c>jump</c> or <c>data</c> may
+/// stand behind it; <c>#</c> begins a comment.
 /// </summary>
 internal static class KernelLayoutText
 {
@@ -36,7 +36,8 @@ internal static class KernelLayoutText
     /// <param name="name">The layout's name, for reports.</param>
     /// <param name="layout">The layout.</param>
     /// <param name="error">PV6160 to PV6163, or PV2003 for a name that occurs twice.</param>
-    public static bool TryRead(ReadOnlySpan<byte> utf8, string name, [NotNullWhen(true)] out OpsLayout? layout, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryRead(
+        ReadOnlySpan<byte> utf8, string name, [NotNullWhen(true)] out OpsLayout? layout, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         layout = null;
         if (utf8.Length > MaxLength)
@@ -56,9 +57,11 @@ internal static class KernelLayoutText
 
         if (bits == 0 || slots.Count == 0)
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.LayoutIncomplete, bits == 0 ? "the layout does not say whether it is of a 32-bit or a 64-bit kernel" : "the layout has no slots") with
+            error = PatchDiagnostic.Error(KernelDiagnosticCodes.LayoutIncomplete,
+                bits == 0 ? "the layout does not say whether it is of a 32-bit or a 64-bit kernel" : "the layout has no slots") with
             {
-                Expected = bits == 0 ? "a line \"bits 32\" or \"bits 64\" before the first slot" : "one line a slot, as in \"irq.save_fl*\"",
+                Expected = bits == 0
+                    ? "a line \"bits 32\" or \"bits 64\" before the first slot" : "one line a slot, as in \"irq.save_fl*\"",
             };
             return false;
         }
@@ -66,7 +69,8 @@ internal static class KernelLayoutText
         return TryBuild(name, slots, bits, out layout, out error);
     }
 
-    private static bool TryReadLines(ReadOnlySpan<byte> utf8, out List<Line> slots, out int bits, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool TryReadLines(
+        ReadOnlySpan<byte> utf8, out List<Line> slots, out int bits, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         slots = [];
         bits = 0;
@@ -92,7 +96,12 @@ internal static class KernelLayoutText
 
             if (slots.Count == MaxSlots)
             {
-                error = PatchDiagnostic.Error(KernelDiagnosticCodes.LayoutTooLarge, "the layout has more slots than a site table can number") with { Source = $"line {number}", Expected = $"at most {MaxSlots}" };
+                error = PatchDiagnostic.Error(KernelDiagnosticCodes.LayoutTooLarge,
+                    "the layout has more slots than a site table can number") with
+                {
+                    Source = $"line {number}",
+                    Expected = $"at most {MaxSlots}"
+                };
                 return false;
             }
 
@@ -165,7 +174,8 @@ internal static class KernelLayoutText
         && name[0] != '.' && name[^1] != '.'
         && name.All(static c => char.IsAsciiLetterOrDigit(c) || c is '_' or '.');
 
-    private static bool TryBuild(string name, List<Line> slots, int bits, [NotNullWhen(true)] out OpsLayout? layout, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool TryBuild(
+        string name, List<Line> slots, int bits, [NotNullWhen(true)] out OpsLayout? layout, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         CallConvention ordinary = bits == 64 ? CallConvention.KernelSysV : CallConvention.I386RegParm;
         try

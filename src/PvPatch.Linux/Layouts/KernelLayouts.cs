@@ -7,8 +7,8 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Linux.Layouts;
 
 /// <summary>
-/// Orders of ops tables of kernels that carry no type information, one configuration each; and the reader of a user's own. Options of a kernel's
-/// build shift slots, so a layout from here is used only where the image agrees with it.
+/// Orders of ops tables of kernels that carry no type information, one configuration each; and the reader of a user's own. Options of a
+/// kernel's build shift slots, so a layout from here is used only where the image agrees with it.
 /// </summary>
 public static class KernelLayouts
 {
@@ -44,16 +44,19 @@ public static class KernelLayouts
         return layout is not null;
     }
 
-    /// <summary>Reads a layout from text: <c>bits 64</c>, then one line a slot in order (<c>irq.save_fl*</c>; the star marks callee-save slots).</summary>
+    /// <summary>
+    /// Reads a layout from text: <c>bits 64</c>, then one line a slot in order (<c>irq.save_fl*</c>; the star marks callee-save slots).
+    /// </summary>
     /// <param name="utf8">The text.</param>
     /// <param name="name">A name for reports.</param>
     /// <param name="layout">The layout.</param>
     /// <param name="error">
-    /// PV6160 for a line that is no slot, PV6161 for too long a text or too many slots, PV6162 where something is missing, PV2003 for a name that occurs
-    /// twice.
+    /// PV6160 for a line that is no slot, PV6161 for too long a text or too many slots, PV6162 where something is missing, PV2003 for a
+    /// name that occurs twice.
     /// </param>
     /// <returns>Whether the text was read.</returns>
-    public static bool TryRead(ReadOnlySpan<byte> utf8, string name, [NotNullWhen(true)] out OpsLayout? layout, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryRead(
+        ReadOnlySpan<byte> utf8, string name, [NotNullWhen(true)] out OpsLayout? layout, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         ArgumentException.ThrowIfNullOrEmpty(name);
         return KernelLayoutText.TryRead(utf8, name, out layout, out error);
@@ -64,7 +67,8 @@ public static class KernelLayouts
     /// <param name="layout">The layout.</param>
     /// <param name="error">PV6163 where it is neither; else as <see cref="TryRead"/>, with the file as the source.</param>
     /// <returns>Whether there is one.</returns>
-    public static bool TryLoad(string nameOrPath, [NotNullWhen(true)] out OpsLayout? layout, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryLoad(
+        string nameOrPath, [NotNullWhen(true)] out OpsLayout? layout, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         ArgumentException.ThrowIfNullOrEmpty(nameOrPath);
         if (TryGet(nameOrPath, out layout))
@@ -79,13 +83,15 @@ public static class KernelLayouts
             using FileStream file = File.OpenRead(nameOrPath);
             byte[] text = new byte[KernelLayoutText.MaxLength + 1];
             int length = file.ReadAtLeast(text, text.Length, throwOnEndOfStream: false);
-            bool read = TryRead(text.AsSpan(0, length), Path.GetFileNameWithoutExtension(nameOrPath) is { Length: > 0 } name ? name : nameOrPath, out layout, out error);
+            bool read = TryRead(text.AsSpan(0, length),
+                Path.GetFileNameWithoutExtension(nameOrPath) is { Length: > 0 } name ? name : nameOrPath, out layout, out error);
             error = error is null ? null : error with { Source = error.Source is string line ? $"{nameOrPath}, {line}" : nameOrPath };
             return read;
         }
         catch (Exception e) when (e is IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException)
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.LayoutUnreadable, "there is no such layout, and no file with one that can be read") with
+            error = PatchDiagnostic.Error(
+                KernelDiagnosticCodes.LayoutUnreadable, "there is no such layout, and no file with one that can be read") with
             {
                 Source = nameOrPath,
                 Found = e.Message,
@@ -126,6 +132,7 @@ public static class KernelLayouts
             ?? throw new InvalidOperationException($"the layout {name} is not in the assembly");
         byte[] bytes = new byte[text.Length];
         text.ReadExactly(bytes);
-        return KernelLayoutText.TryRead(bytes, name, out OpsLayout? layout, out PatchDiagnostic? error) ? layout : throw new PatchException(error);
+        return KernelLayoutText.TryRead(bytes, name, out OpsLayout? layout, out PatchDiagnostic? error)
+            ? layout : throw new PatchException(error);
     }
 }

@@ -15,7 +15,8 @@ namespace PvPatch.Linux.Layouts;
 /// </summary>
 internal static class KnownLayouts
 {
-    // Kernels without CONFIG_PARAVIRT_XXL (all 32-bit ones since 5.9), 5.13 to 6.7; struct paravirt_patch_template, read in Debian's 6.1 686-pae.
+    // Kernels without CONFIG_PARAVIRT_XXL (all 32-bit ones since 5.9), 5.13 to 6.7; struct paravirt_patch_template, read in Debian's 6.1
+    // 686-pae.
     private static readonly (string Slot, string Native)[] s_withoutXxl61 =
     [
         ("cpu.io_delay", "native_io_delay"),
@@ -33,7 +34,9 @@ internal static class KnownLayouts
         ("lock.vcpu_is_preempted*", "__raw_callee_save___native_vcpu_is_preempted"),
     ];
 
-    /// <summary>The order whose functions the image holds; <see langword="null"/> where none is, or where there are no symbols to tell by.</summary>
+    /// <summary>
+    /// The order whose functions the image holds; <see langword="null"/> where none is, or where there are no symbols to tell by.
+    /// </summary>
     public static OpsLayout? Find(ElfImage elf, KernelSymbols? symbols)
     {
         ParaInstructionsFormat format = elf.Bitness == 64 ? ParaInstructionsFormat.X64Since420 : ParaInstructionsFormat.I386;
@@ -75,7 +78,8 @@ internal static class KnownLayouts
         return OpsLayout.Create(
             b =>
             {
-                foreach (IGrouping<string, string> table in order.Select(static o => o.Slot).GroupBy(static s => s[..s.IndexOf('.', StringComparison.Ordinal)]))
+                foreach (IGrouping<string, string> table in order.Select(static o => o.Slot)
+                    .GroupBy(static s => s[..s.IndexOf('.', StringComparison.Ordinal)]))
                 {
                     b.Table(table.Key, t =>
                     {

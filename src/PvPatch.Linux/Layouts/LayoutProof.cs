@@ -7,8 +7,8 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Linux.Layouts;
 
 /// <summary>
-/// Proves an order of slots by what the image's tables hold: many native functions are there for one instruction, which must be in the function at
-/// the slot's place; and no slot may hold a function that is named after another slot.
+/// Proves an order of slots by what the image's tables hold: many native functions are there for one instruction, which must be in the
+/// function at the slot's place; and no slot may hold a function that is named after another slot.
 /// </summary>
 internal sealed class LayoutProof(ElfImage elf, KernelSymbols? symbols)
 {
@@ -79,7 +79,8 @@ internal sealed class LayoutProof(ElfImage elf, KernelSymbols? symbols)
         int contradicted = 0;
         foreach (OpSlot slot in layout.Slots)
         {
-            if (slot.Kind == SlotKind.Data || words[slot.Index].IsZero || !TryReadPointer(words[slot.Index], out ulong pointer) || pointer == 0)
+            if (slot.Kind == SlotKind.Data || words[slot.Index].IsZero || !TryReadPointer(words[slot.Index], out ulong pointer)
+                || pointer == 0)
             {
                 continue;
             }
@@ -107,7 +108,8 @@ internal sealed class LayoutProof(ElfImage elf, KernelSymbols? symbols)
             return named == slot.ShortName;
         }
 
-        bool known = s_instructions.ContainsKey(slot.ShortName) || s_readsControl.ContainsKey(slot.ShortName) || s_writesControl.ContainsKey(slot.ShortName);
+        bool known = s_instructions.ContainsKey(slot.ShortName) || s_readsControl.ContainsKey(slot.ShortName)
+            || s_writesControl.ContainsKey(slot.ShortName);
         return known ? HasInstruction(slot.ShortName, function, MayCall) : null;
     }
 
@@ -146,20 +148,23 @@ internal sealed class LayoutProof(ElfImage elf, KernelSymbols? symbols)
         while (decoder.IP - function < (ulong)code.Length)
         {
             decoder.Decode(out Instruction instruction);
-            if (IsOf(slot, instruction) || (calls > 0 && instruction.IsCallNear && HasInstruction(slot, instruction.NearBranchTarget, calls - 1)))
+            if (IsOf(slot, instruction)
+                || (calls > 0 && instruction.IsCallNear && HasInstruction(slot, instruction.NearBranchTarget, calls - 1)))
             {
                 return true;
             }
 
             // Functions with a jump label or a mitigation in them jump over it (halt of 5.10); only forward, so this ends.
-            if (instruction.IsJmpShortOrNear && instruction.NearBranchTarget >= decoder.IP && instruction.NearBranchTarget - function < (ulong)code.Length)
+            if (instruction.IsJmpShortOrNear && instruction.NearBranchTarget >= decoder.IP
+                && instruction.NearBranchTarget - function < (ulong)code.Length)
             {
                 bytes.Position = (int)(instruction.NearBranchTarget - function);
                 decoder.IP = instruction.NearBranchTarget;
                 continue;
             }
 
-            if (instruction.IsInvalid || instruction.FlowControl is FlowControl.Return or FlowControl.UnconditionalBranch or FlowControl.IndirectBranch)
+            if (instruction.IsInvalid
+                || instruction.FlowControl is FlowControl.Return or FlowControl.UnconditionalBranch or FlowControl.IndirectBranch)
             {
                 return false;
             }
@@ -178,7 +183,8 @@ internal sealed class LayoutProof(ElfImage elf, KernelSymbols? symbols)
     {
         int word = elf.Bitness / 8;
         bool there = elf.TryGetBytes(address, word, out Memory<byte> bytes);
-        pointer = !there ? 0 : word == 8 ? BinaryPrimitives.ReadUInt64LittleEndian(bytes.Span) : BinaryPrimitives.ReadUInt32LittleEndian(bytes.Span);
+        pointer = !there ? 0 : word == 8
+            ? BinaryPrimitives.ReadUInt64LittleEndian(bytes.Span) : BinaryPrimitives.ReadUInt32LittleEndian(bytes.Span);
         return there;
     }
 }

@@ -6,7 +6,9 @@ using PvPatch.Mechanisms;
 
 namespace PvPatch.Linux.Layouts;
 
-/// <summary>Finds the order of slots of a kernel without type information among those known: the one that its sites allow and its tables prove.</summary>
+/// <summary>
+/// Finds the order of slots of a kernel without type information among those known: the one that its sites allow and its tables prove.
+/// </summary>
 internal static class OlderLayouts
 {
     /// <summary>Finds the layout.</summary>
@@ -16,13 +18,15 @@ internal static class OlderLayouts
     /// <param name="placement">How its slots lie.</param>
     /// <param name="allowed">The layouts that the sites allow, proved or not.</param>
     /// <returns>The layout; <see langword="null"/> where none or more than one is proved.</returns>
-    public static OpsLayout? Find(ElfImage elf, KernelSymbols? symbols, SiteEvidence evidence, SlotPlacement placement, out IReadOnlyList<OpsLayout> allowed)
+    public static OpsLayout? Find(
+        ElfImage elf, KernelSymbols? symbols, SiteEvidence evidence, SlotPlacement placement, out IReadOnlyList<OpsLayout> allowed)
     {
         allowed = [.. KernelLayouts.For(evidence.Bitness, placement).Where(l => Allows(l, evidence))];
         var proof = new LayoutProof(elf, symbols);
 
         // The seven types of 2.6.20 and 2.6.21 depend on no option, so there is nothing to prove.
-        OpsLayout[] proved = [.. allowed.Where(l => placement == SlotPlacement.WordByWord || (TryFindWords(l, symbols, evidence, placement, out VirtualAddress[]? words) && proof.Holds(l, words!)))];
+        OpsLayout[] proved = [.. allowed.Where(l => placement == SlotPlacement.WordByWord
+            || (TryFindWords(l, symbols, evidence, placement, out VirtualAddress[]? words) && proof.Holds(l, words!)))];
         return proved.Length == 1 ? proved[0] : null;
     }
 
@@ -32,7 +36,8 @@ internal static class OlderLayouts
         && evidence.CalledTypes.All(t => layout[t].Kind == SlotKind.Call)
         && evidence.JumpedTypes.All(t => layout[t].Kind == SlotKind.Jump);
 
-    private static bool TryFindWords(OpsLayout layout, KernelSymbols? symbols, SiteEvidence evidence, SlotPlacement placement, out VirtualAddress[]? words)
+    private static bool TryFindWords(
+        OpsLayout layout, KernelSymbols? symbols, SiteEvidence evidence, SlotPlacement placement, out VirtualAddress[]? words)
     {
         if (placement != SlotPlacement.OneTable)
         {

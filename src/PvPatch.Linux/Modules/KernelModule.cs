@@ -21,7 +21,9 @@ public sealed class KernelModule
     /// <summary>The module's name as it says it (since 4.13); <see langword="null"/> where it does not.</summary>
     public string? Name { get; }
 
-    /// <summary>The kernel release and options the module was built for, for example <c>6.1.0-18-amd64 SMP preempt mod_unload modversions</c>.</summary>
+    /// <summary>
+    /// The kernel release and options the module was built for, for example <c>6.1.0-18-amd64 SMP preempt mod_unload modversions</c>.
+    /// </summary>
     public string? VersionMagic { get; }
 
     /// <summary>The first word of <see cref="VersionMagic"/>: the release of the kernel it was built for.</summary>
@@ -43,7 +45,8 @@ public sealed class KernelModule
         CancellationToken cancellationToken = default)
     {
         module = null;
-        if (KernelFile.TryLoad(path, options?.Unpacking, out LoadedKernelFile? file, out error, cancellationToken) && TryOpen(file, out module, out error))
+        if (KernelFile.TryLoad(path, options?.Unpacking, out LoadedKernelFile? file, out error, cancellationToken)
+            && TryOpen(file, out module, out error))
         {
             return true;
         }
@@ -68,7 +71,8 @@ public sealed class KernelModule
         CancellationToken cancellationToken = default)
     {
         module = null;
-        if (KernelFile.TryLoad(file, options?.Unpacking, out LoadedKernelFile? loaded, out error, cancellationToken) && TryOpen(loaded, out module, out error))
+        if (KernelFile.TryLoad(file, options?.Unpacking, out LoadedKernelFile? loaded, out error, cancellationToken)
+            && TryOpen(loaded, out module, out error))
         {
             return true;
         }
@@ -85,7 +89,8 @@ public sealed class KernelModule
     /// <exception cref="PatchException">The file is no module, or cannot be read.</exception>
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
     public static KernelModule Open(string path, KernelOptions? options = null, CancellationToken cancellationToken = default) =>
-        TryOpen(path, out KernelModule? module, out PatchDiagnostic? error, options, cancellationToken) ? module : throw new PatchException(error);
+        TryOpen(path, out KernelModule? module, out PatchDiagnostic? error, options, cancellationToken)
+            ? module : throw new PatchException(error);
 
     /// <summary>Unpacks a module that is in memory.</summary>
     /// <param name="file">The whole file; kept where it is not packed. It must not change as long as the module is used.</param>
@@ -95,7 +100,8 @@ public sealed class KernelModule
     /// <exception cref="PatchException">The bytes are no module.</exception>
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
     public static KernelModule Open(Memory<byte> file, KernelOptions? options = null, CancellationToken cancellationToken = default) =>
-        TryOpen(file, out KernelModule? module, out PatchDiagnostic? error, options, cancellationToken) ? module : throw new PatchException(error);
+        TryOpen(file, out KernelModule? module, out PatchDiagnostic? error, options, cancellationToken)
+            ? module : throw new PatchException(error);
 
     /// <summary>Places the module into a kernel; see <see cref="TryPlace"/>.</summary>
     /// <param name="kernel">The kernel, at its link addresses.</param>
@@ -109,10 +115,13 @@ public sealed class KernelModule
     /// <param name="kernel">The kernel, at its link addresses.</param>
     /// <param name="placement">Where the module lies.</param>
     /// <param name="placed">The placed module.</param>
-    /// <param name="error">What is wrong: PV6018 and PV6141 to PV6146; PV1xxx for its site table; PV6070, PV6071, PV6104 and PV6105 for its alternatives.</param>
+    /// <param name="error">
+    /// What is wrong: PV6018 and PV6141 to PV6146; PV1xxx for its site table; PV6070, PV6071, PV6104 and PV6105 for its alternatives.
+    /// </param>
     /// <returns>Whether the module can be planned.</returns>
     public bool TryPlace(
-        KernelImage kernel, ModulePlacement placement, [NotNullWhen(true)] out PlacedModule? placed, [NotNullWhen(false)] out PatchDiagnostic? error)
+        KernelImage kernel, ModulePlacement placement, [NotNullWhen(true)] out PlacedModule? placed,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         ArgumentNullException.ThrowIfNull(kernel);
         ArgumentNullException.ThrowIfNull(placement);
@@ -121,7 +130,8 @@ public sealed class KernelModule
         return done;
     }
 
-    private static bool TryOpen(LoadedKernelFile file, [NotNullWhen(true)] out KernelModule? module, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool TryOpen(
+        LoadedKernelFile file, [NotNullWhen(true)] out KernelModule? module, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         module = null;
         if (!ElfImage.TryRead(file.Image, out ElfImage? elf, out error))
@@ -143,12 +153,13 @@ public sealed class KernelModule
     private static PatchDiagnostic NameKind(PatchDiagnostic error) =>
         error.Code == KernelDiagnosticCodes.NotAKernel ? NotAModule(error.Found ?? "something else") : error;
 
-    private static PatchDiagnostic NotAModule(string found) => PatchDiagnostic.Error(KernelDiagnosticCodes.NotAModule, "the file is not a kernel module") with
-    {
-        Found = found,
-        Expected = "a relocatable ELF file (.ko), packed with gzip, xz or zstd or not at all",
-        Help = "Modules are below /lib/modules of the kernel's release.",
-    };
+    private static PatchDiagnostic NotAModule(string found) =>
+        PatchDiagnostic.Error(KernelDiagnosticCodes.NotAModule, "the file is not a kernel module") with
+        {
+            Found = found,
+            Expected = "a relocatable ELF file (.ko), packed with gzip, xz or zstd or not at all",
+            Help = "Modules are below /lib/modules of the kernel's release.",
+        };
 
     /// <summary>A line of <c>.modinfo</c>: <c>key=value</c>, each ended by a NUL.</summary>
     private string? FindInfo(ReadOnlySpan<byte> key)
@@ -162,7 +173,8 @@ public sealed class KernelModule
             {
                 // A line of printable ASCII in every module; a forged one must not upset a terminal.
                 ReadOnlySpan<byte> value = line[key.Length..];
-                return value.Length is > 0 and <= 512 && value.IndexOfAnyExceptInRange((byte)' ', (byte)'~') < 0 ? System.Text.Encoding.ASCII.GetString(value) : null;
+                return value.Length is > 0 and <= 512 && value.IndexOfAnyExceptInRange((byte)' ', (byte)'~') < 0
+                    ? System.Text.Encoding.ASCII.GetString(value) : null;
             }
 
             rest = end < 0 ? default : rest[(end + 1)..];

@@ -40,16 +40,19 @@ internal sealed class ModuleLayout
     /// <param name="addresses">The address of each section, by its index; none for those that are not loaded.</param>
     /// <param name="error">PV6144 for a name no section has, PV6145 for addresses that cannot be.</param>
     public static bool TryPlace(
-        ElfImage module, ModulePlacement placement, KernelImage kernel, [NotNullWhen(true)] out VirtualAddress?[]? addresses, [NotNullWhen(false)] out PatchDiagnostic? error)
+        ElfImage module, ModulePlacement placement, KernelImage kernel, [NotNullWhen(true)] out VirtualAddress?[]? addresses,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         var layout = new ModuleLayout(module, placement, kernel);
-        bool placed = layout.TryPlaceNamed(out error) && layout.TryPlaceCode(out error) && layout.TryPlaceRest(out error) && layout.TryCheckOverlap(out error);
+        bool placed = layout.TryPlaceNamed(out error) && layout.TryPlaceCode(out error) && layout.TryPlaceRest(out error)
+            && layout.TryCheckOverlap(out error);
         addresses = placed ? layout._addresses : null;
         return placed;
     }
 
     private static bool IsLoaded(ElfSection section) =>
-        section.IsAllocated && section.Type != ElfSectionType.Null && (section.Flags & ElfSectionAttributes.ThreadLocal) == 0 && !s_notLoaded.Contains(section.Name);
+        section.IsAllocated && section.Type != ElfSectionType.Null && (section.Flags & ElfSectionAttributes.ThreadLocal) == 0
+            && !s_notLoaded.Contains(section.Name);
 
     private static bool IsInit(ElfSection section) => section.Name.StartsWith(".init", StringComparison.Ordinal);
 
@@ -82,7 +85,9 @@ internal sealed class ModuleLayout
         return true;
     }
 
-    /// <summary>The code that stays. Where a part of it has addresses already, the others lie as if all were laid out from one start.</summary>
+    /// <summary>
+    /// The code that stays. Where a part of it has addresses already, the others lie as if all were laid out from one start.
+    /// </summary>
     private bool TryPlaceCode([NotNullWhen(false)] out PatchDiagnostic? error)
     {
         List<(ElfSection Section, UInt128 Offset)> area = [];
@@ -111,7 +116,8 @@ internal sealed class ModuleLayout
         {
             error = Bad(text, "the address of the module's code is not known") with
             {
-                Found = start is null ? "no address for .text" : $"{start}, below {FileRange.Hex((ulong)before)} bytes of code before .text",
+                Found = start is null
+                    ? "no address for .text" : $"{start}, below {FileRange.Hex((ulong)before)} bytes of code before .text",
                 Expected = "the address in /sys/module/NAME/sections/.text",
             };
             return false;
@@ -131,7 +137,8 @@ internal sealed class ModuleLayout
     private bool TryPlaceRest([NotNullWhen(false)] out PatchDiagnostic? error)
     {
         error = null;
-        foreach (IGrouping<int, ElfSection> area in _module.Sections.Where(s => IsLoaded(s) && _addresses[s.Index] is null).GroupBy(AreaOf).OrderBy(static a => a.Key))
+        foreach (IGrouping<int, ElfSection> area in _module.Sections.Where(s => IsLoaded(s) && _addresses[s.Index] is null).GroupBy(AreaOf)
+            .OrderBy(static a => a.Key))
         {
             UInt128 at = Align(_end, PageSize);
             foreach (ElfSection section in area)
@@ -184,9 +191,11 @@ internal sealed class ModuleLayout
     {
         error = null;
         ElfSection? before = null;
-        foreach (ElfSection section in _module.Sections.Where(s => _addresses[s.Index] is not null && s.Size > 0).OrderBy(s => _addresses[s.Index]!.Value))
+        foreach (ElfSection section in _module.Sections.Where(s => _addresses[s.Index] is not null && s.Size > 0)
+            .OrderBy(s => _addresses[s.Index]!.Value))
         {
-            if (before is not null && _addresses[section.Index]!.Value - _addresses[before.Index]!.Value is long distance && (ulong)distance < before.Size)
+            if (before is not null && _addresses[section.Index]!.Value - _addresses[before.Index]!.Value is long distance
+                && (ulong)distance < before.Size)
             {
                 error = Bad(section, $"the sections {before.Name} and {section.Name} would share addresses") with
                 {
@@ -222,17 +231,19 @@ internal sealed class ModuleLayout
     private bool TryGetAlignment(ElfSection section, out ulong alignment, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         alignment = Math.Max(section.Alignment, 1);
-        error = BitOperations.IsPow2(alignment) && alignment <= MostAlignment ? null : Bad(section, $"the alignment of the section {section.Name} cannot be kept") with
-        {
-            Found = FileRange.Hex(section.Alignment),
-            Expected = $"a power of two up to {FileRange.Hex(MostAlignment)}",
-        };
+        error = BitOperations.IsPow2(alignment) && alignment <= MostAlignment
+            ? null : Bad(section, $"the alignment of the section {section.Name} cannot be kept") with
+            {
+                Found = FileRange.Hex(section.Alignment),
+                Expected = $"a power of two up to {FileRange.Hex(MostAlignment)}",
+            };
         return error is null;
     }
 
-    private PatchDiagnostic Bad(ElfSection? section, string message) => PatchDiagnostic.Error(KernelDiagnosticCodes.ModuleBadPlacement, message) with
-    {
-        Address = section is null ? null : _addresses[section.Index],
-        FileOffset = section?.FileOffset,
-    };
+    private PatchDiagnostic Bad(ElfSection? section, string message) =>
+        PatchDiagnostic.Error(KernelDiagnosticCodes.ModuleBadPlacement, message) with
+        {
+            Address = section is null ? null : _addresses[section.Index],
+            FileOffset = section?.FileOffset,
+        };
 }

@@ -12,12 +12,14 @@ internal static class ModuleMatch
     private const string BugFunction = "BUG_func";
 
     /// <summary>Checks machine and era, by what is in both files.</summary>
-    public static bool TryCheck(KernelModule module, KernelImage kernel, [NotNullWhen(true)] out ElfSymbolTable? symbols, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryCheck(KernelModule module, KernelImage kernel, [NotNullWhen(true)] out ElfSymbolTable? symbols,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         symbols = null;
         if (module.Elf.Bitness != kernel.Elf.Bitness)
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.ModuleWrongMachine, "the module is for another machine than the kernel") with
+            error = PatchDiagnostic.Error(
+                KernelDiagnosticCodes.ModuleWrongMachine, "the module is for another machine than the kernel") with
             {
                 Found = $"a {module.Elf.Bitness}-bit module",
                 Expected = $"a {kernel.Elf.Bitness}-bit module",
@@ -50,7 +52,8 @@ internal static class ModuleMatch
     public static bool TryCheckBugTarget(KernelSites sites, KernelImage kernel, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         error = sites.BugTarget is null || kernel.BugTarget is null || sites.BugTarget == kernel.BugTarget ? null
-            : PatchDiagnostic.Error(KernelDiagnosticCodes.AlternativeUnknown, "the direct calls of the module have another replacement than those of the kernel") with
+            : PatchDiagnostic.Error(KernelDiagnosticCodes.AlternativeUnknown,
+                "the direct calls of the module have another replacement than those of the kernel") with
             {
                 Found = $"a call to {sites.BugTarget}",
                 Expected = $"a call to {kernel.BugTarget}",
@@ -74,12 +77,13 @@ internal static class ModuleMatch
         ];
     }
 
-    public static PatchDiagnostic OtherEra(string message, string found) => PatchDiagnostic.Error(KernelDiagnosticCodes.ModuleOtherEra, message) with
-    {
-        Found = found,
-        Expected = "a module built for this kernel",
-        Help = "Take the module from the /lib/modules of the kernel's own release.",
-    };
+    public static PatchDiagnostic OtherEra(string message, string found) =>
+        PatchDiagnostic.Error(KernelDiagnosticCodes.ModuleOtherEra, message) with
+        {
+            Found = found,
+            Expected = "a module built for this kernel",
+            Help = "Take the module from the /lib/modules of the kernel's own release.",
+        };
 
     private static bool Needs(ElfSymbolTable symbols, string name)
     {
@@ -99,7 +103,8 @@ internal static class ModuleMatch
     private static string? KernelRelease(KernelImage kernel)
     {
         const int Most = 80;
-        if (kernel.Symbols is null || !kernel.Symbols.TryGetAddress("linux_banner", out VirtualAddress banner) || !kernel.Elf.TryGetBytes(banner, Most, out Memory<byte> bytes))
+        if (kernel.Symbols is null || !kernel.Symbols.TryGetAddress("linux_banner", out VirtualAddress banner)
+            || !kernel.Elf.TryGetBytes(banner, Most, out Memory<byte> bytes))
         {
             return null;
         }

@@ -2,7 +2,9 @@ using System.Diagnostics.CodeAnalysis;
 
 namespace PvPatch.Linux.Modules;
 
-/// <summary>The relocations of a placed module that could not be done, by address: harmless, unless something that is planned holds one.</summary>
+/// <summary>
+/// The relocations of a placed module that could not be done, by address: harmless, unless something that is planned holds one.
+/// </summary>
 internal sealed class ModuleRelocations
 {
     // No place is wider; the search begins this far before a range.
@@ -34,7 +36,8 @@ internal sealed class ModuleRelocations
             ModuleReference reference = _unresolved[i];
             if (reference.Address >= address.Value || address.Value - reference.Address < reference.Width)
             {
-                error = PatchDiagnostic.Error(KernelDiagnosticCodes.ModuleUnresolved, $"{what} of the module refers to {_symbols.Describe(reference.Symbol)}, {Say(reference.Reason)}") with
+                error = PatchDiagnostic.Error(KernelDiagnosticCodes.ModuleUnresolved,
+                    $"{what} of the module refers to {_symbols.Describe(reference.Symbol)}, {Say(reference.Reason)}") with
                 {
                     Address = reference.Address,
                     Help = reference.Reason == UnresolvedReason.OutOfReach
@@ -49,7 +52,8 @@ internal sealed class ModuleRelocations
         return true;
     }
 
-    private static bool Before(ulong place, VirtualAddress address, long length) => place < address.Value || place - address.Value < (ulong)length;
+    private static bool Before(ulong place, VirtualAddress address, long length) =>
+        place < address.Value || place - address.Value < (ulong)length;
 
     private static string Say(UnresolvedReason reason) => reason switch
     {

@@ -33,7 +33,8 @@ internal sealed class ModuleRelocator
     /// <param name="result">What could not be done.</param>
     /// <param name="error">PV6142: the relocations are damaged.</param>
     public static bool TryApply(
-        ElfImage module, ElfImage placed, ModuleSymbols symbols, [NotNullWhen(true)] out ModuleRelocations? result, [NotNullWhen(false)] out PatchDiagnostic? error)
+        ElfImage module, ElfImage placed, ModuleSymbols symbols, [NotNullWhen(true)] out ModuleRelocations? result,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         result = null;
         error = null;
@@ -52,7 +53,8 @@ internal sealed class ModuleRelocator
             total += (long)section.Size;
             if (total > module.File.Length)
             {
-                error = Bad(section, "the tables of relocations share bytes of the file", FileRange.Hex((ulong)total), $"at most {module.File.Length} bytes");
+                error = Bad(section, "the tables of relocations share bytes of the file", FileRange.Hex((ulong)total),
+                    $"at most {module.File.Length} bytes");
                 return false;
             }
 
@@ -72,12 +74,16 @@ internal sealed class ModuleRelocator
         bool right = section.Type == expected && section.EntrySize == (ulong)EntrySize && section.Size % (ulong)EntrySize == 0;
         if (!right)
         {
-            error = Bad(section, $"the relocations {section.Name} are not of the form of {_module.Bitness}-bit modules", $"type {(int)section.Type}, {section.Size} bytes in entries of {section.EntrySize}", $"type {(int)expected} with entries of {EntrySize} bytes");
+            error = Bad(section, $"the relocations {section.Name} are not of the form of {_module.Bitness}-bit modules",
+                $"type {(int)section.Type}, {section.Size} bytes in entries of {section.EntrySize}",
+                $"type {(int)expected} with entries of {EntrySize} bytes");
             return false;
         }
 
         ElfSection? symbols = _module.Sections.FirstOrDefault(static s => s.Type == ElfSectionType.SymbolTable);
-        error = section.Link == (uint?)symbols?.Index ? null : Bad(section, $"the relocations {section.Name} do not name the module's symbol table", $"section {section.Link}", $"section {symbols?.Index}");
+        error = section.Link == (uint?)symbols?.Index
+            ? null : Bad(section, $"the relocations {section.Name} do not name the module's symbol table", $"section {section.Link}",
+            $"section {symbols?.Index}");
         return error is null;
     }
 
@@ -90,7 +96,8 @@ internal sealed class ModuleRelocator
         {
             ReadOnlySpan<byte> entry = table.Slice(at, EntrySize);
             ulong offset = _is64 ? BinaryPrimitives.ReadUInt64LittleEndian(entry) : BinaryPrimitives.ReadUInt32LittleEndian(entry);
-            uint symbol = _is64 ? BinaryPrimitives.ReadUInt32LittleEndian(entry[12..]) : BinaryPrimitives.ReadUInt32LittleEndian(entry[4..]) >> 8;
+            uint symbol = _is64
+                ? BinaryPrimitives.ReadUInt32LittleEndian(entry[12..]) : BinaryPrimitives.ReadUInt32LittleEndian(entry[4..]) >> 8;
             uint type = _is64 ? BinaryPrimitives.ReadUInt32LittleEndian(entry[8..]) : entry[4];
             if (type == RelocationField.None)
             {
@@ -100,7 +107,9 @@ internal sealed class ModuleRelocator
             RelocationField field = RelocationField.Of(type, _is64);
             if (symbol >= (uint)_symbols.Count || !FileRange.Fits(offset, (ulong)field.Width, content.Length))
             {
-                error = Bad(section, $"a relocation of {target.Name} has a place or symbol that does not exist", $"offset {FileRange.Hex(offset)}, symbol {symbol}", $"{field.Width} bytes within {FileRange.Hex((ulong)content.Length)}, one of {_symbols.Count} symbols") with
+                error = Bad(section, $"a relocation of {target.Name} has a place or symbol that does not exist",
+                    $"offset {FileRange.Hex(offset)}, symbol {symbol}",
+                    $"{field.Width} bytes within {FileRange.Hex((ulong)content.Length)}, one of {_symbols.Count} symbols") with
                 {
                     FileOffset = section.FileOffset + at,
                 };
@@ -108,7 +117,8 @@ internal sealed class ModuleRelocator
             }
 
             Span<byte> place = content.Slice((int)offset, field.Width);
-            long addend = _is64 ? BinaryPrimitives.ReadInt64LittleEndian(entry[16..]) : field.IsKnown ? BinaryPrimitives.ReadInt32LittleEndian(place) : 0;
+            long addend = _is64 ? BinaryPrimitives.ReadInt64LittleEndian(entry[16..]) : field.IsKnown
+                ? BinaryPrimitives.ReadInt32LittleEndian(place) : 0;
             Apply(field, place, target.Address + (long)offset, (int)symbol, addend);
         }
 

@@ -54,7 +54,8 @@ internal sealed class ModuleSymbols
     {
         string name = _table.GetName(index);
         int section = _table[index].SectionIndex;
-        return name.Length > 0 ? name : section > 0 && section < _module.Sections.Count ? $"the section {_module.Sections[section].Name}" : $"symbol {index}";
+        return name.Length > 0 ? name : section > 0 && section < _module.Sections.Count
+            ? $"the section {_module.Sections[section].Name}" : $"symbol {index}";
     }
 
     private bool TryFind(int index, out ulong value)
@@ -73,7 +74,8 @@ internal sealed class ModuleSymbols
         // Names may share bytes; together they are no longer than the file of an honest linker, and not looked up beyond that.
         ReadOnlySpan<byte> name = _table.GetNameUtf8(index);
         _nameBytes += name.Length;
-        if (name.Length is > 0 and <= MostNameLength && _nameBytes <= _module.File.Length && TryFindInKernel(System.Text.Encoding.UTF8.GetString(name), out value))
+        if (name.Length is > 0 and <= MostNameLength && _nameBytes <= _module.File.Length
+            && TryFindInKernel(System.Text.Encoding.UTF8.GetString(name), out value))
         {
             return true;
         }
@@ -84,7 +86,8 @@ internal sealed class ModuleSymbols
 
     private bool TryFindInKernel(string name, out ulong value)
     {
-        bool found = TryFindTable(name, out VirtualAddress address) || (_kernel.Symbols is not null && _kernel.Symbols.TryGetAddress(name, out address));
+        bool found = TryFindTable(name, out VirtualAddress address)
+            || (_kernel.Symbols is not null && _kernel.Symbols.TryGetAddress(name, out address));
         value = address.Value;
         return found;
     }
@@ -99,7 +102,8 @@ internal sealed class ModuleSymbols
         }
         else if (_kernel.Era.Placement == SlotPlacement.TableByTable && name.StartsWith("pv_", StringComparison.Ordinal))
         {
-            slot = _kernel.Layout.Tables.FirstOrDefault(t => t.Slots.Count > 0 && name == TableLocator.SymbolOf(t.Name))?.Slots[0].Index ?? -1;
+            slot = _kernel.Layout.Tables.FirstOrDefault(t => t.Slots.Count > 0 && name == TableLocator.SymbolOf(t.Name))?.Slots[0].Index
+                ?? -1;
         }
 
         address = slot < 0 ? VirtualAddress.Zero : _kernel.SlotWords[slot];

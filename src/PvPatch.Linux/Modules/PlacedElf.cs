@@ -22,7 +22,8 @@ internal static class PlacedElf
     /// <param name="placed">The copy.</param>
     /// <param name="error">PV6018: loaded sections share bytes of the file.</param>
     public static bool TryMake(
-        ElfImage module, ReadOnlySpan<VirtualAddress?> addresses, [NotNullWhen(true)] out ElfImage? placed, [NotNullWhen(false)] out PatchDiagnostic? error)
+        ElfImage module, ReadOnlySpan<VirtualAddress?> addresses, [NotNullWhen(true)] out ElfImage? placed,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         placed = null;
         byte[] file = module.File.ToArray();
@@ -34,7 +35,8 @@ internal static class PlacedElf
         BinaryPrimitives.WriteUInt16LittleEndian(file.AsSpan(TypeOffset), (ushort)ElfFileType.Executable);
         for (int i = 0; i < addresses.Length; i++)
         {
-            Span<byte> record = file.AsSpan((int)header.SectionTableOffset + (i * header.ExpectedSectionEntrySize), header.ExpectedSectionEntrySize);
+            Span<byte> record = file.AsSpan(
+                (int)header.SectionTableOffset + (i * header.ExpectedSectionEntrySize), header.ExpectedSectionEntrySize);
             if (addresses[i] is not VirtualAddress address)
             {
                 record[FlagsOffset] = (byte)(record[FlagsOffset] & ~(byte)ElfSectionAttributes.Alloc);

@@ -52,13 +52,15 @@ public sealed class PlacedModule
     public IReadOnlyList<PatchDiagnostic> Warnings { get; private init; } = [];
 
     internal static bool TryMake(
-        KernelModule module, KernelImage kernel, ModulePlacement placement, [NotNullWhen(true)] out PlacedModule? placed, [NotNullWhen(false)] out PatchDiagnostic? error)
+        KernelModule module, KernelImage kernel, ModulePlacement placement, [NotNullWhen(true)] out PlacedModule? placed,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         placed = null;
         if (!ModuleMatch.TryCheck(module, kernel, out ElfSymbolTable? table, out error)
             || !ModuleLayout.TryPlace(module.Elf, placement, kernel, out VirtualAddress?[]? addresses, out error)
             || !PlacedElf.TryMake(module.Elf, addresses, out ElfImage? elf, out error)
-            || !ModuleRelocator.TryApply(module.Elf, elf, new ModuleSymbols(module.Elf, table, addresses, kernel), out ModuleRelocations? relocations, out error))
+            || !ModuleRelocator.TryApply(
+                module.Elf, elf, new ModuleSymbols(module.Elf, table, addresses, kernel), out ModuleRelocations? relocations, out error))
         {
             return false;
         }
@@ -76,14 +78,16 @@ public sealed class PlacedModule
     private bool TryReadAlternatives([NotNullWhen(false)] out PatchDiagnostic? error)
     {
         error = null;
-        if (Kernel.Era.Alternatives is null || Kernel.Alternatives is null || !ModuleMatch.TryGetTable(Elf, AltInstrTable.SectionName, out ElfSection? section))
+        if (Kernel.Era.Alternatives is null || Kernel.Alternatives is null
+            || !ModuleMatch.TryGetTable(Elf, AltInstrTable.SectionName, out ElfSection? section))
         {
             return true;
         }
 
         // In the kernel's own format, which the few records of a module would not tell for sure.
         if (!_relocations.TryCheck(section.Address, (long)section.Size, "the table of alternatives", out error)
-            || !AltInstrTable.TryRead(Elf.GetBytes(section).Span, section.Address, Kernel.Alternatives.Format, Elf.Bitness, section.FileOffset, out AltInstrTable? table, out error))
+            || !AltInstrTable.TryRead(Elf.GetBytes(section).Span, section.Address, Kernel.Alternatives.Format, Elf.Bitness,
+                section.FileOffset, out AltInstrTable? table, out error))
         {
             return false;
         }
@@ -91,9 +95,11 @@ public sealed class PlacedModule
         for (int i = 0; i < table.Count; i++)
         {
             AltInstr record = table[i];
-            if (!AltInstrFormat.IsSane(record) || Code.Find(record.Address, record.Length) is null || Code.Find(record.ReplacementAddress, record.ReplacementLength) is null)
+            if (!AltInstrFormat.IsSane(record) || Code.Find(record.Address, record.Length) is null
+                || Code.Find(record.ReplacementAddress, record.ReplacementLength) is null)
             {
-                error = ModuleMatch.OtherEra($"alternative {i} makes no sense in the kernel's format ({table.Format})", $"{record.Address}+{record.Length}, replaced by {record.ReplacementAddress}+{record.ReplacementLength}") with
+                error = ModuleMatch.OtherEra($"alternative {i} makes no sense in the kernel's format ({table.Format})",
+                    $"{record.Address}+{record.Length}, replaced by {record.ReplacementAddress}+{record.ReplacementLength}") with
                 {
                     FileOffset = section.FileOffset + (i * (long)table.Format.Stride),
                 };

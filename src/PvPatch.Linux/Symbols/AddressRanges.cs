@@ -2,7 +2,9 @@ using PvPatch.Linux.Files;
 
 namespace PvPatch.Linux.Symbols;
 
-/// <summary>The ranges of memory an image fills, so that an address in a gap, or in another section, is not named by a symbol far before it.</summary>
+/// <summary>
+/// The ranges of memory an image fills, so that an address in a gap, or in another section, is not named by a symbol far before it.
+/// </summary>
 internal sealed class AddressRanges
 {
     private readonly (ulong Start, ulong Last)[] _ranges;
@@ -12,7 +14,9 @@ internal sealed class AddressRanges
         _ranges = ranges;
     }
 
-    /// <summary>The ranges of an image: its loaded sections, or segments where it has no section headers; null where it says nothing.</summary>
+    /// <summary>
+    /// The ranges of an image: its loaded sections, or segments where it has no section headers; null where it says nothing.
+    /// </summary>
     public static AddressRanges? Of(ElfImage image)
     {
         (ulong Start, ulong Last)[] ranges =

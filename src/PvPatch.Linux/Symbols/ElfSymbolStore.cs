@@ -2,7 +2,9 @@ using PvPatch.Linux.Files;
 
 namespace PvPatch.Linux.Symbols;
 
-/// <summary>The defined symbols of an ELF symbol table whose names are printable, sorted by address; four bytes a symbol beside the file itself.</summary>
+/// <summary>
+/// The defined symbols of an ELF symbol table whose names are printable, sorted by address; four bytes a symbol beside the file itself.
+/// </summary>
 internal sealed class ElfSymbolStore : SymbolStore
 {
     private readonly ElfImage _image;

@@ -35,7 +35,9 @@ public sealed class KernelSymbols : IReadOnlyList<KernelSymbol>
 
     internal IEnumerable<KernelSymbol> All => this;
 
-    /// <summary>One symbol, by ascending address; those of one address in the order of the source. It is decoded when it is asked for.</summary>
+    /// <summary>
+    /// One symbol, by ascending address; those of one address in the order of the source. It is decoded when it is asked for.
+    /// </summary>
     /// <param name="index">From 0 to <see cref="Count"/> - 1.</param>
     public KernelSymbol this[int index]
     {
@@ -66,7 +68,8 @@ public sealed class KernelSymbols : IReadOnlyList<KernelSymbol>
     /// damaged symbol table where there is no kallsyms either.
     /// </param>
     /// <returns>Whether symbols were found.</returns>
-    internal static bool TryFromImage(ElfImage image, [NotNullWhen(true)] out KernelSymbols? symbols, [NotNullWhen(false)] out PatchDiagnostic? error)
+    internal static bool TryFromImage(
+        ElfImage image, [NotNullWhen(true)] out KernelSymbols? symbols, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         ArgumentNullException.ThrowIfNull(image);
         symbols = null;
@@ -89,16 +92,20 @@ public sealed class KernelSymbols : IReadOnlyList<KernelSymbol>
         }
 
         // A table that is there but damaged is the better answer than one that is missing.
-        error = error.Code == KernelDiagnosticCodes.KallsymsNotFound && tableError is not null && tableError.Code != KernelDiagnosticCodes.ElfNoSymbols ? tableError : error;
+        error = error.Code == KernelDiagnosticCodes.KallsymsNotFound && tableError is not null
+            && tableError.Code != KernelDiagnosticCodes.ElfNoSymbols ? tableError : error;
         return false;
     }
 
-    /// <summary>Decodes the kernel's own symbols (kallsyms) out of an image, whether it has a symbol table too or not. No symbol is needed for that.</summary>
+    /// <summary>
+    /// Decodes the kernel's own symbols (kallsyms) out of an image, whether it has a symbol table too or not. No symbol is needed for that.
+    /// </summary>
     /// <param name="image">An executable kernel (<c>vmlinux</c>) of 4.20 or later with CONFIG_KALLSYMS.</param>
     /// <param name="symbols">The symbols, at link addresses: what <c>/proc/kallsyms</c> shows without KASLR and without modules.</param>
     /// <param name="error">Why there are none: PV6080, PV6081, PV6082 or PV6088.</param>
     /// <returns>Whether symbols were found.</returns>
-    internal static bool TryFromKallsyms(ElfImage image, [NotNullWhen(true)] out KernelSymbols? symbols, [NotNullWhen(false)] out PatchDiagnostic? error)
+    internal static bool TryFromKallsyms(
+        ElfImage image, [NotNullWhen(true)] out KernelSymbols? symbols, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         ArgumentNullException.ThrowIfNull(image);
         symbols = null;
@@ -114,17 +121,25 @@ public sealed class KernelSymbols : IReadOnlyList<KernelSymbol>
     /// <summary>Reads a System.map: lines of an address in hexadecimal, a type letter and a name.</summary>
     /// <param name="text">The file's content. It is not kept.</param>
     /// <param name="symbols">The symbols, at link addresses.</param>
-    /// <param name="error">Why there are none: PV6083 for the stand-in that distributions ship, PV6084 for a line that is not a symbol.</param>
+    /// <param name="error">
+    /// Why there are none: PV6083 for the stand-in that distributions ship, PV6084 for a line that is not a symbol.
+    /// </param>
     /// <returns>Whether the file was read.</returns>
-    public static bool TryReadSystemMap(ReadOnlySpan<byte> text, [NotNullWhen(true)] out KernelSymbols? symbols, [NotNullWhen(false)] out PatchDiagnostic? error) =>
+    public static bool TryReadSystemMap(
+        ReadOnlySpan<byte> text, [NotNullWhen(true)] out KernelSymbols? symbols, [NotNullWhen(false)] out PatchDiagnostic? error) =>
         TryReadListing(text, KernelSymbolSource.SystemMap, out symbols, out error);
 
-    /// <summary>Reads a copy of <c>/proc/kallsyms</c>. Symbols with a module in brackets (modules, BPF, trampolines) are left out.</summary>
+    /// <summary>
+    /// Reads a copy of <c>/proc/kallsyms</c>. Symbols with a module in brackets (modules, BPF, trampolines) are left out.
+    /// </summary>
     /// <param name="text">The copy. It is not kept.</param>
     /// <param name="symbols">The symbols, at the addresses of the running kernel, which KASLR may have moved.</param>
-    /// <param name="error">Why there are none: PV6084 for a line that is not a symbol, PV6085 where the kernel has hidden all addresses.</param>
+    /// <param name="error">
+    /// Why there are none: PV6084 for a line that is not a symbol, PV6085 where the kernel has hidden all addresses.
+    /// </param>
     /// <returns>Whether the copy was read.</returns>
-    public static bool TryReadKallsyms(ReadOnlySpan<byte> text, [NotNullWhen(true)] out KernelSymbols? symbols, [NotNullWhen(false)] out PatchDiagnostic? error) =>
+    public static bool TryReadKallsyms(
+        ReadOnlySpan<byte> text, [NotNullWhen(true)] out KernelSymbols? symbols, [NotNullWhen(false)] out PatchDiagnostic? error) =>
         TryReadListing(text, KernelSymbolSource.KallsymsListing, out symbols, out error);
 
     /// <summary>Reads a System.map; see <see cref="TryReadSystemMap"/>.</summary>
@@ -153,7 +168,8 @@ public sealed class KernelSymbols : IReadOnlyList<KernelSymbol>
         int best = -1;
         foreach (int index in IndicesOf(name))
         {
-            best = best < 0 || SymbolPreference.RankOfType(_store.GetType(index)) < SymbolPreference.RankOfType(_store.GetType(best)) ? index : best;
+            best = best < 0 || SymbolPreference.RankOfType(_store.GetType(index)) < SymbolPreference.RankOfType(_store.GetType(best))
+                ? index : best;
         }
 
         address = best < 0 ? VirtualAddress.Zero : _store.GetAddress(best);
@@ -181,13 +197,15 @@ public sealed class KernelSymbols : IReadOnlyList<KernelSymbol>
 
     /// <summary>
     /// The symbol an address belongs to: the nearest one at or before it. Of several at that address: code before data, global before weak
-    /// before local, marks of the start or end of a section last, names that compiler or build made (with a dot, or <c>__pi_</c> in front) after those in the source, then the order of the source.
+    /// before local, marks of the start or end of a section last, names that compiler or build made (with a dot, or <c>__pi_</c> in front)
+    /// after those in the source, then the order of the source.
     /// </summary>
     /// <param name="address">The address.</param>
     /// <param name="name">The symbol's name.</param>
     /// <param name="offset">The distance in bytes from the symbol to the address, from 0.</param>
     /// <returns>
-    /// Whether there is such a symbol. An address beyond the last symbol has none, nor one whose nearest symbol is in another section of the image.
+    /// Whether there is such a symbol. An address beyond the last symbol has none, nor one whose nearest symbol is in another section of
+    /// the image.
     /// </returns>
     public bool TryGetName(VirtualAddress address, [NotNullWhen(true)] out string? name, out long offset)
     {
@@ -218,7 +236,9 @@ public sealed class KernelSymbols : IReadOnlyList<KernelSymbol>
     public VirtualAddress Resolve(string place) =>
         TryResolve(place, out VirtualAddress address, out PatchDiagnostic? error) ? address : throw new PatchException(error);
 
-    /// <summary>Finds a place given as <c>symbol</c>, <c>symbol+0x12</c>, <c>symbol+18</c> or, as in the kernel's messages, <c>symbol+0x12/0x40</c>.</summary>
+    /// <summary>
+    /// Finds a place given as <c>symbol</c>, <c>symbol+0x12</c>, <c>symbol+18</c> or, as in the kernel's messages, <c>symbol+0x12/0x40</c>.
+    /// </summary>
     /// <param name="place">The place.</param>
     /// <param name="address">Its address; the symbol is chosen as by <see cref="TryGetAddress"/>.</param>
     /// <param name="error">Why there is none: PV6087 for another form, PV6086 for a symbol that does not exist.</param>
@@ -243,7 +263,8 @@ public sealed class KernelSymbols : IReadOnlyList<KernelSymbol>
     }
 
     private static bool TryReadListing(
-        ReadOnlySpan<byte> text, KernelSymbolSource source, [NotNullWhen(true)] out KernelSymbols? symbols, [NotNullWhen(false)] out PatchDiagnostic? error)
+        ReadOnlySpan<byte> text, KernelSymbolSource source, [NotNullWhen(true)] out KernelSymbols? symbols,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         symbols = SymbolListingReader.TryRead(text, out TextSymbolStore? store, out error) ? new KernelSymbols(store, source, null) : null;
         return symbols is not null;

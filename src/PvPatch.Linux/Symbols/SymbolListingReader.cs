@@ -12,7 +12,8 @@ internal static class SymbolListingReader
 {
     private static ReadOnlySpan<byte> StubText => "The real System.map is in"u8;
 
-    public static bool TryRead(ReadOnlySpan<byte> text, [NotNullWhen(true)] out TextSymbolStore? store, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryRead(
+        ReadOnlySpan<byte> text, [NotNullWhen(true)] out TextSymbolStore? store, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         store = null;
         if (IsStub(text, out error))
@@ -40,7 +41,8 @@ internal static class SymbolListingReader
     }
 
     private static bool TryWalk(
-        ReadOnlySpan<byte> text, ulong[] addresses, int[] starts, byte[] names, out int count, out int nameBytes, [NotNullWhen(false)] out PatchDiagnostic? error)
+        ReadOnlySpan<byte> text, ulong[] addresses, int[] starts, byte[] names, out int count, out int nameBytes,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         var lines = new LineReader(text);
         count = 0;
@@ -85,7 +87,8 @@ internal static class SymbolListingReader
         type = 0;
         name = default;
         ofModule = false;
-        if (!Utf8Parser.TryParse(line, out address, out int used, 'x') || used > 16 || line.Length < used + 4 || line[used] != ' ' || line[used + 2] != ' ')
+        if (!Utf8Parser.TryParse(line, out address, out int used, 'x') || used > 16 || line.Length < used + 4 || line[used] != ' '
+            || line[used + 2] != ' ')
         {
             return false;
         }

@@ -31,13 +31,17 @@ internal readonly record struct SymbolPlace(string Name, ulong Offset)
     }
 
     /// <summary>What is wrong where no symbol has this name.</summary>
-    public PatchDiagnostic Unknown(int symbols) => PatchDiagnostic.Error(KernelDiagnosticCodes.SymbolUnknown, $"The kernel has no symbol {Name}") with
-    {
-        Found = $"{symbols} symbols of other names",
-        Help = "Static functions may have been inlined; some kernels list functions only, and names of their clones end in .isra.0, .constprop.0 or .cold",
-    };
+    public PatchDiagnostic Unknown(int symbols) =>
+        PatchDiagnostic.Error(KernelDiagnosticCodes.SymbolUnknown, $"The kernel has no symbol {Name}") with
+        {
+            Found = $"{symbols} symbols of other names",
+            Help =
+            "Static functions may have been inlined; some kernels list functions only, and names of their clones end in .isra.0, "
+            + ".constprop.0 or .cold",
+        };
 
-    private static bool TryParseNumber(ReadOnlySpan<char> text, out ulong value) => text.StartsWith("0x", StringComparison.OrdinalIgnoreCase)
+    private static bool TryParseNumber(ReadOnlySpan<char> text, out ulong value) =>
+        text.StartsWith("0x", StringComparison.OrdinalIgnoreCase)
         ? ulong.TryParse(text[2..], NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out value)
         : ulong.TryParse(text, NumberStyles.None, CultureInfo.InvariantCulture, out value);
 }

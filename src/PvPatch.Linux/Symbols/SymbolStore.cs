@@ -10,7 +10,9 @@ internal abstract class SymbolStore
     /// <summary>No name of a listing or symbol table is longer.</summary>
     public const int MaxNameLength = 4096;
 
-    /// <summary>The size of the buffer that <see cref="GetName(int, Span{byte})"/> is given: room for a name that has to be decoded.</summary>
+    /// <summary>
+    /// The size of the buffer that <see cref="GetName(int, Span{byte})"/> is given: room for a name that has to be decoded.
+    /// </summary>
     public const int ScratchSize = KallsymsTokens.MaxNameLength;
 
     public abstract int Count { get; }

@@ -10,7 +10,9 @@ internal enum AltInstrOptions
     /// <summary>Applied if the processor does not have the feature (5.10 and later).</summary>
     Not = 1,
 
-    /// <summary>The original is an indirect call through a pointer; it becomes a direct call of what the pointer holds (about 6.8 and later).</summary>
+    /// <summary>
+    /// The original is an indirect call through a pointer; it becomes a direct call of what the pointer holds (about 6.8 and later).
+    /// </summary>
     DirectCall = 2,
 }
 

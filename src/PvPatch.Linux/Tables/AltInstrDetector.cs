@@ -41,7 +41,8 @@ internal static class AltInstrDetector
         var rejected = new List<string>();
         foreach (AltInstrFormat format in AltInstrFormat.Candidates(section.Length, bitness))
         {
-            if (!AltInstrTable.TryRead(section, sectionAddress, format, bitness, fileOffset, out AltInstrTable? read, out PatchDiagnostic? unreadable))
+            if (!AltInstrTable.TryRead(
+                section, sectionAddress, format, bitness, fileOffset, out AltInstrTable? read, out PatchDiagnostic? unreadable))
             {
                 rejected.Add($"{format}: {unreadable.Message}");
                 continue;
@@ -56,13 +57,16 @@ internal static class AltInstrDetector
 
             if (table is not null && !table.Records.SequenceEqual(read.Records))
             {
-                error = PatchDiagnostic.Error(KernelDiagnosticCodes.AltFormatAmbiguous, "More than one record format fits the alternatives table") with
+                error = PatchDiagnostic.Error(
+                    KernelDiagnosticCodes.AltFormatAmbiguous, "More than one record format fits the alternatives table") with
                 {
                     FileOffset = fileOffset,
                     Address = sectionAddress,
                     Found = $"{table.Format} and {format}",
                     Expected = "one format",
-                    Help = $"Read the table with {nameof(AltInstrTable)}.{nameof(AltInstrTable.TryRead)} and the format of this kernel version",
+                    Help =
+                        $"Read the table with {nameof(AltInstrTable)}.{nameof(AltInstrTable.TryRead)} "
+                        + "and the format of this kernel version",
                 };
                 table = null;
                 return false;
@@ -71,14 +75,16 @@ internal static class AltInstrDetector
             table = read;
         }
 
-        error = table is not null ? null : PatchDiagnostic.Error(KernelDiagnosticCodes.AltFormatUnknown, "No known record format fits the alternatives table") with
-        {
-            FileOffset = fileOffset,
-            Address = sectionAddress,
-            Found = string.Create(CultureInfo.InvariantCulture, $"{section.Length} bytes{(rejected.Count == 0 ? "" : "; ")}{string.Join("; ", rejected)}"),
-            Expected = "records of 12, 13, 14 or 24 bytes that name code and replacements",
-            Help = "The section is damaged, or the kernel is newer than this reader",
-        };
+        error = table is not null ? null
+            : PatchDiagnostic.Error(KernelDiagnosticCodes.AltFormatUnknown, "No known record format fits the alternatives table") with
+            {
+                FileOffset = fileOffset,
+                Address = sectionAddress,
+                Found = string.Create(
+                CultureInfo.InvariantCulture, $"{section.Length} bytes{(rejected.Count == 0 ? "" : "; ")}{string.Join("; ", rejected)}"),
+                Expected = "records of 12, 13, 14 or 24 bytes that name code and replacements",
+                Help = "The section is damaged, or the kernel is newer than this reader",
+            };
         return table is not null;
     }
 

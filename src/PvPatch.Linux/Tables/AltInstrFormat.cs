@@ -23,14 +23,27 @@ internal sealed class AltInstrFormat
     /// </summary>
     public static AltInstrFormat Absolute32 { get; } = new("absolute, 32-bit", 32, 12, 11) { AddressSize = 4, FeatureSize = 1 };
 
-    /// <summary>Up to about 2.6.35 (2.6.32, for one), 64-bit: address u64, replacement u64, feature u8, length u8, replacement length u8, five bytes unused.</summary>
+    /// <summary>
+    /// Up to about 2.6.35 (2.6.32, for one), 64-bit: address u64, replacement u64, feature u8, length u8, replacement length u8, five bytes
+    /// unused.
+    /// </summary>
     public static AltInstrFormat Absolute64 { get; } = new("absolute, 64-bit", 64, 24, 19) { AddressSize = 8, FeatureSize = 1 };
 
-    /// <summary>Some kernels between 2.6.33 and 3.5 (3.0, for one), 32-bit: as <see cref="Absolute32"/>, but with a feature of 16 bits and nothing unused.</summary>
-    public static AltInstrFormat Absolute32Wide { get; } = new("absolute, 32-bit, 16-bit feature", 32, 12, 12) { AddressSize = 4, FeatureSize = 2 };
+    /// <summary>
+    /// Some kernels between 2.6.33 and 3.5 (3.0, for one), 32-bit: as <see cref="Absolute32"/>, but with a feature of 16 bits and nothing
+    /// unused.
+    /// </summary>
+    public static AltInstrFormat Absolute32Wide { get; } = new(
+        "absolute, 32-bit, 16-bit feature", 32, 12, 12)
+    { AddressSize = 4, FeatureSize = 2 };
 
-    /// <summary>Some kernels between 2.6.33 and 3.5 (3.0, for one), 64-bit: as <see cref="Absolute64"/>, but with a feature of 16 bits and four bytes unused.</summary>
-    public static AltInstrFormat Absolute64Wide { get; } = new("absolute, 64-bit, 16-bit feature", 64, 24, 20) { AddressSize = 8, FeatureSize = 2 };
+    /// <summary>
+    /// Some kernels between 2.6.33 and 3.5 (3.0, for one), 64-bit: as <see cref="Absolute64"/>, but with a feature of 16 bits and four
+    /// bytes unused.
+    /// </summary>
+    public static AltInstrFormat Absolute64Wide { get; } = new(
+        "absolute, 64-bit, 16-bit feature", 64, 24, 20)
+    { AddressSize = 8, FeatureSize = 2 };
 
     /// <summary>
     /// 3.6, and again in late 5.10 stable kernels and 6.1: address s32, replacement s32 (each relative to itself), feature u16 whose bit
@@ -39,10 +52,16 @@ internal sealed class AltInstrFormat
     public static AltInstrFormat Relative { get; } = new("relative", 0, 12, 12) { FeatureSize = 2, IsRelative = true };
 
     /// <summary>About 4.0 to 5.12 (4.18, for one): as <see cref="Relative"/>, followed by the length of the padding u8.</summary>
-    public static AltInstrFormat RelativePadded { get; } = new("relative, padding length", 0, 13, 13) { FeatureSize = 2, IsRelative = true, HasPadding = true };
+    public static AltInstrFormat RelativePadded { get; } = new(
+        "relative, padding length", 0, 13, 13)
+    { FeatureSize = 2, IsRelative = true, HasPadding = true };
 
-    /// <summary>About 6.3 and later (6.12, for one): as <see cref="Relative"/>, but with a feature u16 and flags u16 of their own.</summary>
-    public static AltInstrFormat RelativeFlags { get; } = new("relative, flags", 0, 14, 14) { FeatureSize = 2, IsRelative = true, HasFlags = true };
+    /// <summary>
+    /// About 6.3 and later (6.12, for one): as <see cref="Relative"/>, but with a feature u16 and flags u16 of their own.
+    /// </summary>
+    public static AltInstrFormat RelativeFlags { get; } = new(
+        "relative, flags", 0, 14, 14)
+    { FeatureSize = 2, IsRelative = true, HasFlags = true };
 
     /// <summary>All formats, from the oldest to the newest.</summary>
     public static IReadOnlyList<AltInstrFormat> All { get; } =

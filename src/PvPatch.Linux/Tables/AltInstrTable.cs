@@ -40,7 +40,9 @@ internal sealed class AltInstrTable
     /// <param name="bitness">32 or 64: the width of the address space.</param>
     /// <param name="fileOffset">Where the table starts in its file, in bytes, for messages.</param>
     /// <param name="table">The records.</param>
-    /// <param name="error">What is wrong: code PV6070 for a size that does not fit, PV6071 for a record that leaves the address space.</param>
+    /// <param name="error">
+    /// What is wrong: code PV6070 for a size that does not fit, PV6071 for a record that leaves the address space.
+    /// </param>
     /// <returns>Whether all records were read.</returns>
     public static bool TryRead(
         ReadOnlySpan<byte> section,
@@ -55,7 +57,8 @@ internal sealed class AltInstrTable
         table = null;
         if (!format.FitsSize(section.Length))
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.AltSizeNotMultiple, "The size of the alternatives table is not a multiple of its record size") with
+            error = PatchDiagnostic.Error(
+                KernelDiagnosticCodes.AltSizeNotMultiple, "The size of the alternatives table is not a multiple of its record size") with
             {
                 FileOffset = fileOffset,
                 Address = sectionAddress,
@@ -72,7 +75,8 @@ internal sealed class AltInstrTable
             int at = i * format.Stride;
             if (!format.TryDecode(section.Slice(at, format.DataSize), sectionAddress + at, bitness, out records[i]))
             {
-                error = PatchDiagnostic.Error(KernelDiagnosticCodes.AltAddressOverflow, $"Alternative {i} leaves the {bitness}-bit address space") with
+                error = PatchDiagnostic.Error(
+                    KernelDiagnosticCodes.AltAddressOverflow, $"Alternative {i} leaves the {bitness}-bit address space") with
                 {
                     FileOffset = fileOffset + at,
                     Address = sectionAddress + at,
@@ -92,9 +96,12 @@ internal sealed class AltInstrTable
     /// <summary>Reads the table of a kernel and finds out its format.</summary>
     /// <param name="image">The kernel.</param>
     /// <param name="table">The records.</param>
-    /// <param name="error">What is wrong: code PV6019 or PV6020 where there is no table, PV6072 or PV6073 where its format is not clear.</param>
+    /// <param name="error">
+    /// What is wrong: code PV6019 or PV6020 where there is no table, PV6072 or PV6073 where its format is not clear.
+    /// </param>
     /// <returns>Whether there is a table, and one format fits it.</returns>
-    public static bool TryRead(ElfImage image, [NotNullWhen(true)] out AltInstrTable? table, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryRead(
+        ElfImage image, [NotNullWhen(true)] out AltInstrTable? table, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         ArgumentNullException.ThrowIfNull(image);
         table = null;
@@ -109,7 +116,8 @@ internal sealed class AltInstrTable
             section.Address,
             image.Bitness,
             section.FileOffset,
-            (address, length) => image.TryGetSectionAt(address, out ElfSection? code) && code.IsExecutable && code.Contains(address, length),
+            (address, length) =>
+                image.TryGetSectionAt(address, out ElfSection? code) && code.IsExecutable && code.Contains(address, length),
             (address, length) => replacements is null || replacements.Contains(address, length),
             out table,
             out error);

@@ -14,10 +14,12 @@ internal static class DirectCall
     private const int SiteLength = 6;
     private const int CallLength = 5;
 
-    public static bool TryReadSlotAddress(CodeImage code, AltInstr record, out VirtualAddress word, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryReadSlotAddress(
+        CodeImage code, AltInstr record, out VirtualAddress word, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         word = default;
-        if (record.Length != SiteLength || !code.TryGetBytes(record.Address, SiteLength, out Span<byte> site) || site[0] != 0xff || site[1] != 0x15)
+        if (record.Length != SiteLength || !code.TryGetBytes(record.Address, SiteLength, out Span<byte> site) || site[0] != 0xff
+            || site[1] != 0x15)
         {
             code.TryGetBytes(record.Address, record.Length, out Span<byte> there);
             error = PatchDiagnostic.Error(DiagnosticCodes.UnknownBytes, "there is no indirect call at the site of a direct call") with
@@ -37,10 +39,12 @@ internal static class DirectCall
     }
 
     /// <summary>The target of the replacement; all records have the same.</summary>
-    public static bool TryReadBugTarget(ElfImage elf, AltInstr record, ref VirtualAddress? bug, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryReadBugTarget(
+        ElfImage elf, AltInstr record, ref VirtualAddress? bug, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         error = null;
-        if (record.ReplacementLength == CallLength && elf.TryGetBytes(record.ReplacementAddress, CallLength, out Memory<byte> call) && call.Span[0] == 0xe8)
+        if (record.ReplacementLength == CallLength && elf.TryGetBytes(record.ReplacementAddress, CallLength, out Memory<byte> call)
+            && call.Span[0] == 0xe8)
         {
             VirtualAddress target = record.ReplacementAddress + (CallLength + BinaryPrimitives.ReadInt32LittleEndian(call.Span[1..]));
             bug ??= target;
@@ -50,7 +54,8 @@ internal static class DirectCall
             }
         }
 
-        error = PatchDiagnostic.Error(KernelDiagnosticCodes.AlternativeUnknown, "the replacement of a direct call is not the call that all others have") with
+        error = PatchDiagnostic.Error(
+            KernelDiagnosticCodes.AlternativeUnknown, "the replacement of a direct call is not the call that all others have") with
         {
             Address = record.Address,
             Found = $"{record.ReplacementLength} bytes at {record.ReplacementAddress}",

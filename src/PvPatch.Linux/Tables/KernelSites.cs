@@ -139,7 +139,8 @@ internal sealed record KernelSites
 
             if (!slots.TryGetValue(word.Value, out OpSlot? slot))
             {
-                error = PatchDiagnostic.Error(KernelDiagnosticCodes.OpsTableNotFound, "a direct call goes through a word that belongs to no slot") with
+                error = PatchDiagnostic.Error(
+                    KernelDiagnosticCodes.OpsTableNotFound, "a direct call goes through a word that belongs to no slot") with
                 {
                     Address = record.Address,
                     Found = word.ToString(),
@@ -160,9 +161,11 @@ internal sealed record KernelSites
         return true;
     }
 
-    private static bool IsCode(CodeImage code, VirtualAddress address, int length, int index, long? fileOffset, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool IsCode(
+        CodeImage code, VirtualAddress address, int length, int index, long? fileOffset, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
-        error = code.Find(address, length) is not null ? null : PatchDiagnostic.Error(DiagnosticCodes.SiteOutsideImage, "a record of the site table names an address outside every section of code") with
+        error = code.Find(address, length) is not null ? null : PatchDiagnostic.Error(
+            DiagnosticCodes.SiteOutsideImage, "a record of the site table names an address outside every section of code") with
         {
             SiteIndex = index,
             Address = address,
@@ -175,7 +178,8 @@ internal sealed record KernelSites
     }
 
     private static bool TryMakeTable(
-        PatchSite[] list, Func<int, long>? fileOffset, [NotNullWhen(true)] out SiteTable? sites, [NotNullWhen(false)] out PatchDiagnostic? error)
+        PatchSite[] list, Func<int, long>? fileOffset, [NotNullWhen(true)] out SiteTable? sites,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         bool made = SiteTable.TryCreate(list, out sites, out IReadOnlyList<PatchDiagnostic> diagnostics);
         error = made ? null : diagnostics[0] with { FileOffset = fileOffset?.Invoke(diagnostics[0].SiteIndex ?? 0) };

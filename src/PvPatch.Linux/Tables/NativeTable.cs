@@ -15,7 +15,8 @@ namespace PvPatch.Linux.Tables;
 internal sealed class NativeTable
 {
     // Slots that have nothing to do natively in every kernel with one table; all hold the same empty function.
-    private static readonly string[] s_emptyByDesign = ["mmu.alloc_pte", "mmu.alloc_pmd", "mmu.release_pte", "mmu.release_pmd", "cpu.alloc_ldt", "cpu.free_ldt"];
+    private static readonly string[] s_emptyByDesign = [
+        "mmu.alloc_pte", "mmu.alloc_pmd", "mmu.release_pte", "mmu.release_pmd", "cpu.alloc_ldt", "cpu.free_ldt"];
 
     // The same in kernels to 2.6.25; before 2.6.24 their slots had no tables.
     private static readonly string[] s_emptyByDesignBefore2626 =
@@ -36,7 +37,8 @@ internal sealed class NativeTable
     /// <param name="targets">The functions.</param>
     /// <param name="error">Why there are none.</param>
     public bool TryRead(
-        OpsLayout layout, IReadOnlyList<VirtualAddress> words, [NotNullWhen(true)] out SlotTargets? targets, [NotNullWhen(false)] out PatchDiagnostic? error)
+        OpsLayout layout, IReadOnlyList<VirtualAddress> words, [NotNullWhen(true)] out SlotTargets? targets,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         targets = null;
         ulong[] pointers = new ulong[layout.Count];
@@ -60,7 +62,8 @@ internal sealed class NativeTable
 
             if (pointers[i] != 0 && layout[i].Kind != SlotKind.Data && !IsCode(pointers[i]))
             {
-                error = PatchDiagnostic.Error(KernelDiagnosticCodes.OpsTableNotFound, $"the ops table holds no function for {layout[i]}") with
+                error = PatchDiagnostic.Error(
+                    KernelDiagnosticCodes.OpsTableNotFound, $"the ops table holds no function for {layout[i]}") with
                 {
                     Address = words[i],
                     Found = new VirtualAddress(pointers[i]).ToString(),
@@ -77,7 +80,8 @@ internal sealed class NativeTable
         }
 
         targets = new SlotTargets(name => Resolve(name, nop)).WithNativeSlots(
-            layout.Slots.Where(s => !words[s.Index].IsZero).Select(s => KeyValuePair.Create(s.Name, new VirtualAddress(pointers[s.Index]))));
+            layout.Slots.Where(s => !words[s.Index].IsZero)
+                .Select(s => KeyValuePair.Create(s.Name, new VirtualAddress(pointers[s.Index]))));
         return true;
     }
 
@@ -90,7 +94,8 @@ internal sealed class NativeTable
     {
         int word = _elf.Bitness / 8;
         bool there = _elf.TryGetBytes(address, word, out Memory<byte> bytes);
-        value = !there ? 0 : word == 8 ? BinaryPrimitives.ReadUInt64LittleEndian(bytes.Span) : BinaryPrimitives.ReadUInt32LittleEndian(bytes.Span);
+        value = !there ? 0 : word == 8
+            ? BinaryPrimitives.ReadUInt64LittleEndian(bytes.Span) : BinaryPrimitives.ReadUInt32LittleEndian(bytes.Span);
         return there;
     }
 
@@ -100,7 +105,8 @@ internal sealed class NativeTable
     /// site goes through them, and the function need not be known either.
     /// </summary>
     private bool TryFindNop(
-        OpsLayout layout, IReadOnlyList<VirtualAddress> words, ulong[] pointers, out VirtualAddress? nop, [NotNullWhen(false)] out PatchDiagnostic? error)
+        OpsLayout layout, IReadOnlyList<VirtualAddress> words, ulong[] pointers, out VirtualAddress? nop,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         error = null;
         foreach (string name in (ReadOnlySpan<string>)["_paravirt_nop", "nop_func"])
@@ -130,9 +136,11 @@ internal sealed class NativeTable
             return true;
         }
 
-        error = PatchDiagnostic.Error(KernelDiagnosticCodes.OpsTableNotFound, "the kernel's empty function cannot be told from its ops table") with
+        error = PatchDiagnostic.Error(
+            KernelDiagnosticCodes.OpsTableNotFound, "the kernel's empty function cannot be told from its ops table") with
         {
-            Found = candidates.Count == 0 ? "none of the slots that are empty by design" : string.Join(", ", candidates.Select(static c => new VirtualAddress(c))),
+            Found = candidates.Count == 0
+                ? "none of the slots that are empty by design" : string.Join(", ", candidates.Select(static c => new VirtualAddress(c))),
             Expected = $"one function that only returns, in {string.Join(", ", s_emptyByDesign)}",
             Help = "Is this a kernel built with CONFIG_PARAVIRT_XXL, and its original image?",
         };

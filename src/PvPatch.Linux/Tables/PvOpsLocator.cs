@@ -11,7 +11,8 @@ namespace PvPatch.Linux.Tables;
 internal static class PvOpsLocator
 {
     public static bool TryFind(
-        CodeImage code, ReadOnlySpan<ParaInstruction> records, [NotNullWhen(true)] out VirtualAddress? table, [NotNullWhen(false)] out PatchDiagnostic? error)
+        CodeImage code, ReadOnlySpan<ParaInstruction> records, [NotNullWhen(true)] out VirtualAddress? table,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         // The most frequent answer, so that one record that lies is found out by the others and not the other way round.
         var votes = new Dictionary<ulong, int>();
@@ -33,7 +34,8 @@ internal static class PvOpsLocator
         }
 
         table = null;
-        error = PatchDiagnostic.Error(KernelDiagnosticCodes.OpsTableNotFound, "the address of the ops table cannot be told from the sites") with
+        error = PatchDiagnostic.Error(
+            KernelDiagnosticCodes.OpsTableNotFound, "the address of the ops table cannot be told from the sites") with
         {
             Found = $"{count} of {records.Length} sites that agree",
             Expected = "indirect calls through one table at most sites",

@@ -59,7 +59,8 @@ internal static class SiteOperand
 
             bool jump = instruction.FlowControl == FlowControl.IndirectBranch;
             bool isBranch = jump || instruction.FlowControl == FlowControl.IndirectCall;
-            if (isBranch && instruction.Op0Kind == OpKind.Memory && (instruction.IsIPRelativeMemoryOperand || (instruction.MemoryBase == Register.None && instruction.MemoryIndex == Register.None)))
+            if (isBranch && instruction.Op0Kind == OpKind.Memory && (instruction.IsIPRelativeMemoryOperand
+                || (instruction.MemoryBase == Register.None && instruction.MemoryIndex == Register.None)))
             {
                 operand = instruction.IsIPRelativeMemoryOperand ? instruction.IPRelativeMemoryAddress : instruction.MemoryDisplacement64;
                 isJump = jump;

@@ -19,7 +19,8 @@ internal sealed class SlotWordLocator(CodeImage code, AltInstrTable alternatives
     /// <param name="words">The address of each slot's word.</param>
     /// <param name="error">Why there are none.</param>
     public bool TryFind(
-        OpsLayout layout, int lockTable, Func<VirtualAddress[], bool> isTable, [NotNullWhen(true)] out VirtualAddress[]? words, [NotNullWhen(false)] out PatchDiagnostic? error)
+        OpsLayout layout, int lockTable, Func<VirtualAddress[], bool> isTable, [NotNullWhen(true)] out VirtualAddress[]? words,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         error = null;
         if (symbols is not null && symbols.TryGetAddress("pv_ops", out VirtualAddress main))

@@ -6,8 +6,8 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Linux.Tables;
 
 /// <summary>
-/// Finds the words of slots that are no one table: by the symbols of the tables (2.6.24 to 4.19), else by the sites, as within a table operand minus
-/// word times index is the same address at all of them. Words that neither tells are left 0; no site goes through them.
+/// Finds the words of slots that are no one table: by the symbols of the tables (2.6.24 to 4.19), else by the sites, as within a table
+/// operand minus word times index is the same address at all of them. Words that neither tells are left 0; no site goes through them.
 /// </summary>
 internal static class TableLocator
 {
@@ -48,7 +48,8 @@ internal static class TableLocator
                 {
                     Fill(words, table, start.Value, evidence.Bitness / 8);
                 }
-                else if (TryVote(evidence, type => type >= first && type < first + table.Slots.Count ? type - first : -1, table.Name, out ulong voted, out error) && voted != 0)
+                else if (TryVote(evidence, type => type >= first && type < first + table.Slots.Count ? type - first : -1, table.Name,
+                    out ulong voted, out error) && voted != 0)
                 {
                     Fill(words, table, voted, evidence.Bitness / 8);
                 }
@@ -67,14 +68,18 @@ internal static class TableLocator
         }
     }
 
-    private static bool TryVote(SiteEvidence evidence, Func<byte, int> indexOf, string what, out ulong address, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool TryVote(
+        SiteEvidence evidence, Func<byte, int> indexOf, string what, out ulong address, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         evidence.Vote(indexOf, out address, out int voices, out int of);
-        error = of == 0 || voices * 2 > of ? null : PatchDiagnostic.Error(KernelDiagnosticCodes.OpsTableNotFound, $"the address of the ops table \"{what}\" cannot be told from the sites") with
+        error = of == 0 || voices * 2 > of ? null : PatchDiagnostic.Error(
+            KernelDiagnosticCodes.OpsTableNotFound, $"the address of the ops table \"{what}\" cannot be told from the sites") with
         {
             Found = $"{voices} of {of} sites that agree",
             Expected = "calls through one table at most of its sites",
-            Help = "The layout is not this kernel's, or its tables are placed in another way: give the right one, or a System.map of this kernel.",
+            Help =
+                "The layout is not this kernel's, or its tables are placed in another way: give the right one, or a System.map of this "
+                + "kernel.",
         };
         return error is null;
     }

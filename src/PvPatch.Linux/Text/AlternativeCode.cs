@@ -27,7 +27,8 @@ internal sealed class AlternativeCode
     /// <param name="length">The site's length.</param>
     /// <param name="code">The bytes.</param>
     /// <returns>Whether everything the replacement refers to is in reach of the site.</returns>
-    public bool TryApply(ReadOnlySpan<byte> replacement, VirtualAddress from, VirtualAddress site, int length, [NotNullWhen(true)] out byte[]? code)
+    public bool TryApply(
+        ReadOnlySpan<byte> replacement, VirtualAddress from, VirtualAddress site, int length, [NotNullWhen(true)] out byte[]? code)
     {
         byte[] bytes = new byte[length];
         replacement.CopyTo(bytes);

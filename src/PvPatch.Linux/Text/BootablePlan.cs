@@ -9,13 +9,13 @@ using PvPatch.Plans;
 namespace PvPatch.Linux.Text;
 
 /// <summary>
-/// Makes of the plan for a kernel's memory one for its file, such that the file boots: the kernel's own patcher runs over it again, and code runs
-/// before that patcher has run.
+/// Makes of the plan for a kernel's memory one for its file, such that the file boots: the kernel's own patcher runs over it again, and
+/// code runs before that patcher has run.
 /// </summary>
 /// <remarks>
-/// Two things stand in the way of a file that simply has the bytes of memory. From 6.8 on the kernel stops where a direct call's site is no indirect
-/// call any more; the records of patched sites are therefore turned into ones that never apply. And Xen's start-up code fills some slots more than
-/// once, calling through them in between; their sites are left to the kernel.
+/// Two things stand in the way of a file that simply has the bytes of memory. From 6.8 on the kernel stops where a direct call's site is no
+/// indirect call any more; the records of patched sites are therefore turned into ones that never apply. And Xen's start-up code fills some
+/// slots more than once, calling through them in between; their sites are left to the kernel.
 /// </remarks>
 public static class BootablePlan
 {
@@ -29,8 +29,8 @@ public static class BootablePlan
     private static readonly ReadOnlyMemory<byte> s_swapGs = new byte[] { 0x0f, 0x01, 0xf8 }; // swapgs
 
     /// <summary>
-    /// The slots that Xen's start-up code fills with functions for early use (xen_set_pte_init, xen_write_cr3_init, xen_alloc_pte_init, …) and again later
-    /// (xen_post_allocator_init, xen_setup_vcpu_info_placement, the set-up of the first GDT); arch/x86/xen, 5.10 to 6.12.
+    /// The slots that Xen's start-up code fills with functions for early use (xen_set_pte_init, xen_write_cr3_init, xen_alloc_pte_init, …)
+    /// and again later (xen_post_allocator_init, xen_setup_vcpu_info_placement, the set-up of the first GDT); arch/x86/xen, 5.10 to 6.12.
     /// </summary>
     private static readonly HashSet<string> s_filledTwice =
     [
@@ -51,19 +51,26 @@ public static class BootablePlan
         return Create(image, plan, machine.Backend == Paravirt.XenBackend.Name ? s_filledTwice : []);
     }
 
-    /// <summary>Makes a plan that knows every state of a file that <see cref="Create(KernelImage, BootMachine, PatchPlan)"/> made, to revert it without its own plan.</summary>
+    /// <summary>
+    /// Makes a plan that knows every state of a file that <see cref="Create(KernelImage, BootMachine, PatchPlan)"/> made, to revert it
+    /// without its own plan.
+    /// </summary>
     /// <param name="image">The original image; read only.</param>
     /// <param name="plan">The plan for its memory.</param>
     /// <returns>A plan with every site and every record. Revert it on <see cref="ImageOf(KernelImage)"/>.</returns>
     public static PatchPlan ForRevert(KernelImage image, PatchPlan plan) => Create(image, plan, []);
 
-    /// <summary>Checks that a stored plan is one of a kernel, so that what stands in the file once it is reverted is a kernel that was never patched.</summary>
+    /// <summary>
+    /// Checks that a stored plan is one of a kernel, so that what stands in the file once it is reverted is a kernel that was never
+    /// patched.
+    /// </summary>
     /// <param name="image">The kernel with the plan's old bytes; read only.</param>
     /// <param name="stored">The plan: whoever wrote it may have written anything.</param>
     /// <param name="diagnostics">
-    /// Why it is none: the kernel cannot be planned (as <see cref="KernelPlanner"/> says), or what <see cref="PatchPlan.TryCheckAgainst"/> says of its sites. The plan
-    /// must have just the sites of the kernel's table (PV5003), at each site it changes a call or jump through the word of the site's own slot (PV5004), and of the
-    /// table of alternatives no more than the records of direct calls, with the bytes that such a plan puts there (PV5003).
+    /// Why it is none: the kernel cannot be planned (as <see cref="KernelPlanner"/> says), or what <see cref="PatchPlan.TryCheckAgainst"/>
+    /// says of its sites. The plan must have just the sites of the kernel's table (PV5003), at each site it changes a call or jump through
+    /// the word of the site's own slot (PV5004), and of the table of alternatives no more than the records of direct calls, with the bytes
+    /// that such a plan puts there (PV5003).
     /// </param>
     /// <returns>Whether it is.</returns>
     public static bool TryCheckStored(KernelImage image, PatchPlan stored, out IReadOnlyList<PatchDiagnostic> diagnostics)
@@ -76,13 +83,15 @@ public static class BootablePlan
         }
 
         PatchPlan own = ForRevert(image, memory);
-        var records = own.Where(static s => s.Action == PatchAction.Record).ToDictionary(static s => s.Address, static s => s.NewBytes.ToArray());
+        var records = own.Where(static s => s.Action == PatchAction.Record)
+            .ToDictionary(static s => s.Address, static s => s.NewBytes.ToArray());
         var options = new PlanCheckOptions
         {
             SlotAddresses = image.SlotWords,
             AlsoWritten = [.. records.Select(static r => new AddressRange(r.Key, r.Value.Length))],
             IsWhole = true,
-            OriginalsWithoutCall = image.Layout.Slots.Where(static s => s.Name == SwapGs).ToDictionary(static s => s.Index, static _ => s_swapGs),
+            OriginalsWithoutCall = image.Layout.Slots.Where(static s => s.Name == SwapGs)
+                .ToDictionary(static s => s.Index, static _ => s_swapGs),
         };
         if (!stored.TryCheckAgainst(ImageOf(image), image.Sites, options, out diagnostics))
         {
@@ -99,7 +108,8 @@ public static class BootablePlan
                     {
                         Address = site.Address,
                         Found = HexBytes.Format(site.NewBytes),
-                        Expected = records.TryGetValue(site.Address, out byte[]? bytes) ? HexBytes.Format(bytes) : "a record of a direct call",
+                        Expected = records.TryGetValue(site.Address, out byte[]? bytes)
+                            ? HexBytes.Format(bytes) : "a record of a direct call",
                     },
                 ];
                 return false;
@@ -141,7 +151,8 @@ public static class BootablePlan
             SiteDecision site = plan[i];
             if (leftToKernel.Contains(site.Label))
             {
-                builder.Add(site.Address, site.OldBytes, site.OldBytes, site.Outcome with { Action = PatchAction.LeaveAlone, Reason = PatchReason.ChangesWhileBooting });
+                builder.Add(site.Address, site.OldBytes, site.OldBytes,
+                    site.Outcome with { Action = PatchAction.LeaveAlone, Reason = PatchReason.ChangesWhileBooting });
                 continue;
             }
 
@@ -169,7 +180,8 @@ public static class BootablePlan
     internal static CodeImage ImageOf(ElfImage elf)
     {
         CodeImage code = KernelImage.CodeOf(elf);
-        return TryGetTable(elf, out ElfSection? table) ? new CodeImage(code.Bitness, [.. code.Segments, new CodeSegment(table.Name, table.Address, elf.GetBytes(table))]) : code;
+        return TryGetTable(elf, out ElfSection? table)
+            ? new CodeImage(code.Bitness, [.. code.Segments, new CodeSegment(table.Name, table.Address, elf.GetBytes(table))]) : code;
     }
 
     private static bool TryGetTable(ElfImage elf, [NotNullWhen(true)] out ElfSection? table) =>

@@ -89,11 +89,14 @@ internal sealed class SiteAlternativesPlanner
     /// <summary>Whether a record is a paravirt site itself; in eras where none is, throws for those that look so.</summary>
     private bool IsSite(in AltInstr record) => record.IsDirectCall && (_rules.DirectCallsAreSites
         ? true
-        : throw Unknown(record, "an alternative at a paravirt site takes its target from the ops table, as kernels from 6.8 on do", "a direct call"));
+        : throw Unknown(
+            record, "an alternative at a paravirt site takes its target from the ops table, as kernels from 6.8 on do", "a direct call"));
 
     private (byte[] Bytes, PlanOutcome Outcome) Apply(in AltInstr record, byte[] bytes, PlanOutcome outcome)
     {
-        bool applies = (_hasFeature(record.Feature) ?? throw Unknown(record, "the condition of an alternative at a paravirt site is not known", $"feature {record.Feature / 32}*32+{record.Feature % 32}")) != record.IsNot;
+        bool applies = (
+            _hasFeature(record.Feature) ?? throw Unknown(record, "the condition of an alternative at a paravirt site is not known",
+            $"feature {record.Feature / 32}*32+{record.Feature % 32}")) != record.IsNot;
         if (!applies)
         {
             _code.MergeNops(bytes);
@@ -103,7 +106,8 @@ internal sealed class SiteAlternativesPlanner
         ReadOnlySpan<byte> replacement = Replacement(record);
         if (!_code.TryApply(replacement, record.ReplacementAddress, record.Address, record.Length, out byte[]? moved))
         {
-            throw Unknown(record, "the replacement of an alternative refers to something that is out of reach of the site", HexBytes.Format(replacement));
+            throw Unknown(record, "the replacement of an alternative refers to something that is out of reach of the site",
+                HexBytes.Format(replacement));
         }
 
         VirtualAddress? target = replacement.Length == 5 && replacement[0] is 0xe8 or 0xe9
@@ -111,7 +115,8 @@ internal sealed class SiteAlternativesPlanner
             : null;
         return (moved, outcome with
         {
-            Action = replacement.Length == 0 ? PatchAction.Nop : target is null ? PatchAction.Inline : replacement[0] == 0xe8 ? PatchAction.Call : PatchAction.Jump,
+            Action = replacement.Length == 0 ? PatchAction.Nop : target is null ? PatchAction.Inline : replacement[0] == 0xe8
+                ? PatchAction.Call : PatchAction.Jump,
             Reason = PatchReason.None,
             Target = target,
             TargetName = target is not null && target == outcome.Target ? outcome.TargetName : null,
@@ -126,9 +131,11 @@ internal sealed class SiteAlternativesPlanner
             return default;
         }
 
-        return record.ReplacementLength <= record.Length && _elf.TryGetBytes(record.ReplacementAddress, record.ReplacementLength, out Memory<byte> bytes)
+        return record.ReplacementLength <= record.Length
+            && _elf.TryGetBytes(record.ReplacementAddress, record.ReplacementLength, out Memory<byte> bytes)
             ? bytes.Span
-            : throw Unknown(record, "the replacement of an alternative is not in the image, or longer than the site", $"{record.ReplacementAddress}+{record.ReplacementLength}");
+            : throw Unknown(record, "the replacement of an alternative is not in the image, or longer than the site",
+                $"{record.ReplacementAddress}+{record.ReplacementLength}");
     }
 
     private string Detail(in AltInstr record)
@@ -139,7 +146,8 @@ internal sealed class SiteAlternativesPlanner
     }
 
     private string FeatureName(int feature) =>
-        feature == _rules.XenPv ? "XENPV" : feature == _rules.PvUnlock ? "PVUNLOCK" : feature == _rules.VcpuPreempt ? "VCPUPREEMPT" : $"{feature}";
+        feature == _rules.XenPv ? "XENPV" : feature == _rules.PvUnlock ? "PVUNLOCK" : feature == _rules.VcpuPreempt
+            ? "VCPUPREEMPT" : $"{feature}";
 
     private static PatchException Unknown(in AltInstr record, string message, string found) =>
         new(PatchDiagnostic.Error(KernelDiagnosticCodes.AlternativeUnknown, message) with

@@ -6,7 +6,8 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Linux.Text;
 
 /// <summary>
-/// Slots and what they hold, by a user's word: a JSON object of slot names, each with a symbol, an address in hexadecimal (<c>"0x…"</c>), <c>"nop"</c>
+/// Slots and what they hold, by a user's word: a JSON object of slot names, each with a symbol, an address in hexadecimal (<c>"0x…"</c>),
+/// <c>"nop"</c>
 /// for the kernel's empty function, or <c>null</c> for no function.
 /// </summary>
 public sealed class SlotOverrides
@@ -23,7 +24,8 @@ public sealed class SlotOverrides
     /// <param name="overrides">The overrides.</param>
     /// <param name="error">PV6108: the text is not an object of texts.</param>
     /// <returns>Whether the text was read. Slots and symbols are looked up later, when the image is known.</returns>
-    public static bool TryRead(ReadOnlyMemory<byte> utf8, [NotNullWhen(true)] out SlotOverrides? overrides, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryRead(
+        ReadOnlyMemory<byte> utf8, [NotNullWhen(true)] out SlotOverrides? overrides, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         overrides = null;
         try
@@ -90,7 +92,8 @@ public sealed class SlotOverrides
         PatchDiagnostic? error = null;
         return symbols is not null && symbols.TryResolve(value, out address, out error)
             ? address
-            : throw new PatchException(error ?? PatchDiagnostic.Error(KernelDiagnosticCodes.SlotOverridesInvalid, $"the function \"{value}\" of the slot {slot} can't be found: the kernel has no symbols"));
+            : throw new PatchException(error ?? PatchDiagnostic.Error(KernelDiagnosticCodes.SlotOverridesInvalid,
+                $"the function \"{value}\" of the slot {slot} can't be found: the kernel has no symbols"));
     }
 
     private static PatchDiagnostic Bad(string why) =>

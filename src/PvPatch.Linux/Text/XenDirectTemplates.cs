@@ -7,9 +7,10 @@ using PvPatch.Paravirt;
 namespace PvPatch.Linux.Text;
 
 /// <summary>
-/// The inline interrupt operations that Xen's own patch function takes from the kernel's code (<c>xen_patch</c>, 2.6.23 to about 4.13): between
-/// <c>xen_irq_disable_direct</c> and <c>xen_irq_disable_direct_end</c> lie the bytes themselves. They tell where vcpu_info is and which of the forms
-/// the kernel has.
+/// The inline interrupt operations that Xen's own patch function takes from the kernel's code (<c>xen_patch</c>, 2.6.23 to about 4.13):
+/// between
+/// <c>xen_irq_disable_direct</c> and <c>xen_irq_disable_direct_end</c> lie the bytes themselves. They tell where vcpu_info is and which of
+/// the forms the kernel has.
 /// </summary>
 internal static class XenDirectTemplates
 {
@@ -21,8 +22,8 @@ internal static class XenDirectTemplates
     /// <param name="targets">Its functions.</param>
     /// <param name="bodies">What tells the bodies.</param>
     /// <returns>
-    /// Whether there are any: not in kernels whose templates only hold a place (64-bit, 2.6.27 to 2.6.29; they never place vcpu_info), nor where they are
-    /// of an unknown form.
+    /// Whether there are any: not in kernels whose templates only hold a place (64-bit, 2.6.27 to 2.6.29; they never place vcpu_info), nor
+    /// where they are of an unknown form.
     /// </returns>
     public static bool TryRead(ElfImage elf, SlotTargets targets, [NotNullWhen(true)] out XenDirectBodies? bodies)
     {
@@ -54,7 +55,8 @@ internal static class XenDirectTemplates
     {
         const long Longest = 64;
         template = default;
-        if (targets.Find(name) is not VirtualAddress start || targets.Find(name + "_end") is not VirtualAddress end || end <= start || end - start > Longest
+        if (targets.Find(name) is not VirtualAddress start || targets.Find(name + "_end") is not VirtualAddress end || end <= start
+            || end - start > Longest
             || !elf.TryGetBytes(start, (int)(end - start), out Memory<byte> bytes))
         {
             return false;

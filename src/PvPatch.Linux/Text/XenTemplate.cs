@@ -5,16 +5,19 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Linux.Text;
 
 /// <summary>
-/// What Xen's start-up code puts into the cpu slots, read where the image keeps it (<c>xen_cpu_ops</c>). The names of functions do not tell:
-/// an inline function such as native_wbinvd has a copy of its own in Xen's object file, under the same name as the native one.
+/// What Xen's start-up code puts into the cpu slots, read where the image keeps it (<c>xen_cpu_ops</c>). The names of functions do not
+/// tell: an inline function such as native_wbinvd has a copy of its own in Xen's object file, under the same name as the native one.
 /// </summary>
 /// <remarks>
-/// Measured on 5.10, 6.1 and 6.12: all cpu slots of a booted machine equal the template. The slots of irq and mmu are changed by later code, so
-/// their templates are not used. Up to 5.12 the template is a bare struct pv_cpu_ops, later a whole table of which the cpu part counts.
+/// Measured on 5.10, 6.1 and 6.12: all cpu slots of a booted machine equal the template. The slots of irq and mmu are changed by later
+/// code, so their templates are not used. Up to 5.12 the template is a bare struct pv_cpu_ops, later a whole table of which the cpu part
+/// counts.
 /// </remarks>
 internal static class XenTemplate
 {
-    /// <summary>The template's name. A kernel that has pv_ops among its symbols but not this puts Xen's functions in slot by slot.</summary>
+    /// <summary>
+    /// The template's name. A kernel that has pv_ops among its symbols but not this puts Xen's functions in slot by slot.
+    /// </summary>
     public const string Symbol = "xen_cpu_ops";
 
     private const string Table = "cpu";
@@ -60,7 +63,8 @@ internal static class XenTemplate
     {
         int word = elf.Bitness / 8;
         bool there = elf.TryGetBytes(address, word, out Memory<byte> bytes);
-        pointer = !there ? default : word == 8 ? BinaryPrimitives.ReadUInt64LittleEndian(bytes.Span) : BinaryPrimitives.ReadUInt32LittleEndian(bytes.Span);
+        pointer = !there ? default : word == 8
+            ? BinaryPrimitives.ReadUInt64LittleEndian(bytes.Span) : BinaryPrimitives.ReadUInt32LittleEndian(bytes.Span);
         return there && (pointer.IsZero || (elf.TryGetSectionAt(pointer, out ElfSection? section) && section.IsExecutable));
     }
 }

@@ -24,8 +24,8 @@ public sealed class BootCandidate
 }
 
 /// <summary>
-/// The machines that a kernel may have booted on as far as its sites tell them apart: of each backend one candidate for each set of bytes that a
-/// combination of unknown facts leaves there.
+/// The machines that a kernel may have booted on as far as its sites tell them apart: of each backend one candidate for each set of bytes
+/// that a combination of unknown facts leaves there.
 /// </summary>
 public sealed class BootCandidates : IReadOnlyList<BootCandidate>
 {
@@ -56,25 +56,29 @@ public sealed class BootCandidates : IReadOnlyList<BootCandidate>
     public IReadOnlyList<PatchPlan> Plans => [.. _all.Select(static c => c.Plan)];
 
     /// <summary>
-    /// Number of machines that were not planned, as there are more than <see cref="KernelVerifier"/> compares at once: of bytes that only they leave at a
-    /// site nothing is known.
+    /// Number of machines that were not planned, as there are more than <see cref="KernelVerifier"/> compares at once: of bytes that only
+    /// they leave at a site nothing is known.
     /// </summary>
     public int NotPlanned { get; private set; }
 
     /// <summary>A warning with the facts that would narrow them down where machines were not planned (PV6148); else none.</summary>
     public IReadOnlyList<PatchDiagnostic> Diagnostics => NotPlanned == 0 ? [] : [
-        PatchDiagnostic.Warning(KernelDiagnosticCodes.CandidatesLeftOut, "not all machines that the kernel may have booted on were looked at") with
+        PatchDiagnostic.Warning(
+            KernelDiagnosticCodes.CandidatesLeftOut, "not all machines that the kernel may have booted on were looked at") with
         {
             Found = string.Create(CultureInfo.InvariantCulture, $"{NotPlanned} more settings than the {Count} candidates stand for"),
             Expected = string.Create(CultureInfo.InvariantCulture, $"at most {_most} candidates"),
-            Help = $"Bytes that only they leave at a site count as unknown. Name the backend, or say what is known of the machine: {string.Join(", ", _openFacts)}.",
+            Help =
+                $"Bytes that only they leave at a site count as unknown. Name the backend, or say what is known of the machine: "
+                + $"{string.Join(", ", _openFacts)}.",
         }];
 
     /// <summary>Plans a kernel for the machines it may have booted on.</summary>
     /// <param name="image">The kernel.</param>
     /// <param name="candidates">The candidates, by backend in the order given; of one backend the likely machine first.</param>
     /// <param name="diagnostics">
-    /// Why there are none: what <see cref="KernelPlanner"/> says of a backend. Where there are, a warning if machines were left out (PV6148).
+    /// Why there are none: what <see cref="KernelPlanner"/> says of a backend. Where there are, a warning if machines were left out
+    /// (PV6148).
     /// </param>
     /// <param name="known">Known facts of the machine; <see langword="null"/> for none.</param>
     /// <param name="backends">The backends; those of the image where <see langword="null"/>.</param>
@@ -124,7 +128,8 @@ public sealed class BootCandidates : IReadOnlyList<BootCandidate>
     /// <param name="name">Gives a machine its name in reports; the library's own words where <see langword="null"/>.</param>
     /// <returns>The candidates.</returns>
     /// <exception cref="PatchException">A backend cannot be planned.</exception>
-    public static BootCandidates Create(KernelImage image, KnownMachine? known = null, IEnumerable<string>? backends = null, Func<BootMachine, string>? name = null) =>
+    public static BootCandidates Create(
+        KernelImage image, KnownMachine? known = null, IEnumerable<string>? backends = null, Func<BootMachine, string>? name = null) =>
         TryCreate(image, out BootCandidates? candidates, out IReadOnlyList<PatchDiagnostic> diagnostics, known, backends, name)
             ? candidates
             : throw new PatchException(KernelPlanner.FirstError(diagnostics));
@@ -138,7 +143,8 @@ public sealed class BootCandidates : IReadOnlyList<BootCandidate>
         var kept = new List<BootCandidate>();
         foreach (BootCandidate candidate in _all)
         {
-            if (!kept.Exists(k => k.Machine.Backend == candidate.Machine.Backend && sites.All(a => NewBytes(k.Plan, a).SequenceEqual(NewBytes(candidate.Plan, a)))))
+            if (!kept.Exists(k => k.Machine.Backend == candidate.Machine.Backend
+                && sites.All(a => NewBytes(k.Plan, a).SequenceEqual(NewBytes(candidate.Plan, a)))))
             {
                 kept.Add(candidate);
             }
@@ -153,20 +159,23 @@ public sealed class BootCandidates : IReadOnlyList<BootCandidate>
     IEnumerator IEnumerable.GetEnumerator() => GetEnumerator();
 
     /// <summary>
-    /// The candidates to compare once more with, where memory holds bytes of more than one: the best ones so far, and KVM with each set of features that
-    /// a host may leave out. Rare hosts are without a feature or two; planning all sets for every dump would take longer than all else.
+    /// The candidates to compare once more with, where memory holds bytes of more than one: the best ones so far, and KVM with each set of
+    /// features that a host may leave out. Rare hosts are without a feature or two; planning all sets for every dump would take longer than
+    /// all else.
     /// </summary>
     /// <param name="known">Known facts of the machine.</param>
     /// <param name="result">What the comparison with these candidates gave.</param>
     /// <param name="refined">The candidates; <see langword="null"/> where nothing more can be tried.</param>
     /// <param name="diagnostics">Why one of them cannot be planned.</param>
     /// <returns>Whether nothing failed.</returns>
-    internal bool TryRefine(KnownMachine known, MemoryVerification result, out BootCandidates? refined, out IReadOnlyList<PatchDiagnostic> diagnostics)
+    internal bool TryRefine(
+        KnownMachine known, MemoryVerification result, out BootCandidates? refined, out IReadOnlyList<PatchDiagnostic> diagnostics)
     {
         refined = null;
         diagnostics = [];
         CandidateMatch? kvm = result.Candidates.Where(static c => c.Machine.Backend == KvmBackend.Name).MaxBy(static c => c.Matched);
-        if (known.KvmFeatures is not null || kvm is null || result.State is not (MemoryState.Mixed or MemoryState.Tampered) || !result.MixedSites().Any())
+        if (known.KvmFeatures is not null || kvm is null || result.State is not (MemoryState.Mixed or MemoryState.Tampered)
+            || !result.MixedSites().Any())
         {
             return true;
         }

@@ -24,15 +24,19 @@ public static class KernelVerifier
     private const byte FreedFill = 0xcc; // POISON_FREE_INITMEM
 
     /// <summary>
-    /// Finds a kernel in memory and compares its sites with those of every machine it may have booted on. Where the memory holds bytes of several
-    /// machines, rarer ones are tried too.
+    /// Finds a kernel in memory and compares its sites with those of every machine it may have booted on. Where the memory holds bytes of
+    /// several machines, rarer ones are tried too.
     /// </summary>
     /// <param name="image">The kernel, as built.</param>
     /// <param name="file">The memory.</param>
     /// <param name="verification">What stands at each site, and which machine accounts for it best.</param>
-    /// <param name="diagnostics">Why there is no result: the kernel is not in the memory (PV6128 and other codes of the locator), or a backend cannot be planned.</param>
+    /// <param name="diagnostics">
+    /// Why there is no result: the kernel is not in the memory (PV6128 and other codes of the locator), or a backend cannot be planned.
+    /// </param>
     /// <param name="known">Known facts of the machine; <see langword="null"/> for none.</param>
-    /// <param name="backends">The backends to compare with, the first of those that are level wins; those of the image where <see langword="null"/>.</param>
+    /// <param name="backends">
+    /// The backends to compare with, the first of those that are level wins; those of the image where <see langword="null"/>.
+    /// </param>
     /// <param name="name">Gives a machine its name in reports; the library's own words where <see langword="null"/>.</param>
     /// <param name="cancellationToken">Stops the work.</param>
     /// <returns>Whether there is a result.</returns>
@@ -74,7 +78,9 @@ public static class KernelVerifier
         return true;
     }
 
-    /// <summary>Finds a kernel in memory and compares its sites with those of every machine it may have booted on; see the form with <c>Try</c>.</summary>
+    /// <summary>
+    /// Finds a kernel in memory and compares its sites with those of every machine it may have booted on; see the form with <c>Try</c>.
+    /// </summary>
     /// <param name="image">The kernel, as built.</param>
     /// <param name="file">The memory.</param>
     /// <param name="known">Known facts of the machine; <see langword="null"/> for none.</param>
@@ -91,7 +97,8 @@ public static class KernelVerifier
         IEnumerable<string>? backends = null,
         Func<BootMachine, string>? name = null,
         CancellationToken cancellationToken = default) =>
-        TryVerify(image, file, out MemoryVerification? verification, out IReadOnlyList<PatchDiagnostic> diagnostics, known, backends, name, cancellationToken)
+        TryVerify(image, file, out MemoryVerification? verification, out IReadOnlyList<PatchDiagnostic> diagnostics, known, backends, name,
+            cancellationToken)
             ? verification
             : throw new PatchException(KernelPlanner.FirstError(diagnostics));
 
@@ -100,11 +107,14 @@ public static class KernelVerifier
         Compare([.. plans.Select(static p => new BootCandidate(new BootMachine { Backend = p.Backend }, p))], memory);
 
     /// <summary>Compares memory with plans for the kernel it holds.</summary>
-    /// <param name="machines">The machines it may have booted on, with their plans, all of one image; 1 to <see cref="MaxCandidates"/>.</param>
+    /// <param name="machines">
+    /// The machines it may have booted on, with their plans, all of one image; 1 to <see cref="MaxCandidates"/>.
+    /// </param>
     /// <param name="memory">The kernel's memory.</param>
     /// <param name="leftOut">What is to be said of machines that are not among them.</param>
     /// <returns>What stands at each site, and which machine accounts for it best.</returns>
-    internal static MemoryVerification Compare(IReadOnlyList<BootCandidate> machines, KernelMemory memory, IReadOnlyList<PatchDiagnostic>? leftOut = null)
+    internal static MemoryVerification Compare(
+        IReadOnlyList<BootCandidate> machines, KernelMemory memory, IReadOnlyList<PatchDiagnostic>? leftOut = null)
     {
         PatchPlan[] candidates = [.. machines.Select(static m => m.Plan)];
         if (candidates.Length is 0 or > MaxCandidates)
@@ -125,7 +135,8 @@ public static class KernelVerifier
         return new MemoryVerification(machines, memory, sites, leftOut);
     }
 
-    private static SiteVerification Compare(PatchPlan[] candidates, int[] indices, SiteDecision decision, KernelMemory memory, Span<byte> found)
+    private static SiteVerification Compare(
+        PatchPlan[] candidates, int[] indices, SiteDecision decision, KernelMemory memory, Span<byte> found)
     {
         if (!memory.TryRead(decision.Address, found))
         {
@@ -158,7 +169,8 @@ public static class KernelVerifier
 
     private static void FindFreed(List<SiteVerification> sites)
     {
-        List<SiteVerification> init = [.. sites.Where(static s => s.State != MemorySiteState.Unreadable && InitAreas.IsFreed(s.Decision.Section))];
+        List<SiteVerification> init = [
+            .. sites.Where(static s => s.State != MemorySiteState.Unreadable && InitAreas.IsFreed(s.Decision.Section))];
         bool isFreed = init.Count(static s => s.IsKnown) * 2 < init.Count;
         foreach (SiteVerification site in init)
         {

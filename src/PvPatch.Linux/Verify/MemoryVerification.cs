@@ -12,7 +12,9 @@ public enum MemoryState
     /// <summary>Every site compared holds its original bytes: the dump was taken before the kernel patched itself.</summary>
     NotPatched,
 
-    /// <summary>Every site compared holds known bytes, but not all of one backend: in the midst of patching, or changed afterwards.</summary>
+    /// <summary>
+    /// Every site compared holds known bytes, but not all of one backend: in the midst of patching, or changed afterwards.
+    /// </summary>
     Mixed,
 
     /// <summary>At least one site holds bytes that neither the image nor a candidate accounts for.</summary>
@@ -59,12 +61,14 @@ public sealed class MemoryVerification
     private const int FewestForKernel = 8;
 
     internal MemoryVerification(
-        IReadOnlyList<BootCandidate> candidates, KernelMemory memory, List<SiteVerification> sites, IReadOnlyList<PatchDiagnostic>? leftOut = null)
+        IReadOnlyList<BootCandidate> candidates, KernelMemory memory, List<SiteVerification> sites,
+        IReadOnlyList<PatchDiagnostic>? leftOut = null)
     {
         Memory = memory;
         LeftOut = leftOut ?? [];
         Sites = sites.AsReadOnly();
-        List<SiteVerification> compared = [.. sites.Where(static s => s.State is MemorySiteState.Patched or MemorySiteState.Original or MemorySiteState.Tampered)];
+        List<SiteVerification> compared = [
+            .. sites.Where(static s => s.State is MemorySiteState.Patched or MemorySiteState.Original or MemorySiteState.Tampered)];
         Compared = compared.Count;
         Candidates = [.. candidates.Select((candidate, i) => new CandidateMatch(i, candidate, compared.Count(s => s.Matches(i))))];
         Best = Candidates.MaxBy(static c => c.Matched)!;
@@ -84,7 +88,10 @@ public sealed class MemoryVerification
     /// <summary>The candidates in the order given.</summary>
     public IReadOnlyList<CandidateMatch> Candidates { get; }
 
-    /// <summary>The candidate that accounts for the most sites, the first of those that are level. Says nothing where the state is <see cref="MemoryState.NotPatched"/>.</summary>
+    /// <summary>
+    /// The candidate that accounts for the most sites, the first of those that are level. Says nothing where the state is
+    /// <see cref="MemoryState.NotPatched"/>.
+    /// </summary>
     public CandidateMatch Best { get; }
 
     /// <summary>The other candidates that account for as many sites as the best one.</summary>
@@ -94,15 +101,20 @@ public sealed class MemoryVerification
     public int Compared { get; }
 
     /// <summary>
-    /// Number of sites that the memory does not hold though a running kernel keeps them: nothing is known of them. Sites in sections that are freed after
-    /// the start do not count.
+    /// Number of sites that the memory does not hold though a running kernel keeps them: nothing is known of them. Sites in sections that
+    /// are freed after the start do not count.
     /// </summary>
     public int Missing => Sites.Count(static s => s.State == MemorySiteState.Unreadable && !InitAreas.IsFreed(s.Decision.Section));
 
-    /// <summary>Whether the memory holds every site that a running kernel keeps, so that <see cref="State"/> is true of the whole kernel.</summary>
+    /// <summary>
+    /// Whether the memory holds every site that a running kernel keeps, so that <see cref="State"/> is true of the whole kernel.
+    /// </summary>
     public bool IsComplete => Missing == 0;
 
-    /// <summary>Whether every site compared holds the bytes of the best candidate. Says nothing of sites that were not; see <see cref="IsComplete"/>.</summary>
+    /// <summary>
+    /// Whether every site compared holds the bytes of the best candidate. Says nothing of sites that were not; see
+    /// <see cref="IsComplete"/>.
+    /// </summary>
     public bool IsPatched => State == MemoryState.Patched;
 
     /// <summary>Candidates that were not compared with (PV6148); none where all were.</summary>
@@ -115,11 +127,14 @@ public sealed class MemoryVerification
 
     /// <summary>The sites whose bytes are not those of the best candidate though known: originals, or another backend's.</summary>
     /// <returns>The sites; all of them where nothing is patched.</returns>
-    public IEnumerable<SiteVerification> MixedSites() => Sites.Where(s => s.State is MemorySiteState.Patched or MemorySiteState.Original && !s.Matches(Best.Index));
+    public IEnumerable<SiteVerification> MixedSites() =>
+        Sites.Where(s => s.State is MemorySiteState.Patched or MemorySiteState.Original && !s.Matches(Best.Index));
 
     /// <summary>All that may legally stand at a site in this memory, originals moved as KASLR moved the kernel.</summary>
     /// <param name="site">One of <see cref="Sites"/>.</param>
-    /// <returns>Each byte string once, with the names of the candidates that put it there: the original first, then in the order of the candidates.</returns>
+    /// <returns>
+    /// Each byte string once, with the names of the candidates that put it there: the original first, then in the order of the candidates.
+    /// </returns>
     public IReadOnlyList<AllowedBytes> AllowedAt(SiteVerification site)
     {
         ArgumentNullException.ThrowIfNull(site);
@@ -131,7 +146,10 @@ public sealed class MemoryVerification
     /// <returns>None where every site was compared with every candidate and holds the bytes of one backend.</returns>
     public IReadOnlyList<PatchDiagnostic> ToDiagnostics(int maxSites = 100) => new VerificationReport(this).Diagnostics(maxSites);
 
-    /// <summary>Writes the result as one JSON object of the format <c>pvpatch-verification</c>. Sites that are as they should be are counted, not listed.</summary>
+    /// <summary>
+    /// Writes the result as one JSON object of the format <c>pvpatch-verification</c>. Sites that are as they should be are counted, not
+    /// listed.
+    /// </summary>
     /// <param name="json">The writer. It is not flushed.</param>
     public void WriteTo(System.Text.Json.Utf8JsonWriter json) => MemoryVerificationJson.Write(this, json);
 

@@ -11,7 +11,9 @@ internal static class MemoryVerificationJson
     /// <summary>The value of the member <c>format</c>.</summary>
     public const string Format = "pvpatch-verification";
 
-    /// <summary>The value of the member <c>version</c>. It grows when something is taken away or changes its meaning, not when something is added.</summary>
+    /// <summary>
+    /// The value of the member <c>version</c>. It grows when something is taken away or changes its meaning, not when something is added.
+    /// </summary>
     public const int Version = 1;
 
     /// <summary>Writes a result as one JSON object.</summary>

@@ -11,7 +11,9 @@ public enum MemorySiteState
     /// <summary>The original bytes, which no candidate leaves there.</summary>
     Original,
 
-    /// <summary>Unknown bytes, in memory that the kernel gave away at the end of its start. See <see cref="KernelVerifier"/> for the rule.</summary>
+    /// <summary>
+    /// Unknown bytes, in memory that the kernel gave away at the end of its start. See <see cref="KernelVerifier"/> for the rule.
+    /// </summary>
     Freed,
 
     /// <summary>The memory file does not hold the site, or not all of it.</summary>

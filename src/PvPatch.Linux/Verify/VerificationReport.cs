@@ -1,5 +1,4 @@
 using System.Globalization;
-using PvPatch.Linux.Dumps;
 using PvPatch.Plans;
 
 namespace PvPatch.Linux.Verify;
@@ -21,7 +20,8 @@ internal sealed class VerificationReport(MemoryVerification result)
         {
             string code = result.State == MemoryState.Tampered ? KernelDiagnosticCodes.SiteTampered : KernelDiagnosticCodes.SitesMixed;
             string text = maxSites > 0 ? $"{told.Count - maxSites} more such sites are not shown"
-                : result.State == MemoryState.Tampered ? $"{told.Count} of {result.Compared} sites hold bytes that neither the image nor any of the backends accounts for"
+                : result.State == MemoryState.Tampered
+                ? $"{told.Count} of {result.Compared} sites hold bytes that neither the image nor any of the backends accounts for"
                 : $"{told.Count} of {result.Compared} sites hold bytes that are not those of {result.Best.Backend}";
             all.Add(new PatchDiagnostic(code, DiagnosticSeverity.Error, text));
         }
@@ -30,7 +30,8 @@ internal sealed class VerificationReport(MemoryVerification result)
     }
 
     private string Counts =>
-        string.Join(", ", result.Candidates.Select(c => string.Create(CultureInfo.InvariantCulture, $"{c.Backend} {c.Matched}"))) + $" of {result.Compared} sites";
+        string.Join(", ", result.Candidates.Select(c => string.Create(CultureInfo.InvariantCulture, $"{c.Backend} {c.Matched}")))
+            + $" of {result.Compared} sites";
 
     private IEnumerable<PatchDiagnostic> Whole()
     {
@@ -44,21 +45,24 @@ internal sealed class VerificationReport(MemoryVerification result)
                 };
                 break;
             case MemoryState.NotThisKernel:
-                yield return PatchDiagnostic.Error(KernelDiagnosticCodes.KernelNotInMemory, "most sites hold bytes that neither the image nor any of the backends accounts for") with
+                yield return PatchDiagnostic.Error(KernelDiagnosticCodes.KernelNotInMemory,
+                    "most sites hold bytes that neither the image nor any of the backends accounts for") with
                 {
                     Found = $"{result.Count(MemorySiteState.Tampered)} unknown; {Counts}",
                     Help = "Is it this very build? Did it run on a backend that was not asked for? Single sites are not told of.",
                 };
                 break;
             case MemoryState.NotPatched:
-                yield return PatchDiagnostic.Warning(KernelDiagnosticCodes.MemoryNotPatched, "every site holds its original bytes: the dump was taken before the kernel patched itself") with
+                yield return PatchDiagnostic.Warning(KernelDiagnosticCodes.MemoryNotPatched,
+                    "every site holds its original bytes: the dump was taken before the kernel patched itself") with
                 {
                     Found = $"{result.Compared} sites",
                     Help = "Take the dump later, when the kernel is up.",
                 };
                 break;
             case MemoryState.Mixed:
-                yield return PatchDiagnostic.Error(KernelDiagnosticCodes.SitesMixed, "every site holds known bytes, but not all of them of one backend") with
+                yield return PatchDiagnostic.Error(
+                    KernelDiagnosticCodes.SitesMixed, "every site holds known bytes, but not all of them of one backend") with
                 {
                     Found = $"{Counts}, {result.Sites.Count(static s => s.State == MemorySiteState.Original)} original",
                     Expected = $"those of {result.Best.Backend} everywhere",
@@ -71,7 +75,8 @@ internal sealed class VerificationReport(MemoryVerification result)
 
         if (result.Tied.Count > 0 && result.State is MemoryState.Patched or MemoryState.Tampered or MemoryState.Mixed)
         {
-            yield return new PatchDiagnostic(KernelDiagnosticCodes.BackendsTied, DiagnosticSeverity.Info, "more than one backend accounts for the sites equally well") with
+            yield return new PatchDiagnostic(KernelDiagnosticCodes.BackendsTied, DiagnosticSeverity.Info,
+                "more than one backend accounts for the sites equally well") with
             {
                 Found = string.Join(", ", result.Tied.Select(static c => c.Backend).Prepend(result.Best.Backend)),
                 Help = "At the sites that could be compared they leave the same bytes.",
@@ -91,17 +96,21 @@ internal sealed class VerificationReport(MemoryVerification result)
         {
             // Dumps without free pages (makedumpfile -d 16 and up) lack just what the kernel gave away.
             bool isFreed = result.IsComplete;
-            yield return new PatchDiagnostic(KernelDiagnosticCodes.SitesUnreadable, isFreed ? DiagnosticSeverity.Info : DiagnosticSeverity.Warning, "sites are not in the memory") with
+            yield return new PatchDiagnostic(KernelDiagnosticCodes.SitesUnreadable,
+                isFreed ? DiagnosticSeverity.Info : DiagnosticSeverity.Warning, "sites are not in the memory") with
             {
                 Address = unreadable[0].Address,
                 Found = $"{unreadable.Count} of {result.Sites.Count} sites, the first of them here",
-                Help = isFreed ? "All lie in sections that the kernel frees at the end of its start; what stands there then is of no matter." : "They were not compared, and the verdict is none of them. Take the dump again if it is cut short.",
+                Help = isFreed
+                    ? "All lie in sections that the kernel frees at the end of its start; what stands there then is of no matter."
+                    : "They were not compared, and the verdict is none of them. Take the dump again if it is cut short.",
             };
         }
 
         if (result.Count(MemorySiteState.Freed) is > 0 and int freed)
         {
-            yield return new PatchDiagnostic(KernelDiagnosticCodes.SitesFreed, DiagnosticSeverity.Info, "sites lie in memory that the kernel freed at the end of its start") with
+            yield return new PatchDiagnostic(KernelDiagnosticCodes.SitesFreed, DiagnosticSeverity.Info,
+                "sites lie in memory that the kernel freed at the end of its start") with
             {
                 Address = result.Sites.First(static s => s.State == MemorySiteState.Freed).Address,
                 Found = $"{freed} of {result.Sites.Count} sites, the first of them here",
@@ -111,7 +120,9 @@ internal sealed class VerificationReport(MemoryVerification result)
     }
 
     private PatchDiagnostic Tampered(SiteVerification site) =>
-        PatchDiagnostic.Error(KernelDiagnosticCodes.SiteTampered, $"the site of {site.Decision.Label} in {site.Decision.Section} holds bytes that neither the image nor any of the backends accounts for") with
+        PatchDiagnostic.Error(KernelDiagnosticCodes.SiteTampered,
+            $"the site of {site.Decision.Label} in {site.Decision.Section} holds bytes that neither the image nor any of the backends "
+            + $"accounts for") with
         {
             SiteIndex = site.Decision.Index,
             Address = site.Address,
@@ -120,11 +131,14 @@ internal sealed class VerificationReport(MemoryVerification result)
         };
 
     private PatchDiagnostic Stray(SiteVerification site) =>
-        PatchDiagnostic.Error(KernelDiagnosticCodes.SitesMixed, $"the site of {site.Decision.Label} in {site.Decision.Section} holds bytes that are not those of {result.Best.Backend}") with
+        PatchDiagnostic.Error(KernelDiagnosticCodes.SitesMixed,
+            $"the site of {site.Decision.Label} in {site.Decision.Section} holds bytes that are not those of {result.Best.Backend}") with
         {
             SiteIndex = site.Decision.Index,
             Address = site.Address,
-            Found = $"{HexBytes.Format(site.Found.Span)} ({string.Join(", ", site.IsOriginal ? site.Backends.Prepend(AllowedSite.Original) : site.Backends)})",
+            Found =
+                $"{HexBytes.Format(site.Found.Span)} "
+                + $"({string.Join(", ", site.IsOriginal ? site.Backends.Prepend(AllowedSite.Original) : site.Backends)})",
             Expected = site.Expected(result.Memory.Slide ?? 0, result.Memory.Bitness),
         };
 }

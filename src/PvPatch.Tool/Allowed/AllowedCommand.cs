@@ -10,9 +10,12 @@ internal sealed class AllowedCommand : ToolCommand
 {
     private readonly Argument<string> _image = KernelInput.Argument();
 
-    private readonly Option<string[]> _backends = KernelPlan.Backends("Only what this backend puts there; may be given again. All backends where it is not given");
+    private readonly Option<string[]> _backends = KernelPlan.Backends(
+        "Only what this backend puts there; may be given again. All backends where it is not given");
 
-    private readonly Option<string?> _output = new("--output", "-o") { Description = "Write to this file and say how much; else the list goes to standard output", HelpName = "FILE" };
+    private readonly Option<string?> _output = new(
+        "--output", "-o")
+    { Description = "Write to this file and say how much; else the list goes to standard output", HelpName = "FILE" };
 
     private readonly MachineOptions _machine;
 
@@ -36,7 +39,8 @@ internal sealed class AllowedCommand : ToolCommand
     {
         string path = arguments.GetRequiredValue(_image);
         string? outputPath = arguments.GetValue(_output);
-        string? output = outputPath is null ? null : OutputPath.Resolve(outputPath, [path, .. _imageOptions.Files(arguments), .. _machine.Files(arguments)]);
+        string? output = outputPath is null
+            ? null : OutputPath.Resolve(outputPath, [path, .. _imageOptions.Files(arguments), .. _machine.Files(arguments)]);
         MachineSettings settings = _machine.Read(arguments);
         KernelImage image = KernelInput.Read(path, run).Open(arguments, _imageOptions);
         string[] backends = arguments.GetValue(_backends) ?? [];

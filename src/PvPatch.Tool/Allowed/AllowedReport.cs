@@ -5,7 +5,8 @@ using PvPatch.Plans;
 namespace PvPatch.Tool.Allowed;
 
 /// <summary>What <c>allowed</c> wrote: how many byte strings for how many sites.</summary>
-internal sealed record AllowedReport(string Image, string Output, long Size, IReadOnlyList<string> Plans, int Sites, int Strings, IReadOnlyList<PatchDiagnostic> Diagnostics)
+internal sealed record AllowedReport(
+    string Image, string Output, long Size, IReadOnlyList<string> Plans, int Sites, int Strings, IReadOnlyList<PatchDiagnostic> Diagnostics)
 {
     /// <summary>Writes the list to a file.</summary>
     /// <param name="candidates">What the kernel may boot on.</param>
@@ -26,12 +27,14 @@ internal sealed record AllowedReport(string Image, string Output, long Size, IRe
             strings += site.Allowed.Count;
         }
 
-        return new AllowedReport(image, outputPath, text.Length, [.. candidates.Plans.Select(static p => p.Backend)], sites, strings, candidates.Diagnostics);
+        return new AllowedReport(
+            image, outputPath, text.Length, [.. candidates.Plans.Select(static p => p.Backend)], sites, strings, candidates.Diagnostics);
     }
 
     public void WriteText(TextOutput output)
     {
-        output.Line(string.Create(CultureInfo.InvariantCulture, $"Wrote {Output}: {Strings} byte strings for {Sites} sites, {Size:n0} bytes."), Ink.Strong);
+        output.Line(string.Create(
+            CultureInfo.InvariantCulture, $"Wrote {Output}: {Strings} byte strings for {Sites} sites, {Size:n0} bytes."), Ink.Strong);
         output.Line($"  original; {string.Join("; ", Plans)}");
     }
 
@@ -39,5 +42,6 @@ internal sealed record AllowedReport(string Image, string Output, long Size, IRe
 }
 
 /// <summary>The same for scripts.</summary>
-internal sealed record AllowedDocument(string Image, string Output, long Size, int Sites, int Strings, IReadOnlyList<string> Backends, IReadOnlyList<JsonPart> Diagnostics)
+internal sealed record AllowedDocument(
+    string Image, string Output, long Size, int Sites, int Strings, IReadOnlyList<string> Backends, IReadOnlyList<JsonPart> Diagnostics)
     : ToolDocument("pvpatch-allowed-written");

@@ -26,7 +26,8 @@ internal static class HelpText
     public static void Write(CommandSet tool, ParseResult parsed, TextWriter output)
     {
         new HelpAction { MaxWidth = Width }.Invoke(parsed);
-        IReadOnlyList<string> examples = tool.Find(parsed.CommandResult.Command)?.Examples ?? [.. tool.Commands.Select(static c => c.Examples[0])];
+        IReadOnlyList<string> examples = tool.Find(parsed.CommandResult.Command)?.Examples
+            ?? [.. tool.Commands.Select(static c => c.Examples[0])];
         output.WriteLine("Examples:");
         foreach (string example in examples)
         {

@@ -10,9 +10,13 @@ namespace PvPatch.Tool.CommandLine;
 /// <summary>The options by which a user tells what the image does not say: symbols, era, order of the slots.</summary>
 internal sealed class ImageOptions
 {
-    private readonly Option<string?> _systemMap = new("--system-map") { Description = "The System.map of this kernel, where the image has no symbols", HelpName = "FILE" };
+    private readonly Option<string?> _systemMap = new(
+        "--system-map")
+    { Description = "The System.map of this kernel, where the image has no symbols", HelpName = "FILE" };
 
-    private readonly Option<string?> _kallsyms = new("--kallsyms") { Description = "A copy of /proc/kallsyms of this kernel, for the same purpose", HelpName = "FILE" };
+    private readonly Option<string?> _kallsyms = new(
+        "--kallsyms")
+    { Description = "A copy of /proc/kallsyms of this kernel, for the same purpose", HelpName = "FILE" };
 
     private readonly Option<string?> _era = new("--era")
     {
@@ -37,7 +41,8 @@ internal sealed class ImageOptions
         {
             if (result.Tokens.Count == 1 && !KernelEra.TryGet(result.Tokens[0].Value, out _))
             {
-                result.AddError($"--era takes one of {string.Join(", ", KernelEra.All.Select(static e => e.Name))}, not \"{result.Tokens[0].Value}\"");
+                result.AddError(
+                    $"--era takes one of {string.Join(", ", KernelEra.All.Select(static e => e.Name))}, not \"{result.Tokens[0].Value}\"");
             }
         });
         _layout.Validators.Add(result =>
@@ -57,7 +62,8 @@ internal sealed class ImageOptions
     }
 
     /// <summary>The files that the options name.</summary>
-    public IEnumerable<string?> Files(ParseResult arguments) => [arguments.GetValue(_systemMap), arguments.GetValue(_kallsyms), arguments.GetValue(_layout)];
+    public IEnumerable<string?> Files(ParseResult arguments) =>
+        [arguments.GetValue(_systemMap), arguments.GetValue(_kallsyms), arguments.GetValue(_layout)];
 
     /// <summary>What the command line says of an image.</summary>
     /// <exception cref="ToolFailure">A file of symbols or slots cannot be read (PV7007, PV6083 to PV6085, PV6160 to PV6163).</exception>
@@ -71,5 +77,6 @@ internal sealed class ImageOptions
     };
 
     private static OpsLayout ReadLayout(string nameOrPath) =>
-        KernelLayouts.TryLoad(nameOrPath, out OpsLayout? layout, out PatchDiagnostic? error) ? layout : throw new ToolFailure(error with { Source = error.Source ?? nameOrPath });
+        KernelLayouts.TryLoad(nameOrPath, out OpsLayout? layout, out PatchDiagnostic? error)
+            ? layout : throw new ToolFailure(error with { Source = error.Source ?? nameOrPath });
 }

@@ -20,15 +20,37 @@ internal sealed class MachineOptions
         ["stolen-time"] = VmwareClock.StolenTime,
     };
 
-    private readonly Option<int?> _cpus = new("--cpus", "--smp") { Description = "How many CPUs are possible; 1 where it is not said. Paravirtual spinlocks need two, but for Hyper-V's", HelpName = "N" };
+    private readonly Option<int?> _cpus = new("--cpus",
+        "--smp")
+    {
+        Description = "How many CPUs are possible; 1 where it is not said. Paravirtual spinlocks need two, but for Hyper-V's",
+        HelpName = "N"
+    };
 
-    private readonly Option<bool> _noPvSpin = new("--nopvspin") { Description = "The kernel is started with nopvspin, on Hyper-V with hv_nopvspin" };
+    private readonly Option<bool> _noPvSpin = new(
+        "--nopvspin")
+    { Description = "The kernel is started with nopvspin, on Hyper-V with hv_nopvspin" };
 
-    private readonly Option<string?> _kvmFeatures = new("--kvm-features") { Description = "What a KVM host offers: CPUID 0x40000001, eax, as 0x22a2; else the usual ones", HelpName = "BITS" };
+    private readonly Option<string?> _kvmFeatures = new(
+        "--kvm-features")
+    {
+        Description = "What a KVM host offers: CPUID 0x40000001, eax, as 0x22a2; else the usual ones",
+        HelpName = "BITS"
+    };
 
-    private readonly Option<string?> _hyperVFeatures = new("--hyperv-features") { Description = "What a Hyper-V host offers: CPUID 0x40000003, eax, as 0x602; else the usual ones", HelpName = "BITS" };
+    private readonly Option<string?> _hyperVFeatures = new(
+        "--hyperv-features")
+    {
+        Description = "What a Hyper-V host offers: CPUID 0x40000003, eax, as 0x602; else the usual ones",
+        HelpName = "BITS"
+    };
 
-    private readonly Option<string?> _hyperVHints = new("--hyperv-hints") { Description = "What a Hyper-V host recommends: CPUID 0x40000004, eax, as 0x404; else the usual ones", HelpName = "BITS" };
+    private readonly Option<string?> _hyperVHints = new(
+        "--hyperv-hints")
+    {
+        Description = "What a Hyper-V host recommends: CPUID 0x40000004, eax, as 0x404; else the usual ones",
+        HelpName = "BITS"
+    };
 
     private readonly Option<string?> _vmwareClock = new("--vmware-clock")
     {
@@ -38,7 +60,8 @@ internal sealed class MachineOptions
 
     private readonly Option<string?> _cpu = new("--cpu")
     {
-        Description = $"The processor, for kernels that choose nops by it (to 5.12): {string.Join(", ", CpuModel.All.Select(static m => m.Name))}",
+        Description =
+            $"The processor, for kernels that choose nops by it (to 5.12): {string.Join(", ", CpuModel.All.Select(static m => m.Name))}",
         HelpName = "MODEL",
     };
 
@@ -46,7 +69,9 @@ internal sealed class MachineOptions
 
     private readonly Option<bool> _lkgs = new("--lkgs") { Description = "The CPU has LKGS" };
 
-    private readonly Option<string?> _slots = new("--slots") { Description = "A JSON object of slots and what they hold: a symbol, an address, \"nop\" or null", HelpName = "FILE" };
+    private readonly Option<string?> _slots = new(
+        "--slots")
+    { Description = "A JSON object of slots and what they hold: a symbol, an address, \"nop\" or null", HelpName = "FILE" };
 
     /// <summary>Gives a command the options.</summary>
     public MachineOptions(Command command)
@@ -60,7 +85,8 @@ internal sealed class MachineOptions
         _cpus.Validators.Add(result =>
         {
             // What is no number is found by the parser.
-            if (result.Tokens.Count == 1 && int.TryParse(result.Tokens[0].Value, CultureInfo.InvariantCulture, out int cpus) && cpus is < 1 or > MostCpus)
+            if (result.Tokens.Count == 1 && int.TryParse(result.Tokens[0].Value, CultureInfo.InvariantCulture, out int cpus)
+                && cpus is < 1 or > MostCpus)
             {
                 result.AddError($"--cpus takes a number from 1 to {MostCpus}, not {cpus}");
             }
@@ -68,8 +94,10 @@ internal sealed class MachineOptions
         CheckBits(_kvmFeatures, "0x22a2");
         CheckBits(_hyperVFeatures, "0x602");
         CheckBits(_hyperVHints, "0x404");
-        _vmwareClock.Validators.Add(result => Check(result, s_clocks.ContainsKey, $"--vmware-clock takes one of {string.Join(", ", s_clocks.Keys)}"));
-        _cpu.Validators.Add(result => Check(result, static text => CpuModel.TryGet(text, out _), $"--cpu takes one of {string.Join(", ", CpuModel.All.Select(static m => m.Name))}"));
+        _vmwareClock.Validators.Add(
+            result => Check(result, s_clocks.ContainsKey, $"--vmware-clock takes one of {string.Join(", ", s_clocks.Keys)}"));
+        _cpu.Validators.Add(result => Check(result, static text => CpuModel.TryGet(text, out _),
+            $"--cpu takes one of {string.Join(", ", CpuModel.All.Select(static m => m.Name))}"));
     }
 
     /// <summary>What a VMware clock is called on the command line.</summary>
@@ -88,7 +116,8 @@ internal sealed class MachineOptions
             KvmFeatures = (KvmFeatures?)Bits(arguments, _kvmFeatures),
             HyperVFeatures = (HyperVFeatures?)Bits(arguments, _hyperVFeatures),
             HyperVHints = (HyperVHints?)Bits(arguments, _hyperVHints),
-            VmwareClock = arguments.GetValue(_vmwareClock) is string clock && s_clocks.TryGetValue(clock, out VmwareClock answers) ? answers : null,
+            VmwareClock = arguments.GetValue(_vmwareClock) is string clock && s_clocks.TryGetValue(clock, out VmwareClock answers)
+                ? answers : null,
             HasMwait = arguments.GetValue(_mwait),
             HasLkgs = arguments.GetValue(_lkgs),
             Overrides = arguments.GetValue(_slots) is string path ? ReadSlots(path) : null,
@@ -98,13 +127,16 @@ internal sealed class MachineOptions
     private static SlotOverrides ReadSlots(string path)
     {
         ReadOnlyMemory<byte> text = InputFile.Read(path, "--slots", LargestSlotFile);
-        return SlotOverrides.TryRead(text, out SlotOverrides? overrides, out PatchDiagnostic? error) ? overrides : throw new ToolFailure(error with { Source = path });
+        return SlotOverrides.TryRead(text, out SlotOverrides? overrides, out PatchDiagnostic? error)
+            ? overrides : throw new ToolFailure(error with { Source = path });
     }
 
-    private static uint? Bits(ParseResult arguments, Option<string?> option) => arguments.GetValue(option) is string text && TryParseBits(text, out uint bits) ? bits : null;
+    private static uint? Bits(ParseResult arguments, Option<string?> option) =>
+        arguments.GetValue(option) is string text && TryParseBits(text, out uint bits) ? bits : null;
 
     private static void CheckBits(Option<string?> option, string example) =>
-        option.Validators.Add(result => Check(result, static text => TryParseBits(text, out _), $"{option.Name} takes a number of 32 bits, as {example}"));
+        option.Validators.Add(
+            result => Check(result, static text => TryParseBits(text, out _), $"{option.Name} takes a number of 32 bits, as {example}"));
 
     private static bool TryParseBits(string text, out uint bits) => text.StartsWith("0x", StringComparison.OrdinalIgnoreCase)
         ? uint.TryParse(text.AsSpan(2), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out bits)

@@ -9,7 +9,11 @@ namespace PvPatch.Tool.CommandLine;
 internal static class SlotFilter
 {
     public static Option<string?> Option() =>
-        new("--slot") { Description = "Only slots that match: a name, with or without its table, * and ? stand for anything", HelpName = "GLOB" };
+        new("--slot")
+        {
+            Description = "Only slots that match: a name, with or without its table, * and ? stand for anything",
+            HelpName = "GLOB"
+        };
 
     /// <summary>By type number, whether a slot is chosen; all are where there is no pattern.</summary>
     /// <exception cref="ToolFailure">No slot matches (PV7003).</exception>
@@ -35,7 +39,8 @@ internal static class SlotFilter
     /// <exception cref="ToolFailure">No slot matches (PV7003).</exception>
     public static void Check(string? pattern, IReadOnlyList<PatchPlan> plans)
     {
-        string[] slots = pattern is null ? [] : [.. plans.SelectMany(static p => Enumerable.Range(0, p.Count).Select(i => p[i].Label)).Distinct()];
+        string[] slots = pattern is null
+            ? [] : [.. plans.SelectMany(static p => Enumerable.Range(0, p.Count).Select(i => p[i].Label)).Distinct()];
         if (pattern is not null && !Array.Exists(slots, s => Matches(pattern, s)))
         {
             throw NoMatch(pattern, slots);
@@ -47,9 +52,10 @@ internal static class SlotFilter
     private static ToolFailure NoMatch(string pattern, IEnumerable<string> slots)
     {
         string? near = CloseName.For(pattern, slots.SelectMany(static s => (string[])[ShortName(s).ToString(), s]));
-        return new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.NoSlotMatches, $"no slot of this kernel matches \"{pattern}\"") with
-        {
-            Help = near is null ? "pvpatch info lists its slots." : $"Did you mean \"{near}\"?",
-        });
+        return new ToolFailure(
+            PatchDiagnostic.Error(ToolDiagnosticCodes.NoSlotMatches, $"no slot of this kernel matches \"{pattern}\"") with
+            {
+                Help = near is null ? "pvpatch info lists its slots." : $"Did you mean \"{near}\"?",
+            });
     }
 }

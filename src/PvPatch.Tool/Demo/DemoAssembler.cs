@@ -5,7 +5,9 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Demo;
 
-/// <summary>Lays the demo's guest down byte by byte. What lies between its parts is int3, so that a slip of one byte would be seen.</summary>
+/// <summary>
+/// Lays the demo's guest down byte by byte. What lies between its parts is int3, so that a slip of one byte would be seen.
+/// </summary>
 internal sealed class DemoAssembler(int bitness, VirtualAddress start, VirtualAddress opsTable, OpsLayout layout)
 {
     private const int Alignment = 16;

@@ -1,13 +1,16 @@
 namespace PvPatch.Tool.Demo;
 
 /// <summary>The demo for scripts: for each backend its plan as <c>plan --json</c> writes it, and what was checked.</summary>
-internal sealed record DemoDocument(int Bitness, string Address, string Code, IReadOnlyList<DemoBackend> Backends) : ToolDocument("pvpatch-demo")
+internal sealed record DemoDocument(int Bitness, string Address, string Code, IReadOnlyList<DemoBackend> Backends)
+    : ToolDocument("pvpatch-demo")
 {
     public static DemoDocument Of(DemoGuest guest, IEnumerable<DemoRun> runs) => new(
         guest.Bitness,
         JsonOutput.Hex(guest.Start),
         HexBytes.Format(guest.Code.Span),
-        [.. runs.Select(static r => new DemoBackend(r.Plan.Backend, r.Applied.Written, r.Verified, r.OutsideUntouched, r.WrittenAgain, r.Restored, JsonPart.Of(r.Plan)))]);
+        [.. runs.Select(static r => new DemoBackend(
+            r.Plan.Backend, r.Applied.Written, r.Verified, r.OutsideUntouched, r.WrittenAgain, r.Restored, JsonPart.Of(r.Plan)))]);
 }
 
-internal sealed record DemoBackend(string Backend, int Written, bool Verified, bool OutsideUntouched, int WrittenAgain, bool Restored, JsonPart Plan);
+internal sealed record DemoBackend(
+    string Backend, int Written, bool Verified, bool OutsideUntouched, int WrittenAgain, bool Restored, JsonPart Plan);

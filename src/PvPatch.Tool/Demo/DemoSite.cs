@@ -6,7 +6,9 @@ namespace PvPatch.Tool.Demo;
 /// <summary>How a site of the demo's guest is written.</summary>
 internal enum DemoForm
 {
-    /// <summary>A call or jump through the ops table's address: RIP-relative in 64-bit code (ff 15 rel32), absolute in 32-bit code (ff 15 a32).</summary>
+    /// <summary>
+    /// A call or jump through the ops table's address: RIP-relative in 64-bit code (ff 15 rel32), absolute in 32-bit code (ff 15 a32).
+    /// </summary>
     Direct,
 
     /// <summary>The same with the address in the instruction, as kernels to 5.10 had it (ff 14 25 a32), 64-bit code only.</summary>
@@ -25,7 +27,8 @@ internal enum DemoForm
 /// <param name="Clobbers">What a patch may destroy there.</param>
 /// <param name="Form">How it is written.</param>
 /// <param name="Traits">What else it demands.</param>
-internal sealed record DemoSite(string Slot, int Budget, RegisterSet Clobbers, DemoForm Form = DemoForm.Direct, SiteTraits Traits = SiteTraits.None)
+internal sealed record DemoSite(
+    string Slot, int Budget, RegisterSet Clobbers, DemoForm Form = DemoForm.Direct, SiteTraits Traits = SiteTraits.None)
 {
     /// <summary>The sites of a guest: every budget from 5 to 16 bytes, and one of each kind that makes a difference.</summary>
     public static IReadOnlyList<DemoSite> For(int bitness)
@@ -55,7 +58,8 @@ internal sealed record DemoSite(string Slot, int Budget, RegisterSet Clobbers, D
             .. x64 ? [new("mmu.alloc_p4d", 15, any)] : Array.Empty<DemoSite>(),
             new("mmu.flush_tlb_multi", 16, any),
             .. x64
-                ? (DemoSite[])[new("cpu.swapgs", 6, RegisterSet.None, Traits: SiteTraits.NoStack), new("cpu.usergs_sysret64", 7, any, DemoForm.Absolute)]
+                ? (DemoSite[])[new("cpu.swapgs", 6, RegisterSet.None, Traits: SiteTraits.NoStack),
+                    new("cpu.usergs_sysret64", 7, any, DemoForm.Absolute)]
                 : [new("cpu.irq_enable_sysexit", 7, any)],
             new("cpu.iret", 6, any),
             new("cpu.clts", 6, any, DemoForm.ByHand),

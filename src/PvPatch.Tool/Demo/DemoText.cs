@@ -4,7 +4,9 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Demo;
 
-/// <summary>The demo for people: what the words mean, every site under every backend, what was left alone and why, and what was checked.</summary>
+/// <summary>
+/// The demo for people: what the words mean, every site under every backend, what was left alone and why, and what was checked.
+/// </summary>
 internal sealed class DemoText(DemoGuest guest, IReadOnlyList<DemoRun> runs, TextOutput output)
 {
     private const int NameWidth = 9;
@@ -15,7 +17,8 @@ internal sealed class DemoText(DemoGuest guest, IReadOnlyList<DemoRun> runs, Tex
     private const int Width = 119;
 
     private readonly Disassembler _original = new(guest.Bitness, guest.NameOf);
-    private readonly Disassembler[] _patched = [.. runs.Select(r => new Disassembler(guest.Bitness, a => guest.NameOf(a) ?? ThunkAt(r.Plan, a)))];
+    private readonly Disassembler[] _patched = [
+        .. runs.Select(r => new Disassembler(guest.Bitness, a => guest.NameOf(a) ?? ThunkAt(r.Plan, a)))];
 
     public void Write()
     {
@@ -32,7 +35,10 @@ internal sealed class DemoText(DemoGuest guest, IReadOnlyList<DemoRun> runs, Tex
 
     private void WriteIntroduction()
     {
-        output.Line(string.Create(CultureInfo.InvariantCulture, $"A {guest.Bitness}-bit guest of {guest.Code.Length} bytes was assembled just now. It has {guest.Sites.Count} sites: places where it calls an operation"), Ink.Strong);
+        output.Line(
+            string.Create(CultureInfo.InvariantCulture,
+            $"A {guest.Bitness}-bit guest of {guest.Code.Length} bytes was assembled just now. It has {guest.Sites.Count} sites: "
+            + $"places where it calls an operation"), Ink.Strong);
         output.Line("through a table (a slot, such as irq.irq_disable), because what the operation does depends on the hypervisor.");
         output.Line("Below, each site as it was and as it becomes under each backend. A site has a length that cannot change (its budget;");
         output.Line("nop(4) stands for four bytes of nops) and says which registers may be destroyed there.");
@@ -45,7 +51,8 @@ internal sealed class DemoText(DemoGuest guest, IReadOnlyList<DemoRun> runs, Tex
         ReadOnlySpan<byte> old = guest.Code.Span.Slice((int)(site.Address - guest.Start), site.Budget);
         string stack = (site.Traits & SiteTraits.NoStack) != 0 ? ", has no stack" : "";
         output.Write(string.Create(CultureInfo.InvariantCulture, $"{index + 1,2}  {slot.Name}"), Ink.Strong)
-            .Line(string.Create(CultureInfo.InvariantCulture, $"  at {site.Address}, {site.Budget} bytes{stack}, may destroy {Words.Of(site.Clobbers, guest.Bitness)}"));
+            .Line(string.Create(CultureInfo.InvariantCulture,
+                $"  at {site.Address}, {site.Budget} bytes{stack}, may destroy {Words.Of(site.Clobbers, guest.Bitness)}"));
         WriteCode(_original, "original", "", Ink.Plain, old, site.Address);
         for (int i = 0; i < runs.Count; i++)
         {
@@ -57,12 +64,14 @@ internal sealed class DemoText(DemoGuest guest, IReadOnlyList<DemoRun> runs, Tex
     }
 
     private void WriteDecision(int run, SiteDecision decision) =>
-        WriteCode(_patched[run], runs[run].Plan.Backend, Words.Of(decision.Action), Words.InkOf(decision.Action), decision.NewBytes, decision.Address);
+        WriteCode(_patched[run], runs[run].Plan.Backend, Words.Of(decision.Action), Words.InkOf(decision.Action), decision.NewBytes,
+            decision.Address);
 
     private void WriteCode(Disassembler disassembler, string name, string action, Ink ink, ReadOnlySpan<byte> bytes, VirtualAddress address)
     {
         List<string> lines = Lines.Wrap(disassembler.Pieces(bytes, address), "; ", CodeWidth);
-        string hex = bytes.Length <= MostHex ? HexBytes.Format(bytes) : string.Create(CultureInfo.InvariantCulture, $"{bytes.Length} bytes");
+        string hex = bytes.Length <= MostHex
+            ? HexBytes.Format(bytes) : string.Create(CultureInfo.InvariantCulture, $"{bytes.Length} bytes");
         foreach (string line in lines)
         {
             output.Write("    ").Column(name, NameWidth).Column(action, ActionWidth, ink);
@@ -90,7 +99,8 @@ internal sealed class DemoText(DemoGuest guest, IReadOnlyList<DemoRun> runs, Tex
             return;
         }
 
-        output.Line("Thunks: a function that destroys more than the site allows is called through a few instructions that save the rest", Ink.Strong);
+        output.Line("Thunks: a function that destroys more than the site allows is called through a few instructions that save the rest",
+            Ink.Strong);
         for (int i = 0; i < runs.Count; i++)
         {
             PatchPlan plan = runs[i].Plan;
@@ -120,7 +130,8 @@ internal sealed class DemoText(DemoGuest guest, IReadOnlyList<DemoRun> runs, Tex
                 }
 
                 none = false;
-                output.Write("    ").Column(run.Plan.Backend, NameWidth).Write(reason.ToString(), Ink.Warning).Line($": {Words.Of(reason)}");
+                output.Write("    ").Column(run.Plan.Backend, NameWidth).Write(reason.ToString(), Ink.Warning)
+                    .Line($": {Words.Of(reason)}");
                 WriteSitesLeftAlone(run.Plan, reason);
             }
         }

@@ -7,13 +7,17 @@ namespace PvPatch.Tool.Diff;
 /// <summary><c>pvpatch diff</c>: compares two plans.</summary>
 internal sealed class DiffCommand : ToolCommand
 {
-    private readonly Argument<string> _first = new("A") { Description = "A stored plan (patch --save-plan, plan --json); or a kernel, with --backend and --against" };
+    private readonly Argument<string> _first = new(
+        "A")
+    { Description = "A stored plan (patch --save-plan, plan --json); or a kernel, with --backend and --against" };
 
     private readonly Argument<string?> _second = new("B") { Description = "Another stored plan", Arity = ArgumentArity.ZeroOrOne };
 
     private readonly Option<string?> _backend = new("--backend", "-b") { Description = "Of a kernel: one backend", HelpName = "NAME" };
 
-    private readonly Option<string?> _against = new("--against") { Description = "Of a kernel: the backend to compare it with", HelpName = "NAME" };
+    private readonly Option<string?> _against = new(
+        "--against")
+    { Description = "Of a kernel: the backend to compare it with", HelpName = "NAME" };
 
     private readonly Option<string?> _slot = SlotFilter.Option();
 
@@ -57,7 +61,8 @@ internal sealed class DiffCommand : ToolCommand
     {
         string first = arguments.GetRequiredValue(_first);
         string? second = arguments.GetValue(_second);
-        PlanDiff diff = second is not null ? PlanDiff.Compare(PlanFile.Read(first), PlanFile.Read(second)) : CompareBackends(arguments, run, first);
+        PlanDiff diff = second is not null
+            ? PlanDiff.Compare(PlanFile.Read(first), PlanFile.Read(second)) : CompareBackends(arguments, run, first);
         SlotFilter.Check(arguments.GetValue(_slot), [diff.First, diff.Second]);
         if (run.IsJson)
         {

@@ -12,10 +12,12 @@ internal sealed class ExplainCommand : ToolCommand
 
     private readonly Argument<string> _place = new("PLACE")
     {
-        Description = "An address within a site, in hexadecimal; site:N, counted from 0; function+0x12 where the kernel has symbols; or a slot",
+        Description =
+            "An address within a site, in hexadecimal; site:N, counted from 0; function+0x12 where the kernel has symbols; or a slot",
     };
 
-    private readonly Option<string[]> _backends = KernelPlan.Backends("Only this backend, in just the setting that the options say; may be given again");
+    private readonly Option<string[]> _backends = KernelPlan.Backends(
+        "Only this backend, in just the setting that the options say; may be given again");
 
     private readonly MachineOptions _machine;
 
@@ -24,7 +26,8 @@ internal sealed class ExplainCommand : ToolCommand
     public ExplainCommand()
         : base(
             "explain",
-            "Say of one site what it is, what becomes of it on every backend and why, with both disassemblies; or the same of a slot, summed up.",
+            "Say of one site what it is, what becomes of it on every backend and why, with both disassemblies; or the same of a slot, "
+                + "summed up.",
             "explain vmlinuz 0xffffffff810024d6",
             "explain vmlinuz site:0 --json",
             "explain vmlinuz irq.irq_disable --backend native --backend xen")
@@ -45,7 +48,8 @@ internal sealed class ExplainCommand : ToolCommand
         var names = new KernelNames(image);
         OpSlot? slot = SiteChoice.FindSlot(image, place);
         int index = slot is null ? SiteChoice.Find(image, names, place) : -1;
-        IReadOnlyList<PatchPlan> PlansAt(IReadOnlyList<VirtualAddress> sites) => Candidates.Differing(image, settings, arguments.GetValue(_backends) ?? [], sites, path, run);
+        IReadOnlyList<PatchPlan> PlansAt(IReadOnlyList<VirtualAddress> sites) =>
+            Candidates.Differing(image, settings, arguments.GetValue(_backends) ?? [], sites, path, run);
         if (slot is null)
         {
             WriteSite(run, new SiteExplanation(image, PlansAt([image.Sites[index].Address]), index, names), path);

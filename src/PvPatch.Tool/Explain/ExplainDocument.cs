@@ -46,11 +46,13 @@ internal sealed record ExplainDocument() : ToolDocument("pvpatch-explain")
             Native = JsonOutput.Hex(site.Native.Target),
             OldCode = Code(site.DecisionOf(site.Plans[0]).OldBytes),
             Alternatives = [.. site.Alternatives.Select(r => Alternative(site, r))],
-            Backends = [.. site.Plans.Select(p => new ExplainBackend(p.Backend, p.Rules, JsonPart.Site(p, address), Code(site.DecisionOf(p).NewBytes)))],
+            Backends = [.. site.Plans.Select(
+                p => new ExplainBackend(p.Backend, p.Rules, JsonPart.Site(p, address), Code(site.DecisionOf(p).NewBytes)))],
         };
 
         IReadOnlyList<ExplainInstruction> Code(ReadOnlySpan<byte> bytes) =>
-            [.. disassembler.Decode(bytes, address).Select(static i => new ExplainInstruction(JsonOutput.Hex(i.Address), i.Length, i.Text))];
+            [.. disassembler.Decode(bytes, address)
+                .Select(static i => new ExplainInstruction(JsonOutput.Hex(i.Address), i.Length, i.Text))];
     }
 
     private static ExplainAlternative Alternative(SiteExplanation site, AltInstr record) => new(
@@ -64,12 +66,14 @@ internal sealed record ExplainDocument() : ToolDocument("pvpatch-explain")
 
 internal sealed record ExplainInstruction(string Address, int Length, string Text);
 
-internal sealed record ExplainAlternative(string Condition, int Feature, bool Not, bool DirectCall, string ReplacementAddress, string Replacement);
+internal sealed record ExplainAlternative(
+    string Condition, int Feature, bool Not, bool DirectCall, string ReplacementAddress, string Replacement);
 
 internal sealed record ExplainBackend(string Backend, string Rules, JsonPart Site, IReadOnlyList<ExplainInstruction> NewCode);
 
 /// <summary>A slot explained to scripts.</summary>
-internal sealed record ExplainSlotDocument(string Image, string Slot, int Type, int Total, string? Native, IReadOnlyList<ExplainSlotBackend> Backends)
+internal sealed record ExplainSlotDocument(
+    string Image, string Slot, int Type, int Total, string? Native, IReadOnlyList<ExplainSlotBackend> Backends)
     : ToolDocument("pvpatch-explain-slot");
 
 internal sealed record ExplainSlotBackend(string Backend, string Rules, IReadOnlyList<JsonPart> Sites);

@@ -5,7 +5,9 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Explain;
 
-/// <summary>One site explained to people: what it is, then what becomes of it on each backend; those that do the same stand together.</summary>
+/// <summary>
+/// One site explained to people: what it is, then what becomes of it on each backend; those that do the same stand together.
+/// </summary>
 internal static class ExplainText
 {
     private const int FieldWidth = 15;
@@ -16,13 +18,17 @@ internal static class ExplainText
     {
         var disassembler = new Disassembler(site.Image.Elf.Bitness, site.Names.NameOf);
         SiteDecision first = site.DecisionOf(site.Plans[0]);
-        output.Line(string.Create(s_culture, $"Site {site.Index} of {site.Image.Sites.Count}: {site.Slot.Name} at {site.Site.Address}"), Ink.Strong);
+        output.Line(string.Create(s_culture, $"Site {site.Index} of {site.Image.Sites.Count}: {site.Slot.Name} at {site.Site.Address}"),
+            Ink.Strong);
         string offset = site.FileOffset is long at ? string.Create(s_culture, $", file offset 0x{at:x}") : "";
         string function = site.Names.PlaceOf(site.Site.Address) is string place ? $"{place}, " : "";
         Field(output, "place", string.Create(s_culture, $"{function}{first.Section}, {site.Site.Budget} bytes{offset}"));
-        Field(output, "slot", string.Create(s_culture, $"{site.Slot.Name}, type {site.Slot.Index}, {(site.Slot.Kind == SlotKind.Jump ? "jumped to" : "called")}"));
-        Field(output, "may destroy", $"{Words.Of(site.Site.Clobbers, site.Image.Elf.Bitness)}{(site.ClobbersCount ? "" : " (kernels of this era do not look at it)")}");
-        Field(output, "on disk", site.Native.Target is VirtualAddress native ? $"the ops table holds {site.Names.Describe(native)}" : "the ops table holds no function");
+        Field(output, "slot", string.Create(
+            s_culture, $"{site.Slot.Name}, type {site.Slot.Index}, {(site.Slot.Kind == SlotKind.Jump ? "jumped to" : "called")}"));
+        Field(output, "may destroy",
+            Words.Of(site.Site.Clobbers, site.Image.Elf.Bitness) + (site.ClobbersCount ? "" : " (kernels of this era do not look at it)"));
+        Field(output, "on disk", site.Native.Target is VirtualAddress native
+            ? $"the ops table holds {site.Names.Describe(native)}" : "the ops table holds no function");
         foreach (AltInstr record in site.Alternatives)
         {
             Field(output, "alternative", Describe(site, record, disassembler));
@@ -34,7 +40,8 @@ internal static class ExplainText
         {
             SiteDecision decision = site.DecisionOf(group[0]);
             output.Line();
-            output.Write($"  {string.Join(", ", group.Select(static p => p.Backend))}", Ink.Strong).Write(": ").Write(Words.Of(decision.Action), Words.InkOf(decision.Action)).Line($", by the rules {group[0].Rules}");
+            output.Write($"  {string.Join(", ", group.Select(static p => p.Backend))}", Ink.Strong).Write(": ")
+                .Write(Words.Of(decision.Action), Words.InkOf(decision.Action)).Line($", by the rules {group[0].Rules}");
             WriteCode(output, disassembler, "after", decision.NewBytes, decision.Address);
             Field(output, "why", Why(site, decision.Outcome));
         }
@@ -48,7 +55,8 @@ internal static class ExplainText
         }
 
         ReadOnlyMemory<byte> bytes = site.Replacement(record);
-        return $"if {site.Condition(record)}: {(record.ReplacementLength == 0 ? "nothing" : disassembler.Line(bytes.Span, record.ReplacementAddress))}";
+        return $"if {site.Condition(record)}: "
+            + $"{(record.ReplacementLength == 0 ? "nothing" : disassembler.Line(bytes.Span, record.ReplacementAddress))}";
     }
 
     private static string Why(SiteExplanation site, PlanOutcome outcome)
@@ -57,7 +65,8 @@ internal static class ExplainText
         return outcome switch
         {
             { Action: PatchAction.LeaveAlone } => $"{Words.Of(outcome.Reason)}{(outcome.Detail is string detail ? $" ({detail})" : "")}",
-            { Detail: string alternative } when site.Alternatives.Count > 0 => $"{alternative}, which the kernel lays over the site after it patched the call",
+            { Detail: string alternative } when site.Alternatives.Count > 0 =>
+                $"{alternative}, which the kernel lays over the site after it patched the call",
             { Action: PatchAction.Nop } => "the slot holds the kernel's empty function",
             { Action: PatchAction.Call or PatchAction.Jump } => $"the slot holds {target}, which is in reach",
             { Action: PatchAction.ThunkCall } => $"{target} destroys more than the site allows; the thunk {outcome.Detail}",
@@ -71,11 +80,14 @@ internal static class ExplainText
     {
         foreach (InstructionText instruction in disassembler.Decode(bytes, start))
         {
-            ReadOnlySpan<byte> own = bytes.Slice((int)(instruction.Address - start), Math.Min(instruction.Length, bytes.Length - (int)(instruction.Address - start)));
-            output.Column($"  {name}", FieldWidth, Ink.Faint).Column($"{instruction.Address}", 20).Column(HexBytes.Format(own), BytesWidth, Ink.Faint).Line(instruction.Text);
+            ReadOnlySpan<byte> own = bytes.Slice(
+                (int)(instruction.Address - start), Math.Min(instruction.Length, bytes.Length - (int)(instruction.Address - start)));
+            output.Column($"  {name}", FieldWidth, Ink.Faint).Column($"{instruction.Address}", 20)
+                .Column(HexBytes.Format(own), BytesWidth, Ink.Faint).Line(instruction.Text);
             name = "";
         }
     }
 
-    private static void Field(TextOutput output, string name, string value) => output.Column($"  {name}", FieldWidth, Ink.Faint).Line(value);
+    private static void Field(TextOutput output, string name, string value) =>
+        output.Column($"  {name}", FieldWidth, Ink.Faint).Line(value);
 }

@@ -20,10 +20,11 @@ internal static class SiteChoice
             found = [.. image.Layout.Slots.Where(s => s.ShortName == text)];
         }
 
-        return found.Length <= 1 ? found.FirstOrDefault() : throw new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.NoSlotMatches, $"more than one slot is called \"{text}\"") with
-        {
-            Expected = string.Join(" or ", found.Select(static s => s.Name)),
-        });
+        return found.Length <= 1 ? found.FirstOrDefault() : throw new ToolFailure(
+            PatchDiagnostic.Error(ToolDiagnosticCodes.NoSlotMatches, $"more than one slot is called \"{text}\"") with
+            {
+                Expected = string.Join(" or ", found.Select(static s => s.Name)),
+            });
     }
 
     /// <summary>The site's index in order of address.</summary>
@@ -35,7 +36,8 @@ internal static class SiteChoice
             bool isNumber = int.TryParse(text.AsSpan(IndexPrefix.Length), NumberStyles.None, CultureInfo.InvariantCulture, out int index);
             return isNumber && index < image.Sites.Count
                 ? index
-                : throw Unknown($"there is no site \"{text}\"", $"site:0 to site:{image.Sites.Count - 1}", "pvpatch sites lists the sites; site:0 is the first.");
+                : throw Unknown($"there is no site \"{text}\"", $"site:0 to site:{image.Sites.Count - 1}",
+                    "pvpatch sites lists the sites; site:0 is the first.");
         }
 
         if (!VirtualAddress.TryParse(text, out VirtualAddress address) && !names.TryFind(text, out address, out PatchDiagnostic? error))
@@ -66,13 +68,15 @@ internal static class SiteChoice
             near.Add($"{sites[i].Address} ({image.Layout[sites[i].Slot].Name})");
         }
 
-        string where = image.Code.Find(address, 1) is { } section ? $"{names.PlaceOf(address) ?? "an address"} in {section.Name}" : "an address outside the kernel's code";
-        return new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.NoSiteAtAddress, "no paravirt site has a byte at this address") with
-        {
-            Address = address,
-            Found = where,
-            Help = near.Count == 0 ? "The kernel has no sites." : $"The nearest sites: {string.Join(", ", near)}.",
-        });
+        string where = image.Code.Find(address, 1) is { } section
+            ? $"{names.PlaceOf(address) ?? "an address"} in {section.Name}" : "an address outside the kernel's code";
+        return new ToolFailure(
+            PatchDiagnostic.Error(ToolDiagnosticCodes.NoSiteAtAddress, "no paravirt site has a byte at this address") with
+            {
+                Address = address,
+                Found = where,
+                Help = near.Count == 0 ? "The kernel has no sites." : $"The nearest sites: {string.Join(", ", near)}.",
+            });
     }
 
     private static ToolFailure Unknown(string message, string expected, string help) =>

@@ -48,7 +48,8 @@ internal sealed class SiteExplanation
 
     /// <summary>Whether kernels of this era look at what a site says may be destroyed.</summary>
     public bool ClobbersCount =>
-        Image.Era.Source == SiteSource.ParaInstructions && (Image.Elf.Bitness == 64 ? Image.Era.SiteTable64 : Image.Era.SiteTable32).HasClobbers;
+        Image.Era.Source == SiteSource.ParaInstructions
+            && (Image.Elf.Bitness == 64 ? Image.Era.SiteTable64 : Image.Era.SiteTable32).HasClobbers;
 
     /// <summary>Where the site is in the file.</summary>
     public long? FileOffset => Image.Elf.TryGetFileOffset(Site.Address, Site.Budget, out long offset) ? offset : null;
@@ -62,7 +63,8 @@ internal sealed class SiteExplanation
         var groups = new List<List<PatchPlan>>();
         foreach (PatchPlan plan in Plans)
         {
-            List<PatchPlan>? same = groups.Find(g => DecisionOf(g[0]).Action == DecisionOf(plan).Action && DecisionOf(g[0]).NewBytes.SequenceEqual(DecisionOf(plan).NewBytes));
+            List<PatchPlan>? same = groups.Find(g =>
+                DecisionOf(g[0]).Action == DecisionOf(plan).Action && DecisionOf(g[0]).NewBytes.SequenceEqual(DecisionOf(plan).NewBytes));
             if (same is null)
             {
                 groups.Add([plan]);
@@ -90,7 +92,8 @@ internal sealed class SiteExplanation
 
     /// <summary>The bytes an alternative would put there; empty for "nothing", and where they are not in the file.</summary>
     public ReadOnlyMemory<byte> Replacement(in AltInstr record) =>
-        record.ReplacementLength > 0 && Image.Elf.TryGetBytes(record.ReplacementAddress, record.ReplacementLength, out Memory<byte> bytes) ? bytes : default;
+        record.ReplacementLength > 0 && Image.Elf.TryGetBytes(record.ReplacementAddress, record.ReplacementLength, out Memory<byte> bytes)
+            ? bytes : default;
 
     private static List<AltInstr> AlternativesAt(KernelImage image, PatchSite site)
     {

@@ -6,7 +6,8 @@ using PvPatch.Plans;
 namespace PvPatch.Tool.Explain;
 
 /// <summary>A slot explained by its sites: on each backend what is done at how many of them, and where they are.</summary>
-internal sealed class SlotExplanation(KernelImage image, OpSlot slot, Func<IReadOnlyList<VirtualAddress>, IReadOnlyList<PatchPlan>> plansAt, KernelNames names)
+internal sealed class SlotExplanation(
+    KernelImage image, OpSlot slot, Func<IReadOnlyList<VirtualAddress>, IReadOnlyList<PatchPlan>> plansAt, KernelNames names)
 {
     private const int Shown = 10;
     private const int Width = 30;
@@ -19,7 +20,8 @@ internal sealed class SlotExplanation(KernelImage image, OpSlot slot, Func<IRead
     {
         output.Line(string.Create(s_culture, $"Slot {slot.Name}: {_sites.Count} of {image.Sites.Count} sites"), Ink.Strong);
         Field(output, "type", string.Create(s_culture, $"{slot.Index}, {(slot.Kind == SlotKind.Jump ? "jumped to" : "called")}"));
-        Field(output, "on disk", image.Native[slot.Index].Target is VirtualAddress native ? $"the ops table holds {names.Describe(native)}" : "the ops table holds no function");
+        Field(output, "on disk", image.Native[slot.Index].Target is VirtualAddress native
+            ? $"the ops table holds {names.Describe(native)}" : "the ops table holds no function");
         if (_sites.Count == 0)
         {
             return;
@@ -27,14 +29,16 @@ internal sealed class SlotExplanation(KernelImage image, OpSlot slot, Func<IRead
 
         var disassembler = new Disassembler(image.Elf.Bitness, names.NameOf);
         output.Line();
-        output.Column("  backend", Width, Ink.Faint).Column("done", 13, Ink.Faint).Column("sites", 8, Ink.Faint).Line("for example", Ink.Faint);
+        output.Column("  backend", Width, Ink.Faint).Column("done", 13, Ink.Faint).Column("sites", 8, Ink.Faint)
+            .Line("for example", Ink.Faint);
         foreach (PatchPlan plan in _plans)
         {
             string name = plan.Backend;
             foreach (List<SiteDecision> group in Groups(plan))
             {
                 SiteDecision first = group[0];
-                output.Column($"  {name}", Width).Column(Words.Of(first.Action), 13, Words.InkOf(first.Action)).Column(string.Create(s_culture, $"{group.Count,5}"), 8)
+                output.Column($"  {name}", Width).Column(Words.Of(first.Action), 13, Words.InkOf(first.Action))
+                    .Column(string.Create(s_culture, $"{group.Count,5}"), 8)
                     .Line(disassembler.Line(first.NewBytes, first.Address));
                 name = "";
             }
@@ -44,12 +48,14 @@ internal sealed class SlotExplanation(KernelImage image, OpSlot slot, Func<IRead
         foreach (int index in _sites.Take(Shown))
         {
             PatchSite site = image.Sites[index];
-            output.Column(string.Create(s_culture, $"  site:{index}"), 14).Column(site.Address.ToString(), 20).Line($"{names.PlaceOf(site.Address)} {SectionOf(site)}".Trim());
+            output.Column(string.Create(s_culture, $"  site:{index}"), 14).Column(site.Address.ToString(), 20)
+                .Line($"{names.PlaceOf(site.Address)} {SectionOf(site)}".Trim());
         }
 
         if (_sites.Count > Shown)
         {
-            output.Line(string.Create(s_culture, $"  … and {_sites.Count - Shown} more: pvpatch sites IMAGE --slot {slot.Name}"), Ink.Faint);
+            output.Line(
+                string.Create(s_culture, $"  … and {_sites.Count - Shown} more: pvpatch sites IMAGE --slot {slot.Name}"), Ink.Faint);
         }
     }
 
@@ -59,10 +65,12 @@ internal sealed class SlotExplanation(KernelImage image, OpSlot slot, Func<IRead
         slot.Index,
         image.Sites.Count,
         JsonOutput.Hex(image.Native[slot.Index].Target),
-        [.. _plans.Select(p => new ExplainSlotBackend(p.Backend, p.Rules, [.. _sites.Select(i => JsonPart.Site(p, image.Sites[i].Address))]))]);
+        [.. _plans.Select(
+            p => new ExplainSlotBackend(p.Backend, p.Rules, [.. _sites.Select(i => JsonPart.Site(p, image.Sites[i].Address))]))]);
 
     private List<List<SiteDecision>> Groups(PatchPlan plan) =>
-        [.. _sites.Select(i => plan.IndexContaining(image.Sites[i].Address)).GroupBy(i => (plan[i].Action, plan[i].Reason)).Select(g => (List<SiteDecision>)[.. g.Select(i => plan[i])])];
+        [.. _sites.Select(i => plan.IndexContaining(image.Sites[i].Address)).GroupBy(i => (plan[i].Action, plan[i].Reason))
+            .Select(g => (List<SiteDecision>)[.. g.Select(i => plan[i])])];
 
     private string SectionOf(PatchSite site) => image.Code.Find(site.Address, site.Budget) is { } section ? $"({section.Name})" : "";
 

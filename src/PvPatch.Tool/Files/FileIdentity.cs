@@ -45,7 +45,8 @@ internal readonly record struct FileIdentity(ulong Device, ulong Inode, FileKind
         byte[] found = new byte[SizeOfStatx];
         try
         {
-            if (!OperatingSystem.IsLinux() || StatX(CurrentDirectory, [.. System.Text.Encoding.UTF8.GetBytes(path), 0], 0, BasicStats, found) != 0)
+            if (!OperatingSystem.IsLinux()
+                || StatX(CurrentDirectory, [.. System.Text.Encoding.UTF8.GetBytes(path), 0], 0, BasicStats, found) != 0)
             {
                 return false;
             }
@@ -69,7 +70,8 @@ internal readonly record struct FileIdentity(ulong Device, ulong Inode, FileKind
 
     /// <summary>Whether two paths lead to one file.</summary>
     public static bool AreSame(string first, string second) =>
-        TryGet(first, out FileIdentity one) && TryGet(second, out FileIdentity other) && (one.Device, one.Inode) == (other.Device, other.Inode);
+        TryGet(first, out FileIdentity one) && TryGet(second, out FileIdentity other)
+            && (one.Device, one.Inode) == (other.Device, other.Inode);
 
     private static FileKind KindOf(int type) => type switch
     {

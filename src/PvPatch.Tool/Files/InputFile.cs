@@ -23,7 +23,8 @@ internal static class InputFile
             long known = file.CanSeek ? file.Length : 0; // 0 also for the files of /proc
             return known <= largest ? Read(file, path, (int)known, largest, error) : throw TooLarge(path, $"{known} bytes", largest, error);
         }
-        catch (Exception exception) when (exception is IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException)
+        catch (Exception exception) when (
+            exception is IOException or UnauthorizedAccessException or ArgumentException or NotSupportedException)
         {
             throw new ToolFailure(error with { Source = path, Found = exception.Message });
         }

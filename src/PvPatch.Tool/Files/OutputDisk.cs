@@ -31,7 +31,8 @@ internal class OutputDisk
             return; // other systems have no such call
         }
 
-        int flags = RuntimeInformation.ProcessArchitecture is Architecture.Arm64 or Architecture.Arm ? ReadOnlyDirectoryArm : ReadOnlyDirectory;
+        int flags = RuntimeInformation.ProcessArchitecture is Architecture.Arm64 or Architecture.Arm
+            ? ReadOnlyDirectoryArm : ReadOnlyDirectory;
         int handle = Open(Path(folder), flags);
         if (handle < 0)
         {

@@ -5,11 +5,13 @@ using PvPatch.Plans;
 namespace PvPatch.Tool.Files;
 
 /// <summary>
-/// The files one command writes. All of them appear, whole, or none: each is written to a temporary file beside its place and waited for until
-/// it is on the disk; only then do they get their names.
+/// The files one command writes. All of them appear, whole, or none: each is written to a temporary file beside its place and waited for
+/// until it is on the disk; only then do they get their names.
 /// </summary>
 /// <param name="run">The command's run: its disk, and the wish to stop.</param>
-/// <param name="source">The image they are made from. New files get its permissions, as far as the umask allows; what is replaced keeps its own.</param>
+/// <param name="source">
+/// The image they are made from. New files get its permissions, as far as the umask allows; what is replaced keeps its own.
+/// </param>
 internal sealed class OutputFiles(ToolRun run, string source)
 {
     private const int Step = 1 << 20; // bytes between two looks at the wish to stop
@@ -21,14 +23,17 @@ internal sealed class OutputFiles(ToolRun run, string source)
 
     private OutputDisk Disk => run.Console.Disk;
 
-    /// <summary>Adds an image: what its ELF headers account for. The KASLR relocations behind a kernel unpacked from a bzImage are left out.</summary>
+    /// <summary>
+    /// Adds an image: what its ELF headers account for. The KASLR relocations behind a kernel unpacked from a bzImage are left out.
+    /// </summary>
     /// <param name="elf">The file, as it is in memory now.</param>
     /// <param name="path">Where to, resolved.</param>
     /// <param name="name">The path as the user gave it.</param>
     public OutputFiles Add(ElfImage elf, string path, string name) => Add(elf.File[..(int)elf.EndOfFileContent], path, name);
 
     /// <summary>Adds a plan, as <c>revert --plan</c> reads it.</summary>
-    public OutputFiles Add(PatchPlan plan, string path, string name) => Add((byte[])[.. PlanJson.ToUtf8(plan, indented: true), (byte)'\n'], path, name);
+    public OutputFiles Add(PatchPlan plan, string path, string name) =>
+        Add((byte[])[.. PlanJson.ToUtf8(plan, indented: true), (byte)'\n'], path, name);
 
     /// <summary>Adds a file.</summary>
     public OutputFiles Add(ReadOnlyMemory<byte> bytes, string path, string name)
@@ -38,7 +43,9 @@ internal sealed class OutputFiles(ToolRun run, string source)
     }
 
     /// <summary>Writes all of them.</summary>
-    /// <exception cref="ToolFailure">One cannot be written (PV6107). Those that were replaced have their old content again, or are named.</exception>
+    /// <exception cref="ToolFailure">
+    /// One cannot be written (PV6107). Those that were replaced have their old content again, or are named.
+    /// </exception>
     /// <exception cref="OperationCanceledException">The user stopped it; nothing was written.</exception>
     public void Write()
     {
@@ -93,7 +100,13 @@ internal sealed class OutputFiles(ToolRun run, string source)
         }
 
         bool replaces = FileIdentity.TryGet(file.Path, out FileIdentity replaced);
-        var options = new FileStreamOptions { Mode = FileMode.CreateNew, Access = FileAccess.Write, Share = FileShare.None, BufferSize = 0 };
+        var options = new FileStreamOptions
+        {
+            Mode = FileMode.CreateNew,
+            Access = FileAccess.Write,
+            Share = FileShare.None,
+            BufferSize = 0
+        };
         if (!OperatingSystem.IsWindows())
         {
             // Nobody else reads what replaces a file before it has that file's permissions.
@@ -119,7 +132,8 @@ internal sealed class OutputFiles(ToolRun run, string source)
     }
 
     private UnixFileMode ModeOfNew() =>
-        OwnerOnly | (FileIdentity.TryGet(source, out FileIdentity image) && image.Kind == FileKind.Regular ? image.Mode & Everybody : Everybody);
+        OwnerOnly | (
+            FileIdentity.TryGet(source, out FileIdentity image) && image.Kind == FileKind.Regular ? image.Mode & Everybody : Everybody);
 
     /// <summary>The permissions without those that would now be somebody else's.</summary>
     private static UnixFileMode ModeFor(UnixFileMode mode, bool sameOwner, bool sameGroup)

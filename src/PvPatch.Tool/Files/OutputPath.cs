@@ -22,7 +22,7 @@ internal static class OutputPath
         }
 
         string resolved = FollowLinks(output);
-        if (new FileInfo(resolved).LinkTarget is not null)
+        if (!resolved.Contains('\0', StringComparison.Ordinal) && new FileInfo(resolved).LinkTarget is not null)
         {
             throw new ToolFailure(PatchDiagnostic.Error(KernelDiagnosticCodes.OutputUnwritable, "the output file cannot be written") with
             {
@@ -36,13 +36,16 @@ internal static class OutputPath
         {
             if (!string.IsNullOrEmpty(other) && (FollowLinks(other) == resolved || FileIdentity.AreSame(other, resolved)))
             {
-                throw new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.OutputIsInput, "the output would replace another file of this command") with
-                {
-                    Source = output,
-                    Found = $"the same file as {other}",
-                    Expected = "a file of its own",
-                    Help = "Give another path. patch --force allows to replace the image itself; a vmlinuz is then replaced by a vmlinux, which does not boot.",
-                });
+                throw new ToolFailure(
+                    PatchDiagnostic.Error(ToolDiagnosticCodes.OutputIsInput, "the output would replace another file of this command") with
+                    {
+                        Source = output,
+                        Found = $"the same file as {other}",
+                        Expected = "a file of its own",
+                        Help =
+                        "Give another path. patch --force allows to replace the image itself; a vmlinuz is then replaced by a vmlinux, "
+                        + "which does not boot.",
+                    });
             }
         }
 

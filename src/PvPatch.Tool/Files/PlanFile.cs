@@ -11,10 +11,12 @@ internal static class PlanFile
     /// <exception cref="ToolFailure">The file cannot be read (PV7005) or holds no plan (PV5001, PV5002).</exception>
     public static PatchPlan Read(string path)
     {
-        ReadOnlyMemory<byte> text = InputFile.Read(path, Largest, PatchDiagnostic.Error(ToolDiagnosticCodes.PlanUnreadable, "the stored plan cannot be read") with
-        {
-            Help = "Give the file that patch --save-plan or plan --json wrote.",
-        });
-        return PlanJson.TryRead(text, out PatchPlan? plan, out PatchDiagnostic? error) ? plan : throw new ToolFailure(error with { Source = path });
+        ReadOnlyMemory<byte> text = InputFile.Read(
+            path, Largest, PatchDiagnostic.Error(ToolDiagnosticCodes.PlanUnreadable, "the stored plan cannot be read") with
+            {
+                Help = "Give the file that patch --save-plan or plan --json wrote.",
+            });
+        return PlanJson.TryRead(text, out PatchPlan? plan, out PatchDiagnostic? error)
+            ? plan : throw new ToolFailure(error with { Source = path });
     }
 }

@@ -13,7 +13,8 @@ internal static class SymbolFile
 
     /// <exception cref="ToolFailure">The file cannot be read.</exception>
     public static KernelSymbols ReadSystemMap(string path) =>
-        KernelSymbols.TryReadSystemMap(InputFile.Read(path, "--system-map", Largest).Span, out KernelSymbols? symbols, out PatchDiagnostic? error)
+        KernelSymbols.TryReadSystemMap(
+            InputFile.Read(path, "--system-map", Largest).Span, out KernelSymbols? symbols, out PatchDiagnostic? error)
             ? symbols
             : throw new ToolFailure(error with { Source = path });
 
@@ -21,12 +22,14 @@ internal static class SymbolFile
     /// <exception cref="ToolFailure">The file cannot be read.</exception>
     public static KernelSymbols ReadKallsyms(string path, ElfImage elf)
     {
-        if (!KernelSymbols.TryReadKallsyms(InputFile.Read(path, "--kallsyms", Largest).Span, out KernelSymbols? symbols, out PatchDiagnostic? error))
+        if (!KernelSymbols.TryReadKallsyms(
+            InputFile.Read(path, "--kallsyms", Largest).Span, out KernelSymbols? symbols, out PatchDiagnostic? error))
         {
             throw new ToolFailure(error with { Source = path });
         }
 
-        if (!symbols.TryGetAddress("_text", out VirtualAddress start) || !elf.TryGetSection(".text", out ElfSection? text) || start == text.Address)
+        if (!symbols.TryGetAddress("_text", out VirtualAddress start) || !elf.TryGetSection(".text", out ElfSection? text)
+            || start == text.Address)
         {
             return symbols;
         }

@@ -89,7 +89,8 @@ internal sealed record InfoDocument() : ToolDocument("pvpatch-info")
         foreach (SlotUse use in SlotUse.Of(image))
         {
             VirtualAddress? native = image.Native[use.Slot.Index].Target;
-            yield return new InfoSlot(use.Slot.Name, use.Slot.Index, use.Sites, JsonOutput.Hex(native), native is VirtualAddress there ? names.NameOf(there.Value) : null);
+            yield return new InfoSlot(use.Slot.Name, use.Slot.Index, use.Sites, JsonOutput.Hex(native),
+                native is VirtualAddress there ? names.NameOf(there.Value) : null);
         }
     }
 }

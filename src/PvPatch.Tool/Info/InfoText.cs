@@ -16,7 +16,10 @@ internal static class InfoText
         Field(output, "file", DescribeFile(input.File));
         Field(output, "kernel", VersionBanner.Find(input.File.Image.Span) ?? "it does not say");
         ElfImage elf = input.Elf;
-        Field(output, "ELF", string.Create(s_culture, $"{elf.Bitness}-bit x86, {elf.Type.ToString().ToLowerInvariant()}, {elf.Sections.Count} sections, {elf.EndOfFileContent:n0} bytes"));
+        Field(output, "ELF",
+            string.Create(s_culture,
+            $"{elf.Bitness}-bit x86, {elf.Type.ToString().ToLowerInvariant()}, {elf.Sections.Count} sections, "
+            + $"{elf.EndOfFileContent:n0} bytes"));
         foreach (string name in ImageSources.SectionsOfInterest)
         {
             Field(output, name, elf.TryGetSection(name, out ElfSection? section) ? DescribeSection(section) : "none");
@@ -31,15 +34,21 @@ internal static class InfoText
     private static void WriteImage(KernelImage image, KernelOptions options, TextOutput output)
     {
         Field(output, "era", $"{image.Era.Name}, by {ImageSources.OfEra(image, options)}");
-        Field(output, "rules", $"{image.Era.Rules.Name}{(image.Alternatives is null ? "" : ", alternatives laid over")}{(image.Era.ChoosesNopsByCpu ? ", nops by CPU" : "")}");
-        Field(output, "ops table", string.Create(s_culture, $"at {image.OpsTable}, {image.Layout.Count} slots in {image.Layout.Tables.Count} tables ({image.Layout.Name})"));
+        Field(output, "rules",
+            image.Era.Rules.Name
+            + (image.Alternatives is null ? "" : ", alternatives laid over")
+            + (image.Era.ChoosesNopsByCpu ? ", nops by CPU" : ""));
+        Field(output, "ops table", string.Create(
+            s_culture, $"at {image.OpsTable}, {image.Layout.Count} slots in {image.Layout.Tables.Count} tables ({image.Layout.Name})"));
         Field(output, "order of slots", $"from {ImageSources.OfLayout(image, options)}");
         string source = image.Era.Source == SiteSource.ParaInstructions ? ".parainstructions" : "direct calls in .altinstructions";
         Field(output, "sites", string.Create(s_culture, $"{image.Sites.Count}, from {source}"));
-        Field(output, "symbols", image.Symbols is null ? "none" : string.Create(s_culture, $"{image.Symbols.Count:n0}, from {ImageSources.OfSymbols(image)}"));
+        Field(output, "symbols",
+            image.Symbols is null ? "none" : string.Create(s_culture, $"{image.Symbols.Count:n0}, from {ImageSources.OfSymbols(image)}"));
         Field(output, "backends", string.Join(", ", image.BackendNames));
         output.Line();
-        output.Write("  ").Column("slot", 34, Ink.Faint).Column("type", 6, Ink.Faint).Column("sites", 7, Ink.Faint).Column("bytes", 7, Ink.Faint).Line("native function", Ink.Faint);
+        output.Write("  ").Column("slot", 34, Ink.Faint).Column("type", 6, Ink.Faint).Column("sites", 7, Ink.Faint)
+            .Column("bytes", 7, Ink.Faint).Line("native function", Ink.Faint);
         var names = new KernelNames(image);
         foreach (SlotUse use in SlotUse.Of(image))
         {
@@ -54,8 +63,10 @@ internal static class InfoText
 
     private static string DescribeFile(LoadedKernelFile file) => file.Kind switch
     {
-        KernelFileKind.BzImage => string.Create(s_culture, $"bzImage of {file.FileSize:n0} bytes, with {file.Compression.ToString().ToLowerInvariant()}"),
-        KernelFileKind.CompressedElf => string.Create(s_culture, $"ELF compressed with {file.Compression.ToString().ToLowerInvariant()}, {file.FileSize:n0} bytes"),
+        KernelFileKind.BzImage =>
+            string.Create(s_culture, $"bzImage of {file.FileSize:n0} bytes, with {file.Compression.ToString().ToLowerInvariant()}"),
+        KernelFileKind.CompressedElf =>
+            string.Create(s_culture, $"ELF compressed with {file.Compression.ToString().ToLowerInvariant()}, {file.FileSize:n0} bytes"),
         _ => string.Create(s_culture, $"ELF, {file.FileSize:n0} bytes"),
     };
 

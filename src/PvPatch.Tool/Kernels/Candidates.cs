@@ -16,17 +16,19 @@ internal static class Candidates
             KernelPlan.CheckName(backend);
         }
 
-        return BootCandidates.TryCreate(image, out BootCandidates? candidates, out IReadOnlyList<PatchDiagnostic> diagnostics, settings.Known(image), backends, m => settings.Describe(image, m))
+        return BootCandidates.TryCreate(image, out BootCandidates? candidates, out IReadOnlyList<PatchDiagnostic> diagnostics,
+            settings.Known(image), backends, m => settings.Describe(image, m))
             ? candidates
             : throw new ToolFailure(KernelPlan.In(path, diagnostics));
     }
 
     /// <summary>
-    /// Plans for what an option names, in just the setting the user gave; of all backends, in every setting, where it names none. Of those that leave
-    /// the same bytes at some sites, one of each backend.
+    /// Plans for what an option names, in just the setting the user gave; of all backends, in every setting, where it names none. Of those
+    /// that leave the same bytes at some sites, one of each backend.
     /// </summary>
     /// <exception cref="ToolFailure">A backend cannot be planned.</exception>
-    public static IReadOnlyList<PatchPlan> Differing(KernelImage image, MachineSettings settings, IReadOnlyList<string> named, IReadOnlyList<VirtualAddress> sites, string path, ToolRun run)
+    public static IReadOnlyList<PatchPlan> Differing(KernelImage image, MachineSettings settings,
+        IReadOnlyList<string> named, IReadOnlyList<VirtualAddress> sites, string path, ToolRun run)
     {
         if (named.Count > 0)
         {
@@ -46,7 +48,8 @@ internal static class Candidates
     /// <param name="path">The kernel's file.</param>
     /// <param name="cancellation">Stops the work.</param>
     /// <exception cref="ToolFailure">A backend cannot be planned, or the memory does not hold the kernel.</exception>
-    public static MemoryVerification Verify(KernelImage image, Linux.Dumps.MemoryFile memory, MachineSettings settings, string? wanted, string path, CancellationToken cancellation)
+    public static MemoryVerification Verify(KernelImage image, Linux.Dumps.MemoryFile memory, MachineSettings settings, string? wanted,
+        string path, CancellationToken cancellation)
     {
         if (wanted is not null)
         {
@@ -55,7 +58,8 @@ internal static class Candidates
 
         IReadOnlyList<string> backends = wanted is null ? image.BackendNames : [wanted, .. image.BackendNames];
         return KernelVerifier.TryVerify(
-            image, memory, out MemoryVerification? result, out IReadOnlyList<PatchDiagnostic> diagnostics, settings.Known(image), backends, m => settings.Describe(image, m), cancellation)
+            image, memory, out MemoryVerification? result, out IReadOnlyList<PatchDiagnostic> diagnostics, settings.Known(image), backends,
+            m => settings.Describe(image, m), cancellation)
             ? result
             : throw new ToolFailure(KernelPlan.In(path, diagnostics));
     }

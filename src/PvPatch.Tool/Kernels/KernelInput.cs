@@ -60,16 +60,18 @@ internal sealed class KernelInput
     /// <summary>Finds sites, layout and ops table.</summary>
     /// <exception cref="ToolFailure">The kernel has none, or of a kind that is not supported.</exception>
     public KernelImage Open(ParseResult arguments, ImageOptions options) =>
-        KernelImage.TryOpen(Elf, options.Read(arguments, Elf), out KernelImage? image, out PatchDiagnostic? error) ? image : throw new ToolFailure(error with { Source = Path });
+        KernelImage.TryOpen(Elf, options.Read(arguments, Elf), out KernelImage? image, out PatchDiagnostic? error)
+            ? image : throw new ToolFailure(error with { Source = Path });
 
     /// <summary>The parts of the file that a plan writes to, whether or not sites can be found in it.</summary>
     /// <exception cref="ToolFailure">It is not linked, so its code has no addresses.</exception>
     public CodeImage Code() => Elf.Type != ElfFileType.Relocatable
         ? BootablePlan.ImageOf(Elf)
-        : throw new ToolFailure(PatchDiagnostic.Error(KernelDiagnosticCodes.ElfNotSupported, "the file is not linked: its code has no addresses yet") with
-        {
-            Source = Path,
-            Found = "a relocatable file, as a module is",
-            Expected = "a vmlinux",
-        });
+        : throw new ToolFailure(
+            PatchDiagnostic.Error(KernelDiagnosticCodes.ElfNotSupported, "the file is not linked: its code has no addresses yet") with
+            {
+                Source = Path,
+                Found = "a relocatable file, as a module is",
+                Expected = "a vmlinux",
+            });
 }

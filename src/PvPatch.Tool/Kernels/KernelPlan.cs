@@ -11,11 +11,21 @@ internal static class KernelPlan
 
     /// <summary>The option that says which backend, for commands that do something with it.</summary>
     public static Option<string> RequiredBackend() =>
-        new("--backend", "-b") { Description = "What the kernel shall stand ready for; info lists the names", HelpName = "NAME", Required = true };
+        new("--backend", "-b")
+        {
+            Description = "What the kernel shall stand ready for; info lists the names",
+            HelpName = "NAME",
+            Required = true
+        };
 
     /// <summary>The option that says which backend, for commands that show something.</summary>
     public static Option<string> Backend() =>
-        new("--backend", "-b") { Description = "Show what is done for this backend", HelpName = "NAME", DefaultValueFactory = static _ => "native" };
+        new("--backend", "-b")
+        {
+            Description = "Show what is done for this backend",
+            HelpName = "NAME",
+            DefaultValueFactory = static _ => "native"
+        };
 
     /// <summary>The option that says which backends, for commands that show several.</summary>
     public static Option<string[]> Backends(string description) =>
@@ -44,7 +54,8 @@ internal static class KernelPlan
     }
 
     /// <summary>Diagnostics with a file as the source of those that have none.</summary>
-    public static IReadOnlyList<PatchDiagnostic> In(string path, IReadOnlyList<PatchDiagnostic> diagnostics) => [.. diagnostics.Select(d => d with { Source = d.Source ?? path })];
+    public static IReadOnlyList<PatchDiagnostic> In(string path, IReadOnlyList<PatchDiagnostic> diagnostics) =>
+        [.. diagnostics.Select(d => d with { Source = d.Source ?? path })];
 
     /// <summary>Plans an image.</summary>
     /// <exception cref="ToolFailure">There is no such backend, or the image cannot be planned.</exception>

@@ -31,7 +31,8 @@ internal sealed record MachineSettings(KnownMachine Facts, CpuModel? Cpu)
         return text + (machine.Nops == usual.Nops ? "" : $" --cpu {CpuModel.With(machine.Nops, image.Elf.Bitness).Name}");
     }
 
-    private static KvmFeatures KvmOf(BootMachine machine) => machine.KvmFeatures ?? (machine.Backend == TdxBackend.Name ? KvmFeatures.UsualTdx : KvmFeatures.Usual);
+    private static KvmFeatures KvmOf(BootMachine machine) =>
+        machine.KvmFeatures ?? (machine.Backend == TdxBackend.Name ? KvmFeatures.UsualTdx : KvmFeatures.Usual);
 
     private static string Changed(string option, uint bits, uint usual) =>
         bits == usual ? "" : string.Create(CultureInfo.InvariantCulture, $" {option} 0x{bits:x}");

@@ -85,7 +85,8 @@ internal sealed class Disassembler
     {
         Mnemonic.Nop => true,
         Mnemonic.Mov => _bitness == 32 && instruction.Op1Kind == OpKind.Register && instruction.Op0Register == instruction.Op1Register,
-        Mnemonic.Lea => _bitness == 32 && instruction.MemoryBase == instruction.Op0Register && instruction.MemoryIndex == Register.None && instruction.MemoryDisplacement64 == 0,
+        Mnemonic.Lea => _bitness == 32 && instruction.MemoryBase == instruction.Op0Register && instruction.MemoryIndex == Register.None
+            && instruction.MemoryDisplacement64 == 0,
         _ => false,
     };
 
@@ -100,7 +101,8 @@ internal sealed class Disassembler
 
     private sealed class Names(Func<ulong, string?> nameOf) : ISymbolResolver
     {
-        public bool TryGetSymbol(in Instruction instruction, int operand, int instructionOperand, ulong address, int addressSize, out SymbolResult symbol)
+        public bool TryGetSymbol(
+            in Instruction instruction, int operand, int instructionOperand, ulong address, int addressSize, out SymbolResult symbol)
         {
             string? name = IsAddress(instruction, instructionOperand) ? nameOf(address) : null;
             symbol = name is null ? default : new SymbolResult(address, name);

@@ -3,7 +3,9 @@ namespace PvPatch.Tool.Output;
 /// <summary>Breaks a list of short texts into lines.</summary>
 internal static class Lines
 {
-    /// <summary>As many pieces to a line as fit; a separator stays at the end of a broken line. A piece that is too long by itself is not cut.</summary>
+    /// <summary>
+    /// As many pieces to a line as fit; a separator stays at the end of a broken line. A piece that is too long by itself is not cut.
+    /// </summary>
     public static List<string> Wrap(IReadOnlyList<string> pieces, string separator, int width)
     {
         var lines = new List<string>();

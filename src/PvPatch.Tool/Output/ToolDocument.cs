@@ -12,7 +12,10 @@ using PvPatch.Tool.Sites;
 
 namespace PvPatch.Tool.Output;
 
-/// <summary>What every JSON document of the tool begins with. Members are written in the order they are declared in; those that are not there are left out.</summary>
+/// <summary>
+/// What every JSON document of the tool begins with. Members are written in the order they are declared in; those that are not there are
+/// left out.
+/// </summary>
 /// <param name="Format">The name of the document.</param>
 internal abstract record ToolDocument([property: JsonPropertyOrder(-2)] string Format)
 {
@@ -33,7 +36,8 @@ internal readonly record struct JsonPart(Action<Utf8JsonWriter> Write)
     public static JsonPart Of(PatchPlan plan) => new(json => PlanJson.Write(plan, json));
 
     /// <summary>The site of a plan that has a byte at an address.</summary>
-    public static JsonPart Site(PatchPlan plan, VirtualAddress address) => new(json => PlanJson.WriteSite(plan, plan.IndexContaining(address), json));
+    public static JsonPart Site(PatchPlan plan, VirtualAddress address) =>
+        new(json => PlanJson.WriteSite(plan, plan.IndexContaining(address), json));
 
     /// <summary>Findings.</summary>
     public static IReadOnlyList<JsonPart> Of(IEnumerable<PatchDiagnostic> diagnostics) =>
@@ -43,13 +47,15 @@ internal readonly record struct JsonPart(Action<Utf8JsonWriter> Write)
 /// <summary>Lets a part write itself.</summary>
 internal sealed class JsonPartConverter : JsonConverter<JsonPart>
 {
-    public override JsonPart Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options) => throw new NotSupportedException();
+    public override JsonPart Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options) =>
+        throw new NotSupportedException();
 
     public override void Write(Utf8JsonWriter writer, JsonPart value, JsonSerializerOptions options) => value.Write(writer);
 }
 
 /// <summary>How the documents are written. Made when the tool is built: nothing is found out by reflection.</summary>
-[JsonSourceGenerationOptions(PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
+[JsonSourceGenerationOptions(
+    PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
 [JsonSerializable(typeof(AllowedDocument))]
 [JsonSerializable(typeof(AuditDocument))]
 [JsonSerializable(typeof(DemoDocument))]

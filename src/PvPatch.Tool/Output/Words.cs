@@ -35,7 +35,8 @@ internal static class Words
         PatchReason.NeedsStack => "what would be put there needs a stack, and the site has none it may use",
         PatchReason.BackendDeclines => "the backend's own patch function leaves such sites alone",
         PatchReason.RulesDecline => "the rules do nothing for such sites",
-        PatchReason.ChangesWhileBooting => "the slot's function changes while the kernel starts; the kernel patches the site itself afterwards",
+        PatchReason.ChangesWhileBooting =>
+            "the slot's function changes while the kernel starts; the kernel patches the site itself afterwards",
         PatchReason.NeedsQuiescence => "it can be changed only while no thread is in the code, and does the same through its slot",
         _ => reason.ToString(),
     };
@@ -48,6 +49,9 @@ internal static class Words
         _ => Ink.Good,
     };
 
-    /// <summary>A register set; <c>all C may</c> for what any C function destroys would hide more than it says, so it is spelt out.</summary>
-    public static string Of(RegisterSet set, int bitness) => set.IsEmpty ? "nothing" : set.ToString(bitness).Replace(",", " ", StringComparison.Ordinal);
+    /// <summary>
+    /// A register set; <c>all C may</c> for what any C function destroys would hide more than it says, so it is spelt out.
+    /// </summary>
+    public static string Of(RegisterSet set, int bitness) =>
+        set.IsEmpty ? "nothing" : set.ToString(bitness).Replace(",", " ", StringComparison.Ordinal);
 }

@@ -11,9 +11,19 @@ internal sealed class ModuleOptions
 {
     private static readonly KernelPlanner s_planner = new();
 
-    private readonly Option<string?> _module = new("--module") { Description = "Plan this module (.ko, also .gz, .xz, .zst) instead of the kernel it is loaded into", HelpName = "FILE" };
+    private readonly Option<string?> _module = new(
+        "--module")
+    {
+        Description = "Plan this module (.ko, also .gz, .xz, .zst) instead of the kernel it is loaded into",
+        HelpName = "FILE"
+    };
 
-    private readonly Option<string?> _at = new("--at") { Description = "Address of the module's .text: /sys/module/NAME/sections/.text, less the KASLR slide", HelpName = "ADDRESS" };
+    private readonly Option<string?> _at = new(
+        "--at")
+    {
+        Description = "Address of the module's .text: /sys/module/NAME/sections/.text, less the KASLR slide",
+        HelpName = "ADDRESS"
+    };
 
     public ModuleOptions(Command command)
     {
@@ -42,7 +52,9 @@ internal sealed class ModuleOptions
 
         if (!VirtualAddress.TryParse(arguments.GetValue(_at), out VirtualAddress text))
         {
-            throw new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.NoSiteAtAddress, "the value of --at is not an address") with { Found = arguments.GetValue(_at), Expected = "hexadecimal digits" });
+            throw new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.NoSiteAtAddress,
+                "the value of --at is not an address") with
+            { Found = arguments.GetValue(_at), Expected = "hexadecimal digits" });
         }
 
         if (!KernelModule.TryOpen(path, out KernelModule? module, out PatchDiagnostic? error, cancellationToken: run.Console.Cancellation)

@@ -14,11 +14,18 @@ internal sealed class PlanCommand : ToolCommand
 
     private readonly MachineOptions _machine;
 
-    private readonly Option<string?> _backend = new("--backend", "-b") { Description = "What the kernel shall stand ready for; info lists the names", HelpName = "NAME" };
+    private readonly Option<string?> _backend = new(
+        "--backend", "-b")
+    { Description = "What the kernel shall stand ready for; info lists the names", HelpName = "NAME" };
 
     private readonly ModuleOptions _module;
 
-    private readonly Option<string?> _allowed = new("--allowed") { Description = "Write what may stand at each site on any backend, or on the one given (see pvpatch allowed)", HelpName = "FILE" };
+    private readonly Option<string?> _allowed = new(
+        "--allowed")
+    {
+        Description = "Write what may stand at each site on any backend, or on the one given (see pvpatch allowed)",
+        HelpName = "FILE"
+    };
 
     public PlanCommand()
         : base(
@@ -52,18 +59,21 @@ internal sealed class PlanCommand : ToolCommand
     {
         string path = arguments.GetRequiredValue(_image);
         string? allowedPath = arguments.GetValue(_allowed);
-        string? output = allowedPath is null ? null : OutputPath.Resolve(allowedPath, [path, .. _imageOptions.Files(arguments), .. _machine.Files(arguments)]);
+        string? output = allowedPath is null
+            ? null : OutputPath.Resolve(allowedPath, [path, .. _imageOptions.Files(arguments), .. _machine.Files(arguments)]);
         MachineSettings settings = _machine.Read(arguments);
         KernelImage image = KernelInput.Read(path, run).Open(arguments, _imageOptions);
         string? backend = arguments.GetValue(_backend);
         if (backend is null)
         {
-            return WriteAllowed(AllowedReport.Save(Candidates.Of(image, settings, image.BackendNames, path), path, output!, allowedPath!, run), run);
+            return WriteAllowed(
+                AllowedReport.Save(Candidates.Of(image, settings, image.BackendNames, path), path, output!, allowedPath!, run), run);
         }
 
         BootMachine machine = settings.Machine(image, backend);
         PatchPlan plan = _module.Plan(arguments, image, machine, run) ?? KernelPlan.Make(image, machine, path);
-        AllowedReport? allowed = output is null ? null : AllowedReport.Save(Candidates.Of(image, settings, [backend], path), path, output, allowedPath!, run);
+        AllowedReport? allowed = output is null
+            ? null : AllowedReport.Save(Candidates.Of(image, settings, [backend], path), path, output, allowedPath!, run);
         if (run.IsJson)
         {
             run.WriteJson(json => PlanJson.Write(plan, json));

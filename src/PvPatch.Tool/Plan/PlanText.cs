@@ -14,7 +14,8 @@ internal static class PlanText
     public static void Write(KernelImage image, PatchPlan plan, TextOutput output)
     {
         var disassembler = new Disassembler(plan.Bitness, new KernelNames(image).NameOf);
-        output.Column("slot", SlotWidth, Ink.Faint).Column("done", ActionWidth, Ink.Faint).Column("sites", SitesWidth, Ink.Faint).Line("for example", Ink.Faint);
+        output.Column("slot", SlotWidth, Ink.Faint).Column("done", ActionWidth, Ink.Faint).Column("sites", SitesWidth, Ink.Faint)
+            .Line("for example", Ink.Faint);
         foreach (PlanGroup group in PlanGroup.Of(plan))
         {
             SiteDecision first = plan[group.First];
@@ -49,7 +50,8 @@ internal readonly record struct PlanGroup(int First, int Count)
         }
 
         PlanGroup[] sorted = [.. groups.Values];
-        Array.Sort(sorted, (a, b) => (plan[a.First].Outcome.Type ?? int.MaxValue, a.First).CompareTo((plan[b.First].Outcome.Type ?? int.MaxValue, b.First)));
+        Array.Sort(sorted, (a, b) =>
+            (plan[a.First].Outcome.Type ?? int.MaxValue, a.First).CompareTo((plan[b.First].Outcome.Type ?? int.MaxValue, b.First)));
         return sorted;
     }
 }

@@ -37,7 +37,9 @@ internal static class OriginalKernel
             {
                 Source = originalPath,
                 Found = $"{nearest?.Others.Count + nearest?.Outside} sites that hold other bytes or are not there",
-                Expected = $"at each of its {original.Sites.Count} sites the original's bytes or those of {string.Join(", ", original.BackendNames)}",
+                Expected =
+                    $"at each of its {original.Sites.Count} sites the original's bytes or those of "
+                    + $"{string.Join(", ", original.BackendNames)}",
                 Help = "Give the very kernel that was patched, with the slots it was patched for (--slots); or the plan.",
             },
             .. leftOut, .. nearest?.ToDiagnostics() ?? []]);

@@ -11,9 +11,13 @@ internal sealed class RevertCommand : ToolCommand
 {
     private readonly Argument<string> _image = KernelInput.Argument("The patched vmlinux");
 
-    private readonly Option<string?> _plan = new("--plan") { Description = "The plan it was patched with: patch --save-plan or plan --json", HelpName = "FILE" };
+    private readonly Option<string?> _plan = new(
+        "--plan")
+    { Description = "The plan it was patched with: patch --save-plan or plan --json", HelpName = "FILE" };
 
-    private readonly Option<string?> _original = new("--original") { Description = "The kernel it was made from, where no plan was kept", HelpName = "IMAGE" };
+    private readonly Option<string?> _original = new(
+        "--original")
+    { Description = "The kernel it was made from, where no plan was kept", HelpName = "IMAGE" };
 
     private readonly ImageOptions _imageOptions;
 
@@ -49,7 +53,8 @@ internal sealed class RevertCommand : ToolCommand
         string outputPath = arguments.GetRequiredValue(_output);
         string? planPath = arguments.GetValue(_plan);
         string? originalPath = arguments.GetValue(_original);
-        string output = OutputPath.Resolve(outputPath, [path, planPath, originalPath, .. _imageOptions.Files(arguments), .. _machine.Files(arguments)]);
+        string output = OutputPath.Resolve(
+            outputPath, [path, planPath, originalPath, .. _imageOptions.Files(arguments), .. _machine.Files(arguments)]);
 
         PatchPlan? plan = planPath is null ? null : PlanFile.Read(planPath);
         KernelInput input = KernelInput.Read(path, run);
@@ -85,8 +90,9 @@ internal sealed class RevertCommand : ToolCommand
     }
 
     /// <summary>
-    /// Holds a plan from a file against the image it was reverted in, in memory only. A plan file is input like any other: whoever writes it says which bytes go
-    /// where, so what stands in the image afterwards must be a kernel that was never patched, and the plan one of that kernel.
+    /// Holds a plan from a file against the image it was reverted in, in memory only. A plan file is input like any other: whoever writes
+    /// it says which bytes go where, so what stands in the image afterwards must be a kernel that was never patched, and the plan one of
+    /// that kernel.
     /// </summary>
     /// <exception cref="ToolFailure">It is no plan of this image (PV7009).</exception>
     private static void Check(PatchPlan stored, string planPath, KernelInput reverted, KernelOptions options)
@@ -94,12 +100,14 @@ internal sealed class RevertCommand : ToolCommand
         if (!KernelImage.TryOpen(reverted.Elf, options, out KernelImage? image, out PatchDiagnostic? error))
         {
             throw new ToolFailure(
-                NotOfImage(planPath, "with its original bytes the image is no kernel whose sites can be found"), error with { Source = reverted.Path });
+                NotOfImage(planPath, "with its original bytes the image is no kernel whose sites can be found"),
+                error with { Source = reverted.Path });
         }
 
         if (!BootablePlan.TryCheckStored(image, stored, out IReadOnlyList<PatchDiagnostic> diagnostics))
         {
-            throw new ToolFailure([NotOfImage(planPath, diagnostics[0].Message), .. diagnostics.Select(d => d with { Source = d.Source ?? planPath })]);
+            throw new ToolFailure(
+                [NotOfImage(planPath, diagnostics[0].Message), .. diagnostics.Select(d => d with { Source = d.Source ?? planPath })]);
         }
     }
 
@@ -107,6 +115,8 @@ internal sealed class RevertCommand : ToolCommand
         PatchDiagnostic.Error(ToolDiagnosticCodes.NotAPlanOfImage, $"this is no plan of this image: {why}") with
         {
             Source = planPath,
-            Help = "Nothing was written. Give the plan this image was patched with, and the options that told patch of the image; or the original (--original).",
+            Help =
+                "Nothing was written. Give the plan this image was patched with, and the options that told patch of the image; or the "
+                + "original (--original).",
         };
 }

@@ -8,7 +8,8 @@ internal sealed record RevertReport(string Image, string Output, string By, long
 {
     public void WriteText(TextOutput output)
     {
-        output.Line(string.Create(CultureInfo.InvariantCulture, $"Wrote {Output}: {Size:n0} bytes, {Reverted.Written} of {Plan.Count} places given their original bytes back."), Ink.Strong);
+        output.Line(string.Create(CultureInfo.InvariantCulture,
+            $"Wrote {Output}: {Size:n0} bytes, {Reverted.Written} of {Plan.Count} places given their original bytes back."), Ink.Strong);
         if (Reverted.Written == 0)
         {
             output.Line("  All of them held their original bytes: the image was not patched.");
@@ -24,5 +25,6 @@ internal sealed record RevertReport(string Image, string Output, string By, long
 
 /// <summary>The same for scripts.</summary>
 internal sealed record RevertDocument(
-    string Image, string Output, string By, string Backend, string Rules, long Size, int Sites, int Written, IReadOnlyList<JsonPart> Diagnostics)
+    string Image, string Output, string By, string Backend, string Rules, long Size, int Sites, int Written,
+    IReadOnlyList<JsonPart> Diagnostics)
     : ToolDocument("pvpatch-revert");

@@ -5,10 +5,12 @@ using PvPatch.Plans;
 namespace PvPatch.Tool.Sites;
 
 /// <summary>A kernel's sites for scripts.</summary>
-internal sealed record SitesDocument(string Image, string? Backend, string? Rules, int Total, IReadOnlyList<JsonPart> Sites, IReadOnlyList<JsonPart> Diagnostics)
+internal sealed record SitesDocument(
+    string Image, string? Backend, string? Rules, int Total, IReadOnlyList<JsonPart> Sites, IReadOnlyList<JsonPart> Diagnostics)
     : ToolDocument("pvpatch-sites")
 {
-    public static SitesDocument Of(KernelImage image, PatchPlan? plan, bool[] chosen, string path, IReadOnlyList<PatchDiagnostic> diagnostics)
+    public static SitesDocument Of(
+        KernelImage image, PatchPlan? plan, bool[] chosen, string path, IReadOnlyList<PatchDiagnostic> diagnostics)
     {
         var sites = new List<JsonPart>();
         foreach (ref readonly PatchSite site in image.Sites.Sites)
@@ -37,5 +39,7 @@ internal sealed record SitesDocument(string Image, string? Backend, string? Rule
     }
 }
 
-/// <summary>A site that could not be planned, in the members that <see cref="PlanJson.WriteSite"/> gives to one that is, as far as they are known.</summary>
+/// <summary>
+/// A site that could not be planned, in the members that <see cref="PlanJson.WriteSite"/> gives to one that is, as far as they are known.
+/// </summary>
 internal sealed record UnplannedSite(string Address, string Section, string Slot, int Type, int Length, string Clobbers, string Old);

@@ -31,12 +31,14 @@ internal static class SitesText
             shown++;
             image.Code.TryGetBytes(site.Address, site.Budget, out Span<byte> old);
             output.Column(site.Address.ToString(), AddressWidth).Column(image.Code.Find(site.Address, site.Budget)!.Name, SectionWidth)
-                .Column(image.Layout[site.Slot].Name, slotWidth).Column(string.Create(CultureInfo.InvariantCulture, $"{site.Budget,4}"), BytesWidth)
+                .Column(image.Layout[site.Slot].Name, slotWidth)
+                    .Column(string.Create(CultureInfo.InvariantCulture, $"{site.Budget,4}"), BytesWidth)
                 .Column(disassembler.Line(old, site.Address), plan is null ? 0 : CodeWidth);
             if (plan is not null)
             {
                 SiteDecision decision = plan[plan.IndexContaining(site.Address)];
-                output.Column(Words.Of(decision.Action), ActionWidth, Words.InkOf(decision.Action)).Write(disassembler.Line(decision.NewBytes, site.Address));
+                output.Column(Words.Of(decision.Action), ActionWidth, Words.InkOf(decision.Action))
+                    .Write(disassembler.Line(decision.NewBytes, site.Address));
             }
 
             output.Line();

@@ -27,7 +27,8 @@ internal sealed class MemoryReport
         _image = image;
         _result = result;
         _wanted = wanted;
-        IsOther = result.State == MemoryState.Patched && wanted is not null && !result.Tied.Prepend(result.Best).Any(c => c.Machine.Backend == wanted);
+        IsOther = result.State == MemoryState.Patched && wanted is not null
+            && !result.Tied.Prepend(result.Best).Any(c => c.Machine.Backend == wanted);
     }
 
     /// <summary>Whether everything is as on one backend, which is not the one wanted.</summary>
@@ -70,8 +71,10 @@ internal sealed class MemoryReport
 
     private string Counts()
     {
-        string left = _result.Count(MemorySiteState.Freed) is > 0 and int freed ? string.Create(s_culture, $", {freed} in freed memory") : "";
-        left += _result.Count(MemorySiteState.Unreadable) is > 0 and int unreadable ? string.Create(s_culture, $", {unreadable} not in the dump") : "";
+        string left = _result.Count(MemorySiteState.Freed) is > 0 and int freed
+            ? string.Create(s_culture, $", {freed} in freed memory") : "";
+        left += _result.Count(MemorySiteState.Unreadable) is > 0 and int unreadable
+            ? string.Create(s_culture, $", {unreadable} not in the dump") : "";
         return string.Create(s_culture, $"{_result.Compared} of {_result.Sites.Count} compared{left}");
     }
 
@@ -84,12 +87,14 @@ internal sealed class MemoryReport
             MemoryState.Patched => $"patched for {best}: {Every()} holds its bytes{NotSeen()}",
             MemoryState.NotPatched => $"not patched: {Every()} holds its original bytes{NotSeen()}",
             MemoryState.Mixed => $"mixed: {Sites(_result.MixedSites().Count())} other known bytes than {best} has",
-            _ => $"tampered: {Sites(_result.Count(MemorySiteState.Tampered))} bytes that nothing accounts for; the others are nearest to {best}",
+            _ => $"tampered: {Sites(_result.Count(MemorySiteState.Tampered))} bytes that nothing accounts for; the others are nearest "
+                + $"to {best}",
         };
     }
 
     /// <summary>What no verdict can be given of. Sites that the kernel gave away after its start are of no matter.</summary>
-    private string NotSeen() => _result.IsComplete ? "" : string.Create(s_culture, $"; of {_result.Missing} that the dump lacks nothing is known");
+    private string NotSeen() =>
+        _result.IsComplete ? "" : string.Create(s_culture, $"; of {_result.Missing} that the dump lacks nothing is known");
 
     private string Every() => _result.Compared == _result.Sites.Count ? "every site" : "every site compared";
 
@@ -101,10 +106,12 @@ internal sealed class MemoryReport
         foreach (IGrouping<string, CandidateMatch> backend in _result.Candidates.GroupBy(static c => c.Machine.Backend))
         {
             CandidateMatch best = backend.MaxBy(static c => c.Matched)!;
-            foreach (CandidateMatch candidate in best.Matched == _result.Best.Matched ? backend.Where(c => c.Matched == best.Matched) : [best])
+            foreach (
+                CandidateMatch candidate in best.Matched == _result.Best.Matched ? backend.Where(c => c.Matched == best.Matched) : [best])
             {
                 bool isBest = candidate.Matched == _result.Best.Matched;
-                output.Column($"  {candidate.Backend}", 40, isBest ? Ink.Good : Ink.Plain).Line(string.Create(s_culture, $"{candidate.Matched,6} of {_result.Compared}"));
+                output.Column($"  {candidate.Backend}", 40, isBest ? Ink.Good : Ink.Plain)
+                    .Line(string.Create(s_culture, $"{candidate.Matched,6} of {_result.Compared}"));
             }
         }
     }
@@ -113,15 +120,18 @@ internal sealed class MemoryReport
     {
         var names = new KernelNames(_image);
         var disassembler = new Disassembler(_result.Memory.Bitness, names.NameOf);
-        foreach (SiteVerification site in _result.State == MemoryState.Mixed ? _result.MixedSites() : _result.Sites.Where(static s => s.State == MemorySiteState.Tampered))
+        foreach (SiteVerification site in _result.State == MemoryState.Mixed
+            ? _result.MixedSites() : _result.Sites.Where(static s => s.State == MemorySiteState.Tampered))
         {
             output.Line();
             string function = names.PlaceOf(site.Address) is string place ? $"{place}, " : "";
             output.Write($"{site.Address} {site.Decision.Label}", Ink.Strong).Line($" ({function}{site.Decision.Section})");
-            Code(output, disassembler, site, "found", site.Found.Span, site.State == MemorySiteState.Tampered ? "" : $"({string.Join(", ", site.IsOriginal ? site.Backends.Prepend(AllowedSite.Original) : site.Backends)})", Ink.Bad);
+            Code(output, disassembler, site, "found", site.Found.Span, site.State == MemorySiteState.Tampered
+                ? "" : $"({string.Join(", ", site.IsOriginal ? site.Backends.Prepend(AllowedSite.Original) : site.Backends)})", Ink.Bad);
             foreach (AllowedBytes allowed in _result.AllowedAt(site))
             {
-                Code(output, disassembler, site, allowed.Of[0] == AllowedSite.Original ? AllowedSite.Original : "expected", allowed.Bytes.Span, $"({string.Join(", ", Shortest(allowed.Of))})", Ink.Plain);
+                Code(output, disassembler, site, allowed.Of[0] == AllowedSite.Original ? AllowedSite.Original : "expected",
+                    allowed.Bytes.Span, $"({string.Join(", ", Shortest(allowed.Of))})", Ink.Plain);
             }
         }
     }
@@ -132,17 +142,19 @@ internal sealed class MemoryReport
 
     private static string Sites(int count) => count == 1 ? "1 site holds" : string.Create(s_culture, $"{count} sites hold");
 
-    private static void Code(TextOutput output, Disassembler disassembler, SiteVerification site, string name, ReadOnlySpan<byte> bytes, string of, Ink ink) =>
+    private static void Code(
+        TextOutput output, Disassembler disassembler, SiteVerification site, string name, ReadOnlySpan<byte> bytes, string of, Ink ink) =>
         output.Column(new string(' ', Indent) + name, NameWidth, Ink.Faint).Column(HexBytes.Format(bytes), BytesWidth, Ink.Faint)
             .Write(disassembler.Line(bytes, site.Address), ink).Line($"  {of}".TrimEnd(), Ink.Faint);
 
     private static void Field(TextOutput output, string name, string value, Ink ink = Ink.Plain) =>
         output.Column(new string(' ', Indent) + name, NameWidth, Ink.Faint).Line(value, ink);
 
-    private PatchDiagnostic Other() => PatchDiagnostic.Error(ToolDiagnosticCodes.AnotherBackend, "the machine did not run on the backend asked for") with
-    {
-        Source = _result.Memory.File.Path,
-        Found = _result.Best.Backend,
-        Expected = _wanted,
-    };
+    private PatchDiagnostic Other() =>
+        PatchDiagnostic.Error(ToolDiagnosticCodes.AnotherBackend, "the machine did not run on the backend asked for") with
+        {
+            Source = _result.Memory.File.Path,
+            Found = _result.Best.Backend,
+            Expected = _wanted,
+        };
 }

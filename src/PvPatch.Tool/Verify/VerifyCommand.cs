@@ -12,11 +12,27 @@ internal sealed class VerifyCommand : ToolCommand
 
     private readonly Argument<string> _image = KernelInput.Argument("The kernel the machine ran: vmlinux or vmlinuz, as built");
 
-    private readonly Option<string> _memory = new("--memory", "-m") { Description = "The dump: an ELF core (QEMU's dump-guest-memory, /proc/kcore, makedumpfile), or raw memory with --base", HelpName = "FILE", Required = true };
+    private readonly Option<string> _memory = new("--memory",
+        "-m")
+    {
+        Description = "The dump: an ELF core (QEMU's dump-guest-memory, /proc/kcore, makedumpfile), or raw memory with --base",
+        HelpName = "FILE",
+        Required = true
+    };
 
-    private readonly Option<string?> _base = new("--base") { Description = "Raw memory: the address of its first byte, virtual or physical. KASLR is found out", HelpName = "ADDRESS" };
+    private readonly Option<string?> _base = new(
+        "--base")
+    {
+        Description = "Raw memory: the address of its first byte, virtual or physical. KASLR is found out",
+        HelpName = "ADDRESS"
+    };
 
-    private readonly Option<string> _backend = new("--backend", "-b") { Description = "What the machine should have run on; auto finds out", HelpName = "NAME", DefaultValueFactory = static _ => Auto };
+    private readonly Option<string> _backend = new("--backend", "-b")
+    {
+        Description = "What the machine should have run on; auto finds out",
+        HelpName = "NAME",
+        DefaultValueFactory = static _ => Auto
+    };
 
     private readonly MachineOptions _machine;
 
@@ -25,7 +41,8 @@ internal sealed class VerifyCommand : ToolCommand
     public VerifyCommand()
         : base(
             "verify",
-            "Compare a memory dump with the kernel: on which backend the machine ran, and which sites hold bytes that no backend accounts for.",
+            "Compare a memory dump with the kernel: on which backend the machine ran, and which sites hold bytes that no backend "
+                + "accounts for.",
             "verify vmlinuz --memory guest.core",
             "verify vmlinux --memory text.bin --base 0xffffffff81000000 --backend kvm --json")
     {
@@ -80,7 +97,8 @@ internal sealed class VerifyCommand : ToolCommand
             throw new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.Usage, "the name of the memory file is empty"));
         }
 
-        VirtualAddress? start = arguments.GetValue(_base) is string text && VirtualAddress.TryParse(text, out VirtualAddress address) ? address : null;
+        VirtualAddress? start = arguments.GetValue(_base) is string text && VirtualAddress.TryParse(text, out VirtualAddress address)
+            ? address : null;
         return MemoryFile.TryOpen(path, start, out MemoryFile? file, out PatchDiagnostic? error) ? file : throw new ToolFailure(error);
     }
 }

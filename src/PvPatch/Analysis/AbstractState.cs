@@ -77,7 +77,8 @@ internal sealed class AbstractState
 
     private Values _values;
     private (AbstractValue At, AbstractValue Value)[] _saved = [];
-    private long _alignedAt = long.MinValue; // where the stack pointer was when it was aligned: words saved below by that count may be those saved above by the other
+    // where the stack pointer was when it was aligned: words saved below by that count may be those saved above by the other
+    private long _alignedAt = long.MinValue;
 
     private AbstractState()
     {
@@ -177,7 +178,9 @@ internal sealed class AbstractState
         }
     }
 
-    /// <summary>Aligns the stack pointer. Places are counted from there on; those counted from where it was aligned before are lost.</summary>
+    /// <summary>
+    /// Aligns the stack pointer. Places are counted from there on; those counted from where it was aligned before are lost.
+    /// </summary>
     public void Align()
     {
         ForgetBelowStackPointer();

@@ -4,13 +4,14 @@ using PvPatch.Machine;
 namespace PvPatch.Analysis;
 
 /// <summary>
-/// Computes what the code of an image destroys and what is live in it. Code is read when control first comes to it, and what was found of a function is
-/// kept, so the second question costs less than the first.
+/// Computes what the code of an image destroys and what is live in it. Code is read when control first comes to it, and what was found of a
+/// function is kept, so the second question costs less than the first.
 /// </summary>
 /// <remarks>
 /// <para>
-/// Taken for granted of all code: a function is entered by a call with its return address on top of the stack, that address changes by stores that are seen to hit
-/// it alone, fixed addresses are not on the stack, faults come back with all registers kept where <see cref="ICodeFacts.EdgesOf"/> says nothing, and the bytes do not change.
+/// Taken for granted of all code: a function is entered by a call with its return address on top of the stack, that address changes by
+/// stores that are seen to hit it alone, fixed addresses are not on the stack, faults come back with all registers kept where
+/// <see cref="ICodeFacts.EdgesOf"/> says nothing, and the bytes do not change.
 /// </para>
 /// <para>Not safe for use from several threads at once. The image is only read.</para>
 /// </remarks>
@@ -27,7 +28,9 @@ public sealed class CodeAnalyzer
     /// <summary>Makes an analyzer.</summary>
     /// <param name="image">The code.</param>
     /// <param name="facts">What is known beyond its bytes; nothing where <see langword="null"/>.</param>
-    /// <param name="work">The instructions it may walk in its life, each counted as often as it is walked. What it would take more for is undecided.</param>
+    /// <param name="work">
+    /// The instructions it may walk in its life, each counted as often as it is walked. What it would take more for is undecided.
+    /// </param>
     /// <exception cref="ArgumentOutOfRangeException"><paramref name="work"/> is not positive.</exception>
     public CodeAnalyzer(CodeImage image, ICodeFacts? facts = null, long work = DefaultWork)
     {
@@ -44,11 +47,12 @@ public sealed class CodeAnalyzer
     public int InstructionCount => _effects.Steps.Count;
 
     /// <summary>
-    /// Functions followed so far that cannot be shown to keep what <see cref="ICodeFacts.Convention"/> says they keep, in order of address. Their callers
-    /// are judged as if they did.
+    /// Functions followed so far that cannot be shown to keep what <see cref="ICodeFacts.Convention"/> says they keep, in order of address.
+    /// Their callers are judged as if they did.
     /// </summary>
     public IReadOnlyList<FunctionEffects> Unconventional =>
-        [.. _effects.Functions.Where(f => _convention.IsKnown && f.IsSettled && f.Returns && (f.Destroys & _convention.Kept) != 0).OrderBy(static f => f.Entry).Select(static f => new FunctionEffects(f))];
+        [.. _effects.Functions.Where(f => _convention.IsKnown && f.IsSettled && f.Returns && (f.Destroys & _convention.Kept) != 0)
+            .OrderBy(static f => f.Entry).Select(static f => new FunctionEffects(f))];
 
     /// <summary>What code does from an address on, called as a function.</summary>
     /// <param name="address">Run address of the first instruction.</param>
@@ -57,7 +61,9 @@ public sealed class CodeAnalyzer
 
     /// <summary>What is live at a place in code.</summary>
     /// <param name="address">Run address of the instruction that would be executed next.</param>
-    /// <param name="liveAtReturn">What the caller of the surrounding function may read when it returns; <see langword="null"/> for everything.</param>
+    /// <param name="liveAtReturn">
+    /// What the caller of the surrounding function may read when it returns; <see langword="null"/> for everything.
+    /// </param>
     /// <returns>The liveness. Of an address outside the image nothing is known.</returns>
     public SiteLiveness LivenessAt(VirtualAddress address, RegisterSet? liveAtReturn = null)
     {

@@ -39,7 +39,9 @@ internal enum StepFlow : byte
 }
 
 /// <summary>One instruction as the analyses need it: what it reads, writes and copies, by parts of registers.</summary>
-/// <remarks>Backwards: <c>before = (after and not Kill) or Use or (NeededUse, where after meets Needs) or the copies of what after needs</c>.</remarks>
+/// <remarks>
+/// Backwards: <c>before = (after and not Kill) or Use or (NeededUse, where after meets Needs) or the copies of what after needs</c>.
+/// </remarks>
 internal struct CodeStep
 {
     /// <summary>Parts read whatever becomes of the result: addresses, conditions, what is stored.</summary>
@@ -110,5 +112,6 @@ internal struct CodeStep
 
     public static ushort CopyOf(int to, int from, int parts) => (ushort)(to | from << 4 | parts << 8);
 
-    private static ulong Copied(ulong after, ushort copy) => ((after >> (3 * (copy & 15))) & ((ulong)copy >> 8)) << (3 * ((copy >> 4) & 15));
+    private static ulong Copied(ulong after, ushort copy) =>
+        ((after >> (3 * (copy & 15))) & ((ulong)copy >> 8)) << (3 * ((copy >> 4) & 15));
 }

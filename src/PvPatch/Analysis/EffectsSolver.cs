@@ -3,13 +3,16 @@ using PvPatch.Machine;
 namespace PvPatch.Analysis;
 
 /// <summary>
-/// Finds what functions destroy, whether they return and how they leave the stack: each is walked with what is known of registers and saved words, and
-/// walked again where a function it calls turns out to do more. It begins with the belief that nothing is destroyed and nothing returns, so functions that
-/// never return come out by themselves; what is found before all is settled is therefore worth nothing.
+/// Finds what functions destroy, whether they return and how they leave the stack: each is walked with what is known of registers and saved
+/// words, and walked again where a function it calls turns out to do more. It begins with the belief that nothing is destroyed and nothing
+/// returns, so functions that never return come out by themselves; what is found before all is settled is therefore worth nothing.
 /// </summary>
 internal sealed class EffectsSolver
 {
-    /// <summary>A call this near, to no known function, is a push of the address behind it: code that fills the processor's stack of return addresses.</summary>
+    /// <summary>
+    /// A call this near, to no known function, is a push of the address behind it: code that fills the processor's stack of return
+    /// addresses.
+    /// </summary>
     private const int NearestFunction = 32;
 
     private readonly ICodeFacts _facts;
@@ -198,7 +201,8 @@ internal sealed class EffectsSolver
         }
     }
 
-    private void GoTo(FunctionFlow flow, CodeBlock block, ulong address, AbstractState state) => AddOnce(block.Successors, Arrive(flow, address, state));
+    private void GoTo(FunctionFlow flow, CodeBlock block, ulong address, AbstractState state) =>
+        AddOnce(block.Successors, Arrive(flow, address, state));
 
     private static void AddOnce(List<int> list, int item)
     {
@@ -247,7 +251,8 @@ internal sealed class EffectsSolver
                 break;
             case StepOp.Push or StepOp.PushConstant:
                 state[Stack] = top.Plus(-_word);
-                NoteStackStore(flow, step, state[Stack], state, step.Op == StepOp.PushConstant ? AbstractValue.Constant(step.Operand) : own);
+                NoteStackStore(
+                    flow, step, state[Stack], state, step.Op == StepOp.PushConstant ? AbstractValue.Constant(step.Operand) : own);
                 break;
             case StepOp.Pop:
                 state[Stack] = top.Plus(_word);
@@ -385,7 +390,8 @@ internal sealed class EffectsSolver
         if (facts is null && target - step.NextAddress < NearestFunction)
         {
             state[AbstractState.StackPointer] = state[AbstractState.StackPointer].Plus(-_word);
-            NoteStackStore(flow, step with { Op = StepOp.Push }, state[AbstractState.StackPointer], state, AbstractValue.Constant((long)step.NextAddress));
+            NoteStackStore(flow, step with { Op = StepOp.Push }, state[AbstractState.StackPointer], state,
+                AbstractValue.Constant((long)step.NextAddress));
             GoTo(flow, block, target, state);
             return;
         }
@@ -549,8 +555,8 @@ internal sealed class EffectsSolver
     }
 
     /// <summary>
-    /// iret and its like leave for whatever was interrupted. The kernel's way to synchronize a processor is an iret to the next instruction, whose frame
-    /// (rip, cs, flags, rsp, ss) it has just pushed.
+    /// iret and its like leave for whatever was interrupted. The kernel's way to synchronize a processor is an iret to the next
+    /// instruction, whose frame (rip, cs, flags, rsp, ss) it has just pushed.
     /// </summary>
     private void ReturnFromInterrupt(FunctionFlow flow, CodeBlock block, in CodeStep step, AbstractState state)
     {
@@ -629,7 +635,8 @@ internal sealed class Convention
             arguments |= RegisterParts.Whole(register);
         }
 
-        Arguments = IsKnown ? arguments | (bitness == 64 ? RegisterParts.Whole(0) : 0) | (destroyed.Contains(RegisterSet.Vector) ? RegisterParts.Vector : 0) : RegisterParts.All;
+        Arguments = IsKnown ? arguments | (bitness == 64 ? RegisterParts.Whole(0) : 0) | (
+            destroyed.Contains(RegisterSet.Vector) ? RegisterParts.Vector : 0) : RegisterParts.All;
     }
 
     public bool IsKnown { get; }
@@ -640,7 +647,9 @@ internal sealed class Convention
     /// <summary>What a call is taken to keep.</summary>
     public uint Kept { get; }
 
-    /// <summary>Parts that a function of which nothing is known may read; rax tells a variadic one the number of vector registers.</summary>
+    /// <summary>
+    /// Parts that a function of which nothing is known may read; rax tells a variadic one the number of vector registers.
+    /// </summary>
     public ulong Arguments { get; }
 
     /// <summary>Parts that a function can read at entry: its arguments where they are known, and the stack pointer.</summary>

@@ -19,7 +19,9 @@ public sealed class FunctionEffects
     /// <summary>Run address of the first instruction.</summary>
     public VirtualAddress Address { get; }
 
-    /// <summary>What may not be at a return what it was at entry: registers, flags, vector state. Empty for code that never returns.</summary>
+    /// <summary>
+    /// What may not be at a return what it was at entry: registers, flags, vector state. Empty for code that never returns.
+    /// </summary>
     public RegisterSet Destroys { get; }
 
     /// <summary>Whether it may return.</summary>
@@ -31,13 +33,17 @@ public sealed class FunctionEffects
     /// <summary>Whether it may use memory below the stack pointer.</summary>
     public bool UsesRedZone { get; }
 
-    /// <summary>Why the code could not be followed (PV9001) or the work was given up (PV9002), so that everything is taken as destroyed; <see langword="null"/> where it could.</summary>
+    /// <summary>
+    /// Why the code could not be followed (PV9001) or the work was given up (PV9002), so that everything is taken as destroyed;
+    /// <see langword="null"/> where it could.
+    /// </summary>
     public PatchDiagnostic? Undecided { get; }
 
     /// <inheritdoc/>
     public override string ToString() => string.Create(
         CultureInfo.InvariantCulture,
-        $"{Address}: {(Returns ? $"destroys {Destroys}" : "never returns")}{(IsStackBalanced ? "" : ", moves the stack pointer")}{(UsesRedZone ? ", uses the red zone" : "")}");
+        $"{Address}: {(Returns ? $"destroys {Destroys}" : "never returns")}{(IsStackBalanced ? "" : ", moves the stack pointer")}"
+            + $"{(UsesRedZone ? ", uses the red zone" : "")}");
 }
 
 /// <summary>The findings of the analyses.</summary>
@@ -47,7 +53,8 @@ internal static class AnalysisDiagnostics
     {
         FlowProblem.None => null,
         FlowProblem.Budget => OverBudget(flow.Entry),
-        _ => PatchDiagnostic.Warning(DiagnosticCodes.CodeNotFollowed, $"what the code at {flow.Entry:x} does is not known: {What(flow.Problem)}") with
+        _ => PatchDiagnostic.Warning(
+            DiagnosticCodes.CodeNotFollowed, $"what the code at {flow.Entry:x} does is not known: {What(flow.Problem)}") with
         {
             Address = flow.ProblemAddress,
             Help = "Everything is taken as destroyed.",

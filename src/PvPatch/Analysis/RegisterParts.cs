@@ -4,10 +4,12 @@ using PvPatch.Machine;
 namespace PvPatch.Analysis;
 
 /// <summary>
-/// Sets of parts of registers in 64 bits: three parts of each general register, each arithmetic flag, the vector state as one. Whole registers would
-/// not do: <c>mov al,1; out dx,al</c> leaves the rest of rax unwritten, and nobody reads it.
+/// Sets of parts of registers in 64 bits: three parts of each general register, each arithmetic flag, the vector state as one. Whole
+/// registers would not do: <c>mov al,1; out dx,al</c> leaves the rest of rax unwritten, and nobody reads it.
 /// </summary>
-/// <remarks>Bits 3n, 3n+1, 3n+2: bits 0–7, 8–15 and 16–63 of the register with encoding number n. Bits 48–55: flags. Bit 56: vector state.</remarks>
+/// <remarks>
+/// Bits 3n, 3n+1, 3n+2: bits 0–7, 8–15 and 16–63 of the register with encoding number n. Bits 48–55: flags. Bit 56: vector state.
+/// </remarks>
 internal static class RegisterParts
 {
     public const ulong All = (1UL << 57) - 1;

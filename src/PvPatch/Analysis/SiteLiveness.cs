@@ -50,7 +50,10 @@ public sealed class SiteLiveness
     /// <summary>What some instruction reads before it is written: at least the lowest byte of each register.</summary>
     public RegisterSet Live { get; }
 
-    /// <summary>What may be read by a return or unknown code alone, is only pushed, or is read after its lowest byte was written. Not in <see cref="Live"/>.</summary>
+    /// <summary>
+    /// What may be read by a return or unknown code alone, is only pushed, or is read after its lowest byte was written. Not in
+    /// <see cref="Live"/>.
+    /// </summary>
     public RegisterSet MayBeLive { get; }
 
     /// <summary>What nothing reads before it is written.</summary>
@@ -141,8 +144,8 @@ public sealed class SiteLiveness
     };
 
     /// <summary>
-    /// The parts of registers whose lowest byte is read. Where only the rest is, the register was written in part since: what a compiler then reads whole it
-    /// narrows later, so nothing is proved either way.
+    /// The parts of registers whose lowest byte is read. Where only the rest is, the register was written in part since: what a compiler
+    /// then reads whole it narrows later, so nothing is proved either way.
     /// </summary>
     private static ulong ReadWhole(ulong read)
     {

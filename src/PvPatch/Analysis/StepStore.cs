@@ -67,7 +67,8 @@ internal sealed class StepStore
             _segment = _image.Find(address, 1);
             if (_segment is null)
             {
-                return new CodeStep { Address = address, NextAddress = address, Flow = StepFlow.Invalid, Next = -1, Register = CodeStep.NoRegister, Base = CodeStep.NoRegister };
+                return new CodeStep { Address = address, NextAddress = address, Flow = StepFlow.Invalid, Next = -1,
+                    Register = CodeStep.NoRegister, Base = CodeStep.NoRegister };
             }
 
             _bytes = new SegmentReader(_segment);

@@ -23,7 +23,8 @@ internal static class DiagnosticJson
             json.WriteNumber("site", index);
         }
 
-        Write(json, "address", diagnostic.Address is VirtualAddress address ? string.Create(CultureInfo.InvariantCulture, $"0x{address.Value:x}") : null);
+        Write(json, "address",
+            diagnostic.Address is VirtualAddress address ? string.Create(CultureInfo.InvariantCulture, $"0x{address.Value:x}") : null);
         if (diagnostic.FileOffset is long offset)
         {
             json.WriteNumber("fileOffset", offset);

@@ -1,7 +1,9 @@
 namespace PvPatch;
 
 /// <summary>The one exception type of PvPatch: carries the <see cref="PatchDiagnostic"/> that says what is wrong.</summary>
-/// <remarks>Thrown by the forms without <c>Try</c>. Nothing has been written when it is thrown, unless its diagnostic says otherwise.</remarks>
+/// <remarks>
+/// Thrown by the forms without <c>Try</c>. Nothing has been written when it is thrown, unless its diagnostic says otherwise.
+/// </remarks>
 public sealed class PatchException : Exception
 {
     /// <summary>Makes the exception for one diagnostic.</summary>

@@ -14,9 +14,13 @@ public sealed class CodeImage
 
     /// <summary>Makes an image of several segments.</summary>
     /// <param name="bitness">32 or 64.</param>
-    /// <param name="segments">The segments, in any order; neither their addresses nor their bytes may overlap. Those without bytes are passed over.</param>
+    /// <param name="segments">
+    /// The segments, in any order; neither their addresses nor their bytes may overlap. Those without bytes are passed over.
+    /// </param>
     /// <exception cref="ArgumentOutOfRangeException"><paramref name="bitness"/> is neither 32 nor 64.</exception>
-    /// <exception cref="ArgumentException">Two segments share addresses or bytes, or a segment of 32-bit code does not end below 4 GiB.</exception>
+    /// <exception cref="ArgumentException">
+    /// Two segments share addresses or bytes, or a segment of 32-bit code does not end below 4 GiB.
+    /// </exception>
     public CodeImage(int bitness, params IEnumerable<CodeSegment> segments)
     {
         ArgumentNullException.ThrowIfNull(segments);
@@ -26,7 +30,8 @@ public sealed class CodeImage
         }
 
         Bitness = bitness;
-        _segments = [.. segments.Where(static s => !s.Bytes.IsEmpty)]; // one without bytes could stand inside another and lead the search astray
+        // one without bytes could stand inside another and lead the search astray
+        _segments = [.. segments.Where(static s => !s.Bytes.IsEmpty)];
         Array.Sort(_segments, static (a, b) => a.Address.CompareTo(b.Address));
         CodeSegment? before = null;
         foreach (CodeSegment segment in _segments)
@@ -115,8 +120,8 @@ public sealed class CodeImage
     }
 
     /// <summary>
-    /// Two segments that hold one byte: a site written through one segment would change another site of the other, behind the back of the check
-    /// that comes before the first write.
+    /// Two segments that hold one byte: a site written through one segment would change another site of the other, behind the back of the
+    /// check that comes before the first write.
     /// </summary>
     private static (CodeSegment One, CodeSegment Other)? SharedBytes(CodeSegment[] segments)
     {
@@ -133,7 +138,8 @@ public sealed class CodeImage
             else
             {
                 native.Add(segment);
-                if (MemoryMarshal.TryGetMemoryManager<byte, MemoryManager<byte>>(segment.Bytes, out MemoryManager<byte>? manager, out start, out _))
+                if (MemoryMarshal.TryGetMemoryManager<byte, MemoryManager<byte>>(
+                    segment.Bytes, out MemoryManager<byte>? manager, out start, out _))
                 {
                     owner = manager;
                 }
@@ -185,12 +191,13 @@ public sealed class CodeImage
     public Span<byte> GetBytes(VirtualAddress address, int length) =>
         TryGetBytes(address, length, out Span<byte> bytes)
             ? bytes
-            : throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.PlanOutsideImage, "no segment of the image holds these bytes as a whole") with
-            {
-                Address = address,
-                Found = $"{length} bytes",
-                Expected = ToString(),
-            });
+            : throw new PatchException(
+                PatchDiagnostic.Error(DiagnosticCodes.PlanOutsideImage, "no segment of the image holds these bytes as a whole") with
+                {
+                    Address = address,
+                    Found = $"{length} bytes",
+                    Expected = ToString(),
+                });
 
     /// <inheritdoc/>
     public override string ToString() =>

@@ -15,7 +15,8 @@ public sealed class CodeSegment
         ArgumentNullException.ThrowIfNull(name);
         if (!bytes.IsEmpty && address.Value + (ulong)(bytes.Length - 1) < address.Value)
         {
-            throw new ArgumentException($"segment {name} of {bytes.Length} bytes at {address} runs over the end of the address space", nameof(bytes));
+            throw new ArgumentException(
+                $"segment {name} of {bytes.Length} bytes at {address} runs over the end of the address space", nameof(bytes));
         }
 
         Name = name;

@@ -68,7 +68,9 @@ public readonly record struct VirtualAddress(ulong Value) : IComparable<VirtualA
     /// <returns>The address.</returns>
     public static VirtualAddress FromUInt64(ulong value) => new(value);
 
-    /// <summary>Reads an address in hexadecimal, with or without <c>0x</c>; underscores and back-ticks between digits are passed over.</summary>
+    /// <summary>
+    /// Reads an address in hexadecimal, with or without <c>0x</c>; underscores and back-ticks between digits are passed over.
+    /// </summary>
     /// <param name="text">The text.</param>
     /// <param name="address">The address, 0 where the text is not one.</param>
     /// <returns>Whether the text is an address.</returns>
@@ -111,7 +113,8 @@ public readonly record struct VirtualAddress(ulong Value) : IComparable<VirtualA
     public static bool TryParse(ReadOnlySpan<char> s, IFormatProvider? provider, out VirtualAddress result) => TryParse(s, out result);
 
     /// <inheritdoc cref="TryParse(ReadOnlySpan{char}, IFormatProvider?, out VirtualAddress)"/>
-    public static bool TryParse([NotNullWhen(true)] string? s, IFormatProvider? provider, out VirtualAddress result) => TryParse(s.AsSpan(), out result);
+    public static bool TryParse([NotNullWhen(true)] string? s, IFormatProvider? provider, out VirtualAddress result) =>
+        TryParse(s.AsSpan(), out result);
 
     /// <summary>Reads an address as <see cref="TryParse(ReadOnlySpan{char}, out VirtualAddress)"/> does, or throws.</summary>
     /// <param name="s">The text.</param>
@@ -119,7 +122,8 @@ public readonly record struct VirtualAddress(ulong Value) : IComparable<VirtualA
     /// <returns>The address.</returns>
     /// <exception cref="FormatException">The text is not an address.</exception>
     public static VirtualAddress Parse(ReadOnlySpan<char> s, IFormatProvider? provider = null) =>
-        TryParse(s, out VirtualAddress address) ? address : throw new FormatException($"\"{s}\" is not an address: hexadecimal digits, at most 16, are");
+        TryParse(s, out VirtualAddress address)
+            ? address : throw new FormatException($"\"{s}\" is not an address: hexadecimal digits, at most 16, are");
 
     /// <inheritdoc cref="Parse(ReadOnlySpan{char}, IFormatProvider?)"/>
     public static VirtualAddress Parse(string s, IFormatProvider? provider = null)
@@ -136,7 +140,9 @@ public readonly record struct VirtualAddress(ulong Value) : IComparable<VirtualA
     public override string ToString() => string.Create(CultureInfo.InvariantCulture, $"0x{Value:x8}");
 
     /// <summary>The address as <see cref="ToString()"/> writes it, or as a number in a format.</summary>
-    /// <param name="format">A format for numbers, such as <c>x16</c>; <see langword="null"/> or empty for <c>0x</c> and at least eight digits.</param>
+    /// <param name="format">
+    /// A format for numbers, such as <c>x16</c>; <see langword="null"/> or empty for <c>0x</c> and at least eight digits.
+    /// </param>
     /// <param name="formatProvider">Not used: addresses are written alike everywhere.</param>
     /// <returns>The text.</returns>
     public string ToString(string? format, IFormatProvider? formatProvider) =>
@@ -148,7 +154,8 @@ public readonly record struct VirtualAddress(ulong Value) : IComparable<VirtualA
     /// <param name="format">A format for numbers, or nothing.</param>
     /// <param name="provider">Not used: addresses are written alike everywhere.</param>
     /// <returns>Whether there was room.</returns>
-    public bool TryFormat(Span<char> destination, out int charsWritten, ReadOnlySpan<char> format = default, IFormatProvider? provider = null) =>
+    public bool TryFormat(
+        Span<char> destination, out int charsWritten, ReadOnlySpan<char> format = default, IFormatProvider? provider = null) =>
         format.IsEmpty
             ? destination.TryWrite(CultureInfo.InvariantCulture, $"0x{Value:x8}", out charsWritten)
             : Value.TryFormat(destination, out charsWritten, format, CultureInfo.InvariantCulture);

@@ -20,7 +20,7 @@ public sealed class LiveChanges
     {
     }
 
-    internal IReadOnlyList<LiveChange> List => _list;
+    internal List<LiveChange> List => _list;
 
     /// <summary>Whether nothing but new blocks are bound.</summary>
     internal bool OnlyBinds => _list.Count > 0 && _list.TrueForAll(static c => c.Kind == ChangeKind.Bind);

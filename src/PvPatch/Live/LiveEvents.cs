@@ -38,9 +38,9 @@ internal static class LiveMetrics
     private static readonly UpDownCounter<long> s_islands = s_meter.CreateUpDownCounter<long>("pvpatch.live.islands", "{island}", "Islands");
     private static readonly Histogram<double> s_duration = s_meter.CreateHistogram<double>("pvpatch.live.batch.duration", "us", "Time a batch took");
     private static readonly ObservableGauge<long> s_used =
-        s_meter.CreateObservableGauge("pvpatch.live.arena.used", static () => ArenaDirectory.Sum(static a => a.Used), "By", "Bytes of arenas in use");
+        s_meter.CreateObservableGauge("pvpatch.live.arena.used", static () => CodeArena.SumOverAll(static a => a.Used), "By", "Bytes of arenas in use");
     private static readonly ObservableGauge<long> s_committed =
-        s_meter.CreateObservableGauge("pvpatch.live.arena.committed", static () => ArenaDirectory.Sum(static a => a.Committed), "By", "Bytes of arenas the system was asked for");
+        s_meter.CreateObservableGauge("pvpatch.live.arena.committed", static () => CodeArena.SumOverAll(static a => a.Committed), "By", "Bytes of arenas the system was asked for");
 
     public static void SitesAdded(int count) => s_sites.Add(count);
 
@@ -78,21 +78,27 @@ internal sealed class LiveEventSource : EventSource
     {
     }
 
-    [Event(1, Level = EventLevel.Informational, Message = "{1} batch to {0}")]
-    public void BatchStart(string target, string mode)
+    [NonEvent]
+    public void BatchStart(string target, SwitchMode mode)
     {
         if (IsEnabled())
         {
-            WriteEvent(1, target, mode);
+            BatchStart(target, mode.ToString());
         }
     }
 
-    [Event(2, Level = EventLevel.Informational, Message = "{0} after {3} us: {1} sites written, {2} barriers")]
-    public void BatchStop(string status, int written, int barriers, long microseconds)
+    [NonEvent]
+    public void BatchStop(in ApplyResult result)
     {
         if (IsEnabled())
         {
-            WriteEvent(2, status, written, barriers, microseconds);
+            BatchStop(result.Status.ToString(), result.Written, result.Barriers, (long)result.Elapsed.TotalMicroseconds);
         }
     }
+
+    [Event(1, Level = EventLevel.Informational, Message = "{1} batch to {0}")]
+    private void BatchStart(string target, string mode) => WriteEvent(1, target, mode);
+
+    [Event(2, Level = EventLevel.Informational, Message = "{0} after {3} us: {1} sites written, {2} barriers")]
+    private void BatchStop(string status, int written, int barriers, long microseconds) => WriteEvent(2, status, written, barriers, microseconds);
 }

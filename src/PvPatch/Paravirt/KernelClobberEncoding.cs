@@ -28,7 +28,8 @@ internal sealed class KernelClobberEncoding
 
     /// <summary>x86-64, 2.6.25 to 2.6.29: rax, rcx, rdx, rsi, rdi, r8–r11; CLBR_ANY is 0x1ff.</summary>
     public static KernelClobberEncoding X64Before2630 { get; } =
-        new("x86-64-2.6.25", 0x1ff, RegisterSet.Rax, RegisterSet.Rcx, RegisterSet.Rdx, RegisterSet.Rsi, RegisterSet.Rdi, RegisterSet.R8, RegisterSet.R9, RegisterSet.R10, RegisterSet.R11);
+        new("x86-64-2.6.25", 0x1ff, RegisterSet.Rax, RegisterSet.Rcx, RegisterSet.Rdx, RegisterSet.Rsi, RegisterSet.Rdi, RegisterSet.R8,
+            RegisterSet.R9, RegisterSet.R10, RegisterSet.R11);
 
     /// <summary>i386 from 2.6.30: eax, ecx, edx, edi; CLBR_ANY is 0xf.</summary>
     public static KernelClobberEncoding I386Since2630 { get; } =
@@ -36,7 +37,8 @@ internal sealed class KernelClobberEncoding
 
     /// <summary>x86-64 from 2.6.30: rax, rcx, rdx, <b>rdi, rsi</b>, r8–r11; CLBR_ANY is 0x1ff.</summary>
     public static KernelClobberEncoding X64 { get; } =
-        new("x86-64-2.6.30", 0x1ff, RegisterSet.Rax, RegisterSet.Rcx, RegisterSet.Rdx, RegisterSet.Rdi, RegisterSet.Rsi, RegisterSet.R8, RegisterSet.R9, RegisterSet.R10, RegisterSet.R11);
+        new("x86-64-2.6.30", 0x1ff, RegisterSet.Rax, RegisterSet.Rcx, RegisterSet.Rdx, RegisterSet.Rdi, RegisterSet.Rsi, RegisterSet.R8,
+            RegisterSet.R9, RegisterSet.R10, RegisterSet.R11);
 
     /// <summary>The encoding's name.</summary>
     public string Name { get; }

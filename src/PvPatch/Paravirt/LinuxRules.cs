@@ -96,7 +96,10 @@ public static class LinuxRules
         CallTooLong = TooLongRule.Stop,
     };
 
-    /// <summary>5.13 to 6.7, read in 6.1: no patch functions any more, a null slot calls BUG; inline forms come from alternatives laid over afterwards.</summary>
+    /// <summary>
+    /// 5.13 to 6.7, read in 6.1: no patch functions any more, a null slot calls BUG; inline forms come from alternatives laid over
+    /// afterwards.
+    /// </summary>
     public static PatchRules Linux61 { get; } = Linux510 with
     {
         Name = "linux-6.1",
@@ -121,7 +124,8 @@ public static class LinuxRules
     /// <summary>All eras, oldest first.</summary>
     public static IReadOnlyList<PatchRules> All { get; } =
     [
-        Linux2620, Linux2621, Linux2622, Linux2623, Linux2624, Linux2625, Linux2627, Linux2630, Linux42, Linux418Backports, Linux420, Linux510, Linux61, Linux612,
+        Linux2620, Linux2621, Linux2622, Linux2623, Linux2624, Linux2625, Linux2627, Linux2630, Linux42, Linux418Backports, Linux420,
+        Linux510, Linux61, Linux612,
     ];
 
     /// <summary>Finds rules by name.</summary>

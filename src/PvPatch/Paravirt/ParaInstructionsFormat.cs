@@ -45,8 +45,8 @@ public sealed class ParaInstructionsFormat
         new("x86-64", 64, 16, 12, hasClobbers: true, KernelClobberEncoding.X64);
 
     /// <summary>
-    /// x86-64, 4.20 until the records got padding of their own (between 5.10 and 6.1): 16 bytes, the last may end after 10 or 12. The clobber word is
-    /// still in the records of C code but the kernel no longer reads it.
+    /// x86-64, 4.20 until the records got padding of their own (between 5.10 and 6.1): 16 bytes, the last may end after 10 or 12. The
+    /// clobber word is still in the records of C code but the kernel no longer reads it.
     /// </summary>
     public static ParaInstructionsFormat X64Since420 { get; } =
         new("x86-64-4.20", 64, 16, 10, hasClobbers: false, KernelClobberEncoding.X64);
@@ -71,13 +71,17 @@ public sealed class ParaInstructionsFormat
     /// <summary>The fewest bytes the last record may have.</summary>
     public int ShortestLastRecord { get; }
 
-    /// <summary>Whether the kernel of this layout reads the clobber word. Where it does not, the word is decoded all the same if it is there.</summary>
+    /// <summary>
+    /// Whether the kernel of this layout reads the clobber word. Where it does not, the word is decoded all the same if it is there.
+    /// </summary>
     public bool HasClobbers { get; }
 
     /// <summary>Meaning of the bits of the clobber word.</summary>
     internal KernelClobberEncoding Clobbers { get; }
 
-    /// <summary>The registers a clobber word stands for. Bits that the era does not define are ignored; the flags are always in the set.</summary>
+    /// <summary>
+    /// The registers a clobber word stands for. Bits that the era does not define are ignored; the flags are always in the set.
+    /// </summary>
     /// <param name="word">The clobber word of a record.</param>
     /// <returns>What the patch of that site may destroy.</returns>
     public RegisterSet DecodeClobbers(ushort word) => Clobbers.Decode(word);
@@ -105,7 +109,8 @@ public sealed class ParaInstructionsFormat
     /// <returns>The records in table order.</returns>
     /// <exception cref="PatchException">The size does not fit the stride.</exception>
     public ParaInstruction[] Read(ReadOnlySpan<byte> section, long? fileOffset = null) =>
-        TryRead(section, out ParaInstruction[]? records, out PatchDiagnostic? error, fileOffset) ? records : throw new PatchException(error);
+        TryRead(section, out ParaInstruction[]? records, out PatchDiagnostic? error, fileOffset)
+            ? records : throw new PatchException(error);
 
     /// <summary>Reads a table.</summary>
     /// <param name="section">The section's bytes.</param>
@@ -114,7 +119,8 @@ public sealed class ParaInstructionsFormat
     /// <param name="fileOffset">Where the section begins in its file, for the message.</param>
     /// <returns>Whether the table was read.</returns>
     public bool TryRead(
-        ReadOnlySpan<byte> section, [NotNullWhen(true)] out ParaInstruction[]? records, [NotNullWhen(false)] out PatchDiagnostic? error, long? fileOffset = null)
+        ReadOnlySpan<byte> section, [NotNullWhen(true)] out ParaInstruction[]? records, [NotNullWhen(false)] out PatchDiagnostic? error,
+        long? fileOffset = null)
     {
         if (!TryGetCount(section.Length, out int count))
         {
@@ -123,7 +129,9 @@ public sealed class ParaInstructionsFormat
             {
                 FileOffset = fileOffset,
                 Found = $"{section.Length} bytes, {section.Length % Stride} of them behind the last whole record",
-                Expected = $"a multiple of {Stride}{(ShortestLastRecord < Stride ? $", or a last record of at least {ShortestLastRecord} bytes" : "")}",
+                Expected =
+                    $"a multiple of {Stride}"
+                        + $"{(ShortestLastRecord < Stride ? $", or a last record of at least {ShortestLastRecord} bytes" : "")}",
                 Help = "The table is cut off or of another kernel era.",
             };
             return false;
@@ -151,13 +159,16 @@ public sealed class ParaInstructionsFormat
 
     /// <summary>Writes a table; padding is zero.</summary>
     /// <param name="records">The records.</param>
-    /// <param name="section">Where to: as many bytes as <see cref="GetSize"/> says, or fewer as long as the last record has <see cref="ShortestLastRecord"/>.</param>
+    /// <param name="section">
+    /// Where to: as many bytes as <see cref="GetSize"/> says, or fewer as long as the last record has <see cref="ShortestLastRecord"/>.
+    /// </param>
     /// <exception cref="ArgumentException">The span has another size, or an address does not fit a 32-bit record.</exception>
     public void Write(ReadOnlySpan<ParaInstruction> records, Span<byte> section)
     {
         if (section.Length < GetSize(records.Length, shortLast: true) || section.Length > GetSize(records.Length))
         {
-            throw new ArgumentException($"{records.Length} {Name} records take {GetSize(records.Length)} bytes, not {section.Length}", nameof(section));
+            throw new ArgumentException(
+                $"{records.Length} {Name} records take {GetSize(records.Length)} bytes, not {section.Length}", nameof(section));
         }
 
         section.Clear();

@@ -25,14 +25,14 @@ internal sealed class PvSlots
     public IEnumerable<KeyValuePair<string, OpSlot>> All => _slots;
 
     /// <summary>
-    /// Whether 32-bit page-table entries have 64 bits. With PAE there are three levels, so that the pmd slots exist; the values then travel as the
-    /// pair edx:eax.
+    /// Whether 32-bit page-table entries have 64 bits. With PAE there are three levels, so that the pmd slots exist; the values then travel
+    /// as the pair edx:eax.
     /// </summary>
     public bool HasWideEntries => Has("mmu.pmd_val") || Has("mmu.set_pte_atomic");
 
     /// <summary>
-    /// Whether the layout is that of a kernel without a patch hook (6.1 and later), which inlines through alternatives. The standard layout and
-    /// all until 5.10 have the hook.
+    /// Whether the layout is that of a kernel without a patch hook (6.1 and later), which inlines through alternatives. The standard layout
+    /// and all until 5.10 have the hook.
     /// </summary>
     public bool HasPatchHook => Has("init.patch");
 
@@ -61,7 +61,10 @@ internal sealed class PvSlots
     }
 }
 
-/// <summary>What a guest changes of another backend: slots by their standard names, functions by the kernel's. What the kernel lacks stays as it was.</summary>
+/// <summary>
+/// What a guest changes of another backend: slots by their standard names, functions by the kernel's. What the kernel lacks stays as it
+/// was.
+/// </summary>
 internal sealed class SlotChanges(PvSlots slots, SlotTargets targets, BackendBuilder builder)
 {
     public PvSlots Slots => slots;
@@ -104,7 +107,8 @@ internal sealed class SlotChanges(PvSlots slots, SlotTargets targets, BackendBui
     {
         if (slots.TryGet(name, out OpSlot? slot))
         {
-            builder.Set(slot.Name, targets.TryFind(NativeFunctions.NopNames, out _, out VirtualAddress nop) ? Operation.Nop.WithTarget(nop) : Operation.Nop);
+            builder.Set(slot.Name,
+                targets.TryFind(NativeFunctions.NopNames, out _, out VirtualAddress nop) ? Operation.Nop.WithTarget(nop) : Operation.Nop);
         }
     }
 }

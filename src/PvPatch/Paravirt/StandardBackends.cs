@@ -21,8 +21,13 @@ public sealed record StandardBackendOptions
     public VmiOptions? Vmi { get; init; }
 }
 
-/// <summary>The standard backends: for any layout that has (some of) the standard slot names, one read from a kernel image for example.</summary>
-/// <remarks>Each of them throws <see cref="ArgumentOutOfRangeException"/> where the bitness is neither 32 nor 64, and <see cref="ArgumentException"/> where its options are not possible.</remarks>
+/// <summary>
+/// The standard backends: for any layout that has (some of) the standard slot names, one read from a kernel image for example.
+/// </summary>
+/// <remarks>
+/// Each of them throws <see cref="ArgumentOutOfRangeException"/> where the bitness is neither 32 nor 64, and
+/// <see cref="ArgumentException"/> where its options are not possible.
+/// </remarks>
 public static class StandardBackends
 {
     /// <summary>Bare hardware, named <c>native</c>.</summary>
@@ -46,22 +51,26 @@ public static class StandardBackends
     /// <param name="options">Options; the defaults where <see langword="null"/>.</param>
     /// <param name="native">Options for what it takes from the native backend.</param>
     /// <returns>The backend.</returns>
-    public static Backend Kvm(OpsLayout layout, int bitness, SlotTargets targets, KvmOptions? options = null, NativeOptions? native = null) =>
+    public static Backend Kvm(
+        OpsLayout layout, int bitness, SlotTargets targets, KvmOptions? options = null, NativeOptions? native = null) =>
         KvmBackend.Create(layout, bitness, targets, options, native);
 
     /// <summary>A guest of Hyper-V, named <c>hyperv</c>.</summary>
     /// <inheritdoc cref="Kvm"/>
-    public static Backend HyperV(OpsLayout layout, int bitness, SlotTargets targets, HyperVOptions? options = null, NativeOptions? native = null) =>
+    public static Backend HyperV(
+        OpsLayout layout, int bitness, SlotTargets targets, HyperVOptions? options = null, NativeOptions? native = null) =>
         HyperVBackend.Create(layout, bitness, targets, options, native);
 
     /// <summary>A guest of VMware, named <c>vmware</c>.</summary>
     /// <inheritdoc cref="Kvm"/>
-    public static Backend Vmware(OpsLayout layout, int bitness, SlotTargets targets, VmwareOptions? options = null, NativeOptions? native = null) =>
+    public static Backend Vmware(
+        OpsLayout layout, int bitness, SlotTargets targets, VmwareOptions? options = null, NativeOptions? native = null) =>
         VmwareBackend.Create(layout, bitness, targets, options, native);
 
     /// <summary>A trust domain, named <c>tdx</c>.</summary>
     /// <inheritdoc cref="Kvm"/>
-    public static Backend Tdx(OpsLayout layout, int bitness, SlotTargets targets, TdxOptions? options = null, NativeOptions? native = null) =>
+    public static Backend Tdx(
+        OpsLayout layout, int bitness, SlotTargets targets, TdxOptions? options = null, NativeOptions? native = null) =>
         TdxBackend.Create(layout, bitness, targets, options, native);
 
     /// <summary>A guest of lguest, named <c>lguest</c>; 32-bit code only.</summary>
@@ -69,11 +78,13 @@ public static class StandardBackends
     /// <param name="targets">Addresses of the functions.</param>
     /// <param name="options">Options; the defaults where <see langword="null"/>.</param>
     /// <returns>The backend.</returns>
-    public static Backend Lguest(OpsLayout layout, SlotTargets targets, LguestOptions? options = null) => LguestBackend.Create(layout, targets, options);
+    public static Backend Lguest(OpsLayout layout, SlotTargets targets, LguestOptions? options = null) =>
+        LguestBackend.Create(layout, targets, options);
 
     /// <summary>A guest with the VMI interface, named <c>vmi</c>; 32-bit code only.</summary>
     /// <inheritdoc cref="Lguest"/>
-    public static Backend Vmi(OpsLayout layout, SlotTargets targets, VmiOptions? options = null) => VmiBackend.Create(layout, targets, options);
+    public static Backend Vmi(OpsLayout layout, SlotTargets targets, VmiOptions? options = null) =>
+        VmiBackend.Create(layout, targets, options);
 
     /// <summary>Makes a registry of the standard layout.</summary>
     /// <param name="bitness">32 or 64.</param>

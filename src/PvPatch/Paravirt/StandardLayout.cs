@@ -8,7 +8,8 @@ namespace PvPatch.Paravirt;
 /// kernel gives them (<c>irq.irq_disable</c>). For own guests and for experiments; the layout of a kernel image is read from the image.
 /// </summary>
 /// <remarks>
-/// <para>The order is this project's own, so indexes are <em>not</em> the type numbers of any kernel; names, kinds and conventions are theirs.</para>
+/// <para>The order is this project's own, so indexes are <em>not</em> the type numbers of any kernel; names, kinds and conventions are
+/// theirs.</para>
 /// <para>
 /// <c>init.patch</c> is a hook no site calls (<see cref="SlotKind.Data"/>). The interrupt returns and system call exits are jumped
 /// to. The slots that kernels from 2.6.30 on hold in struct paravirt_callee_save have <see cref="CallConvention.CalleeSave"/>;

@@ -28,7 +28,8 @@ internal sealed class DamageRun(RealReader reader)
     public int Taken { get; private set; }
 
     public string Summary => string.Create(
-        CultureInfo.InvariantCulture, $"{reader.Name}: {Count} inputs, {Taken} taken; {string.Join(", ", _codes.Select(static c => $"{c.Key} {c.Value}"))}");
+        CultureInfo.InvariantCulture,
+        $"{reader.Name}: {Count} inputs, {Taken} taken; {string.Join(", ", _codes.Select(static c => $"{c.Key} {c.Value}"))}");
 
     /// <summary>The seed of the first input; a new one in each run.</summary>
     public static int FirstSeed => Setting("PVPATCH_FUZZ_SEED") ?? TestSeed.Value;
@@ -64,7 +65,8 @@ internal sealed class DamageRun(RealReader reader)
                 continue;
             }
 
-            Assert.True(error.Severity == DiagnosticSeverity.Error && error.Code.StartsWith("PV", StringComparison.Ordinal), $"{name}: {error}");
+            Assert.True(
+                error.Severity == DiagnosticSeverity.Error && error.Code.StartsWith("PV", StringComparison.Ordinal), $"{name}: {error}");
             _codes[error.Code] = _codes.GetValueOrDefault(error.Code) + 1;
         }
 
@@ -96,5 +98,6 @@ internal sealed class DamageRun(RealReader reader)
     }
 
     private static int? Setting(string name) =>
-        int.TryParse(Environment.GetEnvironmentVariable(name), NumberStyles.Integer, CultureInfo.InvariantCulture, out int value) ? value : null;
+        int.TryParse(Environment.GetEnvironmentVariable(name), NumberStyles.Integer, CultureInfo.InvariantCulture, out int value)
+            ? value : null;
 }

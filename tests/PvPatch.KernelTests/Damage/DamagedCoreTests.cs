@@ -7,7 +7,9 @@ using PvPatch.Linux.Tests.Fuzz;
 
 namespace PvPatch.KernelTests.Damage;
 
-/// <summary>The core of a real machine with damage in its headers and notes: opened, and one in sixteen searched for the kernel, or refused.</summary>
+/// <summary>
+/// The core of a real machine with damage in its headers and notes: opened, and one in sixteen searched for the kernel, or refused.
+/// </summary>
 [Collection(KernelCollection.Name)]
 [Trait("Category", "Kernel")]
 public sealed class DamagedCoreTests(BootedKernelFixture fixture, ITestOutputHelper output)
@@ -21,7 +23,8 @@ public sealed class DamagedCoreTests(BootedKernelFixture fixture, ITestOutputHel
         Require.Tool("cp", "coreutils");
 
         // The boot that other tests of cores share; the copy has holes where the core has.
-        BootedKernel booted = fixture.Boot(Kernels.Bookworm, new MachineOptions { Core = CoreForm.Physical, MemoryMiB = 384, Kaslr = true });
+        BootedKernel booted = fixture.Boot(
+            Kernels.Bookworm, new MachineOptions { Core = CoreForm.Physical, MemoryMiB = 384, Kaslr = true });
         ElfImage kernel = TestedKernels.Load(booted.ImagePath).Elf;
         string path = Path.Combine(Path.GetTempPath(), Path.GetRandomFileName());
         try
@@ -71,7 +74,8 @@ public sealed class DamagedCoreTests(BootedKernelFixture fixture, ITestOutputHel
 
         RandomAccess.Write(file.SafeFileHandle, head, 0);
         Assert.Null(Read(path, kernel, locate: true));
-        output.WriteLine(string.Create(CultureInfo.InvariantCulture, $"core: {count} inputs; {string.Join(", ", results.Select(static r => $"{r.Key} {r.Value}"))}"));
+        output.WriteLine(string.Create(
+            CultureInfo.InvariantCulture, $"core: {count} inputs; {string.Join(", ", results.Select(static r => $"{r.Key} {r.Value}"))}"));
         Assert.True(count < Usual || results.Count > 2, "the damage says nothing about the reader");
     }
 

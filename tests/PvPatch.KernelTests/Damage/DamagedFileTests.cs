@@ -14,7 +14,8 @@ public sealed class DamagedFileTests(BootedKernelFixture fixture, ITestOutputHel
 {
     private const int Usual = 100;
 
-    private static readonly PackageRequest[] s_all = [Kernels.Bullseye, Kernels.Bookworm, Kernels.Trixie, Kernels.Sid, Kernels.BookwormI386];
+    private static readonly PackageRequest[] s_all = [
+        Kernels.Bullseye, Kernels.Bookworm, Kernels.Trixie, Kernels.Sid, Kernels.BookwormI386];
 
     public static TheoryData<string> KernelReaders => [.. RealReader.KernelReaders];
 
@@ -73,14 +74,17 @@ public sealed class DamagedFileTests(BootedKernelFixture fixture, ITestOutputHel
     private static byte[] Unpacked(DebianKernel kernel)
     {
         Require.Unpacking(kernel.ImagePath);
-        return KernelFile.TryLoad(kernel.ImagePath, null, out LoadedKernelFile? file, out PatchDiagnostic? error) ? file.Image.ToArray() : throw new PatchException(error);
+        return KernelFile.TryLoad(kernel.ImagePath, null, out LoadedKernelFile? file, out PatchDiagnostic? error)
+            ? file.Image.ToArray() : throw new PatchException(error);
     }
 
     private static KernelSymbols Symbols(byte[] file) =>
-        KernelSymbols.TryFromImage(ElfImage.Read(file), out KernelSymbols? symbols, out PatchDiagnostic? error) ? symbols : throw new PatchException(error);
+        KernelSymbols.TryFromImage(ElfImage.Read(file), out KernelSymbols? symbols, out PatchDiagnostic? error)
+            ? symbols : throw new PatchException(error);
 
     /// <summary>The last file, the smallest of the kernels, takes several times less than the others and gets half of the inputs.</summary>
-    private static int Share(int count, int files, bool isLast) => isLast || files == 1 ? (count + 1) / 2 : ((count / 2) + files - 2) / (files - 1);
+    private static int Share(int count, int files, bool isLast) =>
+        isLast || files == 1 ? (count + 1) / 2 : ((count / 2) + files - 2) / (files - 1);
 
     private void Run(List<(RealReader Reader, byte[] File)> files)
     {
@@ -96,6 +100,7 @@ public sealed class DamagedFileTests(BootedKernelFixture fixture, ITestOutputHel
             done += run.Count;
         }
 
-        Assert.True(count < Usual || (taken > 0 && taken < done), $"{taken} of {done} inputs were taken: the damage says nothing about the reader");
+        Assert.True(
+            count < Usual || (taken > 0 && taken < done), $"{taken} of {done} inputs were taken: the damage says nothing about the reader");
     }
 }

@@ -24,20 +24,26 @@ internal sealed record RealReader(string Name, Func<byte[], IReadOnlyList<FileRe
 
     /// <summary>One of those of an unpacked kernel.</summary>
     /// <param name="name">One of <see cref="KernelReaders"/>.</param>
-    /// <param name="symbols">The kernel's symbols: all but the reader of kallsyms are given them, so that most of their time is their own.</param>
+    /// <param name="symbols">
+    /// The kernel's symbols: all but the reader of kallsyms are given them, so that most of their time is their own.
+    /// </param>
     public static RealReader OfKernel(string name, KernelSymbols symbols) => name switch
     {
         "elf" => new(name, static file => ElfTables(file), ReadElf),
         "btf" => new(name, static file => Sections(file, Btf), ReadBtf),
-        "alternatives" => new(name, static file => Sections(file, AltInstrTable.SectionName), static file => OpenElf(file, out ElfImage? elf) ?? ReadAlternatives(elf!)),
-        "sites" => new(name, static file => Sections(file, Sites), file => OpenElf(file, out ElfImage? elf) ?? OpenKernel(elf!, symbols, out _)),
+        "alternatives" => new(name, static file => Sections(file, AltInstrTable.SectionName),
+            static file => OpenElf(file, out ElfImage? elf) ?? ReadAlternatives(elf!)),
+        "sites" =>
+            new(name, static file => Sections(file, Sites), file => OpenElf(file, out ElfImage? elf) ?? OpenKernel(elf!, symbols, out _)),
         "kallsyms" => new(name, static file => Kallsyms(file), static file => OpenElf(file, out ElfImage? elf) ?? ReadKallsyms(elf!)),
-        "plan" => new(name, static file => [.. ElfTables(file), .. Sections(file, s_tables)], file => OpenElf(file, out ElfImage? elf) ?? PlanKernel(elf!, symbols)),
+        "plan" => new(name, static file => [.. ElfTables(file), .. Sections(file, s_tables)],
+            file => OpenElf(file, out ElfImage? elf) ?? PlanKernel(elf!, symbols)),
         _ => throw new ArgumentOutOfRangeException(nameof(name)),
     };
 
     /// <summary>That of a kernel as it is shipped. Its stream is not unpacked: that is another program's work.</summary>
-    public static RealReader OfBzImages { get; } = new("bzimage", static file => [new(0, 1024), new(0x1f0, 0x80), PayloadStart(file), new(file.Length - 4096, 4096)], ReadBzImage);
+    public static RealReader OfBzImages { get; } = new(
+        "bzimage", static file => [new(0, 1024), new(0x1f0, 0x80), PayloadStart(file), new(file.Length - 4096, 4096)], ReadBzImage);
 
     /// <summary>That of a module, unpacked, as placed for its kernel.</summary>
     public static RealReader OfModules(KernelImage kernel) => new(
@@ -78,7 +84,8 @@ internal sealed record RealReader(string Name, Func<byte[], IReadOnlyList<FileRe
         }
 
         Assert.True(elf!.TryGetSection(Btf, out ElfSection? section));
-        if (!BtfFile.TryRead(elf.GetBytes(section), out BtfFile? btf, out PatchDiagnostic? bad) || !btf.TryReadStruct("paravirt_patch_template", elf.Bitness, out BtfStruct? layout, out bad))
+        if (!BtfFile.TryRead(elf.GetBytes(section), out BtfFile? btf, out PatchDiagnostic? bad)
+            || !btf.TryReadStruct("paravirt_patch_template", elf.Bitness, out BtfStruct? layout, out bad))
         {
             return bad;
         }
@@ -158,7 +165,8 @@ internal sealed record RealReader(string Name, Func<byte[], IReadOnlyList<FileRe
             return error;
         }
 
-        return new KernelPlanner().TryPlan(placed, new BootMachine(), out PatchPlan? _, out IReadOnlyList<PatchDiagnostic> diagnostics) ? null : diagnostics[0];
+        return new KernelPlanner().TryPlan(placed, new BootMachine(), out PatchPlan? _, out IReadOnlyList<PatchDiagnostic> diagnostics)
+            ? null : diagnostics[0];
     }
 
     /// <summary>The header, the segments, the sections with their names.</summary>
@@ -168,7 +176,8 @@ internal sealed record RealReader(string Name, Func<byte[], IReadOnlyList<FileRe
         bool is64 = elf.Bitness == 64;
         int segments = (int)(is64 ? BitConverter.ToInt64(file, 32) : BitConverter.ToUInt32(file, 28));
         int sections = (int)(is64 ? BitConverter.ToInt64(file, 40) : BitConverter.ToUInt32(file, 32));
-        List<FileRegion> regions = [new(0, is64 ? 64 : 52), new(sections, elf.Sections.Count * (is64 ? 64 : 40)), .. Sections(file, ".shstrtab", ".symtab", ".strtab")];
+        List<FileRegion> regions = [new(0, is64 ? 64 : 52), new(sections, elf.Sections.Count * (is64 ? 64 : 40)),
+            .. Sections(file, ".shstrtab", ".symtab", ".strtab")];
         if (elf.Segments.Count > 0)
         {
             regions.Add(new(segments, elf.Segments.Count * (is64 ? 56 : 32)));
@@ -178,12 +187,14 @@ internal sealed record RealReader(string Name, Func<byte[], IReadOnlyList<FileRe
     }
 
     private static FileRegion[] Sections(byte[] file, params string[] names) =>
-        [.. ElfImage.Read(file).Sections.Where(s => names.Contains(s.Name) && s.HasFileContent && s.Size > 0).Select(static s => new FileRegion((int)s.FileOffset, (int)s.Size))];
+        [.. ElfImage.Read(file).Sections.Where(s => names.Contains(s.Name) && s.HasFileContent && s.Size > 0)
+            .Select(static s => new FileRegion((int)s.FileOffset, (int)s.Size))];
 
     /// <summary>A module's tables and everything that moves them.</summary>
     private static FileRegion[] RelocationsAndTables(byte[] file)
     {
-        string[] names = [.. s_tables, ".rela" + Sites, ".rela" + AltInstrTable.SectionName, ".rel" + Sites, ".rel" + AltInstrTable.SectionName, ".modinfo", ".gnu.linkonce.this_module"];
+        string[] names = [.. s_tables, ".rela" + Sites, ".rela" + AltInstrTable.SectionName, ".rel" + Sites,
+            ".rel" + AltInstrTable.SectionName, ".modinfo", ".gnu.linkonce.this_module"];
         return Sections(file, names);
     }
 
@@ -206,7 +217,10 @@ internal sealed record RealReader(string Name, Func<byte[], IReadOnlyList<FileRe
         }
     }
 
-    /// <summary>The tables of kallsyms, which lie around the table of tokens: names and markers before it, its index and, from 6.4 on, the addresses behind it.</summary>
+    /// <summary>
+    /// The tables of kallsyms, which lie around the table of tokens: names and markers before it, its index and, from 6.4 on, the addresses
+    /// behind it.
+    /// </summary>
     private static FileRegion[] Kallsyms(byte[] file)
     {
         ElfSection data = ElfImage.Read(file).Sections.Single(static s => s.Name == ".rodata");
@@ -222,7 +236,8 @@ internal sealed record RealReader(string Name, Func<byte[], IReadOnlyList<FileRe
             if (Enumerable.Range(0, 2048).Any(i => IsIndex(file.AsSpan(((tokens + 1) & ~1) + (2 * i), 512))))
             {
                 int names = Math.Max(start, tokens - (3 << 20));
-                return [new(names, tokens - names), new(tokens - 4096, 4096), new(tokens, 2048), new(tokens + 2048, Math.Min(1 << 20, end - tokens - 2048))];
+                return [new(names, tokens - names), new(tokens - 4096, 4096), new(tokens, 2048),
+                    new(tokens + 2048, Math.Min(1 << 20, end - tokens - 2048))];
             }
         }
 

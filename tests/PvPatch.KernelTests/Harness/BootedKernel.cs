@@ -170,7 +170,8 @@ public sealed class BootedKernel
         if (report.Symbol("_text") != start || length > (ulong)mapped || (code != ImageStart && !options.Kaslr))
         {
             throw new InvalidOperationException(
-                $"The kernel lies at {code:x}+{length:x} with _text {report.Symbol("_text"):x}; read were {mapped:x} bytes from {start:x} on.");
+                $"The kernel lies at {code:x}+{length:x} with _text {report.Symbol("_text"):x}; read were {mapped:x} bytes from "
+                    + $"{start:x} on.");
         }
 
         return (code, (int)length);

@@ -13,7 +13,9 @@ public static class BzImage
     private const int PayloadOffset = 0x248;
     private const int PayloadLength = 0x24c;
 
-    /// <summary>The program that unpacks a kernel's payload and the Debian package that brings it, or null for a file that is no bzImage.</summary>
+    /// <summary>
+    /// The program that unpacks a kernel's payload and the Debian package that brings it, or null for a file that is no bzImage.
+    /// </summary>
     public static (string Tool, string DebianPackage)? Decompressor(string imagePath)
     {
         byte[] image = File.ReadAllBytes(imagePath);

@@ -9,7 +9,8 @@ internal static class DebianArchive
     public static (string Package, string Version) Fetch(
         PackageRequest request, Func<AptRoot, string, ResolvedPackage> resolve, Func<string, bool> fits, string target)
     {
-        return Fetch(request, resolve, $"{target}.debs", files => files.Any(file => DebianPackageFile.TryExtract(file, fits, target) is not null));
+        return Fetch(
+            request, resolve, $"{target}.debs", files => files.Any(file => DebianPackageFile.TryExtract(file, fits, target) is not null));
     }
 
     /// <summary>Resolves, downloads and has files taken; the apt root of the suite is locked meanwhile.</summary>

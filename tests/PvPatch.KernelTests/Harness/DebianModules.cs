@@ -14,7 +14,8 @@ public sealed record DebianModules(DebianKernel Kernel, IReadOnlyList<string> Pa
     public static DebianModules Fetch(PackageRequest request, params IReadOnlyList<string> names)
     {
         // An entry of its own: kernel and modules have to be of one version, which the archive may have replaced since.
-        string entry = KernelCache.Entry("modules", $"{request.CacheName}_{string.Join('_', names)}", directory => Fill(request, names, directory));
+        string entry = KernelCache.Entry(
+            "modules", $"{request.CacheName}_{string.Join('_', names)}", directory => Fill(request, names, directory));
         string[] files = Directory.GetFiles(entry);
         return new DebianModules(DebianKernel.Read(entry), [.. names.Select(name => files.Single(file => IsModule(file, name)))]);
     }

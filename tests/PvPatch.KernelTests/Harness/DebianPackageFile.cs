@@ -42,7 +42,8 @@ internal static class DebianPackageFile
             stream.CopyTo(Stream.Null);
             return string.Empty;
         });
-        return result.Succeeded ? count : throw new InvalidDataException($"dpkg-deb cannot read {Path.GetFileName(package)}: {result.Error}");
+        return result.Succeeded
+            ? count : throw new InvalidDataException($"dpkg-deb cannot read {Path.GetFileName(package)}: {result.Error}");
     }
 
     private static string Extract(Stream stream, Func<string, bool> fits, string target)

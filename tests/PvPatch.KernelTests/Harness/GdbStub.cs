@@ -77,7 +77,9 @@ internal sealed class GdbStub : IDisposable
         Demand("Qqemu.PhyMemMode:0");
     }
 
-    /// <summary>Runs the instruction at a breakpoint: the stub stops again at once if the breakpoint stands where it is to continue.</summary>
+    /// <summary>
+    /// Runs the instruction at a breakpoint: the stub stops again at once if the breakpoint stands where it is to continue.
+    /// </summary>
     public void StepOver(ulong breakpoint)
     {
         ClearBreakpoint(breakpoint);

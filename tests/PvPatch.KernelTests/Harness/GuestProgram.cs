@@ -1,6 +1,8 @@
 namespace PvPatch.KernelTests.Harness;
 
-/// <summary>A command that a guest runs once user space is up, and the files it needs; its output is in <see cref="GuestReport.Output"/>.</summary>
+/// <summary>
+/// A command that a guest runs once user space is up, and the files it needs; its output is in <see cref="GuestReport.Output"/>.
+/// </summary>
 internal sealed class GuestProgram
 {
     private static readonly TimeSpan s_timeout = TimeSpan.FromSeconds(30);
@@ -44,7 +46,8 @@ internal sealed class GuestProgram
     {
         string runtime = Path.GetDirectoryName(typeof(object).Assembly.Location)!;
         string root = Path.GetFullPath(Path.Combine(runtime, "../../.."));
-        string host = Directory.GetFiles(Path.Combine(root, "host/fxr"), "libhostfxr.so", SearchOption.AllDirectories).Order(StringComparer.Ordinal).Last();
+        string host = Directory.GetFiles(Path.Combine(root, "host/fxr"), "libhostfxr.so", SearchOption.AllDirectories)
+            .Order(StringComparer.Ordinal).Last();
         string dotnet = Path.Combine(root, "dotnet");
         AddLinked(dotnet);
         AddLinked(host);

@@ -1,6 +1,9 @@
 namespace PvPatch.KernelTests.Harness;
 
-/// <summary>Places at which a guest asks its hypervisor in another way than by CPUID. QEMU's translator would not answer, or the processor would fault.</summary>
+/// <summary>
+/// Places at which a guest asks its hypervisor in another way than by CPUID. QEMU's translator would not answer, or the processor would
+/// fault.
+/// </summary>
 internal abstract class GuestStops(GdbStub stub)
 {
     private readonly HashSet<ulong> _places = [];

@@ -4,8 +4,8 @@ namespace PvPatch.KernelTests.Harness;
 public sealed record HyperVOptions
 {
     /// <summary>
-    /// EAX of leaf 0x40000003. Hypercalls (0x20) and the register with a processor's number (0x40), without which a kernel does not take itself for a
-    /// guest, are added.
+    /// EAX of leaf 0x40000003. Hypercalls (0x20) and the register with a processor's number (0x40), without which a kernel does not take
+    /// itself for a guest, are added.
     /// </summary>
     public uint Features { get; init; }
 

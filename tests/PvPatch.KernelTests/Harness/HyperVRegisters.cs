@@ -4,8 +4,9 @@ namespace PvPatch.KernelTests.Harness;
 
 /// <summary>
 /// Hyper-V's model-specific registers. QEMU's translator reads those as 0 and takes writes for nothing, which does but for two: a page of
-/// the guest is to become the hypercall, and one is to have what turns the time-stamp counter into time. They are written by their physical address, the lower half
-/// of the value, when the kernel sets the register: native_write_msr(number, value) or, to 6.x, (number, low, high).
+/// the guest is to become the hypercall, and one is to have what turns the time-stamp counter into time. They are written by their physical
+/// address, the lower half of the value, when the kernel sets the register: native_write_msr(number, value) or, to 6.x, (number, low,
+/// high).
 /// </summary>
 internal sealed class HyperVRegisters(GdbStub stub, IReadOnlyDictionary<string, ulong> symbols) : GuestStops(stub)
 {
@@ -38,7 +39,9 @@ internal sealed class HyperVRegisters(GdbStub stub, IReadOnlyDictionary<string, 
         }
     }
 
-    /// <summary>Sequence (0 is "not to be used"), scale, offset. Time in units of 100 ns is the counter times scale over 2 to the 64th.</summary>
+    /// <summary>
+    /// Sequence (0 is "not to be used"), scale, offset. Time in units of 100 ns is the counter times scale over 2 to the 64th.
+    /// </summary>
     private static byte[] ReferenceTsc()
     {
         // The counter is the host's. How fast it is need not be known well: 2.5 GHz.

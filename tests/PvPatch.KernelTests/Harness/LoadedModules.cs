@@ -43,7 +43,8 @@ internal sealed class LoadedModules : IDisposable
     {
         return _report.ModuleSections.TryGetValue(module, out IReadOnlyDictionary<string, ulong>? sections)
             ? sections.ToDictionary(static s => s.Key, static s => new VirtualAddress(s.Value))
-            : throw new InvalidOperationException($"The guest did not load {module}:\n{TextTail.Of(_machine.ConsoleText, 25)}\n{TextTail.Of(_report.Log, 25)}");
+            : throw new InvalidOperationException(
+                $"The guest did not load {module}:\n{TextTail.Of(_machine.ConsoleText, 25)}\n{TextTail.Of(_report.Log, 25)}");
     }
 
     /// <summary>The bytes of a section.</summary>

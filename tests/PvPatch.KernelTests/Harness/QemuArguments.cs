@@ -61,7 +61,8 @@ internal static class QemuArguments
     private static string KernelCommandLine(string console, MachineOptions options)
     {
         // noirqdebug: PREEMPT_RT kernels otherwise take the busy second port for a stuck interrupt and switch it off.
-        // no_timer_check: the kernel counts timer interrupts against a busy loop; on a loaded host the emulated timer loses and the kernel panics.
+        // no_timer_check: the kernel counts timer interrupts against a busy loop; on a loaded host the emulated timer loses and the kernel
+        // panics.
         return $"{console} noirqdebug no_timer_check panic=-1 oops=panic {options.Append}".Trim();
     }
 

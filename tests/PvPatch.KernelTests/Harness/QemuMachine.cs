@@ -69,20 +69,23 @@ public sealed class QemuMachine : IDisposable
     /// </param>
     /// <param name="modules">Modules (.ko, not packed) that user space loads, in this order.</param>
     public static QemuMachine Start(
-        string kernelPath, MachineOptions? options = null, IReadOnlyDictionary<string, ulong>? symbols = null, IReadOnlyList<string>? modules = null)
+        string kernelPath, MachineOptions? options = null, IReadOnlyDictionary<string, ulong>? symbols = null,
+        IReadOnlyList<string>? modules = null)
     {
         return Start(kernelPath, options, symbols, modules, program: null);
     }
 
     /// <summary>As the other, with a program that user space runs before the report.</summary>
     internal static QemuMachine Start(
-        string kernelPath, MachineOptions? options, IReadOnlyDictionary<string, ulong>? symbols, IReadOnlyList<string>? modules, GuestProgram? program)
+        string kernelPath, MachineOptions? options, IReadOnlyDictionary<string, ulong>? symbols, IReadOnlyList<string>? modules,
+        GuestProgram? program)
     {
         options ??= MachineOptions.Default;
         options.Check();
         if (options.AnswersLeaves && symbols?.ContainsKey(HypervisorLeaves.Function) != true)
         {
-            throw new ArgumentException($"To boot as a guest of a hypervisor, the address of {HypervisorLeaves.Function} is needed.", nameof(symbols));
+            throw new ArgumentException(
+                $"To boot as a guest of a hypervisor, the address of {HypervisorLeaves.Function} is needed.", nameof(symbols));
         }
 
         string directory = Directory.CreateTempSubdirectory("pvpatch-vm-").FullName;

@@ -1,8 +1,8 @@
 namespace PvPatch.KernelTests.Harness;
 
 /// <summary>
-/// TDCALL, which the translator's processor has not. It is answered, and jumped over, in all functions that have one: by success, and for its
-/// leaf TDG.VP.INFO with a width of guest addresses and the attributes (Intel TDX Module ABI specification).
+/// TDCALL, which the translator's processor has not. It is answered, and jumped over, in all functions that have one: by success, and for
+/// its leaf TDG.VP.INFO with a width of guest addresses and the attributes (Intel TDX Module ABI specification).
 /// </summary>
 internal sealed class TdxCalls(GdbStub stub, IReadOnlyDictionary<string, ulong> symbols) : GuestStops(stub)
 {
@@ -13,8 +13,9 @@ internal sealed class TdxCalls(GdbStub stub, IReadOnlyDictionary<string, ulong> 
     private const ulong Attributes = 1 << 28;
 
     /// <summary>
-    /// The kernel takes the highest bit of that width for "shared with the host" and sets it where devices are mapped. This machine has memory below and above any true
-    /// width's bit, so it is made bit 63, the one above 0 bits: then "shared" is "not executable", which is right for devices anyway.
+    /// The kernel takes the highest bit of that width for "shared with the host" and sets it where devices are mapped. This machine has
+    /// memory below and above any true width's bit, so it is made bit 63, the one above 0 bits: then "shared" is "not executable", which is
+    /// right for devices anyway.
     /// </summary>
     private const ulong AddressWidth = 0;
 

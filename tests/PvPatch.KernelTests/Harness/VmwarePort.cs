@@ -3,8 +3,8 @@ using Iced.Intel;
 namespace PvPatch.KernelTests.Harness;
 
 /// <summary>
-/// VMware's backdoor: in (%dx), %eax with a magic number in eax and a command in cx. QEMU has one, which answers what it knows; the clocks are
-/// answered here. The kernel's functions for it all begin with vmware_.
+/// VMware's backdoor: in (%dx), %eax with a magic number in eax and a command in cx. QEMU has one, which answers what it knows; the clocks
+/// are answered here. The kernel's functions for it all begin with vmware_.
 /// </summary>
 internal sealed class VmwarePort(GdbStub stub, IReadOnlyDictionary<string, ulong> symbols, VmwareOptions options) : GuestStops(stub)
 {
@@ -57,5 +57,6 @@ internal sealed class VmwarePort(GdbStub stub, IReadOnlyDictionary<string, ulong
     }
 
     private bool IsCode(ulong address) =>
-        (address >= symbols["_stext"] && address < symbols["_etext"]) || (address >= symbols["_sinittext"] && address < symbols["_einittext"]);
+        (address >= symbols["_stext"] && address < symbols["_etext"])
+            || (address >= symbols["_sinittext"] && address < symbols["_einittext"]);
 }

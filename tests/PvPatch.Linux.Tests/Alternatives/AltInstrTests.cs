@@ -27,11 +27,14 @@ public sealed class AltInstrTests
     {
         { "absolute, 32-bit", 32, ".balign 4\n.long one, rone\n.byte 0x10, 6, 1\n.balign 4\n.long two, rtwo\n.byte 0x6b, 5, 3" },
         { "absolute, 64-bit", 64, ".balign 8\n.quad one, rone\n.byte 0x10, 6, 1\n.balign 8\n.quad two, rtwo\n.byte 0x6b, 5, 3" },
-        { "absolute, 32-bit, 16-bit feature", 32, ".balign 4\n.long one, rone\n.word 0x110\n.byte 6, 1\n.balign 4\n.long two, rtwo\n.word 0x6b\n.byte 5, 3" },
-        { "absolute, 64-bit, 16-bit feature", 64, ".balign 8\n.quad one, rone\n.word 0x110\n.byte 6, 1\n.balign 8\n.quad two, rtwo\n.word 0x6b\n.byte 5, 3" },
+        { "absolute, 32-bit, 16-bit feature", 32,
+            ".balign 4\n.long one, rone\n.word 0x110\n.byte 6, 1\n.balign 4\n.long two, rtwo\n.word 0x6b\n.byte 5, 3" },
+        { "absolute, 64-bit, 16-bit feature", 64,
+            ".balign 8\n.quad one, rone\n.word 0x110\n.byte 6, 1\n.balign 8\n.quad two, rtwo\n.word 0x6b\n.byte 5, 3" },
         { "relative", 64, ".long one - ., rone - .\n.word 0x8110\n.byte 6, 1\n.long two - ., rtwo - .\n.word 0x6b\n.byte 5, 3" },
         { "relative", 32, ".long one - ., rone - .\n.word 0x8110\n.byte 6, 1\n.long two - ., rtwo - .\n.word 0x6b\n.byte 5, 3" },
-        { "relative, padding length", 64, ".long one - ., rone - .\n.word 0x110\n.byte 6, 1, 0\n.long two - ., rtwo - .\n.word 0x6b\n.byte 5, 3, 2" },
+        { "relative, padding length", 64,
+            ".long one - ., rone - .\n.word 0x110\n.byte 6, 1, 0\n.long two - ., rtwo - .\n.word 0x6b\n.byte 5, 3, 2" },
         { "relative, flags", 64, ".long one - ., rone - .\n.long 0x10110\n.byte 6, 1\n.long two - ., rtwo - .\n.long 0x2006b\n.byte 5, 3" },
         { "relative, flags", 32, ".long one - ., rone - .\n.long 0x10110\n.byte 6, 1\n.long two - ., rtwo - .\n.long 0x2006b\n.byte 5, 3" },
     };
@@ -42,7 +45,8 @@ public sealed class AltInstrTests
     {
         ulong text = bitness == 64 ? Text64 : Text32;
         ElfImage image = ElfImage.Read(Tools.AssembleAndLink(
-            Code + records + "\n", bitness, (".text", text), (".altinstructions", text + 0x200000), (".altinstr_replacement", text + 0x210000)));
+            Code + records + "\n", bitness, (".text", text), (".altinstructions", text + 0x200000),
+            (".altinstr_replacement", text + 0x210000)));
 
         Assert.True(AltInstrTable.TryRead(image, out AltInstrTable? table, out PatchDiagnostic? error), error?.ToString());
         Assert.Equal(name, table.Format.Name);
@@ -52,7 +56,8 @@ public sealed class AltInstrTests
         bool oneByte = name is "absolute, 32-bit" or "absolute, 64-bit";
         Assert.Equal(oneByte ? 0x10 : 0x110, table[0].Feature);
         Assert.Equal(0x6b, table[1].Feature);
-        Assert.Equal(records.Contains("0x8110", StringComparison.Ordinal) || records.Contains("0x10110", StringComparison.Ordinal), table[0].IsNot);
+        Assert.Equal(
+            records.Contains("0x8110", StringComparison.Ordinal) || records.Contains("0x10110", StringComparison.Ordinal), table[0].IsNot);
         Assert.Equal(records.Contains("0x2006b", StringComparison.Ordinal), table[1].IsDirectCall);
         Assert.Equal(records.Contains("5, 3, 2", StringComparison.Ordinal) ? 2 : 0, table[1].PaddingLength);
         Assert.False(table[1].IsNot);
@@ -102,7 +107,8 @@ public sealed class AltInstrTests
     [InlineData(32, 0xfffff000, "ff 0f 00 00 00 00 00 00 00 00 01 01", false)]
     public void Records_that_leave_the_address_space_are_refused(int bitness, ulong address, string hex, bool refused)
     {
-        bool read = AltInstrTable.TryRead(Bytes.FromHex(hex), address, AltInstrFormat.Relative, bitness, 0x40, out _, out PatchDiagnostic? error);
+        bool read = AltInstrTable.TryRead(
+            Bytes.FromHex(hex), address, AltInstrFormat.Relative, bitness, 0x40, out _, out PatchDiagnostic? error);
         Assert.Equal(refused, !read);
         Assert.Equal(refused ? KernelDiagnosticCodes.AltAddressOverflow : null, error?.Code);
     }
@@ -142,7 +148,8 @@ public sealed class AltInstrTests
         Assert.Equal(KernelDiagnosticCodes.ElfSectionMissing, error.Code);
     }
 
-    private static bool Detect(byte[] records, AltAddressPredicate isCode, AltAddressPredicate isReplacement, out AltInstrTable? table, [System.Diagnostics.CodeAnalysis.NotNullWhen(false)] out PatchDiagnostic? error) =>
+    private static bool Detect(byte[] records, AltAddressPredicate isCode, AltAddressPredicate isReplacement, out AltInstrTable? table,
+        [System.Diagnostics.CodeAnalysis.NotNullWhen(false)] out PatchDiagnostic? error) =>
         AltInstrDetector.TryDetect(records, Text64, 64, 0, isCode, isReplacement, out table, out error);
 
     private static (ulong Address, ulong Replacement, int Length, int ReplacementLength) Shape(AltInstr record) =>

@@ -44,7 +44,8 @@ public sealed class BzImageTests
     {
         Assert.Equal(KernelDiagnosticCodes.BzImageTruncated, Refuse(s_file[..0x24f]).Code);
         Assert.Equal(KernelDiagnosticCodes.BzImagePayloadOutsideFile, Refuse(s_file[..0x250]).Code);
-        Assert.Equal(KernelDiagnosticCodes.BzImagePayloadOutsideFile, Refuse(s_file[..(TestBzImage.PayloadAt + s_payload.Length - 1)]).Code);
+        Assert.Equal(
+            KernelDiagnosticCodes.BzImagePayloadOutsideFile, Refuse(s_file[..(TestBzImage.PayloadAt + s_payload.Length - 1)]).Code);
     }
 
     [Fact]

@@ -43,7 +43,8 @@ public sealed class KernelFileTests
     public void A_compressed_elf_file_is_unpacked(string packing)
     {
         PayloadCompression compression = Enum.Parse<PayloadCompression>(packing);
-        Assert.True(KernelFile.TryLoad(Compressors.Compress(compression, s_kernel), null, out LoadedKernelFile? kernel, out PatchDiagnostic? error), error?.ToString());
+        Assert.True(KernelFile.TryLoad(Compressors.Compress(compression, s_kernel), null, out LoadedKernelFile? kernel,
+            out PatchDiagnostic? error), error?.ToString());
         Assert.Equal(KernelFileKind.CompressedElf, kernel.Kind);
         Assert.Equal(compression, kernel.Compression);
         Assert.Equal(s_kernel, kernel.Image.ToArray());

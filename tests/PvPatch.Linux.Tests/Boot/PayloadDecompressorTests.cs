@@ -129,7 +129,8 @@ public sealed class PayloadDecompressorTests
         Require.Tool("yes");
         using var folder = new TestFolder();
         folder.Program("xz", $"#!/bin/sh\nexec yes\n");
-        PatchDiagnostic error = Refuse(new byte[1 << 20], PayloadCompression.Xz, 100_000, new UnpackLimits { ProgramSearchPath = folder.Path });
+        PatchDiagnostic error = Refuse(
+            new byte[1 << 20], PayloadCompression.Xz, 100_000, new UnpackLimits { ProgramSearchPath = folder.Path });
         Assert.Equal(KernelDiagnosticCodes.PayloadSizeMismatch, error.Code);
     }
 
@@ -170,7 +171,8 @@ public sealed class PayloadDecompressorTests
     {
         var seen = new Recorder();
         byte[] packed = TestBzImage.Gzip(s_kernel);
-        Assert.True(PayloadDecompressor.TryDecompress(packed, PayloadCompression.Gzip, s_kernel.Length, new UnpackLimits { Progress = seen }, out _, out _));
+        Assert.True(PayloadDecompressor.TryDecompress(
+            packed, PayloadCompression.Gzip, s_kernel.Length, new UnpackLimits { Progress = seen }, out _, out _));
         Assert.True(seen.Values.Count >= 3);
         Assert.Equal(seen.Values.Order(), seen.Values);
         Assert.Equal(s_kernel.Length, seen.Values[^1]);
@@ -187,7 +189,8 @@ public sealed class PayloadDecompressorTests
         try
         {
             Assert.True(PayloadDecompressor.TryDecompress(
-                packed, PayloadCompression.Xz, s_kernel.Length, new UnpackLimits { ProgramSearchPath = folder.Path }, out _, out PatchDiagnostic? error), error?.ToString());
+                packed, PayloadCompression.Xz, s_kernel.Length, new UnpackLimits { ProgramSearchPath = folder.Path }, out _,
+                out PatchDiagnostic? error), error?.ToString());
         }
         finally
         {
@@ -201,13 +204,15 @@ public sealed class PayloadDecompressorTests
 
     private static Memory<byte> Unpack(byte[] packed, PayloadCompression compression, long? announced)
     {
-        Assert.True(PayloadDecompressor.TryDecompress(packed, compression, announced, null, out Memory<byte> unpacked, out PatchDiagnostic? error), error?.ToString());
+        Assert.True(PayloadDecompressor.TryDecompress(
+            packed, compression, announced, null, out Memory<byte> unpacked, out PatchDiagnostic? error), error?.ToString());
         return unpacked;
     }
 
     private static PatchDiagnostic Refuse(byte[] packed, PayloadCompression compression, long? announced, UnpackLimits? options = null)
     {
-        Assert.False(PayloadDecompressor.TryDecompress(packed, compression, announced, options, out Memory<byte> unpacked, out PatchDiagnostic? error));
+        Assert.False(PayloadDecompressor.TryDecompress(
+            packed, compression, announced, options, out Memory<byte> unpacked, out PatchDiagnostic? error));
         Assert.True(unpacked.IsEmpty);
         Assert.NotNull(error.Help);
         return error;

@@ -20,7 +20,8 @@ public sealed class BtfStructTests
         int cpu = btf.Struct("pv_cpu_ops", word, new Member("io_delay", btf.Const(btf.Typedef("delay_t", pointer)), 0));
         int irq = btf.Struct("pv_irq_ops", 2 * word, new Member("save_fl", calleeSave, 0), new Member("halt", pointer, bits));
         int mmu = btf.Struct("pv_mmu_ops", 2 * word, new Member("lazy_mode", btf.Volatile(lazy), 0));
-        btf.Struct("paravirt_patch_template", 5 * word, new Member("cpu", cpu, 0), new Member("irq", irq, bits), new Member("mmu", mmu, 3 * bits));
+        btf.Struct(
+            "paravirt_patch_template", 5 * word, new Member("cpu", cpu, 0), new Member("irq", irq, bits), new Member("mmu", mmu, 3 * bits));
 
         BtfStruct layout = Read(btf, BtfStructLayout.PatchTemplate, bitness);
         Assert.Equal(5 * word, layout.Size);
@@ -45,7 +46,8 @@ public sealed class BtfStructTests
         int pair = btf.Array(pointer, number, 2);
         int inner = btf.Struct("", 16, new Member("both", pair, 0));
         int choice = btf.Union("", 8, new Member("hook", pointer, 0), new Member("cookie", number, 0));
-        btf.Struct("ops", 40, new Member("", inner, 0), new Member("", choice, 128), new Member("rest", btf.Array(inner, number, 1), 192), new Member("tail", btf.Array(pointer, number, 0), 320));
+        btf.Struct("ops", 40, new Member("", inner, 0), new Member("", choice, 128), new Member("rest", btf.Array(inner, number, 1), 192),
+            new Member("tail", btf.Array(pointer, number, 0), 320));
 
         Assert.Equal(
             ["both[0]@0", "both[1]@8", "hook@16", "cookie@16", "rest[0].both[0]@24", "rest[0].both[1]@32"],
@@ -102,16 +104,19 @@ public sealed class BtfStructTests
         Tools.Pipe(System.Text.Encoding.ASCII.GetBytes(Source), "gcc", "-m64", "-gbtf", "-c", "-x", "c", "-o", path, "-");
         ElfImage image = ElfImage.Read(File.ReadAllBytes(path));
         Assert.True(image.TryGetSection(".BTF", out ElfSection? section));
-        Assert.True(BtfStructLayout.TryRead(image.GetBytes(section), BtfStructLayout.PatchTemplate, out BtfStruct? layout, out PatchDiagnostic? error), error?.ToString());
+        Assert.True(BtfStructLayout.TryRead(
+            image.GetBytes(section), BtfStructLayout.PatchTemplate, out BtfStruct? layout, out PatchDiagnostic? error), error?.ToString());
         Assert.Equal(
-            ["cpu.io_delay@0", "mmu.flush@8", "mmu.pte_val@16*", "mmu.lazy_mode.enter@24", "mmu.lazy_mode.leave@32", "lock[0]@40", "lock[1]@48"],
+            ["cpu.io_delay@0", "mmu.flush@8", "mmu.pte_val@16*", "mmu.lazy_mode.enter@24", "mmu.lazy_mode.leave@32", "lock[0]@40",
+                "lock[1]@48"],
             layout.Members.Select(m => $"{m.Path}@{m.Offset}{(m.IsCalleeSave ? "*" : "")}"));
         Assert.Equal(56, layout.Size);
     }
 
     private static BtfStruct Read(TestBtf btf, string name, int bitness = 64)
     {
-        Assert.True(BtfStructLayout.TryRead(btf.Build(), name, out BtfStruct? layout, out PatchDiagnostic? error, bitness), error?.ToString());
+        Assert.True(
+            BtfStructLayout.TryRead(btf.Build(), name, out BtfStruct? layout, out PatchDiagnostic? error, bitness), error?.ToString());
         return layout;
     }
 }

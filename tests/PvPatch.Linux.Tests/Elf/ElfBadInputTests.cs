@@ -209,7 +209,8 @@ public sealed class ElfBadInputTests
     [Fact]
     public void Segments_over_the_same_addresses_are_refused()
     {
-        var builder = new TestElf().Code(".text", Text, new byte[64]).Data(".rodata", Text + 64, new byte[64]).Load(".text", ".text").Load(".rodata", ".rodata");
+        var builder = new TestElf().Code(".text", Text, new byte[64]).Data(".rodata", Text + 64, new byte[64]).Load(".text", ".text")
+            .Load(".rodata", ".rodata");
         byte[] file = builder.Build();
         Assert.True(ElfImage.TryRead(file, out _, out _));
         PatchDiagnostic error = Refuse(file.With64(builder.SegmentTableOffset + 56 + 16, Text + 63));
@@ -226,14 +227,16 @@ public sealed class ElfBadInputTests
         PatchDiagnostic error = Refuse(new TestElf().Code(".text", Text, new byte[64]).Code(name, Text + 0x1000, new byte[64]).Build());
         Assert.Equal(KernelDiagnosticCodes.ElfOverlap, error.Code);
         Assert.Contains(name, error.Message, StringComparison.Ordinal);
-        Assert.True(ElfImage.TryRead(new TestElf().Code(".text", Text, new byte[64]).Data(name, Text + 0x1000, new byte[64]).Build(), out _, out _));
+        Assert.True(ElfImage.TryRead(
+            new TestElf().Code(".text", Text, new byte[64]).Data(name, Text + 0x1000, new byte[64]).Build(), out _, out _));
     }
 
     [Fact]
     public void Bad_section_names_are_refused()
     {
         int names = _file[Shnum] - 1;
-        int last = (int)BitConverter.ToUInt64(_file, Header(names) + ShOffset) + (int)BitConverter.ToUInt64(_file, Header(names) + ShSize) - 1;
+        int last = (int)BitConverter.ToUInt64(_file, Header(names) + ShOffset)
+            + (int)BitConverter.ToUInt64(_file, Header(names) + ShSize) - 1;
         byte[] open = [.. _file];
         open[last] = (byte)'x';
         Assert.Equal(KernelDiagnosticCodes.ElfBadStringTable, Refuse(open).Code);

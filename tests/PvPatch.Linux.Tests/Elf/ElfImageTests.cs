@@ -145,7 +145,8 @@ public sealed class ElfImageTests
     {
         byte[] file = new TestElf(bitness)
             .Code(".text", 0xc1000000, s_code)
-            .Symbols(("", 0, 0, ElfSymbolType.Section, 1), ("undefined", 0, 0, ElfSymbolType.None, 0), ("pv_ops", 0xc1000002, 2, ElfSymbolType.Data, 1), ("absolute", 7, 0, ElfSymbolType.None, 0xfff1))
+            .Symbols(("", 0, 0, ElfSymbolType.Section, 1), ("undefined", 0, 0, ElfSymbolType.None, 0),
+                ("pv_ops", 0xc1000002, 2, ElfSymbolType.Data, 1), ("absolute", 7, 0, ElfSymbolType.None, 0xfff1))
             .Build();
         Assert.True(ElfImage.Read(file).TryReadSymbols(out ElfSymbolTable? symbols, out _));
 

@@ -28,7 +28,8 @@ public sealed class ElfToolchainTests
     [InlineData(32, 0xc1000000)]
     public void A_linked_file_is_read(int bitness, ulong text)
     {
-        byte[] file = Tools.AssembleAndLink(Source, bitness, (".text", text), (".altinstructions", text + 0x200000), (".bss", text + 0x300000));
+        byte[] file = Tools.AssembleAndLink(
+            Source, bitness, (".text", text), (".altinstructions", text + 0x200000), (".bss", text + 0x300000));
         ElfImage image = ElfImage.Read(file);
 
         Assert.Equal(ElfFileType.Executable, image.Type);
@@ -45,7 +46,8 @@ public sealed class ElfToolchainTests
         Assert.Equal((text, 3ul, ElfSymbolType.Function), (start.Value.Value, start.Size, start.Type));
         Assert.True(symbols.TryFind("buffer", out ElfSymbol buffer));
         Assert.Equal(-1, buffer.SectionIndex);
-        Assert.Contains(image.Segments, s => s.Type == ElfSegmentType.Load && s.Address.Value <= text && (s.Flags & ElfSegmentAccess.Execute) != 0);
+        Assert.Contains(
+            image.Segments, s => s.Type == ElfSegmentType.Load && s.Address.Value <= text && (s.Flags & ElfSegmentAccess.Execute) != 0);
     }
 
     [Theory]

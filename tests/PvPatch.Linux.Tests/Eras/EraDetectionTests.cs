@@ -20,7 +20,8 @@ public sealed class EraDetectionTests
         68 | 7 | call *pv_mmu_ops+4*13
         """;
 
-    private static EraKernel Kernel(string sites, OpsLayout? layout = null) => new() { Bits = 32, Sites = sites, Layout = layout ?? EraLayouts.Known("2.6.24-i386-pae") };
+    private static EraKernel Kernel(string sites, OpsLayout? layout = null) =>
+        new() { Bits = 32, Sites = sites, Layout = layout ?? EraLayouts.Known("2.6.24-i386-pae") };
 
     [Fact]
     public void Every_era_has_a_name_of_its_own_by_which_it_is_found()
@@ -33,7 +34,8 @@ public sealed class EraDetectionTests
     public void Sites_of_eras_that_never_met_are_no_era()
     {
         // The last is of 2.6.20 alone, in a kernel with several tables.
-        PatchDiagnostic error = Kernel(Sites + "\n46 | 1 | push %ecx; push %edx; call *%cs:pv_irq_ops+4*4; pop %edx; pop %ecx").OpenError(KernelDiagnosticCodes.EraUnknown);
+        PatchDiagnostic error = Kernel(Sites + "\n46 | 1 | push %ecx; push %edx; call *%cs:pv_irq_ops+4*4; pop %edx; pop %ecx")
+            .OpenError(KernelDiagnosticCodes.EraUnknown);
         Assert.Contains("2.6.20", error.Found, StringComparison.Ordinal);
     }
 
@@ -41,7 +43,8 @@ public sealed class EraDetectionTests
     public void A_layout_that_the_functions_contradict_is_not_taken()
     {
         // One slot more in the middle of the cpu table: lgdt is where ltr should be.
-        string text = string.Join('\n', EraLayouts.Known("2.6.24-i386-pae").Slots.Select(s => s.Name == "cpu.load_tr_desc" ? "cpu.new\ncpu.load_tr_desc" : s.Name));
+        string text = string.Join('\n',
+            EraLayouts.Known("2.6.24-i386-pae").Slots.Select(s => s.Name == "cpu.load_tr_desc" ? "cpu.new\ncpu.load_tr_desc" : s.Name));
         OpsLayout shifted = EraLayouts.Read("bits 32\n" + text);
         EraKernel kernel = Kernel(Sites, shifted);
         Assert.Contains("--layout", kernel.OpenError(KernelDiagnosticCodes.LayoutUnknown).Help, StringComparison.Ordinal);
@@ -55,7 +58,8 @@ public sealed class EraDetectionTests
         ElfImage named = kernel.Link();
         Assert.True(KernelSymbols.TryFromImage(named, out KernelSymbols? own, out _));
         string map = string.Concat(own.All.Select(s => $"{s.Address.Value:x8} {s.Type} {s.Name}\n"));
-        Assert.True(KernelSymbols.TryReadSystemMap(System.Text.Encoding.ASCII.GetBytes(map), out KernelSymbols? symbols, out PatchDiagnostic? error), error?.ToString());
+        Assert.True(KernelSymbols.TryReadSystemMap(
+            System.Text.Encoding.ASCII.GetBytes(map), out KernelSymbols? symbols, out PatchDiagnostic? error), error?.ToString());
         KernelImage image = kernel.Open(new KernelOptions { Symbols = symbols }, symbols: false);
         Assert.Equal(kernel.Open().SlotWords, image.SlotWords);
         Assert.False(image.SlotWords[0].IsZero); // pv_init_ops, which no site tells
@@ -93,7 +97,8 @@ public sealed class EraDetectionTests
         int refused = 0;
         for (int i = 0; i < 3000; i++)
         {
-            if (!ElfImage.TryRead(mutator.Mutate(file), out ElfImage? elf, out _) || !KernelImage.TryOpen(elf, out KernelImage? image, out _))
+            if (!ElfImage.TryRead(mutator.Mutate(file), out ElfImage? elf, out _)
+                || !KernelImage.TryOpen(elf, out KernelImage? image, out _))
             {
                 refused++;
                 continue;

@@ -3,7 +3,9 @@ using PvPatch.Mechanisms;
 
 namespace PvPatch.Linux.Tests.Eras;
 
-/// <summary>The native functions of a kernel as assembler source: for each slot the one it holds on disk, with the instruction it is there for.</summary>
+/// <summary>
+/// The native functions of a kernel as assembler source: for each slot the one it holds on disk, with the instruction it is there for.
+/// </summary>
 internal static class EraFunctions
 {
     // The shortest that does what a slot is for, where that is one instruction; the same text for both bitnesses.
@@ -52,9 +54,11 @@ internal static class EraFunctions
     private static readonly HashSet<string> s_empty =
     [
         "activate_mm", "dup_mmap", "exit_mmap", "pgd_free", "alloc_ldt", "free_ldt", "start_context_switch", "end_context_switch",
-        "alloc_pt", "alloc_pd", "alloc_pd_clone", "release_pt", "release_pd", "alloc_pte", "alloc_pmd", "alloc_pmd_clone", "alloc_pud", "alloc_p4d",
+        "alloc_pt", "alloc_pd", "alloc_pd_clone", "release_pt", "release_pd", "alloc_pte", "alloc_pmd", "alloc_pmd_clone", "alloc_pud",
+        "alloc_p4d",
         "release_pte", "release_pmd", "release_pud", "release_p4d", "pte_update", "pte_update_defer", "pmd_update", "pmd_update_defer",
-        "lazy_mode.enter", "lazy_mode.leave", "lazy_mode.flush", "set_lazy_mode", "adjust_exception_frame", "startup_ipi_hook", "wait", "kick",
+        "lazy_mode.enter", "lazy_mode.leave", "lazy_mode.flush", "set_lazy_mode", "adjust_exception_frame", "startup_ipi_hook", "wait",
+        "kick",
     ];
 
     private static readonly HashSet<string> s_conversions =

@@ -9,8 +9,8 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Linux.Tests.Eras;
 
 /// <summary>
-/// Makes, from the record of each era, images with what the record claims, assembled and linked by binutils, and looks which era they are found to be
-/// of. What a record leaves open is random; the seed is printed.
+/// Makes, from the record of each era, images with what the record claims, assembled and linked by binutils, and looks which era they are
+/// found to be of. What a record leaves open is random; the seed is printed.
 /// </summary>
 public sealed class EraImageTests(ITestOutputHelper output)
 {
@@ -28,7 +28,9 @@ public sealed class EraImageTests(ITestOutputHelper output)
         (SiteShapes.SavesResult, 32, "push %eax; push %edi; push %edx; call *%cs:W; pop %edx; pop %edi; pop %eax"),
         (SiteShapes.SavesRdi, 64, "push %rdi; call *W(%rip); pop %rdi"),
         (SiteShapes.Absolute26, 64, "push %rax; push %rdi; push %rcx; push %rdx; call *%cs:W; pop %rdx; pop %rcx; pop %rdi; pop %rax"),
-        (SiteShapes.Saves32, 64, "push %rax; push %rcx; push %rdx; push %rsi; push %rdi; push %r8; push %r9; push %r10; push %r11; call *W(%rip); pop %r11; pop %r10; pop %r9; pop %r8; pop %rdi; pop %rsi; pop %rdx; pop %rcx; pop %rax"),
+        (SiteShapes.Saves32, 64,
+            "push %rax; push %rcx; push %rdx; push %rsi; push %rdi; push %r8; push %r9; push %r10; push %r11; call *W(%rip); pop %r11; "
+            + "pop %r10; pop %r9; pop %r8; pop %rdi; pop %rsi; pop %rdx; pop %rcx; pop %rax"),
         (SiteShapes.Absolute7, 64, "call *W"),
         (SiteShapes.SavesResult, 64, "push %rax; call *W(%rip); pop %rax"),
     ];
@@ -76,7 +78,8 @@ public sealed class EraImageTests(ITestOutputHelper output)
         for (int i = 0; i < Rounds; i++)
         {
             (KernelEra? found, PatchDiagnostic? error) = Detect(Kernel(era, bits, random, everyForm: false), symbols: random.Next(2) == 0);
-            Assert.True(found is null ? error!.Expected!.Split(" or ").Contains(expected.Name) : found == expected, $"{expected} was expected, not {found}: {error}");
+            Assert.True(found is null ? error!.Expected!.Split(" or ").Contains(expected.Name) : found == expected,
+                $"{expected} was expected, not {found}: {error}");
         }
     }
 
@@ -98,7 +101,8 @@ public sealed class EraImageTests(ITestOutputHelper output)
         return new Random(seed);
     }
 
-    private static KernelEra Era(string name) => KernelEra.TryGet(name, out KernelEra? era) ? era : throw new InvalidOperationException(name);
+    private static KernelEra Era(string name) =>
+        KernelEra.TryGet(name, out KernelEra? era) ? era : throw new InvalidOperationException(name);
 
     private static (KernelEra? Era, PatchDiagnostic? Error) Detect(EraKernel kernel, bool symbols)
     {
@@ -107,7 +111,8 @@ public sealed class EraImageTests(ITestOutputHelper output)
         Assert.True(SiteEvidence.TryRead(elf, KernelImage.CodeOf(elf), out SiteEvidence? evidence, out error), error?.ToString());
         KernelSymbols? own = KernelSymbols.TryFromImage(elf, out KernelSymbols? read, out _) ? read : null;
         Assert.Equal(symbols, own is not null);
-        return KernelEraDetector.TryDetect(elf, source, kernel.Layout, evidence, own, out KernelEra? era, out error) ? (era, null) : (null, error);
+        return KernelEraDetector.TryDetect(elf, source, kernel.Layout, evidence, own, out KernelEra? era, out error)
+            ? (era, null) : (null, error);
     }
 
     private static EraKernel Kernel(KernelEra era, int bits, Random random, bool everyForm)
@@ -122,7 +127,8 @@ public sealed class EraImageTests(ITestOutputHelper output)
             : $"pv_{slot.Name.Split('.')[0]}_ops+{word * (slot.Index - layout.Tables.Single(t => t.Slots.Contains(slot)).Slots[0].Index)}";
 
         // All forms a record claims, or a random part with one of each kind that every image of the era has.
-        List<(SiteShapes Shape, int Bits, string Source)> possible = [.. s_forms.Where(f => f.Bits == bits && (era.PossibleShapes & f.Shape) != 0)];
+        List<(SiteShapes Shape, int Bits, string Source)> possible = [
+            .. s_forms.Where(f => f.Bits == bits && (era.PossibleShapes & f.Shape) != 0)];
         List<(SiteShapes Shape, int Bits, string Source)> forms = everyForm ? [.. possible] : [.. possible.Where(_ => random.Next(3) == 0)];
         if ((era.NecessaryShapes(bits) & SiteShapes.AnySave) != 0)
         {
@@ -133,19 +139,22 @@ public sealed class EraImageTests(ITestOutputHelper output)
         var sites = new StringBuilder("type | clobbers | original\n");
         foreach ((SiteShapes shape, _, string source) in forms)
         {
-            Add(shape == SiteShapes.TwoCalls ? called.First(static s => s.ShortName == "save_fl_irq_disable") : random.GetItems(called, 1)[0], source);
+            Add(shape == SiteShapes.TwoCalls
+                ? called.First(static s => s.ShortName == "save_fl_irq_disable") : random.GetItems(called, 1)[0], source);
         }
 
         // Most sites are calls and nothing else; every type takes part, so that words that lie one by one are seen to.
         foreach (OpSlot slot in called)
         {
-            Add(slot, bits == 64 ? (era.PossibleShapes & SiteShapes.Absolute7) != 0 && random.Next(2) == 0 ? "call *W" : "call *W(%rip)" : "call *W");
+            Add(slot, bits == 64 ? (era.PossibleShapes & SiteShapes.Absolute7) != 0 && random.Next(2) == 0
+                ? "call *W" : "call *W(%rip)" : "call *W");
         }
 
         string[] functions =
         [
             .. era.Symbols.Select(static s => $"{s}: ret"),
-            .. era.TestsClobbers is bool tests ? [$"paravirt_patch_call: {(tests ? "not %eax; ret" : "mov %eax, %edx; ret")}", "behind: not %eax; ret"] : Array.Empty<string>(),
+            .. era.TestsClobbers is bool tests ? [$"paravirt_patch_call: {(tests ? "not %eax; ret" : "mov %eax, %edx; ret")}",
+                "behind: not %eax; ret"] : Array.Empty<string>(),
         ];
         return new EraKernel
         {
@@ -158,7 +167,8 @@ public sealed class EraImageTests(ITestOutputHelper output)
         };
 
         void Add(OpSlot slot, string source) =>
-            sites.Append(CultureInfo.InvariantCulture, $"{slot.Index} | 1 | {source.Replace("W", WordOf(slot), StringComparison.Ordinal)}\n");
+            sites.Append(
+                CultureInfo.InvariantCulture, $"{slot.Index} | 1 | {source.Replace("W", WordOf(slot), StringComparison.Ordinal)}\n");
     }
 
     /// <summary>A random order of slots among those that the record allows.</summary>
@@ -174,8 +184,10 @@ public sealed class EraImageTests(ITestOutputHelper output)
         if (hasTables)
         {
             slots.AddRange(["cpu.clts", "irq.save_fl", "irq.irq_disable", "mmu.set_pte", "time.sched_clock"]);
-            string[] maybe = [bits == 64 ? "cpu.irq_enable_syscall_ret" : "cpu.made_up", "cpu.usergs_sysret64", "cpu.set_iopl_mask", "lock.queued_spin_unlock", "lock.spin_lock"];
-            slots.AddRange(maybe.Where(s => random.Next(2) == 0 && !slots.Contains(s) && !era.AbsentSlots.Any(a => s == a || (a.EndsWith('.') && s.StartsWith(a, StringComparison.Ordinal)))));
+            string[] maybe = [bits == 64 ? "cpu.irq_enable_syscall_ret" : "cpu.made_up", "cpu.usergs_sysret64", "cpu.set_iopl_mask",
+                "lock.queued_spin_unlock", "lock.spin_lock"];
+            slots.AddRange(maybe.Where(s => random.Next(2) == 0 && !slots.Contains(s)
+                && !era.AbsentSlots.Any(a => s == a || (a.EndsWith('.') && s.StartsWith(a, StringComparison.Ordinal)))));
         }
 
         string[] tables = hasTables ? ["cpu.", "mmu.", "time."] : [""];

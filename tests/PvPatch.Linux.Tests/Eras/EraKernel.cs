@@ -8,8 +8,8 @@ using PvPatch.Plans;
 namespace PvPatch.Linux.Tests.Eras;
 
 /// <summary>
-/// A kernel of an older era, assembled and linked by binutils: once with its sites as the compiler leaves them, and once for each backend with
-/// what stands there after boot, written as assembly. The plan of the first must make it the other, every byte of code compared.
+/// A kernel of an older era, assembled and linked by binutils: once with its sites as the compiler leaves them, and once for each backend
+/// with what stands there after boot, written as assembly. The plan of the first must make it the other, every byte of code compared.
 /// </summary>
 internal sealed class EraKernel
 {
@@ -19,8 +19,8 @@ internal sealed class EraKernel
     public required int Bits { get; init; }
 
     /// <summary>
-    /// The sites: a line of column names, then one line a site, in the order of the site table. Columns are parted by bars: type, clobber word (a dash where the
-    /// record ends without one), original code, and the code on each backend (an equals sign for the original).
+    /// The sites: a line of column names, then one line a site, in the order of the site table. Columns are parted by bars: type, clobber
+    /// word (a dash where the record ends without one), original code, and the code on each backend (an equals sign for the original).
     /// </summary>
     public required string Sites { get; init; }
 
@@ -51,13 +51,15 @@ internal sealed class EraKernel
         string objectFile = folder.File("in.o", Tools.Assemble(Source(column), Bits));
         string result = folder.File("out");
         string[] strip = symbols ? [] : ["-s"];
-        Tools.Pipe([], "ld", ["-m", Bits == 64 ? "elf_x86_64" : "elf_i386", "-e", "0", "--no-warn-rwx-segments", .. strip, .. Places(), "-o", result, objectFile]);
+        Tools.Pipe([], "ld", ["-m", Bits == 64 ? "elf_x86_64" : "elf_i386", "-e", "0", "--no-warn-rwx-segments", .. strip, .. Places(),
+            "-o", result, objectFile]);
         return ElfImage.Read(File.ReadAllBytes(result));
     }
 
     public KernelImage Open(KernelOptions? options = null, bool symbols = true)
     {
-        Assert.True(KernelImage.TryOpen(Link(symbols: symbols), options, out KernelImage? image, out PatchDiagnostic? error), error?.ToString());
+        Assert.True(
+            KernelImage.TryOpen(Link(symbols: symbols), options, out KernelImage? image, out PatchDiagnostic? error), error?.ToString());
         return image;
     }
 
@@ -72,7 +74,8 @@ internal sealed class EraKernel
     public PatchPlan MustBecome(string column, BootMachine machine, KernelOptions? options = null, bool symbols = true)
     {
         KernelImage image = Open(options, symbols);
-        Assert.True(new KernelPlanner().TryPlan(image, machine, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> found), string.Join('\n', found));
+        Assert.True(new KernelPlanner().TryPlan(image, machine, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> found),
+            string.Join('\n', found));
         Assert.Equal(Rows.Count(), plan.Count);
         ElfImage wanted = Link(column);
         string before = Code(image.Elf);
@@ -96,15 +99,19 @@ internal sealed class EraKernel
         int chosen = Array.IndexOf(columns, column);
         Assert.True(chosen >= 2, $"there is no column {column}");
         string word = Bits == 64 ? ".quad" : ".long";
-        var source = new StringBuilder(EraNops.Macros).Append(Defines).Append("\n.text\nstart: push %").Append(Bits == 64 ? "rbp" : "ebp").Append('\n');
+        var source = new StringBuilder(EraNops.Macros).Append(Defines).Append("\n.text\nstart: push %").Append(Bits == 64 ? "rbp" : "ebp")
+            .Append('\n');
         foreach (string[] cells in Rows)
         {
             Assert.Equal(columns.Length, cells.Length);
             string code = cells[chosen] == Same ? cells[2] : cells[chosen];
 
             // The assembler would take the short form for a target nearby; no kernel does.
-            code = code.StartsWith("jmp ", StringComparison.Ordinal) && !code.Contains('*', StringComparison.Ordinal) ? "{disp32} " + code : code;
-            source.Append(CultureInfo.InvariantCulture, $"771: {code}\n772: mov %esp, %ebp\n.pushsection .parainstructions, \"a\"\n.balign {Bits / 8}\n{word} 771b\n.byte {cells[0]}, 772b - 771b\n");
+            code = code.StartsWith("jmp ", StringComparison.Ordinal) && !code.Contains('*', StringComparison.Ordinal)
+                ? "{disp32} " + code : code;
+            source.Append(CultureInfo.InvariantCulture,
+                $"771: {code}\n772: mov %esp, %ebp\n.pushsection .parainstructions, \"a\"\n.balign {Bits / 8}\n{word} 771b\n.byte "
+                + $"{cells[0]}, 772b - 771b\n");
             source.Append(cells[1] == "-" ? "" : $".short {cells[1]}\n").Append(".popsection\n");
         }
 
@@ -124,7 +131,8 @@ internal sealed class EraKernel
         foreach (OpsTable table in Layout.Tables)
         {
             // Other data between tables: they are not one row.
-            source.Append(OneTable is null ? $"{word} 0x55667788\n.globl pv_{table.Name}_ops\npv_{table.Name}_ops:\n" : table == Layout.Tables[0] ? $".globl {OneTable}\n{OneTable}:\n" : "");
+            source.Append(OneTable is null ? $"{word} 0x55667788\n.globl pv_{table.Name}_ops\npv_{table.Name}_ops:\n"
+                : table == Layout.Tables[0] ? $".globl {OneTable}\n{OneTable}:\n" : "");
             foreach (OpSlot slot in table.Slots)
             {
                 source.Append(CultureInfo.InvariantCulture, $"{word} {Words.GetValueOrDefault(slot.Name, EraFunctions.Of(slot))}\n");
@@ -143,7 +151,8 @@ internal sealed class EraKernel
         }
     }
 
-    private static string Code(ElfImage elf) => string.Join('\n', elf.Sections.Where(s => s.IsExecutable).Select(s => $"{s.Name} {Convert.ToHexString(elf.GetBytes(s).Span)}"));
+    private static string Code(ElfImage elf) =>
+        string.Join('\n', elf.Sections.Where(s => s.IsExecutable).Select(s => $"{s.Name} {Convert.ToHexString(elf.GetBytes(s).Span)}"));
 
     private static string Differences(PatchPlan plan, ElfImage wanted)
     {
@@ -154,7 +163,9 @@ internal sealed class EraKernel
             Assert.True(wanted.TryGetBytes(site.Address, site.Length, out Memory<byte> bytes));
             if (!site.NewBytes.SequenceEqual(bytes.Span))
             {
-                text.Append(CultureInfo.InvariantCulture, $"\n{i} {site.Label}: {HexBytes.Format(site.NewBytes)} ({site.Action} {site.Reason}), expected {HexBytes.Format(bytes.Span)}");
+                text.Append(CultureInfo.InvariantCulture,
+                    $"\n{i} {site.Label}: {HexBytes.Format(site.NewBytes)} ({site.Action} {site.Reason}), expected "
+                    + $"{HexBytes.Format(bytes.Span)}");
             }
         }
 

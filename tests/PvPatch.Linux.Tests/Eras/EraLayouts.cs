@@ -14,7 +14,8 @@ internal static class EraLayouts
 
     public static OpsLayout Read(string text, string name = "mine")
     {
-        Assert.True(KernelLayouts.TryRead(System.Text.Encoding.UTF8.GetBytes(text), name, out OpsLayout? layout, out PatchDiagnostic? error), error?.ToString());
+        Assert.True(KernelLayouts.TryRead(
+            System.Text.Encoding.UTF8.GetBytes(text), name, out OpsLayout? layout, out PatchDiagnostic? error), error?.ToString());
         return layout;
     }
 }

@@ -4,7 +4,9 @@ using PvPatch.Paravirt;
 
 namespace PvPatch.Linux.Tests.Eras;
 
-/// <summary>2.6.20 and 2.6.21: seven types of site, each with its word somewhere in struct paravirt_ops; a body by type or nothing.</summary>
+/// <summary>
+/// 2.6.20 and 2.6.21: seven types of site, each with its word somewhere in struct paravirt_ops; a body by type or nothing.
+/// </summary>
 public sealed class Eras2620Tests
 {
     private const string Sites = """

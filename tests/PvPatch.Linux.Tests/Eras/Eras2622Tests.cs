@@ -4,7 +4,10 @@ using PvPatch.Paravirt;
 
 namespace PvPatch.Linux.Tests.Eras;
 
-/// <summary>2.6.22 and 2.6.23: type numbers are indexes into struct paravirt_ops; a default rule with the clobber test. Xen and lguest from 2.6.23 on.</summary>
+/// <summary>
+/// 2.6.22 and 2.6.23: type numbers are indexes into struct paravirt_ops; a default rule with the clobber test. Xen and lguest from 2.6.23
+/// on.
+/// </summary>
 public sealed class Eras2622Tests
 {
     private const string Sites = """
@@ -122,7 +125,8 @@ public sealed class Eras2622Tests
     });
 
     [Fact]
-    public void An_lguest_guest_stores_its_interrupt_flag_in_ten_bytes() => s_2623.MustBecome("lguest", s_native with { Backend = LguestBackend.Name });
+    public void An_lguest_guest_stores_its_interrupt_flag_in_ten_bytes() =>
+        s_2623.MustBecome("lguest", s_native with { Backend = LguestBackend.Name });
 
     [Fact]
     public void A_Xen_guest_masks_events_where_its_template_fits() => s_2623.MustBecome("xen", s_native with { Backend = XenBackend.Name });

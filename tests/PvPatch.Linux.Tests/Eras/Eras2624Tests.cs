@@ -100,5 +100,6 @@ public sealed class Eras2624Tests
     [InlineData("native")]
     [InlineData("lguest")]
     [InlineData("xen")]
-    public void Sites_become_what_each_backend_of_the_time_made_of_them(string backend) => s_kernel.MustBecome(backend, s_machine with { Backend = backend });
+    public void Sites_become_what_each_backend_of_the_time_made_of_them(string backend) =>
+        s_kernel.MustBecome(backend, s_machine with { Backend = backend });
 }

@@ -5,7 +5,9 @@ using PvPatch.Paravirt;
 
 namespace PvPatch.Linux.Tests.Eras;
 
-/// <summary>2.6.27 to 2.6.29: a table of lock slots, system call exits of their own; on x86-64 nine registers saved around assembly sites.</summary>
+/// <summary>
+/// 2.6.27 to 2.6.29: a table of lock slots, system call exits of their own; on x86-64 nine registers saved around assembly sites.
+/// </summary>
 public sealed class Eras2627Tests
 {
     private static readonly OpsLayout s_layout64 = EraLayouts.Read("""

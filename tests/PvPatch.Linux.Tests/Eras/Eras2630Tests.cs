@@ -5,7 +5,10 @@ using PvPatch.Paravirt;
 
 namespace PvPatch.Linux.Tests.Eras;
 
-/// <summary>2.6.30 to 4.1: callee-save slots; C sites of 7 bytes through absolute addresses on x86-64; the clobber test leaves most of them to Xen indirect.</summary>
+/// <summary>
+/// 2.6.30 to 4.1: callee-save slots; C sites of 7 bytes through absolute addresses on x86-64; the clobber test leaves most of them to Xen
+/// indirect.
+/// </summary>
 public sealed class Eras2630Tests
 {
     private const string Sites2632 = """
@@ -191,13 +194,14 @@ public sealed class Eras2630Tests
     [InlineData("k8", "native")]
     [InlineData("kvm", "kvm")]
     [InlineData("xen", "xen")]
-    public void Sites_of_a_64_bit_kernel_become_what_each_backend_made_of_them(string column, string backend) => s_kernel64.MustBecome(column, new BootMachine
-    {
-        Backend = backend,
-        Cpus = 2,
-        Nops = column == "k8" ? NopStyle.K8 : NopStyle.P6,
-        KvmFeatures = KvmFeatures.MmuOp,
-    });
+    public void Sites_of_a_64_bit_kernel_become_what_each_backend_made_of_them(string column, string backend) =>
+        s_kernel64.MustBecome(column, new BootMachine
+        {
+            Backend = backend,
+            Cpus = 2,
+            Nops = column == "k8" ? NopStyle.K8 : NopStyle.P6,
+            KvmFeatures = KvmFeatures.MmuOp,
+        });
 
     [Fact]
     public void A_patcher_that_does_not_look_at_clobbers_calls_directly() => s_stable64.MustBecome("xen-stable", s_xen);

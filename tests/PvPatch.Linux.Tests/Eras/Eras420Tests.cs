@@ -88,7 +88,14 @@ public sealed class Eras420Tests
         MoreData = XenCpuOps,
     };
 
-    private static readonly EraKernel s_kernel510 = new() { Bits = 64, Sites = Sites510, Layout = EraLayouts.Known("5.10-x86-64"), OneTable = "pv_ops", More = Guests };
+    private static readonly EraKernel s_kernel510 = new()
+    {
+        Bits = 64,
+        Sites = Sites510,
+        Layout = EraLayouts.Known("5.10-x86-64"),
+        OneTable = "pv_ops",
+        More = Guests
+    };
 
     [Theory]
     [InlineData(true)]
@@ -104,7 +111,13 @@ public sealed class Eras420Tests
     [Fact]
     public void The_last_record_ends_after_its_length()
     {
-        var kernel = new EraKernel { Bits = 64, Sites = Sites420 + "\n32 | - | jmp *pv_ops+8*32(%rip) | = | = | = | =", Layout = s_kernel420.Layout, OneTable = "pv_ops" };
+        var kernel = new EraKernel
+        {
+            Bits = 64,
+            Sites = Sites420 + "\n32 | - | jmp *pv_ops+8*32(%rip) | = | = | = | =",
+            Layout = s_kernel420.Layout,
+            OneTable = "pv_ops"
+        };
         Assert.True(kernel.Link().TryGetSection(".parainstructions", out ElfSection? section));
         Assert.Equal(10u, section.Size % 16);
         Assert.Equal(20, kernel.Open().Sites.Count);

@@ -13,13 +13,15 @@ public sealed class KernelLayoutTests
     [Theory]
     [InlineData("2.6.20-i386", 7, 0, "irq_disable 0 irq_enable 1 restore_fl 2 save_fl 3 save_fl_irq_disable 4 iret 5 irq_enable_sysexit 6")]
     [InlineData("2.6.22-i386-pae", 92, 0, "patch 4 save_fl 27 irq_enable 30 set_pte 72 make_pgd 88 iret 91")]
-    [InlineData("2.6.24-i386-pae", 92, 0, "init.patch 0 time.sched_clock 8 cpu.iret 39 irq.irq_disable 45 apic.apic_write 49 mmu.set_pte 73 mmu.lazy_mode.leave 91")]
+    [InlineData("2.6.24-i386-pae", 92, 0,
+        "init.patch 0 time.sched_clock 8 cpu.iret 39 irq.irq_disable 45 apic.apic_write 49 mmu.set_pte 73 mmu.lazy_mode.leave 91")]
     [InlineData("2.6.25-x86-64", 94, 0, "cpu.swapgs 43 irq.save_fl 47 mmu.pte_val 82 mmu.lazy_mode.leave 93")]
     [InlineData("2.6.32-x86-64", 100, 12, "cpu.wbinvd 29 irq.save_fl 46 apic.startup_ipi_hook 53 mmu.pte_val 81 lock.spin_unlock 99")]
     [InlineData("3.6-x86-64", 101, 12, "time.steal_clock 2 irq.save_fl 45 mmu.set_pmd_at 75 lock.spin_unlock 100")]
     [InlineData("4.8-x86-64", 91, 13, "cpu.iret 36 irq.save_fl 40 mmu.set_pte 66 lock.queued_spin_unlock 88 lock.kick 90")]
     [InlineData("4.20-x86-64", 92, 16, "cpu.iret 33 irq.save_fl 37 mmu.p4d_val 80 lock.vcpu_is_preempted 91")]
-    [InlineData("4.20-x86-64-4-levels", 89, 14, "cpu.iret 33 irq.save_fl 37 mmu.set_p4d 79 mmu.lazy_mode.enter 80 lock.vcpu_is_preempted 88")]
+    [InlineData(
+        "4.20-x86-64-4-levels", 89, 14, "cpu.iret 33 irq.save_fl 37 mmu.set_p4d 79 mmu.lazy_mode.enter 80 lock.vcpu_is_preempted 88")]
     [InlineData("5.10-x86-64", 89, 17, "cpu.iret 32 irq.save_fl 35 mmu.read_cr2 47 lock.vcpu_is_preempted 88")]
     public void The_layouts_known_have_the_numbers_of_their_kernels(string name, int count, int calleeSave, string places)
     {
@@ -32,7 +34,8 @@ public sealed class KernelLayoutTests
             Assert.Equal(words[i + 1], layout[words[i]].Index.ToString(System.Globalization.CultureInfo.InvariantCulture));
         }
 
-        Assert.All(layout.Slots, s => Assert.Equal(s.ShortName is "iret" or "irq_enable_sysexit" or "irq_enable_syscall_ret" or "usergs_sysret64" or "usergs_sysret32", s.Kind == SlotKind.Jump));
+        Assert.All(layout.Slots, s => Assert.Equal(s.ShortName is "iret" or "irq_enable_sysexit" or "irq_enable_syscall_ret"
+            or "usergs_sysret64" or "usergs_sysret32", s.Kind == SlotKind.Jump));
     }
 
     [Fact]
@@ -41,7 +44,8 @@ public sealed class KernelLayoutTests
     [Fact]
     public void Numbers_kinds_stars_and_comments_may_be_written()
     {
-        OpsLayout layout = EraLayouts.Read("# mine\r\n\r\nbits 64 # wide\r\n0 init.patch\r\nirq.save_fl*\r\n\t2 irq.leave jump\r\nirq.word data\r\n");
+        OpsLayout layout = EraLayouts.Read(
+            "# mine\r\n\r\nbits 64 # wide\r\n0 init.patch\r\nirq.save_fl*\r\n\t2 irq.leave jump\r\nirq.word data\r\n");
         Assert.Equal([SlotKind.Data, SlotKind.Call, SlotKind.Jump, SlotKind.Data], layout.Slots.Select(s => s.Kind));
         Assert.Equal(CallConvention.CalleeSave, layout[1].Convention);
         Assert.Equal(CallConvention.KernelSysV, layout[2].Convention);
@@ -75,10 +79,12 @@ public sealed class KernelLayoutTests
     [MemberData(nameof(BadTexts))]
     public void What_is_no_layout_is_refused_with_the_line(string text, string code)
     {
-        Assert.False(KernelLayouts.TryRead(System.Text.Encoding.UTF8.GetBytes(text), "bad", out OpsLayout? layout, out PatchDiagnostic? error));
+        Assert.False(
+            KernelLayouts.TryRead(System.Text.Encoding.UTF8.GetBytes(text), "bad", out OpsLayout? layout, out PatchDiagnostic? error));
         Assert.Null(layout);
         Assert.True(error.Code == code, error.ToString());
-        Assert.True(code != KernelDiagnosticCodes.LayoutBadLine || error.Source!.StartsWith("line ", StringComparison.Ordinal), error.ToString());
+        Assert.True(
+            code != KernelDiagnosticCodes.LayoutBadLine || error.Source!.StartsWith("line ", StringComparison.Ordinal), error.ToString());
     }
 
     [Fact]
@@ -94,7 +100,8 @@ public sealed class KernelLayoutTests
                 text[random.Next(text.Length)] = (byte)random.Next(256);
             }
 
-            bool read = KernelLayouts.TryRead(text.AsSpan(0, random.Next(text.Length + 1)), "damaged", out OpsLayout? layout, out PatchDiagnostic? error);
+            bool read = KernelLayouts.TryRead(
+                text.AsSpan(0, random.Next(text.Length + 1)), "damaged", out OpsLayout? layout, out PatchDiagnostic? error);
             Assert.True(read ? layout is { Count: > 0 } && error is null : layout is null && error is not null);
         }
     }

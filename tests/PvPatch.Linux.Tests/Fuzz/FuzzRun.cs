@@ -29,7 +29,8 @@ internal static class FuzzRun
     /// <param name="bytesPerByte">How many bytes it may allocate for every byte of input.</param>
     /// <param name="constant">How many bytes it may allocate besides.</param>
     /// <param name="codes">How the codes of its diagnostics start.</param>
-    public static void Run(IReadOnlyList<byte[]> valid, int count, Func<byte[], PatchDiagnostic?> read, int bytesPerByte, int constant, string codes = "PV6")
+    public static void Run(
+        IReadOnlyList<byte[]> valid, int count, Func<byte[], PatchDiagnostic?> read, int bytesPerByte, int constant, string codes = "PV6")
     {
         foreach (byte[] input in valid)
         {
@@ -46,7 +47,8 @@ internal static class FuzzRun
             taken += RunOne(input, seed, read, bytesPerByte, constant, codes) ? 1 : 0;
         }
 
-        Assert.True(count < 1000 || (taken > 0 && taken < count), $"{taken} of {count} inputs were taken: the damage says nothing about the reader");
+        Assert.True(count < 1000 || (taken > 0 && taken < count),
+            $"{taken} of {count} inputs were taken: the damage says nothing about the reader");
     }
 
     private static bool RunOne(byte[] input, int seed, Func<byte[], PatchDiagnostic?> read, int bytesPerByte, int constant, string codes)
@@ -67,10 +69,12 @@ internal static class FuzzRun
         long allocated = GC.GetAllocatedBytesForCurrentThread() - before;
         Assert.True(watch.Elapsed < s_hangLimit, $"{name} took {watch.Elapsed}");
         Assert.True(allocated <= ((long)input.Length * bytesPerByte) + constant, $"{name} allocated {allocated} bytes");
-        Assert.True(error is null || (error.Code.StartsWith(codes, StringComparison.Ordinal) && error.Severity == DiagnosticSeverity.Error), $"{name}: {error}");
+        Assert.True(error is null || (error.Code.StartsWith(codes, StringComparison.Ordinal) && error.Severity == DiagnosticSeverity.Error),
+            $"{name}: {error}");
         return error is null;
     }
 
     private static int? Setting(string name) =>
-        int.TryParse(Environment.GetEnvironmentVariable(name), NumberStyles.Integer, CultureInfo.InvariantCulture, out int value) ? value : null;
+        int.TryParse(Environment.GetEnvironmentVariable(name), NumberStyles.Integer, CultureInfo.InvariantCulture, out int value)
+            ? value : null;
 }

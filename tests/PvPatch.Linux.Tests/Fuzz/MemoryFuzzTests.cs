@@ -29,11 +29,13 @@ public sealed class MemoryFuzzTests
 
     [Fact]
     public void A_32_bit_kernel_survives_damage() =>
-        FuzzRun.Run([s_narrow.Boot(s_narrow.Xen, 0x5000000).VirtualCore(false, 3).Build()], FuzzRun.Count(Usual / 4), file => Verify(s_narrow, file, null), 64, 2 << 20);
+        FuzzRun.Run([s_narrow.Boot(s_narrow.Xen, 0x5000000).VirtualCore(false, 3).Build()], FuzzRun.Count(Usual / 4),
+            file => Verify(s_narrow, file, null), 64, 2 << 20);
 
     [Fact]
     public void Raw_memory_survives_damage() =>
-        FuzzRun.Run([s_kernel.Boot(s_kernel.Native)[".text"]], FuzzRun.Count(Usual / 4), file => Verify(s_kernel, file, s_kernel.Text), 64, 2 << 20);
+        FuzzRun.Run([s_kernel.Boot(s_kernel.Native)[".text"]], FuzzRun.Count(Usual / 4), file => Verify(s_kernel, file, s_kernel.Text), 64,
+            2 << 20);
 
     private static PatchDiagnostic? Open(byte[] file)
     {

@@ -9,10 +9,12 @@ namespace PvPatch.Linux.Tests.Fuzz;
 internal sealed class Mutator(int seed)
 {
     private static readonly uint[] s_interesting32 =
-        [0, 1, 2, 3, 4, 7, 8, 12, 16, 24, 40, 56, 64, 0x7f, 0x80, 0xff, 0x100, 0xfff, 0x7fff, 0x8000, 0xffff, 0x10000, 0x7fffffff, 0x80000000, 0xfffffff0, 0xfffffffe, 0xffffffff];
+        [0, 1, 2, 3, 4, 7, 8, 12, 16, 24, 40, 56, 64, 0x7f, 0x80, 0xff, 0x100, 0xfff, 0x7fff, 0x8000, 0xffff, 0x10000, 0x7fffffff,
+            0x80000000, 0xfffffff0, 0xfffffffe, 0xffffffff];
 
     private static readonly ulong[] s_interesting64 =
-        [0, 1, 0x7fffffff, 0x80000000, 0xffffffff, 0x100000000, 0x7fffffffffffffff, 0x8000000000000000, 0xffffffff80000000, 0xffffffff81000000, 0xfffffffffffffff0, 0xffffffffffffffff];
+        [0, 1, 0x7fffffff, 0x80000000, 0xffffffff, 0x100000000, 0x7fffffffffffffff, 0x8000000000000000, 0xffffffff80000000,
+            0xffffffff81000000, 0xfffffffffffffff0, 0xffffffffffffffff];
 
     // Predictable on purpose: a failure is repeated by its seed.
     private readonly Random _random = new(seed);
@@ -57,14 +59,16 @@ internal sealed class Mutator(int seed)
                 BinaryPrimitives.WriteUInt16LittleEndian(bytes.AsSpan(Math.Min(at, bytes.Length - 2)), (ushort)Pick(s_interesting32));
                 return bytes;
             case 5 when bytes.Length >= 8:
-                BinaryPrimitives.WriteUInt64LittleEndian(bytes.AsSpan(Math.Min(at & ~3, bytes.Length - 8)), Pick(s_interesting64) + (ulong)_random.Next(3) - 1);
+                BinaryPrimitives.WriteUInt64LittleEndian(
+                    bytes.AsSpan(Math.Min(at & ~3, bytes.Length - 8)), Pick(s_interesting64) + (ulong)_random.Next(3) - 1);
                 return bytes;
             case 6:
                 return CopyBlock(bytes, at);
             default:
                 if (bytes.Length >= 4)
                 {
-                    BinaryPrimitives.WriteUInt32LittleEndian(bytes.AsSpan(Math.Min(at & ~3, bytes.Length - 4)), Pick(s_interesting32) + (uint)_random.Next(3) - 1);
+                    BinaryPrimitives.WriteUInt32LittleEndian(
+                        bytes.AsSpan(Math.Min(at & ~3, bytes.Length - 4)), Pick(s_interesting32) + (uint)_random.Next(3) - 1);
                 }
 
                 return bytes;

@@ -97,7 +97,8 @@ public sealed class ReaderFuzzTests
 
     private static PatchDiagnostic? ReadAlternatives(byte[] table)
     {
-        _ = AltInstrDetector.TryDetect(table, Text, 64, 0, (a, _) => a.Value >= Text - 0x10000, (a, _) => a.Value < Text + 0x100000, out AltInstrTable? read, out PatchDiagnostic? error);
+        _ = AltInstrDetector.TryDetect(table, Text, 64, 0, (a, _) => a.Value >= Text - 0x10000, (a, _) => a.Value < Text + 0x100000,
+            out AltInstrTable? read, out PatchDiagnostic? error);
         foreach (AltInstrFormat format in AltInstrFormat.All)
         {
             _ = AltInstrTable.TryRead(table, Text, format, 32, 0, out _, out _);
@@ -109,7 +110,8 @@ public sealed class ReaderFuzzTests
 
     private static PatchDiagnostic? ReadImageAlternatives(byte[] file)
     {
-        if (!ElfImage.TryRead(file, out ElfImage? image, out PatchDiagnostic? error) || !AltInstrTable.TryRead(image, out AltInstrTable? table, out error))
+        if (!ElfImage.TryRead(file, out ElfImage? image, out PatchDiagnostic? error)
+            || !AltInstrTable.TryRead(image, out AltInstrTable? table, out error))
         {
             return error;
         }
@@ -152,10 +154,12 @@ public sealed class ReaderFuzzTests
         int number = btf.Int("int", 4);
         int pointer = btf.Pointer(0);
         int calleeSave = btf.Struct("paravirt_callee_save", 8, new Member("func", pointer, 0));
-        int nested = btf.Struct("", 24, new Member("both", btf.Array(calleeSave, number, 2), 0), new Member("last", btf.Const(btf.Typedef("op_t", pointer)), 128));
+        int nested = btf.Struct("", 24, new Member("both", btf.Array(calleeSave, number, 2), 0),
+            new Member("last", btf.Const(btf.Typedef("op_t", pointer)), 128));
         int choice = btf.Union("choice", 8, new Member("", pointer, 0), new Member("number", number, 0));
         btf.Other(13, 2, "", 0, new byte[16]);
-        btf.Struct("ops", 40, new Member("first", nested, 0), new Member("", choice, 192), new Member("rest", btf.Volatile(calleeSave), 256));
+        btf.Struct(
+            "ops", 40, new Member("first", nested, 0), new Member("", choice, 192), new Member("rest", btf.Volatile(calleeSave), 256));
         return btf.Build();
     }
 

@@ -7,8 +7,10 @@ internal sealed class TableDamage(int seed)
 {
     private static readonly ulong[] s_words =
     [
-        0, 1, 2, 3, 5, 6, 7, 8, 16, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff, 0x100000000, 0x7fffffffffffffff,
-        0x8000000000000000, 0xffffffff80000000, 0xffffffff81000000, 0xffffffff82a00000, 0xffffffff83000000, 0xfffffffffffffff0, 0xffffffffffffffff,
+        0, 1, 2, 3, 5, 6, 7, 8, 16, 0x7f, 0x80, 0xff, 0x7fff, 0x8000, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff, 0x100000000,
+        0x7fffffffffffffff,
+        0x8000000000000000, 0xffffffff80000000, 0xffffffff81000000, 0xffffffff82a00000, 0xffffffff83000000, 0xfffffffffffffff0,
+        0xffffffffffffffff,
     ];
 
     // Predictable on purpose: a failure is repeated by its seed.

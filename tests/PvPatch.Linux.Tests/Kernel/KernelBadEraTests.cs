@@ -35,7 +35,8 @@ public sealed class KernelBadEraTests
         // Records of 14 bytes, ALT_CALL_ALWAYS (0x00020075); what lies at the replacement is the first alternative's cli.
         SyntheticKernel kernel = SyntheticKernel.Complete();
         ulong site = SyntheticKernel.Text + 0x1000;
-        kernel.AlternativesTable = [.. SyntheticKernel.Alternative14(0, site, 0x00020075, 6, 5), .. SyntheticKernel.Alternative14(1, site, 0x00010110, 6, 1)];
+        kernel.AlternativesTable = [
+            .. SyntheticKernel.Alternative14(0, site, 0x00020075, 6, 5), .. SyntheticKernel.Alternative14(1, site, 0x00010110, 6, 1)];
         kernel.AddAlternative(site, SyntheticKernel.XenPv, true, 0xe8, 0, 0, 0, 0); // room for five bytes
         kernel.Without.Add(".parainstructions");
         Assert.Equal(site, KernelErrors.Open(kernel, KernelDiagnosticCodes.AlternativeUnknown).Address!.Value.Value);

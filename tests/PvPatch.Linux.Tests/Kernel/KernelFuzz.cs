@@ -24,7 +24,10 @@ internal sealed class KernelFuzz(long allocationLimit)
     public int Count { get; private set; }
 
     /// <summary>How often which code was given, with the most frequent first.</summary>
-    public string Summary => string.Create(CultureInfo.InvariantCulture, $"{Count} inputs, {Planned} planned; {string.Join(", ", _codes.OrderByDescending(static c => c.Value).Select(static c => $"{c.Key} {c.Value}"))}");
+    public string Summary =>
+        string.Create(CultureInfo.InvariantCulture,
+        $"{Count} inputs, {Planned} planned; "
+        + $"{string.Join(", ", _codes.OrderByDescending(static c => c.Value).Select(static c => $"{c.Key} {c.Value}"))}");
 
     /// <summary>Gives one input. Its bytes are the same afterwards.</summary>
     public void Give(byte[] file, string name)
@@ -49,7 +52,8 @@ internal sealed class KernelFuzz(long allocationLimit)
         Assert.True(allocated <= allocationLimit, $"{name} allocated {allocated} bytes");
         if (plan is null)
         {
-            Assert.True(error is { Severity: DiagnosticSeverity.Error } && error.Code.StartsWith("PV", StringComparison.Ordinal), $"{name}: {error}");
+            Assert.True(error is { Severity: DiagnosticSeverity.Error } && error.Code.StartsWith("PV", StringComparison.Ordinal),
+                $"{name}: {error}");
             _codes[error.Code] = _codes.GetValueOrDefault(error.Code) + 1;
             return;
         }

@@ -78,7 +78,8 @@ public sealed class KernelFuzzTests(ITestOutputHelper output)
     private void Report(KernelFuzz fuzz)
     {
         output.WriteLine(fuzz.Summary);
-        Assert.True(fuzz.Count < 1000 || (fuzz.Planned > 2 && fuzz.Planned < fuzz.Count), $"the damage says nothing about the reader: {fuzz.Summary}");
+        Assert.True(fuzz.Count < 1000 || (fuzz.Planned > 2 && fuzz.Planned < fuzz.Count),
+            $"the damage says nothing about the reader: {fuzz.Summary}");
     }
 
     private static string Name(int seed) => string.Create(CultureInfo.InvariantCulture, $"PVPATCH_FUZZ_SEED={seed}");

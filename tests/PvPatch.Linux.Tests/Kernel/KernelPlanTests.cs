@@ -22,7 +22,8 @@ public sealed class KernelPlanTests
     [InlineData("cpu.wbinvd", XenPv, "0f 09", "0f 09 0f 1f 40 00")]
     [InlineData("lock.queued_spin_unlock", PvUnlock, "c6 07 00", "c6 07 00 0f 1f 00")]
     [InlineData("lock.vcpu_is_preempted", VcpuPreempt, "48 31 c0", "48 31 c0 0f 1f 00")]
-    public void A_short_form_is_laid_over_the_call_where_its_feature_is_absent(string slot, int feature, string replacement, string expected)
+    public void A_short_form_is_laid_over_the_call_where_its_feature_is_absent(
+        string slot, int feature, string replacement, string expected)
     {
         var kernel = new SyntheticKernel();
         ulong site = kernel.AddSite(slot);
@@ -166,7 +167,8 @@ public sealed class KernelPlanTests
 
     internal static PatchPlan Plan(KernelImage image)
     {
-        Assert.True(new KernelPlanner().TryPlan(image, "native", out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics), string.Join("; ", diagnostics));
+        Assert.True(new KernelPlanner().TryPlan(image, "native", out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics),
+            string.Join("; ", diagnostics));
         return plan;
     }
 }

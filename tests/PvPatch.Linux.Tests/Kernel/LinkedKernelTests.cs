@@ -148,7 +148,8 @@ public sealed class LinkedKernelTests
     private static ElfImage Link(bool patched)
     {
         var source = new StringBuilder($".set PATCHED, {(patched ? 1 : 0)}\n").Append(Macros).Append(Code);
-        source.Append(".type delay, @function\n.type flush, @function\n.type kick, @function\n.type disable, @function\n.type early, @function\n");
+        source.Append(
+            ".type delay, @function\n.type flush, @function\n.type kick, @function\n.type disable, @function\n.type early, @function\n");
         source.Append(".section .BTF, \"a\"\n.byte ").AppendJoin(", ", SyntheticOps.Btf()).Append('\n');
         return ElfImage.Read(Tools.AssembleAndLink(
             source.ToString(),

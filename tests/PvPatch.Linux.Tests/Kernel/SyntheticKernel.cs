@@ -106,7 +106,10 @@ internal sealed class SyntheticKernel
         return kernel;
     }
 
-    /// <summary>A record of 14 bytes: distances from the two fields, flags and feature in 32 bits, two lengths; the replacement is the one added last.</summary>
+    /// <summary>
+    /// A record of 14 bytes: distances from the two fields, flags and feature in 32 bits, two lengths; the replacement is the one added
+    /// last.
+    /// </summary>
     public static byte[] Alternative14(int index, ulong site, uint feature, byte length, byte replacementLength)
     {
         byte[] record = new byte[14];

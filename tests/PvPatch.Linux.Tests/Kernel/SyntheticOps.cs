@@ -11,7 +11,8 @@ internal static class SyntheticOps
     [
         "cpu.io_delay", "cpu.alloc_ldt", "cpu.free_ldt", "cpu.wbinvd",
         "irq.save_fl*", "irq.irq_disable*", "irq.irq_enable*", "irq.halt",
-        "mmu.flush_tlb_user", "mmu.read_cr2*", "mmu.read_cr3", "mmu.write_cr3", "mmu.alloc_pte", "mmu.alloc_pmd", "mmu.release_pte", "mmu.release_pmd",
+        "mmu.flush_tlb_user", "mmu.read_cr2*", "mmu.read_cr3", "mmu.write_cr3", "mmu.alloc_pte", "mmu.alloc_pmd", "mmu.release_pte",
+        "mmu.release_pmd",
         "mmu.pte_val*", "mmu.lazy_mode.enter", "mmu.lazy_mode.leave", "mmu.set_fixmap",
         "lock.queued_spin_unlock*", "lock.vcpu_is_preempted*", "lock.kick",
     ];
@@ -20,7 +21,8 @@ internal static class SyntheticOps
 
     /// <summary>The slots whose native function does nothing: those that never have anything to do, and lazy mode.</summary>
     public static IReadOnlyList<string> Empty { get; } =
-        ["cpu.alloc_ldt", "cpu.free_ldt", "mmu.alloc_pte", "mmu.alloc_pmd", "mmu.release_pte", "mmu.release_pmd", "mmu.lazy_mode.enter", "mmu.lazy_mode.leave"];
+        ["cpu.alloc_ldt", "cpu.free_ldt", "mmu.alloc_pte", "mmu.alloc_pmd", "mmu.release_pte", "mmu.release_pmd", "mmu.lazy_mode.enter",
+            "mmu.lazy_mode.leave"];
 
     public static int IndexOf(string slot)
     {
@@ -50,7 +52,8 @@ internal static class SyntheticOps
                 }
 
                 bool nested = slot == "lazy_mode.enter";
-                members.Add(new Member(nested ? "lazy_mode" : slot.TrimEnd('*'), nested ? lazy : slot.EndsWith('*') ? calleeSave : pointer, at));
+                members.Add(
+                    new Member(nested ? "lazy_mode" : slot.TrimEnd('*'), nested ? lazy : slot.EndsWith('*') ? calleeSave : pointer, at));
                 at += (nested ? 2 : 1) * 8 * word;
             }
 
@@ -62,7 +65,9 @@ internal static class SyntheticOps
         return btf.Build();
     }
 
-    /// <summary>Type information of a template whose members are the ones given, every one a pointer at the offset given in bytes.</summary>
+    /// <summary>
+    /// Type information of a template whose members are the ones given, every one a pointer at the offset given in bytes.
+    /// </summary>
     public static byte[] FlatBtf(int size, params (string Name, int Offset)[] members)
     {
         var btf = new TestBtf();

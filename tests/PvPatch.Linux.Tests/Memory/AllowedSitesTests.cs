@@ -44,7 +44,8 @@ public sealed class AllowedSitesTests
 
         Assert.Equal("pvpatch-allowed", root.GetProperty("format").GetString());
         Assert.Equal(1, root.GetProperty("version").GetInt32());
-        Assert.Equal(["native", "kvm", "xen"], root.GetProperty("plans").EnumerateArray().Select(p => p.GetProperty("backend").GetString()));
+        Assert.Equal(
+            ["native", "kvm", "xen"], root.GetProperty("plans").EnumerateArray().Select(p => p.GetProperty("backend").GetString()));
         JsonElement site = root.GetProperty("sites")[0];
         Assert.Equal("0xffffffff81000128", site.GetProperty("address").GetString());
         Assert.Equal(".text", site.GetProperty("section").GetString());

@@ -70,7 +70,8 @@ internal sealed class DumpedKernel
     public int SiteLength => _form == SiteForm.Absolute && Bitness == 64 ? 7 : 6;
 
     /// <summary>The virtual addresses of the sites, those of the start last.</summary>
-    public ulong Site(int index) => index < SiteCount ? Text + 0x128 + (ulong)(index * SiteStride) : Text + 0x2000000 + 0x128 + (ulong)((index - SiteCount) * SiteStride);
+    public ulong Site(int index) => index < SiteCount
+        ? Text + 0x128 + (ulong)(index * SiteStride) : Text + 0x2000000 + 0x128 + (ulong)((index - SiteCount) * SiteStride);
 
     /// <summary>The memory of a machine. Link addresses index it still; what KASLR changes is changed.</summary>
     public MachineMemory Boot(PatchPlan? plan, long slide = 0)
@@ -150,7 +151,8 @@ internal sealed class DumpedKernel
     {
         ulong address = Site(index);
         ulong slot = Text + 0x1800000 + (ulong)(index % 8 * (Bitness / 8));
-        byte[] call = _form == SiteForm.Relative ? [0xff, 0x15, 0, 0, 0, 0] : Bitness == 64 ? [0xff, 0x14, 0x25, 0, 0, 0, 0] : [0xff, 0x15, 0, 0, 0, 0];
+        byte[] call = _form == SiteForm.Relative ? [0xff, 0x15, 0, 0, 0, 0] : Bitness == 64
+            ? [0xff, 0x14, 0x25, 0, 0, 0, 0] : [0xff, 0x15, 0, 0, 0, 0];
         uint operand = _form == SiteForm.Relative ? (uint)(slot - (address + 6)) : (uint)slot;
         BinaryPrimitives.WriteUInt32LittleEndian(call.AsSpan(call.Length - 4), operand);
         string section = index < SiteCount ? ".text" : ".init.text";
@@ -160,7 +162,8 @@ internal sealed class DumpedKernel
     // Bodies as kernels have them: cli, and nops to the end of the site (FINDINGS of booted kernels; GNU as: cli; nopw 0x0(%rax,%rax,1)).
     private PatchPlan MakePlan(string backend, int number)
     {
-        var image = new CodeImage(Bitness, Elf.Sections.Where(static s => s.IsExecutable).Select(s => new CodeSegment(s.Name, s.Address, Elf.GetBytes(s))));
+        var image = new CodeImage(
+            Bitness, Elf.Sections.Where(static s => s.IsExecutable).Select(s => new CodeSegment(s.Name, s.Address, Elf.GetBytes(s))));
         var plan = new PlanBuilder(backend, "test", image);
         for (int i = 0; i < SiteCount + InitSiteCount; i++)
         {

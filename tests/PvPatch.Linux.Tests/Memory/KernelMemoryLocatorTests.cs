@@ -80,7 +80,8 @@ public sealed class KernelMemoryLocatorTests
         // phys_base: physical = virtual - 0xffffffff80000000 + phys_base, so 0x2e00000 - 0x1000000 - slide for the text.
         const long slide = 0x1e000000;
         const long physicalBase = 0x2e00000 - 0x1000000 - slide;
-        using MemoryFile file = s_kernel.Boot(s_kernel.Native, slide).PhysicalCore(0x2e00000).VmCoreInfo($"KERNELOFFSET={slide:x}", $"NUMBER(phys_base)={physicalBase}").Open();
+        using MemoryFile file = s_kernel.Boot(s_kernel.Native, slide).PhysicalCore(0x2e00000)
+            .VmCoreInfo($"KERNELOFFSET={slide:x}", $"NUMBER(phys_base)={physicalBase}").Open();
         KernelMemory memory = s_kernel.Locate(file);
 
         Assert.Equal(KernelFoundBy.Notes, memory.FoundBy);

@@ -153,7 +153,8 @@ public sealed class KernelVerifierTests
     public void Pages_being_freed_just_now_are_freed()
     {
         byte[] poison = [0xcc, 0xcc, 0xcc, 0xcc, 0xcc, 0xcc];
-        MemoryVerification result = Verify(s_kernel, s_kernel.Boot(s_kernel.Native).Put(s_kernel.Site(All - 1), poison).Put(s_kernel.Site(0), poison));
+        MemoryVerification result = Verify(
+            s_kernel, s_kernel.Boot(s_kernel.Native).Put(s_kernel.Site(All - 1), poison).Put(s_kernel.Site(0), poison));
 
         Assert.Equal(MemorySiteState.Freed, result.Sites[^1].State);
         Assert.Equal(MemorySiteState.Tampered, result.Sites[0].State); // not in memory that is ever freed
@@ -299,7 +300,13 @@ public sealed class KernelVerifierTests
         for (int i = skip; i < plan.Count; i++)
         {
             bool left = leave == i;
-            copy.Add(plan[i].Address, plan[i].OldBytes, left ? plan[i].OldBytes : plan[i].NewBytes, left ? new PlanOutcome { Label = plan[i].Label, Action = PatchAction.LeaveAlone, Reason = PatchReason.TooSmall } : plan[i].Outcome);
+            copy.Add(plan[i].Address, plan[i].OldBytes, left ? plan[i].OldBytes : plan[i].NewBytes, left ? new PlanOutcome
+            {
+                Label = plan[
+                i].Label,
+                Action = PatchAction.LeaveAlone,
+                Reason = PatchReason.TooSmall
+            } : plan[i].Outcome);
         }
 
         return copy.Build();

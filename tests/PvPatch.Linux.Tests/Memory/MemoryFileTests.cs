@@ -33,7 +33,8 @@ public sealed class MemoryFileTests
     [Fact]
     public void A_core_with_paging_is_read_by_both_addresses()
     {
-        using MemoryFile file = new TestCore().Load(DirectMap + 0x1000, 0x1000, [1, 2, 3, 4]).Load(Kernel, 0x2000, [5, 6]).Load(0x400000, 0x9000, [7]).Open();
+        using MemoryFile file = new TestCore().Load(DirectMap + 0x1000, 0x1000, [1, 2, 3, 4]).Load(Kernel, 0x2000, [5, 6])
+            .Load(0x400000, 0x9000, [7]).Open();
 
         Assert.Equal(MemoryFileKind.ElfCore, file.Kind);
         Assert.Equal(64, file.Bitness);
@@ -86,7 +87,8 @@ public sealed class MemoryFileTests
     [InlineData(false)]
     public void The_number_of_headers_may_be_in_section_header_0(bool is64)
     {
-        using MemoryFile file = new TestCore(is64, (ushort)(is64 ? 62 : 3)) { ExtendedCount = true }.Load(0, 0x1000, [1]).Load(0, 0x3000, [2]).Open();
+        using MemoryFile file = new TestCore(is64, (ushort)(is64 ? 62 : 3)) { ExtendedCount = true }.Load(0, 0x1000, [1])
+            .Load(0, 0x3000, [2]).Open();
 
         Assert.Equal([2], ReadPhysical(file, 0x3000, 1));
     }
@@ -95,7 +97,8 @@ public sealed class MemoryFileTests
     public void Reads_run_over_segments_that_follow_each_other_and_stop_at_holes()
     {
         // In the file the second part lies in front of the first.
-        using MemoryFile file = new TestCore().Load(Kernel + 2, 0x2002, [3, 4]).Load(Kernel, 0x5000, [1, 2]).Load(Kernel + 6, 0x2006, [7]).Open();
+        using MemoryFile file = new TestCore().Load(Kernel + 2, 0x2002, [3, 4]).Load(Kernel, 0x5000, [1, 2]).Load(Kernel + 6, 0x2006, [7])
+            .Open();
 
         Assert.Equal([1, 2, 3, 4], Read(file, Kernel, 4));
         Assert.Null(Read(file, Kernel, 5));
@@ -146,7 +149,8 @@ public sealed class MemoryFileTests
     [Fact]
     public void Of_segments_that_overlap_the_one_that_starts_first_counts()
     {
-        using MemoryFile file = new TestCore().Load(Kernel + 1, 0x2000, [8, 8, 8]).Load(Kernel, 0x1000, [1, 2]).Load(Kernel, 0x3000, [9]).Open();
+        using MemoryFile file = new TestCore().Load(Kernel + 1, 0x2000, [8, 8, 8]).Load(Kernel, 0x1000, [1, 2]).Load(Kernel, 0x3000, [9])
+            .Open();
 
         Assert.Equal([1, 2, 8, 8], Read(file, Kernel, 4));
         Assert.Equal("PV6126", Assert.Single(file.Warnings).Code);

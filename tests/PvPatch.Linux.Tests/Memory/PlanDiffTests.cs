@@ -27,7 +27,8 @@ public sealed class PlanDiffTests
         int inline = (All + 3) / 4;
         Assert.Equal(All - All / 4 - 1, diff.Count(PlanDifferenceKinds.NewBytes));
         Assert.Equal(inline, diff.Count(PlanDifferenceKinds.Action));
-        Assert.Equal(0, diff.Count(PlanDifferenceKinds.OldBytes | PlanDifferenceKinds.OnlyInFirst | PlanDifferenceKinds.OnlyInSecond | PlanDifferenceKinds.Label));
+        Assert.Equal(0, diff.Count(
+            PlanDifferenceKinds.OldBytes | PlanDifferenceKinds.OnlyInFirst | PlanDifferenceKinds.OnlyInSecond | PlanDifferenceKinds.Label));
         Assert.Equal(PlanDifferenceKinds.NewBytes | PlanDifferenceKinds.Action, diff.Differences[0].Kinds);
         Assert.Contains("Inline fa 0f 1f 44 00 00 | Call e8", diff.Differences[0].ToString(), StringComparison.Ordinal);
     }

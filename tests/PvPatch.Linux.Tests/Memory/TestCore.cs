@@ -38,7 +38,8 @@ internal sealed class TestCore(bool is64 = true, ushort machine = 62)
         return this;
     }
 
-    public TestCore VmCoreInfo(params string[] lines) => Note("VMCOREINFO", 0, System.Text.Encoding.ASCII.GetBytes(string.Concat(lines.Select(l => l + "\n"))));
+    public TestCore VmCoreInfo(params string[] lines) =>
+        Note("VMCOREINFO", 0, System.Text.Encoding.ASCII.GetBytes(string.Concat(lines.Select(l => l + "\n"))));
 
     public TestCore RawNotes(params byte[] bytes)
     {
@@ -62,7 +63,8 @@ internal sealed class TestCore(bool is64 = true, ushort machine = 62)
         for (int i = 0; i < _loads.Count; i++)
         {
             (ulong virtualAddress, ulong physicalAddress, byte[] bytes, ulong? fileSize, ulong? offset) = _loads[i];
-            WriteSegment(file.AsSpan(HeaderOf(i)), 1, virtualAddress, physicalAddress, offset ?? (ulong)at, fileSize ?? (ulong)bytes.Length);
+            WriteSegment(
+                file.AsSpan(HeaderOf(i)), 1, virtualAddress, physicalAddress, offset ?? (ulong)at, fileSize ?? (ulong)bytes.Length);
             bytes.CopyTo(file, at);
             at += bytes.Length;
         }

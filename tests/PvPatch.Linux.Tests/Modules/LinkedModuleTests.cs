@@ -31,7 +31,8 @@ public sealed class LinkedModuleTests
         Dictionary<string, string> expected = Content(linked);
         Assert.True(expected.Count >= 6);
         Assert.Equal(expected, Content(placed.Elf));
-        Assert.Equal(linked.Sections.Where(IsCompared).ToDictionary(s => s.Name, s => s.Address), placed.Elf.Sections.Where(IsCompared).ToDictionary(s => s.Name, s => s.Address));
+        Assert.Equal(linked.Sections.Where(IsCompared).ToDictionary(s => s.Name, s => s.Address),
+            placed.Elf.Sections.Where(IsCompared).ToDictionary(s => s.Name, s => s.Address));
     }
 
     [Theory]
@@ -41,7 +42,8 @@ public sealed class LinkedModuleTests
     [InlineData(64, true, true, 8)]
     [InlineData(32, false, false, 4)]
     [InlineData(32, false, true, 4)]
-    public void The_plan_makes_of_the_module_what_the_assembler_makes_of_its_patched_form(int bitness, bool directCalls, bool scattered, int sites)
+    public void The_plan_makes_of_the_module_what_the_assembler_makes_of_its_patched_form(
+        int bitness, bool directCalls, bool scattered, int sites)
     {
         var source = new ModuleSource(bitness, directCalls);
         PlacedModule placed = Place(source, scattered);
@@ -64,7 +66,8 @@ public sealed class LinkedModuleTests
     public void Targets_have_the_names_the_kernel_has_for_them()
     {
         PatchPlan plan = Plan(Place(new ModuleSource(64, directCalls: true), scattered: true), "native");
-        IEnumerable<SiteDecision> calls = Enumerable.Range(0, plan.Count).Select(i => plan[i]).Where(static d => d.Action == PatchAction.Call && d.Outcome.Detail is null);
+        IEnumerable<SiteDecision> calls = Enumerable.Range(0, plan.Count).Select(i => plan[i])
+            .Where(static d => d.Action == PatchAction.Call && d.Outcome.Detail is null);
         Assert.Equal(["disable", "flush", "flush", "kick"], calls.Select(static c => c.Outcome.TargetName!).Order(StringComparer.Ordinal));
     }
 
@@ -73,7 +76,8 @@ public sealed class LinkedModuleTests
     {
         var source = new ModuleSource(64, directCalls: false);
         KernelModule module = source.Open(".text\nret\n");
-        Assert.True(module.TryPlace(source.Kernel(), ModulePlacement.At(ModuleSource.Text), out PlacedModule? placed, out PatchDiagnostic? error), error?.ToString());
+        Assert.True(module.TryPlace(source.Kernel(), ModulePlacement.At(ModuleSource.Text), out PlacedModule? placed,
+            out PatchDiagnostic? error), error?.ToString());
         Assert.Empty(Plan(placed, "native"));
     }
 
@@ -82,7 +86,8 @@ public sealed class LinkedModuleTests
         KernelModule module = source.Open();
         ModulePlacement placement = !scattered ? ModulePlacement.At(source.TextAddress) : new ModulePlacement
         {
-            Sections = s_scattered.Where(p => module.Elf.TryGetSection(p.Name, out _)).ToDictionary(p => p.Name, p => new VirtualAddress(source.TextAddress + p.Offset)),
+            Sections = s_scattered.Where(p => module.Elf.TryGetSection(p.Name, out _))
+                .ToDictionary(p => p.Name, p => new VirtualAddress(source.TextAddress + p.Offset)),
         };
         Assert.True(module.TryPlace(source.Kernel(), placement, out PlacedModule? placed, out PatchDiagnostic? error), error?.ToString());
         Assert.Empty(placed.Warnings);
@@ -91,16 +96,19 @@ public sealed class LinkedModuleTests
 
     private static PatchPlan Plan(PlacedModule placed, string backend)
     {
-        Assert.True(new KernelPlanner().TryPlan(placed, new BootMachine { Backend = backend }, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics), string.Join("; ", diagnostics));
+        Assert.True(new KernelPlanner().TryPlan(placed, new BootMachine { Backend = backend }, out PatchPlan? plan,
+            out IReadOnlyList<PatchDiagnostic> diagnostics), string.Join("; ", diagnostics));
         return plan;
     }
 
     // The linker adds a section that says which instructions are used.
-    private static bool IsCompared(ElfSection section) => section is { IsAllocated: true, HasFileContent: true, Size: > 0, Name: not ".note.gnu.property" };
+    private static bool IsCompared(ElfSection section) =>
+        section is { IsAllocated: true, HasFileContent: true, Size: > 0, Name: not ".note.gnu.property" };
 
     private static Dictionary<string, string> Content(ElfImage elf) =>
         elf.Sections.Where(IsCompared).ToDictionary(s => s.Name, s => Convert.ToHexString(elf.GetBytes(s).Span));
 
     private static Dictionary<string, string> Code(ElfImage elf) =>
-        elf.Sections.Where(static s => IsCompared(s) && s.IsExecutable).ToDictionary(s => s.Name, s => Convert.ToHexString(elf.GetBytes(s).Span));
+        elf.Sections.Where(static s => IsCompared(s) && s.IsExecutable)
+            .ToDictionary(s => s.Name, s => Convert.ToHexString(elf.GetBytes(s).Span));
 }

@@ -58,10 +58,12 @@ public sealed class ModuleBadInputTests
         KernelImage kernel = s_direct.Kernel();
         Assert.Empty(Warnings("vermagic=6.12.0-test SMP\0"));
         PatchDiagnostic warning = Assert.Single(Warnings("vermagic=6.1.0-18-amd64 SMP\0"));
-        Assert.Equal((KernelDiagnosticCodes.ModuleOtherRelease, DiagnosticSeverity.Warning, "6.12.0-test"), (warning.Code, warning.Severity, warning.Expected));
+        Assert.Equal((KernelDiagnosticCodes.ModuleOtherRelease, DiagnosticSeverity.Warning, "6.12.0-test"),
+            (warning.Code, warning.Severity, warning.Expected));
 
         IReadOnlyList<PatchDiagnostic> Warnings(string info) =>
-            Place(kernel, ModuleSource.Open(Minimal().Data(".modinfo", 0, System.Text.Encoding.ASCII.GetBytes(info)).Symbols().Build())).Warnings;
+            Place(kernel, ModuleSource.Open(Minimal().Data(".modinfo", 0, System.Text.Encoding.ASCII.GetBytes(info)).Symbols().Build()))
+                .Warnings;
     }
 
     [Fact]
@@ -79,18 +81,22 @@ public sealed class ModuleBadInputTests
     public void Alternatives_of_another_form_are_refused()
     {
         // Six records of 14 bytes are seven of 12.
-        string code = string.Concat(Enumerable.Repeat(".pushsection .altinstructions, \"a\"\n.long start - ., start - .\n.long 0x10110\n.byte 3, 2\n.popsection\n", 6));
-        AssertRefused(s_source.Kernel(), s_source.Open($".text\nstart: .nops 32\n{code}"), KernelDiagnosticCodes.ModuleOtherEra, "makes no sense");
+        string code = string.Concat(Enumerable.Repeat(
+            ".pushsection .altinstructions, \"a\"\n.long start - ., start - .\n.long 0x10110\n.byte 3, 2\n.popsection\n", 6));
+        AssertRefused(
+            s_source.Kernel(), s_source.Open($".text\nstart: .nops 32\n{code}"), KernelDiagnosticCodes.ModuleOtherEra, "makes no sense");
     }
 
     [Fact]
     public void A_module_without_symbols_is_refused() =>
-        AssertRefused(SyntheticKernel.Complete().Open(), ModuleSource.Open(Minimal().Build()), KernelDiagnosticCodes.ElfNoSymbols, "no symbol table");
+        AssertRefused(
+            SyntheticKernel.Complete().Open(), ModuleSource.Open(Minimal().Build()), KernelDiagnosticCodes.ElfNoSymbols, "no symbol table");
 
     [Fact]
     public void What_no_site_needs_may_stay_unresolved()
     {
-        PlacedModule placed = Place(s_source.Kernel(), s_source.Open(s_source.Code + ".text\ncall of_another_module\n.reloc ., R_X86_64_GOT32, helper\nnop\nnop\nnop\nnop\n"));
+        PlacedModule placed = Place(s_source.Kernel(),
+            s_source.Open(s_source.Code + ".text\ncall of_another_module\n.reloc ., R_X86_64_GOT32, helper\nnop\nnop\nnop\nnop\n"));
         Assert.Equal(2, placed.UnresolvedRelocations);
         Assert.Equal(8, placed.Sites.Count);
     }
@@ -99,11 +105,16 @@ public sealed class ModuleBadInputTests
     [InlineData(false, "site 8, \"nop\"", "pv_ops", "nothing_at_all", "a site of the module refers to nothing_at_all, which neither")]
     [InlineData(true, "site 8, \"nop\"", "pv_ops", "nothing_at_all", "a site of the module refers to nothing_at_all, which neither")]
     [InlineData(true, "site 8, \"nop\"", "BUG_func", "nothing_at_all", "the replacement of a site of the module refers to nothing_at_all")]
-    [InlineData(false, "site 5, \"nop\"\nalternative NOT_XENPV, \"call nothing_at_all\"", "x", "x", "the replacement of a site of the module refers to nothing_at_all")]
-    [InlineData(true, "site 5, \"nop\"\nalternative NOT_XENPV, \"call nothing_at_all\"", "x", "x", "the replacement of a site of the module refers to nothing_at_all")]
-    [InlineData(false, ".section .parainstructions, \"a\"\n.quad nothing_at_all, 0", "x", "x", "the site table of the module refers to nothing_at_all")]
-    [InlineData(false, ".section .altinstructions, \"a\"\n.long nothing_at_all - ., 0, 0", "x", "x", "the table of alternatives of the module refers to nothing_at_all")]
-    [InlineData(false, ".section .parainstructions, \"a\"\n.quad data, 0\n.section .data..percpu, \"aw\"\ndata: .quad 0", "x", "x", "refers to the section .data..percpu")]
+    [InlineData(false, "site 5, \"nop\"\nalternative NOT_XENPV, \"call nothing_at_all\"", "x", "x",
+        "the replacement of a site of the module refers to nothing_at_all")]
+    [InlineData(true, "site 5, \"nop\"\nalternative NOT_XENPV, \"call nothing_at_all\"", "x", "x",
+        "the replacement of a site of the module refers to nothing_at_all")]
+    [InlineData(false, ".section .parainstructions, \"a\"\n.quad nothing_at_all, 0", "x", "x",
+        "the site table of the module refers to nothing_at_all")]
+    [InlineData(false, ".section .altinstructions, \"a\"\n.long nothing_at_all - ., 0, 0", "x", "x",
+        "the table of alternatives of the module refers to nothing_at_all")]
+    [InlineData(false, ".section .parainstructions, \"a\"\n.quad data, 0\n.section .data..percpu, \"aw\"\ndata: .quad 0", "x", "x",
+        "refers to the section .data..percpu")]
     public void What_a_site_needs_must_be_known(bool directCalls, string code, string name, string instead, string message)
     {
         ModuleSource source = directCalls ? s_direct : s_source;
@@ -141,7 +152,8 @@ public sealed class ModuleBadInputTests
     {
         byte[] file = s_source.Assemble();
         ElfSection table = Section(file, ".rela.text");
-        PatchDiagnostic error = AssertRefused(s_source.Kernel(), ModuleSource.Open(file.With64((int)table.FileOffset + 24 + field, value)), KernelDiagnosticCodes.ModuleBadRelocations, "does not exist");
+        PatchDiagnostic error = AssertRefused(s_source.Kernel(), ModuleSource.Open(file.With64((int)table.FileOffset + 24 + field, value)),
+            KernelDiagnosticCodes.ModuleBadRelocations, "does not exist");
         Assert.Equal(table.FileOffset + 24, error.FileOffset);
     }
 
@@ -154,7 +166,8 @@ public sealed class ModuleBadInputTests
     {
         byte[] file = s_source.Assemble();
         int header = (int)BitConverter.ToInt64(file, 40) + (Section(file, ".rela.text").Index * 64);
-        AssertRefused(s_source.Kernel(), ModuleSource.Open(file.With32(header + field, value)), KernelDiagnosticCodes.ModuleBadRelocations, message);
+        AssertRefused(
+            s_source.Kernel(), ModuleSource.Open(file.With32(header + field, value)), KernelDiagnosticCodes.ModuleBadRelocations, message);
     }
 
     [Fact]
@@ -172,13 +185,15 @@ public sealed class ModuleBadInputTests
             module.AsSpan(table, 64).CopyTo(many.AsSpan(module.Length + (i * 64)));
         }
 
-        AssertRefused(s_source.Kernel(), ModuleSource.Open(many.With64(40, (ulong)module.Length).With16(60, 2900)), KernelDiagnosticCodes.ModuleBadRelocations, "share bytes");
+        AssertRefused(s_source.Kernel(), ModuleSource.Open(many.With64(40, (ulong)module.Length).With16(60, 2900)),
+            KernelDiagnosticCodes.ModuleBadRelocations, "share bytes");
     }
 
     [Fact]
     public void A_site_table_out_of_its_code_is_refused()
     {
-        KernelModule module = s_source.Open(".text\nret\n.section .parainstructions, \"a\"\n.quad data\n.byte 5, 6, 0, 0, 0, 0, 0, 0\n.data\ndata: .quad 0\n");
+        KernelModule module = s_source.Open(
+            ".text\nret\n.section .parainstructions, \"a\"\n.quad data\n.byte 5, 6, 0, 0, 0, 0, 0, 0\n.data\ndata: .quad 0\n");
         AssertRefused(s_source.Kernel(), module, DiagnosticCodes.SiteOutsideImage, "outside every section of code");
     }
 
@@ -215,7 +230,8 @@ public sealed class ModuleBadInputTests
 
     private static PlacedModule Place(KernelImage kernel, KernelModule module)
     {
-        Assert.True(module.TryPlace(kernel, ModulePlacement.At(ModuleSource.Text), out PlacedModule? placed, out PatchDiagnostic? error), error?.ToString());
+        Assert.True(module.TryPlace(kernel, ModulePlacement.At(ModuleSource.Text), out PlacedModule? placed, out PatchDiagnostic? error),
+            error?.ToString());
         return placed;
     }
 

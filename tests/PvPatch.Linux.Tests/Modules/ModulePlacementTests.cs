@@ -30,7 +30,8 @@ public sealed class ModulePlacementTests
     [Fact]
     public void What_is_not_named_lies_behind_all_that_is()
     {
-        PlacedModule placed = Place(Module(), new ModulePlacement { Text = 1, Sections = Named((".text", Text), (".data", Text + 0x5000)) });
+        PlacedModule placed = Place(
+            Module(), new ModulePlacement { Text = 1, Sections = Named((".text", Text), (".data", Text + 0x5000)) });
         Assert.Equal(Text - 0x10, Address(placed, ".text.first"));
         Assert.Equal(Text + 0x5000, Address(placed, ".data"));
         Assert.Equal(Text + 0x6000, Address(placed, ".rodata"));
@@ -40,7 +41,8 @@ public sealed class ModulePlacementTests
     [Fact]
     public void Text_need_not_be_said_where_all_code_is_named()
     {
-        PlacedModule placed = Place(Module(), new ModulePlacement { Sections = Named((".text", Text), (".text.first", Text + 0x100), (".exit.text", Text + 0x200)) });
+        PlacedModule placed = Place(Module(),
+            new ModulePlacement { Sections = Named((".text", Text), (".text.first", Text + 0x100), (".exit.text", Text + 0x200)) });
         Assert.Equal(Text + 0x1000, Address(placed, ".rodata"));
     }
 
@@ -65,7 +67,8 @@ public sealed class ModulePlacementTests
         byte[] file = Module().Symbols().Build();
         ElfImage elf = ElfImage.Read(file);
         file = Align(Align(file, elf, ".exit.text", 64), elf, ".data", 0x10000);
-        Assert.True(ModuleSource.Open(file).TryPlace(s_kernel, ModulePlacement.At(Text + 0x10), out PlacedModule? placed, out PatchDiagnostic? error), error?.ToString());
+        Assert.True(ModuleSource.Open(file)
+            .TryPlace(s_kernel, ModulePlacement.At(Text + 0x10), out PlacedModule? placed, out PatchDiagnostic? error), error?.ToString());
 
         // As in the kernel: offsets are aligned, and the start with them as it is that of a page.
         Assert.Equal(Text + 0x40, Address(placed, ".exit.text"));
@@ -80,8 +83,10 @@ public sealed class ModulePlacementTests
     {
         byte[] file = Module().Symbols().Build();
         ElfImage elf = ElfImage.Read(file);
-        AssertRefused(Align(file, elf, ".text", alignment), ModulePlacement.At(Text), KernelDiagnosticCodes.ModuleBadPlacement, "alignment");
-        AssertRefused(Align(file, elf, ".data", alignment), ModulePlacement.At(Text), KernelDiagnosticCodes.ModuleBadPlacement, "alignment");
+        AssertRefused(
+            Align(file, elf, ".text", alignment), ModulePlacement.At(Text), KernelDiagnosticCodes.ModuleBadPlacement, "alignment");
+        AssertRefused(
+            Align(file, elf, ".data", alignment), ModulePlacement.At(Text), KernelDiagnosticCodes.ModuleBadPlacement, "alignment");
     }
 
     [Theory]
@@ -95,13 +100,15 @@ public sealed class ModulePlacementTests
     [Fact]
     public void A_missing_address_is_asked_for()
     {
-        PatchDiagnostic error = AssertRefused(Module().Symbols().Build(), new ModulePlacement { Sections = Named((".data", Text)) }, KernelDiagnosticCodes.ModuleBadPlacement, "not known");
+        PatchDiagnostic error = AssertRefused(Module().Symbols().Build(), new ModulePlacement { Sections = Named((".data", Text)) },
+            KernelDiagnosticCodes.ModuleBadPlacement, "not known");
         Assert.Contains("/sys/module/", error.Expected, StringComparison.Ordinal);
     }
 
     [Fact]
     public void A_name_no_section_has_is_refused() =>
-        AssertRefused(Module().Symbols().Build(), new ModulePlacement { Text = Text, Sections = Named((".texst", Text)) }, KernelDiagnosticCodes.ModuleSectionUnknown, ".texst");
+        AssertRefused(Module().Symbols().Build(), new ModulePlacement { Text = Text, Sections = Named((".texst", Text)) },
+            KernelDiagnosticCodes.ModuleSectionUnknown, ".texst");
 
     [Theory]
     [InlineData(Text)]
@@ -109,7 +116,12 @@ public sealed class ModulePlacementTests
     [InlineData(Text + 0xf)]
     public void Sections_that_would_share_addresses_are_refused(ulong data)
     {
-        AssertRefused(Module().Symbols().Build(), new ModulePlacement { Text = Text, Sections = Named((".data", data), (".exit.text", Text + 0x100), (".text.first", Text + 0x200)) }, KernelDiagnosticCodes.ModuleBadPlacement, "share");
+        AssertRefused(Module().Symbols().Build(), new ModulePlacement
+        {
+            Text = Text,
+            Sections = Named((".data", data),
+            (".exit.text", Text + 0x100), (".text.first", Text + 0x200))
+        }, KernelDiagnosticCodes.ModuleBadPlacement, "share");
         Place(Module(), new ModulePlacement { Text = Text, Sections = Named((".data", Text + 0x10), (".exit.text", Text + 0x100)) });
     }
 
@@ -125,7 +137,8 @@ public sealed class ModulePlacementTests
     {
         PlacedModule placed = Place(Module().NoBits(".bss", 0, 0x10).NoBits(".bss.more", 0, 0x10), ModulePlacement.At(Text));
         Assert.Equal(Text + 0x1020, Address(placed, ".bss"));
-        AssertRefused(Module().NoBits(".bss", 0, 1ul << 63).Symbols().Build(), ModulePlacement.At(Text), KernelDiagnosticCodes.ModuleBadPlacement, "beyond");
+        AssertRefused(Module().NoBits(".bss", 0, 1ul << 63).Symbols().Build(), ModulePlacement.At(Text),
+            KernelDiagnosticCodes.ModuleBadPlacement, "beyond");
     }
 
     private static TestElf Module() => new TestElf(64, ElfFileType.Relocatable)
@@ -140,7 +153,8 @@ public sealed class ModulePlacementTests
 
     private static PlacedModule Place(TestElf module, ModulePlacement placement)
     {
-        Assert.True(ModuleSource.Open(module.Symbols().Build()).TryPlace(s_kernel, placement, out PlacedModule? placed, out PatchDiagnostic? error), error?.ToString());
+        Assert.True(ModuleSource.Open(module.Symbols().Build())
+            .TryPlace(s_kernel, placement, out PlacedModule? placed, out PatchDiagnostic? error), error?.ToString());
         return placed;
     }
 

@@ -18,7 +18,8 @@ internal sealed class ModuleSource(int bitness, bool directCalls)
 
     // The functions of the synthetic kernels.
     private static readonly (string Name, string Slot)[] s_functions =
-        [("flush", "mmu.flush_tlb_user"), ("kick", "lock.kick"), ("helper", "irq.halt"), ("BUG_func", "mmu.set_fixmap"), ("disable", "irq.irq_disable")];
+        [("flush", "mmu.flush_tlb_user"), ("kick", "lock.kick"), ("helper", "irq.halt"), ("BUG_func", "mmu.set_fixmap"),
+            ("disable", "irq.irq_disable")];
 
     private const string Macros = """
         .macro call_slot slot
@@ -157,7 +158,8 @@ internal sealed class ModuleSource(int bitness, bool directCalls)
     public string Code => bitness == 64 ? Code64 : Code32;
 
     /// <summary>The kernel the module belongs to.</summary>
-    public KernelImage Kernel() => bitness == 32 ? Opened(LinkedKernel(Kernel32Text, 4), null) : directCalls ? Opened(LinkedKernel(SyntheticKernel.Text, 8), null) : Synthetic();
+    public KernelImage Kernel() => bitness == 32 ? Opened(LinkedKernel(Kernel32Text, 4), null) : directCalls
+        ? Opened(LinkedKernel(SyntheticKernel.Text, 8), null) : Synthetic();
 
     /// <summary>Assembles the module.</summary>
     public byte[] Assemble(string? code = null) => Tools.Assemble($"{Head(patched: false)}{code ?? Code}", bitness);
@@ -190,28 +192,35 @@ internal sealed class ModuleSource(int bitness, bool directCalls)
     private ulong OpsTable => bitness == 64 ? SyntheticKernel.OpsTable : Kernel32Text + 0x10000;
 
     // The linked kernels have the functions of all slots at the same distances as the synthetic one.
-    private ulong Function(string slot) => SyntheticKernel.FunctionOf(slot) - SyntheticKernel.Text + (bitness == 64 ? SyntheticKernel.Text : Kernel32Text);
+    private ulong Function(string slot) =>
+        SyntheticKernel.FunctionOf(slot) - SyntheticKernel.Text + (bitness == 64 ? SyntheticKernel.Text : Kernel32Text);
 
     private string Head(bool patched) => string.Create(
-        CultureInfo.InvariantCulture, $".set BITS, {bitness}\n.set DIRECT, {(directCalls ? 1 : 0)}\n.set PATCHED, {(patched ? 1 : 0)}\n{Macros}");
+        CultureInfo.InvariantCulture,
+        $".set BITS, {bitness}\n.set DIRECT, {(directCalls ? 1 : 0)}\n.set PATCHED, {(patched ? 1 : 0)}\n{Macros}");
 
     private static KernelImage Opened(byte[] file, KernelSymbols? symbols)
     {
-        Assert.True(KernelImage.TryOpen(ElfImage.Read(file), new KernelOptions { Symbols = symbols }, out KernelImage? image, out PatchDiagnostic? error), error?.ToString());
+        Assert.True(KernelImage.TryOpen(ElfImage.Read(file), new KernelOptions { Symbols = symbols }, out KernelImage? image,
+            out PatchDiagnostic? error), error?.ToString());
         return image;
     }
 
     private KernelImage Synthetic()
     {
-        string map = string.Concat(s_functions.Select(f => $"{Function(f.Slot):x16} T {f.Name}\n")) + $"{PerCpu:x16} A percpu\n{OpsTable:x16} D pv_ops\n";
-        Assert.True(KernelSymbols.TryReadSystemMap(System.Text.Encoding.ASCII.GetBytes(map), out KernelSymbols? symbols, out PatchDiagnostic? error), error?.ToString());
+        string map = string.Concat(s_functions.Select(f => $"{Function(f.Slot):x16} T {f.Name}\n"))
+            + $"{PerCpu:x16} A percpu\n{OpsTable:x16} D pv_ops\n";
+        Assert.True(KernelSymbols.TryReadSystemMap(
+            System.Text.Encoding.ASCII.GetBytes(map), out KernelSymbols? symbols, out PatchDiagnostic? error), error?.ToString());
         return Opened(SyntheticKernel.Complete().Build(), symbols);
     }
 
     private byte[] LinkedKernel(ulong text, int word)
     {
-        string pointers = string.Join(", ", SyntheticOps.Names.Select((name, i) => SyntheticOps.Empty.Contains(name) ? "nop_func" : $"functions + {16 * i}"));
-        string names = string.Concat(s_functions.Select(f => $".globl {f.Name}\n.type {f.Name}, @function\n.set {f.Name}, functions + {16 * SyntheticOps.IndexOf(f.Slot)}\n"));
+        string pointers = string.Join(
+            ", ", SyntheticOps.Names.Select((name, i) => SyntheticOps.Empty.Contains(name) ? "nop_func" : $"functions + {16 * i}"));
+        string names = string.Concat(s_functions.Select(
+            f => $".globl {f.Name}\n.type {f.Name}, @function\n.set {f.Name}, functions + {16 * SyntheticOps.IndexOf(f.Slot)}\n"));
         string source = $"""
             {Head(patched: false)}
             .text

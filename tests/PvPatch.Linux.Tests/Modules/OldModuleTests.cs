@@ -8,7 +8,9 @@ using PvPatch.Plans;
 
 namespace PvPatch.Linux.Tests.Modules;
 
-/// <summary>A module of a kernel with several ops tables (2.6.24 to 4.19), whose places a kernel without symbols tells by its own sites.</summary>
+/// <summary>
+/// A module of a kernel with several ops tables (2.6.24 to 4.19), whose places a kernel without symbols tells by its own sites.
+/// </summary>
 public sealed class OldModuleTests
 {
     private const ulong Text = 0xffffffffa0000000;
@@ -53,8 +55,10 @@ public sealed class OldModuleTests
         KernelImage kernel = s_kernel.Open(new KernelOptions { Layout = s_layout, Era = KernelEra.Linux2627 }, symbols);
         Assert.Equal(symbols, kernel.Symbols is not null);
         KernelModule module = ModuleSource.Open(Assemble(patched: false));
-        Assert.True(module.TryPlace(kernel, ModulePlacement.At(Text), out PlacedModule? placed, out PatchDiagnostic? error), error?.ToString());
-        Assert.True(new KernelPlanner().TryPlan(placed, new BootMachine(), out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics), string.Join("; ", diagnostics));
+        Assert.True(
+            module.TryPlace(kernel, ModulePlacement.At(Text), out PlacedModule? placed, out PatchDiagnostic? error), error?.ToString());
+        Assert.True(new KernelPlanner().TryPlan(placed, new BootMachine(), out PatchPlan? plan,
+            out IReadOnlyList<PatchDiagnostic> diagnostics), string.Join("; ", diagnostics));
 
         Assert.Equal(s_sites.Length, plan.Count);
         plan.Apply(placed.Code);
@@ -64,13 +68,15 @@ public sealed class OldModuleTests
     private static IEnumerable<(string Name, ulong Address)> KernelSymbols()
     {
         Assert.True(s_kernel.Link().TryReadSymbols(out ElfSymbolTable? table, out PatchDiagnostic? error), error?.ToString());
-        return [.. ((string[])["native_spin_lock", "pv_irq_ops", "pv_mmu_ops", "pv_lock_ops"]).Select(name => table.TryFind(name, out ElfSymbol symbol) ? (name, symbol.Value.Value) : (name, 0))];
+        return [.. ((string[])["native_spin_lock", "pv_irq_ops", "pv_mmu_ops", "pv_lock_ops"])
+            .Select(name => table.TryFind(name, out ElfSymbol symbol) ? (name, symbol.Value.Value) : (name, 0))];
     }
 
     private static byte[] Assemble(bool patched)
     {
         string sites = string.Concat(s_sites.Select(s =>
-            $"771: {(patched ? s.Patched : s.Original)}\n772: nop\n.pushsection .parainstructions, \"a\"\n.balign 8\n.quad 771b\n.byte {s.Type}, 772b - 771b\n.short {s.Clobbers}\n.popsection\n"));
+            $"771: {(patched ? s.Patched : s.Original)}\n772: nop\n.pushsection .parainstructions, \"a\"\n.balign 8\n.quad 771b\n.byte "
+                + $"{s.Type}, 772b - 771b\n.short {s.Clobbers}\n.popsection\n"));
         return Tools.Assemble($"{EraNops.Macros}\n.text\n{sites}ret\n", 64);
     }
 

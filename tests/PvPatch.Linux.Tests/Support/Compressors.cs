@@ -7,7 +7,8 @@ internal static class Compressors
 {
     public static IReadOnlyList<PayloadCompression> Programs { get; } =
     [
-        PayloadCompression.Xz, PayloadCompression.Zstd, PayloadCompression.Lz4, PayloadCompression.Lzma, PayloadCompression.Bzip2, PayloadCompression.Lzo,
+        PayloadCompression.Xz, PayloadCompression.Zstd, PayloadCompression.Lz4, PayloadCompression.Lzma, PayloadCompression.Bzip2,
+        PayloadCompression.Lzo,
     ];
 
     public static TheoryData<string> External => [.. Programs.Select(static p => p.ToString())];

@@ -9,7 +9,9 @@ internal sealed class TestBtf
     private readonly List<byte> _strings = [0];
     private int _count;
 
-    /// <summary>A member of a struct: name, type number, offset in bits with the bit-field size above it where the kind flag is set.</summary>
+    /// <summary>
+    /// A member of a struct: name, type number, offset in bits with the bit-field size above it where the kind flag is set.
+    /// </summary>
     public readonly record struct Member(string Name, int Type, int BitOffset);
 
     public int Int(string name, int size)
@@ -53,7 +55,8 @@ internal sealed class TestBtf
         byte[] header = [0x9f, 0xeb, 1, 0, HeaderSize, 0, 0, 0];
         return
         [
-            .. header, .. U32(0), .. U32((uint)_types.Count), .. U32((uint)_types.Count), .. U32((uint)_strings.Count), .. _types, .. _strings,
+            .. header, .. U32(0), .. U32((uint)_types.Count), .. U32((uint)_types.Count), .. U32((uint)_strings.Count), .. _types,
+            .. _strings,
         ];
     }
 

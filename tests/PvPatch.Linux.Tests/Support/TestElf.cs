@@ -56,13 +56,30 @@ internal sealed class TestElf(int bitness = 64, ElfFileType type = ElfFileType.E
 
     public TestElf NoBits(string name, ulong address, ulong size)
     {
-        _sections.Add(new Section { Name = name, Type = ElfSectionType.NoBits, Flags = ElfSectionAttributes.Alloc, Address = address, NoBitsSize = size });
+        _sections.Add(new Section
+        {
+            Name = name,
+            Type = ElfSectionType.NoBits,
+            Flags = ElfSectionAttributes.Alloc,
+            Address = address,
+            NoBitsSize = size
+        });
         return this;
     }
 
-    public TestElf Add(string name, ElfSectionType sectionType, ElfSectionAttributes flags, ulong address, byte[] content, uint link = 0, ulong entrySize = 0)
+    public TestElf Add(string name, ElfSectionType sectionType, ElfSectionAttributes flags, ulong address, byte[] content, uint link = 0,
+        ulong entrySize = 0)
     {
-        _sections.Add(new Section { Name = name, Type = sectionType, Flags = flags, Address = address, Content = content, Link = link, EntrySize = entrySize });
+        _sections.Add(new Section
+        {
+            Name = name,
+            Type = sectionType,
+            Flags = flags,
+            Address = address,
+            Content = content,
+            Link = link,
+            EntrySize = entrySize
+        });
         return this;
     }
 
@@ -121,7 +138,8 @@ internal sealed class TestElf(int bitness = 64, ElfFileType type = ElfFileType.E
 
         for (int i = 0; i < _segments.Count; i++)
         {
-            WriteSegment(file.AsSpan(SegmentTableOffset + (i * (_is64 ? 56 : 32))), _segments[i].Type, Find(_segments[i].First), Find(_segments[i].Last));
+            WriteSegment(file.AsSpan(SegmentTableOffset + (i * (_is64 ? 56 : 32))), _segments[i].Type, Find(_segments[i].First),
+                Find(_segments[i].Last));
         }
 
         return file;

@@ -43,14 +43,17 @@ internal static class Tools
         Link(Assemble(source, bitness), bitness, [], places);
 
     /// <summary>Links a relocatable file to an executable: the symbols it needs and its sections at the addresses given.</summary>
-    public static byte[] Link(byte[] relocatable, int bitness, IEnumerable<(string Name, ulong Address)> symbols, params (string Section, ulong Address)[] places)
+    public static byte[] Link(
+        byte[] relocatable, int bitness, IEnumerable<(string Name, ulong Address)> symbols, params (string Section, ulong Address)[] places)
     {
         using var folder = new TestFolder();
         string objectFile = folder.File("in.o");
         string result = folder.File("out");
         File.WriteAllBytes(objectFile, relocatable);
-        string[] starts = [.. places.Select(p => $"--section-start={p.Section}=0x{p.Address:x}"), .. symbols.Select(s => $"--defsym={s.Name}=0x{s.Address:x}")];
-        Pipe([], "ld", ["-m", bitness == 64 ? "elf_x86_64" : "elf_i386", "-e", "0", "--no-warn-rwx-segments", .. starts, "-o", result, objectFile]);
+        string[] starts = [.. places.Select(p => $"--section-start={p.Section}=0x{p.Address:x}"),
+            .. symbols.Select(s => $"--defsym={s.Name}=0x{s.Address:x}")];
+        Pipe([], "ld",
+            ["-m", bitness == 64 ? "elf_x86_64" : "elf_i386", "-e", "0", "--no-warn-rwx-segments", .. starts, "-o", result, objectFile]);
         return File.ReadAllBytes(result);
     }
 }

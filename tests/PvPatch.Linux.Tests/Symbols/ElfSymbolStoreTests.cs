@@ -46,14 +46,16 @@ public sealed class ElfSymbolStoreTests
         using var folder = new TestFolder();
         string path = folder.File("linked");
         File.WriteAllBytes(path, file);
-        string[] listed = System.Text.Encoding.ASCII.GetString(Tools.Pipe([], "nm", path)).Split('\n', StringSplitOptions.RemoveEmptyEntries);
+        string[] listed = System.Text.Encoding.ASCII.GetString(Tools.Pipe([], "nm", path))
+            .Split('\n', StringSplitOptions.RemoveEmptyEntries);
 
         KernelSymbols symbols = SymbolSamples.Read(file);
         Assert.Equal(KernelSymbolSource.SymbolTable, symbols.Source);
         string digits = bitness == 64 ? "x16" : "x8";
         Assert.Equal(
             listed.Order(StringComparer.Ordinal),
-            symbols.All.Select(s => $"{s.Address.Value.ToString(digits, CultureInfo.InvariantCulture)} {s.Type} {s.Name}").Order(StringComparer.Ordinal));
+            symbols.All.Select(s => $"{s.Address.Value.ToString(digits, CultureInfo.InvariantCulture)} {s.Type} {s.Name}")
+                .Order(StringComparer.Ordinal));
         Assert.Equal(symbols.All.OrderBy(static s => s.Address.Value).Select(static s => s.Name), symbols.All.Select(static s => s.Name));
         Assert.True(symbols.TryGetName(text, out string? name, out _));
         Assert.Equal("start", name);
@@ -65,7 +67,9 @@ public sealed class ElfSymbolStoreTests
         ulong text = SymbolSamples.Text(64);
         byte[] file = new TestElf()
             .Code(".text", text, new byte[16])
-            .Symbols(("", text, 0, ElfSymbolType.None, 1), ("two words", text, 0, ElfSymbolType.None, 1), ("\u00e9", text, 0, ElfSymbolType.None, 1), ("name", text, 0, ElfSymbolType.None, 1), ("absent", 0, 0, ElfSymbolType.None, 0), (".Llabel", text, 0, ElfSymbolType.None, 1))
+            .Symbols(("", text, 0, ElfSymbolType.None, 1), ("two words", text, 0, ElfSymbolType.None, 1),
+                ("\u00e9", text, 0, ElfSymbolType.None, 1), ("name", text, 0, ElfSymbolType.None, 1),
+                ("absent", 0, 0, ElfSymbolType.None, 0), (".Llabel", text, 0, ElfSymbolType.None, 1))
             .Build();
         Assert.Equal([new KernelSymbol(text, 'T', "name")], SymbolSamples.Read(file).All);
     }
@@ -75,7 +79,8 @@ public sealed class ElfSymbolStoreTests
     {
         List<(ulong Address, char Type, string Name)> made = SymbolSamples.Make(64);
         byte[] tables = new TestKallsyms(KallsymsLayout.Linux64, KallsymsNumbers.BaseRelative, 64, SymbolSamples.Place(64)).Build(made);
-        byte[] file = SymbolSamples.Image(64, tables).Symbols(("only_here", SymbolSamples.Text(64) + 4, 4, ElfSymbolType.Function, 1)).Build();
+        byte[] file = SymbolSamples.Image(64, tables).Symbols(("only_here", SymbolSamples.Text(64) + 4, 4, ElfSymbolType.Function, 1))
+            .Build();
 
         KernelSymbols table = SymbolSamples.Read(file);
         Assert.Equal((KernelSymbolSource.SymbolTable, 1), (table.Source, table.Count));
@@ -86,8 +91,10 @@ public sealed class ElfSymbolStoreTests
     [Fact]
     public void A_damaged_table_is_reported_only_where_there_is_no_kallsyms()
     {
-        TestElf Image(byte[] content) => SymbolSamples.Image(64, content).Add(".symtab", ElfSectionType.SymbolTable, ElfSectionAttributes.None, 0, new byte[23], 0, 24);
-        byte[] tables = new TestKallsyms(KallsymsLayout.Linux64, KallsymsNumbers.BaseRelative, 64, SymbolSamples.Place(64)).Build(SymbolSamples.Make(64));
+        TestElf Image(byte[] content) =>
+            SymbolSamples.Image(64, content).Add(".symtab", ElfSectionType.SymbolTable, ElfSectionAttributes.None, 0, new byte[23], 0, 24);
+        byte[] tables = new TestKallsyms(KallsymsLayout.Linux64, KallsymsNumbers.BaseRelative, 64, SymbolSamples.Place(64))
+            .Build(SymbolSamples.Make(64));
 
         Assert.Equal(KernelSymbolSource.Kallsyms, SymbolSamples.Read(Image(tables).Build()).Source);
         Assert.Equal(KernelDiagnosticCodes.ElfBadSymbolTable, SymbolSamples.ReadBad(Image([]).Build()).Code);

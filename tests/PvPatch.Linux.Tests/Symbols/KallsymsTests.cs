@@ -29,7 +29,8 @@ public sealed class KallsymsTests
         // Numbers of symbols around a marker, and sizes that leave all kinds of filling between the tables.
         foreach (int functions in (int[])[400, 505, 506, 507, 508, 701, 702, 703])
         {
-            List<(ulong Address, char Type, string Name)> symbols = SymbolSamples.Make(bitness, numbers == KallsymsNumbers.PerCpuAbsolute, functions, 90 + (functions % 9));
+            List<(ulong Address, char Type, string Name)> symbols = SymbolSamples.Make(
+                bitness, numbers == KallsymsNumbers.PerCpuAbsolute, functions, 90 + (functions % 9));
             KernelSymbols read = SymbolSamples.Read(SymbolSamples.Build(layout, numbers, bitness, symbols));
 
             Assert.Equal(KernelSymbolSource.Kallsyms, read.Source);
@@ -126,7 +127,8 @@ public sealed class KallsymsTests
     {
         List<(ulong Address, char Type, string Name)> symbols = SymbolSamples.Make(64);
         symbols[300] = symbols[300] with { Name = "bad" + bad };
-        PatchDiagnostic error = SymbolSamples.ReadBad(SymbolSamples.Build(KallsymsLayout.Linux64, KallsymsNumbers.BaseRelative, 64, symbols));
+        PatchDiagnostic error = SymbolSamples.ReadBad(
+            SymbolSamples.Build(KallsymsLayout.Linux64, KallsymsNumbers.BaseRelative, 64, symbols));
         Assert.Equal(KernelDiagnosticCodes.KallsymsBadNames, error.Code);
     }
 
@@ -134,22 +136,26 @@ public sealed class KallsymsTests
     public void A_name_longer_than_any_kernel_writes_is_refused()
     {
         List<(ulong Address, char Type, string Name)> symbols = SymbolSamples.Make(64, longest: 600);
-        PatchDiagnostic error = SymbolSamples.ReadBad(SymbolSamples.Build(KallsymsLayout.Linux64, KallsymsNumbers.BaseRelative, 64, symbols));
+        PatchDiagnostic error = SymbolSamples.ReadBad(
+            SymbolSamples.Build(KallsymsLayout.Linux64, KallsymsNumbers.BaseRelative, 64, symbols));
         Assert.Equal(KernelDiagnosticCodes.KallsymsBadNames, error.Code);
     }
 
     [Fact]
     public void Addresses_must_put_the_start_of_code_where_code_starts()
     {
-        List<(ulong Address, char Type, string Name)> symbols = [.. SymbolSamples.Make(64).Where(static s => s.Name is not ("_text" or "_stext"))];
-        PatchDiagnostic error = SymbolSamples.ReadBad(SymbolSamples.Build(KallsymsLayout.Linux64, KallsymsNumbers.BaseRelative, 64, symbols));
+        List<(ulong Address, char Type, string Name)> symbols = [
+            .. SymbolSamples.Make(64).Where(static s => s.Name is not ("_text" or "_stext"))];
+        PatchDiagnostic error = SymbolSamples.ReadBad(
+            SymbolSamples.Build(KallsymsLayout.Linux64, KallsymsNumbers.BaseRelative, 64, symbols));
         Assert.Equal(KernelDiagnosticCodes.KallsymsBadAddresses, error.Code);
     }
 
     [Fact]
     public void A_module_has_no_addresses_and_so_no_symbols()
     {
-        byte[] module = new TestElf(64, ElfFileType.Relocatable).Code(".text", 0, new byte[16]).Symbols(("init", 0, 4, ElfSymbolType.Function, 1)).Build();
+        byte[] module = new TestElf(64, ElfFileType.Relocatable).Code(".text", 0, new byte[16])
+            .Symbols(("init", 0, 4, ElfSymbolType.Function, 1)).Build();
         Assert.Equal(KernelDiagnosticCodes.SymbolsOfRelocatable, SymbolSamples.ReadBad(module).Code);
     }
 

@@ -28,7 +28,8 @@ public sealed class KernelSymbolsTests
         """;
 
     private static KernelSymbols Read(string map) =>
-        KernelSymbols.TryReadSystemMap(System.Text.Encoding.ASCII.GetBytes(map), out KernelSymbols? symbols, out PatchDiagnostic? error) ? symbols : throw new PatchException(error);
+        KernelSymbols.TryReadSystemMap(System.Text.Encoding.ASCII.GetBytes(map), out KernelSymbols? symbols, out PatchDiagnostic? error)
+            ? symbols : throw new PatchException(error);
 
     [Theory]
     [InlineData(0xffffffff81000000, "startup_64", 0)]
@@ -63,7 +64,8 @@ public sealed class KernelSymbolsTests
         KernelSymbols symbols = Read(Map);
         Assert.True(symbols.TryGetAddress("worker", out VirtualAddress address));
         Assert.Equal(0xffffffff81000100, address.Value);
-        Assert.Equal([0xffffffff81000100, 0xffffffff81000400, 0xffffffff81000480], symbols.FindAll("worker").Select(static s => s.Address.Value));
+        Assert.Equal(
+            [0xffffffff81000100, 0xffffffff81000400, 0xffffffff81000480], symbols.FindAll("worker").Select(static s => s.Address.Value));
 
         Assert.True(Read("1000 d x\n2000 t x\n3000 T x\n4000 T x\n").TryGetAddress("x", out address));
         Assert.Equal(0x3000ul, address.Value);
@@ -115,7 +117,8 @@ public sealed class KernelSymbolsTests
     [Fact]
     public void In_an_image_a_symbol_names_nothing_in_another_section()
     {
-        KernelSymbols symbols = SymbolSamples.Read(SymbolSamples.Build(KallsymsLayout.Linux64, KallsymsNumbers.BaseRelative, 64, SymbolSamples.Make(64)));
+        KernelSymbols symbols = SymbolSamples.Read(
+            SymbolSamples.Build(KallsymsLayout.Linux64, KallsymsNumbers.BaseRelative, 64, SymbolSamples.Make(64)));
         ulong text = SymbolSamples.Text(64);
         Assert.True(symbols.TryGetName(text + SymbolSamples.TextSize - 1, out _, out long offset));
         Assert.Equal(0x1f, offset);
@@ -127,7 +130,8 @@ public sealed class KernelSymbolsTests
     [Fact]
     public void Every_symbol_is_found_by_its_name_and_by_its_address()
     {
-        KernelSymbols symbols = SymbolSamples.Read(SymbolSamples.Build(KallsymsLayout.Linux510, KallsymsNumbers.PerCpuAbsolute, 64, SymbolSamples.Make(64, perCpuAtZero: true)));
+        KernelSymbols symbols = SymbolSamples.Read(
+            SymbolSamples.Build(KallsymsLayout.Linux510, KallsymsNumbers.PerCpuAbsolute, 64, SymbolSamples.Make(64, perCpuAtZero: true)));
         foreach (KernelSymbol symbol in symbols.All)
         {
             Assert.Contains(symbol, symbols.FindAll(symbol.Name));

@@ -41,13 +41,15 @@ public sealed class SymbolFuzzTests
     public void Listings_survive_damage()
     {
         byte[] map = System.Text.Encoding.ASCII.GetBytes(
-            string.Concat(SymbolSamples.Make(64, functions: 60).Select(static s => $"{s.Address:x16} {s.Type} {s.Name}\n")) + "ffffffffc0000000 t init\t[virtio]\n");
+            string.Concat(SymbolSamples.Make(64, functions: 60).Select(static s => $"{s.Address:x16} {s.Type} {s.Name}\n"))
+                + "ffffffffc0000000 t init\t[virtio]\n");
         FuzzRun.Run([map], FuzzRun.Count(Usual), ReadMap, 16, 128 << 10);
     }
 
     private static PatchDiagnostic? ReadImage(byte[] file)
     {
-        if (!ElfImage.TryRead(file, out ElfImage? image, out PatchDiagnostic? error) || !KernelSymbols.TryFromImage(image, out KernelSymbols? symbols, out error))
+        if (!ElfImage.TryRead(file, out ElfImage? image, out PatchDiagnostic? error)
+            || !KernelSymbols.TryFromImage(image, out KernelSymbols? symbols, out error))
         {
             return error;
         }
@@ -84,5 +86,6 @@ public sealed class SymbolFuzzTests
     }
 
     private static byte[] Image(KallsymsLayout layout, KallsymsNumbers numbers, int bitness) =>
-        SymbolSamples.Build(layout, numbers, bitness, SymbolSamples.Make(bitness, numbers == KallsymsNumbers.PerCpuAbsolute, functions: 300));
+        SymbolSamples.Build(
+            layout, numbers, bitness, SymbolSamples.Make(bitness, numbers == KallsymsNumbers.PerCpuAbsolute, functions: 300));
 }

@@ -14,10 +14,12 @@ internal static class SymbolSamples
     public static ulong ReadOnlyData(int bitness) => Text(bitness) + 0x400000;
 
     /// <summary>Symbols by address. <c>_text</c> is first, or first after the per-CPU ones at 0.</summary>
-    public static List<(ulong Address, char Type, string Name)> Make(int bitness, bool perCpuAtZero = false, int functions = 700, int longest = 100)
+    public static List<(ulong Address, char Type, string Name)> Make(
+        int bitness, bool perCpuAtZero = false, int functions = 700, int longest = 100)
     {
         ulong text = Text(bitness);
-        List<(ulong Address, char Type, string Name)> symbols = perCpuAtZero ? [(0, 'A', "fixed_percpu_data"), (0x1000, 'D', "cpu_info")] : [];
+        List<(ulong Address, char Type, string Name)> symbols = perCpuAtZero
+            ? [(0, 'A', "fixed_percpu_data"), (0x1000, 'D', "cpu_info")] : [];
         symbols.AddRange([(text, 'T', "_stext"), (text, 'T', "_text"), (text, 't', "first_function")]);
         for (int i = 1; i < functions; i++)
         {
@@ -57,11 +59,13 @@ internal static class SymbolSamples
     /// <summary>Where the tables stand in <see cref="Image"/>.</summary>
     public static ulong Place(int bitness) => ReadOnlyData(bitness) + 0x200;
 
-    public static byte[] Build(KallsymsLayout layout, KallsymsNumbers numbers, int bitness, IReadOnlyList<(ulong Address, char Type, string Name)> symbols) =>
+    public static byte[] Build(
+        KallsymsLayout layout, KallsymsNumbers numbers, int bitness, IReadOnlyList<(ulong Address, char Type, string Name)> symbols) =>
         Image(bitness, new TestKallsyms(layout, numbers, bitness, Place(bitness)).Build(symbols)).Build();
 
     public static KernelSymbols Read(byte[] file) =>
-        KernelSymbols.TryFromImage(ElfImage.Read(file), out KernelSymbols? symbols, out PatchDiagnostic? error) ? symbols : throw new PatchException(error);
+        KernelSymbols.TryFromImage(ElfImage.Read(file), out KernelSymbols? symbols, out PatchDiagnostic? error)
+            ? symbols : throw new PatchException(error);
 
     public static PatchDiagnostic ReadBad(byte[] file)
     {

@@ -109,7 +109,8 @@ internal sealed class TestKallsyms(KallsymsLayout layout, KallsymsNumbers number
             int best = text[at];
             for (int i = 0; i < tokens.Length; i++)
             {
-                best = tokens[i].Length > tokens[best].Length && string.CompareOrdinal(text, at, tokens[i], 0, tokens[i].Length) == 0 ? i : best;
+                best = tokens[i].Length > tokens[best].Length && string.CompareOrdinal(text, at, tokens[i], 0, tokens[i].Length) == 0
+                    ? i : best;
             }
 
             codes.Add((byte)best);

@@ -1,3 +1,4 @@
+using System.Reflection;
 using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Machine;
@@ -42,6 +43,40 @@ public sealed unsafe class LinkRetirementTests
             a.ret();
             return code.Arena.Emit(a, new SiteEmitter(code.Layout));
         }
+    }
+
+    [Fact]
+    public void Unlinking_from_a_block_touches_no_site_that_is_linked_elsewhere()
+    {
+        const int Blocks = 50;
+        const int SitesInBlock = 1000;
+        using var code = new LiveCode(size: 8 << 20);
+        using LivePatcher patcher = code.Patcher(code.Direct);
+        CodeBlock target = code.EmitFunction(new SiteWish(0));
+        CodeBlock other = code.EmitFunction(new SiteWish(0));
+        CodeBlock own = code.EmitFunction(SiteWish.Aligned(), SiteWish.Aligned(), SiteWish.Aligned());
+        SiteWish[] wishes = [.. Enumerable.Repeat(SiteWish.Aligned(), SitesInBlock)];
+        CodeBlock[] elsewhere = [.. Enumerable.Range(0, Blocks).Select(_ => code.EmitFunction(wishes))];
+        patcher.Bind([own, .. elsewhere]);
+        patcher.Link([.. elsewhere.SelectMany(b => Enumerable.Range(0, SitesInBlock).Select(i => new SiteLink(b[i], other.Address)))]);
+        patcher.Link([.. Enumerable.Range(0, 3).Select(i => new SiteLink(own[i], target.Address))]);
+        Assert.Equal((3, Blocks * SitesInBlock), (target.LinksInto.Count, other.LinksInto.Count));
+
+        // Without their records, whoever looks at a site of these blocks fails.
+        FieldInfo field = typeof(CodeBlock).GetField("_records", BindingFlags.NonPublic | BindingFlags.Instance)!;
+        SiteRecord[][] records = [.. elsewhere.Select(static b => b.Records)];
+        Array.ForEach(elsewhere, b => field.SetValue(b, null));
+        ApplyResult result = patcher.UnlinkFrom([target]);
+        Assert.Throws<NullReferenceException>(() => elsewhere[0].SiteCount);
+        for (int i = 0; i < Blocks; i++)
+        {
+            field.SetValue(elsewhere[i], records[i]);
+        }
+
+        Assert.Equal((3, 3), (result.Count, result.Written));
+        Assert.Equal((0, Blocks * SitesInBlock), (target.LinksInto.Count, code.Arena.Ledger.Count));
+        code.Arena.Retire(target);
+        Assert.Equal(DiagnosticCodes.BlockLinked, Assert.Throws<PatchException>(() => code.Arena.Retire(other)).Diagnostic.Code);
     }
 
     [Theory]

@@ -61,7 +61,7 @@ public sealed class SiteClassTests
                         continue;
                     }
 
-                    int padding = PlacementRules.PaddingFor(new EmittedSite(0, new(0, 0, length, default), placement, false, -1), start);
+                    int padding = new EmittedSite(0, new(0, 0, length, default), placement, false, -1).PaddingFor(start);
                     SiteClass kind = ByBytes((start + padding) % 64, length, atomic16: true, trust: false);
                     Assert.True(placement switch
                     {

@@ -153,7 +153,7 @@ public sealed class SiteEmitterTests
             CodeBlock block = code.Arena.Emit(a, sites, out CodeLabels labels);
             for (int i = 0; i < block.SiteCount; i++)
             {
-                Assert.True(PlacementRules.Holds(placement, block[i].Address, block[i].Budget));
+                Assert.True(EmittedSite.Holds(placement, block[i].Address, block[i].Budget));
             }
 
             CapstoneReader.AssertWholeInstructions(block.ToArray(), block.Address.Value, 64, $"round {round}");

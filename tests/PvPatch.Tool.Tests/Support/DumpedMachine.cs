@@ -39,7 +39,9 @@ internal sealed class DumpedMachine
     /// <summary>One section's bytes.</summary>
     public byte[] Raw(string section) => _sections.Single(s => s.Name == section).Bytes;
 
-    /// <summary>An ELF core with a program header for each section (System V ABI, ELF-64: header of 64 bytes, program headers of 56).</summary>
+    /// <summary>
+    /// An ELF core with a program header for each section (System V ABI, ELF-64: header of 64 bytes, program headers of 56).
+    /// </summary>
     public byte[] Core()
     {
         int at = 64 + (56 * _sections.Count);

@@ -31,7 +31,8 @@ internal sealed class KernelFiles : IDisposable
     /// <summary>The same kernel as a bzImage with gzip inside.</summary>
     public string Vmlinuz() => Write("vmlinuz", TestBzImage.Build(TestBzImage.Gzip(Bytes)));
 
-    public IReadOnlyList<string> Names() => [.. Directory.GetFileSystemEntries(_folder.Path).Select(static p => System.IO.Path.GetFileName(p)).Order(StringComparer.Ordinal)];
+    public IReadOnlyList<string> Names() =>
+        [.. Directory.GetFileSystemEntries(_folder.Path).Select(static p => System.IO.Path.GetFileName(p)).Order(StringComparer.Ordinal)];
 
     public void Dispose() => _folder.Dispose();
 }

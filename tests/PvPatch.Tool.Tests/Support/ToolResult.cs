@@ -13,7 +13,8 @@ internal sealed record ToolResult(int ExitCode, string Out, string Error)
 
     /// <summary>The codes of the findings on standard error, given as text.</summary>
     public IReadOnlyList<string> Codes =>
-        [.. Error.Split('\n').Where(static l => l.StartsWith("error PV", StringComparison.Ordinal)).Select(static l => l["error ".Length..l.IndexOf(':', StringComparison.Ordinal)])];
+        [.. Error.Split('\n').Where(static l => l.StartsWith("error PV", StringComparison.Ordinal))
+            .Select(static l => l["error ".Length..l.IndexOf(':', StringComparison.Ordinal)])];
 
     public ToolResult Succeeds()
     {

@@ -21,7 +21,8 @@ internal static class ToolRunner
             Disk = settings.Disk,
         };
         int exitCode = (int)ToolApplication.Run(arguments, console);
-        return new ToolResult(exitCode, System.Text.Encoding.UTF8.GetString(output.ToArray()), System.Text.Encoding.UTF8.GetString(error.ToArray()));
+        return new ToolResult(
+            exitCode, System.Text.Encoding.UTF8.GetString(output.ToArray()), System.Text.Encoding.UTF8.GetString(error.ToArray()));
     }
 
     internal sealed record Settings

@@ -10,11 +10,16 @@ internal sealed record RunRecord(StopReason Stop, int ExitCode, string Output, l
     public TimeSpan Time { get; init; }
 
     /// <summary>Lets an engine execute a program.</summary>
-    public static unsafe RunRecord Of(Guest guest, IEngine engine, long ticks = long.MaxValue)
+    /// <param name="guest">The program.</param>
+    /// <param name="engine">The engine.</param>
+    /// <param name="ticks">Instructions it may execute.</param>
+    /// <param name="clock">What its time is measured by; the time of day where <see langword="null"/>.</param>
+    public static unsafe RunRecord Of(Guest guest, IEngine engine, long ticks = long.MaxValue, Func<TimeSpan>? clock = null)
     {
-        long start = Stopwatch.GetTimestamp();
+        clock ??= static () => Stopwatch.GetElapsedTime(0);
+        TimeSpan start = clock();
         StopReason stop = guest.Run(engine, ticks);
-        TimeSpan time = Stopwatch.GetElapsedTime(start);
+        TimeSpan time = clock() - start;
         string registers = string.Join(' ', Enumerable.Range(0, 32).Select(i => $"x{i}={guest.Cpu->X[i]:x}")) + $" pc={guest.Cpu->Pc:x}";
         return new RunRecord(stop, guest.ExitCode, guest.Output, guest.Instructions, registers, Convert.ToHexString(SHA256.HashData(guest.Memory.Ram))) { Time = time };
     }

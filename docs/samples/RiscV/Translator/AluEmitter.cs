@@ -72,33 +72,36 @@ internal static class AluEmitter
 
     private static void EmitAddImmediate(HostCode code, GuestInstruction i)
     {
-        bool isCopy = i.Imm == 0;
-        Register source = code.Read(i.Rs1);
+        bool found = code.TryFind(i.Rs1, out Register source);
         Register target = code.Target(i.Rd, i.Rs1);
-        if (source == target)
+        if (found && source != target && i.Imm != 0)
         {
-            code.Add(Code.Add_rm64_imm32, target, i.Imm);
+            code.AddSum(target, source, i.Imm);
         }
         else
         {
-            code.ReadSum(target, i.Rs1, i.Imm);
+            code.Read(target, i.Rs1);
+            if (i.Imm != 0)
+            {
+                code.AddConstant(Code.Add_rm64_imm32, target, i.Imm);
+            }
         }
 
-        code.Write(i.Rd, target, isCopy && code.IsWord(i.Rs1));
+        code.Write(i.Rd, target, i.Imm == 0 && code.IsWord(i.Rs1));
     }
 
     /// <summary>sext.w.</summary>
     private static void EmitExtend(HostCode code, GuestInstruction i)
     {
-        Register source = code.Read(i.Rs1);
+        _ = code.TryFind(i.Rs1, out _);
         Register target = code.Target(i.Rd, i.Rs1);
         if (code.IsWord(i.Rs1))
         {
-            code.Move(target, source);
+            code.Read(target, i.Rs1);
         }
         else
         {
-            code.Add(Code.Movsxd_r64_rm32, target, HostCode.Low(source));
+            code.Add(Code.Movsxd_r64_rm32, target, i.Rs1, low: true);
         }
 
         code.Write(i.Rd, target, isWord: true);
@@ -120,10 +123,9 @@ internal static class AluEmitter
             Op.Sraiw => Code.Sar_rm32_imm8,
             _ => throw new ArgumentOutOfRangeException(nameof(i)),
         };
-        Register source = code.Read(i.Rs1);
         Register target = code.Target(i.Rd, i.Rs1);
-        code.Move(target, source);
-        code.Add(operation, IsWord(i.Op) ? HostCode.Low(target) : target, i.Imm);
+        code.Read(target, i.Rs1);
+        code.AddConstant(operation, IsWord(i.Op) ? HostCode.Low(target) : target, i.Imm);
 
         // A word that was shifted right is not negative, and has a zero upper half by itself. A small mask leaves a small number.
         bool isWord = i switch
@@ -155,23 +157,17 @@ internal static class AluEmitter
             i = i with { Rs1 = i.Rs2, Rs2 = i.Rs1 }; // the order does not matter: the one that is overwritten comes first
         }
 
-        Register first = code.Read(i.Rs1);
-        Register second = code.Read(i.Rs2);
-        Register target = code.Target(i.Rd, i.Rs1);
-        if (target == second && i.Rs1 != i.Rs2)
-        {
-            target = Register.RCX; // rd = x - rd
-        }
-
+        bool found = code.TryFind(i.Rs1, out Register first) & code.TryFind(i.Rs2, out Register second);
+        Register target = i.Rd == i.Rs2 && i.Rd != i.Rs1 ? Register.RCX : code.Target(i.Rd, i.Rs1); // rcx: rd = x - rd
         bool isWord = i.Op is Op.Xor or Op.Or or Op.And && code.IsWord(i.Rs1) && code.IsWord(i.Rs2);
-        if (i.Op == Op.Add && first != target)
+        if (found && i.Op == Op.Add && first != target)
         {
-            code.AddSum(target, first, second);
+            code.AddSum(target, first, second, 1);
         }
         else
         {
-            code.Move(target, first);
-            code.Add(operation, IsWord(i.Op) ? HostCode.Low(target) : target, IsWord(i.Op) ? HostCode.Low(second) : second);
+            code.Read(target, i.Rs1);
+            code.Add(operation, IsWord(i.Op) ? HostCode.Low(target) : target, i.Rs2, low: IsWord(i.Op));
         }
 
         Finish(code, i, target, isWord);
@@ -181,7 +177,6 @@ internal static class AluEmitter
     private static void EmitShift(HostCode code, GuestInstruction i)
     {
         code.Read(Register.RCX, i.Rs2);
-        Register source = code.Read(i.Rs1);
         Register target = code.Target(i.Rd, i.Rs1);
         Code operation = i.Op switch
         {
@@ -192,7 +187,7 @@ internal static class AluEmitter
             Op.Srlw => Code.Shr_rm32_CL,
             _ => Code.Sar_rm32_CL,
         };
-        code.Move(target, source);
+        code.Read(target, i.Rs1);
         code.Add(operation, IsWord(i.Op) ? HostCode.Low(target) : target, Register.CL);
         Finish(code, i, target, isWord: false);
     }
@@ -202,7 +197,7 @@ internal static class AluEmitter
     {
         if (i.Op is Op.Slti or Op.Sltiu)
         {
-            code.Add(Code.Cmp_rm64_imm32, code.Read(i.Rs1), i.Imm);
+            code.AddConstant(Code.Cmp_rm64_imm32, code.Read(i.Rs1), i.Imm);
         }
         else
         {

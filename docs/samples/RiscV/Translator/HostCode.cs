@@ -1,4 +1,5 @@
 using Iced.Intel;
+using GuestInstruction = RiscV.Isa.Instruction;
 using HostInstruction = Iced.Intel.Instruction;
 
 namespace RiscV.Translator;
@@ -13,9 +14,8 @@ internal sealed class HostCode(Assembler assembler, RegisterMap map)
     private static readonly Register[] s_copies = [Register.RSI, Register.RDI, Register.RDX, Register.RAX];
 
     private readonly int[] _guests = new int[s_copies.Length]; // whose copy it is; 0: nobody's
-    private readonly long[] _lastUse = new long[s_copies.Length];
-    private long _now = 1;
-    private long _start;
+    private readonly bool[] _inUse = new bool[s_copies.Length];
+    private ArraySegment<GuestInstruction> _rest = [];
     private uint _words;
 
     public Assembler Asm { get; } = assembler;
@@ -31,7 +31,12 @@ internal sealed class HostCode(Assembler assembler, RegisterMap map)
     }
 
     /// <summary>Begins a guest instruction: what is read, claimed or a target from now on stays in its host register until the next one begins.</summary>
-    public void Begin() => _start = _now;
+    /// <param name="rest">What comes behind it in its block.</param>
+    public void Begin(ArraySegment<GuestInstruction> rest)
+    {
+        _rest = rest;
+        Array.Clear(_inUse);
+    }
 
     /// <summary>Takes host registers for other uses: whose copies they were is forgotten.</summary>
     public void Claim(params ReadOnlySpan<Register> hosts)
@@ -39,37 +44,42 @@ internal sealed class HostCode(Assembler assembler, RegisterMap map)
         foreach (Register host in hosts)
         {
             _guests[Array.IndexOf(s_copies, host)] = 0;
-            _lastUse[Array.IndexOf(s_copies, host)] = _now++;
+            _inUse[Array.IndexOf(s_copies, host)] = true;
         }
     }
 
     /// <summary>Whether a guest register is known to hold a sign-extended word of 32 bits.</summary>
     public bool IsWord(int guest) => guest == 0 || (_words >> guest & 1) != 0;
 
-    /// <summary>A host register that holds a guest register's value, for reading.</summary>
+    /// <summary>Whether a guest register's value is in a host register.</summary>
+    public bool TryFind(int guest, out Register host)
+    {
+        if (map.TryGet(guest, out host))
+        {
+            return true;
+        }
+
+        int copy = guest == 0 ? -1 : Array.IndexOf(_guests, guest);
+        if (copy >= 0)
+        {
+            _inUse[copy] = true;
+            host = s_copies[copy];
+        }
+
+        return copy >= 0;
+    }
+
+    /// <summary>A host register that holds a guest register's value, for reading: loaded, if it is in none.</summary>
     public Register Read(int guest)
     {
-        if (map.TryGet(guest, out Register host))
+        if (TryFind(guest, out Register host))
         {
             return host;
         }
 
-        int copy = guest == 0 ? -1 : Array.IndexOf(_guests, guest);
-        if (copy < 0)
-        {
-            copy = Take();
-            _guests[copy] = guest;
-            if (guest == 0)
-            {
-                Set(s_copies[copy], 0);
-            }
-            else
-            {
-                Asm.AddInstruction(HostInstruction.Create(Code.Mov_r64_rm64, s_copies[copy], RegisterMap.Home(guest)));
-            }
-        }
-
-        _lastUse[copy] = _now++;
+        int copy = Take();
+        Read(s_copies[copy], guest);
+        _guests[copy] = guest;
         return s_copies[copy];
     }
 
@@ -80,9 +90,9 @@ internal sealed class HostCode(Assembler assembler, RegisterMap map)
         {
             Set(host, 0);
         }
-        else
+        else if (!TryFind(guest, out Register from) || from != host)
         {
-            Move(host, Read(guest));
+            Add(Code.Mov_r64_rm64, host, guest);
         }
     }
 
@@ -97,10 +107,13 @@ internal sealed class HostCode(Assembler assembler, RegisterMap map)
             return host;
         }
 
-        int copy = guest == first ? Array.IndexOf(_guests, guest) : -1;
-        copy = copy < 0 ? Take() : copy;
+        if (guest == first && TryFind(first, out host))
+        {
+            return host;
+        }
+
+        int copy = Take();
         _guests[copy] = 0; // until it is written
-        _lastUse[copy] = _now++;
         return s_copies[copy];
     }
 
@@ -157,12 +170,21 @@ internal sealed class HostCode(Assembler assembler, RegisterMap map)
 
     public void Add(Code code, Register first, Register second) => Asm.AddInstruction(HostInstruction.Create(code, first, second));
 
+    /// <summary>An instruction whose second operand is a guest register, or its lower half, in a host register or in memory.</summary>
+    public void Add(Code code, Register first, int guest, bool low = false) => Asm.AddInstruction(
+        TryFind(guest, out Register second) ? HostInstruction.Create(code, first, low ? Low(second) : second)
+        : HostInstruction.Create(code, first, RegisterMap.Home(guest)));
+
     /// <summary>An instruction with a constant, which takes one byte where it can.</summary>
-    public void Add(Code code, Register first, int constant) =>
+    public void AddConstant(Code code, Register first, int constant) =>
         Asm.AddInstruction(HostInstruction.Create((sbyte)constant == constant ? WithByte(code) : code, first, constant));
 
+    /// <summary>A sum of a register and a constant.</summary>
+    public void AddSum(Register target, Register first, int constant) =>
+        Asm.AddInstruction(HostInstruction.Create(Code.Lea_r64_m, target, new MemoryOperand(first, constant)));
+
     /// <summary>A sum of two registers, the second taken so many times.</summary>
-    public void AddSum(Register target, Register first, Register second, int scale = 1) =>
+    public void AddSum(Register target, Register first, Register second, int scale) =>
         Asm.AddInstruction(HostInstruction.Create(Code.Lea_r64_m, target, new MemoryOperand(first, second, scale)));
 
     /// <summary>A guest register and a constant into a host register.</summary>
@@ -178,41 +200,67 @@ internal sealed class HostCode(Assembler assembler, RegisterMap map)
         }
         else if (Read(guest) == host)
         {
-            Add(Code.Add_rm64_imm32, host, constant);
+            AddConstant(Code.Add_rm64_imm32, host, constant);
         }
         else
         {
-            Asm.AddInstruction(HostInstruction.Create(Code.Lea_r64_m, host, new MemoryOperand(Read(guest), constant)));
+            AddSum(host, Read(guest), constant);
         }
     }
 
     /// <summary>Compares two guest registers.</summary>
     public void Compare(int first, int second)
     {
-        Register host = Read(first);
         if (second == 0)
         {
+            Register host = Read(first);
             Add(Code.Test_rm64_r64, host, host);
+        }
+        else if (!TryFind(first, out _) && TryFind(second, out Register other))
+        {
+            Asm.AddInstruction(HostInstruction.Create(Code.Cmp_rm64_r64, RegisterMap.Home(first), other));
         }
         else
         {
-            Add(Code.Cmp_r64_rm64, host, Read(second));
+            Add(Code.Cmp_r64_rm64, Read(first), second);
         }
     }
 
-    /// <summary>One that is nobody's copy and not in use for this instruction, else the one that was used longest ago.</summary>
+    /// <summary>One that is not in use for this instruction: nobody's copy, else that of the guest register which is read last of all in what is left of the block.</summary>
     private int Take()
     {
         int best = -1;
+        int bestDistance = -1;
         for (int i = 0; i < s_copies.Length; i++)
         {
-            if (_lastUse[i] < _start && (best < 0 || (_guests[best] != 0 && (_guests[i] == 0 || _lastUse[i] < _lastUse[best]))))
+            int distance = _inUse[i] ? -1 : _guests[i] == 0 ? int.MaxValue : DistanceToRead(_guests[i]);
+            if (distance > bestDistance)
             {
-                best = i;
+                (best, bestDistance) = (i, distance);
             }
         }
 
+        _inUse[best] = true;
         return best;
+    }
+
+    private int DistanceToRead(int guest)
+    {
+        for (int i = 0; i < _rest.Count; i++)
+        {
+            (bool rd, bool rs1, bool rs2) = _rest[i].Operands;
+            if ((rs1 && _rest[i].Rs1 == guest) || (rs2 && _rest[i].Rs2 == guest))
+            {
+                return i;
+            }
+
+            if (rd && _rest[i].Rd == guest)
+            {
+                break;
+            }
+        }
+
+        return int.MaxValue - 1;
     }
 
     private static Code WithByte(Code code) => code switch

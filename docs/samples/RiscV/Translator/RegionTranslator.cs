@@ -18,6 +18,7 @@ internal sealed unsafe class RegionTranslator
     private readonly CodeArena _arena;
     private readonly Stubs _stubs;
     private readonly CpuState* _cpu;
+    private readonly bool _patchable;
     private readonly SiteEmitter _sites = new(GuestOps.Layout);
     private readonly List<SitePoint> _points = [];
     private readonly Dictionary<ulong, Label> _labels = [];
@@ -26,11 +27,12 @@ internal sealed unsafe class RegionTranslator
     private HostCode _code;
     private SitePoint _at;
 
-    public RegionTranslator(CodeArena arena, Stubs stubs, CpuState* cpu)
+    public RegionTranslator(CodeArena arena, Stubs stubs, CpuState* cpu, bool patchable)
     {
         _arena = arena;
         _stubs = stubs;
         _cpu = cpu;
+        _patchable = patchable;
         _code = new HostCode(_asm, stubs.Map);
     }
 
@@ -57,7 +59,7 @@ internal sealed unsafe class RegionTranslator
         {
             _at = at;
             _code.Forget();
-            _code.Begin();
+            _code.Begin([]);
             emit();
         }
 
@@ -78,7 +80,7 @@ internal sealed unsafe class RegionTranslator
         EmitTick(block);
         for (int i = 0; i < block.Instructions.Length; i++)
         {
-            _code.Begin();
+            _code.Begin(new ArraySegment<GuestInstruction>(block.Instructions)[(i + 1)..]);
             if (i + 1 < block.Instructions.Length && AluEmitter.TryEmitIndex(_code, block.Instructions[i], block.Instructions[i + 1]))
             {
                 i++;
@@ -101,7 +103,7 @@ internal sealed unsafe class RegionTranslator
     private void EmitTick(GuestBlock block)
     {
         _asm.mov(ecx, block.Instructions.Length);
-        EmitSite(GuestOps.Tick);
+        EmitSite(GuestOps.Tick, () => FastBackend.Tick(_asm));
         _asm.js(Rarely(() =>
         {
             _asm.mov(eax, (uint)block.Pc);
@@ -170,15 +172,22 @@ internal sealed unsafe class RegionTranslator
 
         _code.Claim(Register.RAX, Register.RDX); // any backend may destroy them
         _asm.mov(ecx, edx);
-        EmitSite(GuestOps.Access(instruction.Op));
+        EmitSite(GuestOps.Access(instruction.Op), () => FastBackend.Access(_asm, instruction.Op));
         if (instruction.IsLoad)
         {
             _code.Write(instruction.Rd, Register.RAX, isWord: instruction.Op is not (Op.Ld or Op.Lwu));
         }
     }
 
-    private void EmitSite(OpSlot slot)
+    /// <summary>Emits a site, or what always stands there if nothing shall be patched and there is such a thing.</summary>
+    private void EmitSite(OpSlot slot, Action? always = null)
     {
+        if (!_patchable && always is not null)
+        {
+            always();
+            return;
+        }
+
         _sites.Emit(_asm, slot, GuestOps.Budget, slot == GuestOps.Tick ? GuestOps.TickClobbers : GuestOps.Clobbers, GuestOps.Placement);
         _points.Add(_at);
     }
@@ -275,7 +284,8 @@ internal sealed unsafe class RegionTranslator
         {
             _asm.Label(ref label);
             emit();
-        }));
+        }
+        ));
         return label;
     }
 

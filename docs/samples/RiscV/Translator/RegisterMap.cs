@@ -42,7 +42,7 @@ internal sealed unsafe class RegisterMap
         return host != Register.None;
     }
 
-    /// <summary>The memory of a guest register.</summary>
+    /// <summary>The memory of a guest register. That of x0 is zero for good.</summary>
     public static MemoryOperand Home(int guest) => new(Register.RBP, CpuLayout.X(guest));
 
     /// <summary>Writes all host registers to their guest registers' memory, and the ticks; what C# sees, and what stays when the guest is left.</summary>

@@ -22,7 +22,14 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
     private GCHandle _handle;
     private ExceptionDispatchInfo? _failure;
 
-    public TranslatorEngine(Guest guest, IAccessObserver? observer = null)
+    /// <summary>Makes an engine.</summary>
+    /// <param name="guest">What it executes.</param>
+    /// <param name="observer">Told of accesses while the backend is <c>traced</c>.</param>
+    /// <param name="patchable">
+    /// Whether loads, stores and the timer are sites. Else the code has the instructions of <c>fast</c> for good, as if there were no other backend: what sites cost is
+    /// measured against that.
+    /// </param>
+    public TranslatorEngine(Guest guest, IAccessObserver? observer = null, bool patchable = true)
     {
         if (!OperatingSystem.IsLinux() || RuntimeInformation.ProcessArchitecture != Architecture.X64)
         {
@@ -36,7 +43,7 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
         _stubs = new Stubs(Arena, new RegisterMap(_cpu));
         Backends = new GuestBackends(_stubs);
         _links = new LinkTable(_cpu, _stubs.UntranslatedWord);
-        _translator = new RegionTranslator(Arena, _stubs, _cpu);
+        _translator = new RegionTranslator(Arena, _stubs, _cpu, patchable);
         _executor = Arena.RegisterExecutor("guest");
         _handle = GCHandle.Alloc(this);
         _cpu->Engine = GCHandle.ToIntPtr(_handle);

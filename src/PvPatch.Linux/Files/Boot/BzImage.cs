@@ -36,7 +36,9 @@ internal sealed class BzImage
     /// <summary>The version of the boot protocol: 0x20f is 2.15.</summary>
     public int ProtocolVersion { get; }
 
-    /// <summary>The version text of the kernel, for example <c>6.1.0-18-amd64 (builder@host) #1 SMP ...</c>; empty where it has none.</summary>
+    /// <summary>
+    /// The version text of the kernel, for example <c>6.1.0-18-amd64 (builder@host) #1 SMP ...</c>; empty where it has none.
+    /// </summary>
     public string KernelVersion { get; }
 
     /// <summary>Where the compressed kernel starts, in bytes from the start of the file.</summary>
@@ -55,7 +57,8 @@ internal sealed class BzImage
     /// <param name="image">The header.</param>
     /// <param name="error">What is wrong: codes PV6030 to PV6032.</param>
     /// <returns>Whether the file is a bzImage whose payload lies inside of it.</returns>
-    public static bool TryRead(ReadOnlySpan<byte> file, [NotNullWhen(true)] out BzImage? image, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryRead(
+        ReadOnlySpan<byte> file, [NotNullWhen(true)] out BzImage? image, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         image = null;
         error = null;
@@ -73,14 +76,16 @@ internal sealed class BzImage
 
         if (!HasMagic(file))
         {
-            error = BadHeader("The file has no Linux boot header", MagicAt, FileRange.FirstBytes(file.Slice(MagicAt, 4)), "48 64 72 53 (HdrS)");
+            error = BadHeader(
+                "The file has no Linux boot header", MagicAt, FileRange.FirstBytes(file.Slice(MagicAt, 4)), "48 64 72 53 (HdrS)");
             return false;
         }
 
         var read = new BzImage(file);
         if (read.ProtocolVersion < FirstProtocolWithPayload)
         {
-            error = BadHeader("The boot protocol is too old to say where the compressed kernel is", ProtocolAt, FileRange.Hex((ulong)read.ProtocolVersion), "0x208 or later") with
+            error = BadHeader("The boot protocol is too old to say where the compressed kernel is", ProtocolAt,
+                FileRange.Hex((ulong)read.ProtocolVersion), "0x208 or later") with
             {
                 Help = "Kernels before 2.6.26 do not say it; give the vmlinux of the build instead",
             };
@@ -89,7 +94,8 @@ internal sealed class BzImage
 
         if (read.PayloadLength == 0 || !FileRange.Fits((ulong)read.PayloadOffset, (ulong)read.PayloadLength, file.Length))
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.BzImagePayloadOutsideFile, "The compressed kernel lies outside the file") with
+            error = PatchDiagnostic.Error(
+                KernelDiagnosticCodes.BzImagePayloadOutsideFile, "The compressed kernel lies outside the file") with
             {
                 FileOffset = PayloadOffsetAt,
                 Found = FileRange.Describe((ulong)read.PayloadOffset, (ulong)read.PayloadLength),

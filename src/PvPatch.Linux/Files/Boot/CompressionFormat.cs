@@ -10,10 +10,12 @@ internal sealed class CompressionFormat
     private static readonly CompressionFormat[] s_all =
     [
         new(PayloadCompression.Gzip, [0x1f, 0x8b], "gzip", "gzip", []),
-        new(PayloadCompression.Xz, [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00], "xz", "xz-utils", ["-dcq", "--format=xz", "--threads=1", "--memlimit-decompress=256MiB"]),
+        new(PayloadCompression.Xz, [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00], "xz", "xz-utils",
+            ["-dcq", "--format=xz", "--threads=1", "--memlimit-decompress=256MiB"]),
         new(PayloadCompression.Zstd, [0x28, 0xb5, 0x2f, 0xfd], "zstd", "zstd", ["-dcq", "--memory=256MB"]),
         new(PayloadCompression.Lz4, [0x02, 0x21, 0x4c, 0x18], "lz4", "lz4", ["-dcq"]),
-        new(PayloadCompression.Lzma, [0x5d, 0x00, 0x00], "xz", "xz-utils", ["-dcq", "--format=lzma", "--threads=1", "--memlimit-decompress=256MiB"]),
+        new(PayloadCompression.Lzma, [0x5d, 0x00, 0x00], "xz", "xz-utils",
+            ["-dcq", "--format=lzma", "--threads=1", "--memlimit-decompress=256MiB"]),
         new(PayloadCompression.Bzip2, [0x42, 0x5a, 0x68], "bzip2", "bzip2", ["-dcq"]),
         new(PayloadCompression.Lzo, [0x89, 0x4c, 0x5a, 0x4f], "lzop", "lzop", ["-dcq"]),
     ];

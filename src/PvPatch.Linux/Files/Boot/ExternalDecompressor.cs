@@ -11,10 +11,12 @@ namespace PvPatch.Linux.Files;
 internal static class ExternalDecompressor
 {
     // Variables through which a user changes what these programs do; the result must not depend on them.
-    private static readonly string[] s_optionVariables = ["XZ_DEFAULTS", "XZ_OPT", "ZSTD_CLEVEL", "ZSTD_NBTHREADS", "BZIP", "BZIP2", "LZOP"];
+    private static readonly string[] s_optionVariables = [
+        "XZ_DEFAULTS", "XZ_OPT", "ZSTD_CLEVEL", "ZSTD_NBTHREADS", "BZIP", "BZIP2", "LZOP"];
 
     public static bool TryRun(
-        CompressionFormat format, ReadOnlyMemory<byte> input, OutputBuffer output, UnpackLimits options, [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
+        CompressionFormat format, ReadOnlyMemory<byte> input, OutputBuffer output, UnpackLimits options,
+        [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
     {
         cancellationToken.ThrowIfCancellationRequested();
         if (!TryStart(format, options, out Process? process, out error))
@@ -51,13 +53,15 @@ internal static class ExternalDecompressor
         }
     }
 
-    private static bool TryStart(CompressionFormat format, UnpackLimits options, [NotNullWhen(true)] out Process? process, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool TryStart(CompressionFormat format, UnpackLimits options, [NotNullWhen(true)] out Process? process,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         process = null;
         error = null;
         if (!ProgramFinder.TryFind(format.Program, options.ProgramSearchPath, out string? path))
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.DecompressorMissing, $"The kernel is compressed with {format.Compression}, and the program {format.Program} is not installed") with
+            error = PatchDiagnostic.Error(KernelDiagnosticCodes.DecompressorMissing,
+                $"The kernel is compressed with {format.Compression}, and the program {format.Program} is not installed") with
             {
                 Expected = $"{format.Program} in a directory of PATH",
                 Help = $"Install it (Debian and Ubuntu: apt install {format.Package})",
@@ -134,7 +138,8 @@ internal static class ExternalDecompressor
         return new string(kept, 0, length).Trim().ReplaceLineEndings("; ");
     }
 
-    private static bool TryDrain(Process process, OutputBuffer output, long compressedLength, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool TryDrain(
+        Process process, OutputBuffer output, long compressedLength, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         Stream stream = process.StandardOutput.BaseStream;
         while (true)
@@ -153,7 +158,8 @@ internal static class ExternalDecompressor
         }
     }
 
-    private static bool TryJudge(CompressionFormat format, int exitCode, string complaints, bool timedOut, UnpackLimits options, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool TryJudge(CompressionFormat format, int exitCode, string complaints, bool timedOut, UnpackLimits options,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         if (exitCode == 0)
         {
@@ -168,7 +174,8 @@ internal static class ExternalDecompressor
                 Found = $"more than {options.TimeLimit.TotalSeconds} s",
                 Help = $"On a slow machine raise {nameof(UnpackLimits.TimeLimit)}; else the file is damaged",
             }
-            : PatchDiagnostic.Error(KernelDiagnosticCodes.PayloadCorrupt, $"The compressed kernel is damaged: {format.Program} refused it") with
+            : PatchDiagnostic.Error(
+                KernelDiagnosticCodes.PayloadCorrupt, $"The compressed kernel is damaged: {format.Program} refused it") with
             {
                 Found = found,
                 Expected = $"a whole {format.Compression} stream",

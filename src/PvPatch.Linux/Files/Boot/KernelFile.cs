@@ -80,7 +80,8 @@ internal static class KernelFile
             case KernelFileKind.BzImage:
                 return TryLoadBzImage(file, options, out kernel, out error, cancellationToken);
             case KernelFileKind.CompressedElf:
-                return TryUnpack(kind, file, file, PayloadDecompressor.Detect(file.Span), null, null, options, out kernel, out error, cancellationToken);
+                return TryUnpack(
+                    kind, file, file, PayloadDecompressor.Detect(file.Span), null, null, options, out kernel, out error, cancellationToken);
             default:
                 kernel = new LoadedKernelFile(kind, file, file.Length);
                 return true;
@@ -120,12 +121,14 @@ internal static class KernelFile
     }
 
     private static bool TryLoadBzImage(
-        Memory<byte> file, UnpackLimits options, [NotNullWhen(true)] out LoadedKernelFile? kernel, [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
+        Memory<byte> file, UnpackLimits options, [NotNullWhen(true)] out LoadedKernelFile? kernel,
+        [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
     {
         kernel = null;
         return BzImage.TryRead(file.Span, out BzImage? boot, out error)
             && KernelPayload.TryRead(boot.GetPayload(file), boot.PayloadOffset, out KernelPayload? payload, out error)
-            && TryUnpack(KernelFileKind.BzImage, file, payload.Stream, payload.Compression, payload.UnpackedSize, boot, options, out kernel, out error, cancellationToken);
+            && TryUnpack(KernelFileKind.BzImage, file, payload.Stream, payload.Compression, payload.UnpackedSize, boot, options, out kernel,
+                out error, cancellationToken);
     }
 
     private static bool TryUnpack(
@@ -142,7 +145,8 @@ internal static class KernelFile
     {
         kernel = null;
         long fileOffset = boot?.PayloadOffset ?? 0;
-        if (!PayloadDecompressor.TryDecompress(stream, compression, announcedSize, options, out Memory<byte> image, out error, cancellationToken))
+        if (!PayloadDecompressor.TryDecompress(
+            stream, compression, announcedSize, options, out Memory<byte> image, out error, cancellationToken))
         {
             error = error with { FileOffset = fileOffset };
             return false;
@@ -150,7 +154,8 @@ internal static class KernelFile
 
         if (!ElfImage.HasMagic(image.Span))
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.PayloadNotElf, $"What was unpacked from the {compression} data is not an ELF file") with
+            error = PatchDiagnostic.Error(
+                KernelDiagnosticCodes.PayloadNotElf, $"What was unpacked from the {compression} data is not an ELF file") with
             {
                 FileOffset = fileOffset,
                 Found = FileRange.FirstBytes(image.Span),

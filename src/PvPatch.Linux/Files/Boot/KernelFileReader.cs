@@ -9,7 +9,8 @@ internal static class KernelFileReader
     // Enough to recognise every kind of kernel file, so that the rest of a stream that is none is never read.
     private const int RecognizeLength = 4096;
 
-    public static bool TryReadFile(string path, UnpackLimits options, out Memory<byte> file, [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
+    public static bool TryReadFile(string path, UnpackLimits options, out Memory<byte> file,
+        [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
     {
         file = default;
         try
@@ -26,7 +27,8 @@ internal static class KernelFileReader
         }
     }
 
-    public static bool TryReadStream(Stream stream, UnpackLimits options, out Memory<byte> file, [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
+    public static bool TryReadStream(Stream stream, UnpackLimits options, out Memory<byte> file,
+        [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
     {
         try
         {
@@ -40,7 +42,8 @@ internal static class KernelFileReader
         }
     }
 
-    private static bool TryReadToEnd(Stream stream, UnpackLimits options, out Memory<byte> file, [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
+    private static bool TryReadToEnd(Stream stream, UnpackLimits options, out Memory<byte> file,
+        [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
     {
         file = default;
 
@@ -83,7 +86,8 @@ internal static class KernelFileReader
         }
     }
 
-    private static bool TryReadSeekable(SafeFileHandle handle, long length, out Memory<byte> file, [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
+    private static bool TryReadSeekable(SafeFileHandle handle, long length, out Memory<byte> file,
+        [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
     {
         const int Step = 16 << 20;
         file = default;

@@ -34,12 +34,14 @@ internal sealed class KernelPayload
     /// <param name="result">Its parts.</param>
     /// <param name="error">What is wrong: code PV6033.</param>
     /// <returns>Whether its compression is known.</returns>
-    public static bool TryRead(ReadOnlyMemory<byte> payload, long fileOffset, [NotNullWhen(true)] out KernelPayload? result, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryRead(ReadOnlyMemory<byte> payload, long fileOffset, [NotNullWhen(true)] out KernelPayload? result,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         if (!CompressionFormat.TryDetect(payload.Span, out CompressionFormat? format) || payload.Length < 2 * SizeLength)
         {
             result = null;
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.PayloadUnknownCompression, "The kernel is compressed in an unknown way") with
+            error = PatchDiagnostic.Error(
+                KernelDiagnosticCodes.PayloadUnknownCompression, "The kernel is compressed in an unknown way") with
             {
                 FileOffset = fileOffset,
                 Found = FileRange.FirstBytes(payload.Span),

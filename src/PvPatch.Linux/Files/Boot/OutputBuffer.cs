@@ -32,7 +32,8 @@ internal sealed class OutputBuffer
     /// <summary>The number of bytes written so far.</summary>
     public long Length => _fullBytes + _used;
 
-    public static bool TryCreate(long? announced, long compressedLength, UnpackLimits options, [NotNullWhen(true)] out OutputBuffer? buffer, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryCreate(long? announced, long compressedLength, UnpackLimits options, [NotNullWhen(true)] out OutputBuffer? buffer,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         buffer = null;
         error = null;
@@ -53,7 +54,9 @@ internal sealed class OutputBuffer
         return true;
     }
 
-    /// <summary>Room for at least one more byte, even behind the announced end: what lands there is found out by <see cref="TryAdvance"/>.</summary>
+    /// <summary>
+    /// Room for at least one more byte, even behind the announced end: what lands there is found out by <see cref="TryAdvance"/>.
+    /// </summary>
     public Memory<byte> GetRoom()
     {
         if (_used < _current.Length)

@@ -49,7 +49,8 @@ internal static class PayloadDecompressor
         return complete && output.TryFinish(out unpacked, out error);
     }
 
-    private static bool TryGunzip(ReadOnlyMemory<byte> data, OutputBuffer output, [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
+    private static bool TryGunzip(ReadOnlyMemory<byte> data, OutputBuffer output, [NotNullWhen(false)] out PatchDiagnostic? error,
+        CancellationToken cancellationToken)
     {
         // Memory that is no array (a mapped file) is copied: GZipStream reads streams only, and compressed kernels are small.
         ArraySegment<byte> array = MemoryMarshal.TryGetArray(data, out ArraySegment<byte> segment) ? segment : data.ToArray();
@@ -75,7 +76,8 @@ internal static class PayloadDecompressor
         }
         catch (Exception exception) when (exception is InvalidDataException or IOException)
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.PayloadCorrupt, "The compressed kernel is damaged: it is not a whole gzip stream") with
+            error = PatchDiagnostic.Error(
+                KernelDiagnosticCodes.PayloadCorrupt, "The compressed kernel is damaged: it is not a whole gzip stream") with
             {
                 Found = exception.Message,
                 Help = "Copy or download the file again",

@@ -36,7 +36,8 @@ internal sealed class BtfFile
     /// <param name="file">The index.</param>
     /// <param name="error">What is wrong: codes PV6050 to PV6052; its file offset counts from the start of the data.</param>
     /// <returns>Whether the data is sound as far as the boundaries of its types.</returns>
-    public static bool TryRead(ReadOnlyMemory<byte> btf, [NotNullWhen(true)] out BtfFile? file, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryRead(
+        ReadOnlyMemory<byte> btf, [NotNullWhen(true)] out BtfFile? file, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         file = null;
         if (!BtfHeader.TryRead(btf.Span, out BtfHeader header, out error)
@@ -55,7 +56,8 @@ internal sealed class BtfFile
     /// <param name="layout">The struct.</param>
     /// <param name="error">What is wrong: codes PV6053 to PV6057.</param>
     /// <returns>Whether there is one such struct, and it could be laid flat.</returns>
-    public bool TryReadStruct(string structName, int bitness, [NotNullWhen(true)] out BtfStruct? layout, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public bool TryReadStruct(
+        string structName, int bitness, [NotNullWhen(true)] out BtfStruct? layout, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         ArgumentException.ThrowIfNullOrEmpty(structName);
         if (bitness is not (32 or 64))
@@ -100,7 +102,8 @@ internal sealed class BtfFile
         return end >= 0;
     }
 
-    private static bool TryIndex(ReadOnlySpan<byte> types, int typesAt, [NotNullWhen(true)] out int[]? offsets, out int count, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool TryIndex(ReadOnlySpan<byte> types, int typesAt, [NotNullWhen(true)] out int[]? offsets, out int count,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         // Every type takes 12 bytes at least, so this is enough room whatever the data says: a third of its size. Number 0
         // is void and has no record.
@@ -126,7 +129,8 @@ internal sealed class BtfFile
 
             if (trailing > types.Length - at - BtfTypeRecord.HeaderSize)
             {
-                error = BadType(count, typesAt + at, "is cut short", $"{types.Length - at} bytes", $"{trailing + BtfTypeRecord.HeaderSize} bytes");
+                error = BadType(
+                    count, typesAt + at, "is cut short", $"{types.Length - at} bytes", $"{trailing + BtfTypeRecord.HeaderSize} bytes");
                 return false;
             }
 
@@ -156,7 +160,8 @@ internal sealed class BtfFile
 
             if (found != 0 && (record.SizeOrType != candidate.SizeOrType || record.Count != candidate.Count))
             {
-                error = PatchDiagnostic.Error(KernelDiagnosticCodes.BtfStructAmbiguous, $"The BTF data describes two different structs {structName}") with
+                error = PatchDiagnostic.Error(
+                    KernelDiagnosticCodes.BtfStructAmbiguous, $"The BTF data describes two different structs {structName}") with
                 {
                     FileOffset = TypesAt + candidate.Offset,
                     Found = $"type {found} of {record.SizeOrType} bytes and type {id} of {candidate.SizeOrType} bytes",
@@ -170,11 +175,12 @@ internal sealed class BtfFile
             found = found == 0 ? id : found;
         }
 
-        error = found != 0 ? null : PatchDiagnostic.Error(KernelDiagnosticCodes.BtfStructMissing, $"The BTF data does not describe struct {structName}") with
-        {
-            Found = $"{TypeCount - 1} types",
-            Help = "The kernel was built without paravirt support; or choose the slots by kernel version",
-        };
+        error = found != 0 ? null
+            : PatchDiagnostic.Error(KernelDiagnosticCodes.BtfStructMissing, $"The BTF data does not describe struct {structName}") with
+            {
+                Found = $"{TypeCount - 1} types",
+                Help = "The kernel was built without paravirt support; or choose the slots by kernel version",
+            };
         return found != 0;
     }
 

@@ -39,7 +39,8 @@ internal sealed class BtfFlattener(BtfFile file, string structName, int pointerS
     {
         if (depth > MaxDepth)
         {
-            return Fail(KernelDiagnosticCodes.BtfTooDeep, "contains itself or is nested too deeply", record, $"more than {MaxDepth} levels");
+            return Fail(
+                KernelDiagnosticCodes.BtfTooDeep, "contains itself or is nested too deeply", record, $"more than {MaxDepth} levels");
         }
 
         for (int i = 0; i < record.Count; i++)
@@ -54,15 +55,18 @@ internal sealed class BtfFlattener(BtfFile file, string structName, int pointerS
             uint bits = record.KindFlag ? offset & 0xffffff : offset;
             if (bitFieldSize != 0 || bits % 8 != 0 || bits / 8 > (uint)size)
             {
-                return Fail(KernelDiagnosticCodes.BtfBadMember, $"has a member ({i}) that is a bit field or lies outside of it", record, $"{bits} bits on, {bitFieldSize} bits wide");
+                return Fail(KernelDiagnosticCodes.BtfBadMember, $"has a member ({i}) that is a bit field or lies outside of it", record,
+                    $"{bits} bits on, {bitFieldSize} bits wide");
             }
 
             if (!_file.TryGetName(nameOffset, out ReadOnlySpan<byte> name))
             {
-                return Fail(KernelDiagnosticCodes.BtfBadReference, $"has a member ({i}) whose name does not exist", record, $"name {FileRange.Hex(nameOffset)}");
+                return Fail(KernelDiagnosticCodes.BtfBadReference, $"has a member ({i}) whose name does not exist", record,
+                    $"name {FileRange.Hex(nameOffset)}");
             }
 
-            if (!TryJoin(path, name, record, out string? memberPath) || !TryType(type, memberPath, start + (int)(bits / 8), size - (int)(bits / 8), wrapper, record, depth))
+            if (!TryJoin(path, name, record, out string? memberPath)
+                || !TryType(type, memberPath, start + (int)(bits / 8), size - (int)(bits / 8), wrapper, record, depth))
             {
                 return false;
             }
@@ -84,7 +88,8 @@ internal sealed class BtfFlattener(BtfFile file, string structName, int pointerS
             case BtfKind.Struct or BtfKind.Union:
                 if (record.SizeOrType > (uint)room)
                 {
-                    return Fail(KernelDiagnosticCodes.BtfBadMember, $"has a member ({path}) that does not fit into it", owner, $"{record.SizeOrType} bytes in {room}");
+                    return Fail(KernelDiagnosticCodes.BtfBadMember, $"has a member ({path}) that does not fit into it", owner,
+                        $"{record.SizeOrType} bytes in {room}");
                 }
 
                 return TryNested(record, path, offset, wrapper, depth);
@@ -95,7 +100,8 @@ internal sealed class BtfFlattener(BtfFile file, string structName, int pointerS
             case BtfKind.Int or BtfKind.Enum or BtfKind.Enum64 or BtfKind.Float:
                 return TryLeaf(path, offset, record.SizeOrType, false, room, wrapper, owner);
             default:
-                return Fail(KernelDiagnosticCodes.BtfBadMember, $"has a member ({path}) of a type without a size", owner, $"kind {record.Kind}");
+                return Fail(
+                    KernelDiagnosticCodes.BtfBadMember, $"has a member ({path}) of a type without a size", owner, $"kind {record.Kind}");
         }
     }
 
@@ -103,7 +109,8 @@ internal sealed class BtfFlattener(BtfFile file, string structName, int pointerS
     {
         if (!_file.TryGetName(record.NameOffset, out ReadOnlySpan<byte> name))
         {
-            return Fail(KernelDiagnosticCodes.BtfBadReference, "has a name that does not exist", record, $"name {FileRange.Hex(record.NameOffset)}");
+            return Fail(KernelDiagnosticCodes.BtfBadReference, "has a name that does not exist", record,
+                $"name {FileRange.Hex(record.NameOffset)}");
         }
 
         string innermost = name.IsEmpty ? wrapper : System.Text.Encoding.UTF8.GetString(name);
@@ -127,7 +134,8 @@ internal sealed class BtfFlattener(BtfFile file, string structName, int pointerS
 
         if (size == 0 || size > room / count)
         {
-            return Fail(KernelDiagnosticCodes.BtfBadMember, $"is an array ({path}) that does not fit where it stands", record, $"{count} times {size} bytes in {room}");
+            return Fail(KernelDiagnosticCodes.BtfBadMember, $"is an array ({path}) that does not fit where it stands", record,
+                $"{count} times {size} bytes in {room}");
         }
 
         for (int i = 0; i < count; i++)
@@ -148,7 +156,8 @@ internal sealed class BtfFlattener(BtfFile file, string structName, int pointerS
         {
             return _members.Count == MaxMembers
                 ? Fail(KernelDiagnosticCodes.BtfTooDeep, "has too many members", owner, $"more than {MaxMembers}")
-                : Fail(KernelDiagnosticCodes.BtfBadMember, $"has a member ({path}) that does not fit into it", owner, $"{size} bytes in {room}");
+                : Fail(KernelDiagnosticCodes.BtfBadMember, $"has a member ({path}) that does not fit into it", owner,
+                    $"{size} bytes in {room}");
         }
 
         const string WrappedName = ".func";
@@ -166,7 +175,8 @@ internal sealed class BtfFlattener(BtfFile file, string structName, int pointerS
             if (++_steps > MaxSteps)
             {
                 record = owner;
-                return Fail(KernelDiagnosticCodes.BtfTooDeep, "refers to itself or has too many parts", owner, $"more than {MaxSteps} steps");
+                return Fail(
+                    KernelDiagnosticCodes.BtfTooDeep, "refers to itself or has too many parts", owner, $"more than {MaxSteps} steps");
             }
 
             if (!_file.TryGetType(next, out record))
@@ -190,7 +200,8 @@ internal sealed class BtfFlattener(BtfFile file, string structName, int pointerS
 
         if (depth > MaxDepth)
         {
-            return Fail(KernelDiagnosticCodes.BtfTooDeep, "contains itself or is nested too deeply", record, $"more than {MaxDepth} levels");
+            return Fail(
+                KernelDiagnosticCodes.BtfTooDeep, "contains itself or is nested too deeply", record, $"more than {MaxDepth} levels");
         }
 
         if (record.Kind == BtfKind.Array)

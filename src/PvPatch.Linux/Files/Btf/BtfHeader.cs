@@ -55,7 +55,8 @@ internal readonly record struct BtfHeader(Range Types, Range Strings)
         error = null;
         if (stringLength != 0 && btf[(int)(stringOffset + stringLength) - 1] != 0)
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.BtfPartOutsideData, "The strings of the BTF data are not NUL-terminated") with
+            error = PatchDiagnostic.Error(
+                KernelDiagnosticCodes.BtfPartOutsideData, "The strings of the BTF data are not NUL-terminated") with
             {
                 FileOffset = (long)(stringOffset + stringLength) - 1,
                 Help = "The section is damaged; take the original file again",

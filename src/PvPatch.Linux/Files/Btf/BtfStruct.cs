@@ -11,7 +11,9 @@ namespace PvPatch.Linux.Files;
 /// <param name="WrappingStruct">The name of the innermost struct it stands in that has a name, for example <c>pv_cpu_ops</c>.</param>
 internal sealed record BtfMember(string Path, int Offset, int Size, bool IsPointer, string WrappingStruct)
 {
-    /// <summary>The struct in which the kernel keeps functions that preserve all registers but those of the result (since 2.6.30).</summary>
+    /// <summary>
+    /// The struct in which the kernel keeps functions that preserve all registers but those of the result (since 2.6.30).
+    /// </summary>
     public const string CalleeSaveStruct = "paravirt_callee_save";
 
     /// <summary>Whether the member is the function in a <see cref="CalleeSaveStruct"/>.</summary>

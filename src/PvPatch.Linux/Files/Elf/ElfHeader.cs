@@ -41,7 +41,8 @@ internal sealed class ElfHeader
 
     public static bool HasMagic(ReadOnlySpan<byte> file) => file.StartsWith("\u007fELF"u8);
 
-    public static bool TryRead(ReadOnlySpan<byte> file, [NotNullWhen(true)] out ElfHeader? header, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryRead(
+        ReadOnlySpan<byte> file, [NotNullWhen(true)] out ElfHeader? header, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         header = null;
         if (!HasMagic(file))
@@ -79,7 +80,8 @@ internal sealed class ElfHeader
         return TryReadFields(file, file[4] == 2, out header, out error);
     }
 
-    private static bool TryReadFields(ReadOnlySpan<byte> file, bool is64, [NotNullWhen(true)] out ElfHeader? header, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool TryReadFields(
+        ReadOnlySpan<byte> file, bool is64, [NotNullWhen(true)] out ElfHeader? header, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         header = null;
         ushort type = BinaryPrimitives.ReadUInt16LittleEndian(file[16..]);

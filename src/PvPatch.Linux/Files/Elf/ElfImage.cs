@@ -14,7 +14,9 @@ internal sealed class ElfImage
 {
     private readonly ElfSection[] _byAddress;
 
-    private ElfImage(Memory<byte> file, ElfHeader header, ElfSection[] sections, ElfSegment[] segments, ElfSection[] byAddress, IReadOnlyList<PatchDiagnostic> warnings)
+    private ElfImage(
+        Memory<byte> file, ElfHeader header, ElfSection[] sections, ElfSegment[] segments, ElfSection[] byAddress,
+        IReadOnlyList<PatchDiagnostic> warnings)
     {
         File = file;
         Bitness = header.Bitness;
@@ -43,7 +45,9 @@ internal sealed class ElfImage
     /// <summary>The entry point; a physical address in kernels.</summary>
     public VirtualAddress Entry { get; }
 
-    /// <summary>All sections in the order of their headers, the unused one at index 0 included; empty where the file has no section headers.</summary>
+    /// <summary>
+    /// All sections in the order of their headers, the unused one at index 0 included; empty where the file has no section headers.
+    /// </summary>
     public IReadOnlyList<ElfSection> Sections { get; }
 
     /// <summary>All program headers, in their order.</summary>
@@ -123,7 +127,9 @@ internal sealed class ElfImage
         }
 
         error = Warnings.Count > 0
-            ? PatchDiagnostic.Error(Warnings[0].Code, Warnings[0].Message) with { Expected = $"the section {name}", Help = Warnings[0].Help }
+            ? PatchDiagnostic.Error(
+                Warnings[0].Code, Warnings[0].Message) with
+            { Expected = $"the section {name}", Help = Warnings[0].Help }
             : PatchDiagnostic.Error(KernelDiagnosticCodes.ElfSectionMissing, $"The ELF file has no section {name}") with
             {
                 Found = $"{Sections.Count} sections",
@@ -171,7 +177,9 @@ internal sealed class ElfImage
         return section is not null;
     }
 
-    /// <summary>Where the bytes of an address are in the file: looked for in the loaded sections first, then in the loaded segments.</summary>
+    /// <summary>
+    /// Where the bytes of an address are in the file: looked for in the loaded sections first, then in the loaded segments.
+    /// </summary>
     /// <param name="address">The first address.</param>
     /// <param name="length">How many bytes are wanted, from 1.</param>
     /// <param name="fileOffset">The offset in bytes from the start of the file.</param>

@@ -3,8 +3,8 @@ using System.Diagnostics.CodeAnalysis;
 namespace PvPatch.Linux.Files;
 
 /// <summary>
-/// Refuses files in which a byte is more than one thing, so that what is written for one address would change something else with it, or would
-/// not be what a loader puts there.
+/// Refuses files in which a byte is more than one thing, so that what is written for one address would change something else with it, or
+/// would not be what a loader puts there.
 /// </summary>
 /// <remarks>
 /// <code>
@@ -32,7 +32,8 @@ internal static class ElfOverlapCheck
     }
 
     public static bool TryCheck(
-        ElfHeader header, ElfSection[] sections, ElfSegment[] segments, ElfSection[] byAddress, [NotNullWhen(false)] out PatchDiagnostic? error)
+        ElfHeader header, ElfSection[] sections, ElfSegment[] segments, ElfSection[] byAddress,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         error = null;
         if (sections.FirstOrDefault(static s => s.IsAllocated && s.IsExecutable && s_tables.Contains(s.Name)) is ElfSection table)
@@ -79,7 +80,9 @@ internal static class ElfOverlapCheck
             Range before = range.IsLoaded ? furthest : furthestLoaded;
             if (range.Start < before.End)
             {
-                return Overlap($"{before.Name} and {range.Name} share bytes of the file", range.Start, before.Start, before.Size) with { FileOffset = (long)range.Start };
+                return Overlap($"{before.Name} and {range.Name} share bytes of the file", range.Start, before.Start,
+                    before.Size) with
+                { FileOffset = (long)range.Start };
             }
 
             furthest = range.End > furthest.End ? range : furthest;
@@ -114,13 +117,16 @@ internal static class ElfOverlapCheck
         }
 
         // Memory that the kernel clears where it has code: what is patched there would not be what runs.
-        foreach (ElfSection cleared in sections.Where(static s => s is { IsAllocated: true, Type: ElfSectionType.NoBits, Size: > 0 } && (s.Flags & ElfSectionAttributes.ThreadLocal) == 0))
+        foreach (ElfSection cleared in sections.Where(static s =>
+            s is { IsAllocated: true, Type: ElfSectionType.NoBits, Size: > 0 } && (s.Flags & ElfSectionAttributes.ThreadLocal) == 0))
         {
             foreach (ElfSection code in byAddress.Where(static s => s.IsExecutable))
             {
                 if (cleared.Address.Value - code.Address.Value < code.Size || code.Address.Value - cleared.Address.Value < cleared.Size)
                 {
-                    return Overlap($"{code.Name} and {cleared.Name} share addresses", cleared.Address.Value, code.Address.Value, code.Size) with { Address = cleared.Address };
+                    return Overlap($"{code.Name} and {cleared.Name} share addresses", cleared.Address.Value, code.Address.Value,
+                        code.Size) with
+                    { Address = cleared.Address };
                 }
             }
         }
@@ -130,13 +136,15 @@ internal static class ElfOverlapCheck
 
     private static PatchDiagnostic? OfSegments(ElfSection[] byAddress, ElfSegment[] segments)
     {
-        ElfSegment[] loaded = [.. segments.Where(static s => s is { Type: ElfSegmentType.Load, MemorySize: > 0 }).OrderBy(static s => s.Address.Value)];
+        ElfSegment[] loaded = [
+            .. segments.Where(static s => s is { Type: ElfSegmentType.Load, MemorySize: > 0 }).OrderBy(static s => s.Address.Value)];
         for (int i = 1; i < loaded.Length; i++)
         {
             ulong distance = loaded[i].Address.Value - loaded[i - 1].Address.Value;
             if (distance < loaded[i - 1].MemorySize)
             {
-                return Overlap("two segments share addresses", loaded[i].Address.Value, loaded[i - 1].Address.Value, loaded[i - 1].MemorySize) with
+                return Overlap(
+                    "two segments share addresses", loaded[i].Address.Value, loaded[i - 1].Address.Value, loaded[i - 1].MemorySize) with
                 {
                     Address = loaded[i].Address,
                     FileOffset = loaded[i].FileOffset,
@@ -160,13 +168,17 @@ internal static class ElfOverlapCheck
 
             ElfSegment segment = loaded[at];
             ulong start = section.Address.Value - segment.Address.Value;
-            if (section.Address < segment.Address || !FileRange.Fits(start, section.Size, segment.FileSize) || segment.FileOffset + (long)start != section.FileOffset)
+            if (section.Address < segment.Address || !FileRange.Fits(start, section.Size, segment.FileSize)
+                || segment.FileOffset + (long)start != section.FileOffset)
             {
-                return PatchDiagnostic.Error(KernelDiagnosticCodes.ElfOverlap, $"A loader would put other bytes at the addresses of {section.Name} than the section has") with
+                return PatchDiagnostic.Error(KernelDiagnosticCodes.ElfOverlap,
+                    $"A loader would put other bytes at the addresses of {section.Name} than the section has") with
                 {
                     Address = section.Address,
                     FileOffset = section.FileOffset,
-                    Found = $"a segment at {segment.Address} with the bytes {FileRange.Describe((ulong)segment.FileOffset, (ulong)segment.FileSize)} of the file",
+                    Found =
+                        $"a segment at {segment.Address} with the bytes "
+                        + $"{FileRange.Describe((ulong)segment.FileOffset, (ulong)segment.FileSize)} of the file",
                     Expected = $"one that has {FileRange.Describe((ulong)section.FileOffset, section.Size)} at {section.Address}",
                     Help = Forged,
                 };

@@ -1,6 +1,8 @@
 namespace PvPatch.Linux.Files;
 
-/// <summary>One section of an <see cref="ElfImage"/>: its header, checked against the file. The bytes are had from <see cref="ElfImage.GetBytes"/>.</summary>
+/// <summary>
+/// One section of an <see cref="ElfImage"/>: its header, checked against the file. The bytes are had from <see cref="ElfImage.GetBytes"/>.
+/// </summary>
 internal sealed class ElfSection
 {
     internal ElfSection(int index, string name)

@@ -11,7 +11,8 @@ internal static class ElfSectionReader
 
     /// <summary>Reads all section headers; the list is empty where the file has none.</summary>
     public static bool TryRead(
-        Memory<byte> file, ElfHeader header, List<PatchDiagnostic> warnings, [NotNullWhen(true)] out ElfSection[]? sections, [NotNullWhen(false)] out PatchDiagnostic? error)
+        Memory<byte> file, ElfHeader header, List<PatchDiagnostic> warnings, [NotNullWhen(true)] out ElfSection[]? sections,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         sections = [];
         if (!TryLocate(file.Span, header, out int tableOffset, out int count, out uint namesIndex, out error))
@@ -47,7 +48,8 @@ internal static class ElfSectionReader
             // megabytes of headers that all point into one long name would ask for gigabytes.
             if (!names.TryGetName(nameOffset, out ReadOnlySpan<byte> name) || (nameBytes += name.Length) > file.Length)
             {
-                error = PatchDiagnostic.Error(KernelDiagnosticCodes.ElfBadStringTable, $"The name of section {i} lies outside the section names or is too long") with
+                error = PatchDiagnostic.Error(
+                    KernelDiagnosticCodes.ElfBadStringTable, $"The name of section {i} lies outside the section names or is too long") with
                 {
                     FileOffset = at,
                     Found = $"name offset {FileRange.Hex(nameOffset)}",
@@ -69,7 +71,8 @@ internal static class ElfSectionReader
         return true;
     }
 
-    private static bool TryLocate(ReadOnlySpan<byte> file, ElfHeader header, out int tableOffset, out int count, out uint namesIndex, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool TryLocate(ReadOnlySpan<byte> file, ElfHeader header, out int tableOffset, out int count, out uint namesIndex,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         tableOffset = 0;
         count = 0;
@@ -83,7 +86,8 @@ internal static class ElfSectionReader
         int entrySize = header.ExpectedSectionEntrySize;
         if (header.SectionEntrySize != entrySize)
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.ElfBadHeaderField, "The size of a section header (e_shentsize) is wrong") with
+            error = PatchDiagnostic.Error(
+                KernelDiagnosticCodes.ElfBadHeaderField, "The size of a section header (e_shentsize) is wrong") with
             {
                 FileOffset = header.Is64 ? 58 : 46,
                 Found = $"{header.SectionEntrySize}",
@@ -101,9 +105,11 @@ internal static class ElfSectionReader
             namesIndex = header.NamesIndex == ExtendedIndex ? first.Word(24, 40) : header.NamesIndex;
         }
 
-        if (realCount > (ulong)file.Length || !FileRange.Fits(header.SectionTableOffset, Math.Max(realCount, 1) * (ulong)entrySize, file.Length))
+        if (realCount > (ulong)file.Length
+            || !FileRange.Fits(header.SectionTableOffset, Math.Max(realCount, 1) * (ulong)entrySize, file.Length))
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.ElfTableOutsideFile, $"The section header table ({realCount} headers) lies outside the file") with
+            error = PatchDiagnostic.Error(
+                KernelDiagnosticCodes.ElfTableOutsideFile, $"The section header table ({realCount} headers) lies outside the file") with
             {
                 FileOffset = header.Is64 ? 40 : 32,
                 Found = $"table at {FileRange.Hex(header.SectionTableOffset)}",
@@ -119,7 +125,8 @@ internal static class ElfSectionReader
     }
 
     private static bool TryReadNames(
-        Memory<byte> file, ElfHeader header, int tableOffset, int count, uint namesIndex, List<PatchDiagnostic> warnings, out ElfStringTable names, [NotNullWhen(false)] out PatchDiagnostic? error)
+        Memory<byte> file, ElfHeader header, int tableOffset, int count, uint namesIndex, List<PatchDiagnostic> warnings,
+        out ElfStringTable names, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         names = default;
         error = null;
@@ -135,7 +142,8 @@ internal static class ElfSectionReader
 
         if (namesIndex >= (uint)count)
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.ElfBadStringTable, "The section that holds the section names (e_shstrndx) does not exist") with
+            error = PatchDiagnostic.Error(
+                KernelDiagnosticCodes.ElfBadStringTable, "The section that holds the section names (e_shstrndx) does not exist") with
             {
                 FileOffset = header.Is64 ? 62 : 50,
                 Found = $"section {namesIndex}",
@@ -151,7 +159,8 @@ internal static class ElfSectionReader
         ulong size = fields.Native(20, 32);
         if (fields.Word(4, 4) != (uint)ElfSectionType.StringTable || !FileRange.Fits(offset, size, file.Length))
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.ElfBadStringTable, "The section names are not a string table inside the file") with
+            error = PatchDiagnostic.Error(
+                KernelDiagnosticCodes.ElfBadStringTable, "The section names are not a string table inside the file") with
             {
                 FileOffset = at,
                 Found = $"type {fields.Word(4, 4)} at {FileRange.Describe(offset, size)}",
@@ -177,13 +186,15 @@ internal static class ElfSectionReader
         EntrySize = fields.Native(36, 56),
     };
 
-    private static bool TryCheck(ElfSection section, ElfFields fields, int at, int bitness, int fileLength, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool TryCheck(
+        ElfSection section, ElfFields fields, int at, int bitness, int fileLength, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         error = null;
         ulong offset = fields.Native(16, 24);
         if (section.HasFileContent && !FileRange.Fits(offset, section.Size, fileLength))
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.ElfSectionOutsideFile, $"Section {section.Index} ({section.Name}) lies outside the file") with
+            error = PatchDiagnostic.Error(
+                KernelDiagnosticCodes.ElfSectionOutsideFile, $"Section {section.Index} ({section.Name}) lies outside the file") with
             {
                 FileOffset = at,
                 Found = FileRange.Describe(offset, section.Size),
@@ -195,7 +206,8 @@ internal static class ElfSectionReader
 
         if (section.IsAllocated && !FileRange.FitsAddressSpace(section.Address.Value, section.Size, bitness))
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.ElfAddressOverflow, $"Section {section.Index} ({section.Name}) goes beyond the end of the {bitness}-bit address space") with
+            error = PatchDiagnostic.Error(KernelDiagnosticCodes.ElfAddressOverflow,
+                $"Section {section.Index} ({section.Name}) goes beyond the end of the {bitness}-bit address space") with
             {
                 FileOffset = at,
                 Address = section.Address,

@@ -9,7 +9,8 @@ internal static class ElfSegmentReader
     private const ushort ExtendedCount = 0xffff;
 
     public static bool TryRead(
-        ReadOnlySpan<byte> file, ElfHeader header, IReadOnlyList<ElfSection> sections, [NotNullWhen(true)] out ElfSegment[]? segments, [NotNullWhen(false)] out PatchDiagnostic? error)
+        ReadOnlySpan<byte> file, ElfHeader header, IReadOnlyList<ElfSection> sections, [NotNullWhen(true)] out ElfSegment[]? segments,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         segments = [];
         error = null;
@@ -22,7 +23,8 @@ internal static class ElfSegmentReader
         int entrySize = header.ExpectedSegmentEntrySize;
         if (header.SegmentEntrySize != entrySize)
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.ElfBadHeaderField, "The size of a program header (e_phentsize) is wrong") with
+            error = PatchDiagnostic.Error(
+                KernelDiagnosticCodes.ElfBadHeaderField, "The size of a program header (e_phentsize) is wrong") with
             {
                 FileOffset = header.Is64 ? 54 : 42,
                 Found = $"{header.SegmentEntrySize}",
@@ -34,7 +36,8 @@ internal static class ElfSegmentReader
 
         if (!FileRange.Fits(header.SegmentTableOffset, count * (ulong)entrySize, file.Length))
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.ElfTableOutsideFile, $"The program header table ({count} headers) lies outside the file") with
+            error = PatchDiagnostic.Error(
+                KernelDiagnosticCodes.ElfTableOutsideFile, $"The program header table ({count} headers) lies outside the file") with
             {
                 FileOffset = header.Is64 ? 32 : 28,
                 Found = $"table at {FileRange.Hex(header.SegmentTableOffset)}",
@@ -59,7 +62,8 @@ internal static class ElfSegmentReader
         return true;
     }
 
-    private static bool TryDecode(int index, ElfFields fields, int at, int bitness, int fileLength, out ElfSegment segment, [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool TryDecode(int index, ElfFields fields, int at, int bitness, int fileLength, out ElfSegment segment,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         ulong offset = fields.Native(4, 8);
         ulong fileSize = fields.Native(16, 32);
@@ -82,7 +86,8 @@ internal static class ElfSegmentReader
         var type = (ElfSegmentType)fields.Word(0, 0);
         if (type == ElfSegmentType.Load && fileSize > memorySize)
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.ElfBadHeaderField, $"Segment {index} has more bytes in the file than in memory") with
+            error = PatchDiagnostic.Error(
+                KernelDiagnosticCodes.ElfBadHeaderField, $"Segment {index} has more bytes in the file than in memory") with
             {
                 FileOffset = at,
                 Found = $"{FileRange.Hex(fileSize)} bytes in the file",
@@ -94,7 +99,8 @@ internal static class ElfSegmentReader
 
         if (type == ElfSegmentType.Load && !FileRange.FitsAddressSpace(address, memorySize, bitness))
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.ElfAddressOverflow, $"Segment {index} goes beyond the end of the {bitness}-bit address space") with
+            error = PatchDiagnostic.Error(
+                KernelDiagnosticCodes.ElfAddressOverflow, $"Segment {index} goes beyond the end of the {bitness}-bit address space") with
             {
                 FileOffset = at,
                 Address = address,

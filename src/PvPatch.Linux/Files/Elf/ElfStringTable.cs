@@ -17,7 +17,8 @@ internal readonly struct ElfStringTable
 
     public int Length => _bytes.Length;
 
-    public static bool TryCreate(ReadOnlyMemory<byte> bytes, long fileOffset, string what, out ElfStringTable table, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryCreate(
+        ReadOnlyMemory<byte> bytes, long fileOffset, string what, out ElfStringTable table, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         table = new ElfStringTable(bytes);
         if (bytes.IsEmpty || bytes.Span[^1] == 0)

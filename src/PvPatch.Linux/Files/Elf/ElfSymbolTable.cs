@@ -88,7 +88,8 @@ internal sealed class ElfSymbolTable
         return false;
     }
 
-    internal static bool TryRead(ElfImage image, [NotNullWhen(true)] out ElfSymbolTable? table, [NotNullWhen(false)] out PatchDiagnostic? error)
+    internal static bool TryRead(
+        ElfImage image, [NotNullWhen(true)] out ElfSymbolTable? table, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         table = null;
         ElfSection? section = image.Sections.FirstOrDefault(static s => s.Type == ElfSectionType.SymbolTable);
@@ -104,7 +105,8 @@ internal sealed class ElfSymbolTable
         int entrySize = image.Bitness == 64 ? 24 : 16;
         if (section.EntrySize != (ulong)entrySize || section.Size % (ulong)entrySize != 0)
         {
-            error = Bad(section, "has an entry size or size that does not fit", $"{section.Size} bytes in entries of {section.EntrySize}", $"entries of {entrySize}");
+            error = Bad(section, "has an entry size or size that does not fit", $"{section.Size} bytes in entries of {section.EntrySize}",
+                $"entries of {entrySize}");
             return false;
         }
 
@@ -120,14 +122,17 @@ internal sealed class ElfSymbolTable
             return false;
         }
 
-        ElfSection? extended = image.Sections.FirstOrDefault(s => s.Type == ElfSectionType.ExtendedSectionIndices && s.Link == (uint)section.Index);
-        var read = new ElfSymbolTable(image.GetBytes(section), extended is null ? default : image.GetBytes(extended), names, image.Bitness == 64);
+        ElfSection? extended = image.Sections.FirstOrDefault(
+            s => s.Type == ElfSectionType.ExtendedSectionIndices && s.Link == (uint)section.Index);
+        var read = new ElfSymbolTable(
+            image.GetBytes(section), extended is null ? default : image.GetBytes(extended), names, image.Bitness == 64);
         for (int i = 0; i < read.Count; i++)
         {
             uint nameOffset = read[i].NameOffset;
             if (nameOffset != 0 && nameOffset >= (uint)names.Length)
             {
-                error = Bad(section, $"has a name outside its string table (symbol {i})", FileRange.Hex(nameOffset), $"less than {FileRange.Hex((ulong)names.Length)}");
+                error = Bad(section, $"has a name outside its string table (symbol {i})", FileRange.Hex(nameOffset),
+                    $"less than {FileRange.Hex((ulong)names.Length)}");
                 return false;
             }
         }

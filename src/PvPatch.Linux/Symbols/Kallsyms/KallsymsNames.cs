@@ -34,7 +34,10 @@ internal sealed class KallsymsNames
 
     /// <summary>Decodes a name, without its type.</summary>
     /// <param name="index">The symbol.</param>
-    /// <param name="buffer">At least <see cref="KallsymsTokens.MaxNameLength"/> bytes, room for type and name; what does not fit (bytes changed after they were checked) is cut off.</param>
+    /// <param name="buffer">
+    /// At least <see cref="KallsymsTokens.MaxNameLength"/> bytes, room for type and name; what does not fit (bytes changed after they were
+    /// checked) is cut off.
+    /// </param>
     public ReadOnlySpan<byte> GetName(int index, Span<byte> buffer)
     {
         int length = 0;
@@ -53,7 +56,9 @@ internal sealed class KallsymsNames
         return length == 0 ? default : buffer[1..length];
     }
 
-    /// <summary>The length of the compressed name at an offset and the number of bytes that say so; a length of 0 where the bytes end.</summary>
+    /// <summary>
+    /// The length of the compressed name at an offset and the number of bytes that say so; a length of 0 where the bytes end.
+    /// </summary>
     public static int ReadLength(ReadOnlySpan<byte> bytes, int offset, bool longLengths, out int size)
     {
         int first = offset < bytes.Length ? bytes[offset] : 0;

@@ -78,14 +78,16 @@ internal sealed class KallsymsNamesFinder
         while (at >= lowest - 8)
         {
             // A number of names that needs these markers, or the first two of them at least.
-            long countOffset = KallsymsRegion.LastWord(bytes, at, Math.Max(0, lowest - 8), NamesPerMarker + 1, (uint)Math.Min(uint.MaxValue, (long)most * NamesPerMarker));
+            long countOffset = KallsymsRegion.LastWord(
+                bytes, at, Math.Max(0, lowest - 8), NamesPerMarker + 1, (uint)Math.Min(uint.MaxValue, (long)most * NamesPerMarker));
             if (!_budget.TrySpend(1 + ((at - Math.Max(countOffset, lowest)) / KallsymsRegion.Step)) || countOffset < 0)
             {
                 return null;
             }
 
             // The number takes four bytes; on 64-bit up to 6.x as many of filling follow.
-            if ((_region.Is64 && KallsymsRegion.Word(bytes, countOffset + 4) == 0 && TryReadAt(countOffset, countOffset + 8, markers, most) is { } names)
+            if ((_region.Is64 && KallsymsRegion.Word(bytes, countOffset + 4) == 0
+                && TryReadAt(countOffset, countOffset + 8, markers, most) is { } names)
                 || (names = TryReadAt(countOffset, countOffset + 4, markers, most)) is not null)
             {
                 return names;
@@ -120,7 +122,9 @@ internal sealed class KallsymsNamesFinder
             ?? TryRead((int)countOffset, (int)start, (int)count, markers, longLengths: false);
     }
 
-    /// <summary>Walks over the names twice: the first walk, which allocates nothing, checks their places, the second what is in them.</summary>
+    /// <summary>
+    /// Walks over the names twice: the first walk, which allocates nothing, checks their places, the second what is in them.
+    /// </summary>
     private KallsymsNames? TryRead(int countOffset, int start, int count, long markers, bool longLengths)
     {
         if (!Walk(start, count, markers, longLengths, []))
@@ -141,7 +145,8 @@ internal sealed class KallsymsNamesFinder
         for (int i = 0; i < count; i++)
         {
             if (i % NamesPerMarker == 0
-                && (KallsymsRegion.Word(_region.Bytes.Span, markers + (i / NamesPerMarker * 4L)) != (uint)(at - start) || !_budget.TrySpend(NamesPerMarker)))
+                && (KallsymsRegion.Word(_region.Bytes.Span, markers + (i / NamesPerMarker * 4L)) != (uint)(at - start)
+                    || !_budget.TrySpend(NamesPerMarker)))
             {
                 return false;
             }

@@ -5,7 +5,8 @@ namespace PvPatch.Linux.Symbols.Kallsyms;
 
 /// <summary>
 /// Finds and checks the kernel's own symbols in an image without symbols: tokens, then names, then addresses, by structure alone. What is
-/// known of the forms is from the sources of 5.10 to 7.2 (<c>scripts/kallsyms.c</c>, <c>kernel/kallsyms.c</c>) and was compared with booted kernels.
+/// known of the forms is from the sources of 5.10 to 7.2 (<c>scripts/kallsyms.c</c>, <c>kernel/kallsyms.c</c>) and was compared with booted
+/// kernels.
 /// </summary>
 internal static class KallsymsReader
 {
@@ -16,7 +17,8 @@ internal static class KallsymsReader
     // Some linkers' images have many sections of code; one of the first is where _text lies.
     private const int MostCodeStarts = 64;
 
-    public static bool TryRead(ElfImage image, [NotNullWhen(true)] out KallsymsStore? store, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryRead(
+        ElfImage image, [NotNullWhen(true)] out KallsymsStore? store, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         store = null;
         error = image.Type == ElfFileType.Relocatable ? Relocatable() : null;
@@ -48,7 +50,9 @@ internal static class KallsymsReader
         return false;
     }
 
-    /// <summary>The loaded sections, those of data first: kallsyms is in <c>.rodata</c>. Without section headers, the loaded segments.</summary>
+    /// <summary>
+    /// The loaded sections, those of data first: kallsyms is in <c>.rodata</c>. Without section headers, the loaded segments.
+    /// </summary>
     private static IEnumerable<KallsymsRegion> Regions(ElfImage image)
     {
         bool is64 = image.Bitness == 64;
@@ -63,14 +67,16 @@ internal static class KallsymsReader
             ? regions
             : image.Segments
                 .Where(static s => s.Type == ElfSegmentType.Load && s.FileSize > 0)
-                .Select(s => new KallsymsRegion(image.File.Slice((int)s.FileOffset, (int)s.FileSize), s.Address.Value, s.FileOffset, "a segment", is64));
+                .Select(s => new KallsymsRegion(
+                    image.File.Slice((int)s.FileOffset, (int)s.FileSize), s.Address.Value, s.FileOffset, "a segment", is64));
     }
 
     private static ulong[] CodeStarts(ElfImage image)
     {
         IEnumerable<ulong> starts = image.Sections.Any(static s => s.IsAllocated)
             ? image.Sections.Where(static s => s.IsAllocated && s.IsExecutable).Select(static s => s.Address.Value)
-            : image.Segments.Where(static s => s.Type == ElfSegmentType.Load && (s.Flags & ElfSegmentAccess.Execute) != 0).Select(static s => s.Address.Value);
+            : image.Segments.Where(static s => s.Type == ElfSegmentType.Load && (s.Flags & ElfSegmentAccess.Execute) != 0)
+                .Select(static s => s.Address.Value);
         return [.. starts.Take(MostCodeStarts)];
     }
 
@@ -91,7 +97,8 @@ internal static class KallsymsReader
         };
 
     private static PatchDiagnostic BadNames(KallsymsRegion region, KallsymsTokens tokens) =>
-        PatchDiagnostic.Error(KernelDiagnosticCodes.KallsymsBadNames, $"The kernel symbols in {region.Name} have tokens, but no names that agree with them") with
+        PatchDiagnostic.Error(KernelDiagnosticCodes.KallsymsBadNames,
+            $"The kernel symbols in {region.Name} have tokens, but no names that agree with them") with
         {
             Address = region.Address + (ulong)tokens.TableOffset,
             FileOffset = region.FileOffset + tokens.TableOffset,
@@ -101,12 +108,15 @@ internal static class KallsymsReader
         };
 
     private static PatchDiagnostic BadAddresses(KallsymsRegion region, KallsymsTokens tokens, KallsymsNames names) =>
-        PatchDiagnostic.Error(KernelDiagnosticCodes.KallsymsBadAddresses, $"The addresses of the kernel symbols in {region.Name} cannot be read") with
+        PatchDiagnostic.Error(
+            KernelDiagnosticCodes.KallsymsBadAddresses, $"The addresses of the kernel symbols in {region.Name} cannot be read") with
         {
             Address = region.Address + (ulong)tokens.TableOffset,
             FileOffset = region.FileOffset + names.CountOffset,
             Found = $"{names.Count} names",
-            Expected = $"as many ascending addresses before the names or behind {FileRange.Hex((ulong)(region.FileOffset + tokens.IndexEnd))}, with _text or _stext at the start of a section of code",
+            Expected =
+                $"as many ascending addresses before the names or behind "
+                + $"{FileRange.Hex((ulong)(region.FileOffset + tokens.IndexEnd))}, with _text or _stext at the start of a section of code",
             Help = "The image is damaged, or its kallsyms of a form that is not known; give its System.map",
         };
 }

@@ -19,10 +19,14 @@ internal sealed record KallsymsRegion(ReadOnlyMemory<byte> Bytes, ulong Address,
 
     public int Length => Bytes.Length;
 
-    /// <summary>The first offset at or behind <paramref name="offset"/> whose address is a multiple of <paramref name="alignment"/>, a power of two.</summary>
+    /// <summary>
+    /// The first offset at or behind <paramref name="offset"/> whose address is a multiple of <paramref name="alignment"/>, a power of two.
+    /// </summary>
     public long AlignUp(long offset, int alignment) => AlignDown(offset + alignment - 1, alignment);
 
-    /// <summary>The last offset at or before <paramref name="offset"/> whose address is a multiple of <paramref name="alignment"/>, a power of two.</summary>
+    /// <summary>
+    /// The last offset at or before <paramref name="offset"/> whose address is a multiple of <paramref name="alignment"/>, a power of two.
+    /// </summary>
     public long AlignDown(long offset, int alignment) => offset - (long)((Address + (ulong)offset) & (ulong)(alignment - 1));
 
     /// <summary>Four bytes; the offset was checked by the caller.</summary>
@@ -39,7 +43,10 @@ internal sealed record KallsymsRegion(ReadOnlyMemory<byte> Bytes, ulong Address,
         return next >= 0 ? from + ((long)next * Step) : bytes.Length;
     }
 
-    /// <summary>The offset of the last word at or before <paramref name="from"/>, not before <paramref name="to"/>, that can be between two values, or -1.</summary>
+    /// <summary>
+    /// The offset of the last word at or before <paramref name="from"/>, not before <paramref name="to"/>, that can be between two values,
+    /// or -1.
+    /// </summary>
     public static long LastWord(ReadOnlySpan<byte> bytes, long from, long to, uint lowest, uint highest)
     {
         long first = from - ((from - to) & -Step);

@@ -99,7 +99,8 @@ internal sealed class KallsymsTokens
         ReadOnlySpan<byte> index = bytes.Slice(indexOffset, Count * sizeof(ushort));
         int lastStart = Offset(index, Count - 1);
         long lowest = Math.Max(0, indexOffset - (long)lastStart - MaxNameLength - region.AddressSize);
-        for (long table = region.AlignDown(indexOffset - lastStart - 1L, KallsymsRegion.Step); table >= lowest; table -= KallsymsRegion.Step)
+        for (
+            long table = region.AlignDown(indexOffset - lastStart - 1L, KallsymsRegion.Step); table >= lowest; table -= KallsymsRegion.Step)
         {
             int last = LengthOfLast(bytes, index, (int)table, indexOffset, region.AddressSize, budget);
             if (last >= 0)
@@ -117,7 +118,8 @@ internal sealed class KallsymsTokens
     }
 
     /// <summary>The length of the last string, or -1 where the strings do not start and end where the index says.</summary>
-    private static int LengthOfLast(ReadOnlySpan<byte> bytes, ReadOnlySpan<byte> index, int table, int indexOffset, int fillingLimit, WorkBudget budget)
+    private static int LengthOfLast(
+        ReadOnlySpan<byte> bytes, ReadOnlySpan<byte> index, int table, int indexOffset, int fillingLimit, WorkBudget budget)
     {
         for (int i = 0; i < Count - 1; i++)
         {

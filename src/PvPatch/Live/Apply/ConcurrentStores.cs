@@ -71,15 +71,15 @@ internal sealed unsafe class ConcurrentStores(
 
     protected override bool TryWriteBack()
     {
-        List<int> guarded = _guarded.GetRange(0, _guardsStored);
-        List<int> drained = [.. _drained.Except(guarded)];
-        if (guarded.Count > 0)
+        Span<int> guarded = CollectionsMarshal.AsSpan(_guarded)[.._guardsStored];
+        int[] drained = [.. _drained.Except(_guarded.Take(_guardsStored))];
+        if (guarded.Length > 0)
         {
             WriteGuards(guarded, toNew: false, firstPhase: 1, lastPhase: 3);
             Mark(guarded, SiteChange.RolledBack);
         }
 
-        if (drained.Count > 0)
+        if (drained.Length > 0)
         {
             // Nothing but the heads was written there, and they cover one old instruction each: put back, the old bodies are whole again.
             WriteGuards(drained, toNew: false, firstPhase: 3, lastPhase: 3);
@@ -145,7 +145,7 @@ internal sealed unsafe class ConcurrentStores(
         {
             int count = Math.Min(MaxGuarded, _guarded.Count - _guardsStored);
             Reach(PatchStep.Guard, _guardsStored);
-            WriteGuards(_guarded.GetRange(_guardsStored, count), toNew: true, firstPhase: 1, lastPhase: 3);
+            WriteGuards(CollectionsMarshal.AsSpan(_guarded).Slice(_guardsStored, count), toNew: true, firstPhase: 1, lastPhase: 3);
         }
     }
 
@@ -165,7 +165,7 @@ internal sealed unsafe class ConcurrentStores(
             return true;
         }
 
-        WriteGuards(_drained, toNew: true, firstPhase: 1, lastPhase: 1);
+        WriteGuards(CollectionsMarshal.AsSpan(_drained), toNew: true, firstPhase: 1, lastPhase: 1);
         Reach(PatchStep.Draining, 0);
         bool passed = Arena.Executors.Wait(Arena.Executors.Begin(), Options.Timeout, Options.Cancellation);
         if (!passed)
@@ -181,20 +181,21 @@ internal sealed unsafe class ConcurrentStores(
         return passed;
     }
 
-    private void WriteGuards(List<int> sites, bool toNew, int firstPhase, int lastPhase)
+    private void WriteGuards(ReadOnlySpan<int> sites, bool toNew, int firstPhase, int lastPhase)
     {
-        GuardEntry* entries = (GuardEntry*)NativeMemory.Alloc((nuint)sites.Count, GuardEntry.SizeInBytes);
+        GuardEntry* entries = (GuardEntry*)NativeMemory.Alloc((nuint)sites.Length, GuardEntry.SizeInBytes);
         try
         {
-            for (int i = 0; i < sites.Count; i++)
+            Span<PlannedSite> planned = Plan.Sites;
+            for (int i = 0; i < sites.Length; i++)
             {
-                ref PlannedSite site = ref Plan.Sites[sites[i]];
+                ref PlannedSite site = ref planned[sites[i]];
                 ref SiteRecord record = ref RecordOf(site, out SiteBytes old, out byte* at);
-                sbyte forward = SiteClassifier.UsableForward(record, Plan.After[Slots.Kinds[record.Kind].Slot]);
+                sbyte forward = record.Forward == 0 ? (sbyte)0 : SiteClassifier.UsableForward(record, Plan.After[Slots.Kinds[record.Kind].Slot]);
                 entries[i] = GuardEntry.Create(at, site.Length, toNew ? site.New : old, forward);
             }
 
-            RunGuards(entries, sites.Count, firstPhase, lastPhase);
+            RunGuards(entries, sites.Length, firstPhase, lastPhase);
         }
         finally
         {
@@ -231,7 +232,7 @@ internal sealed unsafe class ConcurrentStores(
         }
     }
 
-    private void Mark(List<int> sites, SiteChange change)
+    private void Mark(ReadOnlySpan<int> sites, SiteChange change)
     {
         foreach (int i in sites)
         {

@@ -16,7 +16,7 @@ internal sealed class LinkLedger(CodeArena arena)
 
     /// <summary>The block at an address, of whatever arena of this process; retired ones too until their bytes are reused.</summary>
     public CodeBlock? BlockAt(VirtualAddress address) =>
-        arena.Registry.TryFind(address, out CodeBlock? block) || (!arena.Memory.Contains(address, 1) && ArenaDirectory.TryFindBlock(address, out block)) ? block : null;
+        arena.Registry.TryFind(address, out CodeBlock? block) || (!arena.Memory.Contains(address, 1) && CodeArena.TryFindInAll(address, out block)) ? block : null;
 
     /// <summary>The sites of some slots that are linked into some blocks, in order of address.</summary>
     public static List<LiveSite> LinksInto(IReadOnlyList<CodeBlock> blocks, SlotTable slots)
@@ -176,8 +176,16 @@ internal sealed class LinkLedger(CodeArena arena)
         }
     }
 
-    private CodeBlock? TargetBlockOf(LiveSite site) =>
-        site.Record.State == LiveSiteState.Linked && site.Target is VirtualAddress target ? BlockAt(target) : null;
+    private CodeBlock? TargetBlockOf(LiveSite site)
+    {
+        if (site.Record.State != LiveSiteState.Linked || site.Block.DirectTargetOf(site.Index) is not VirtualAddress entry)
+        {
+            return null;
+        }
+
+        // Most links lead to a block of this arena at once; its thunks and far jumps lie in no block.
+        return arena.Registry.TryFind(entry, out CodeBlock? block) ? block : BlockAt(arena.Functions.TargetOf(entry));
+    }
 }
 
 /// <summary>The sites that are linked into a block. Most blocks have none or one. Kept under the ledger's lock.</summary>

@@ -53,7 +53,7 @@ internal sealed class LiveApplier
             return Finish(Refused(report));
         }
 
-        LiveEventSource.Log.BatchStart(report.Target, options.Mode.ToString());
+        LiveEventSource.Log.BatchStart(report.Target, options.Mode);
         ApplyResult result;
         using (held)
         {
@@ -116,15 +116,20 @@ internal sealed class LiveApplier
             }
 
             ApplyStatus status = report.HasErrors ? ApplyStatus.Refused : Write(options, report);
+            SiteOutcome[] outcomes;
             if (status == ApplyStatus.Applied)
             {
-                _plan.Publish(_arena.Ledger, report);
+                outcomes = _plan.Publish(_arena.Ledger, report, _arena.Address);
                 _plan.After.CopyTo(_slots.Bound, 0);
+            }
+            else
+            {
+                outcomes = _plan.Outcomes(_arena.Address);
             }
 
             report.Elapsed = Stopwatch.GetElapsedTime(start);
-            report.Count = _plan.Count;
-            report.Outcomes = _plan.Outcomes();
+            report.Count = outcomes.Length;
+            report.Outcomes = Array.AsReadOnly(outcomes);
             return new ApplyResult(status, report);
         }
         finally
@@ -201,34 +206,35 @@ internal sealed class LiveApplier
 
         foreach (LiveChange change in changes.List)
         {
-            foreach (SiteLink link in change.Links)
+            // By index: an enumerator of an interface is an object, and most batches are small.
+            for (int i = 0; i < change.Links.Count; i++)
             {
-                if (!IsOurs(link.Site.Block))
+                if (change.Links[i].Site.Block is var block && !IsOurs(block))
                 {
-                    return NotOurs(link.Site.Block);
+                    return NotOurs(block);
                 }
             }
 
-            foreach (LiveSite site in change.Scope.OnlySites ?? [])
+            for (int i = 0; i < (change.Scope.OnlySites?.Count ?? 0); i++)
             {
-                if (!IsOurs(site.Block))
+                if (change.Scope.OnlySites![i].Block is var block && !IsOurs(block))
                 {
-                    return NotOurs(site.Block);
+                    return NotOurs(block);
                 }
             }
 
-            foreach (CodeBlock block in change.Scope.OnlyBlocks ?? [])
+            for (int i = 0; i < (change.Scope.OnlyBlocks?.Count ?? 0); i++)
             {
-                if (!IsOurs(block))
+                if (change.Scope.OnlyBlocks![i] is var block && !IsOurs(block))
                 {
                     return NotOurs(block);
                 }
             }
 
             // What links lead into may be anybody's block.
-            foreach (CodeBlock block in change.Scope.LinkTargets ?? [])
+            for (int i = 0; i < (change.Scope.LinkTargets?.Count ?? 0); i++)
             {
-                if (block is not { IsRetired: false })
+                if (change.Scope.LinkTargets![i] is var block && block is not { IsRetired: false })
                 {
                     return NotOurs(block);
                 }
@@ -281,7 +287,7 @@ internal sealed class LiveApplier
     private ApplyResult Finish(ApplyResult result)
     {
         LiveMetrics.Batch(result);
-        LiveEventSource.Log.BatchStop(result.Status.ToString(), result.Written, result.Barriers, (long)result.Elapsed.TotalMicroseconds);
+        LiveEventSource.Log.BatchStop(result);
         if (_logger.IsEnabled(result.Succeeded ? LogLevel.Information : LogLevel.Warning))
         {
             string text = result.ToString(); // as text: a result is no plain value to a logger

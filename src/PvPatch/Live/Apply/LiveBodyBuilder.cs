@@ -23,8 +23,8 @@ internal sealed class LiveBodyBuilder
     private readonly OpsLayout _layout;
     private readonly TemplateCache _templates = new(new TemplateStore(), 64, NopStyle.P6);
     private readonly OpsDecider _decider;
-    private readonly ExecutableTest _test;
     private readonly Dictionary<(int Kind, RegisterSet? Destroys), (LiveBody Body, RegisterSet Saves)> _links = [];
+    private Predicate<VirtualAddress>? _executable;
 
     /// <summary>Makes a builder for the sites and slots of one layout. Used under the patch lock.</summary>
     public LiveBodyBuilder(CodeArena arena, SlotTable slots)
@@ -32,7 +32,6 @@ internal sealed class LiveBodyBuilder
         _arena = arena;
         _slots = slots;
         _layout = slots.Layout;
-        _test = new ExecutableTest(arena);
 
         // The whole arena is room for thunks.
         _decider = new OpsDecider(new PlanOptions { Thunks = new ThunkArea(arena.Address, (int)arena.Size) }, _templates, 64);
@@ -43,8 +42,26 @@ internal sealed class LiveBodyBuilder
     /// <summary>Whether a target is executable memory; if not, a finding says so.</summary>
     public bool IsCode(OpSlot slot, VirtualAddress target, string? name, out PatchDiagnostic? error)
     {
-        error = _test.IsCode(target) ? null : ExecutableTest.NotCode(slot, target, name);
-        return error is null;
+        bool isCode = _arena.Memory.Contains(target, 1) ? _arena.Memory.IsCommittedCode(target, 1) : IsExecutable(target);
+        error = isCode ? null : PatchDiagnostic.Error(DiagnosticCodes.TargetNotExecutable, $"the target of {slot} is not executable memory") with
+        {
+            Address = target,
+            Found = name,
+            Help = "Give the address of native code, or of an UnmanagedCallersOnly method (ManagedTarget).",
+        };
+        return isCode;
+    }
+
+    // Also where the system does not tell. The list of mappings is read when it is needed, and once more before a target is refused: it may be younger than the list.
+    private bool IsExecutable(VirtualAddress address)
+    {
+        if (_executable?.Invoke(address) == true)
+        {
+            return true;
+        }
+
+        _executable = _arena.Platform.ExecutableTest();
+        return _executable?.Invoke(address) ?? true;
     }
 
     /// <summary>The body for a kind of site.</summary>

@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using PvPatch.Plans;
 
 namespace PvPatch.Live;
@@ -18,15 +19,16 @@ namespace PvPatch.Live;
 /// </remarks>
 internal sealed class LivePlanner
 {
+    private const int KeptNames = 1024;
+
     private readonly CodeArena _arena;
     private readonly SlotTable _slots;
     private readonly LiveBodyBuilder _builder;
-    private readonly Dictionary<CodeBlock, int> _numbers = [];
 
-    // The change for all sites of each slot, and for all sites of some blocks; the slots that are set.
+    // The change for all sites of each slot, and for all sites of each block of the plan, if any are named; the slots that are set.
     private readonly LiveChange?[] _bySlot;
     private readonly bool[] _isSet;
-    private readonly Dictionary<CodeBlock, LiveChange> _byBlock = [];
+    private readonly List<LiveChange?> _byBlock = [];
 
     // Sites that are named one by one, and the last change that names each.
     private readonly Dictionary<LiveSite, NamedBy> _named = [];
@@ -65,13 +67,8 @@ internal sealed class LivePlanner
         plan.After = [.. _slots.Bound];
         try
         {
-            bool all = false;
-            foreach (LiveChange change in changes.List)
-            {
-                all |= Sort(change);
-            }
-
-            Walk(all);
+            Sort(changes.List);
+            Walk();
             PlanSlots();
         }
         finally
@@ -81,84 +78,94 @@ internal sealed class LivePlanner
             Array.Clear(_isSet);
             _byBlock.Clear();
             _named.Clear();
-            _numbers.Clear();
+            _named.TrimExcess(Math.Min(_named.Capacity, KeptNames));
             _wishesOf = null;
         }
     }
 
-    private void Walk(bool all)
+    /// <summary>Puts each change where its sites will look for it, and the blocks that are walked into the plan.</summary>
+    private void Sort(List<LiveChange> changes)
     {
-        _stamp++;
+        bool all = false;
+        foreach (LiveChange change in changes)
+        {
+            SiteScope scope = change.Scope;
+            if (change.Kind == ChangeKind.Link)
+            {
+                _named.EnsureCapacity(change.Links.Count);
+                for (int i = 0; i < change.Links.Count; i++)
+                {
+                    _named[change.Links[i].Site] = new NamedBy(change, i);
+                }
+            }
+            else if (scope.NamesSites)
+            {
+                foreach (LiveSite site in scope.OnlySites ?? LinkLedger.LinksInto(scope.LinkTargets!, _slots))
+                {
+                    _named[site] = new NamedBy(change, -1);
+                }
+            }
+            else if (scope.OnlyBlocks is null)
+            {
+                all = true;
+                SortBySlot(change);
+            }
+        }
+
         if (all)
         {
             _arena.Registry.CopyTo(_slots, _plan.Blocks);
-        }
-        else
-        {
-            _plan.Blocks.AddRange(_byBlock.Keys);
+            _plan.NumberBlocks();
         }
 
-        int walked = _plan.Blocks.Count;
-        for (int i = 0; i < walked; i++)
+        foreach (LiveChange change in changes)
         {
-            PlanBlock(i);
+            for (int i = 0; i < (change.Scope.OnlyBlocks?.Count ?? 0); i++)
+            {
+                int number = _plan.NumberOf(change.Scope.OnlyBlocks![i]);
+                CollectionsMarshal.SetCount(_byBlock, Math.Max(_byBlock.Count, number + 1));
+                _byBlock[number] = change;
+            }
         }
-
-        PlanNamed(walked);
     }
 
-    /// <summary>Puts a change where its sites will look for it.</summary>
-    /// <returns>Whether all blocks must be looked at.</returns>
-    private bool Sort(LiveChange change)
+    private void SortBySlot(LiveChange change)
     {
-        SiteScope scope = change.Scope;
-        if (change.Kind == ChangeKind.Link)
-        {
-            for (int i = 0; i < change.Links.Count; i++)
-            {
-                _named[change.Links[i].Site] = new NamedBy(change, change.Links[i]);
-            }
-
-            return false;
-        }
-
-        if (scope.NamesSites)
-        {
-            foreach (LiveSite site in scope.OnlySites ?? LinkLedger.LinksInto(scope.LinkTargets!, _slots))
-            {
-                _named[site] = new NamedBy(change, default);
-            }
-
-            return false;
-        }
-
-        if (scope.OnlyBlocks is IReadOnlyList<CodeBlock> blocks)
-        {
-            foreach (CodeBlock block in blocks)
-            {
-                _byBlock[block] = change;
-            }
-
-            return false;
-        }
-
         for (int slot = 0; slot < _bySlot.Length; slot++)
         {
-            if (scope.OnlySlot is null || scope.OnlySlot.Index == slot)
+            if (change.Scope.OnlySlot is null || change.Scope.OnlySlot.Index == slot)
             {
                 _bySlot[slot] = change;
                 _isSet[slot] |= change.SetsSlots;
                 _plan.After[slot] = change.SetsSlots ? change.Binding : _plan.After[slot];
             }
         }
+    }
 
-        return true;
+    private void Walk()
+    {
+        _stamp++;
+        int walked = _plan.Blocks.Count;
+        for (int i = 0; i < walked; i++)
+        {
+            PlanBlock(i);
+        }
+
+        // The named sites in blocks that were not walked.
+        foreach ((LiveSite site, NamedBy named) in _named)
+        {
+            int number = _plan.NumberOf(site.Block);
+            if (number >= walked)
+            {
+                PlanNamed(number, site, named);
+            }
+        }
     }
 
     private void PlanBlock(int number)
     {
         CodeBlock block = _plan.Blocks[number];
-        LiveChange? byBlock = _byBlock.Count > 0 ? _byBlock.GetValueOrDefault(block) : null;
+        LiveChange? byBlock = number < _byBlock.Count ? _byBlock[number] : null;
         if (!ReferenceEquals(byBlock, _wishesOf))
         {
             _wishesOf = byBlock;
@@ -181,7 +188,7 @@ internal sealed class LivePlanner
             }
 
             if (_named.Count > 0 && _named.TryGetValue(new LiveSite(block, i), out NamedBy named)
-                && (named.Change.Order > wish.Order || (named.Link.Target is not null && wish.KeepsLinks)))
+                && (named.Change.Order > wish.Order || (named.Target is not null && wish.KeepsLinks)))
             {
                 PlanNamed(number, block[i], named);
             }
@@ -196,35 +203,11 @@ internal sealed class LivePlanner
         }
     }
 
-    /// <summary>The named sites in blocks that were not walked.</summary>
-    private void PlanNamed(int walked)
-    {
-        for (int i = 0; i < walked && _named.Count > 0; i++)
-        {
-            _numbers.Add(_plan.Blocks[i], i);
-        }
-
-        foreach ((LiveSite site, NamedBy named) in _named)
-        {
-            if (!_numbers.TryGetValue(site.Block, out int number))
-            {
-                number = _plan.Blocks.Count;
-                _plan.Blocks.Add(site.Block);
-                _numbers.Add(site.Block, number);
-            }
-
-            if (number >= walked)
-            {
-                PlanNamed(number, site, named);
-            }
-        }
-    }
-
     private void PlanNamed(int number, LiveSite site, NamedBy named)
     {
         (CodeBlock block, int index) = (site.Block, site.Index);
         int kind = block.Records[index].Kind;
-        if (named.Link.Target is not VirtualAddress target)
+        if (named.Target is not VirtualAddress target)
         {
             SiteWish wish = WishOf(named.Change, kind, _slots.Kinds[kind].Slot);
             if (wish.Body is not null)
@@ -235,7 +218,7 @@ internal sealed class LivePlanner
             return;
         }
 
-        if (!_builder.TryGetLink(named.Link, out LiveBody body, out VirtualAddress entry, out PatchDiagnostic? error))
+        if (!_builder.TryGetLink(named.Change.Links[named.Link], out LiveBody body, out VirtualAddress entry, out PatchDiagnostic? error))
         {
             _report.Add(error! with { SiteIndex = error.SiteIndex ?? index });
             return;
@@ -328,6 +311,9 @@ internal sealed class LivePlanner
         }
     }
 
-    /// <summary>The change that names a site, and the site's link in it, which has no target where the change is another.</summary>
-    private readonly record struct NamedBy(LiveChange Change, SiteLink Link);
+    /// <summary>The change that names a site, and the place of the site's link in it, or -1.</summary>
+    private readonly record struct NamedBy(LiveChange Change, int Link)
+    {
+        public VirtualAddress? Target => Link < 0 ? null : Change.Links[Link].Target;
+    }
 }

@@ -37,6 +37,8 @@ internal abstract unsafe class LiveStores
     private readonly Action<PatchStep, int>? _probe;
     private readonly byte* _writeView;
     private int _slotsReached;
+    private CodeBlock? _block; // of the site that was asked for last
+    private int _blockNumber = -1;
 
     protected LiveStores(CodeArena arena, SlotTable slots, PlannedSites plan, ApplyReport report, SwitchOptions options, Action<PatchStep, int>? probe)
     {
@@ -125,9 +127,14 @@ internal abstract unsafe class LiveStores
     /// <summary>A site's record, what it holds (up to 16 bytes), and its first byte in the write view.</summary>
     protected ref SiteRecord RecordOf(in PlannedSite site, out SiteBytes old, out byte* at)
     {
-        CodeBlock block = Plan.Blocks[site.Block];
-        ref SiteRecord record = ref block.Records[site.Site];
-        old = block.BytesOf(site.Site);
+        if (site.Block != _blockNumber)
+        {
+            _blockNumber = site.Block;
+            _block = Plan.Blocks[_blockNumber];
+        }
+
+        ref SiteRecord record = ref _block!.Records[site.Site];
+        old = new SiteBytes(record.Low, _block.BytesBehind(site.Site));
         at = _writeView + record.Offset;
         return ref record;
     }

@@ -1,29 +1,30 @@
+using System.Runtime.CompilerServices;
 using PvPatch.Machine;
 using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
 /// <summary>What is decided for one site, and what becomes of it: 32 bytes.</summary>
-internal struct PlannedSite
+internal struct PlannedSite(int block, int site, LiveForm form, LiveSiteState state, PatchAction action, PatchReason reason)
 {
     /// <summary>The bytes it is to hold, up to 16; of a longer site see <see cref="PlannedSites.LongBytes"/>.</summary>
     public SiteBytes New;
 
     /// <summary>Index of its block in <see cref="PlannedSites.Blocks"/>.</summary>
-    public int Block;
+    public int Block = block;
 
     /// <summary>Its place in the block.</summary>
-    public int Site;
+    public int Site = site;
 
     /// <summary>What it becomes when all is well.</summary>
-    public LiveForm Form;
-    public LiveSiteState State;
+    public LiveForm Form = form;
+    public LiveSiteState State = state;
 
     // Public enums are int.
-    private byte _action;
-    private byte _reason;
+    private byte _action = (byte)action;
+    private byte _reason = (byte)reason;
 
-    public SiteChange Change;
+    public SiteChange Change = SiteChange.NotWritten; // until it is
 
     /// <summary>Whether it holds other bytes than <see cref="New"/> and is to be written.</summary>
     public bool IsWrite;
@@ -52,6 +53,7 @@ internal struct PlannedSite
         Form = LiveForm.Original;
         Action = PatchAction.LeaveAlone;
         Reason = reason;
+        IsUnplaced = false;
     }
 }
 
@@ -59,8 +61,8 @@ internal struct PlannedSite
 internal readonly record struct SlotWrite(int Slot, VirtualAddress Old, VirtualAddress New);
 
 /// <summary>
-/// What is decided: for every site its new bytes and the outcome, for every slot its function. Kept from batch to batch for its arrays. How a site is written is no
-/// part of it, and nothing here writes code that can run.
+/// What is decided: for every site its new bytes and the outcome, for every slot its function. Kept from batch to batch for its arrays.
+/// How a site is written is no part of it, and nothing here writes code that can run.
 /// </summary>
 internal sealed class PlannedSites
 {
@@ -98,7 +100,30 @@ internal sealed class PlannedSites
         _sites = _sites.Length <= KeptLength ? _sites : new PlannedSite[KeptLength];
     }
 
-    public ref PlannedSite Add(int block, int site)
+    /// <summary>The number of a block, which is taken into the plan where it is not there yet.</summary>
+    public int NumberOf(CodeBlock block)
+    {
+        int number = block.PlanNumber; // perhaps another plan's
+        if (number >= Blocks.Count || !ReferenceEquals(Blocks[number], block))
+        {
+            block.PlanNumber = number = Blocks.Count;
+            Blocks.Add(block);
+        }
+
+        return number;
+    }
+
+    /// <summary>Numbers the blocks that are there.</summary>
+    public void NumberBlocks()
+    {
+        for (int i = 0; i < Blocks.Count; i++)
+        {
+            Blocks[i].PlanNumber = i;
+        }
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    public ref PlannedSite Add(int block, int site, LiveForm form, LiveSiteState state, PatchAction action, PatchReason reason)
     {
         if (_count == _sites.Length)
         {
@@ -106,7 +131,7 @@ internal sealed class PlannedSites
         }
 
         ref PlannedSite planned = ref _sites[_count++];
-        planned = new PlannedSite { Block = block, Site = site, Change = SiteChange.NotWritten }; // until it is
+        planned = new PlannedSite(block, site, form, state, action, reason);
         return ref planned;
     }
 
@@ -115,14 +140,27 @@ internal sealed class PlannedSites
 
     public LiveSite SiteOf(int index) => new(Blocks[_sites[index].Block], _sites[index].Site);
 
-    /// <summary>Makes the records say what the sites hold now, and counts.</summary>
-    public void Publish(LinkLedger ledger, ApplyReport report)
+    /// <summary>Makes the records say what the sites hold now, counts, and gives what became of every site.</summary>
+    /// <param name="ledger">The links.</param>
+    /// <param name="report">Where the counts go.</param>
+    /// <param name="start">Where the arena begins.</param>
+    public SiteOutcome[] Publish(LinkLedger ledger, ApplyReport report, VirtualAddress start)
     {
         ledger.Publish(this);
+        var outcomes = new SiteOutcome[_count];
+        CodeBlock block = null!;
+        SiteRecord[] records = [];
+        int number = -1;
         for (int i = 0; i < _count; i++)
         {
             ref PlannedSite site = ref _sites[i];
-            CodeBlock block = Blocks[site.Block];
+            if (site.Block != number)
+            {
+                number = site.Block;
+                block = Blocks[number];
+                records = block.Records;
+            }
+
             if (site.IsWrite)
             {
                 if (site.Length > 0)
@@ -141,8 +179,12 @@ internal sealed class PlannedSites
                 report.Written += helpless ? 0 : 1;
             }
 
-            block.Records[site.Site].Set(site.State, site.Form, site.Action, site.Reason);
+            ref SiteRecord record = ref records[site.Site];
+            record.Set(site.State, site.Form, site.Action, site.Reason);
+            outcomes[i] = new SiteOutcome(start + record.Offset, site.Change, site.Action, site.Reason);
         }
+
+        return outcomes;
     }
 
     /// <summary>Marks as faulted what could not be taken back.</summary>
@@ -158,21 +200,17 @@ internal sealed class PlannedSites
         }
     }
 
-    /// <summary>What became of every site, for the result.</summary>
-    public IReadOnlyList<SiteOutcome> Outcomes()
+    /// <summary>What became of every site of a batch that was not applied.</summary>
+    /// <param name="start">Where the arena begins.</param>
+    public SiteOutcome[] Outcomes(VirtualAddress start)
     {
-        if (_count == 0)
-        {
-            return [];
-        }
-
         var outcomes = new SiteOutcome[_count];
         for (int i = 0; i < outcomes.Length; i++)
         {
             ref PlannedSite site = ref _sites[i];
-            outcomes[i] = new SiteOutcome(Blocks[site.Block].AddressOf(site.Site), site.Change, site.Action, site.Reason);
+            outcomes[i] = new SiteOutcome(start + Blocks[site.Block].Records[site.Site].Offset, site.Change, site.Action, site.Reason);
         }
 
-        return Array.AsReadOnly(outcomes);
+        return outcomes;
     }
 }

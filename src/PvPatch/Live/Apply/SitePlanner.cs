@@ -78,17 +78,14 @@ internal sealed unsafe class SitePlanner
     {
         LiveBody body = wish.Body!;
         ref SiteRecord record = ref block.Records[index];
-        ref PlannedSite site = ref _plan.Add(number, index);
-        site.Form = body.Form;
-        site.State = wish.After;
-        site.Action = body.Action;
-        site.Reason = body.Reason;
+        ref PlannedSite site = ref _plan.Add(number, index, body.Form, wish.After, body.Action, body.Reason);
         VirtualAddress entry = wish.Entry;
+        SiteBytes bytes = default;
         byte[]? longBytes = null;
         bool ready = body.IsPlain && !record.IsForeign
             && (body.Island is null || TryFindIsland(record.Offset, body.Island, out entry))
-            && body.TryFinish(_start + record.Offset + body.Length, entry, out site.New);
-        if (!ready && !TryMake(block, index, body, entry, ref site, out longBytes))
+            && body.TryFinish(_start + record.Offset + body.Length, entry, out bytes);
+        if (!ready && !TryMake(block, index, body, entry, ref site, out bytes, out longBytes))
         {
             _plan.RemoveLast();
             return;
@@ -114,14 +111,15 @@ internal sealed unsafe class SitePlanner
         {
             _report.Add(Unexpected(block[index], there.ToArray(body.Length), known.ToArray(body.Length)));
         }
-        else if (there == site.New)
+        else if (there == bytes)
         {
             site.Change = SiteChange.AlreadyThere;
             _report.AlreadyThere++;
         }
-        else
+        else if (MayWrite(block, index, wish, known, ref site))
         {
-            site.IsWrite = MayWrite(block, index, wish, known, ref site);
+            site.New = bytes;
+            site.IsWrite = true;
         }
     }
 
@@ -139,11 +137,7 @@ internal sealed unsafe class SitePlanner
     public void KeepLink(int number, CodeBlock block, int index)
     {
         ref SiteRecord record = ref block.Records[index];
-        ref PlannedSite site = ref _plan.Add(number, index);
-        site.Form = record.Form;
-        site.State = LiveSiteState.Linked;
-        site.Action = record.Action;
-        site.Reason = record.Reason;
+        ref PlannedSite site = ref _plan.Add(number, index, record.Form, LiveSiteState.Linked, record.Action, record.Reason);
         site.Change = SiteChange.KeptLink;
         _report.KeptLinks++;
     }
@@ -152,8 +146,9 @@ internal sealed unsafe class SitePlanner
     /// The bytes of what is out of the ordinary: a new island, a host's own original, several instructions, a target out of reach.
     /// </summary>
     /// <returns>Whether there are any; if not, a finding says why.</returns>
-    private bool TryMake(CodeBlock block, int index, LiveBody body, VirtualAddress entry, ref PlannedSite site, out byte[]? longBytes)
+    private bool TryMake(CodeBlock block, int index, LiveBody body, VirtualAddress entry, ref PlannedSite site, out SiteBytes bytes, out byte[]? longBytes)
     {
+        bytes = default;
         longBytes = null;
         ref SiteRecord record = ref block.Records[index];
         VirtualAddress address = _start + record.Offset;
@@ -185,7 +180,7 @@ internal sealed unsafe class SitePlanner
         {
             if (!_places && body.Island.Body.Fixups.All(f => _arena.Reaches(f.Target)))
             {
-                site.New = body.Bytes;
+                bytes = body.Bytes;
                 site.IsUnplaced = true;
                 return true;
             }
@@ -202,22 +197,22 @@ internal sealed unsafe class SitePlanner
         {
             Span<byte> several = stackalloc byte[SiteBytes.MaxLength];
             inReach = body.InPlace!.TryWrite(address, several[..body.Length]);
-            site.New = SiteBytes.From(several[..body.Length]);
+            bytes = SiteBytes.From(several[..body.Length]);
         }
         else if (body.Form == LiveForm.Original && record.IsForeign)
         {
-            site.New = SiteBytes.From(block.OriginalOf(index));
+            bytes = SiteBytes.From(block.OriginalOf(index));
         }
         else
         {
-            inReach = inReach && body.TryFinish(address + body.Length, entry, out site.New);
+            inReach = inReach && body.TryFinish(address + body.Length, entry, out bytes);
         }
 
         if (!inReach)
         {
             // The call through the slot has 64 bits of reach, and costs hardly more than a direct one.
             site.MakeIndirect(PatchReason.OutOfReach);
-            site.New = SiteBytes.From(block.OriginalOf(index));
+            bytes = SiteBytes.From(block.OriginalOf(index));
         }
 
         return true;

@@ -145,12 +145,12 @@ public sealed unsafe class SlotTable
     }
 
     /// <summary>The trap that a slot without an operation holds; nothing where it is data, which nobody calls.</summary>
-    internal VirtualAddress TrapOf(int slot) => Layout[slot].Kind == SlotKind.Data ? VirtualAddress.Zero : SlotTraps.AddressOf(_traps, slot);
+    internal VirtualAddress TrapOf(int slot) => Layout[slot].Kind == SlotKind.Data ? VirtualAddress.Zero : NativeCode.SlotTrap(_traps, slot);
 
     /// <summary>The slot whose trap stands at an address.</summary>
     internal bool TryFindTrap(VirtualAddress address, out int slot)
     {
-        bool found = SlotTraps.TryFind(_traps, Layout.Count, address, out slot);
+        bool found = NativeCode.TryFindSlotTrap(_traps, Layout.Count, address, out slot);
         return found && Layout[slot].Kind != SlotKind.Data;
     }
 

@@ -3,19 +3,20 @@ using System.Diagnostics.CodeAnalysis;
 namespace PvPatch.Live;
 
 /// <summary>
-/// The blocks of an arena: those in use in the order they were emitted; and all that may still be run, retired ones too, by address. Looking one up takes no lock and
-/// allocates nothing, so that it can be done from anywhere, while others emit, retire and patch.
+/// The blocks of an arena: those in use in the order they were emitted; those that were retired, until no executor can be inside them; and both by address. Looking one
+/// up takes no lock and allocates nothing, so that it can be done from anywhere, while others emit, retire and patch.
 /// </summary>
-internal sealed class BlockRegistry(ArenaMemory memory)
+internal sealed class BlockRegistry(CodeArena arena)
 {
     private const int PageSize = 4096;
 
     private readonly Lock _lock = new();
     private readonly List<CodeBlock?> _blocks = []; // by CodeBlock.Number; nothing where one was retired
-    private int _retired;
+    private readonly List<(CodeBlock Block, GracePeriod? Period)> _retired = []; // of the blocks of the same code one
+    private int _gaps; // in the blocks
 
     // For each page the blocks that lie in it, at most 64; an array is never changed, but replaced.
-    private readonly CodeBlock[]?[] _pages = new CodeBlock[(memory.Size + PageSize - 1) / PageSize][];
+    private readonly CodeBlock[]?[] _pages = new CodeBlock[(arena.Memory.Size + PageSize - 1) / PageSize][];
 
     /// <summary>The blocks in use, a copy.</summary>
     public CodeBlock[] ToArray()
@@ -56,47 +57,70 @@ internal sealed class BlockRegistry(ArenaMemory memory)
         }
     }
 
-    /// <summary>Takes retired blocks from those in use. By address they are found until they are forgotten.</summary>
-    public void Drop(ReadOnlySpan<CodeBlock> retired)
+    /// <summary>Takes blocks from those in use: their sites are no longer written. By address they are found until they are reclaimed.</summary>
+    /// <param name="blocks">Blocks in use, with all of the same code.</param>
+    public void Retire(ReadOnlySpan<CodeBlock> blocks)
     {
+        Drop(blocks);
+
+        // Who enters behind this barrier can't be on the way into the block any more: the host promised not to enter it.
+        GracePeriod? period = arena.RunBarrier() ? arena.Executors.Begin() : null;
         lock (_lock)
         {
-            foreach (CodeBlock block in retired)
+            foreach (CodeBlock block in blocks)
             {
-                _blocks[block.Number] = null;
-            }
-
-            _retired += retired.Length;
-            if (_retired <= _blocks.Count / 2)
-            {
-                return;
-            }
-
-            // The rest moves together now and then: each block retired costs the same, however many there are.
-            _blocks.RemoveAll(static b => b is null);
-            _retired = 0;
-            for (int i = 0; i < _blocks.Count; i++)
-            {
-                _blocks[i]!.Number = i;
+                if (ReferenceEquals(block, block.SameCode[0]))
+                {
+                    _retired.Add((block, period));
+                }
             }
         }
     }
 
-    /// <summary>Forgets a block nobody can be inside any more.</summary>
-    public void Forget(CodeBlock block)
+    /// <summary>Frees retired blocks that nobody can be inside any more. Only while the arena's memory is in use.</summary>
+    /// <returns>Bytes made free.</returns>
+    public long Reclaim()
     {
+        var over = new List<CodeBlock>();
         lock (_lock)
         {
-            foreach (ref CodeBlock[]? page in PagesOf(block))
+            // Without a barrier nothing can be known, and nothing is reused: it stays until the arena goes.
+            _retired.RemoveAll(r =>
             {
-                Volatile.Write(ref page, [.. page!.Where(b => b != block)]);
-            }
+                bool isOver = r.Period is { IsOver: true };
+                if (isOver)
+                {
+                    over.Add(r.Block);
+                }
+
+                return isOver;
+            });
         }
+
+        long freed = 0;
+        foreach (CodeBlock block in over)
+        {
+            foreach (CodeBlock same in block.SameCode)
+            {
+                Forget(same);
+                same.Slots?.Kinds.Remove(same.Records); // no thread can go through a slot from there any more
+                freed += arena.Islands.Free(same);
+                LiveMetrics.SitesRemoved(same.SiteCount);
+            }
+
+            freed += block.Taken;
+
+            // Whoever comes here all the same is trapped at once, not in the middle of what will be written here next.
+            arena.Memory.Span(block.Address, block.Taken).Fill(0xcc);
+            arena.Memory.GiveCode(block.Address, block.Taken, wereRun: true);
+        }
+
+        return freed;
     }
 
     /// <summary>The blocks in the page of an address; none where the arena was disposed of.</summary>
     public ReadOnlySpan<CodeBlock> InPageOf(VirtualAddress address) =>
-        memory.IsDisposed || !memory.Contains(address, 1) ? default : Volatile.Read(ref _pages[(address - memory.Start) / PageSize]);
+        arena.Memory.IsDisposed || !arena.Memory.Contains(address, 1) ? default : Volatile.Read(ref _pages[(address - arena.Address) / PageSize]);
 
     /// <summary>The block at an address; where the same code has several, the first.</summary>
     public bool TryFind(VirtualAddress address, [NotNullWhen(true)] out CodeBlock? block)
@@ -114,9 +138,45 @@ internal sealed class BlockRegistry(ArenaMemory memory)
         return false;
     }
 
+    private void Drop(ReadOnlySpan<CodeBlock> retired)
+    {
+        lock (_lock)
+        {
+            foreach (CodeBlock block in retired)
+            {
+                _blocks[block.Number] = null;
+            }
+
+            _gaps += retired.Length;
+            if (_gaps <= _blocks.Count / 2)
+            {
+                return;
+            }
+
+            // The rest moves together now and then: each block retired costs the same, however many there are.
+            _blocks.RemoveAll(static b => b is null);
+            _gaps = 0;
+            for (int i = 0; i < _blocks.Count; i++)
+            {
+                _blocks[i]!.Number = i;
+            }
+        }
+    }
+
+    private void Forget(CodeBlock block)
+    {
+        lock (_lock)
+        {
+            foreach (ref CodeBlock[]? page in PagesOf(block))
+            {
+                Volatile.Write(ref page, [.. page!.Where(b => b != block)]);
+            }
+        }
+    }
+
     private Span<CodeBlock[]?> PagesOf(CodeBlock block)
     {
-        long offset = block.Address - memory.Start;
+        long offset = block.Address - arena.Address;
         int first = (int)(offset / PageSize);
         return _pages.AsSpan(first, (int)((offset + block.Length - 1) / PageSize) - first + 1);
     }

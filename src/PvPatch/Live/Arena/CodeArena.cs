@@ -15,6 +15,10 @@ public sealed partial class CodeArena : IDisposable
     /// <summary>The largest arena: far enough below 2 GiB that every displacement inside it is in reach.</summary>
     public const long MaxSize = 1L << 30;
 
+    // The arenas in use, of which this keeps none alive: a site can be linked to a block of any of them. Never changed, but replaced.
+    private static readonly Lock s_lock = new();
+    private static volatile WeakReference<CodeArena>[] s_arenas = [];
+
     private readonly Lock _lock = new();
     private volatile SlotTable[] _slots = []; // never changed, but replaced: looking one up takes no lock
 
@@ -27,12 +31,15 @@ public sealed partial class CodeArena : IDisposable
         TrustsCacheLines = options.TrustCacheLines;
         HasAtomic16 = options.Atomic16 ?? SiteClassifier.HasAtomic16;
         PatchLock = new PatchLock(Executors);
-        Registry = new BlockRegistry(memory);
+        Registry = new BlockRegistry(this);
         Ledger = new LinkLedger(this);
-        Islands = new IslandStore(memory);
-        Functions = new FunctionStore(memory);
-        Reclaimer = new Reclaimer(this);
-        ArenaDirectory.Add(this);
+        var stubs = new StubAllocator(memory);
+        Islands = new IslandStore(memory, stubs);
+        Functions = new FunctionStore(memory, stubs);
+        lock (s_lock)
+        {
+            s_arenas = [.. s_arenas.Where(static a => a.TryGetTarget(out _)), new WeakReference<CodeArena>(this)];
+        }
     }
 
     /// <summary>Run address of the first byte.</summary>
@@ -79,8 +86,6 @@ public sealed partial class CodeArena : IDisposable
     internal IslandStore Islands { get; }
 
     internal FunctionStore Functions { get; }
-
-    internal Reclaimer Reclaimer { get; }
 
     internal PatchLock PatchLock { get; }
 
@@ -162,7 +167,7 @@ public sealed partial class CodeArena : IDisposable
             }
 
             // On a line of their own: what is called most shares it with nothing that is written.
-            int traps = SlotTraps.LengthFor(layout.Count);
+            int traps = NativeCode.SlotTrapsLength(layout.Count);
             if (!Memory.TryTakeCode(traps, SiteClassifier.LineSize, out VirtualAddress trap, out bool reused, out PatchDiagnostic? error))
             {
                 throw new PatchException(error!);
@@ -174,7 +179,7 @@ public sealed partial class CodeArena : IDisposable
                 throw new PatchException(error!);
             }
 
-            SlotTraps.Write(Memory.Span(trap, traps));
+            NativeCode.WriteSlotTraps(Memory.Span(trap, traps));
             if (reused)
             {
                 _ = RunBarrier();
@@ -224,80 +229,31 @@ public sealed partial class CodeArena : IDisposable
                 });
             }
 
-            ArenaDirectory.Remove(this);
+            lock (s_lock)
+            {
+                s_arenas = [.. s_arenas.Where(a => a.TryGetTarget(out CodeArena? other) && other != this)];
+            }
+
             Memory.Dispose();
         }
     }
 
-    /// <summary>The blocks that were not retired, a copy.</summary>
-    public IReadOnlyList<CodeBlock> Blocks => Registry.ToArray();
+    /// <summary>The sum of a number over all arenas of the process.</summary>
+    internal static long SumOverAll(Func<CodeArena, long> of) => s_arenas.Sum(a => a.TryGetTarget(out CodeArena? arena) ? of(arena) : 0);
 
-    /// <summary>
-    /// The site whose operation an instruction belongs to: one of the site's own bytes, of one of its islands, or of its forwarding island. For crash handlers and
-    /// profilers: takes no lock, allocates nothing, and may be called from any thread while others emit, patch and retire.
-    /// </summary>
-    /// <param name="address">A run address: of an instruction, or anywhere inside one.</param>
-    /// <param name="site">The site. Of a block that was retired too, until its bytes are reused; see <see cref="LiveSite.State"/>.</param>
-    /// <returns>Whether it belongs to one. Functions the arena makes for slots and thunks belong to none.</returns>
-    public bool TryFindSite(VirtualAddress address, out LiveSite site) => SiteFinder.TryFind(this, address, out site);
-
-    /// <summary>
-    /// The site that made a call, by the return address the call left: for functions called from sites. As <see cref="TryFindSite"/> otherwise.
-    /// </summary>
-    /// <param name="returnAddress">
-    /// The return address: <see cref="LiveSite.End"/> for a call in the site itself. One in a thunk, where a target destroys more than its site allows, tells nothing.
-    /// </param>
-    /// <param name="site">The site.</param>
-    /// <returns>Whether a site made the call.</returns>
-    public bool TryFindCaller(VirtualAddress returnAddress, out LiveSite site) => TryFindSite(returnAddress + -1, out site);
-
-    /// <summary>
-    /// The slot whose trap stands at an address: what the instruction pointer of a SIGILL names where a slot was called that has no operation, or was never switched. The
-    /// trap is <c>ud2</c> and behind it the slot's index in two bytes, for a core dump; a site that was switched to no operation holds <c>ud2</c> itself. Takes no lock and
-    /// allocates nothing.
-    /// </summary>
-    /// <param name="address">Run address of the trap. The caller's return address, on top of the stack, names the site (<see cref="TryFindCaller"/>).</param>
-    /// <param name="slot">The slot.</param>
-    /// <returns>Whether it is one of the arena's traps.</returns>
-    public bool TryFindTrap(VirtualAddress address, [NotNullWhen(true)] out OpSlot? slot)
+    /// <summary>The block at an address, whichever arena of the process it is in. Takes no lock.</summary>
+    internal static bool TryFindInAll(VirtualAddress address, [NotNullWhen(true)] out CodeBlock? block)
     {
-        foreach (SlotTable slots in Memory.IsDisposed ? [] : SlotTables)
+        foreach (WeakReference<CodeArena> reference in s_arenas)
         {
-            if (slots.TryFindTrap(address, out int index))
+            if (reference.TryGetTarget(out CodeArena? arena) && arena.Registry.TryFind(address, out block))
             {
-                slot = slots.Layout[index];
                 return true;
             }
         }
 
-        slot = TryFindSite(address, out LiveSite site) && site.Action == Plans.PatchAction.Trap ? site.Slot : null;
-        return slot is not null;
-    }
-
-    /// <summary>The block at an address, also a retired one until its bytes are reused. Takes no lock and allocates nothing.</summary>
-    /// <param name="address">A run address.</param>
-    /// <param name="block">The block; of several for the same code the first.</param>
-    /// <returns>Whether there is one.</returns>
-    public bool TryFindBlock(VirtualAddress address, [NotNullWhen(true)] out CodeBlock? block) => Registry.TryFind(address, out block);
-
-    /// <summary>A stretch of the arena as assembly, with what is known of each address: sites, their class, state and form, slots, islands.</summary>
-    /// <param name="address">Run address of the first instruction.</param>
-    /// <param name="length">Bytes.</param>
-    /// <returns>One line an instruction.</returns>
-    /// <exception cref="ArgumentOutOfRangeException">The stretch is not inside the arena's committed code.</exception>
-    public string Dump(VirtualAddress address, int length)
-    {
-        using ArenaMemory.Usage usage = Memory.Use();
-        return ArenaDump.Format(this, address, length);
-    }
-
-    /// <summary>A block as assembly. See <see cref="Dump(VirtualAddress, int)"/>.</summary>
-    /// <param name="block">A block of this arena.</param>
-    /// <returns>One line an instruction.</returns>
-    public string Dump(CodeBlock block)
-    {
-        ArgumentNullException.ThrowIfNull(block);
-        return Dump(block.Address, block.Length);
+        block = null;
+        return false;
     }
 
     internal void CheckUsable()

@@ -10,6 +10,10 @@ namespace PvPatch.Live;
 /// <summary>A piece of generated code in an arena, and its sites, which are of one layout. Made by <see cref="CodeArena.Emit(Iced.Intel.Assembler, SiteEmitter)"/> and its like, or by <see cref="CodeReservation"/>.</summary>
 public sealed unsafe class CodeBlock
 {
+    // What a two-byte jump at a site reaches from behind itself, and the forwarding island there.
+    private const int FarthestBefore = 128 - 2;
+    private const int FarthestBehind = 2 + 127 + EmittedSite.IslandLength;
+
     private readonly SiteRecord[] _records;
     private readonly uint _offset;
 
@@ -51,6 +55,9 @@ public sealed unsafe class CodeBlock
 
     /// <summary>Place among the blocks in use. Kept by <see cref="BlockRegistry"/>.</summary>
     internal int Number { get; set; }
+
+    /// <summary>Where it is in the plan that is being made, if it is there. Kept by <see cref="PlannedSites"/> under the patch lock.</summary>
+    internal int PlanNumber { get; set; }
 
     /// <summary>The blocks of the same code, one for each layout; this one among them. They are retired together.</summary>
     [AllowNull]
@@ -102,6 +109,39 @@ public sealed unsafe class CodeBlock
 
     /// <inheritdoc/>
     public override string ToString() => string.Create(CultureInfo.InvariantCulture, $"{Address}+0x{Length:x}, {SiteCount} sites{(IsRetired ? ", retired" : "")}");
+
+    /// <summary>The site that an offset from the arena's start belongs to: of one of its own bytes, or of its forwarding island. Allocates nothing.</summary>
+    internal bool TryFindSite(uint offset, out LiveSite site)
+    {
+        ReadOnlySpan<SiteRecord> records = _records;
+        int behind = FirstBehind(records, offset);
+        if (behind > 0 && offset - records[behind - 1].Offset < KindOf(behind - 1).Budget)
+        {
+            site = new LiveSite(this, behind - 1);
+            return true;
+        }
+
+        for (int i = behind - 1; i >= 0 && offset - records[i].Offset <= FarthestBehind; i--)
+        {
+            if (IsInForwarding(records[i], offset))
+            {
+                site = new LiveSite(this, i);
+                return true;
+            }
+        }
+
+        for (int i = behind; i < records.Length && records[i].Offset - offset <= FarthestBefore; i++)
+        {
+            if (IsInForwarding(records[i], offset))
+            {
+                site = new LiveSite(this, i);
+                return true;
+            }
+        }
+
+        site = default;
+        return false;
+    }
 
     internal VirtualAddress AddressOf(int site) => Arena.Memory.Start + _records[site].Offset;
 
@@ -173,6 +213,33 @@ public sealed unsafe class CodeBlock
     internal byte[] LongBytesOf(int site) => _longBytes is not null && _longBytes.TryGetValue(site, out byte[]? bytes) ? bytes : OriginalOf(site);
 
     internal void SetLongBytes(int site, byte[] bytes) => (_longBytes ??= [])[site] = bytes;
+
+    /// <summary>The first site that begins behind an offset.</summary>
+    private static int FirstBehind(ReadOnlySpan<SiteRecord> records, uint offset)
+    {
+        int low = 0;
+        int high = records.Length;
+        while (low < high)
+        {
+            int middle = (low + high) / 2;
+            if (records[middle].Offset <= offset)
+            {
+                low = middle + 1;
+            }
+            else
+            {
+                high = middle;
+            }
+        }
+
+        return low;
+    }
+
+    private static bool IsInForwarding(in SiteRecord record, uint offset)
+    {
+        long into = offset - (record.Offset + 2L + record.Forward);
+        return record.Forward != 0 && into is >= 0 and < EmittedSite.IslandLength;
+    }
 }
 
 /// <summary>

@@ -1,3 +1,4 @@
+using Iced.Intel;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
@@ -63,10 +64,11 @@ public sealed unsafe class CodeReservation : IDisposable
         CheckOpen();
         SlotTable slots = _arena.SlotsOf(layout);
         var block = new CodeBlock(_arena, slots, Address, length, new SiteRecord[sites.Count]);
-        var reader = new SiteReader(block, slots, Span[..length]);
+        byte[] code = Span[..length].ToArray();
+        var forms = new SiteFormReader(64);
         for (int i = 0; i < sites.Count; i++)
         {
-            reader.Read(sites[i], i);
+            ReadSite(sites[i], i, block, code, forms);
         }
 
         Commit(Span[..length], [block]);
@@ -165,7 +167,7 @@ public sealed unsafe class CodeReservation : IDisposable
             ref SiteRecord record = ref block.Records[i];
             int budget = block.KindOf(i).Budget;
             VirtualAddress address = block.AddressOf(i);
-            bool single = record.IsForeign ? SiteReader.IsSingle(block.OriginalOf(i)) : budget <= SiteClassifier.MaxLiveLength;
+            bool single = record.IsForeign ? IsSingle(block.OriginalOf(i)) : budget <= SiteClassifier.MaxLiveLength;
             record.Class = SiteClassifier.Classify(address, budget, single, _arena.HasAtomic16, _arena.TrustsCacheLines);
             if (budget <= 16)
             {
@@ -178,6 +180,80 @@ public sealed unsafe class CodeReservation : IDisposable
             }
         }
     }
+
+    /// <summary>Whether bytes are one instruction that may be replaced by another under running threads: for a call, nothing stands behind it.</summary>
+    private static bool IsSingle(ReadOnlySpan<byte> bytes)
+    {
+        var decoder = Decoder.Create(64, bytes.ToArray());
+        decoder.Decode(out Instruction instruction);
+        return !instruction.IsInvalid && instruction.Length == bytes.Length;
+    }
+
+    /// <summary>Reads a site into its block's record; the block keeps its bytes where they are not what an emitter would have written.</summary>
+    private static void ReadSite(PatchSite site, int index, CodeBlock block, byte[] code, SiteFormReader forms)
+    {
+        SlotTable slots = block.Slots!;
+        if (site.Slot >= slots.Layout.Count)
+        {
+            throw Error(DiagnosticCodes.SiteUnknownSlot, "the site names a slot the layout does not have", site, index, $"slot {site.Slot}", $"0 to {slots.Layout.Count - 1}");
+        }
+
+        OpSlot slot = slots.Layout[site.Slot];
+        if (slot.Kind == SlotKind.Data)
+        {
+            throw Error(DiagnosticCodes.SiteDataSlot, $"the site names {slot}, which no code calls", site, index, null, null);
+        }
+
+        long offset = site.Address - block.Address;
+        if (site.Address < block.Address || offset > code.Length || site.Budget > code.Length - offset)
+        {
+            throw Error(DiagnosticCodes.LiveSiteOutside, "the site lies outside the code", site, index, $"{site.Address}+{site.Budget}", $"{block.Address}+{code.Length}");
+        }
+
+        byte[] bytes = code.AsSpan((int)offset, site.Budget).ToArray();
+        SiteForm form = forms.Read(bytes, site.Address.Value, out ulong slotAddress);
+        bool jump = slot.Kind == SlotKind.Jump;
+        if (form != (jump ? SiteForm.IndirectJump : SiteForm.IndirectCall))
+        {
+            throw Error(
+                DiagnosticCodes.LiveSiteForm,
+                $"the site of {slot} does not hold an indirect {(jump ? "jump" : "call")}",
+                site,
+                index,
+                HexBytes.Format(bytes),
+                jump ? "jmp [slot], prefixes before it" : "call [slot], prefixes before it");
+        }
+
+        CheckOperand(site, index, slots, slotAddress);
+        ref SiteRecord record = ref block.Records[index];
+        record.Offset = (uint)(site.Address - block.Arena.Address);
+        record.Kind = slots.Kinds.NumberOf(site);
+        byte[] usual = new byte[site.Budget];
+        if (site.Budget >= IndirectForm.Length)
+        {
+            slots.WriteOriginal(site, site.Address, usual);
+        }
+
+        if (!bytes.AsSpan().SequenceEqual(usual))
+        {
+            block.KeepOriginal(index, bytes);
+        }
+    }
+
+    private static void CheckOperand(PatchSite site, int index, SlotTable slots, ulong slotAddress)
+    {
+        OpSlot slot = slots.Layout[site.Slot];
+        long distance = unchecked((long)(slotAddress - slots.Address.Value));
+        bool ours = distance >= 0 && distance < 8L * slots.Layout.Count;
+        if (ours && distance != 8L * slot.Index)
+        {
+            string found = distance % 8 == 0 ? slots.Layout[(int)(distance / 8)].Name : "the middle of a slot";
+            throw Error(DiagnosticCodes.WrongSlotOperand, $"the site of {slot} goes through another slot", site, index, found, slot.Name);
+        }
+    }
+
+    private static PatchException Error(string code, string message, PatchSite site, int index, string? found, string? expected) =>
+        new(PatchDiagnostic.Error(code, message) with { SiteIndex = index, Address = site.Address, Found = found, Expected = expected });
 
     private void CheckOpen()
     {

@@ -7,10 +7,9 @@ namespace PvPatch.Live;
 /// Functions the arena makes itself, so that every slot can hold one whatever its operation is: a body and a return, a save/restore thunk. One for each content,
 /// immutable, kept as long as the arena: a thread may have read the slot long ago.
 /// </summary>
-internal sealed class FunctionStore(ArenaMemory memory)
+internal sealed class FunctionStore(ArenaMemory memory, StubAllocator stubs)
 {
     private readonly Lock _lock = new();
-    private readonly StubAllocator _pieces = new(memory);
     private readonly Dictionary<string, VirtualAddress> _functions = [];
     private readonly Dictionary<ThunkRequest, VirtualAddress> _thunks = [];
     private readonly Dictionary<VirtualAddress, VirtualAddress> _far = [];
@@ -28,14 +27,14 @@ internal sealed class FunctionStore(ArenaMemory memory)
             }
 
             int length = body.Length;
-            if (!_pieces.TryTake(length, out function, out error))
+            if (!stubs.TryTake(length, out function, out error))
             {
                 return false;
             }
 
             if (!body.TryWrite(function, memory.Span(function, length)))
             {
-                _pieces.Give(function, length);
+                stubs.Give(function, length);
                 error = OutOfReach(null);
                 return false;
             }
@@ -62,14 +61,14 @@ internal sealed class FunctionStore(ArenaMemory memory)
                 return false;
             }
 
-            if (!_pieces.TryTake(body.Bytes.Length, out thunk, out error))
+            if (!stubs.TryTake(body.Bytes.Length, out thunk, out error))
             {
                 return false;
             }
 
             if (!new CodeContent(body).TryWrite(thunk, memory.Span(thunk, body.Bytes.Length)))
             {
-                _pieces.Give(thunk, body.Bytes.Length);
+                stubs.Give(thunk, body.Bytes.Length);
                 error = OutOfReach(request.Target);
                 return false;
             }
@@ -92,7 +91,7 @@ internal sealed class FunctionStore(ArenaMemory memory)
                 return true;
             }
 
-            if (!_pieces.TryTake(Length, out jump, out error))
+            if (!stubs.TryTake(Length, out jump, out error))
             {
                 return false;
             }

@@ -1,4 +1,6 @@
 using System.Buffers.Binary;
+using System.Globalization;
+using System.Text;
 using PvPatch.Machine;
 
 namespace PvPatch.Live;
@@ -13,16 +15,14 @@ namespace PvPatch.Live;
 /// site      ff 15 dd dd dd dd     call [rip+slot]
 /// then      2e e9 dd dd dd dd     cs jmp island
 ///
-/// island    8d 40 01              lea eax,[rax+1]         at a multiple of 16, in a page of islands
+/// island    8d 40 01              lea eax,[rax+1]         at a multiple of 16, in a page of such pieces
 ///           8d 40 02              lea eax,[rax+2]
 ///           e9 dd dd dd dd        jmp to the site's end
 /// </code>
 /// </remarks>
-internal sealed class IslandStore(ArenaMemory memory)
+internal sealed class IslandStore(ArenaMemory memory, StubAllocator stubs)
 {
     private readonly Lock _lock = new();
-    private readonly StubAllocator _pieces = new(memory);
-    private readonly IslandMap _map = new(memory);
     private readonly Dictionary<string, CodeContent> _contents = [];
     private readonly Dictionary<ulong, VirtualAddress> _addresses = [];
     private readonly Dictionary<uint, List<CodeContent>> _bySite = [];
@@ -63,14 +63,14 @@ internal sealed class IslandStore(ArenaMemory memory)
     public bool TryAdd(uint site, VirtualAddress end, CodeContent content, out VirtualAddress address, out PatchDiagnostic? error)
     {
         int length = content.MaxLength;
-        if (!_pieces.TryTake(length, out address, out error))
+        if (!stubs.TryTake(length, out address, out error, site))
         {
             return false;
         }
 
         if (!TryWrite(content, address, end))
         {
-            _pieces.Give(address, length);
+            stubs.Give(address, length);
             return false;
         }
 
@@ -82,7 +82,6 @@ internal sealed class IslandStore(ArenaMemory memory)
 
         contents.Add(content);
         _addresses.Add(Key(site, content), address);
-        _map.Add(address, length, site);
         LiveMetrics.Island(1);
         return true;
     }
@@ -90,7 +89,7 @@ internal sealed class IslandStore(ArenaMemory memory)
     /// <summary>The site of the island at an address. Takes no lock.</summary>
     public bool TryFindSite(VirtualAddress address, out VirtualAddress site)
     {
-        bool found = _map.TryFind(address, out uint offset);
+        bool found = stubs.TryFindOwner(address, out uint offset);
         site = found ? memory.Start + offset : default;
         return found;
     }
@@ -100,7 +99,7 @@ internal sealed class IslandStore(ArenaMemory memory)
     {
         lock (_lock)
         {
-            if (_map.TryFind(address, out uint site))
+            if (stubs.TryFindOwner(address, out uint site))
             {
                 foreach (CodeContent content in _bySite[site])
                 {
@@ -132,8 +131,7 @@ internal sealed class IslandStore(ArenaMemory memory)
                 foreach (CodeContent content in contents)
                 {
                     _addresses.Remove(Key(record.Offset, content), out VirtualAddress address);
-                    _map.Remove(address, content.MaxLength);
-                    _pieces.Give(address, content.MaxLength);
+                    stubs.Give(address, content.MaxLength);
                     freed += content.MaxLength;
                     LiveMetrics.Island(-1);
                 }
@@ -164,52 +162,40 @@ internal sealed class IslandStore(ArenaMemory memory)
     }
 }
 
-/// <summary>Which site an island belongs to, by address: for each 16 bytes of the pages that hold islands. Read without a lock.</summary>
-internal sealed class IslandMap(ArenaMemory memory)
+/// <summary>
+/// A body as it is put out of line: its bytes and what they refer to. Equal contents are one object in a store, so that a host which makes the same backend again
+/// and again does not fill its arena with the same code.
+/// </summary>
+internal sealed class CodeContent(AssembledBody body, int number = 0)
 {
-    private const int PageSize = 4096;
-    private const int UnitSize = StubAllocator.Alignment;
+    /// <summary>e9 rel32, or c3.</summary>
+    public const int LongestEnd = 5;
 
-    // For each unit the site, counted from the arena's start, and one more; 0 for none.
-    private readonly uint[]?[] _pages = new uint[(memory.Size + PageSize - 1) / PageSize][];
+    public AssembledBody Body { get; } = body;
 
-    /// <summary>Notes an island. Called under the store's lock.</summary>
-    public void Add(VirtualAddress island, int length, uint site) => Set(island, length, site + 1);
+    /// <summary>Its number in the store.</summary>
+    public int Number { get; } = number;
 
-    /// <summary>Forgets an island. Called under the store's lock.</summary>
-    public void Remove(VirtualAddress island, int length) => Set(island, length, 0);
+    /// <summary>The longest it gets, with the way back behind it.</summary>
+    public int MaxLength => Body.Bytes.Length + LongestEnd;
 
-    /// <summary>The site of the island at an address.</summary>
-    public bool TryFind(VirtualAddress address, out uint site)
+    /// <summary>What makes two contents the same.</summary>
+    public static string KeyOf(AssembledBody body)
     {
-        site = 0;
-        if (!memory.Contains(address, 1))
+        var key = new StringBuilder(Convert.ToHexString(body.Bytes.Span));
+        foreach (CodeFixup fixup in body.Fixups)
         {
-            return false;
+            key.Append(CultureInfo.InvariantCulture, $" {fixup.Offset}:{fixup.Target}");
         }
 
-        long offset = address - memory.Start;
-        if (Volatile.Read(ref _pages[offset / PageSize]) is not uint[] units)
-        {
-            return false;
-        }
-
-        site = Volatile.Read(ref units[offset % PageSize / UnitSize]);
-        return site-- != 0;
+        return key.ToString();
     }
 
-    private void Set(VirtualAddress island, int length, uint value)
+    /// <summary>Writes the body for an address.</summary>
+    /// <returns>Whether everything it refers to is in reach.</returns>
+    public bool TryWrite(VirtualAddress address, Span<byte> destination)
     {
-        long offset = island - memory.Start;
-        for (long at = offset; at < offset + length; at += UnitSize)
-        {
-            ref uint[]? units = ref _pages[at / PageSize];
-            if (units is null)
-            {
-                Volatile.Write(ref units, new uint[PageSize / UnitSize]);
-            }
-
-            Volatile.Write(ref units[at % PageSize / UnitSize], value);
-        }
+        Body.Bytes.Span.CopyTo(destination);
+        return Displacement.TryFill(destination, Body.FixupSpan, address, Body.Bitness);
     }
 }

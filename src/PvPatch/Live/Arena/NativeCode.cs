@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using Iced.Intel;
 using PvPatch.Live.Platform;
 using PvPatch.Machine;
@@ -6,12 +7,14 @@ using static Iced.Intel.AssemblerRegisters;
 namespace PvPatch.Live;
 
 /// <summary>
-/// The machine code an arena needs for itself: a trap for slots nothing is bound to, the barrier as a function, and the guard routine. Guards are put up and taken
+/// The machine code an arena needs for itself: traps for slots without an operation, the barrier as a function, and the guard routine. Guards are put up and taken
 /// down in one native call, because a managed patcher can be stopped by the garbage collector between the two, and the collector may be waiting for the very
 /// thread that spins on the guard.
 /// </summary>
 internal sealed class NativeCode
 {
+    private const int SlotTrapLength = 4;
+
     private NativeCode(VirtualAddress trap, VirtualAddress barrier, VirtualAddress guards)
     {
         Trap = trap;
@@ -27,6 +30,37 @@ internal sealed class NativeCode
 
     /// <summary>The routine; see <see cref="WriteGuards"/>.</summary>
     public VirtualAddress Guards { get; }
+
+    /// <summary>Bytes for the traps of so many slots.</summary>
+    public static int SlotTrapsLength(int slots) => Math.Max(1, slots) * SlotTrapLength;
+
+    /// <summary>Where a slot's trap is.</summary>
+    public static VirtualAddress SlotTrap(VirtualAddress traps, int slot) => traps + slot * SlotTrapLength;
+
+    /// <summary>
+    /// Writes what slots without an operation hold, a trap for each, so that where a machine dies shows what was called; as many as there is room for.
+    /// <code>
+    /// 0f 0b    ud2
+    /// 2a 00    the slot's index, which is never run; to be read from a core dump behind the instruction pointer
+    /// </code>
+    /// </summary>
+    public static void WriteSlotTraps(Span<byte> destination)
+    {
+        for (int at = 0; at < destination.Length; at += SlotTrapLength)
+        {
+            destination[at] = 0x0f;
+            destination[at + 1] = 0x0b;
+            BinaryPrimitives.WriteUInt16LittleEndian(destination[(at + 2)..], (ushort)(at / SlotTrapLength));
+        }
+    }
+
+    /// <summary>The slot whose trap stands at an address.</summary>
+    public static bool TryFindSlotTrap(VirtualAddress traps, int slots, VirtualAddress address, out int slot)
+    {
+        long offset = address - traps;
+        slot = (int)(offset / SlotTrapLength);
+        return offset >= 0 && offset < (long)slots * SlotTrapLength && offset % SlotTrapLength == 0;
+    }
 
     /// <summary>Assembles all three into an arena.</summary>
     public static bool TryCreate(ArenaMemory memory, LivePlatform platform, BarrierKind kind, out NativeCode? code, out PatchDiagnostic? error)

@@ -5,7 +5,8 @@ namespace PvPatch.Live;
 
 /// <summary>
 /// Pieces of code smaller than a block, packed into pages of their own: what is written here shares no line with code that is running. Taking and giving back cost
-/// the same however many pages there are, and a page whose last piece is given back goes back to the arena.
+/// the same however many pages there are, and a page whose last piece is given back goes back to the arena. A piece may have an owner, which is found by address.
+/// Safe for several threads; looking an owner up takes no lock.
 /// </summary>
 internal sealed class StubAllocator(ArenaMemory memory)
 {
@@ -15,61 +16,83 @@ internal sealed class StubAllocator(ArenaMemory memory)
     private const int PageSize = 4096;
     private const int UnitsInPage = PageSize / Alignment;
 
-    private readonly Dictionary<long, Page> _pages = []; // by number in the arena
+    private readonly Lock _lock = new();
+    private readonly Page?[] _pages = new Page?[(memory.Size + PageSize - 1) / PageSize]; // by number in the arena
     private readonly Page?[] _byLongestRun = new Page?[UnitsInPage]; // the first page of each list
     private UnitSet _runs; // which of these lists are not empty
 
     /// <summary>Pages taken from the arena.</summary>
-    public int PageCount => _pages.Count;
+    public int PageCount { get; private set; }
 
     /// <summary>Takes room for a piece of at most 1 KiB.</summary>
-    public bool TryTake(int length, out VirtualAddress address, out PatchDiagnostic? error)
+    /// <param name="length">Bytes.</param>
+    /// <param name="address">Its run address.</param>
+    /// <param name="error">No room.</param>
+    /// <param name="owner">The site it belongs to, from the arena's start; <see langword="null"/> where it belongs to none.</param>
+    public bool TryTake(int length, out VirtualAddress address, out PatchDiagnostic? error, uint? owner = null)
     {
-        int units = UnitsFor(length);
-        int run = _runs.NextTaken(units);
-        Page page;
-        error = null;
-        if (run < UnitsInPage)
+        lock (_lock)
         {
-            page = _byLongestRun[run]!;
-            Unlist(page);
-        }
-        else if (memory.TryTakeCode(PageSize, PageSize, out address, out bool reused, out error))
-        {
-            page = new Page(address, reused);
-            _pages.Add(NumberOf(address), page);
-        }
-        else
-        {
-            return false;
-        }
+            int units = UnitsFor(length);
+            int run = _runs.NextTaken(units);
+            Page page;
+            error = null;
+            if (run < UnitsInPage)
+            {
+                page = _byLongestRun[run]!;
+                Unlist(page);
+            }
+            else if (memory.TryTakeCode(PageSize, PageSize, out address, out bool reused, out error))
+            {
+                page = new Page(address, reused);
+                Volatile.Write(ref _pages[NumberOf(address)], page);
+                PageCount++;
+            }
+            else
+            {
+                return false;
+            }
 
-        if (page.WasRun)
-        {
-            memory.NoteReused();
-        }
+            if (page.WasRun)
+            {
+                memory.NoteReused();
+            }
 
-        address = page.Address + page.Take(units) * Alignment;
-        List(page);
-        return true;
+            address = page.Address + page.Take(units, owner) * Alignment;
+            List(page);
+            return true;
+        }
     }
 
     /// <summary>Gives a piece back. Nobody may be inside it.</summary>
     public void Give(VirtualAddress address, int length)
     {
-        memory.Span(address, length).Fill(0xcc);
-        Page page = _pages[NumberOf(address)];
-        Unlist(page);
-        page.Give((int)(address - page.Address) / Alignment, UnitsFor(length));
-        if (page.IsEmpty)
+        lock (_lock)
         {
-            _pages.Remove(NumberOf(address));
-            memory.GiveCode(page.Address, PageSize, wereRun: true);
+            memory.Span(address, length).Fill(0xcc);
+            ref Page? place = ref _pages[NumberOf(address)];
+            Page page = place!;
+            Unlist(page);
+            page.Give((int)(address - page.Address) / Alignment, UnitsFor(length));
+            if (page.IsEmpty)
+            {
+                Volatile.Write(ref place, null);
+                PageCount--;
+                memory.GiveCode(page.Address, PageSize, wereRun: true);
+            }
+            else
+            {
+                List(page);
+            }
         }
-        else
-        {
-            List(page);
-        }
+    }
+
+    /// <summary>The owner of the piece at an address. Takes no lock and allocates nothing.</summary>
+    public bool TryFindOwner(VirtualAddress address, out uint owner)
+    {
+        Page? page = memory.Contains(address, 1) ? Volatile.Read(ref _pages[NumberOf(address)]) : null;
+        owner = page?.OwnerOf((int)(address - page.Address) / Alignment) ?? 0;
+        return owner-- != 0;
     }
 
     private static int UnitsFor(int length) => (length + Alignment - 1) / Alignment;
@@ -115,6 +138,7 @@ internal sealed class StubAllocator(ArenaMemory memory)
     private sealed class Page
     {
         private UnitSet _taken;
+        private uint[]? _owners; // of each unit, and one more; 0 for none
 
         public Page(VirtualAddress address, bool wasRun)
         {
@@ -140,7 +164,7 @@ internal sealed class StubAllocator(ArenaMemory memory)
         public Page? Previous { get; set; }
 
         /// <summary>Takes units where they first fit; they do, for the longest run is long enough.</summary>
-        public int Take(int units)
+        public int Take(int units, uint? owner)
         {
             int at = _taken.NextFree(0);
             for (int end = _taken.NextTaken(at); end - at < units; end = _taken.NextTaken(at))
@@ -149,6 +173,7 @@ internal sealed class StubAllocator(ArenaMemory memory)
             }
 
             _taken.Take(at, units);
+            SetOwner(at, units, owner + 1 ?? 0);
             FindLongestRun();
             return at;
         }
@@ -156,8 +181,29 @@ internal sealed class StubAllocator(ArenaMemory memory)
         public void Give(int at, int units)
         {
             _taken.Free(at, units);
+            SetOwner(at, units, 0);
             WasRun = true;
             FindLongestRun();
+        }
+
+        public uint OwnerOf(int unit) => Volatile.Read(ref _owners) is uint[] owners ? Volatile.Read(ref owners[unit]) : 0;
+
+        private void SetOwner(int at, int units, uint owner)
+        {
+            if (_owners is null)
+            {
+                if (owner == 0)
+                {
+                    return;
+                }
+
+                Volatile.Write(ref _owners, new uint[UnitsInPage]);
+            }
+
+            for (int i = at; i < at + units; i++)
+            {
+                Volatile.Write(ref _owners[i], owner);
+            }
         }
 
         private void FindLongestRun()

@@ -10,6 +10,28 @@ namespace PvPatch.Live;
 public readonly record struct SiteTicket(int Index);
 
 /// <summary>
+/// Where an emitted site may come to lie. Kept by prefixes on the instruction before the site where that can take them (not a branch, no prefix of its own but
+/// mandatory ones, five more bytes at most), else by nops; neither is part of the site.
+/// </summary>
+public enum SitePlacement
+{
+    /// <summary>
+    /// Not across the end of a 64-byte line, and not with its first byte at the end of 8: can always be changed live, by three barriers at worst. Costs a third
+    /// of a byte a site.
+    /// </summary>
+    WithinCacheLine,
+
+    /// <summary>Inside an aligned 8 bytes: one store changes it. For budgets up to 8; costs about two bytes a site of six.</summary>
+    InsideAligned8,
+
+    /// <summary>Inside an aligned 16 bytes: one store changes it on processors with AVX. For budgets up to 16.</summary>
+    InsideAligned16,
+
+    /// <summary>Wherever it falls. One site in sixteen (one in eight without AVX) can then be changed only at quiescence.</summary>
+    None,
+}
+
+/// <summary>
 /// Emits patchable sites into an Iced assembler and remembers them, so that emitting and patching can't disagree. One emitter goes with one assembler at a time; after
 /// <see cref="CodeArena.Emit(Assembler, SiteEmitter)"/> it is empty and can be used with the next one. Several emitters, of one layout or several, may emit into the
 /// same assembler: <see cref="CodeArena.Emit(Assembler, IReadOnlyList{SiteEmitter}, out CodeLabels)"/> takes them all. Not safe for several threads.
@@ -158,4 +180,30 @@ internal readonly record struct EmittedSite(int Instruction, PatchSite Kind, Sit
 
     /// <summary>Number of the island's placeholder.</summary>
     public uint IslandPlaceholder { get; init; }
+
+    /// <summary>Bytes to put before the site so that it lies where it may.</summary>
+    /// <param name="offset">Where it would begin, counted from a multiple of 64.</param>
+    public int PaddingFor(long offset)
+    {
+        for (int padding = 0; padding < SiteClassifier.LineSize; padding++)
+        {
+            VirtualAddress address = (ulong)(offset + padding);
+            if (Start < 0 ? Holds(Placement, address, Kind.Budget) : (int)(address.Value % SiteClassifier.LineSize) == Start)
+            {
+                return padding;
+            }
+        }
+
+        return 0; // longer than a line: there is no better place than this one
+    }
+
+    /// <summary>Whether a site at an address lies where a placement wants it.</summary>
+    public static bool Holds(SitePlacement placement, VirtualAddress address, int budget) => placement switch
+    {
+        SitePlacement.InsideAligned8 => SiteClassifier.Fits(address, budget, 8),
+        SitePlacement.InsideAligned16 => SiteClassifier.Fits(address, budget, 16),
+        SitePlacement.WithinCacheLine => SiteClassifier.Fits(address, budget, SiteClassifier.LineSize)
+            && (SiteClassifier.Fits(address, budget, 8) || SiteClassifier.Fits(address, 2, 8)),
+        _ => true,
+    };
 }

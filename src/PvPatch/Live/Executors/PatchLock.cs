@@ -31,8 +31,14 @@ internal sealed class PatchLock(ExecutorList executors) : IDisposable
             error = null;
             while (wait && _owner != 0 && _owner != thread && error is null)
             {
-                error = executors.AwaitedForEver() is Executor inside ? HoldsItUp(inside) : null;
-                _ = error is null && Monitor.Wait(_sync, s_lookAgain);
+                if (executors.AwaitedForEver() is Executor inside)
+                {
+                    error = HoldsItUp(inside);
+                }
+                else
+                {
+                    Monitor.Wait(_sync, s_lookAgain);
+                }
             }
 
             if (_owner != 0)

@@ -3,8 +3,8 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Paravirt;
 
 /// <summary>
-/// A Hyper-V guest: the native backend with other functions in some slots, by what the host offers and recommends. How many CPUs there are makes no
-/// difference, not even to spinlocks (measured on booted kernels, 5.10 to 7.2).
+/// A Hyper-V guest: the native backend with other functions in some slots, by what the host offers and recommends. How many CPUs there are
+/// makes no difference, not even to spinlocks (measured on booted kernels, 5.10 to 7.2).
 /// </summary>
 internal static class HyperVBackend
 {
@@ -18,11 +18,12 @@ internal static class HyperVBackend
     /// <param name="options">What the host offers; <see langword="null"/> for a present host.</param>
     /// <param name="native">What kernels disagree on about the native backend; <see langword="null"/> for what fits the layout.</param>
     /// <returns>
-    /// The backend. A slot stays native where Hyper-V's function for it is not known: kernels older than the feature do not have it. Of the four
-    /// slots of a queued spinlock either all are Hyper-V's or none is, as they do not work with one another otherwise.
+    /// The backend. A slot stays native where Hyper-V's function for it is not known: kernels older than the feature do not have it. Of the
+    /// four slots of a queued spinlock either all are Hyper-V's or none is, as they do not work with one another otherwise.
     /// </returns>
     /// <exception cref="ArgumentOutOfRangeException">The bitness is neither 32 nor 64.</exception>
-    public static Backend Create(OpsLayout layout, int bitness, SlotTargets targets, HyperVOptions? options = null, NativeOptions? native = null)
+    public static Backend Create(
+        OpsLayout layout, int bitness, SlotTargets targets, HyperVOptions? options = null, NativeOptions? native = null)
     {
         Backend bare = NativeBackend.Create(layout, bitness, targets, native);
         options ??= new HyperVOptions();
@@ -31,7 +32,8 @@ internal static class HyperVBackend
             var changes = new SlotChanges(new PvSlots(layout), targets, b);
             ChangeTime(changes, options.Features);
             if (options.Hints.HasFlag(HyperVHints.RemoteTlbFlush)
-                && (changes.Put("mmu.flush_tlb_multi", "hyperv_flush_tlb_multi") | changes.Put("mmu.flush_tlb_others", "hyperv_flush_tlb_others")))
+                && (changes.Put("mmu.flush_tlb_multi", "hyperv_flush_tlb_multi") | changes.Put(
+                    "mmu.flush_tlb_others", "hyperv_flush_tlb_others")))
             {
                 changes.Put("mmu.tlb_remove_table", "tlb_remove_table");
             }
@@ -71,7 +73,9 @@ internal static class HyperVBackend
     }
 }
 
-/// <summary>What a Hyper-V host lets a guest use: CPUID leaf 0x40000003, register eax. The names are those of the bits that change slots.</summary>
+/// <summary>
+/// What a Hyper-V host lets a guest use: CPUID leaf 0x40000003, register eax. The names are those of the bits that change slots.
+/// </summary>
 [Flags]
 public enum HyperVFeatures : uint
 {
@@ -91,7 +95,9 @@ public enum HyperVFeatures : uint
     Usual = ReferenceCounter | ReferenceTsc | GuestIdle,
 }
 
-/// <summary>What a Hyper-V host recommends: CPUID leaf 0x40000004, register eax. The names are those of the bits that change slots.</summary>
+/// <summary>
+/// What a Hyper-V host recommends: CPUID leaf 0x40000004, register eax. The names are those of the bits that change slots.
+/// </summary>
 [Flags]
 public enum HyperVHints : uint
 {
@@ -117,6 +123,8 @@ public sealed record HyperVOptions
     /// <summary>What the host recommends.</summary>
     public HyperVHints Hints { get; init; } = HyperVHints.Usual;
 
-    /// <summary>Whether the kernel was started with <c>hv_nopvspin</c>. The <c>nopvspin</c> of other guests is not looked at on Hyper-V.</summary>
+    /// <summary>
+    /// Whether the kernel was started with <c>hv_nopvspin</c>. The <c>nopvspin</c> of other guests is not looked at on Hyper-V.
+    /// </summary>
     public bool NoPvSpin { get; init; }
 }

@@ -3,8 +3,8 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Paravirt;
 
 /// <summary>
-/// A KVM guest: the native backend with other functions in some slots. The native patch function stays in charge, so rules that inline by slot do
-/// so whatever function is there, and rules that inline by pointer no longer inline the slots changed.
+/// A KVM guest: the native backend with other functions in some slots. The native patch function stays in charge, so rules that inline by
+/// slot do so whatever function is there, and rules that inline by pointer no longer inline the slots changed.
 /// </summary>
 internal static class KvmBackend
 {
@@ -20,11 +20,12 @@ internal static class KvmBackend
     /// <param name="options">What the host offers; <see langword="null"/> for several CPUs on a present host.</param>
     /// <param name="native">What kernels disagree on about the native backend; <see langword="null"/> for what fits the layout.</param>
     /// <returns>
-    /// The backend. A slot stays native where KVM's function for it is not known: kernels older than the feature do not have it. Of the four
-    /// slots of a queued spinlock either all are KVM's or none is, as they do not work with one another otherwise.
+    /// The backend. A slot stays native where KVM's function for it is not known: kernels older than the feature do not have it. Of the
+    /// four slots of a queued spinlock either all are KVM's or none is, as they do not work with one another otherwise.
     /// </returns>
     /// <exception cref="ArgumentOutOfRangeException">The bitness is neither 32 nor 64.</exception>
-    public static Backend Create(OpsLayout layout, int bitness, SlotTargets targets, KvmOptions? options = null, NativeOptions? native = null)
+    public static Backend Create(
+        OpsLayout layout, int bitness, SlotTargets targets, KvmOptions? options = null, NativeOptions? native = null)
     {
         Backend bare = NativeBackend.Create(layout, bitness, targets, native);
         options ??= new KvmOptions();
@@ -60,7 +61,8 @@ internal static class KvmBackend
     {
         if (Has(options, KvmFeatures.MmuOp))
         {
-            foreach (string name in (string[])["set_pte", "set_pte_at", "set_pmd", "set_pte_atomic", "pte_clear", "pmd_clear", "set_pud", "set_pgd"])
+            foreach (string name in (string[])[
+                "set_pte", "set_pte_at", "set_pmd", "set_pte_atomic", "pte_clear", "pmd_clear", "set_pud", "set_pgd"])
             {
                 changes.Put("mmu." + name, "kvm_" + name);
             }
@@ -110,7 +112,10 @@ internal static class KvmBackend
     private static bool Has(KvmOptions options, KvmFeatures feature) => (options.Features & feature) != 0;
 }
 
-/// <summary>What a KVM host offers: CPUID leaf 0x40000001, register eax. The names are those of the bits that change slots, with a few that go with them.</summary>
+/// <summary>
+/// What a KVM host offers: CPUID leaf 0x40000001, register eax. The names are those of the bits that change slots, with a few that go with
+/// them.
+/// </summary>
 [Flags]
 public enum KvmFeatures : uint
 {
@@ -157,7 +162,9 @@ public sealed record KvmOptions
     /// <summary>What the host offers.</summary>
     public KvmFeatures Features { get; init; } = KvmFeatures.Usual;
 
-    /// <summary>Whether the host promises CPUs of their own (CPUID 0x40000001 edx, bit 0): neither paravirtual locks nor TLB flushes then.</summary>
+    /// <summary>
+    /// Whether the host promises CPUs of their own (CPUID 0x40000001 edx, bit 0): neither paravirtual locks nor TLB flushes then.
+    /// </summary>
     public bool RealtimeHint { get; init; }
 
     /// <summary>Whether more than one CPU is possible.</summary>

@@ -83,14 +83,14 @@ internal static class LguestBackend
 public sealed record LguestOptions
 {
     /// <summary>
-    /// The run address of <c>lguest_data</c>, the memory shared with the host; its first word is <c>irq_enabled</c>. <see langword="null"/> to ask the targets.
-    /// Where it is not known there are no bodies.
+    /// The run address of <c>lguest_data</c>, the memory shared with the host; its first word is <c>irq_enabled</c>. <see langword="null"/>
+    /// to ask the targets. Where it is not known there are no bodies.
     /// </summary>
     public VirtualAddress? LguestData { get; init; }
 
     /// <summary>
-    /// Whether <c>irq.irq_enable</c> and <c>irq.restore_fl</c> have bodies (until 2.6.30). They were dropped because a guest that allows interrupts must
-    /// then look whether one is pending, and a plain store does not.
+    /// Whether <c>irq.irq_enable</c> and <c>irq.restore_fl</c> have bodies (until 2.6.30). They were dropped because a guest that allows
+    /// interrupts must then look whether one is pending, and a plain store does not.
     /// </summary>
     public bool InlineEnableAndRestore { get; init; }
 }
@@ -109,7 +109,8 @@ internal static class LguestFunctions
             // These four had no prefix for most of their life, and thunks from 2.6.30 on.
             "irq.save_fl" or "irq.irq_disable" =>
                 [$"{NativeFunctions.Thunk}{shortName}", $"{NativeFunctions.Thunk}lguest_{shortName}", $"lguest_{shortName}", shortName],
-            "irq.restore_fl" or "irq.irq_enable" => [$"lg_{shortName}", $"{NativeFunctions.Thunk}{shortName}", $"lguest_{shortName}", shortName],
+            "irq.restore_fl" or "irq.irq_enable" =>
+                [$"lg_{shortName}", $"{NativeFunctions.Thunk}{shortName}", $"lguest_{shortName}", shortName],
             "cpu.start_context_switch" => ["paravirt_start_context_switch"],
             "cpu.lazy_mode.enter" => ["paravirt_enter_lazy_cpu"],
             "cpu.lazy_mode.leave" => ["lguest_leave_lazy_mode"],
@@ -125,9 +126,11 @@ internal static class LguestFunctions
     /// <summary>Slots in which a native function would be wrong in every lguest kernel.</summary>
     public static bool IsAlwaysReplaced(string name) => name is
         "irq.save_fl" or "irq.restore_fl" or "irq.irq_disable" or "irq.irq_enable" or "irq.safe_halt"
-        or "cpu.load_gdt" or "cpu.cpuid" or "cpu.load_idt" or "cpu.iret" or "cpu.load_sp0" or "cpu.load_esp0" or "cpu.load_tr_desc" or "cpu.set_ldt"
+        or "cpu.load_gdt" or "cpu.cpuid" or "cpu.load_idt" or "cpu.iret" or "cpu.load_sp0" or "cpu.load_esp0" or "cpu.load_tr_desc"
+            or "cpu.set_ldt"
         or "cpu.load_tls" or "cpu.set_debugreg" or "cpu.clts" or "cpu.read_cr0" or "cpu.write_cr0" or "cpu.read_cr4" or "cpu.write_cr4"
-        or "cpu.write_gdt_entry" or "cpu.write_idt_entry" or "cpu.wbinvd" or "mmu.write_cr3" or "mmu.flush_tlb_user" or "mmu.flush_tlb_single"
+        or "cpu.write_gdt_entry" or "cpu.write_idt_entry" or "cpu.wbinvd" or "mmu.write_cr3" or "mmu.flush_tlb_user"
+            or "mmu.flush_tlb_single"
         or "mmu.flush_tlb_kernel" or "mmu.set_pte" or "mmu.set_pte_at" or "mmu.set_pmd" or "mmu.read_cr2" or "mmu.read_cr3";
 
     // The PAE slots came with PAE support; the lazy modes and updates changed their shape.

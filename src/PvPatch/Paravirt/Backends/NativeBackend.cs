@@ -3,7 +3,9 @@ using PvPatch.Mechanisms;
 
 namespace PvPatch.Paravirt;
 
-/// <summary>Bare hardware: privileged instructions in place of calls, nothing where a hypervisor would want to know, native functions for the rest.</summary>
+/// <summary>
+/// Bare hardware: privileged instructions in place of calls, nothing where a hypervisor would want to know, native functions for the rest.
+/// </summary>
 internal static class NativeBackend
 {
     /// <summary>The backend's name.</summary>
@@ -36,19 +38,21 @@ internal static class NativeBackend
     }
 }
 
-/// <summary>What kernels disagree on about the native backend. The defaults follow the layout, and are right for the kernels named.</summary>
+/// <summary>
+/// What kernels disagree on about the native backend. The defaults follow the layout, and are right for the kernels named.
+/// </summary>
 public sealed record NativeOptions
 {
     /// <summary>
     /// Whether <c>cpu.iret</c> has a body. <see langword="null"/>: in 32-bit code always; in 64-bit code where the layout has
-    /// <c>cpu.read_tsc</c>, as the kernels 2.6.25 to 3.6 and the standard layout do, and those of 4.8, 5.10 and later do not. 64-bit kernels that
-    /// have both read_tsc and an iret they do not inline (late 3.x to 4.2) need <see langword="false"/>.
+    /// <c>cpu.read_tsc</c>, as the kernels 2.6.25 to 3.6 and the standard layout do, and those of 4.8, 5.10 and later do not. 64-bit
+    /// kernels that have both read_tsc and an iret they do not inline (late 3.x to 4.2) need <see langword="false"/>.
     /// </summary>
     public bool? InlineInterruptReturn { get; init; }
 
     /// <summary>
-    /// Whether the 64-bit body of <c>lock.vcpu_is_preempted</c> is <c>xor rax,rax</c> (6.1, 6.12) and not <c>xor eax,eax</c> (5.10, 7.2). <see langword="null"/>:
-    /// as the layout has it, by <c>cpu.io_delay</c> without <c>init.patch</c>.
+    /// Whether the 64-bit body of <c>lock.vcpu_is_preempted</c> is <c>xor rax,rax</c> (6.1, 6.12) and not <c>xor eax,eax</c> (5.10, 7.2).
+    /// <see langword="null"/>: as the layout has it, by <c>cpu.io_delay</c> without <c>init.patch</c>.
     /// </summary>
     public bool? WideVcpuIsPreempted { get; init; }
 

@@ -19,7 +19,8 @@ internal static class TdxBackend
     /// another idle routine and left the slots alone.
     /// </returns>
     /// <exception cref="ArgumentOutOfRangeException">The bitness is neither 32 nor 64.</exception>
-    public static Backend Create(OpsLayout layout, int bitness, SlotTargets targets, TdxOptions? options = null, NativeOptions? native = null)
+    public static Backend Create(
+        OpsLayout layout, int bitness, SlotTargets targets, TdxOptions? options = null, NativeOptions? native = null)
     {
         Backend host = options?.Kvm is KvmOptions kvm
             ? KvmBackend.Create(layout, bitness, targets, kvm, native)

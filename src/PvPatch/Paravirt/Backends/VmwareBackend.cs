@@ -11,12 +11,17 @@ internal static class VmwareBackend
     /// <summary>Makes the VMware backend for any layout that has (some of) the standard slot names.</summary>
     /// <param name="layout">The layout.</param>
     /// <param name="bitness">32 or 64: what code the sites are in.</param>
-    /// <param name="targets">Where the functions are, those of VMware (<c>vmware_…</c>), the one that does nothing and the native ones.</param>
+    /// <param name="targets">
+    /// Where the functions are, those of VMware (<c>vmware_…</c>), the one that does nothing and the native ones.
+    /// </param>
     /// <param name="options">What the host answers; <see langword="null"/> for a present host.</param>
     /// <param name="native">What kernels disagree on about the native backend; <see langword="null"/> for what fits the layout.</param>
-    /// <returns>The backend. A clock stays native where VMware's function for it is not known. In 7.2 nothing is left that it changes.</returns>
+    /// <returns>
+    /// The backend. A clock stays native where VMware's function for it is not known. In 7.2 nothing is left that it changes.
+    /// </returns>
     /// <exception cref="ArgumentOutOfRangeException">The bitness is neither 32 nor 64.</exception>
-    public static Backend Create(OpsLayout layout, int bitness, SlotTargets targets, VmwareOptions? options = null, NativeOptions? native = null)
+    public static Backend Create(
+        OpsLayout layout, int bitness, SlotTargets targets, VmwareOptions? options = null, NativeOptions? native = null)
     {
         Backend bare = NativeBackend.Create(layout, bitness, targets, native);
         options ??= new VmwareOptions();

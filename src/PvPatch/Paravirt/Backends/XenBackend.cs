@@ -26,7 +26,9 @@ internal static class XenBackend
     /// <c>mmu.release_p4d</c>, <c>mmu.set_pgd</c> with five levels, <c>mmu.notify_page_enc_status_changed</c>.
     /// </returns>
     /// <exception cref="ArgumentOutOfRangeException">The bitness is neither 32 nor 64.</exception>
-    /// <exception cref="ArgumentException">The inline forms asked for do not exist at this bitness, or their data is out of reach.</exception>
+    /// <exception cref="ArgumentException">
+    /// The inline forms asked for do not exist at this bitness, or their data is out of reach.
+    /// </exception>
     public static Backend Create(OpsLayout layout, int bitness, SlotTargets targets, XenOptions? options = null)
     {
         ArgumentNullException.ThrowIfNull(layout);
@@ -91,8 +93,8 @@ internal static class XenBackend
 public sealed record XenOptions
 {
     /// <summary>
-    /// The inline forms of the interrupt operations that kernels from 2.6.23 until about 4.13 had; <see langword="null"/> for later kernels, which only
-    /// call. Not used where <see cref="VcpuInfoPlaced"/> is <see langword="false"/>.
+    /// The inline forms of the interrupt operations that kernels from 2.6.23 until about 4.13 had; <see langword="null"/> for later
+    /// kernels, which only call. Not used where <see cref="VcpuInfoPlaced"/> is <see langword="false"/>.
     /// </summary>
     internal XenDirectBodies? DirectBodies { get; init; }
 
@@ -119,8 +121,8 @@ public sealed record XenOptions
     public bool? InlineNativeLocks { get; init; }
 
     /// <summary>
-    /// Whether slots that Xen does not speak of keep their native functions. Kernels to 6.12 put whole tables of Xen's in place, which leaves such
-    /// slots null; 7.2 (measured) puts in slot by slot.
+    /// Whether slots that Xen does not speak of keep their native functions. Kernels to 6.12 put whole tables of Xen's in place, which
+    /// leaves such slots null; 7.2 (measured) puts in slot by slot.
     /// </summary>
     public bool KeepsNativeSlots { get; init; }
 }
@@ -131,7 +133,9 @@ internal enum XenDirectForm
     /// <summary>32-bit, seen in 2.6.24: unmasking is an <c>and</c> over mask and pending byte together.</summary>
     AndWord,
 
-    /// <summary>Seen in 2.6.32: unmasking is a store, then a test. In restore_fl the jump over the call is the wrong way round (<c>je</c>).</summary>
+    /// <summary>
+    /// Seen in 2.6.32: unmasking is a store, then a test. In restore_fl the jump over the call is the wrong way round (<c>je</c>).
+    /// </summary>
     StoreAndTest,
 
     /// <summary>Seen in 3.6: as <see cref="StoreAndTest"/>, with the jump in restore_fl put right (<c>jne</c>).</summary>
@@ -142,8 +146,8 @@ internal enum XenDirectForm
 internal sealed record XenDirectBodies
 {
     /// <summary>
-    /// The address of vcpu_info as instructions name it: the offset in the per-CPU segment where <see cref="PerCpu"/> holds, else the data's
-    /// run address. Its byte 0 says that an event is pending, byte 1 masks events. In 64-bit code it must lie within 2 GiB of 0.
+    /// The address of vcpu_info as instructions name it: the offset in the per-CPU segment where <see cref="PerCpu"/> holds, else the
+    /// data's run address. Its byte 0 says that an event is pending, byte 1 masks events. In 64-bit code it must lie within 2 GiB of 0.
     /// </summary>
     public required VirtualAddress VcpuInfo { get; init; }
 
@@ -164,12 +168,13 @@ internal sealed record XenDirectBodies
 internal static class XenFunctions
 {
     /// <summary>
-    /// Slots that hold the native function under Xen where there is none of Xen's own: instructions a paravirtual guest may execute, or that the
-    /// hypervisor emulates. For every other slot a native function would be wrong, so it is not fallen back on.
+    /// Slots that hold the native function under Xen where there is none of Xen's own: instructions a paravirtual guest may execute, or
+    /// that the hypervisor emulates. For every other slot a native function would be wrong, so it is not fallen back on.
     /// </summary>
     public static bool MayBeNative(string name) => name is
         "cpu.clts" or "cpu.read_cr0" or "cpu.write_cr0" or "cpu.read_cr4" or "cpu.read_cr4_safe" or "cpu.read_cr8" or "cpu.write_cr8"
-        or "cpu.wbinvd" or "cpu.read_msr" or "cpu.write_msr" or "cpu.read_msr_safe" or "cpu.write_msr_safe" or "cpu.rdmsr_regs" or "cpu.wrmsr_regs"
+        or "cpu.wbinvd" or "cpu.read_msr" or "cpu.write_msr" or "cpu.read_msr_safe" or "cpu.write_msr_safe" or "cpu.rdmsr_regs"
+            or "cpu.wrmsr_regs"
         or "cpu.read_tsc" or "cpu.read_tscp" or "cpu.read_pmc" or "cpu.store_gdt" or "cpu.store_idt" or "cpu.store_tr"
         or "time.steal_clock" or "mmu.write_cr2" or "mmu.ptep_modify_prot_start" or "mmu.ptep_modify_prot_commit";
 

@@ -5,8 +5,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace PvPatch.Paravirt;
 
 /// <summary>
-/// Xen's inline interrupt operations: events are masked by a byte in memory shared with the hypervisor, not by the CPU. The byte counts below
-/// are those of the per-CPU forms; without the segment prefix each memory operand is one byte shorter.
+/// Xen's inline interrupt operations: events are masked by a byte in memory shared with the hypervisor, not by the CPU. The byte counts
+/// below are those of the per-CPU forms; without the segment prefix each memory operand is one byte shorter.
 /// </summary>
 internal sealed class XenBodies
 {
