@@ -1,6 +1,5 @@
 using System.Text;
 using PvPatch.Linux.Audit;
-using Xunit;
 
 namespace PvPatch.Linux.Tests.Audit;
 
