@@ -39,6 +39,7 @@ public sealed class LayerTests
         new Layer(Tables, Symbols, Files),
         new Layer(Layouts, Tables, Symbols, Files),
         new Layer(Kernel, Layouts, Tables, Symbols, Files),
+        new Layer("PvPatch.Linux.Audit", Kernel, Layouts, Tables, Symbols, Files),
         new Layer(Dumps, Files),
         new Layer(Verify, Dumps, Kernel, Layouts, Tables, Symbols, Files));
 
