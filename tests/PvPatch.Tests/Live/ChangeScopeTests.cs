@@ -1,4 +1,7 @@
+using Iced.Intel;
 using PvPatch.Live;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
 
 namespace PvPatch.Tests.Live;
@@ -71,5 +74,92 @@ public sealed class ChangeScopeTests
         ApplyResult result = patcher.Unlink(scopes[scope]);
         Assert.Equal((1, 0), (result.Written, result.KeptLinks));
         Assert.Equal((LiveSiteState.Bound, 2), (block[0].State, LiveCode.Call(block)));
+    }
+
+    [Fact]
+    public void A_missing_operation_is_reported_once_for_a_slot()
+    {
+        using var code = new LiveCode();
+        code.EmitFunction(SiteWish.Aligned(), SiteWish.Aligned(), SiteWish.Aligned(1), SiteWish.Aligned(1));
+        using LivePatcher patcher = code.Patcher();
+        ApplyResult result = patcher.Switch(Backend.Create("none", code.Layout, static b => b.Nop("t.third")), LiveCode.Quiescent);
+        string[] found = [.. result.Diagnostics.Where(static d => d.Code == DiagnosticCodes.MissingOperation).Select(static d => d.Message)];
+        Assert.Equal([true, true], new[] { "t.first", "t.second" }.Select(n => found.Count(m => m.Contains(n, StringComparison.Ordinal)) == 1));
+        Assert.Equal(2, found.Length);
+    }
+
+    [Fact]
+    public void Islands_can_be_placed_by_one_thread_after_another()
+    {
+        using var code = new LiveCode();
+        CodeBlock first = code.EmitFunction(SiteWish.Aligned());
+        using LivePatcher patcher = code.Patcher();
+        patcher.Switch(code.Outlined, LiveCode.Quiescent); // an island for its two instructions
+        CodeBlock second = code.EmitFunction(SiteWish.Aligned());
+        var other = new Thread(() => patcher.Switch(code.Outlined, LiveCode.Quiescent)) { IsBackground = true };
+        other.Start();
+        Assert.True(other.Join(TimeSpan.FromSeconds(60)), "it waits for ever");
+        Assert.Equal((3, 3), (LiveCode.Call(first), LiveCode.Call(second)));
+    }
+
+    [Fact]
+    public void A_block_that_is_not_the_patchers_is_refused_and_it_is_said_why()
+    {
+        using var code = new LiveCode();
+        using var other = new LiveCode();
+        using LivePatcher patcher = code.Patcher(code.Inlined);
+        CodeBlock retired = code.EmitFunction(SiteWish.Aligned());
+        code.Arena.Retire(retired);
+        Assert.Contains("was retired", Refusal(retired), StringComparison.Ordinal);
+        Assert.Contains("another arena's", Refusal(other.EmitFunction(SiteWish.Aligned())), StringComparison.Ordinal);
+        Assert.Contains("another arena's", Refusal(other.EmitFunction()), StringComparison.Ordinal);
+        patcher.Bind(code.EmitFunction()); // nothing to bind
+
+        OpsLayout layout = OpsLayout.Create(static b => b.Table("u", static t => t.Slot("op"), CallConvention.SysV));
+        var a = new Assembler(64);
+        var sites = new SiteEmitter(layout);
+        sites.Emit(a, layout[0]);
+        Assert.Contains("layout's", Refusal(code.Arena.Emit(a, sites)), StringComparison.Ordinal);
+
+        string Refusal(CodeBlock block)
+        {
+            Assert.False(patcher.TryBind([block], out ApplyResult result));
+            Assert.Equal(DiagnosticCodes.BlockRetired, result.Diagnostics[0].Code);
+            return result.Diagnostics[0].Message;
+        }
+    }
+
+    [Fact]
+    public void A_switch_that_waits_in_vain_says_how_long_and_for_whom()
+    {
+        using var code = new LiveCode();
+        using LivePatcher patcher = code.Patcher(code.Inlined);
+        using var ready = new ManualResetEventSlim();
+        using var done = new ManualResetEventSlim();
+        var thread = new Thread(() =>
+        {
+            using Executor executor = code.Arena.RegisterExecutor("busy");
+            executor.Enter();
+            ready.Set();
+            done.Wait();
+            executor.Leave();
+        });
+        thread.Start();
+        ready.Wait();
+        try
+        {
+            PatchDiagnostic late = patcher.TrySwitch(code.Direct, LiveCode.Quiescent with { Timeout = TimeSpan.FromMilliseconds(20) }).Diagnostics[^1];
+            Assert.Equal((DiagnosticCodes.NotQuiescent, "still, after 20 ms"), (late.Code, late.Found));
+            Assert.Contains("busy", late.Message, StringComparison.Ordinal);
+            using var cancel = new CancellationTokenSource();
+            cancel.Cancel();
+            PatchDiagnostic cancelled = patcher.TrySwitch(code.Direct, LiveCode.Quiescent with { Cancellation = cancel.Token }).Diagnostics[^1];
+            Assert.Equal((DiagnosticCodes.NotQuiescent, "still, when the wait was cancelled"), (cancelled.Code, cancelled.Found));
+        }
+        finally
+        {
+            done.Set();
+            thread.Join();
+        }
     }
 }

@@ -21,9 +21,23 @@ public sealed unsafe class FunctionStoreTests
         Assert.Equal(function, again);
         Assert.Equal("b8 01 00 00 00 c3", Bytes(function, 6)); // mov eax,1; ret
 
-        // Jumped to, the body stands without a return.
-        Assert.True(store.TryGet(new BodyFunction(Body("b8 01 00 00 00 c3"), called: false), out VirtualAddress jumped, out _));
-        Assert.NotEqual(function, jumped);
+        // Jumped to, a body leaves as it is in a site; called, by way of the return address.
+        AssembledBody leaves = Body(InlineBody.Create(a =>
+        {
+            a.test(edi, edi);
+            a.js(code.Two.Value);
+        }));
+        Assert.True(store.TryGet(Function(leaves), out VirtualAddress called, out _));
+        Assert.True(store.TryGet(new BodyFunction(leaves, called: false), out VirtualAddress jumped, out _));
+        Assert.NotEqual(called, jumped);
+        Assert.Equal((19, 9), (Function(leaves).Length, new BodyFunction(leaves, called: false).Length));
+        Assert.Equal($"85 ff 0f 88 01 00 00 00 c3 48 8d 64 24 08 e9 {Rel32(code.Two - (called + 19))}", Bytes(called, 19));
+        Assert.Equal($"85 ff 0f 88 {Rel32(code.Two - (jumped + 8))} c3", Bytes(jumped, 9));
+
+        // One that never comes to its end needs no return.
+        var goes = new BodyFunction(Body(InlineBody.Create(a => a.jmp(code.Two.Value))), called: false);
+        Assert.True(store.TryGet(goes, out VirtualAddress gone, out _));
+        Assert.Equal((5, $"e9 {Rel32(code.Two - (gone + 5))}"), (goes.Length, Bytes(gone, 5)));
 
         var request = new ThunkRequest(code.Two, RegisterSet.Rcx, CallConvention.SysV);
         Assert.True(store.TryGetThunk(request, out VirtualAddress thunk, out _));
@@ -109,6 +123,8 @@ public sealed unsafe class FunctionStoreTests
             Assert.Equal(1, LiveCode.Call(block));
         }
     }
+
+    private static string Rel32(long distance) => HexBytes.Format(BitConverter.GetBytes((int)distance));
 
     private static BodyFunction Function(AssembledBody body) => new(body, called: true);
 

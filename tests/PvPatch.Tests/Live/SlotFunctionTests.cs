@@ -119,9 +119,41 @@ public sealed unsafe class SlotFunctionTests
         Assert.Contains("stack pointer's value", code.Refusal(static a => a.mov(rax, rsp)), StringComparison.Ordinal);
         Assert.Contains("stack pointer's value", code.Refusal(static a => a.cmp(rsp, rdi)), StringComparison.Ordinal);
         Assert.Contains("stack pointer's value", code.Refusal(static a => { a.push(rsp); a.pop(rax); }), StringComparison.Ordinal);
+        Assert.Contains("stack pointer's value", code.Refusal(static a => a.test(rsp, rsp)), StringComparison.Ordinal);
+        Assert.Contains("stack pointer's value", code.Refusal(static a => { a.mov(__qword_ptr[rsp - 64], rsp); }), StringComparison.Ordinal);
+        Assert.Contains("stack pointer's value", code.Refusal(static a => JumpOver(a, static b => b.mov(rax, __qword_ptr[rsp + 8]))), StringComparison.Ordinal);
         Assert.Contains("returns", code.Refusal(static a => a.ret()), StringComparison.Ordinal);
         Assert.Contains("indirect jump", code.Refusal(static a => a.jmp(rax)), StringComparison.Ordinal);
         Assert.Contains("stack pointer moved", code.Refusal(a => { a.push(rdi); a.test(rdi, rdi); a.js(code.Leave.Value); a.pop(rdi); }), StringComparison.Ordinal);
+    }
+
+    [Theory]
+    [InlineData(5, 1)]
+    [InlineData(-5, 2)]
+    [InlineData(0, 3)]
+    public void Each_exit_of_a_body_leads_where_it_says(long argument, long expected)
+    {
+        OpsLayout layout = OpsLayout.Create(static b => b.Table("t", static t => t.Slot("op"), CallConvention.SysV));
+        using CodeArena arena = CodeArena.Reserve(size: 1 << 20);
+        VirtualAddress[] ends = [LiveCode.EmitHelper(arena, 2), LiveCode.EmitHelper(arena, 3)];
+        var a = new Assembler(64);
+        var sites = new SiteEmitter(layout);
+        sites.Emit(a, layout[0], clobbers: s_allowed);
+        a.mov(eax, 1);
+        a.ret();
+        CodeBlock function = arena.Emit(a, sites);
+        using var patcher = new LivePatcher(arena, layout);
+        patcher.Switch(
+            Backend.Create("ends", layout, b => b.Inline("t.op", c =>
+            {
+                c.test(rdi, rdi);
+                c.js(ends[0].Value);
+                c.je(ends[1].Value);
+            })),
+            LiveCode.Quiescent);
+        Assert.Equal(expected, LiveCode.Call(function, argument));
+        patcher.Revert(LiveCode.Quiescent);
+        Assert.Equal(expected, LiveCode.Call(function, argument));
     }
 
     [Fact]
@@ -225,6 +257,15 @@ public sealed unsafe class SlotFunctionTests
         Assert.Same(code.Layout[1], inPlace);
         Assert.False(code.Arena.TryFindTrap(0x1234, out _));
         Assert.Contains("trap of t.third", code.Arena.Dump(slots.FunctionOf(code.Layout[2]), 2), StringComparison.Ordinal);
+    }
+
+    private static void JumpOver(Assembler a, Action<Assembler> write)
+    {
+        Label over = a.CreateLabel();
+        a.jmp(over);
+        a.nop();
+        a.Label(ref over);
+        write(a);
     }
 
     /// <summary>
