@@ -67,8 +67,8 @@ internal static class QemuSpeed
                 plain = Math.Min(plain, Time(clock, name, image, expected, patchable: false));
                 if (qemu is not null)
                 {
-                    (string output, int exitCode, double time) = qemu.Execute(path);
-                    theirs = Math.Min(theirs, time);
+                    (string output, int exitCode, double spent) = qemu.Execute(path);
+                    theirs = Math.Min(theirs, spent);
                     Figures.Check($"{name}, exit code by QEMU", exitCode, expected.ExitCode);
                     Figures.Check($"{name}, output by QEMU is the interpreter's", output == expected.Output ? 1 : 0, 1);
                 }

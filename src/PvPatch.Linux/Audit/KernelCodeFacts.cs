@@ -15,6 +15,8 @@ internal sealed class KernelCodeFacts : ICodeFacts
     private const int WarnFlag = 1; // BUGFLAG_WARNING
     private const int LongestFormat = 4096;
 
+    private const int MostResults = 2;
+
     private static readonly VirtualAddress[] s_none = [];
     private static readonly RegisterSet s_destroyed = CallConventions.DestroyedBy(CallConvention.KernelSysV, 64);
     private static readonly FunctionFacts s_nothing = new() { Destroys = RegisterSet.None, Reads = RegisterSet.None };
@@ -27,9 +29,12 @@ internal sealed class KernelCodeFacts : ICodeFacts
     private readonly Dictionary<ulong, (ulong Start, ulong To)> _ends = [];
     private readonly Dictionary<ulong, bool> _bugs = [];
 
+    private readonly (VirtualAddress Start, VirtualAddress End)? _entryText;
+
     public KernelCodeFacts(KernelImage image)
     {
         _image = image;
+        _entryText = image.Targets.Find("__entry_text_start") is VirtualAddress start && image.Targets.Find("__entry_text_end") is VirtualAddress end ? (start, end) : null;
         _types = new BtfPrototypes(image.Elf);
         Slots = new SlotPrototypes(image, _types);
         ReadSymbols();
@@ -50,22 +55,22 @@ internal sealed class KernelCodeFacts : ICodeFacts
 
     public IReadOnlyList<VirtualAddress> EdgesOf(VirtualAddress instruction) => _edges.GetValueOrDefault(instruction.Value, s_none);
 
-    public VirtualAddress NextOf(VirtualAddress instruction, VirtualAddress next) =>
-        _ends.TryGetValue(next.Value, out (ulong Start, ulong To) end) && instruction.Value >= end.Start ? end.To : next;
+    public VirtualAddress NextOf(VirtualAddress instruction, VirtualAddress following) =>
+        _ends.TryGetValue(following.Value, out (ulong Start, ulong To) end) && instruction.Value >= end.Start ? end.To : following;
 
     /// <summary>A warning comes back, a bug does not. Five bytes that Xen traps (ud2 and the letters xen) stand before the instruction it is to emulate.</summary>
-    public VirtualAddress? AfterTrap(VirtualAddress instruction, VirtualAddress next)
+    public VirtualAddress? AfterTrap(VirtualAddress instruction, VirtualAddress following)
     {
-        if (_image.Code.TryGetBytes(next, 3, out Span<byte> prefix) && prefix is [0x78, 0x65, 0x6e])
+        if (_image.Code.TryGetBytes(following, 3, out Span<byte> prefix) && prefix is [0x78, 0x65, 0x6e])
         {
-            return next + 3;
+            return following + 3;
         }
 
-        return _bugs.TryGetValue(instruction.Value, out bool warns) && warns ? next : null;
+        return _bugs.TryGetValue(instruction.Value, out bool warns) && warns ? following : null;
     }
 
     /// <summary>The arguments that a constant format of printk's kind takes.</summary>
-    public int? VariableArguments(VirtualAddress function, int fixedCount, VirtualAddress? lastFixed)
+    public int? VariableArguments(VirtualAddress callee, int fixedCount, VirtualAddress? lastFixed)
     {
         if (lastFixed is not VirtualAddress format || !_image.Elf.TryGetSectionAt(format, out ElfSection? section) || !section.HasFileContent)
         {
@@ -77,18 +82,21 @@ internal sealed class KernelCodeFacts : ICodeFacts
         return end < 0 ? null : CountArguments(text[..end]);
     }
 
-    /// <summary>What is live where the function around an address returns: its result and what every function keeps. Everything where its prototype is not known.</summary>
+    /// <summary>
+    /// What is live where the function around an address returns: its result (both registers, where its prototype is not known) and what every function keeps.
+    /// Everything in the entry text: the only assembler code that has sites.
+    /// </summary>
     public RegisterSet LiveAtReturn(VirtualAddress address)
     {
-        if (_image.Symbols is null || !_image.Symbols.TryGetName(address, out string? name, out _))
+        if (_entryText is not (VirtualAddress start, VirtualAddress end) || (address >= start && address < end)
+            || _image.Symbols is null || !_image.Symbols.TryGetName(address, out string? name, out _))
         {
             return RegisterSet.All;
         }
 
         int suffix = name.IndexOf('.', StringComparison.Ordinal);
-        return _types.OfFunction(suffix > 0 ? name[..suffix] : name) is FunctionPrototype prototype
-            ? SlotPrototypes.Results(prototype.Results) | ~s_destroyed
-            : RegisterSet.All;
+        int results = _types.OfFunction(suffix > 0 ? name[..suffix] : name)?.Results ?? MostResults;
+        return SlotPrototypes.Results(results) | ~s_destroyed;
     }
 
     /// <summary>The conversions in a format, each star counted too; <see langword="null"/> for text that is no format.</summary>
@@ -127,7 +135,7 @@ internal sealed class KernelCodeFacts : ICodeFacts
             // Labels within functions begin with a dot; cold parts of functions jump back into them.
             if (symbol.IsFunction && symbol.Name[0] != '.' && !symbol.Name.Contains(".cold", StringComparison.Ordinal))
             {
-                FunctionFacts facts = FactsOf(symbol.Name);
+                FunctionFacts facts = FactsOf(symbol.Name, _types.OfFunction(symbol.Name));
                 if (facts != FunctionFacts.Plain || !_functions.ContainsKey(symbol.Address.Value))
                 {
                     _functions[symbol.Address.Value] = facts;
@@ -136,7 +144,7 @@ internal sealed class KernelCodeFacts : ICodeFacts
         }
     }
 
-    private static FunctionFacts FactsOf(string name)
+    private static FunctionFacts FactsOf(string name, FunctionPrototype? prototype)
     {
         const string Thunk = "_thunk_";
         const string StaticCall = "__SCT__";
@@ -157,7 +165,12 @@ internal sealed class KernelCodeFacts : ICodeFacts
         }
 
         // A static call's trampoline jumps to another function tomorrow: any of the convention. preempt_schedule keeps everything.
-        return !name.StartsWith(StaticCall, StringComparison.Ordinal) ? FunctionFacts.Plain : name[StaticCall.Length..] switch
+        if (!name.StartsWith(StaticCall, StringComparison.Ordinal))
+        {
+            return prototype is FunctionPrototype known ? new FunctionFacts { Reads = SlotPrototypes.Registers(known.Arguments) } : FunctionFacts.Plain;
+        }
+
+        return name[StaticCall.Length..] switch
         {
             "preempt_schedule" or "preempt_schedule_notrace" => s_nothing,
             "might_resched" or "cond_resched" => new FunctionFacts { Destroys = s_destroyed, Reads = RegisterSet.None },

@@ -1,6 +1,7 @@
 using System.CommandLine;
 using System.CommandLine.Help;
 using PvPatch.Tool.Allowed;
+using PvPatch.Tool.Audit;
 using PvPatch.Tool.Demo;
 using PvPatch.Tool.Diff;
 using PvPatch.Tool.Explain;
@@ -28,6 +29,7 @@ internal sealed class CommandSet
         new VerifyCommand(),
         new DiffCommand(),
         new AllowedCommand(),
+        new AuditCommand(),
     ];
 
     public CommandSet()

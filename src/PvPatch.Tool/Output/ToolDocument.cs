@@ -2,6 +2,7 @@ using System.Text.Json;
 using System.Text.Json.Serialization;
 using PvPatch.Plans;
 using PvPatch.Tool.Allowed;
+using PvPatch.Tool.Audit;
 using PvPatch.Tool.Demo;
 using PvPatch.Tool.Explain;
 using PvPatch.Tool.Info;
@@ -56,6 +57,7 @@ internal sealed class JsonPartConverter : JsonConverter<JsonPart>
 [JsonSourceGenerationOptions(
     PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
 [JsonSerializable(typeof(AllowedDocument))]
+[JsonSerializable(typeof(AuditDocument))]
 [JsonSerializable(typeof(DemoDocument))]
 [JsonSerializable(typeof(ExplainDocument))]
 [JsonSerializable(typeof(ExplainSlotDocument))]

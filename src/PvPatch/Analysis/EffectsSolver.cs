@@ -62,12 +62,7 @@ internal sealed class EffectsSolver
 
         foreach (FunctionFlow flow in _touched)
         {
-            flow.IsSettled = true;
-            flow.Callers.Clear();
-            foreach (CodeBlock block in flow.Blocks)
-            {
-                block.Entry = null;
-            }
+            flow.Settle();
         }
 
         _touched.Clear();
@@ -91,7 +86,7 @@ internal sealed class EffectsSolver
     {
         if (!_functions.TryGetValue(entry, out FunctionFlow? flow))
         {
-            flow = new FunctionFlow(entry, isFragment: false);
+            flow = new FunctionFlow(entry, isFragment: false, _convention.Passed(_facts.FunctionAt(entry)));
             _functions.Add(entry, flow);
             Begin(flow, AbstractState.AtEntry());
         }
@@ -187,7 +182,7 @@ internal sealed class EffectsSolver
             {
                 foreach (VirtualAddress edge in _facts.EdgesOf(step.Address))
                 {
-                    AddOnce(block.Edges, Arrive(flow, edge.Value, state));
+                    AddOnce(block.Edges ??= [], Arrive(flow, edge.Value, state));
                 }
             }
 
@@ -409,15 +404,20 @@ internal sealed class EffectsSolver
 
         FunctionFlow callee = Connect(flow, index, target);
         flow.UsesRedZone |= callee.UsesRedZone;
+        NoteFormat(block, callee, state);
+        if (callee.Returns)
+        {
+            GoOn(flow, block, step, callee.Destroys, state);
+        }
+    }
+
+    /// <summary>The last fixed argument of a function with variable ones. A function is seen to be one after its first walk, when its callers are walked again.</summary>
+    private void NoteFormat(CodeBlock block, FunctionFlow callee, AbstractState state)
+    {
         int fixedCount = callee.FixedArguments(_convention.ArgumentCount, _word);
         if (fixedCount > 0)
         {
             block.Format = state[_convention.Argument(fixedCount - 1)];
-        }
-
-        if (callee.Returns)
-        {
-            GoOn(flow, block, step, callee.Destroys, state);
         }
     }
 
@@ -487,6 +487,7 @@ internal sealed class EffectsSolver
             case not null when target != flow.Entry && (flow.IsFragment || IsBalanced(state)):
                 FunctionFlow callee = Connect(flow, index, target);
                 block.IsTail = true;
+                NoteFormat(block, callee, state);
                 flow.UsesRedZone |= callee.UsesRedZone;
                 if (callee.Returns)
                 {
@@ -522,7 +523,7 @@ internal sealed class EffectsSolver
     }
 
     /// <summary>The function's place is taken by another, which returns to its caller.</summary>
-    private void LeaveFor(FunctionFlow flow, uint destroyed, AbstractState state)
+    private static void LeaveFor(FunctionFlow flow, uint destroyed, AbstractState state)
     {
         state.Forget(destroyed & ~RegisterSet.Rsp.Bits);
         End(flow, state.Changed() | (destroyed & RegisterSet.Rsp.Bits), returns: true);
@@ -593,7 +594,7 @@ internal sealed class EffectsSolver
         flow.Returns |= returns;
     }
 
-    private bool IsBalanced(AbstractState state) => state[AbstractState.StackPointer] == AbstractValue.Stack(0);
+    private static bool IsBalanced(AbstractState state) => state[AbstractState.StackPointer] == AbstractValue.Stack(0);
 }
 
 /// <summary>How much work an analysis may do: instructions walked, each time they are.</summary>
@@ -650,6 +651,11 @@ internal sealed class Convention
     /// Parts that a function of which nothing is known may read; rax tells a variadic one the number of vector registers.
     /// </summary>
     public ulong Arguments { get; }
+
+    /// <summary>Parts that a function can read at entry: its arguments where they are known, and the stack pointer.</summary>
+    public ulong Passed(FunctionFacts? facts) => !IsKnown ? RegisterParts.All
+        : facts is { Role: FunctionRole.Ordinary, Reads: { } reads } ? RegisterParts.Of(reads | RegisterSet.Rsp)
+        : RegisterParts.All & ~RegisterParts.Flags;
 
     public int ArgumentCount => _arguments.Length;
 

@@ -31,10 +31,10 @@ internal sealed class CodeBlock(int start, AbstractState entry)
     public int Last { get; set; } = -1;
 
     /// <summary>Blocks that control goes to after the last step.</summary>
-    public List<int> Successors { get; } = new(2);
+    public List<int> Successors { get; } = [];
 
     /// <summary>Blocks that control goes to instead of the last step.</summary>
-    public List<int> Edges { get; } = [];
+    public List<int>? Edges { get; set; }
 
     /// <summary>The function that the last step calls or jumps to.</summary>
     public FunctionFlow? Callee { get; set; }
@@ -62,9 +62,9 @@ internal sealed class CodeBlock(int start, AbstractState entry)
 }
 
 /// <summary>The blocks that control can come to from an address on, and what they do in sum.</summary>
-internal sealed class FunctionFlow(ulong entry, bool isFragment)
+internal sealed class FunctionFlow(ulong entry, bool isFragment, ulong arguments = RegisterParts.All)
 {
-    private readonly Dictionary<int, int> _blockAt = [];
+    private Dictionary<int, int> _blockAt = [];
     private List<(int Argument, long Offset, int Step)>? _spills;
 
     /// <summary>Run address of the first instruction.</summary>
@@ -73,17 +73,20 @@ internal sealed class FunctionFlow(ulong entry, bool isFragment)
     /// <summary>Whether it is the rest of a function, entered in the middle.</summary>
     public bool IsFragment { get; } = isFragment;
 
+    /// <summary>Parts it can read at entry: those of its arguments, where they are known.</summary>
+    public ulong Arguments { get; } = arguments;
+
     public List<CodeBlock> Blocks { get; } = [];
 
     public Stack<int> Pending { get; } = new();
 
     /// <summary>Functions whose blocks call or jump to this one.</summary>
-    public List<(FunctionFlow Caller, int Block)> Callers { get; } = [];
+    public List<(FunctionFlow Caller, int Block)> Callers { get; private set; } = [];
 
     public bool IsQueued { get; set; }
 
     /// <summary>Whether nothing it depends on can change any more.</summary>
-    public bool IsSettled { get; set; }
+    public bool IsSettled { get; private set; }
 
     /// <summary>Registers that do not come back as they were: bits of <see cref="RegisterSet"/>; the stack pointer, where it is moved.</summary>
     public uint Destroys { get; set; }
@@ -100,6 +103,20 @@ internal sealed class FunctionFlow(ulong entry, bool isFragment)
     public LiveParts Live { get; set; }
 
     public bool IsLivenessKnown { get; set; }
+
+    /// <summary>Notes that nothing about it can change any more, and gives up what only the walk needs.</summary>
+    public void Settle()
+    {
+        IsSettled = true;
+        Callers = [];
+        _blockAt = [];
+        Blocks.TrimExcess();
+        foreach (CodeBlock block in Blocks)
+        {
+            block.Entry = null;
+            block.Successors.TrimExcess();
+        }
+    }
 
     public void SetProblem(FlowProblem problem, ulong address)
     {

@@ -89,14 +89,14 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
             return default;
         }
 
-        LiveParts own = callee.Live with { Returned = 0, ReturnedSecond = 0 };
+        LiveParts own = (callee.Live with { Returned = 0, ReturnedSecond = 0 }).Without(~callee.Arguments);
         if (!convention.IsKnown)
         {
             return own | new LiveParts(callee.Live.Returned); // what changes anything that it leaves behind
         }
 
-        ulong first = callee.Live.Returned & ~s_result;
-        ulong second = callee.Live.ReturnedSecond & ~s_second;
+        ulong first = callee.Live.Returned & callee.Arguments & ~s_result;
+        ulong second = callee.Live.ReturnedSecond & callee.Arguments & ~s_second;
         return own | VariableArguments(block, callee) | after.Each(live => ((live & s_result) != 0 ? first : 0) | ((live & s_second) != 0 ? second : 0));
     }
 
@@ -190,7 +190,7 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
             live = Before(flow, _path[i], live);
         }
 
-        foreach (int edge in block.Edges)
+        foreach (int edge in block.Edges ?? [])
         {
             live |= flow.Blocks[edge].Live;
         }
@@ -269,12 +269,16 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
     private LiveParts Before(FunctionFlow flow, int index, LiveParts after)
     {
         ref readonly CodeStep step = ref steps[index];
-        ulong use = step.Use;
+        ulong use = convention.IsKnown ? step.Use & ~RegisterParts.Direction : step.Use; // conventions keep it clear
         ulong stored = 0;
         if (step.Op == StepOp.Push && step.Register is >= 0 and < 16 && step.Register != AbstractState.StackPointer)
         {
             stored = RegisterParts.Whole(step.Register);
             use &= ~stored;
+        }
+        else if (step.Op == StepOp.Push && step.Register == CodeStep.FlagsRegister && convention.IsKnown)
+        {
+            use &= ~RegisterParts.Flags;
         }
         else if (step.Op == StepOp.Store && step.Register >= 0 && flow.IsSpill(index))
         {

@@ -14,6 +14,7 @@ internal static class RegisterParts
 {
     public const ulong All = (1UL << 57) - 1;
     public const ulong Flags = 0xffUL << 48;
+    public const ulong Direction = 1UL << 54;
     public const ulong Vector = 1UL << 56;
 
     private static readonly RflagsBits[] s_flags =

@@ -111,7 +111,7 @@ public sealed class SiteLiveness
                 }
             }
 
-            foreach (int next in block.Successors.Concat(block.Edges))
+            foreach (int next in block.Successors.Concat(block.Edges ?? []))
             {
                 if ((Select(_flow.Blocks[next].Live, kind) & wanted) != 0 && from.TryAdd(next, index))
                 {

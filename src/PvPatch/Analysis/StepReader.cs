@@ -95,7 +95,7 @@ internal sealed class StepReader(int bitness)
         step.Size = (byte)(repeats ? 0 : Math.Clamp(memory.MemorySize.GetSize(), 0, 255));
     }
 
-    private void NoteFlow(in Instruction instruction, ref CodeStep step)
+    private static void NoteFlow(in Instruction instruction, ref CodeStep step)
     {
         switch (instruction.FlowControl)
         {

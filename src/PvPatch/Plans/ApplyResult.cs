@@ -16,7 +16,9 @@ public enum ApplyStatus : byte
     /// <summary>Writing running code failed half way; everything written was taken back.</summary>
     RolledBack,
 
-    /// <summary>Writing running code failed half way and could not be taken back everywhere. The code runs: each site holds its old or its new body.</summary>
+    /// <summary>
+    /// Writing running code failed half way and could not be taken back everywhere. The code runs: each site holds its old or its new body.
+    /// </summary>
     Faulted,
 }
 
@@ -86,7 +88,10 @@ public readonly struct SiteOutcome
 }
 
 /// <summary>Result of applying or reverting a plan, in an image or in running code: status, counts, diagnostics.</summary>
-/// <remarks>Barriers, slots, links, kept and made indirect sites and outcomes belong to running code; for an image the counts are 0 and the list is empty.</remarks>
+/// <remarks>
+/// Barriers, slots, links, kept and made indirect sites and outcomes belong to running code; for an image the counts are 0 and the list is
+/// empty.
+/// </remarks>
 public readonly struct ApplyResult
 {
     private readonly string? _target;
@@ -151,14 +156,20 @@ public readonly struct ApplyResult
     /// <summary>The weakest barrier that was run; <see cref="BarrierKind.None"/> where none was.</summary>
     public BarrierKind Barrier => _report?.Barrier ?? BarrierKind.None;
 
-    /// <summary>Time from the first check to the last store or barrier; zero where changes were refused before any site was decided.</summary>
+    /// <summary>
+    /// Time from the first check to the last store or barrier; zero where changes were refused before any site was decided.
+    /// </summary>
     public TimeSpan Elapsed { get; }
 
-    /// <summary>Findings, errors first: why nothing was written or why it was taken back; warnings where it was applied. A hundred at most.</summary>
+    /// <summary>
+    /// Findings, errors first: why nothing was written or why it was taken back; warnings where it was applied. Up to a hundred, and one that
+    /// counts the rest.
+    /// </summary>
     public IReadOnlyList<PatchDiagnostic> Diagnostics => _report?.Diagnostics ?? [];
 
     /// <summary>
-    /// The outcome at each site of running code, blocks in the order they were emitted, sites in order of address. <c>CodeArena.TryFindSite</c> finds the site.
+    /// The outcome at each site of running code, blocks in the order they were emitted, sites in order of address.
+    /// <c>CodeArena.TryFindSite</c> finds the site.
     /// </summary>
     public IReadOnlyList<SiteOutcome> Outcomes => _report?.Outcomes ?? [];
 

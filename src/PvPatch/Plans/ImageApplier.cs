@@ -30,14 +30,14 @@ internal static class ImageApplier
         int written = 0;
         if (image.Bitness != plan.Bitness)
         {
-            return Refused(new ApplyReport(plan.Backend) { Count = plan.Count }.Add(WrongBitness(plan, image)), out result);
+            return Refused(new ApplyReport(plan.Backend) { Count = plan.Count }.Add(PlanCheck.WrongBitness(plan, image)), out result);
         }
 
-        if (toNew ? AllHoldOld(plan, image) : AllHoldNew(plan, image))
+        if (AllHold(plan, image, !toNew))
         {
-            written = masked ? toNew ? WriteNew(plan, image) : WriteOld(plan, image) : WriteWhereDifferent(plan, image, toNew);
+            written = masked ? WriteMasked(plan, image, toNew) : WriteWhereDifferent(plan, image, toNew);
         }
-        else if (toNew ? !AllHoldNew(plan, image) : !AllHoldOld(plan, image))
+        else if (!AllHold(plan, image, toNew))
         {
             if (Check(plan, image) is ApplyReport wrong)
             {
@@ -60,65 +60,73 @@ internal static class ImageApplier
         }
     }
 
-    private static PatchDiagnostic WrongBitness(PatchPlan plan, CodeImage image) =>
-        PatchDiagnostic.Error(DiagnosticCodes.WrongBitness, "the image's bitness is not the plan's") with { Found = $"{image.Bitness}", Expected = $"{plan.Bitness}" };
-
-    // Each way gets a loop of its own, optimised when it is first called: a plan is most often applied once, and the loop is over before a second tier would help.
-    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
-    private static bool AllHoldOld(PatchPlan plan, CodeImage image) => AllHold(plan, image, isNew: false);
-
-    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
-    private static bool AllHoldNew(PatchPlan plan, CodeImage image) => AllHold(plan, image, isNew: true);
-
-    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
-    private static int WriteNew(PatchPlan plan, CodeImage image) => WriteMasked(plan, image, toNew: true);
-
-    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
-    private static int WriteOld(PatchPlan plan, CodeImage image) => WriteMasked(plan, image, toNew: false);
-
     /// <summary>Whether every site is in the image and holds its new (or old) bytes.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static bool AllHold(PatchPlan plan, CodeImage image, bool isNew)
     {
         var window = new ImageWindow(image);
-        ref PlanEntry entries = ref MemoryMarshal.GetArrayDataReference(plan.Entries);
-        ref OldForm olds = ref MemoryMarshal.GetArrayDataReference(plan.Olds);
-        ref NewForm news = ref MemoryMarshal.GetArrayDataReference(plan.News);
-        int count = plan.Count;
         int end = 0;
-        for (int i = 0; i < count; i++)
+        for (int i = 0; i < plan.Count; i++)
         {
             end = i < end ? end : EndOf(plan, i, window);
-            ref byte first = ref window.First;
-            ulong start = window.Start;
-            for (; i < end; i++)
-            {
-                ref readonly PlanEntry entry = ref Unsafe.Add(ref entries, i);
-                if (entry.IsOverflow)
-                {
-                    break;
-                }
-
-                ref readonly OldForm old = ref Unsafe.Add(ref olds, entry.Old);
-                Vector128<byte> bytes = old.With(entry.Field);
-                if (isNew)
-                {
-                    bytes = Unsafe.Add(ref news, entry.New).At(entry.Address, bytes);
-                }
-
-                if ((Vector128.LoadUnsafe(ref Unsafe.Add(ref first, (nint)(entry.Address - start))) & old.Whole) != bytes)
-                {
-                    return false;
-                }
-            }
-
-            if (i < count && !Holds(plan, i, isNew, ref window))
+            i = isNew ? HoldNew(plan, i, end, ref window.First, window.Start) : HoldOld(plan, i, end, ref window.First, window.Start);
+            if (i < plan.Count && !Holds(plan, i, isNew, ref window))
             {
                 return false;
             }
         }
 
         return true;
+    }
+
+    // The loops have a method each, which calls nothing, so that all they work with stays in registers. They are optimised when they are first called: a plan is
+    // most often applied once, and they are over before a second tier would help. Each gives the first site that is not done.
+
+    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
+    private static int HoldOld(PatchPlan plan, int i, int end, ref byte first, ulong start)
+    {
+        ref PlanEntry entries = ref MemoryMarshal.GetArrayDataReference(plan.Entries);
+        ref OldForm olds = ref MemoryMarshal.GetArrayDataReference(plan.Olds);
+        for (; i < end; i++)
+        {
+            ref readonly PlanEntry entry = ref Unsafe.Add(ref entries, i);
+            if (entry.IsOverflow)
+            {
+                break;
+            }
+
+            ref readonly OldForm old = ref Unsafe.Add(ref olds, entry.Old);
+            if ((Vector128.LoadUnsafe(ref Unsafe.Add(ref first, (nint)(entry.Address - start))) & old.Whole) != old.With(entry.Field))
+            {
+                break;
+            }
+        }
+
+        return i;
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
+    private static int HoldNew(PatchPlan plan, int i, int end, ref byte first, ulong start)
+    {
+        ref PlanEntry entries = ref MemoryMarshal.GetArrayDataReference(plan.Entries);
+        ref OldForm olds = ref MemoryMarshal.GetArrayDataReference(plan.Olds);
+        ref NewForm news = ref MemoryMarshal.GetArrayDataReference(plan.News);
+        for (; i < end; i++)
+        {
+            ref readonly PlanEntry entry = ref Unsafe.Add(ref entries, i);
+            if (entry.IsOverflow)
+            {
+                break;
+            }
+
+            ref readonly OldForm old = ref Unsafe.Add(ref olds, entry.Old);
+            Vector128<byte> wanted = Unsafe.Add(ref news, entry.New).At(entry.Address, old.With(entry.Field));
+            if ((Vector128.LoadUnsafe(ref Unsafe.Add(ref first, (nint)(entry.Address - start))) & old.Whole) != wanted)
+            {
+                break;
+            }
+        }
+
+        return i;
     }
 
     /// <summary>What <see cref="AllHold"/> asks, for a site at the end of a segment, one in the overflow, and the first of a segment.</summary>
@@ -134,12 +142,7 @@ internal static class ImageApplier
     private static int EndOf(PatchPlan plan, int index, in ImageWindow window)
     {
         PlanEntry[] entries = plan.Entries;
-        if (entries[index].Address - window.Start >= window.VectorCount)
-        {
-            return index;
-        }
-
-        int low = index + 1;
+        int low = index;
         int high = entries.Length;
         while (low < high)
         {
@@ -161,7 +164,7 @@ internal static class ImageApplier
         {
             if (!window.Reach(plan.Entries[i].Address, plan.LengthOf(i), out Span<byte> there))
             {
-                (wrong ??= new ApplyReport(plan.Backend) { Count = plan.Count }).Add(Outside(plan[i]));
+                (wrong ??= new ApplyReport(plan.Backend) { Count = plan.Count }).Add(UnexpectedSite.Outside(plan[i]));
             }
             else if (!there.SequenceEqual(plan.OldBytesOf(i, oldScratch)) && !there.SequenceEqual(plan.NewBytesOf(i, newScratch))
                 && !plan.IsFromPredecessor(i, there))
@@ -174,46 +177,52 @@ internal static class ImageApplier
     }
 
     /// <summary>Writes all sites that hold other bytes than the wanted ones, where every site holds those it is changed from; how many.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static unsafe int WriteMasked(PatchPlan plan, CodeImage image, bool toNew)
     {
         int written = 0;
         var window = new ImageWindow(image);
-        ref PlanEntry entries = ref MemoryMarshal.GetArrayDataReference(plan.Entries);
-        ref OldForm olds = ref MemoryMarshal.GetArrayDataReference(plan.Olds);
-        ref NewForm news = ref MemoryMarshal.GetArrayDataReference(plan.News);
-        int count = plan.Count;
         int end = 0;
-        for (int i = 0; i < count; i++)
+        for (int i = 0; i < plan.Count; i++)
         {
             end = i < end ? end : EndOf(plan, i, window);
             fixed (byte* first = window.Bytes)
             {
-                ulong start = window.Start;
-                int stop = end; // of its own, so that it stays in a register
-                for (; i < stop; i++)
-                {
-                    ref readonly PlanEntry entry = ref Unsafe.Add(ref entries, i);
-                    if (entry.IsOverflow)
-                    {
-                        break;
-                    }
-
-                    // The store touches the site's bytes and no others; none where the site keeps its bytes.
-                    ref readonly NewForm form = ref Unsafe.Add(ref news, entry.New);
-                    Vector128<byte> wanted = toNew ? form.At(entry.Address) : Unsafe.Add(ref olds, entry.Old).With(entry.Field);
-                    Avx512BW.VL.MaskStore(first + (entry.Address - start), form.Written, wanted);
-                    written += form.Changes;
-                }
+                i = WriteMasked(plan, i, end, first, window.Start, toNew, ref written);
             }
 
-            if (i < count)
+            if (i < plan.Count)
             {
                 written += WriteOne(plan, i, toNew, ref window);
             }
         }
 
         return written;
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
+    private static unsafe int WriteMasked(PatchPlan plan, int i, int end, byte* first, ulong start, bool toNew, ref int written)
+    {
+        ref PlanEntry entries = ref MemoryMarshal.GetArrayDataReference(plan.Entries);
+        ref OldForm olds = ref MemoryMarshal.GetArrayDataReference(plan.Olds);
+        ref NewForm news = ref MemoryMarshal.GetArrayDataReference(plan.News);
+        int changes = 0;
+        for (; i < end; i++)
+        {
+            ref readonly PlanEntry entry = ref Unsafe.Add(ref entries, i);
+            if (entry.IsOverflow)
+            {
+                break;
+            }
+
+            // The store touches the site's bytes and no others; none where the site keeps its bytes.
+            ref readonly NewForm form = ref Unsafe.Add(ref news, entry.New);
+            Vector128<byte> wanted = toNew ? form.At(entry.Address) : Unsafe.Add(ref olds, entry.Old).With(entry.Field);
+            Avx512BW.VL.MaskStore(first + (entry.Address - start), form.Written, wanted);
+            changes += form.Changes;
+        }
+
+        written += changes;
+        return i;
     }
 
     /// <summary>Writes all sites that hold other bytes than the wanted ones, whatever each holds; how many.</summary>
@@ -261,7 +270,7 @@ internal static class ImageApplier
                 Unsafe.Add(ref firstBlended, count) = Vector128.AndNot(there, old.Whole) | wanted;
                 Unsafe.Add(ref firstAddress, count) = entry.Address;
                 // Never store the same bytes again: an emulator that watches its code pages pays dearly for each store.
-                count += 1 - AsNumber((there & old.Whole) == wanted);
+                count += 1 - Unsafe.BitCast<bool, byte>((there & old.Whole) == wanted); // a bool is one byte, 0 or 1 where managed code made it
             }
 
             // Bytes behind a site are stored back as they were read. That is right because sites are stored in order of address: where
@@ -297,17 +306,6 @@ internal static class ImageApplier
         wanted.CopyTo(there);
         return 1;
     }
-
-    // A bool is one byte, 0 or 1 where managed code made it.
-    private static int AsNumber(bool value) => Unsafe.BitCast<bool, byte>(value);
-
-    private static PatchDiagnostic Outside(SiteDecision site) =>
-        PatchDiagnostic.Error(DiagnosticCodes.PlanOutsideImage, $"the site of {site.Label} is not in the image") with
-        {
-            SiteIndex = site.Index,
-            Address = site.Address,
-            Help = "Give the image the plan was made for.",
-        };
 }
 
 /// <summary>The segment that a walk over sites in order of address is in; it moves rarely.</summary>

@@ -47,18 +47,15 @@ internal sealed class PlanCheck
         _forms = new SiteFormReader(plan.Bitness);
     }
 
+    /// <summary>What is said of an image of another bitness than the plan's.</summary>
+    public static PatchDiagnostic WrongBitness(PatchPlan plan, CodeImage image) =>
+        PatchDiagnostic.Error(DiagnosticCodes.WrongBitness, "the image's bitness is not the plan's") with { Found = $"{image.Bitness}", Expected = $"{plan.Bitness}" };
+
     public static IReadOnlyList<PatchDiagnostic> Run(PatchPlan plan, CodeImage image, SiteTable sites, PlanCheckOptions options)
     {
         if (plan.Bitness != image.Bitness)
         {
-            return
-            [
-                PatchDiagnostic.Error(DiagnosticCodes.WrongBitness, "the image's bitness is not the plan's") with
-                {
-                    Found = $"{image.Bitness}",
-                    Expected = $"{plan.Bitness}",
-                },
-            ];
+            return [WrongBitness(plan, image)];
         }
 
         var check = new PlanCheck(plan, image, sites, options);

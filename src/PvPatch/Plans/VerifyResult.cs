@@ -85,6 +85,14 @@ public sealed class UnexpectedSite
     /// <returns>An error PV4002 with both byte strings.</returns>
     public PatchDiagnostic ToDiagnostic() => Unexpected(Decision, Found.Span);
 
+    internal static PatchDiagnostic Outside(SiteDecision site) =>
+        PatchDiagnostic.Error(DiagnosticCodes.PlanOutsideImage, $"the site of {site.Label} is not in the image") with
+        {
+            SiteIndex = site.Index,
+            Address = site.Address,
+            Help = "Give the image the plan was made for.",
+        };
+
     internal static PatchDiagnostic Unexpected(SiteDecision site, ReadOnlySpan<byte> found) =>
         PatchDiagnostic.Error(DiagnosticCodes.UnexpectedBytes, $"the site of {site.Label} holds bytes the plan does not know") with
         {

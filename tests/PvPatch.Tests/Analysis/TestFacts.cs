@@ -26,9 +26,9 @@ internal sealed class TestFacts : ICodeFacts
 
     public IReadOnlyList<VirtualAddress> EdgesOf(VirtualAddress instruction) => Edges.GetValueOrDefault(instruction.Value, []);
 
-    public VirtualAddress NextOf(VirtualAddress instruction, VirtualAddress next) => Next.TryGetValue(instruction.Value, out ulong to) ? to : next;
+    public VirtualAddress NextOf(VirtualAddress instruction, VirtualAddress following) => Next.TryGetValue(instruction.Value, out ulong to) ? to : following;
 
-    public VirtualAddress? AfterTrap(VirtualAddress instruction, VirtualAddress next) => TrapsEnd ? null : next;
+    public VirtualAddress? AfterTrap(VirtualAddress instruction, VirtualAddress following) => TrapsEnd ? null : following;
 
-    public int? VariableArguments(VirtualAddress function, int fixedCount, VirtualAddress? lastFixed) => Variable;
+    public int? VariableArguments(VirtualAddress callee, int fixedCount, VirtualAddress? lastFixed) => Variable;
 }

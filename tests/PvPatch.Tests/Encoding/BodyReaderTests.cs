@@ -54,6 +54,7 @@ public sealed class BodyReaderTests
     [Theory]
     [InlineData("50 58", true)] // push rax; pop rax
     [InlineData("48 8b 04 24", true)] // mov rax,[rsp]
+    [InlineData("48 8b 04 24 48 8b 4c 24 08", true)] // mov rax,[rsp]; mov rcx,[rsp+8]: twice is not none
     [InlineData("48 89 e0", false)] // mov rax,rsp
     [InlineData("48 8d 44 24 08", false)] // lea rax,[rsp+8]
     [InlineData("ff 13", true)] // call [rbx]

@@ -40,6 +40,30 @@ public sealed class LimitTests
         }
     }
 
+    /// <summary>The call is known by the form of the first site, which is a nop: nothing but the table's two ends says that it has to be looked at.</summary>
+    [Theory]
+    [InlineData(0x7fff_ffffL, 1, true)]
+    [InlineData(0x8000_0000L, 1, false)]
+    [InlineData(-0x8000_0000L, 2, true)]
+    [InlineData(-0x8000_0001L, 2, false)]
+    public void A_call_between_others_is_out_of_reach_by_itself(long distance, int called, bool inReach)
+    {
+        byte[] code = new byte[64];
+        PatchSite[] sites = [.. Enumerable.Range(0, 3).Select(i => new PatchSite(Start + (ulong)(i * 8), i == called ? 1 : 0, 6, RegisterSet.All))];
+        for (int i = 0; i < sites.Length; i++)
+        {
+            ((byte[])[0xff, 0x15, 0, 0, 0, 0]).CopyTo(code, i * 8);
+        }
+
+        ulong target = unchecked(Start + (ulong)(called * 8) + 5 + (ulong)distance);
+        OpsLayout layout = OpsLayout.Create(static b => b.Table("t", static t => t.Slot("nop").Slot("call")));
+        var backend = Backend.Create("b", layout, b => b.Nop("t.nop").Call("t.call", target));
+        PatchPlan plan = new PatchPlanner().Plan(new CodeImage(Start, code), SiteTable.Create(sites), backend);
+        Assert.Equal(inReach ? PatchAction.Call : PatchAction.LeaveAlone, plan[called].Action);
+        Assert.Equal(2, plan.Summary.Count(PatchAction.Nop));
+        Assert.Equal(inReach ? "e8 " : "ff 15 ", HexBytes.Format(plan[called].NewBytes)[..(inReach ? 3 : 6)]);
+    }
+
     /// <summary>push rax … call … ret, with rcx alone to save: 51, 48 8d 64 24 .. where the stack is aligned, e8, 59, c3. The room's last byte is a thunk's.</summary>
     [Fact]
     public void Room_for_thunks_is_used_to_its_last_byte_and_no_further()

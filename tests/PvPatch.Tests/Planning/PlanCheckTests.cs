@@ -2,7 +2,6 @@ using PvPatch.Images;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
-using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Planning;
 

@@ -61,8 +61,8 @@ internal struct PlannedSite(int block, int site, LiveForm form, LiveSiteState st
 internal readonly record struct SlotWrite(int Slot, VirtualAddress Old, VirtualAddress New);
 
 /// <summary>
-/// What is decided: for every site its new bytes and the outcome, for every slot its function. Kept from batch to batch for its arrays. How a site is written is no
-/// part of it, and nothing here writes code that can run.
+/// What is decided: for every site its new bytes and the outcome, for every slot its function. Kept from batch to batch for its arrays.
+/// How a site is written is no part of it, and nothing here writes code that can run.
 /// </summary>
 internal sealed class PlannedSites
 {

@@ -25,7 +25,10 @@ public enum SiteClass : byte
     QuiescentOnly,
 }
 
-/// <summary>Finds a site's class, and whether a site of a class can be written while threads may be in it: asked when it is planned, and again by who writes.</summary>
+/// <summary>
+/// Finds a site's class, and whether a site of a class can be written while threads may be in it: asked when it is planned, and again by who
+/// writes.
+/// </summary>
 internal static class SiteClassifier
 {
     /// <summary>The longest live site: an x86 instruction has at most 15 bytes (SDM volume 2, 2.3.11).</summary>

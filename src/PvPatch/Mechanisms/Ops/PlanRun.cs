@@ -220,11 +220,6 @@ internal sealed class PlanRun
         ReadOnlySpan<PatchSite> sites = _sites.Sites;
         int low = index;
         int high = sites.Length;
-        if (index < high && sites[index].Address.Value - window.Start >= window.VectorCount)
-        {
-            return index;
-        }
-
         while (low < high)
         {
             int middle = (low + high) >>> 1;
