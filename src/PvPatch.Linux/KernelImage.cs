@@ -227,22 +227,11 @@ public sealed class KernelImage
     /// </param>
     /// <returns>Whether the image can be planned.</returns>
     internal static bool TryOpen(
-        ElfImage elf, KernelOptions? options, [NotNullWhen(true)] out KernelImage? image, [NotNullWhen(false)] out PatchDiagnostic? error) =>
+        ElfImage elf,
+        KernelOptions? options,
+        [NotNullWhen(true)] out KernelImage? image,
+        [NotNullWhen(false)] out PatchDiagnostic? error) =>
         KernelImageReader.TryRead(elf, options, out image, out error);
-
-    /// <summary>The sections of code of an ELF file as an image at link addresses: what a plan made for it is applied to.</summary>
-    /// <param name="elf">The file.</param>
-    /// <returns>The image; it views the file's own bytes.</returns>
-    internal static CodeImage CodeOf(ElfImage elf)
-    {
-        ArgumentNullException.ThrowIfNull(elf);
-        return new CodeImage(
-            elf.Bitness,
-            elf.Sections
-                .Where(static s =>
-                    s.IsAllocated && s.IsExecutable && s.HasFileContent && s.Size > 0 && (s.Flags & ElfSectionAttributes.ThreadLocal) == 0)
-                .Select(s => new CodeSegment(s.Name, s.Address, elf.GetBytes(s))));
-    }
 
     private static bool TryOpen(
         LoadedKernelFile file, string? path, KernelOptions? options, [NotNullWhen(true)] out KernelImage? image,

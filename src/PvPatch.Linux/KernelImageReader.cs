@@ -13,7 +13,9 @@ namespace PvPatch.Linux;
 /// <summary>Makes an image of a kernel's ELF file: finds its era and its layout, its sites and what its ops table holds on disk.</summary>
 internal static class KernelImageReader
 {
-    /// <summary>Reads an image; see <see cref="KernelImage.TryOpen(ElfImage, KernelOptions, out KernelImage, out PatchDiagnostic)"/>.</summary>
+    /// <summary>
+    /// Reads an image; see <see cref="KernelImage.TryOpen(ElfImage, KernelOptions, out KernelImage, out PatchDiagnostic)"/>.
+    /// </summary>
     public static bool TryRead(
         ElfImage elf, KernelOptions? options, [NotNullWhen(true)] out KernelImage? image, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
@@ -37,7 +39,7 @@ internal static class KernelImageReader
         }
 
         KernelSymbols? symbols = options.Symbols ?? (KernelSymbols.TryFromImage(elf, out KernelSymbols? own, out _) ? own : null);
-        CodeImage code = KernelImage.CodeOf(elf);
+        CodeImage code = elf.ToCode();
         if (!TryFindLayoutAndEra(elf, code, source, options, symbols, out OpsLayout? layout, out int lockTable, out KernelEra? era,
             out SiteEvidence? evidence, out error))
         {

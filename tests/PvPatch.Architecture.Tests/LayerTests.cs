@@ -13,7 +13,8 @@ public sealed class LayerTests
     private const string Files = "PvPatch.Linux.Files";
     private const string Symbols = "PvPatch.Linux.Symbols";
     private const string Tables = "PvPatch.Linux.Eras PvPatch.Linux.Tables";
-    private const string Kernel = "PvPatch.Linux PvPatch.Linux.Layouts PvPatch.Linux.Text PvPatch.Linux.Modules";
+    private const string Layouts = "PvPatch.Linux.Layouts";
+    private const string Kernel = "PvPatch.Linux PvPatch.Linux.Text PvPatch.Linux.Modules";
     private const string Dumps = "PvPatch.Linux.Dumps";
     private const string Verify = "PvPatch.Linux.Verify";
 
@@ -36,9 +37,11 @@ public sealed class LayerTests
         new Layer(Files),
         new Layer(Symbols, Files),
         new Layer(Tables, Symbols, Files),
-        new Layer(Kernel, Tables, Symbols, Files),
+        new Layer(Layouts, Tables, Symbols, Files),
+        new Layer(Kernel, Layouts, Tables, Symbols, Files),
+        new Layer("PvPatch.Linux.Audit", Kernel, Layouts, Tables, Symbols, Files),
         new Layer(Dumps, Files),
-        new Layer(Verify, Dumps, Kernel, Tables, Symbols, Files));
+        new Layer(Verify, Dumps, Kernel, Layouts, Tables, Symbols, Files));
 
     private static readonly Layers s_toolLayers = new(s_tool, new Layer("PvPatch.Tool"));
 

@@ -85,7 +85,7 @@ internal static class RandomProgram
         }
     }
 
-    /// <summary>What compilers make of an index into an array, which the translator takes for one operation; and pairs that only look like it.</summary>
+    /// <summary>What compilers make of an index into an array, which the translator takes for one operation; and pairs that look like it.</summary>
     private static void EmitIndex(GuestAssembler a, Random random)
     {
         byte index = Destination(random);

@@ -100,7 +100,8 @@ public sealed class MachineOptionsTests : IDisposable
     [Fact]
     public void A_slot_file_changes_slots()
     {
-        string slots = _guest.Write("slots.json", """{ "irq.halt": "0xffffffff81000700", "mmu.read_cr3": "nop", "mmu.write_cr3": "kvm_io_delay" }""");
+        string slots = _guest.Write(
+            "slots.json", """{ "irq.halt": "0xffffffff81000700", "mmu.read_cr3": "nop", "mmu.write_cr3": "kvm_io_delay" }""");
         JsonElement sites = Run("sites", [.. _guest.Map, "--slots", slots, "--json"]).Succeeds().Json.GetProperty("sites");
         JsonElement Site(string slot) => sites.EnumerateArray().First(s => s.GetProperty("slot").GetString() == slot);
         Assert.Equal("0xffffffff81000700", Site("irq.halt").GetProperty("target").GetString());

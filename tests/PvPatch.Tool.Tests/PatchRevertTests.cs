@@ -1,7 +1,6 @@
 using System.Buffers.Binary;
 using System.Net.Sockets;
 using System.Text.Json;
-using PvPatch.Linux;
 using PvPatch.Linux.Files;
 using PvPatch.Linux.Tests.Kernel;
 using PvPatch.Tool.Tests.Support;
@@ -269,7 +268,7 @@ public sealed class PatchRevertTests : IDisposable
 
     private static byte[] Take(ElfImage elf, VirtualAddress address)
     {
-        Assert.True(KernelImage.CodeOf(elf).TryGetBytes(address, 6, out Span<byte> bytes));
+        Assert.True(elf.ToCode().TryGetBytes(address, 6, out Span<byte> bytes));
         return bytes.ToArray();
     }
 

@@ -9,9 +9,9 @@ using RiscV.Translator;
 namespace PvPatch.Benchmarks.Live;
 
 /// <summary>
-/// The mode <c>host</c>: the sample emulator's time for whole programs, as <c>fast</c>, as <c>checked</c>, with every memory operation left indirect, and by a C#
-/// interpreter with a dispatch table. Ways take turns; what each leaves (registers, memory, output, instructions) is compared every time. Times are what a processor
-/// spent on the thread.
+/// The mode <c>host</c>: the sample emulator's time for whole programs, as <c>fast</c>, as <c>checked</c>, with every memory operation left
+/// indirect, and by a C# interpreter with a dispatch table. Ways take turns; what each leaves (registers, memory, output, instructions) is
+/// compared every time. Times are what a processor spent on the thread.
 /// </summary>
 internal static class HostSpeed
 {
@@ -82,7 +82,8 @@ internal static class HostSpeed
         {
             Console.WriteLine(string.Create(
                 CultureInfo.InvariantCulture,
-                $"{s_ways[i].Name,-52}{expected.Instructions / times[i].Min(),8:0}{times[i].Min() / times[0].Min(),12:0.00}{Figures.MedianRatio(times[i], times[0]),10:0.00}"));
+                $"{s_ways[i].Name,-52}{expected.Instructions / times[i].Min(),8:0}{times[i].Min() / times[0].Min(),12:0.00}"
+                + $"{Figures.MedianRatio(times[i], times[0]),10:0.00}"));
         }
     }
 

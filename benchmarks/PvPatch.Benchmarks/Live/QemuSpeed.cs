@@ -7,10 +7,11 @@ using RiscV.Translator;
 namespace PvPatch.Benchmarks.Live;
 
 /// <summary>
-/// The mode <c>qemu</c>: whole programs by the sample emulator and by QEMU's user-mode emulator, in turns. Times are what a processor spent, so that a machine
-/// shared with others disturbs them little: for QEMU that of its whole process, for the sample that of its thread from making guest and engine to disposing of them,
-/// translation included. The runtime is warm: its start and the compilation of the emulator's own C# are not counted. A third way is the sample's translation without
-/// sites, as if nothing could be patched: what it costs that tracing could be switched on.
+/// The mode <c>qemu</c>: whole programs by the sample emulator and by QEMU's user-mode emulator, in turns. Times are what a processor
+/// spent, so that a machine shared with others disturbs them little: for QEMU that of its whole process, for the sample that of its thread
+/// from making guest and engine to disposing of them, translation included. The runtime is warm: its start and the compilation of the
+/// emulator's own C# are not counted. A third way is the sample's translation without sites, as if nothing could be patched: what it costs
+/// that tracing could be switched on.
 /// </summary>
 internal static class QemuSpeed
 {
@@ -49,7 +50,8 @@ internal static class QemuSpeed
         var clock = new ThreadClock();
         double start = 0;
         Console.WriteLine($"{"",-26}{"ms of a processor",31}{"sample to",13}");
-        Console.WriteLine($"{"program",-12}{"instructions",14}{"QEMU",10}{"sample",10}{"no sites",11}{"QEMU",8}{"without its start",19}{"no sites",10}");
+        Console.WriteLine(
+            $"{"program",-12}{"instructions",14}{"QEMU",10}{"sample",10}{"no sites",11}{"QEMU",8}{"without its start",19}{"no sites",10}");
         foreach (string path in paths)
         {
             string name = Path.GetFileName(path);
@@ -65,18 +67,19 @@ internal static class QemuSpeed
                 plain = Math.Min(plain, Time(clock, name, image, expected, patchable: false));
                 if (qemu is not null)
                 {
-                    (string output, int exitCode, double time) = qemu.Execute(path);
-                    theirs = Math.Min(theirs, time);
+                    (string output, int exitCode, double spent) = qemu.Execute(path);
+                    theirs = Math.Min(theirs, spent);
                     Figures.Check($"{name}, exit code by QEMU", exitCode, expected.ExitCode);
                     Figures.Check($"{name}, output by QEMU is the interpreter's", output == expected.Output ? 1 : 0, 1);
                 }
             }
 
             start = path == paths[0] ? theirs : start; // the program that only exits comes first
+            string time = qemu is null ? "-" : $"{theirs / 1000:0.0}";
             string toQemu = qemu is null ? "-" : $"{ours / theirs:0.00}";
             string toQemuStarted = qemu is null || path == paths[0] ? "-" : $"{ours / (theirs - start):0.00}";
             Console.WriteLine(
-                $"{name,-12}{expected.Instructions,14:n0}{(qemu is null ? "-" : $"{theirs / 1000:0.0}"),10}{ours / 1000,10:0.0}{plain / 1000,11:0.0}"
+                $"{name,-12}{expected.Instructions,14:n0}{time,10}{ours / 1000,10:0.0}{plain / 1000,11:0.0}"
                 + $"{toQemu,8}{toQemuStarted,19}{ours / plain,10:0.00}");
         }
     }
@@ -97,7 +100,9 @@ internal static class QemuSpeed
     }
 
     private static GuestImage Load(string path) =>
-        ElfReader.TryRead(File.ReadAllBytes(path), out GuestImage? image, out string? error) ? image : throw new InvalidDataException($"{path}: {error}");
+        ElfReader.TryRead(File.ReadAllBytes(path), out GuestImage? image, out string? error)
+            ? image
+            : throw new InvalidDataException($"{path}: {error}");
 
     private static RunRecord Interpret(GuestImage image)
     {

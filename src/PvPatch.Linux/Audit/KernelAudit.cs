@@ -30,6 +30,13 @@ internal enum AuditVerdict
 internal sealed record AuditedSite(
     PatchSite Site, OpSlot Slot, AuditVerdict Verdict, RegisterSet Destroys, RegisterSet Breaks, RegisterUse? Use, PatchDiagnostic? Undecided);
 
+/// <summary>The function of one slot under one backend.</summary>
+/// <param name="Slot">The slot.</param>
+/// <param name="Effects">What the function does.</param>
+/// <param name="Breaks">What it destroys though the slot's convention keeps it, the stack pointer included.</param>
+/// <param name="Spared">What the convention lets it destroy and it does not.</param>
+internal sealed record AuditedSlot(OpSlot Slot, FunctionEffects Effects, RegisterSet Breaks, RegisterSet Spared);
+
 /// <summary>Checks what is put at a kernel's sites against what is live behind them: computed, not taken from masks.</summary>
 internal sealed class KernelAudit
 {
@@ -72,6 +79,24 @@ internal sealed class KernelAudit
         return audited;
     }
 
+    /// <summary>Checks the functions that a backend's slots hold against the slots' conventions, whether or not a site calls them.</summary>
+    public IReadOnlyList<AuditedSlot> AuditSlots(Backend backend)
+    {
+        var audited = new List<AuditedSlot>();
+        foreach (OpSlot slot in _image.Layout.Slots)
+        {
+            if (slot.Kind == SlotKind.Call && backend[slot.Index].Target is VirtualAddress target)
+            {
+                FunctionEffects effects = Analyzer.EffectsOf(target);
+                RegisterSet allowed = CallConventions.DestroyedBy(slot.Convention, 64);
+                RegisterSet breaks = effects.Destroys.Except(allowed) | (effects.IsStackBalanced ? RegisterSet.None : RegisterSet.Rsp);
+                audited.Add(new AuditedSlot(slot, effects, breaks, allowed.Except(effects.Destroys)));
+            }
+        }
+
+        return audited;
+    }
+
     private AuditedSite Audit(int index, SiteDecision decision, Backend backend)
     {
         PatchSite site = _image.Sites[index];
@@ -79,7 +104,7 @@ internal sealed class KernelAudit
         FunctionEffects effects = EffectsOf(decision, backend[slot.Index].Target);
         RegisterSet result = SlotPrototypes.Results(_facts.Slots.Of(slot)?.Results ?? 1);
         RegisterSet destroyed = (effects.Returns ? effects.Destroys : RegisterSet.None).Except(result);
-        RegisterSet breaks = effects.Destroys.Except(CallConventions.DestroyedBy(slot.Convention, 64));
+        RegisterSet breaks = slot.Kind == SlotKind.Jump ? RegisterSet.None : effects.Destroys.Except(CallConventions.DestroyedBy(slot.Convention, 64)); // what is jumped to does not come back
         SiteLiveness liveness = LivenessBehind(index);
         RegisterSet hit = destroyed & liveness.Live;
         RegisterSet maybe = destroyed & liveness.MayBeLive;

@@ -17,9 +17,6 @@ internal sealed class KernelCodeFacts : ICodeFacts
 
     private const int MostResults = 2;
 
-    // What the compiler makes of C functions returns as C functions do, whether or not the original is described.
-    private static readonly string[] s_copies = [".isra.", ".constprop.", ".part.", ".cold"];
-
     private static readonly VirtualAddress[] s_none = [];
     private static readonly RegisterSet s_destroyed = CallConventions.DestroyedBy(CallConvention.KernelSysV, 64);
     private static readonly FunctionFacts s_nothing = new() { Destroys = RegisterSet.None, Reads = RegisterSet.None };
@@ -32,9 +29,12 @@ internal sealed class KernelCodeFacts : ICodeFacts
     private readonly Dictionary<ulong, (ulong Start, ulong To)> _ends = [];
     private readonly Dictionary<ulong, bool> _bugs = [];
 
+    private readonly (VirtualAddress Start, VirtualAddress End)? _entryText;
+
     public KernelCodeFacts(KernelImage image)
     {
         _image = image;
+        _entryText = image.Targets.Find("__entry_text_start") is VirtualAddress start && image.Targets.Find("__entry_text_end") is VirtualAddress end ? (start, end) : null;
         _types = new BtfPrototypes(image.Elf);
         Slots = new SlotPrototypes(image, _types);
         ReadSymbols();
@@ -82,17 +82,21 @@ internal sealed class KernelCodeFacts : ICodeFacts
         return end < 0 ? null : CountArguments(text[..end]);
     }
 
-    /// <summary>What is live where the function around an address returns: its result and what every function keeps. Everything where its prototype is not known.</summary>
+    /// <summary>
+    /// What is live where the function around an address returns: its result (both registers, where its prototype is not known) and what every function keeps.
+    /// Everything in the entry text: the only assembler code that has sites.
+    /// </summary>
     public RegisterSet LiveAtReturn(VirtualAddress address)
     {
-        if (_image.Symbols is null || !_image.Symbols.TryGetName(address, out string? name, out _))
+        if (_entryText is not (VirtualAddress start, VirtualAddress end) || (address >= start && address < end)
+            || _image.Symbols is null || !_image.Symbols.TryGetName(address, out string? name, out _))
         {
             return RegisterSet.All;
         }
 
         int suffix = name.IndexOf('.', StringComparison.Ordinal);
-        int? results = _types.OfFunction(suffix > 0 ? name[..suffix] : name)?.Results ?? (s_copies.Any(c => name.Contains(c, StringComparison.Ordinal)) ? MostResults : null);
-        return results is int count ? SlotPrototypes.Results(count) | ~s_destroyed : RegisterSet.All;
+        int results = _types.OfFunction(suffix > 0 ? name[..suffix] : name)?.Results ?? MostResults;
+        return SlotPrototypes.Results(results) | ~s_destroyed;
     }
 
     /// <summary>The conversions in a format, each star counted too; <see langword="null"/> for text that is no format.</summary>

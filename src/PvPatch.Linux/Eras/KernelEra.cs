@@ -236,7 +236,12 @@ public sealed record KernelEra
     public static KernelEra Linux2630Stable { get; } = Linux2630 with
     {
         Name = "linux-2.6.30-stable",
-        Rules = LinuxRules.Linux2630 with { Name = "linux-2.6.30-stable", AnyClobbers32 = RegisterSet.None, AnyClobbers64 = RegisterSet.None },
+        Rules = LinuxRules.Linux2630 with
+        {
+            Name = "linux-2.6.30-stable",
+            AnyClobbers32 = RegisterSet.None,
+            AnyClobbers64 = RegisterSet.None,
+        },
         TestsClobbers = false,
     };
 

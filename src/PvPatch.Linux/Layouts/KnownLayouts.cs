@@ -43,7 +43,7 @@ internal static class KnownLayouts
         if (symbols is null
             || !elf.TryGetSection(KernelEraDetector.SiteTableSection, out ElfSection? section)
             || !format.TryRead(elf.GetBytes(section).Span, out ParaInstruction[]? records, out _)
-            || !PvOpsLocator.TryFind(KernelImage.CodeOf(elf), records, out VirtualAddress? table, out _))
+            || !PvOpsLocator.TryFind(elf.ToCode(), records, out VirtualAddress? table, out _))
         {
             return null;
         }

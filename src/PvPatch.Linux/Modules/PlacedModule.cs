@@ -20,7 +20,7 @@ public sealed class PlacedModule
         Module = module;
         Kernel = kernel;
         Elf = elf;
-        Code = KernelImage.CodeOf(elf);
+        Code = elf.ToCode();
         _relocations = relocations;
     }
 

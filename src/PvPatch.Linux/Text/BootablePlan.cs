@@ -179,7 +179,7 @@ public static class BootablePlan
 
     internal static CodeImage ImageOf(ElfImage elf)
     {
-        CodeImage code = KernelImage.CodeOf(elf);
+        CodeImage code = elf.ToCode();
         return TryGetTable(elf, out ElfSection? table)
             ? new CodeImage(code.Bitness, [.. code.Segments, new CodeSegment(table.Name, table.Address, elf.GetBytes(table))]) : code;
     }

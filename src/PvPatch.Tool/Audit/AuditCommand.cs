@@ -53,7 +53,7 @@ internal sealed class AuditCommand : ToolCommand
         var reports = new List<AuditReport>();
         foreach ((PatchPlan plan, Backend backend) in plans)
         {
-            reports.Add(new AuditReport(image, plan, audit.Audit(plan, backend, run.Console.Cancellation)));
+            reports.Add(new AuditReport(image, plan, audit.Audit(plan, backend, run.Console.Cancellation), audit.AuditSlots(backend)));
         }
 
         if (run.IsJson)
@@ -65,6 +65,6 @@ internal sealed class AuditCommand : ToolCommand
             AuditText.Write(image, reports, run.Out);
         }
 
-        return reports.Exists(static r => r.Contradictions > 0 || r.Broken > 0) ? ExitCode.Different : ExitCode.Success;
+        return reports.Exists(static r => r.Contradictions > 0 || r.Broken > 0 || r.BrokenSlots.Any()) ? ExitCode.Different : ExitCode.Success;
     }
 }

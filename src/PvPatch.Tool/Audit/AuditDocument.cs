@@ -25,6 +25,8 @@ internal sealed record AuditDocument(string Image, int Total, IReadOnlyList<Audi
         report.Contradictions,
         report.Broken,
         [.. report.Causes().Select(static c => new AuditCause(c.Cause, c.Count))],
+        [.. report.Slots.Select(s => new AuditSlot(
+            s.Slot.Name, JsonOutput.Hex(s.Effects.Address), names.NameOf(s.Effects.Address.Value), s.Effects.Destroys.ToString(), s.Breaks.ToString(), s.Spared.ToString(), s.Effects.UsesRedZone))],
         [.. report.Sites.Where(static s => s.Verdict != AuditVerdict.Proved || !s.Breaks.IsEmpty).Select(s => Site(report, s, names))]);
 
     private static AuditSite Site(AuditReport report, AuditedSite site, KernelNames names)
@@ -44,7 +46,10 @@ internal sealed record AuditDocument(string Image, int Total, IReadOnlyList<Audi
 }
 
 internal sealed record AuditBackend(
-    string Backend, int Proved, int Undecided, int Contradictions, int BreaksConvention, IReadOnlyList<AuditCause> Causes, IReadOnlyList<AuditSite> Sites);
+    string Backend, int Proved, int Undecided, int Contradictions, int BreaksConvention, IReadOnlyList<AuditCause> Causes,
+    IReadOnlyList<AuditSlot> Slots, IReadOnlyList<AuditSite> Sites);
+
+internal sealed record AuditSlot(string Slot, string Target, string? Name, string Destroys, string Breaks, string Spared, bool RedZone);
 
 internal sealed record AuditCause(string Cause, int Count);
 

@@ -6,13 +6,18 @@ using PvPatch.Plans;
 namespace PvPatch.Tool.Audit;
 
 /// <summary>The audited sites of one backend, counted.</summary>
-internal sealed class AuditReport(KernelImage image, PatchPlan plan, IReadOnlyList<AuditedSite> sites)
+internal sealed class AuditReport(KernelImage image, PatchPlan plan, IReadOnlyList<AuditedSite> sites, IReadOnlyList<AuditedSlot> slots)
 {
     private readonly KernelNames _names = new(image);
 
     public PatchPlan Plan => plan;
 
     public IReadOnlyList<AuditedSite> Sites => sites;
+
+    public IReadOnlyList<AuditedSlot> Slots => slots;
+
+    /// <summary>Slots whose function destroys what their convention keeps.</summary>
+    public IEnumerable<AuditedSlot> BrokenSlots => slots.Where(static s => !s.Breaks.IsEmpty);
 
     public int Proved => Count(AuditVerdict.Proved);
 

@@ -30,6 +30,11 @@ internal static class AuditText
                 output.Line(string.Create(CultureInfo.InvariantCulture, $"{report.Plan.Backend}: {count} undecided: {cause}"));
             }
 
+            foreach (AuditedSlot slot in report.BrokenSlots)
+            {
+                output.Line($"{report.Plan.Backend}: slot {slot.Slot.Name} holds {names.Describe(slot.Effects.Address)}, which destroys {Words.Of(slot.Breaks, 64)}; its convention keeps them", Ink.Bad);
+            }
+
             foreach (AuditedSite site in report.Sites.Where(static s => s.Verdict == AuditVerdict.Contradiction || !s.Breaks.IsEmpty))
             {
                 WriteSite(report, site, names, output);

@@ -67,8 +67,15 @@ internal sealed class StepStore
             _segment = _image.Find(address, 1);
             if (_segment is null)
             {
-                return new CodeStep { Address = address, NextAddress = address, Flow = StepFlow.Invalid, Next = -1,
-                    Register = CodeStep.NoRegister, Base = CodeStep.NoRegister };
+                return new CodeStep
+                {
+                    Address = address,
+                    NextAddress = address,
+                    Flow = StepFlow.Invalid,
+                    Next = -1,
+                    Register = CodeStep.NoRegister,
+                    Base = CodeStep.NoRegister,
+                };
             }
 
             _bytes = new SegmentReader(_segment);
@@ -81,9 +88,8 @@ internal sealed class StepStore
         CodeStep step = _reader.Read(instruction);
         step.HasEdges = step.Flow != StepFlow.Invalid && _facts.EdgesOf(address).Count > 0;
         ulong behind = step.NextAddress;
-        step.NextAddress = step.Flow is StepFlow.Next or StepFlow.Branch or StepFlow.Call or StepFlow.IndirectCall or StepFlow.Outside
-            ? _facts.NextOf(address, step.NextAddress).Value
-            : step.NextAddress;
+        bool goesOn = step.Flow is StepFlow.Next or StepFlow.Branch or StepFlow.Call or StepFlow.IndirectCall or StepFlow.Outside;
+        step.NextAddress = goesOn ? _facts.NextOf(address, behind).Value : behind;
         step.IsDiverted = step.NextAddress != behind || behind < address;
         return step;
     }

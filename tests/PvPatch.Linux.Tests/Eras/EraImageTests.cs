@@ -108,7 +108,7 @@ public sealed class EraImageTests(ITestOutputHelper output)
     {
         ElfImage elf = kernel.Link(symbols: symbols);
         Assert.True(KernelEraDetector.TryFindSource(elf, out SiteSource source, out PatchDiagnostic? error), error?.ToString());
-        Assert.True(SiteEvidence.TryRead(elf, KernelImage.CodeOf(elf), out SiteEvidence? evidence, out error), error?.ToString());
+        Assert.True(SiteEvidence.TryRead(elf, elf.ToCode(), out SiteEvidence? evidence, out error), error?.ToString());
         KernelSymbols? own = KernelSymbols.TryFromImage(elf, out KernelSymbols? read, out _) ? read : null;
         Assert.Equal(symbols, own is not null);
         return KernelEraDetector.TryDetect(elf, source, kernel.Layout, evidence, own, out KernelEra? era, out error)

@@ -3,7 +3,6 @@ using PvPatch.Analysis;
 using PvPatch.Images;
 using PvPatch.Machine;
 using PvPatch.Tests.Shared;
-using Xunit;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Analysis;

@@ -2,7 +2,6 @@ using PvPatch.Analysis;
 using PvPatch.Machine;
 using PvPatch.Tests.Shared;
 using PvPatch.Tests.Support;
-using Xunit;
 
 namespace PvPatch.Tests.Analysis;
 

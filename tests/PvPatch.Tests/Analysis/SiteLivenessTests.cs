@@ -1,7 +1,6 @@
 using Iced.Intel;
 using PvPatch.Analysis;
 using PvPatch.Machine;
-using Xunit;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Analysis;

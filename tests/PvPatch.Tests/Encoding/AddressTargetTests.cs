@@ -147,6 +147,85 @@ public sealed class AddressTargetTests
         Assert.Equal(DiagnosticCodes.BodyInvalid, error.Code);
     }
 
+    [Theory]
+    [InlineData(64, 0)]
+    [InlineData(64, 3)] // the number of the next label
+    [InlineData(64, 0xfffe)]
+    [InlineData(64, 0xffff)]
+    [InlineData(64, 0x1_0000)]
+    [InlineData(64, 0x1_0001)]
+    [InlineData(64, 0x00ff_ffff)]
+    [InlineData(64, 0x0100_0000)]
+    [InlineData(64, 0x8000_0000_0000_0000)]
+    [InlineData(64, 0xffff_ffff_fffd_fffe)]
+    [InlineData(64, 0xffff_ffff_fffd_ffff)]
+    [InlineData(64, 0xffff_ffff_fffe_0000)]
+    [InlineData(64, 0xffff_ffff_ffff_0000)]
+    [InlineData(64, 0xffff_ffff_ffff_ffff)]
+    [InlineData(32, 0)]
+    [InlineData(32, 3)]
+    [InlineData(32, 0xffff)]
+    [InlineData(32, 0x1_0000)]
+    [InlineData(32, 0x7fff_ffff)]
+    [InlineData(32, 0xfffd_fffe)]
+    [InlineData(32, 0xfffd_ffff)]
+    [InlineData(32, 0xfffe_0000)]
+    [InlineData(32, 0xffff_ffff)]
+    public void A_body_with_two_labels_refers_to_any_address_and_another_beside_it(int bitness, ulong target)
+    {
+        ulong mask = bitness == 32 ? uint.MaxValue : ulong.MaxValue;
+        ulong other = unchecked(target + 0x1234) & mask;
+        InlineBody body = InlineBody.Create(a =>
+        {
+            Label over = a.CreateLabel();
+            Label end = a.CreateLabel();
+            a.je(over);
+            a.call(target);
+            a.Label(ref over);
+            a.jne(end);
+            a.call(other);
+            a.Label(ref end);
+            a.nop();
+        });
+        CallConvention convention = bitness == 64 ? CallConvention.SysV : CallConvention.I386RegParm;
+        Assert.True(BodyBuilder.TryBuild(body, convention, bitness, out AssembledBody? built, out PatchDiagnostic? error), error?.ToString());
+        Assert.Equal([target, other], built.Fixups.Select(static f => f.Target.Value));
+        Assert.Equal("74 05 e8 00 00 00 00 75 05 e8 00 00 00 00 90", HexBytes.Format(built.Bytes.Span));
+        byte[] code = new byte[built.Bytes.Length];
+        ulong place = unchecked(target + 0x5_0000) & mask;
+        Assert.True(CodeTemplate.Create(built, code.Length, NopStyle.P6).TryWrite(place, code));
+        Assert.Equal(unchecked((int)(uint)(target - (place + 7))), BitConverter.ToInt32(code, 3));
+        Assert.Equal(unchecked((int)(uint)(other - (place + 14))), BitConverter.ToInt32(code, 10));
+    }
+
+    [Theory]
+    [InlineData(false, "not written the same each time")]
+    [InlineData(true, "behind the last instruction")]
+    public void A_body_that_is_written_otherwise_the_second_time_is_refused(bool dangles, string why)
+    {
+        // Written twice because 1 could be the label.
+        int times = 0;
+        InlineBody body = InlineBody.Create(a =>
+        {
+            Label over = a.CreateLabel();
+            a.je(over);
+            a.call(1);
+            a.Label(ref over);
+            a.nop();
+            if (++times == 2)
+            {
+                _ = dangles ? a.@lock : null;
+                if (!dangles)
+                {
+                    a.nop();
+                }
+            }
+        });
+        Assert.False(BodyBuilder.TryBuild(body, CallConvention.SysV, 64, out _, out PatchDiagnostic? error));
+        Assert.Equal((DiagnosticCodes.BodyInvalid, 2), (error.Code, times));
+        Assert.Contains(why, error.Message, StringComparison.Ordinal);
+    }
+
     private static void AssertRel32(byte opcode, ReadOnlySpan<byte> code, ulong address, ulong target)
     {
         Assert.Equal(opcode, code[0]);

@@ -116,6 +116,25 @@ public sealed unsafe class ArenaLifetimeTests
     }
 
     [Fact]
+    public void A_piece_is_its_owners_from_its_first_byte_to_its_last_unit_until_it_is_given_back()
+    {
+        using var code = new LiveCode();
+        var pieces = new StubAllocator(code.Arena.Memory);
+        Assert.True(pieces.TryTake(20, out VirtualAddress first, out _, owner: 0));
+        Assert.True(pieces.TryTake(33, out VirtualAddress second, out _, owner: 7));
+        Assert.True(pieces.TryTake(16, out VirtualAddress nobodys, out _));
+        Assert.Equal([0, 0, 7, 7, -1, -1, -1], new[] { first, first + 31, second, second + 47, nobodys, nobodys + 16, code.Arena.Address + -1 }.Select(Owner));
+        pieces.Give(second, 33);
+        Assert.Equal([0, -1, -1, -1], new[] { first + 31, second, second + 47, nobodys }.Select(Owner));
+        pieces.Give(first, 20);
+        pieces.Give(nobodys, 16);
+        Assert.Equal(0, pieces.PageCount);
+        Assert.Equal(-1, Owner(first));
+
+        int Owner(VirtualAddress address) => pieces.TryFindOwner(address, out uint owner) ? (int)owner : -1;
+    }
+
+    [Fact]
     public void Every_member_that_reads_the_arenas_memory_refuses_after_its_end()
     {
         var code = new LiveCode();

@@ -1,5 +1,4 @@
 using PvPatch.Live;
-using PvPatch.Machine;
 using PvPatch.Plans;
 
 namespace PvPatch.Tests.Live;

@@ -4,8 +4,8 @@ using RiscV.Isa;
 namespace RiscV.Demo;
 
 /// <summary>
-/// A guest made at run time, so that the sample needs no compiler: a sieve of Eratosthenes over bytes, then a checksum over the sieve in words, several times.
-/// Loads, stores and branches are about half of what it executes, as in most programs.
+/// A guest made at run time, so that the sample needs no compiler: a sieve of Eratosthenes over bytes, then a checksum over the sieve in
+/// words, several times. Loads, stores and branches are about half of what it executes, as in most programs.
 /// </summary>
 internal static class BuiltInProgram
 {

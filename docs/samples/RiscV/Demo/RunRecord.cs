@@ -21,12 +21,13 @@ internal sealed record RunRecord(StopReason Stop, int ExitCode, string Output, l
         StopReason stop = guest.Run(engine, ticks);
         TimeSpan time = clock() - start;
         string registers = string.Join(' ', Enumerable.Range(0, 32).Select(i => $"x{i}={guest.Cpu->X[i]:x}")) + $" pc={guest.Cpu->Pc:x}";
-        return new RunRecord(stop, guest.ExitCode, guest.Output, guest.Instructions, registers, Convert.ToHexString(SHA256.HashData(guest.Memory.Ram))) { Time = time };
+        string memory = Convert.ToHexString(SHA256.HashData(guest.Memory.Ram));
+        return new RunRecord(stop, guest.ExitCode, guest.Output, guest.Instructions, registers, memory) { Time = time };
     }
 
     public bool Equals(RunRecord? other) =>
-        other is not null && Stop == other.Stop && ExitCode == other.ExitCode && Output == other.Output && Instructions == other.Instructions
-        && Registers == other.Registers && Memory == other.Memory;
+        other is not null && Stop == other.Stop && ExitCode == other.ExitCode && Output == other.Output
+        && Instructions == other.Instructions && Registers == other.Registers && Memory == other.Memory;
 
     public override int GetHashCode() => HashCode.Combine(Stop, ExitCode, Instructions, Memory);
 }

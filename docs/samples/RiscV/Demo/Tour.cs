@@ -4,7 +4,9 @@ using RiscV.Translator;
 
 namespace RiscV.Demo;
 
-/// <summary>Shows what the sample is about: the same program by every engine and backend, switched while it runs, and what each costs.</summary>
+/// <summary>
+/// Shows what the sample is about: the same program by every engine and backend, switched while it runs, and what each costs.
+/// </summary>
 internal sealed class Tour(GuestImage image, TextWriter output)
 {
     private const int Rounds = 5;

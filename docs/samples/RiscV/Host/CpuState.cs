@@ -32,9 +32,9 @@ internal enum StopReason
 }
 
 /// <summary>
-/// The guest's processor, in native memory: interpreter, generated code and C# helpers all work on this one. The order is part of the generated code: what it
-/// uses most comes first, where a displacement has one byte. Behind it in memory are the translator's links (<see cref="Translator.LinkTable"/>), eight bytes for each
-/// word of code.
+/// The guest's processor, in native memory: interpreter, generated code and C# helpers all work on this one. The order is part of the
+/// generated code: what it uses most comes first, where a displacement has one byte. Behind it in memory are the translator's links (<see
+/// cref="Translator.LinkTable"/>), eight bytes for each word of code.
 /// </summary>
 [StructLayout(LayoutKind.Sequential)]
 internal unsafe struct CpuState
@@ -44,7 +44,9 @@ internal unsafe struct CpuState
 
     public const int CounterCount = 32;
 
-    /// <summary>Instructions the guest may still execute. Generated code subtracts a block's at its head and leaves when the result is negative.</summary>
+    /// <summary>
+    /// Instructions the guest may still execute. Generated code subtracts a block's at its head and leaves when the result is negative.
+    /// </summary>
     public long TicksLeft;
 
     public fixed ulong X[33];

@@ -4,8 +4,8 @@ using System.Diagnostics.CodeAnalysis;
 namespace RiscV.Host;
 
 /// <summary>
-/// Reads statically linked ELF64 programs for RISC-V: header and loadable segments, nothing else. The file is not trusted: every offset and size is checked against
-/// the file and against the guest's 32-bit window before it is used.
+/// Reads statically linked ELF64 programs for RISC-V: header and loadable segments, nothing else. The file is not trusted: every offset and
+/// size is checked against the file and against the guest's 32-bit window before it is used.
 /// </summary>
 internal static class ElfReader
 {

@@ -2,7 +2,9 @@ using System.Runtime.InteropServices;
 
 namespace RiscV.Host;
 
-/// <summary>A loaded program: its memory, its processor, and the few system calls it has. Engines execute it; what they see and leave is the same.</summary>
+/// <summary>
+/// A loaded program: its memory, its processor, and the few system calls it has. Engines execute it; what they see and leave is the same.
+/// </summary>
 internal sealed unsafe class Guest : IDisposable
 {
     public const ulong DefaultRamSize = 16 << 20;
@@ -59,7 +61,9 @@ internal sealed unsafe class Guest : IDisposable
     /// <summary>Instructions executed so far.</summary>
     public long Instructions { get; private set; }
 
-    /// <summary>Lets an engine execute the program, and does its system calls, until it exits, stops or has used up its allowance.</summary>
+    /// <summary>
+    /// Lets an engine execute the program, and does its system calls, until it exits, stops or has used up its allowance.
+    /// </summary>
     public StopReason Run(IEngine engine, long ticks = long.MaxValue)
     {
         Cpu->TicksLeft = ticks;
@@ -99,7 +103,8 @@ internal sealed unsafe class Guest : IDisposable
 internal interface IEngine
 {
     /// <summary>
-    /// Executes from <see cref="CpuState.Pc"/> on until something stops it. Then Pc is the instruction that stopped, which is not counted in
+    /// Executes from <see cref="CpuState.Pc"/> on until something stops it. Then Pc is the instruction that stopped, which is not counted
+    /// in
     /// <see cref="CpuState.TicksLeft"/>, and everything before it has been done.
     /// </summary>
     public void Execute();

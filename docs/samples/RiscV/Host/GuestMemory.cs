@@ -4,8 +4,9 @@ using RiscV.Isa;
 namespace RiscV.Host;
 
 /// <summary>
-/// The guest's address space: a window of 4 GiB in the host's, of which RAM is a part. Only RAM is the guest's to use, but the whole window is mapped (pages
-/// appear when touched): an access that is not checked, by an address cut to 32 bits, can't reach anything but the guest's own memory.
+/// The guest's address space: a window of 4 GiB in the host's, of which RAM is a part. Only RAM is the guest's to use, but the whole window
+/// is mapped (pages appear when touched): an access that is not checked, by an address cut to 32 bits, can't reach anything but the guest's
+/// own memory.
 /// </summary>
 internal sealed unsafe class GuestMemory : IDisposable
 {

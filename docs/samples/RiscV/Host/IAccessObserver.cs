@@ -2,7 +2,9 @@ using RiscV.Isa;
 
 namespace RiscV.Host;
 
-/// <summary>Told of what the guest does: by the interpreter where one is given, by generated code while its backend is <c>traced</c>.</summary>
+/// <summary>
+/// Told of what the guest does: by the interpreter where one is given, by generated code while its backend is <c>traced</c>.
+/// </summary>
 internal interface IAccessObserver
 {
     /// <summary>A load or store, before it is done.</summary>

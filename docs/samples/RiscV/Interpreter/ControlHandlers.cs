@@ -3,7 +3,9 @@ using RiscV.Host;
 
 namespace RiscV.Interpreter;
 
-/// <summary>Jumps, branches and what stops. A target must be a multiple of four; the jump itself stops where it is not, and writes nothing.</summary>
+/// <summary>
+/// Jumps, branches and what stops. A target must be a multiple of four; the jump itself stops where it is not, and writes nothing.
+/// </summary>
 internal static unsafe class ControlHandlers
 {
     public static ulong Jal(CpuState* s, Decoded* d) => Jump(s, d, d->Pc + (ulong)d->Imm, link: true);

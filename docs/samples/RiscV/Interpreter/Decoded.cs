@@ -6,7 +6,10 @@ namespace RiscV.Interpreter;
 /// <summary>A decoded instruction with the C# function that executes it: what a dispatch table holds.</summary>
 internal unsafe struct Decoded
 {
-    /// <summary>Executes the instruction; the address of the next one. A handler that stops sets <see cref="CpuState.Stop"/> and gives its own address.</summary>
+    /// <summary>
+    /// Executes the instruction; the address of the next one. A handler that stops sets <see cref="CpuState.Stop"/> and gives its own
+    /// address.
+    /// </summary>
     public delegate*<CpuState*, Decoded*, ulong> Handler;
     public ulong Pc;
     public int Imm;

@@ -5,8 +5,8 @@ using RiscV.Isa;
 namespace RiscV.Interpreter;
 
 /// <summary>
-/// Executes the guest by a table of C# function pointers, decoded once, and again after a fence.i: how an emulator is written without generating code. The rival in speed, and the oracle for
-/// the translator, which shares no line with it below the decoder.
+/// Executes the guest by a table of C# function pointers, decoded once, and again after a fence.i: how an emulator is written without
+/// generating code. The rival in speed, and the oracle for the translator, which shares no line with it below the decoder.
 /// </summary>
 internal sealed unsafe class InterpreterEngine : IEngine, IDisposable
 {

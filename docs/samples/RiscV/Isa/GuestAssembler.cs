@@ -1,7 +1,8 @@
 namespace RiscV.Isa;
 
 /// <summary>
-/// A few lines of assembler for guest programs made at run time: <c>a.R(Op.Add, 10, 10, 11)</c>. Registers are numbers; branches go to labels, forward or backward.
+/// A few lines of assembler for guest programs made at run time: <c>a.R(Op.Add, 10, 10, 11)</c>. Registers are numbers; branches go to
+/// labels, forward or backward.
 /// </summary>
 internal sealed class GuestAssembler
 {

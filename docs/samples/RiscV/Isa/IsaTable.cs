@@ -3,8 +3,8 @@ using System.Globalization;
 namespace RiscV.Isa;
 
 /// <summary>
-/// The encodings as text, laid out as in the instruction listings of the RISC-V unprivileged specification: bits 31 to 0, a dot for a bit that belongs to an operand.
-/// Decoder and encoder both read this table, so there is one place in which an encoding can be wrong.
+/// The encodings as text, laid out as in the instruction listings of the RISC-V unprivileged specification: bits 31 to 0, a dot for a bit
+/// that belongs to an operand. Decoder and encoder both read this table, so there is one place in which an encoding can be wrong.
 /// </summary>
 internal static class IsaTable
 {

@@ -53,7 +53,9 @@ internal enum Format : byte
 /// <param name="Imm">The immediate, sign-extended.</param>
 internal readonly record struct Instruction(Op Op, byte Rd, byte Rs1, byte Rs2, int Imm)
 {
-    /// <summary>Whether control may go elsewhere than to the next instruction, or that one may be another by then: such an instruction ends a block.</summary>
+    /// <summary>
+    /// Whether control may go elsewhere than to the next instruction, or that one may be another by then: such an instruction ends a block.
+    /// </summary>
     public bool EndsBlock => Op is Op.Illegal or (>= Op.Jal and <= Op.Bgeu) or Op.FenceI or Op.Ecall or Op.Ebreak;
 
     /// <summary>Whether it may jump to an address it names, and leaves no return address.</summary>

@@ -8,8 +8,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace RiscV.Patching;
 
 /// <summary>
-/// <c>checked</c>: a load or store outside RAM or not aligned to its width stops the guest at that very instruction. The checks are a dozen instructions, so they
-/// stand once in the arena and the sites call them; a fault drops the return address and leaves.
+/// <c>checked</c>: a load or store outside RAM or not aligned to its width stops the guest at that very instruction. The checks are a dozen
+/// instructions, so they stand once in the arena and the sites call them; a fault drops the return address and leaves.
 /// </summary>
 internal static class CheckedBackend
 {

@@ -7,8 +7,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace RiscV.Patching;
 
 /// <summary>
-/// <c>fast</c>: every load and store is one instruction in the block itself. The address is cut to the 32 bits of the guest's window, so the guest can't hurt its host, only itself:
-/// nothing is checked, and what would fault reads and writes memory that is otherwise unused.
+/// <c>fast</c>: every load and store is one instruction in the block itself. The address is cut to the 32 bits of the guest's window, so
+/// the guest can't hurt its host, only itself: nothing is checked, and what would fault reads and writes memory that is otherwise unused.
 /// </summary>
 internal static class FastBackend
 {

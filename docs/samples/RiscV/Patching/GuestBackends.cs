@@ -29,7 +29,10 @@ internal sealed class GuestBackends
 
     public Backend Profiled { get; }
 
-    /// <summary><c>fast</c>, but loads and stores stay calls through their slots, as they were emitted: what patching them is worth. Not one of the four.</summary>
+    /// <summary>
+    /// <c>fast</c>, but loads and stores stay calls through their slots, as they were emitted: what patching them is worth. Not one of the
+    /// four.
+    /// </summary>
     public Backend Indirect { get; }
 
     public IReadOnlyList<Backend> All { get; }

@@ -6,20 +6,21 @@ using RiscV.Isa;
 namespace RiscV.Patching;
 
 /// <summary>
-/// The operations that translated code leaves open, and what holds at their sites. This contract is all that translator and backends share: any backend may
-/// stand at any site at any moment, so each must keep it alone.
+/// The operations that translated code leaves open, and what holds at their sites. This contract is all that translator and backends share:
+/// any backend may stand at any site at any moment, so each must keep it alone.
 /// </summary>
 /// <remarks>
 /// <code>
-/// everywhere   rbx = host address of guest address 0, rbp = CpuState, r15 = ticks left; all others but rax, rcx and rdx hold guest registers
+/// everywhere   rbx = host address of guest address 0, rbp = CpuState, r15 = ticks left; rsi, rdi and r8 to r14 belong to the translator
 /// mem.*        rdx = guest address (64 bits), rcx = its low 32 bits, rax = value to store; a load's value is left in rax, extended
 /// timer.tick   rcx = instructions of the block that begins; subtracts rcx from r15 and leaves the sign in the flags. Destroys nothing else
 /// trap.*       does not come back: the return address says where it happened
 /// </code>
-/// A site is one instruction of six bytes for good: the inlined body must be a single instruction (cs prefixes fill it up), and a call ends at the site's end, so a
-/// thread that was stopped anywhere finds sense when it goes on. Inside an aligned eight bytes one store changes it. Two things keep the return address
-/// the site's own: no forwarding island makes the call, for one store needs none; and no thunk does, for what is called here keeps what the site does not allow. A C
-/// function does not: <see cref="Stubs.EmitCall"/> makes one that does.
+/// A site is one instruction of six bytes for good: the inlined body must be a single instruction (cs prefixes fill it up), and a call
+/// ends at the site's end, so a thread that was stopped anywhere finds sense when it goes on. Inside an aligned eight bytes one store
+/// changes it. Two things keep the return address the site's own: no forwarding island makes the call, for one store needs none; and no
+/// thunk does, for what is called here keeps what the site does not allow. A C function does not: <see cref="Stubs.EmitCall"/> makes
+/// one that does.
 /// </remarks>
 internal static class GuestOps
 {
@@ -60,7 +61,10 @@ internal static class GuestOps
     /// <summary>What a body may destroy: the scratch registers. No guest register is in a vector.</summary>
     public static RegisterSet Clobbers => RegisterSet.Rax | RegisterSet.Rcx | RegisterSet.Rdx | RegisterSet.Flags | RegisterSet.Vector;
 
-    /// <summary>What a body at <c>timer.tick</c> may destroy or change: PvPatch would save and restore the ticks around it, if it did not know that they are its result.</summary>
+    /// <summary>
+    /// What a body at <c>timer.tick</c> may destroy or change: PvPatch would save and restore the ticks around it, if it did not know that
+    /// they are its result.
+    /// </summary>
     public static RegisterSet TickClobbers => RegisterSet.R15 | RegisterSet.Flags | RegisterSet.Vector;
 
     /// <summary>The slot of a load or store.</summary>

@@ -6,8 +6,8 @@ using RiscV.Translator;
 namespace RiscV.Patching;
 
 /// <summary>
-/// What generated code calls in C#. UnmanagedCallersOnly: such a method has an address that never moves. No exception may leave it, for the frames above
-/// it are generated and can't be unwound; it is kept and thrown again when the guest has been left.
+/// What generated code calls in C#. UnmanagedCallersOnly: such a method has an address that never moves. No exception may leave it, for the
+/// frames above it are generated and can't be unwound; it is kept and thrown again when the guest has been left.
 /// </summary>
 internal static unsafe class Helpers
 {

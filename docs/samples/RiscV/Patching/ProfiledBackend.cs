@@ -8,8 +8,9 @@ using static Iced.Intel.AssemblerRegisters;
 namespace RiscV.Patching;
 
 /// <summary>
-/// <c>profiled</c>: counts loads and stores by operation, and entries by block. A counted access is two instructions: too many for a live site, so PvPatch puts
-/// them into an island near the block and a jump into the site. Blocks are counted in C#, by the operation at their head.
+/// <c>profiled</c>: counts loads and stores by operation, and entries by block. A counted access is two instructions: too many for a live
+/// site, so PvPatch puts them into an island near the block and a jump into the site. Blocks are counted in C#, by the operation at their
+/// head.
 /// </summary>
 internal static unsafe class ProfiledBackend
 {
@@ -19,9 +20,9 @@ internal static unsafe class ProfiledBackend
         VirtualAddress tick = stubs.EmitCall(
             helper,
             keepsScratch: true,
-            static (a, returnAddress) =>
+            static (a, site) =>
             {
-                a.mov(rdi, returnAddress); // it names the site
+                a.mov(rdi, site);
                 a.mov(rsi, rbp);
             },
             FastBackend.Tick);

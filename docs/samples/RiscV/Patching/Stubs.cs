@@ -8,12 +8,12 @@ using static Iced.Intel.AssemblerRegisters;
 namespace RiscV.Patching;
 
 /// <summary>
-/// The fixed code around the regions: the way in, the ways out, and the way to C#. All of it is in the arena, where every region reaches it with a rel32. Here guest
-/// registers are moved between host registers and <see cref="CpuState"/>.
+/// The fixed code around the regions: the way in, the ways out, and the way to C#. All of it is in the arena, where every region reaches it
+/// with a rel32. Here guest registers are moved between host registers and <see cref="CpuState"/>.
 /// </summary>
 /// <remarks>
-/// The stack: <c>Enter</c> pushes six registers and leaves eight bytes free, so that it is aligned in a region, as the System V convention wants it before a call. A
-/// function called from a site can leave for good by dropping its return address.
+/// The stack: <c>Enter</c> pushes six registers and leaves eight bytes free, so that it is aligned in a region, as the System V convention
+/// wants it before a call. A function called from a site can leave for good by dropping its return address.
 /// </remarks>
 internal sealed unsafe class Stubs
 {
@@ -86,7 +86,9 @@ internal sealed unsafe class Stubs
     /// <summary>Jumped to at a block's head, with its address in rax and its length in rcx.</summary>
     public VirtualAddress OutOfTicks { get; }
 
-    /// <summary>Called from a site, and does not return to it: stops for a reason, at the guest instruction to which the return address belongs.</summary>
+    /// <summary>
+    /// Called from a site, and does not return to it: stops for a reason, at the guest instruction to which the return address belongs.
+    /// </summary>
     public VirtualAddress Stop(StopReason reason) => _stops[reason];
 
     /// <summary>Emits a function into the arena.</summary>
@@ -98,16 +100,21 @@ internal sealed unsafe class Stubs
     }
 
     /// <summary>
-    /// Emits a function for sites that calls one of C: it sees the guest's registers where they are outside of generated code, and what it destroys is put right again.
+    /// Emits a function for sites that calls one of C: it sees the guest's registers where they are outside of generated code, and what it
+    /// destroys is put right again.
     /// </summary>
     /// <param name="target">The C function.</param>
     /// <param name="keepsScratch">Whether rax, rcx and rdx are kept; else rax has the function's result.</param>
-    /// <param name="arguments">Emits moving the arguments to where C wants them; it is told where the return address is.</param>
+    /// <param name="arguments">Emits moving the arguments to where C wants them; it is told where the return address is, which names the site.</param>
     /// <param name="then">Emits what else is to be done.</param>
     public VirtualAddress EmitCall(
-        VirtualAddress target, bool keepsScratch, Action<Assembler, AssemblerMemoryOperand> arguments, Action<Assembler>? then = null) => Emit(a =>
+        VirtualAddress target,
+        bool keepsScratch,
+        Action<Assembler, AssemblerMemoryOperand> arguments,
+        Action<Assembler>? then = null) => Emit(a =>
     {
-        AssemblerRegister64[] kept = keepsScratch ? [rax, rcx, rdx, rsi, rdi] : [rcx, rsi, rdi]; // an odd number: the stack is aligned behind it
+        // rsi and rdi may hold copies. An odd number of registers aligns the stack.
+        AssemblerRegister64[] kept = keepsScratch ? [rax, rcx, rdx, rsi, rdi] : [rcx, rsi, rdi];
         Map.EmitSpill(a);
         Array.ForEach(kept, a.push);
         arguments(a, __qword_ptr[rsp + 8 * kept.Length]);

@@ -48,7 +48,8 @@ internal static class AluEmitter
     }
 
     /// <summary>
-    /// An index into an array, which takes two guest instructions, in one: <c>slli rd, rs, 1 to 3; add rd, rd, other</c>. Whether the two are such a pair.
+    /// An index into an array, which takes two guest instructions, in one: <c>slli rd, rs, 1 to 3; add rd, rd, other</c>. Whether the two
+    /// are such a pair.
     /// </summary>
     public static bool TryEmitIndex(HostCode code, GuestInstruction shift, GuestInstruction add)
     {

@@ -4,8 +4,8 @@ using RiscV.Isa;
 namespace RiscV.Translator;
 
 /// <summary>
-/// What is translated at once: the guest code that can be reached from an address by branches whose targets are known, returns of calls included. Loops stay inside, so
-/// that going round them leaves no host block.
+/// What is translated at once: the guest code that can be reached from an address by branches whose targets are known, returns of calls
+/// included. Loops stay inside, so that going round them leaves no host block.
 /// </summary>
 internal sealed unsafe class GuestRegion
 {

@@ -5,8 +5,9 @@ using HostInstruction = Iced.Intel.Instruction;
 namespace RiscV.Translator;
 
 /// <summary>
-/// Emits host instructions that read and write guest registers. Those that live in memory are also kept in four host registers for as long as a block lasts and nobody
-/// else needs these. A write always goes to memory too, so the guest's state is complete at every site. It also knows which guest registers hold a sign-extended word.
+/// Emits host instructions that read and write guest registers. Those that live in memory are also kept in four host registers for as long
+/// as a block lasts and nobody else needs these. A write always goes to memory too, so the guest's state is complete at every site. It also
+/// knows which guest registers hold a sign-extended word.
 /// </summary>
 internal sealed class HostCode(Assembler assembler, RegisterMap map)
 {
@@ -30,7 +31,9 @@ internal sealed class HostCode(Assembler assembler, RegisterMap map)
         _words = 0;
     }
 
-    /// <summary>Begins a guest instruction: what is read, claimed or a target from now on stays in its host register until the next one begins.</summary>
+    /// <summary>
+    /// Begins a guest instruction: what is read, claimed or a target from now on stays in its host register until the next one begins.
+    /// </summary>
     /// <param name="rest">What comes behind it in its block.</param>
     public void Begin(ArraySegment<GuestInstruction> rest)
     {
@@ -97,8 +100,8 @@ internal sealed class HostCode(Assembler assembler, RegisterMap map)
     }
 
     /// <summary>
-    /// The host register in which to compute a guest register's new value: one that holds no value read for this instruction, but where the guest register is itself
-    /// read as the first operand. <see cref="Write"/> ends the computation.
+    /// The host register in which to compute a guest register's new value: one that holds no value read for this instruction, but where the
+    /// guest register is itself read as the first operand. <see cref="Write"/> ends the computation.
     /// </summary>
     public Register Target(int guest, int first)
     {
@@ -226,7 +229,10 @@ internal sealed class HostCode(Assembler assembler, RegisterMap map)
         }
     }
 
-    /// <summary>One that is not in use for this instruction: nobody's copy, else that of the guest register which is read last of all in what is left of the block.</summary>
+    /// <summary>
+    /// One that is not in use for this instruction: nobody's copy, else that of the guest register which is read last of all in what is
+    /// left of the block.
+    /// </summary>
     private int Take()
     {
         int best = -1;

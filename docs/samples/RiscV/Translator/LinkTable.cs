@@ -4,8 +4,9 @@ using RiscV.Host;
 namespace RiscV.Translator;
 
 /// <summary>
-/// For each word of guest code the host address of the block that begins there, behind the guest's <see cref="CpuState"/>. Regions jump to each other through this
-/// table, so linking them is a store of data: code need not change for it, and an address computed at run time is as easy as a fixed one.
+/// For each word of guest code the host address of the block that begins there, behind the guest's <see cref="CpuState"/>. Regions jump to
+/// each other through this table, so linking them is a store of data: code need not change for it, and an address computed at run time is
+/// as easy as a fixed one.
 /// </summary>
 internal sealed unsafe class LinkTable
 {

@@ -6,8 +6,8 @@ using GuestInstruction = RiscV.Isa.Instruction;
 namespace RiscV.Translator;
 
 /// <summary>
-/// The M extension: operands in rax and rcx, result in rax. x86 traps on a division by zero and on the one quotient that overflows, RISC-V gives a number for both: by zero all
-/// ones and the dividend, else the dividend and zero.
+/// The M extension: operands in rax and rcx, result in rax. x86 traps on a division by zero and on the one quotient that overflows, RISC-V
+/// gives a number for both: by zero all ones and the dividend, else the dividend and zero.
 /// </summary>
 internal static class MulDivEmitter
 {

@@ -10,8 +10,8 @@ using GuestInstruction = RiscV.Isa.Instruction;
 namespace RiscV.Translator;
 
 /// <summary>
-/// Translates regions. What is rarely run (the timer has run out, a branch leaves the region, a jump stops) stands behind all blocks, so that what is often run falls
-/// through.
+/// Translates regions. What is rarely run (the timer has run out, a branch leaves the region, a jump stops) stands behind all blocks, so
+/// that what is often run falls through.
 /// </summary>
 internal sealed unsafe class RegionTranslator
 {
@@ -99,7 +99,9 @@ internal sealed unsafe class RegionTranslator
         }
     }
 
-    /// <summary>The timer: pays for the whole block, or leaves before it. This is also how a guest that loops for ever is stopped.</summary>
+    /// <summary>
+    /// The timer: pays for the whole block, or leaves before it. This is also how a guest that loops for ever is stopped.
+    /// </summary>
     private void EmitTick(GuestBlock block)
     {
         _asm.mov(ecx, block.Instructions.Length);
@@ -233,7 +235,8 @@ internal sealed unsafe class RegionTranslator
     }
 
     /// <summary>
-    /// To an address known only now: the word's number, turned right by two, is its index in the links, and beyond all of them where the address is no multiple of four.
+    /// To an address known only now: the word's number, turned right by two, is its index in the links, and beyond all of them where the
+    /// address is no multiple of four.
     /// </summary>
     private void EmitJalr(GuestInstruction instruction)
     {

@@ -7,8 +7,8 @@ using HostInstruction = Iced.Intel.Instruction;
 namespace RiscV.Translator;
 
 /// <summary>
-/// Where guest registers are while generated code runs: those the program uses most in host registers, the same ones everywhere, the others in <see cref="CpuState"/>.
-/// Because it is the same everywhere, a jump from any block to any other moves nothing.
+/// Where guest registers are while generated code runs: those the program uses most in host registers, the same ones everywhere, the others
+/// in <see cref="CpuState"/>. Because it is the same everywhere, a jump from any block to any other moves nothing.
 /// </summary>
 internal sealed unsafe class RegisterMap
 {
@@ -17,7 +17,8 @@ internal sealed unsafe class RegisterMap
     private const int DeepestLoop = 4;
 
     // What is left beside rax, rcx, rdx, rsi and rdi (HostCode's), rbx (window), rbp (CpuState), rsp and r15 (ticks).
-    private static readonly Register[] s_free = [Register.R8, Register.R9, Register.R10, Register.R11, Register.R12, Register.R13, Register.R14];
+    private static readonly Register[] s_free =
+        [Register.R8, Register.R9, Register.R10, Register.R11, Register.R12, Register.R13, Register.R14];
 
     private readonly Register[] _hosts = new Register[32];
 
@@ -45,10 +46,15 @@ internal sealed unsafe class RegisterMap
     /// <summary>The memory of a guest register. That of x0 is zero for good.</summary>
     public static MemoryOperand Home(int guest) => new(Register.RBP, CpuLayout.X(guest));
 
-    /// <summary>Writes all host registers to their guest registers' memory, and the ticks; what C# sees, and what stays when the guest is left.</summary>
-    public void EmitSpill(Assembler a) => EmitMoves(a, static (register, home) => HostInstruction.Create(Code.Mov_rm64_r64, home, register));
+    /// <summary>
+    /// Writes all host registers to their guest registers' memory, and the ticks; what C# sees, and what stays when the guest is left.
+    /// </summary>
+    public void EmitSpill(Assembler a) =>
+        EmitMoves(a, static (register, home) => HostInstruction.Create(Code.Mov_rm64_r64, home, register));
 
-    public void EmitFill(Assembler a) => EmitMoves(a, static (register, home) => HostInstruction.Create(Code.Mov_r64_rm64, register, home));
+    /// <summary>The way back.</summary>
+    public void EmitFill(Assembler a) =>
+        EmitMoves(a, static (register, home) => HostInstruction.Create(Code.Mov_r64_rm64, register, home));
 
     private void EmitMoves(Assembler a, Func<Register, MemoryOperand, HostInstruction> move)
     {

@@ -9,7 +9,8 @@ using RiscV.Patching;
 namespace RiscV.Translator;
 
 /// <summary>
-/// Executes the guest by translating it, region by region, as it comes to them. One thread executes; any other may call <see cref="Switch"/> meanwhile.
+/// Executes the guest by translating it, region by region, as it comes to them. One thread executes; any other may call <see
+/// cref="Switch"/> meanwhile.
 /// </summary>
 internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
 {
@@ -26,8 +27,8 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
     /// <param name="guest">What it executes.</param>
     /// <param name="observer">Told of accesses while the backend is <c>traced</c>.</param>
     /// <param name="patchable">
-    /// Whether loads, stores and the timer are sites. Else the code has the instructions of <c>fast</c> for good, as if there were no other backend: what sites cost is
-    /// measured against that.
+    /// Whether loads, stores and the timer are sites. Else the code has the instructions of <c>fast</c> for good, as if there were no other
+    /// backend: what sites cost is measured against that.
     /// </param>
     public TranslatorEngine(Guest guest, IAccessObserver? observer = null, bool patchable = true)
     {
@@ -104,7 +105,9 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
         }
     }
 
-    /// <summary>Which guest instruction a call was made for, by the return address it left: that names the site, whatever backend made the call.</summary>
+    /// <summary>
+    /// Which guest instruction a call was made for, by the return address it left: that names the site, whatever backend made the call.
+    /// </summary>
     public SitePoint PointAt(ulong returnAddress) => Arena.TryFindCaller(returnAddress, out LiveSite site)
         ? _regions[site.Block].Points[site.Index]
         : throw new ArgumentException("no site returns there", nameof(returnAddress));
@@ -134,8 +137,8 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
     }
 
     /// <summary>
-    /// The guest has written code. First nothing leads into an old region any more, then it is retired: the arena reuses it when every executor has left, as this
-    /// one has.
+    /// The guest has written code. First nothing leads into an old region any more, then it is retired: the arena reuses it when every
+    /// executor has left, as this one has.
     /// </summary>
     private void RetireChangedRegions()
     {

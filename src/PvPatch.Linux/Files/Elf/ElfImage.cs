@@ -1,4 +1,5 @@
 using System.Diagnostics.CodeAnalysis;
+using PvPatch.Images;
 
 namespace PvPatch.Linux.Files;
 
@@ -225,6 +226,11 @@ internal sealed class ElfImage
     /// <returns>Whether the file has a symbol table in order.</returns>
     public bool TryReadSymbols([NotNullWhen(true)] out ElfSymbolTable? symbols, [NotNullWhen(false)] out PatchDiagnostic? error) =>
         ElfSymbolTable.TryRead(this, out symbols, out error);
+
+    /// <summary>The file's sections of code as an image at link addresses: what a plan made for it is applied to.</summary>
+    /// <returns>The image; it views the file's own bytes.</returns>
+    public CodeImage ToCode() => new(
+        Bitness, Sections.Where(static s => s.IsExecutable && IsMapped(s)).Select(s => new CodeSegment(s.Name, s.Address, GetBytes(s))));
 
     private static bool IsMapped(ElfSection section) =>
         section.IsAllocated && section.HasFileContent && section.Size > 0 && (section.Flags & ElfSectionAttributes.ThreadLocal) == 0;

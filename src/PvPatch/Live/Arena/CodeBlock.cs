@@ -72,8 +72,8 @@ public sealed unsafe class CodeBlock
 
     internal SiteRecord[] Records => _records;
 
-    /// <summary>Bytes taken from the arena, slack included; of the blocks of the same code the first has them.</summary>
-    internal int Taken => _sameCode is null || ReferenceEquals(_sameCode[0], this) ? CodeReservation.Round(Length) : 0;
+    /// <summary>Bytes its code takes in the arena, slack included: once for all blocks of the same code.</summary>
+    internal int Taken => CodeReservation.Round(Length);
 
     /// <summary>A site.</summary>
     /// <param name="index">Its place in order of address.</param>

@@ -263,7 +263,7 @@ internal sealed unsafe partial class LinuxPlatform : LivePlatform
     private const int EEXIST = 17;
     private const int EINVAL = 22;
 
-    private static readonly void* MAP_FAILED = (void*)-1;
+    private static void* MAP_FAILED => (void*)-1;
 
     [LibraryImport("libc", SetLastError = true)]
     private static partial void* mmap(void* address, nuint length, int protection, int flags, int file, long offset);
