@@ -58,29 +58,25 @@ public enum SiteChange : byte
 public readonly struct SiteOutcome
 {
     private readonly VirtualAddress _address;
-    private readonly SiteChange _change;
-    private readonly byte _action;
-    private readonly byte _reason;
+    private readonly uint _what; // change, action and reason in a byte each: one store
 
     internal SiteOutcome(VirtualAddress address, SiteChange change, PatchAction action, PatchReason reason)
     {
         _address = address;
-        _change = change;
-        _action = (byte)action;
-        _reason = (byte)reason;
+        _what = (byte)change | (uint)(byte)action << 8 | (uint)(byte)reason << 16;
     }
 
     /// <summary>Run address of the site's first byte.</summary>
     public VirtualAddress Address => _address;
 
     /// <summary>What became of the site.</summary>
-    public SiteChange Change => _change;
+    public SiteChange Change => (SiteChange)(byte)_what;
 
     /// <summary>The planned action.</summary>
-    public PatchAction Action => (PatchAction)_action;
+    public PatchAction Action => (PatchAction)(byte)(_what >> 8);
 
     /// <summary>Why the site stays indirect, where it does.</summary>
-    public PatchReason Reason => (PatchReason)_reason;
+    public PatchReason Reason => (PatchReason)(byte)(_what >> 16);
 
     /// <inheritdoc/>
     public override string ToString() =>

@@ -141,7 +141,7 @@ public sealed unsafe class CodeReservation : IDisposable
         {
             try
             {
-                blocks[i].Slots?.Admit(blocks[i].Records, _arena.RunBarrier);
+                blocks[i].Slots?.Admit(blocks[i]);
             }
             catch (PatchException)
             {

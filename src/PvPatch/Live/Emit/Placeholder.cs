@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using Iced.Intel;
 
 namespace PvPatch.Live;
@@ -28,15 +29,18 @@ internal static class Placeholder
     {
         uint number = Interlocked.Increment(ref s_last);
         byte[] data = new byte[Math.Min(length, LongestData)];
-        data.AsSpan().Fill(0xcc);
         data[0] = 0x0f;
         data[1] = 0x0b;
-        BitConverter.TryWriteBytes(data.AsSpan(2), unchecked(number * Spread));
+        BinaryPrimitives.WriteUInt32LittleEndian(data.AsSpan(2), unchecked(number * Spread));
+        data.AsSpan(MarkedLength).Fill(0xcc);
         assembler.db(data, 0, data.Length);
-        data.AsSpan().Fill(0xcc);
-        for (int left = length - data.Length; left > 0; left -= data.Length)
+        if (length > data.Length)
         {
-            assembler.db(data, 0, Math.Min(left, data.Length));
+            data.AsSpan().Fill(0xcc);
+            for (int left = length - data.Length; left > 0; left -= data.Length)
+            {
+                assembler.db(data, 0, Math.Min(left, data.Length));
+            }
         }
 
         return number;
@@ -53,13 +57,14 @@ internal static class Placeholder
         {
             bool claimed = next < claims.Length && claims[next].Instruction == i;
             bool found = TryRead(instructions[i], out uint number);
-            if (claimed && found && claims[next].Number == number)
-            {
-                next++;
-            }
-            else if (claimed)
+            if (claimed && !(found && claims[next].Number == number))
             {
                 throw Gone(i);
+            }
+
+            if (claimed)
+            {
+                next++;
             }
             else if (found)
             {
