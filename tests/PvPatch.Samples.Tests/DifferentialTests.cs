@@ -12,7 +12,8 @@ namespace PvPatch.Samples.Tests;
 public sealed class DifferentialTests
 {
     private const ulong RamSize = 4 << 20;
-    private static readonly ulong[] s_edges = [0, 1, ulong.MaxValue, 0x7fffffff, 0x80000000, 1UL << 63, 0x8000000080000000, 0x123456789abcdef0];
+    private static readonly ulong[] s_edges = [
+        0, 1, ulong.MaxValue, 0x7fffffff, 0x80000000, 1UL << 63, 0x8000000080000000, 0x123456789abcdef0];
 
     [Theory]
     [MemberData(nameof(Engines.BackendNames), MemberType = typeof(Engines))]
@@ -31,7 +32,10 @@ public sealed class DifferentialTests
         }
     }
 
-    /// <summary>The translator leaves a sign extension out where it believes the value to be a sign-extended word: after each instruction, at its edges.</summary>
+    /// <summary>
+    /// The translator leaves a sign extension out where it believes the value to be a sign-extended word: after each instruction, at its
+    /// edges.
+    /// </summary>
     [Theory]
     [MemberData(nameof(Engines.BackendNames), MemberType = typeof(Engines))]
     public void what_is_extended_after_an_instruction_is_what_the_interpreter_extends(string backend)

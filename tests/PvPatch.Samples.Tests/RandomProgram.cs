@@ -89,7 +89,9 @@ internal static class RandomProgram
         }
     }
 
-    /// <summary>What compilers make of an index into an array, which the translator takes for one operation; and pairs that look like it.</summary>
+    /// <summary>
+    /// What compilers make of an index into an array, which the translator takes for one operation; and pairs that look like it.
+    /// </summary>
     private static void EmitIndex(GuestAssembler a, Random random)
     {
         byte index = Destination(random);
@@ -99,7 +101,9 @@ internal static class RandomProgram
         a.R(random.Next(6) == 0 ? Op.Sub : Op.Add, sum, random.Next(2) == 0 ? index : other, random.Next(2) == 0 ? other : index);
     }
 
-    /// <summary>A result, perhaps combined with another, that is sign-extended from 32 bits: the translator leaves out what does nothing.</summary>
+    /// <summary>
+    /// A result, perhaps combined with another, that is sign-extended from 32 bits: the translator leaves out what does nothing.
+    /// </summary>
     private static void EmitExtended(GuestAssembler a, Random random)
     {
         byte value = (byte)random.Next(9, Counter);

@@ -82,7 +82,10 @@ internal sealed partial class EffectsSolver
         }
     }
 
-    /// <summary>The last fixed argument of a function with variable ones. A function is seen to be one after its first walk, when its callers are walked again.</summary>
+    /// <summary>
+    /// The last fixed argument of a function with variable ones. A function is seen to be one after its first walk, when its callers are
+    /// walked again.
+    /// </summary>
     private void NoteFormat(CodeBlock block, FunctionFlow callee, AbstractState state)
     {
         int fixedCount = callee.FixedArguments(_convention.ArgumentCount, _word);

@@ -65,7 +65,8 @@ internal sealed partial class StepReader(int bitness)
         step.Use |= RegisterParts.Of(instruction.RflagsRead & ~Ignored);
         step.Kill |= repeats || IsShiftByRegister(instruction) ? 0 : flags & ~RegisterParts.Vector;
         step.Writes |= RegisterParts.ToRegisters(flags).Bits;
-        if (instruction.IsSaveRestoreInstruction || instruction.Mnemonic is Mnemonic.Emms or Mnemonic.Femms or Mnemonic.Ldmxcsr or Mnemonic.Vldmxcsr)
+        if (instruction.IsSaveRestoreInstruction
+            || instruction.Mnemonic is Mnemonic.Emms or Mnemonic.Femms or Mnemonic.Ldmxcsr or Mnemonic.Vldmxcsr)
         {
             step.Writes |= RegisterSet.Vector.Bits;
             step.Use |= RegisterParts.Vector;
@@ -83,7 +84,8 @@ internal sealed partial class StepReader(int bitness)
     /// <summary>A store to an address that may be on the stack. Pushes are followed on their own.</summary>
     private void NoteStore(in Instruction instruction, in UsedMemory memory, bool repeats, ref CodeStep step)
     {
-        if (instruction.IsStackInstruction && memory.Base.GetFullRegister() == Register.RSP && instruction.MemoryBase.GetFullRegister() != Register.RSP)
+        if (instruction.IsStackInstruction && memory.Base.GetFullRegister() == Register.RSP
+            && instruction.MemoryBase.GetFullRegister() != Register.RSP)
         {
             return;
         }
@@ -130,8 +132,10 @@ internal sealed partial class StepReader(int bitness)
                 break;
             default:
                 // What these run changes registers that no description of them names.
-                step.Flow = instruction.Mnemonic is Mnemonic.Vmcall or Mnemonic.Vmmcall or Mnemonic.Tdcall or Mnemonic.Seamcall or Mnemonic.Syscall or Mnemonic.Sysenter
-                    or Mnemonic.Vmlaunch or Mnemonic.Vmresume or Mnemonic.Vmrun or Mnemonic.Enclu or Mnemonic.Encls or Mnemonic.Getsec or Mnemonic.Vmgexit
+                step.Flow = instruction.Mnemonic is Mnemonic.Vmcall or Mnemonic.Vmmcall or Mnemonic.Tdcall or Mnemonic.Seamcall
+                    or Mnemonic.Syscall or Mnemonic.Sysenter
+                    or Mnemonic.Vmlaunch or Mnemonic.Vmresume or Mnemonic.Vmrun or Mnemonic.Enclu or Mnemonic.Encls or Mnemonic.Getsec
+                        or Mnemonic.Vmgexit
                     ? StepFlow.Outside
                     : StepFlow.Next;
                 break;
@@ -185,7 +189,8 @@ internal sealed partial class StepReader(int bitness)
             case Mnemonic.Mov when step.Op == StepOp.Store && instruction.Op1Kind == OpKind.Register && IsWhole(instruction.Op1Register):
                 step.Register = NumberOf(instruction.Op1Register);
                 return true;
-            case Mnemonic.Lea when registerTo && instruction.MemoryIndex == Register.None && (instruction.MemoryBase == Register.None || instruction.MemoryBase.GetSize() == _word):
+            case Mnemonic.Lea when registerTo && instruction.MemoryIndex == Register.None
+                && (instruction.MemoryBase == Register.None || instruction.MemoryBase.GetSize() == _word):
                 step.Op = instruction.MemoryBase is Register.None || instruction.IsIPRelativeMemoryOperand ? StepOp.Constant : StepOp.Lea;
                 step.Register = first;
                 NoteAddress(instruction, ref step);
@@ -200,10 +205,12 @@ internal sealed partial class StepReader(int bitness)
                 step.Register = first;
                 step.Base = NumberOf(instruction.Op1Register);
                 return true;
-            case Mnemonic.Mov when instruction.Op0Kind == OpKind.Register && instruction.Op0Register.GetSize() >= 4 && instruction.Op0Register.IsGPR() && IsImmediate(instruction):
+            case Mnemonic.Mov when instruction.Op0Kind == OpKind.Register && instruction.Op0Register.GetSize() >= 4
+                && instruction.Op0Register.IsGPR() && IsImmediate(instruction):
                 step.Op = StepOp.Constant;
                 step.Register = NumberOf(instruction.Op0Register);
-                step.Operand = instruction.Op0Register.GetSize() == 4 ? (uint)instruction.GetImmediate(1) : unchecked((long)instruction.GetImmediate(1));
+                step.Operand = instruction.Op0Register.GetSize() == 4
+                    ? (uint)instruction.GetImmediate(1) : unchecked((long)instruction.GetImmediate(1));
                 return true;
             case Mnemonic.Add or Mnemonic.Sub when registerTo && IsImmediate(instruction):
                 step.Op = StepOp.Lea;
@@ -238,17 +245,20 @@ internal sealed partial class StepReader(int bitness)
         }
     }
 
-    private static sbyte NumberOf(Register register) => register.IsGPR() ? (sbyte)register.GetFullRegister().GetNumber() : CodeStep.NoRegister;
+    private static sbyte NumberOf(Register register) =>
+        register.IsGPR() ? (sbyte)register.GetFullRegister().GetNumber() : CodeStep.NoRegister;
 
     private bool IsWhole(Register register) => register.IsGPR() && register.GetSize() == _word;
 
     private bool IsFollowed(in Instruction instruction) =>
-        instruction.MemoryIndex == Register.None && instruction.MemoryBase.IsGPR() && instruction.MemoryBase.GetSize() == _word && instruction.SegmentPrefix is not (Register.FS or Register.GS);
+        instruction.MemoryIndex == Register.None && instruction.MemoryBase.IsGPR() && instruction.MemoryBase.GetSize() == _word
+            && instruction.SegmentPrefix is not (Register.FS or Register.GS);
 
     private void NoteAddress(in Instruction instruction, ref CodeStep step)
     {
         step.Base = NumberOf(instruction.MemoryBase);
-        step.Operand = instruction.IsIPRelativeMemoryOperand ? unchecked((long)instruction.IPRelativeMemoryAddress) : Displacement(instruction.MemoryDisplacement64);
+        step.Operand = instruction.IsIPRelativeMemoryOperand
+            ? unchecked((long)instruction.IPRelativeMemoryAddress) : Displacement(instruction.MemoryDisplacement64);
     }
 
     private long Displacement(ulong value) => bitness == 64 ? unchecked((long)value) : unchecked((int)value);

@@ -47,7 +47,8 @@ public enum SiteChange : byte
     KeptLink,
 
     /// <summary>
-    /// It got its emitted call back and does the operation through its slot, because it can't do it itself; <see cref="SiteOutcome.Reason"/>
+    /// It got its emitted call back and does the operation through its slot, because it can't do it itself;
+    /// <see cref="SiteOutcome.Reason"/>
     /// says why: the target is out of reach, destroys too much, or the like.
     /// </summary>
     MadeIndirect,
@@ -158,8 +159,8 @@ public readonly struct ApplyResult
     public TimeSpan Elapsed { get; }
 
     /// <summary>
-    /// Findings, errors first: why nothing was written or why it was taken back; warnings where it was applied. Up to a hundred, and one that
-    /// counts the rest.
+    /// Findings, errors first: why nothing was written or why it was taken back; warnings where it was applied. Up to a hundred, and one
+    /// that counts the rest.
     /// </summary>
     public IReadOnlyList<PatchDiagnostic> Diagnostics => _report?.Diagnostics ?? [];
 
@@ -231,6 +232,7 @@ internal sealed class ApplyReport(string target)
     {
         string indirect = MadeIndirect == 0 ? "" : string.Create(CultureInfo.InvariantCulture, $"{MadeIndirect} made indirect, ");
         string links = KeptLinks == 0 ? "" : string.Create(CultureInfo.InvariantCulture, $"{KeptLinks} kept links, ");
-        return string.Create(CultureInfo.InvariantCulture, $"{indirect}{KeptIndirect} kept indirect, {links}{SlotsWritten} slots, {Barriers} barriers ({Barrier}), ");
+        return string.Create(CultureInfo.InvariantCulture,
+            $"{indirect}{KeptIndirect} kept indirect, {links}{SlotsWritten} slots, {Barriers} barriers ({Barrier}), ");
     }
 }

@@ -6,7 +6,8 @@ namespace PvPatch.Plans;
 internal static class OriginalCode
 {
     /// <summary>
-    /// Whether code is one call or jump through a slot's word, nops, and registers saved before it and taken back behind it in the reverse order:
+    /// Whether code is one call or jump through a slot's word, nops, and registers saved before it and taken back behind it in the reverse
+    /// order:
     /// <code>
     /// 50              push rax            (old assembly code)
     /// ff 15 xx xx xx xx  call [rip+word]

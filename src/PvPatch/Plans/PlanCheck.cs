@@ -6,28 +6,35 @@ namespace PvPatch.Plans;
 /// <summary>Facts about an image that a stored plan is checked against, beside its code and its site table.</summary>
 public sealed record PlanCheckOptions
 {
-    /// <summary>Run address of each slot's word, by slot index: a call in old bytes must go through its site's. 0 or absent: not known.</summary>
+    /// <summary>
+    /// Run address of each slot's word, by slot index: a call in old bytes must go through its site's. 0 or absent: not known.
+    /// </summary>
     public IReadOnlyList<VirtualAddress>? SlotAddresses { get; init; }
 
-    /// <summary>Functions that a site may call directly before it is patched: a kernel's BUG function, for sites whose originals are alternatives.</summary>
+    /// <summary>
+    /// Functions that a site may call directly before it is patched: a kernel's BUG function, for sites whose originals are alternatives.
+    /// </summary>
     public IReadOnlyList<VirtualAddress> DirectCallTargets { get; init; } = [];
 
     /// <summary>What a plan may write beside sites: room for thunks, the records of a table.</summary>
     public IReadOnlyList<AddressRange> AlsoWritten { get; init; } = [];
 
     /// <summary>
-    /// Whether the image is to be an original once the plan is reverted: the plan must have every site of the table, and all old bytes that it changes must be
-    /// an original of the site's slot, also where they stand in the image already.
+    /// Whether the image is to be an original once the plan is reverted: the plan must have every site of the table, and all old bytes that
+    /// it changes must be an original of the site's slot, also where they stand in the image already.
     /// </summary>
     public bool IsWhole { get; init; }
 
-    /// <summary>The instruction that stands in the place of a call at sites of some slots, by slot index: a kernel writes <c>swapgs</c> itself at one of its sites.</summary>
+    /// <summary>
+    /// The instruction that stands in the place of a call at sites of some slots, by slot index: a kernel writes <c>swapgs</c> itself at
+    /// one of its sites.
+    /// </summary>
     public IReadOnlyDictionary<int, ReadOnlyMemory<byte>>? OriginalsWithoutCall { get; init; }
 }
 
 /// <summary>
-/// Checks a plan that was read from a file. The applier compares the image with what the plan says, which a forged plan says as it likes: so what it says is
-/// compared here with the image's own site table, and its old bytes with what may stand at a site before it is patched.
+/// Checks a plan that was read from a file. The applier compares the image with what the plan says, which a forged plan says as it likes:
+/// so what it says is compared here with the image's own site table, and its old bytes with what may stand at a site before it is patched.
 /// </summary>
 internal sealed class PlanCheck
 {
@@ -49,7 +56,11 @@ internal sealed class PlanCheck
 
     /// <summary>What is said of an image of another bitness than the plan's.</summary>
     public static PatchDiagnostic WrongBitness(PatchPlan plan, CodeImage image) =>
-        PatchDiagnostic.Error(DiagnosticCodes.WrongBitness, "the image's bitness is not the plan's") with { Found = $"{image.Bitness}", Expected = $"{plan.Bitness}" };
+        PatchDiagnostic.Error(DiagnosticCodes.WrongBitness, "the image's bitness is not the plan's") with
+        {
+            Found = $"{image.Bitness}",
+            Expected = $"{plan.Bitness}"
+        };
 
     public static IReadOnlyList<PatchDiagnostic> Run(PatchPlan plan, CodeImage image, SiteTable sites, PlanCheckOptions options)
     {
@@ -150,7 +161,8 @@ internal sealed class PlanCheck
             return;
         }
 
-        if (_options.OriginalsWithoutCall?.TryGetValue(record.Slot, out ReadOnlyMemory<byte> instead) == true && OriginalCode.IsAndNops(old, instead.Span, _plan.Bitness))
+        if (_options.OriginalsWithoutCall?.TryGetValue(record.Slot, out ReadOnlyMemory<byte> instead) == true
+            && OriginalCode.IsAndNops(old, instead.Span, _plan.Bitness))
         {
             return;
         }
@@ -159,11 +171,12 @@ internal sealed class PlanCheck
         {
             if (word != 0 && (word != slotAddress || _options.IsWhole))
             {
-                _found.Add(At(DiagnosticCodes.PlanOldBytes, $"the old bytes of the site of {site.Label} call through another slot", site) with
-                {
-                    Found = $"{HexBytes.Format(old)}: {new VirtualAddress(slotAddress)}",
-                    Expected = $"one call or jump through {new VirtualAddress(word)}, and nops",
-                });
+                _found.Add(
+                    At(DiagnosticCodes.PlanOldBytes, $"the old bytes of the site of {site.Label} call through another slot", site) with
+                    {
+                        Found = $"{HexBytes.Format(old)}: {new VirtualAddress(slotAddress)}",
+                        Expected = $"one call or jump through {new VirtualAddress(word)}, and nops",
+                    });
             }
 
             return;
@@ -174,12 +187,13 @@ internal sealed class PlanCheck
             return;
         }
 
-        _found.Add(At(DiagnosticCodes.PlanOldBytes, $"the old bytes of the site of {site.Label} are not an indirect call or jump", site) with
-        {
-            Found = HexBytes.Format(old),
-            Expected = "whole instructions, one of them a call or jump through memory",
-            Help = "The plan is of another image, or was changed.",
-        });
+        _found.Add(
+            At(DiagnosticCodes.PlanOldBytes, $"the old bytes of the site of {site.Label} are not an indirect call or jump", site) with
+            {
+                Found = HexBytes.Format(old),
+                Expected = "whole instructions, one of them a call or jump through memory",
+                Help = "The plan is of another image, or was changed.",
+            });
     }
 
     private bool CallsAllowedTarget(ReadOnlySpan<byte> old, VirtualAddress address)
