@@ -114,7 +114,7 @@ internal sealed class WrittenBody
             origin = new VirtualAddress(unchecked(place - shift) & mask);
         }
 
-        var writer = new ByteListWriter();
+        var writer = new ByteWriter(SiteBytes.MaxLength);
         bool encoded = BlockEncoder.TryEncode(
             _bitness, new InstructionBlock(writer, moved, place), out string? error, out _, BlockEncoderOptions.DontFixBranches);
         code = encoded ? writer.ToArray() : null;
@@ -191,13 +191,26 @@ internal sealed class WrittenBody
                 break;
         }
     }
+}
 
-    private sealed class ByteListWriter : CodeWriter
+/// <summary>What Iced writes, a byte at a time.</summary>
+/// <param name="capacity">Bytes there is room for at first.</param>
+internal sealed class ByteWriter(int capacity) : CodeWriter
+{
+    private byte[] _bytes = new byte[capacity];
+    private int _count;
+
+    public override void WriteByte(byte value)
     {
-        private readonly List<byte> _bytes = [];
+        if (_count == _bytes.Length)
+        {
+            Array.Resize(ref _bytes, Math.Max(16, 2 * _count));
+        }
 
-        public override void WriteByte(byte value) => _bytes.Add(value);
-
-        public byte[] ToArray() => [.. _bytes];
+        _bytes[_count++] = value;
     }
+
+    public void Clear() => _count = 0;
+
+    public byte[] ToArray() => _bytes[.._count];
 }

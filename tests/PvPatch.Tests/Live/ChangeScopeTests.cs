@@ -88,8 +88,8 @@ public sealed class ChangeScopeTests
         ApplyResult result = patcher.Switch(Backend.Create("none", code.Layout, static b => b.Nop("t.third")), LiveCode.Quiescent);
         string[] found = [
             .. result.Diagnostics.Where(static d => d.Code == DiagnosticCodes.MissingOperation).Select(static d => d.Message)];
-        Assert.Equal(
-            [true, true], new[] { "t.first", "t.second" }.Select(n => found.Count(m => m.Contains(n, StringComparison.Ordinal)) == 1));
+        Assert.Single(found, static m => m.Contains("t.first", StringComparison.Ordinal));
+        Assert.Single(found, static m => m.Contains("t.second", StringComparison.Ordinal));
         Assert.Equal(2, found.Length);
     }
 

@@ -32,6 +32,7 @@ internal sealed class BlockAssembly
     private readonly int[] _islandOf; // each site: the island's instruction, behind the assembler's where it was not emitted; -1 for none
     private readonly int _islandsBehind;
     private readonly int[] _padding; // before each site
+    private readonly int _siteBytes; // of sites and islands
 
     // Of every instruction but the last, before anything is put between them. Those that may change, branches, are not asked for.
     private int[] _lengths = [];
@@ -66,10 +67,11 @@ internal sealed class BlockAssembly
         for (int i = 0; i < count; i++)
         {
             bool behind = _sites[i].Forwarding && _sites[i].Island < 0;
+            _siteBytes += _sites[i].Kind.Budget + (_sites[i].Forwarding ? EmittedSite.IslandLength : 0);
             _islandOf[i] = behind ? assembler.Instructions.Count + _islandsBehind++ : _sites[i].Island;
         }
 
-        Placeholder.Check(assembler.Instructions, Claims());
+        Placeholder.Check(assembler.Instructions, _sites);
         CodeLabels.Check(assembler);
         _slots = new SlotTable[emitters.Length];
         for (int i = 0; i < _slots.Length; i++)
@@ -108,31 +110,16 @@ internal sealed class BlockAssembly
     }
 
     /// <summary>Few instructions of generated code have more than eight bytes on average.</summary>
-    private int LikelyLength()
-    {
-        int length = _assembler.Instructions.Count * 8;
-        foreach (ref readonly EmittedSite site in _sites.AsSpan())
-        {
-            length += site.Kind.Budget + (site.Forwarding ? EmittedSite.IslandLength : 0);
-        }
-
-        return length;
-    }
+    private int LikelyLength() => _assembler.Instructions.Count * 8 + _siteBytes;
 
     /// <summary>Twice the longest instruction for what Iced makes of a branch that does not reach.</summary>
     private int LongestLength() => _assembler.Instructions.Count * 32 + _sites.Length * (2 * SiteClassifier.LineSize + EmittedSite.IslandLength) + SiteClassifier.LineSize;
 
     private CodeBlock[] Commit(CodeReservation reservation, byte[] code, CodeLabels labels)
     {
-        if (_emitters.Length == 0)
-        {
-            CodeBlock[] plain = [new CodeBlock(_arena, null, reservation.Address, code.Length, [])];
-            reservation.Commit(code, plain);
-            return plain;
-        }
-
-        var blocks = new CodeBlock[_emitters.Length];
-        for (int i = 0; i < blocks.Length; i++)
+        bool plain = _emitters.Length == 0;
+        CodeBlock[] blocks = plain ? [new CodeBlock(_arena, null, reservation.Address, code.Length, [])] : new CodeBlock[_emitters.Length];
+        for (int i = 0; i < _emitters.Length; i++)
         {
             blocks[i] = new CodeBlock(_arena, _slots[i], reservation.Address, code.Length, new SiteRecord[_emitters[i].Count]);
         }
@@ -181,34 +168,6 @@ internal sealed class BlockAssembly
             Array.Sort((int[])order.Clone(), _sites);
             Array.Sort(order, _emitterOf);
         }
-    }
-
-    /// <summary>What stands in the assembler for sites and islands, in order.</summary>
-    private (int Instruction, uint Number)[] Claims()
-    {
-        int islands = 0;
-        foreach (ref readonly EmittedSite site in _sites.AsSpan())
-        {
-            islands += site.Island >= 0 ? 1 : 0;
-        }
-
-        var claims = new (int Instruction, uint Number)[_sites.Length + islands];
-        int next = 0;
-        foreach (ref readonly EmittedSite site in _sites.AsSpan())
-        {
-            claims[next++] = (site.Instruction, site.Placeholder);
-            if (site.Island >= 0)
-            {
-                claims[next++] = (site.Island, site.IslandPlaceholder);
-            }
-        }
-
-        if (islands > 0)
-        {
-            claims.AsSpan().Sort(static (a, b) => a.Instruction.CompareTo(b.Instruction));
-        }
-
-        return claims;
     }
 
     private byte[] Encode(VirtualAddress address, out CodeLabels labels)
@@ -386,26 +345,5 @@ internal sealed class BlockAssembly
         BinaryPrimitives.WriteInt32LittleEndian(forwarding[(IndirectForm.Length + 1)..], offset + budget - (island + EmittedSite.IslandLength));
         int distance = island - (offset + 2);
         record.Forward = distance is >= sbyte.MinValue and <= sbyte.MaxValue ? (sbyte)distance : (sbyte)0;
-    }
-
-    /// <summary>What Iced writes, a byte at a time.</summary>
-    private sealed class ByteWriter(int capacity) : CodeWriter
-    {
-        private byte[] _bytes = new byte[capacity];
-        private int _count;
-
-        public override void WriteByte(byte value)
-        {
-            if (_count == _bytes.Length)
-            {
-                Array.Resize(ref _bytes, 2 * _count);
-            }
-
-            _bytes[_count++] = value;
-        }
-
-        public void Clear() => _count = 0;
-
-        public byte[] ToArray() => _bytes[.._count];
     }
 }
