@@ -56,8 +56,11 @@ internal sealed class PlanCheck
 
     /// <summary>What is said of an image of another bitness than the plan's.</summary>
     public static PatchDiagnostic WrongBitness(PatchPlan plan, CodeImage image) =>
-        PatchDiagnostic.Error(DiagnosticCodes.WrongBitness, "the image's bitness is not the plan's") with { Found = $"{image.Bitness}",
-            Expected = $"{plan.Bitness}" };
+        PatchDiagnostic.Error(DiagnosticCodes.WrongBitness, "the image's bitness is not the plan's") with
+        {
+            Found = $"{image.Bitness}",
+            Expected = $"{plan.Bitness}"
+        };
 
     public static IReadOnlyList<PatchDiagnostic> Run(PatchPlan plan, CodeImage image, SiteTable sites, PlanCheckOptions options)
     {
@@ -170,10 +173,10 @@ internal sealed class PlanCheck
             {
                 _found.Add(
                     At(DiagnosticCodes.PlanOldBytes, $"the old bytes of the site of {site.Label} call through another slot", site) with
-                {
-                    Found = $"{HexBytes.Format(old)}: {new VirtualAddress(slotAddress)}",
-                    Expected = $"one call or jump through {new VirtualAddress(word)}, and nops",
-                });
+                    {
+                        Found = $"{HexBytes.Format(old)}: {new VirtualAddress(slotAddress)}",
+                        Expected = $"one call or jump through {new VirtualAddress(word)}, and nops",
+                    });
             }
 
             return;
@@ -186,11 +189,11 @@ internal sealed class PlanCheck
 
         _found.Add(
             At(DiagnosticCodes.PlanOldBytes, $"the old bytes of the site of {site.Label} are not an indirect call or jump", site) with
-        {
-            Found = HexBytes.Format(old),
-            Expected = "whole instructions, one of them a call or jump through memory",
-            Help = "The plan is of another image, or was changed.",
-        });
+            {
+                Found = HexBytes.Format(old),
+                Expected = "whole instructions, one of them a call or jump through memory",
+                Help = "The plan is of another image, or was changed.",
+            });
     }
 
     private bool CallsAllowedTarget(ReadOnlySpan<byte> old, VirtualAddress address)
