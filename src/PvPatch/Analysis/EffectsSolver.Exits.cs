@@ -63,6 +63,11 @@ internal sealed partial class EffectsSolver
             state[AbstractState.StackPointer] = state[AbstractState.StackPointer].Plus(-_word);
             NoteStackStore(flow, step with { Op = StepOp.Push }, state[AbstractState.StackPointer], state,
                 AbstractValue.Constant((long)step.NextAddress));
+            if (flow.IsFragment)
+            {
+                NotePushed(flow, step.NextAddress);
+            }
+
             GoTo(flow, block, target, state);
             return;
         }
@@ -79,6 +84,24 @@ internal sealed partial class EffectsSolver
         if (callee.Returns)
         {
             GoOn(flow, block, step, callee.Destroys, state);
+        }
+    }
+
+    /// <summary>In the middle of code nobody knows which word a return takes: each may be one that such a call has pushed.</summary>
+    private void NotePushed(FunctionFlow flow, ulong address)
+    {
+        if (flow.Pushed.Contains(address))
+        {
+            return;
+        }
+
+        flow.Pushed.Add(address);
+        for (int i = 0; i < flow.Blocks.Count; i++)
+        {
+            if (flow.Blocks[i].Last >= 0 && (flow.Blocks[i].LeavesByReturn || Steps[flow.Blocks[i].Last].Flow == StepFlow.Return))
+            {
+                MakePending(flow, i);
+            }
         }
     }
 
@@ -207,6 +230,11 @@ internal sealed partial class EffectsSolver
     {
         if (flow.IsFragment)
         {
+            foreach (ulong pushed in flow.Pushed)
+            {
+                GoTo(flow, block, pushed, state);
+            }
+
             return;
         }
 

@@ -80,6 +80,9 @@ internal sealed class FunctionFlow(ulong entry, bool isFragment, ulong arguments
 
     public Stack<int> Pending { get; } = new();
 
+    /// <summary>Addresses that calls within a fragment have pushed, and that its returns may go to as well as out of it.</summary>
+    public List<ulong> Pushed { get; } = [];
+
     /// <summary>Functions whose blocks call or jump to this one.</summary>
     public List<(FunctionFlow Caller, int Block)> Callers { get; private set; } = [];
 

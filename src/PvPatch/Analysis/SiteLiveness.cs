@@ -99,7 +99,8 @@ public sealed class SiteLiveness
                     _ => step.Reads(after.Returned) & ~step.Use,
                 };
                 bool ends = at == block.Last && (wanted & Select(_solver.ArgumentsOf(_flow, block, _atReturn), kind)) != 0;
-                bool returns = kind == RegisterUseKind.Return && at == block.Last && block.Successors.Count == 0;
+                bool returns = kind == RegisterUseKind.Return && at == block.Last
+                    && (block.Successors.Count == 0 || (step.Flow == StepFlow.Return && (wanted & _atReturn.Any) != 0));
                 if ((reads & wanted) != 0 || ends || returns)
                 {
                     return new RegisterUse(register, kind, step.Address, PathTo(index, from));

@@ -24,6 +24,29 @@ public sealed class SiteLivenessTests
     }
 
     [Fact]
+    public void What_is_read_behind_a_call_of_code_nearby_is_live()
+    {
+        // The function begins within 32 bytes, where a call may as well fill the processor's stack of return addresses.
+        AnalysedCode code = AnalysedCode.Of(a =>
+        {
+            Label nearby = a.CreateLabel();
+            a.call(nearby);
+            a.and(r10, rcx);
+            a.and(eax, -1);
+            a.mov(edx, 2);
+            a.ret();
+            a.Label(ref nearby);
+            a.and(rax, rsi);
+            a.ret();
+        });
+        SiteLiveness liveness = code.Liveness(atReturn: RegisterSet.R10 | RegisterSet.Rax);
+        Assert.False(liveness.Dead.Contains(RegisterSet.Rcx), "read behind the call alone");
+        Assert.False(liveness.Dead.Contains(RegisterSet.Rsi), "for the sake of what is read behind the call");
+        Assert.True(liveness.Dead.Contains(RegisterSet.Rdx | RegisterSet.Rbx));
+        Assert.NotNull(liveness.FirstUse(RegisterSet.Rcx));
+    }
+
+    [Fact]
     public void A_byte_written_leaves_the_rest_that_nobody_reads()
     {
         SiteLiveness liveness = AnalysedCode.Of(a =>
