@@ -79,13 +79,19 @@ internal static class RandomProgram
         {
             EmitIndex(a, random);
         }
+        else if (choice < 48)
+        {
+            EmitExtended(a, random);
+        }
         else
         {
             a.Emit(Plain(random, s_plain[random.Next(s_plain.Length)]));
         }
     }
 
-    /// <summary>What compilers make of an index into an array, which the translator takes for one operation; and pairs that look like it.</summary>
+    /// <summary>
+    /// What compilers make of an index into an array, which the translator takes for one operation; and pairs that look like it.
+    /// </summary>
     private static void EmitIndex(GuestAssembler a, Random random)
     {
         byte index = Destination(random);
@@ -93,6 +99,41 @@ internal static class RandomProgram
         a.I(Op.Slli, index, random.Next(4) == 0 ? index : Source(random), random.Next(0, 5));
         byte sum = random.Next(6) == 0 ? Destination(random) : index;
         a.R(random.Next(6) == 0 ? Op.Sub : Op.Add, sum, random.Next(2) == 0 ? index : other, random.Next(2) == 0 ? other : index);
+    }
+
+    /// <summary>
+    /// A result, perhaps combined with another, that is sign-extended from 32 bits: the translator leaves out what does nothing.
+    /// </summary>
+    private static void EmitExtended(GuestAssembler a, Random random)
+    {
+        byte value = (byte)random.Next(9, Counter);
+        byte other = (byte)random.Next(9, Counter);
+        foreach (byte rd in random.Next(2) == 0 ? [value] : new[] { other, value })
+        {
+            int kind = random.Next(3);
+            if (kind == 0)
+            {
+                bool word = random.Next(2) == 0; // around the counts from which on the result is a word by itself
+                a.I(word ? Op.Srliw : Op.Srli, rd, Source(random), random.Next(3) + (word ? 0 : 31));
+            }
+            else if (kind == 1)
+            {
+                Op load = s_accesses[random.Next(s_accesses.Length)];
+                load = load > Op.Lwu ? Op.Lwu : load;
+                a.Emit(new Instruction(load, rd, Base, 0, random.Next(-16, 16) * GuestMemory.Width(load)));
+            }
+            else
+            {
+                a.Emit(Plain(random, s_plain[random.Next(s_plain.Length)]) with { Rd = rd });
+            }
+        }
+
+        if (random.Next(2) == 0)
+        {
+            a.R((Op)((int)Op.Xor + random.Next(5)), value, value, other);
+        }
+
+        a.I(Op.Addiw, Destination(random), value, 0);
     }
 
     private static Instruction Plain(Random random, Op op)

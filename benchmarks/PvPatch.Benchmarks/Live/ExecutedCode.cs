@@ -14,14 +14,17 @@ internal sealed unsafe class ExecutedCode : IDisposable
     /// <summary>Sites executed in a turn: some tenths of a millisecond, well below the scheduler's slice.</summary>
     private const int InTurn = 1 << 18;
 
-    /// <summary>Where the number is that sites load: far enough for a displacement of four bytes, so that the load fills a site of six.</summary>
+    /// <summary>
+    /// Where the number is that sites load: far enough for a displacement of four bytes, so that the load fills a site of six.
+    /// </summary>
     private const int Far = 0x400;
 
     private const int Value = 3;
     private const int WarmUpRounds = 20;
 
     /// <summary>
-    /// How many copies of each function take turns: where code comes to lie decides much about big loops (pages, sets of the caches), and must not be taken for what it does.
+    /// How many copies of each function take turns: where code comes to lie decides much about big loops (pages, sets of the caches), and
+    /// must not be taken for what it does.
     /// </summary>
     private const int Copies = 5;
 
@@ -119,7 +122,8 @@ internal sealed unsafe class ExecutedCode : IDisposable
             double[] baseline = times[ways[i].Baseline];
             Console.WriteLine(string.Create(
                 CultureInfo.InvariantCulture,
-                $"{ways[i].Name,-36}{times[i].Min(),10:0.000}{Figures.Median(times[i]),10:0.000}{times[i].Min() / baseline.Min(),12:0.000}{Figures.MedianRatio(times[i], baseline),10:0.000}"));
+                $"{ways[i].Name,-36}{times[i].Min(),10:0.000}{Figures.Median(times[i]),10:0.000}"
+                    + $"{times[i].Min() / baseline.Min(),12:0.000}{Figures.MedianRatio(times[i], baseline),10:0.000}"));
         }
     }
 
@@ -167,7 +171,8 @@ internal sealed unsafe class ExecutedCode : IDisposable
         return new Way(name, [.. blocks.Select(RunnerOf)]);
     }
 
-    private Way Generated(string name, int count, Action<Assembler, SiteEmitter> body) => new(name, [.. Emit(count, body).Select(RunnerOf)]);
+    private Way Generated(string name, int count, Action<Assembler, SiteEmitter> body) =>
+        new(name, [.. Emit(count, body).Select(RunnerOf)]);
 
     private CodeBlock[] Emit(int count, Action<Assembler, SiteEmitter> body) =>
         [.. Enumerable.Range(0, Copies).Select(_ => SiteFunction.Emit(_arena, _layout, count, body))];

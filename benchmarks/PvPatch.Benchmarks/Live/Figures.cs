@@ -10,7 +10,8 @@ internal static class Figures
     }
 
     /// <summary>The middle one of the ratios within each round.</summary>
-    public static double MedianRatio(IReadOnlyList<double> times, IReadOnlyList<double> baseline) => Median(times.Zip(baseline, static (a, b) => a / b));
+    public static double MedianRatio(IReadOnlyList<double> times, IReadOnlyList<double> baseline) =>
+        Median(times.Zip(baseline, static (a, b) => a / b));
 
     /// <summary>Throws where a way gives something else than it should: what is wrong is not timed.</summary>
     public static void Check(string what, long found, long expected)

@@ -32,5 +32,6 @@ internal sealed class Goals
     }
 
     private void Add(string what, string sign, double goal, double? value, bool met) =>
-        _rows.Add((string.Create(CultureInfo.InvariantCulture, $"{what,-58}{sign + " " + goal.ToString("0.##", CultureInfo.InvariantCulture),10}"), value, met));
+        _rows.Add((string.Create(
+            CultureInfo.InvariantCulture, $"{what,-58}{sign + " " + goal.ToString("0.##", CultureInfo.InvariantCulture),10}"), value, met));
 }

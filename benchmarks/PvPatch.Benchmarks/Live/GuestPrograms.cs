@@ -11,23 +11,39 @@ internal sealed class GuestPrograms : IDisposable
 
     private readonly DirectoryInfo _directory = Directory.CreateTempSubdirectory("pvpatch-guest-");
 
-    /// <summary>Compiles them all.</summary>
-    /// <exception cref="System.ComponentModel.Win32Exception">The compiler is not on PATH.</exception>
-    public GuestPrograms()
-    {
-        string empty = Path.Combine(_directory.FullName, "nothing.c");
-        File.WriteAllText(empty, "int main(void) { return 0; }\n");
-        Empty = Compile(empty);
-        All = [.. Directory.GetFiles(Path.Combine(s_sources, "speed"), "*.c").Order(StringComparer.Ordinal).Select(Compile)];
-    }
-
+    /// <summary>What there is to say where the compiler is missing.</summary>
     public static string Missing => $"{Compiler} (Debian: gcc-riscv64-unknown-elf) was not found on PATH: name ELF files, or install it.";
 
     /// <summary>Paths of the ELF files.</summary>
-    public IReadOnlyList<string> All { get; }
+    public IReadOnlyList<string> All { get; private set; } = [];
 
     /// <summary>A program that only exits: what starting costs.</summary>
-    public string Empty { get; }
+    public string Empty { get; private set; } = "";
+
+    /// <summary>Compiles them all; <see langword="null"/> where the compiler is not on PATH.</summary>
+    public static GuestPrograms? Compile()
+    {
+        var programs = new GuestPrograms();
+        try
+        {
+            string empty = Path.Combine(programs._directory.FullName, "nothing.c");
+            File.WriteAllText(empty, "int main(void) { return 0; }\n");
+            programs.Empty = programs.Compile(empty);
+            string[] sources = Directory.GetFiles(Path.Combine(s_sources, "speed"), "*.c");
+            programs.All = [.. sources.Order(StringComparer.Ordinal).Select(programs.Compile)];
+            return programs;
+        }
+        catch (System.ComponentModel.Win32Exception)
+        {
+            programs.Dispose();
+            return null;
+        }
+        catch
+        {
+            programs.Dispose();
+            throw;
+        }
+    }
 
     public void Dispose() => _directory.Delete(recursive: true);
 

@@ -14,14 +14,16 @@ internal static class LiveRun
     public static int Run(ReadOnlySpan<string> arguments)
     {
         int rounds = 200;
-        bool understood = arguments is [] || (arguments is ["--rounds", string value] && int.TryParse(value, CultureInfo.InvariantCulture, out rounds) && rounds > 0);
+        bool understood = arguments is []
+            || (arguments is ["--rounds", string value] && int.TryParse(value, CultureInfo.InvariantCulture, out rounds) && rounds > 0);
         if (!understood)
         {
             Console.Error.WriteLine("usage: live [--rounds N]");
             return 2;
         }
 
-        Console.WriteLine($"{RuntimeInformation.FrameworkDescription}, {Environment.ProcessorCount} processors, load average {Load()}; {rounds} rounds");
+        Console.WriteLine(
+            $"{RuntimeInformation.FrameworkDescription}, {Environment.ProcessorCount} processors, load average {Load()}; {rounds} rounds");
         var goals = new Goals();
         using (var code = new ExecutedCode())
         {

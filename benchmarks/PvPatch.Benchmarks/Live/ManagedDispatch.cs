@@ -3,8 +3,8 @@ using System.Runtime.CompilerServices;
 namespace PvPatch.Benchmarks.Live;
 
 /// <summary>
-/// The same loads through what C# has for choosing an operation at run time: 16 calls in a row, repeated. Compiled once and fully, because the runtime's profile would
-/// see that there is only one target and inline it, which is not what is measured here.
+/// The same loads through what C# has for choosing an operation at run time: 16 calls in a row, repeated. Compiled once and fully, because
+/// the runtime's profile would see that there is only one target and inline it, which is not what is measured here.
 /// </summary>
 internal sealed unsafe class ManagedDispatch(int count)
 {

@@ -31,28 +31,27 @@ internal static class QemuSpeed
 
         QemuUser? qemu = QemuUser.Find();
         Console.WriteLine(qemu?.Version ?? $"{QemuUser.Name} (Debian: qemu-user) was not found on PATH: only the sample is measured.");
-        try
-        {
-            using var programs = new GuestPrograms();
-            string[] all = [programs.Empty, .. arguments.Length > 0 ? arguments.ToArray() : programs.All];
-            Measure(all, qemu, rounds);
-            return 0;
-        }
-        catch (System.ComponentModel.Win32Exception)
+        using GuestPrograms? programs = GuestPrograms.Compile();
+        if (programs is null && arguments.IsEmpty)
         {
             Console.Error.WriteLine(GuestPrograms.Missing);
             return 1;
         }
+
+        string[] paths = arguments.IsEmpty ? [.. programs!.All] : arguments.ToArray();
+        Measure(programs?.Empty, paths, qemu, rounds);
+        return 0;
     }
 
-    private static void Measure(string[] paths, QemuUser? qemu, int rounds)
+    // The program that only exits, where there is one, is measured first: the others need its time.
+    private static void Measure(string? empty, string[] paths, QemuUser? qemu, int rounds)
     {
         var clock = new ThreadClock();
         double start = 0;
         Console.WriteLine($"{"",-26}{"ms of a processor",31}{"sample to",13}");
         Console.WriteLine(
             $"{"program",-12}{"instructions",14}{"QEMU",10}{"sample",10}{"no sites",11}{"QEMU",8}{"without its start",19}{"no sites",10}");
-        foreach (string path in paths)
+        foreach (string path in empty is null ? paths : [empty, .. paths])
         {
             string name = Path.GetFileName(path);
             GuestImage image = Load(path);
@@ -74,10 +73,10 @@ internal static class QemuSpeed
                 }
             }
 
-            start = path == paths[0] ? theirs : start; // the program that only exits comes first
+            start = path == empty ? theirs : start;
             string time = qemu is null ? "-" : $"{theirs / 1000:0.0}";
             string toQemu = qemu is null ? "-" : $"{ours / theirs:0.00}";
-            string toQemuStarted = qemu is null || path == paths[0] ? "-" : $"{ours / (theirs - start):0.00}";
+            string toQemuStarted = qemu is null || start == 0 || path == empty ? "-" : $"{ours / (theirs - start):0.00}";
             Console.WriteLine(
                 $"{name,-12}{expected.Instructions,14:n0}{time,10}{ours / 1000,10:0.0}{plain / 1000,11:0.0}"
                 + $"{toQemu,8}{toQemuStarted,19}{ours / plain,10:0.00}");

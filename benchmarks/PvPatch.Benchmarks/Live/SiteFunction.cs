@@ -6,7 +6,9 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Benchmarks.Live;
 
-/// <summary>A generated <c>long f(int* data, long loops)</c>: a loop over many sites, the sum of what they leave in eax (32 bits).</summary>
+/// <summary>
+/// A generated <c>long f(int* data, long loops)</c>: a loop over many sites, the sum of what they leave in eax (32 bits).
+/// </summary>
 internal static unsafe class SiteFunction
 {
     /// <summary>What eax holds where nothing at the sites writes it.</summary>
@@ -18,14 +20,18 @@ internal static unsafe class SiteFunction
     private const int BeforeLineEnd = 60;
     private const int AddLength = 2;
 
-    /// <summary>The sums: four, for with one each site would wait for the one before, and everything that costs less than that would look the same.</summary>
+    /// <summary>
+    /// The sums: four, for with one each site would wait for the one before, and everything that costs less than that would look the same.
+    /// </summary>
     private static readonly AssemblerRegister32[] s_sums = [ebx, ecx, edx, esi];
 
     /// <summary>Emits the function.</summary>
     /// <param name="arena">Where to.</param>
     /// <param name="layout">The layout of its sites.</param>
     /// <param name="sites">How many times.</param>
-    /// <param name="body">Puts one site, or what is written by hand in its place, into the loop; it may destroy rax only, and reads data by rdi.</param>
+    /// <param name="body">
+    /// Puts one site, or what is written by hand in its place, into the loop; it may destroy rax only, and reads data by rdi.
+    /// </param>
     public static CodeBlock Emit(CodeArena arena, OpsLayout layout, int sites, Action<Assembler, SiteEmitter> body)
     {
         var a = new Assembler(64);
@@ -61,7 +67,8 @@ internal static unsafe class SiteFunction
     }
 
     /// <summary>Runs the function.</summary>
-    public static long Run(VirtualAddress function, int* data, long loops) => ((delegate* unmanaged<int*, long, long>)function.Value)(data, loops);
+    public static long Run(VirtualAddress function, int* data, long loops) =>
+        ((delegate* unmanaged<int*, long, long>)function.Value)(data, loops);
 
     private static Label Begin(Assembler a)
     {

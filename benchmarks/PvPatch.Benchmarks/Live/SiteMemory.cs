@@ -54,7 +54,8 @@ internal static class SiteMemory
         long beside = arena.Used - arenaBefore - code;
         Console.WriteLine(string.Create(
             CultureInfo.InvariantCulture,
-            $"{"in blocks of " + inBlock,-36}{Each(emitted),10:0.0}{Each(switched),10:0.0}{Each(withResult - switched),10:0.0}{Each(beside),10:0.0}"));
+            $"{"in blocks of " + inBlock,-36}{Each(emitted),10:0.0}{Each(switched),10:0.0}{Each(withResult - switched),10:0.0}"
+                + $"{Each(beside),10:0.0}"));
         goals.Below($"bytes kept for a site, blocks of {inBlock}, emitted", 32, Each(emitted));
         goals.Below($"bytes kept for a site, blocks of {inBlock}, after a switch", 32, Each(switched));
     }

@@ -7,8 +7,9 @@ using PvPatch.Plans;
 namespace PvPatch.Benchmarks.Live;
 
 /// <summary>
-/// What a batch of 256 sites costs while a thread runs them, and the same sites one at a time. Whole calls are timed, results and all. A time counts only if the
-/// thread had a processor all along: a barrier that finds nobody running is cheap, and on a busy machine the minima would be of those.
+/// What a batch of 256 sites costs while a thread runs them, and the same sites one at a time. Whole calls are timed, results and all. A
+/// time counts only if the thread had a processor all along: a barrier that finds nobody running is cheap, and on a busy machine the minima
+/// would be of those.
 /// </summary>
 internal static class SwitchCost
 {
@@ -18,7 +19,9 @@ internal static class SwitchCost
     /// <summary>Sites switched one at a time under one reading of the clock.</summary>
     private const int InRow = 8;
 
-    /// <summary>Times that count, of batches and of sites one at a time; on a busy machine more rounds are made until there are so many of both.</summary>
+    /// <summary>
+    /// Times that count, of batches and of sites one at a time; on a busy machine more rounds are made until there are so many of both.
+    /// </summary>
     private const int Enough = 20;
 
     private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(15);
@@ -43,7 +46,8 @@ internal static class SwitchCost
         var alone = new List<double>();
         int rounded = 0;
         long began = Stopwatch.GetTimestamp();
-        for (int round = -WarmUpRounds; round < rounds || (Math.Min(batch.Count, alone.Count) < Enough && Stopwatch.GetElapsedTime(began) < s_patience); round++)
+        for (int round = -WarmUpRounds; round < rounds
+            || (Math.Min(batch.Count, alone.Count) < Enough && Stopwatch.GetElapsedTime(began) < s_patience); round++)
         {
             if (round is -WarmUpRounds / 2 or 0)
             {
@@ -100,7 +104,8 @@ internal static class SwitchCost
         double? ratio = batch.Count > 0 && alone.Count > 0 ? alone.Min() / batch.Min() : null;
         double? middle = batch.Count > 0 && alone.Count > 0 ? Figures.Median(alone) / Figures.Median(batch) : null;
         goals.AtMost($"{kind}: ns a site in a batch of {SwitchedSites.Count}, least", goal, batch.Count > 0 ? batch.Min() : null);
-        goals.AtMost($"{kind}: ns a site in a batch of {SwitchedSites.Count}, median", goal, batch.Count > 0 ? Figures.Median(batch) : null);
+        goals.AtMost(
+            $"{kind}: ns a site in a batch of {SwitchedSites.Count}, median", goal, batch.Count > 0 ? Figures.Median(batch) : null);
         goals.AtLeast($"{kind}: one at a time to a batch, minima", 100, ratio);
         goals.AtLeast($"{kind}: one at a time to a batch, medians", 100, middle);
     }
@@ -109,10 +114,13 @@ internal static class SwitchCost
     {
         if (times.Count == 0)
         {
-            Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{what,-36}{"–",10}  0 of {tries} times counted: the executor never had a processor all along"));
+            Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
+                $"{what,-36}{"–",10}  0 of {tries} times counted: the executor never had a processor all along"));
             return;
         }
 
-        Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{what,-36}{times.Min(),10:0.0}{times.Order().ElementAt(times.Count / 4),10:0.0}{Figures.Median(times),10:0.0}{times.Count,8}"));
+        Console.WriteLine(
+            string.Create(CultureInfo.InvariantCulture,
+            $"{what,-36}{times.Min(),10:0.0}{times.Order().ElementAt(times.Count / 4),10:0.0}{Figures.Median(times),10:0.0}{times.Count,8}"));
     }
 }

@@ -6,7 +6,9 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Benchmarks.Live;
 
-/// <summary>A function of 256 sites of one class, three backends for it, and a thread that runs it without end and checks what it gives.</summary>
+/// <summary>
+/// A function of 256 sites of one class, three backends for it, and a thread that runs it without end and checks what it gives.
+/// </summary>
 internal sealed unsafe class SwitchedSites : IDisposable
 {
     public const int Count = 256;
@@ -41,7 +43,8 @@ internal sealed unsafe class SwitchedSites : IDisposable
         OpSlot op = layout["t.op"];
         _block = kind == SiteClass.Guarded
             ? SiteFunction.EmitAcrossLines(_arena, op, layout, Count)
-            : SiteFunction.Emit(_arena, layout, Count, (a, sites) => sites.Emit(a, op, clobbers: RegisterSet.Rax, placement: SitePlacement.InsideAligned8));
+            : SiteFunction.Emit(
+                _arena, layout, Count, (a, sites) => sites.Emit(a, op, clobbers: RegisterSet.Rax, placement: SitePlacement.InsideAligned8));
         Sites = [.. Enumerable.Range(0, Count).Select(i => _block[i])];
         if (Array.Find(Sites, s => s.Class != kind) is { Block: not null } other)
         {

@@ -5,9 +5,13 @@ using PvPatch.Plans;
 
 namespace PvPatch.Benchmarks.Live;
 
-/// <summary>What an executor gets done while its 256 sites flip every 2 ms between two bodies of the same cost, against what it gets done undisturbed.</summary>
+/// <summary>
+/// What an executor gets done while its 256 sites flip every 2 ms between two bodies of the same cost, against what it gets done
+/// undisturbed.
+/// </summary>
 /// <remarks>
-/// Per nanosecond of a processor the thread has had, as the system counts it: interrupts and barriers are in that, the time other programs take is not.
+/// Per nanosecond of a processor the thread has had, as the system counts it: interrupts and barriers are in that, the time other programs
+/// take is not.
 /// </remarks>
 internal static class Throughput
 {
@@ -46,7 +50,8 @@ internal static class Throughput
         double best = flipped.Max(static w => w.ByProcessor) / quiet.Max(static w => w.ByProcessor);
         double median = Figures.MedianRatio([.. flipped.Select(static w => w.ByProcessor)], [.. quiet.Select(static w => w.ByProcessor)]);
         double wall = Figures.MedianRatio([.. flipped.Select(static w => w.ByWall)], [.. quiet.Select(static w => w.ByWall)]);
-        Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{sites.Class,-36}{best,10:0.000}{median,10:0.000}{wall,10:0.000}{flips,8}"));
+        Console.WriteLine(
+            string.Create(CultureInfo.InvariantCulture, $"{sites.Class,-36}{best,10:0.000}{median,10:0.000}{wall,10:0.000}{flips,8}"));
         goals.AtLeast($"{sites.Class}: executor's throughput, flips every 2 ms", 0.95, median);
     }
 

@@ -3,8 +3,8 @@ using System.Diagnostics;
 namespace PvPatch.Benchmarks.Live;
 
 /// <summary>
-/// Times something while an executor runs, and says whether it had a processor all along: by its own clock, it had all the time that passed between two readings of
-/// that clock, but for what the readings take.
+/// Times something while an executor runs, and says whether it had a processor all along: by its own clock, it had all the time that passed
+/// between two readings of that clock, but for what the readings take.
 /// </summary>
 internal readonly struct Undisturbed
 {

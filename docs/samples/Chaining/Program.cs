@@ -28,8 +28,8 @@ var exits = new List<(LiveSite Site, int To)>();
 Console.WriteLine(Collatz(27)); // makes the blocks, and links them
 Console.WriteLine(Collatz(97)); // one way in and one out
 
-// A block is made anew, as where the guest has changed its code. First nothing leads into it any more; then its room is given up, and reused
-// when nobody can be inside.
+// A block is made anew, as where the guest has changed its code. First nothing leads into it any more; then its room is given up, and
+// reused when nobody can be inside.
 Console.WriteLine(live.Unlink(SiteScope.LinkedInto(blocks[2]!)));
 arena.Retire(blocks[2]!);
 blocks[2] = null;

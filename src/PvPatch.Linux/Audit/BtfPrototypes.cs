@@ -10,7 +10,9 @@ namespace PvPatch.Linux.Audit;
 /// <param name="IsVariadic">Whether it takes variable arguments besides.</param>
 internal readonly record struct FunctionPrototype(int Arguments, int Results, bool IsVariadic);
 
-/// <summary>The prototypes of functions, and of the function pointers in the structs of ops tables, out of a kernel's type information.</summary>
+/// <summary>
+/// The prototypes of functions, and of the function pointers in the structs of ops tables, out of a kernel's type information.
+/// </summary>
 internal sealed class BtfPrototypes
 {
     private const int LargestInRegisters = 16;
@@ -30,19 +32,25 @@ internal sealed class BtfPrototypes
         for (uint id = 1; id < _file.TypeCount; id++)
         {
             _file.TryGetType(id, out BtfTypeRecord record);
-            if (record.Kind == BtfKind.Function && TryName(record, out string name) && _file.TryGetType(record.SizeOrType, out BtfTypeRecord type) && type.Kind == BtfKind.FunctionPrototype)
+            if (record.Kind == BtfKind.Function && TryName(record, out string name)
+                && _file.TryGetType(record.SizeOrType, out BtfTypeRecord type) && type.Kind == BtfKind.FunctionPrototype)
             {
                 FunctionPrototype prototype = Read(type);
-                _functions[name] = _functions.TryGetValue(name, out FunctionPrototype? known) && known != prototype ? null : prototype; // two static functions of one name
+                // two static functions of one name
+                _functions[name] = _functions.TryGetValue(name, out FunctionPrototype? known) && known != prototype ? null : prototype;
             }
-            else if (record.Kind == BtfKind.Struct && TryName(record, out name) && name.StartsWith("pv_", StringComparison.Ordinal) && name.EndsWith("_ops", StringComparison.Ordinal))
+            else if (record.Kind == BtfKind.Struct && TryName(record, out name) && name.StartsWith("pv_", StringComparison.Ordinal)
+                && name.EndsWith("_ops", StringComparison.Ordinal))
             {
                 ReadMembers(record);
             }
         }
     }
 
-    /// <summary>The prototype of a function; copies that the compiler made (<c>.isra.0</c>, <c>.constprop.0</c>) return what the original does, and take other arguments.</summary>
+    /// <summary>
+    /// The prototype of a function; copies that the compiler made (<c>.isra.0</c>, <c>.constprop.0</c>) return what the original does, and
+    /// take other arguments.
+    /// </summary>
     public FunctionPrototype? OfFunction(string name) => _functions.GetValueOrDefault(name);
 
     /// <summary>The prototype of an operation, by the name of its member.</summary>
@@ -55,7 +63,8 @@ internal sealed class BtfPrototypes
             ReadOnlySpan<byte> member = _file!.Types.Slice(record.Offset + BtfTypeRecord.HeaderSize + (12 * i), 12);
             uint nameAt = BinaryPrimitives.ReadUInt32LittleEndian(member);
             uint type = BinaryPrimitives.ReadUInt32LittleEndian(member[4..]);
-            if (_file.TryGetName(nameAt, out ReadOnlySpan<byte> name) && TryResolve(type, out BtfTypeRecord pointer) && pointer.Kind == BtfKind.Pointer
+            if (_file.TryGetName(nameAt, out ReadOnlySpan<byte> name) && TryResolve(type, out BtfTypeRecord pointer)
+                && pointer.Kind == BtfKind.Pointer
                 && TryResolve(pointer.SizeOrType, out BtfTypeRecord target) && target.Kind == BtfKind.FunctionPrototype)
             {
                 _members[Encoding.UTF8.GetString(name)] = Read(target);
@@ -69,13 +78,15 @@ internal sealed class BtfPrototypes
         bool variadic = false;
         for (int i = 0; i < prototype.Count; i++)
         {
-            uint type = BinaryPrimitives.ReadUInt32LittleEndian(_file!.Types.Slice(prototype.Offset + BtfTypeRecord.HeaderSize + (8 * i) + 4, 4));
+            uint type = BinaryPrimitives.ReadUInt32LittleEndian(
+                _file!.Types.Slice(prototype.Offset + BtfTypeRecord.HeaderSize + (8 * i) + 4, 4));
             variadic |= type == 0;
             long size = type == 0 ? 0 : SizeOf(type);
             arguments += size > LargestInRegisters ? 0 : (int)((size + 7) / 8);
         }
 
-        long result = prototype.SizeOrType == 0 || (TryResolve(prototype.SizeOrType, out BtfTypeRecord type0) && type0.Kind == BtfKind.Void) ? 0 : SizeOf(prototype.SizeOrType);
+        long result = prototype.SizeOrType == 0 || (TryResolve(prototype.SizeOrType, out BtfTypeRecord type0) && type0.Kind == BtfKind.Void)
+            ? 0 : SizeOf(prototype.SizeOrType);
         return new FunctionPrototype(Math.Min(arguments, 6), result == 0 ? 0 : result is > 8 and <= LargestInRegisters ? 2 : 1, variadic);
     }
 

@@ -28,7 +28,8 @@ internal enum AuditVerdict
 /// <param name="Use">The first read of a register that is destroyed, or may be.</param>
 /// <param name="Undecided">Why what the code destroys is not known.</param>
 internal sealed record AuditedSite(
-    PatchSite Site, OpSlot Slot, AuditVerdict Verdict, RegisterSet Destroys, RegisterSet Breaks, RegisterUse? Use, PatchDiagnostic? Undecided);
+    PatchSite Site, OpSlot Slot, AuditVerdict Verdict, RegisterSet Destroys, RegisterSet Breaks, RegisterUse? Use,
+    PatchDiagnostic? Undecided);
 
 /// <summary>The function of one slot under one backend.</summary>
 /// <param name="Slot">The slot.</param>
@@ -79,7 +80,9 @@ internal sealed class KernelAudit
         return audited;
     }
 
-    /// <summary>Checks the functions that a backend's slots hold against the slots' conventions, whether or not a site calls them.</summary>
+    /// <summary>
+    /// Checks the functions that a backend's slots hold against the slots' conventions, whether or not a site calls them.
+    /// </summary>
     public IReadOnlyList<AuditedSlot> AuditSlots(Backend backend)
     {
         var audited = new List<AuditedSlot>();
@@ -104,7 +107,9 @@ internal sealed class KernelAudit
         FunctionEffects effects = EffectsOf(decision, backend[slot.Index].Target);
         RegisterSet result = SlotPrototypes.Results(_facts.Slots.Of(slot)?.Results ?? 1);
         RegisterSet destroyed = (effects.Returns ? effects.Destroys : RegisterSet.None).Except(result);
-        RegisterSet breaks = slot.Kind == SlotKind.Jump ? RegisterSet.None : effects.Destroys.Except(CallConventions.DestroyedBy(slot.Convention, 64)); // what is jumped to does not come back
+        // what is jumped to does not come back
+        RegisterSet breaks = slot.Kind == SlotKind.Jump
+            ? RegisterSet.None : effects.Destroys.Except(CallConventions.DestroyedBy(slot.Convention, 64));
         SiteLiveness liveness = LivenessBehind(index);
         RegisterSet hit = destroyed & liveness.Live;
         RegisterSet maybe = destroyed & liveness.MayBeLive;

@@ -9,7 +9,10 @@ using PvPatch.Plans;
 
 namespace PvPatch.Linux.Audit;
 
-/// <summary>What a kernel image tells of its own code: symbols, prototypes, sites, and the tables of its exceptions, bugs, static keys and alternatives.</summary>
+/// <summary>
+/// What a kernel image tells of its own code: symbols, prototypes, sites, and the tables of its exceptions, bugs, static keys and
+/// alternatives.
+/// </summary>
 internal sealed class KernelCodeFacts : ICodeFacts
 {
     private const int WarnFlag = 1; // BUGFLAG_WARNING
@@ -34,7 +37,8 @@ internal sealed class KernelCodeFacts : ICodeFacts
     public KernelCodeFacts(KernelImage image)
     {
         _image = image;
-        _entryText = image.Targets.Find("__entry_text_start") is VirtualAddress start && image.Targets.Find("__entry_text_end") is VirtualAddress end ? (start, end) : null;
+        _entryText = image.Targets.Find("__entry_text_start") is VirtualAddress start
+            && image.Targets.Find("__entry_text_end") is VirtualAddress end ? (start, end) : null;
         _types = new BtfPrototypes(image.Elf);
         Slots = new SlotPrototypes(image, _types);
         ReadSymbols();
@@ -58,7 +62,10 @@ internal sealed class KernelCodeFacts : ICodeFacts
     public VirtualAddress NextOf(VirtualAddress instruction, VirtualAddress following) =>
         _ends.TryGetValue(following.Value, out (ulong Start, ulong To) end) && instruction.Value >= end.Start ? end.To : following;
 
-    /// <summary>A warning comes back, a bug does not. Five bytes that Xen traps (ud2 and the letters xen) stand before the instruction it is to emulate.</summary>
+    /// <summary>
+    /// A warning comes back, a bug does not. Five bytes that Xen traps (ud2 and the letters xen) stand before the instruction it is to
+    /// emulate.
+    /// </summary>
     public VirtualAddress? AfterTrap(VirtualAddress instruction, VirtualAddress following)
     {
         if (_image.Code.TryGetBytes(following, 3, out Span<byte> prefix) && prefix is [0x78, 0x65, 0x6e])
@@ -72,7 +79,8 @@ internal sealed class KernelCodeFacts : ICodeFacts
     /// <summary>The arguments that a constant format of printk's kind takes.</summary>
     public int? VariableArguments(VirtualAddress callee, int fixedCount, VirtualAddress? lastFixed)
     {
-        if (lastFixed is not VirtualAddress format || !_image.Elf.TryGetSectionAt(format, out ElfSection? section) || !section.HasFileContent)
+        if (lastFixed is not VirtualAddress format || !_image.Elf.TryGetSectionAt(format, out ElfSection? section)
+            || !section.HasFileContent)
         {
             return null;
         }
@@ -83,8 +91,8 @@ internal sealed class KernelCodeFacts : ICodeFacts
     }
 
     /// <summary>
-    /// What is live where the function around an address returns: its result (both registers, where its prototype is not known) and what every function keeps.
-    /// Everything in the entry text: the only assembler code that has sites.
+    /// What is live where the function around an address returns: its result (both registers, where its prototype is not known) and what
+    /// every function keeps. Everything in the entry text: the only assembler code that has sites.
     /// </summary>
     public RegisterSet LiveAtReturn(VirtualAddress address)
     {
@@ -151,7 +159,11 @@ internal sealed class KernelCodeFacts : ICodeFacts
         if (name.StartsWith("__x86_indirect", StringComparison.Ordinal) && name.Contains(Thunk, StringComparison.Ordinal))
         {
             string register = name[(name.LastIndexOf(Thunk, StringComparison.Ordinal) + Thunk.Length)..];
-            return new FunctionFacts { Role = FunctionRole.Indirect, Reads = RegisterSet.TryParse(register, out RegisterSet reads) && reads.Count == 1 ? reads : RegisterSet.AllGeneral };
+            return new FunctionFacts
+            {
+                Role = FunctionRole.Indirect,
+                Reads = RegisterSet.TryParse(register, out RegisterSet reads) && reads.Count == 1 ? reads : RegisterSet.AllGeneral
+            };
         }
 
         if (name.EndsWith("_return_thunk", StringComparison.Ordinal))
@@ -167,7 +179,8 @@ internal sealed class KernelCodeFacts : ICodeFacts
         // A static call's trampoline jumps to another function tomorrow: any of the convention. preempt_schedule keeps everything.
         if (!name.StartsWith(StaticCall, StringComparison.Ordinal))
         {
-            return prototype is FunctionPrototype known ? new FunctionFacts { Reads = SlotPrototypes.Registers(known.Arguments) } : FunctionFacts.Plain;
+            return prototype is FunctionPrototype known
+                ? new FunctionFacts { Reads = SlotPrototypes.Registers(known.Arguments) } : FunctionFacts.Plain;
         }
 
         return name[StaticCall.Length..] switch
@@ -202,7 +215,8 @@ internal sealed class KernelCodeFacts : ICodeFacts
             for (int at = 0; at + stride <= table.Length; at += stride)
             {
                 ulong address = Relative(table, start, at);
-                traps += _image.Code.TryGetBytes(address, 2, out Span<byte> code) && code is [0x0f, 0x0b or 0xb9] or [0x67, 0x48] or [0x48, 0x0f] ? 1 : 0;
+                traps += _image.Code.TryGetBytes(address, 2, out Span<byte> code)
+                    && code is [0x0f, 0x0b or 0xb9] or [0x67, 0x48] or [0x48, 0x0f] ? 1 : 0;
                 _bugs[address] = (BinaryPrimitives.ReadUInt16LittleEndian(table[(at + stride - 2)..]) & WarnFlag) != 0;
             }
 
@@ -216,8 +230,8 @@ internal sealed class KernelCodeFacts : ICodeFacts
     }
 
     /// <summary>
-    /// The exception table: records of 12 bytes that begin with instruction and fix-up, each relative to itself. Where the fix-up is the next instruction, the
-    /// handler gives registers the values the instruction would have: no other way.
+    /// The exception table: records of 12 bytes that begin with instruction and fix-up, each relative to itself. Where the fix-up is the
+    /// next instruction, the handler gives registers the values the instruction would have: no other way.
     /// </summary>
     private void ReadExceptions()
     {
@@ -233,7 +247,9 @@ internal sealed class KernelCodeFacts : ICodeFacts
         }
     }
 
-    /// <summary>The jump table: records of 16 bytes, address and target each relative to itself. A nop or a jump stands there, and the other may.</summary>
+    /// <summary>
+    /// The jump table: records of 16 bytes, address and target each relative to itself. A nop or a jump stands there, and the other may.
+    /// </summary>
     private void ReadStaticKeys()
     {
         ReadOnlySpan<byte> table = Table("jump_table", out ulong start);
@@ -290,7 +306,8 @@ internal sealed class KernelCodeFacts : ICodeFacts
             return _image.Elf.GetBytes(section).Span;
         }
 
-        if (_image.Targets.Find($"__start___{name}") is not VirtualAddress first || _image.Targets.Find($"__stop___{name}") is not VirtualAddress last
+        if (_image.Targets.Find($"__start___{name}") is not VirtualAddress first
+            || _image.Targets.Find($"__stop___{name}") is not VirtualAddress last
             || last - first is <= 0 or > int.MaxValue || !_image.Elf.TryGetBytes(first, (int)(last - first), out Memory<byte> bytes))
         {
             return default;

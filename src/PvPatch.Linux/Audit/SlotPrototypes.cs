@@ -6,9 +6,11 @@ namespace PvPatch.Linux.Audit;
 /// <summary>What the operations of a kernel's table take and give.</summary>
 internal sealed class SlotPrototypes(KernelImage image, BtfPrototypes types)
 {
-    private static readonly RegisterSet[] s_arguments = [RegisterSet.Rdi, RegisterSet.Rsi, RegisterSet.Rdx, RegisterSet.Rcx, RegisterSet.R8, RegisterSet.R9];
+    private static readonly RegisterSet[] s_arguments = [
+        RegisterSet.Rdi, RegisterSet.Rsi, RegisterSet.Rdx, RegisterSet.Rcx, RegisterSet.R8, RegisterSet.R9];
 
-    // Functions kept in struct paravirt_callee_save are pointers to void there: type information does not tell what they take. Arguments, results.
+    // Functions kept in struct paravirt_callee_save are pointers to void there: type information does not tell what they take. Arguments,
+    // results.
     private static readonly Dictionary<string, FunctionPrototype> s_calleeSave = new()
     {
         ["save_fl"] = new(0, 1, false),

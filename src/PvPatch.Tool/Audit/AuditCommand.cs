@@ -6,12 +6,15 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Audit;
 
-/// <summary><c>pvpatch audit</c>: whether what is put at each site destroys a register that is read behind it, computed from the kernel's code.</summary>
+/// <summary>
+/// <c>pvpatch audit</c>: whether what is put at each site destroys a register that is read behind it, computed from the kernel's code.
+/// </summary>
 internal sealed class AuditCommand : ToolCommand
 {
     private readonly Argument<string> _image = KernelInput.Argument();
 
-    private readonly Option<string[]> _backends = KernelPlan.Backends("Audit this backend; may be given again. Without it: all that the kernel has");
+    private readonly Option<string[]> _backends = KernelPlan.Backends(
+        "Audit this backend; may be given again. Without it: all that the kernel has");
 
     private readonly MachineOptions _machine;
 
@@ -38,7 +41,9 @@ internal sealed class AuditCommand : ToolCommand
         string[] named = arguments.GetValue(_backends) ?? [];
         if (image.Bitness != 64)
         {
-            throw new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.Usage, "only kernels of 64 bits can be audited") with { Source = path, Found = "a kernel of 32 bits" });
+            throw new ToolFailure(PatchDiagnostic.Error(
+                ToolDiagnosticCodes.Usage, "only kernels of 64 bits can be audited") with
+            { Source = path, Found = "a kernel of 32 bits" });
         }
 
         // All are planned before the first is audited: a name that is wrong is found at once.
@@ -65,6 +70,7 @@ internal sealed class AuditCommand : ToolCommand
             AuditText.Write(image, reports, run.Out);
         }
 
-        return reports.Exists(static r => r.Contradictions > 0 || r.Broken > 0 || r.BrokenSlots.Any()) ? ExitCode.Different : ExitCode.Success;
+        return reports.Exists(static r => r.Contradictions > 0 || r.Broken > 0 || r.BrokenSlots.Any())
+            ? ExitCode.Different : ExitCode.Success;
     }
 }

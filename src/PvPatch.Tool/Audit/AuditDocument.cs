@@ -6,7 +6,8 @@ using PvPatch.Plans;
 namespace PvPatch.Tool.Audit;
 
 /// <summary>An audit for scripts. Of the sites only those that are not proved, or break their slot's convention, are listed.</summary>
-internal sealed record AuditDocument(string Image, int Total, IReadOnlyList<AuditBackend> Backends, IReadOnlyList<AuditFunction> Unconventional) : ToolDocument("pvpatch-audit")
+internal sealed record AuditDocument(string Image, int Total,
+    IReadOnlyList<AuditBackend> Backends, IReadOnlyList<AuditFunction> Unconventional) : ToolDocument("pvpatch-audit")
 {
     public static AuditDocument Of(string path, KernelImage image, IReadOnlyList<AuditReport> reports, KernelAudit audit)
     {
@@ -15,7 +16,8 @@ internal sealed record AuditDocument(string Image, int Total, IReadOnlyList<Audi
             path,
             image.Sites.Count,
             [.. reports.Select(r => Backend(r, names))],
-            [.. audit.Analyzer.Unconventional.Select(f => new AuditFunction(JsonOutput.Hex(f.Address), names.NameOf(f.Address.Value), f.Destroys.ToString(), f.IsStackBalanced))]);
+            [.. audit.Analyzer.Unconventional.Select(f =>
+                new AuditFunction(JsonOutput.Hex(f.Address), names.NameOf(f.Address.Value), f.Destroys.ToString(), f.IsStackBalanced))]);
     }
 
     private static AuditBackend Backend(AuditReport report, KernelNames names) => new(
@@ -26,7 +28,8 @@ internal sealed record AuditDocument(string Image, int Total, IReadOnlyList<Audi
         report.Broken,
         [.. report.Causes().Select(static c => new AuditCause(c.Cause, c.Count))],
         [.. report.Slots.Select(s => new AuditSlot(
-            s.Slot.Name, JsonOutput.Hex(s.Effects.Address), names.NameOf(s.Effects.Address.Value), s.Effects.Destroys.ToString(), s.Breaks.ToString(), s.Spared.ToString(), s.Effects.UsesRedZone))],
+            s.Slot.Name, JsonOutput.Hex(s.Effects.Address), names.NameOf(s.Effects.Address.Value), s.Effects.Destroys.ToString(),
+            s.Breaks.ToString(), s.Spared.ToString(), s.Effects.UsesRedZone))],
         [.. report.Sites.Where(static s => s.Verdict != AuditVerdict.Proved || !s.Breaks.IsEmpty).Select(s => Site(report, s, names))]);
 
     private static AuditSite Site(AuditReport report, AuditedSite site, KernelNames names)
@@ -41,7 +44,8 @@ internal sealed record AuditDocument(string Image, int Total, IReadOnlyList<Audi
             AuditReport.Cause(site),
             site.Destroys.ToString(),
             site.Breaks.ToString(),
-            site.Use is RegisterUse use ? new AuditUse(use.Register.ToString(), JsonOutput.Hex(use.Address), [.. use.Path.Select(static p => JsonOutput.Hex(p))], report.Way(use)) : null);
+            site.Use is RegisterUse use ? new AuditUse(use.Register.ToString(), JsonOutput.Hex(use.Address),
+                [.. use.Path.Select(static p => JsonOutput.Hex(p))], report.Way(use)) : null);
     }
 }
 
@@ -54,7 +58,8 @@ internal sealed record AuditSlot(string Slot, string Target, string? Name, strin
 internal sealed record AuditCause(string Cause, int Count);
 
 internal sealed record AuditSite(
-    string Address, string? Place, string Slot, string? Target, string Verdict, string Cause, string Destroys, string Breaks, AuditUse? Use);
+    string Address, string? Place, string Slot, string? Target, string Verdict, string Cause, string Destroys, string Breaks,
+    AuditUse? Use);
 
 internal sealed record AuditUse(string Register, string Address, IReadOnlyList<string> Path, IReadOnlyList<string> Code);
 

@@ -40,7 +40,8 @@ internal sealed class AuditReport(KernelImage image, PatchPlan plan, IReadOnlyLi
     public static string Cause(AuditedSite site) => site switch
     {
         { Undecided: not null } => "what is called there could not be followed",
-        { Use.Kind: RegisterUseKind.Instruction } when site.Verdict == AuditVerdict.Undecided => "part of the register was written in between",
+        { Use.Kind: RegisterUseKind.Instruction } when site.Verdict == AuditVerdict.Undecided =>
+            "part of the register was written in between",
         { Use.Kind: RegisterUseKind.Instruction } => "an instruction reads it",
         { Use.Kind: RegisterUseKind.Return } => "the function returns, and its caller may read it",
         { Use.Kind: RegisterUseKind.Push } => "it is pushed",

@@ -6,7 +6,9 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Audit;
 
-/// <summary>An audit for people: the counts of each backend, why sites are undecided, and every contradiction with its way to the read.</summary>
+/// <summary>
+/// An audit for people: the counts of each backend, why sites are undecided, and every contradiction with its way to the read.
+/// </summary>
 internal static class AuditText
 {
     private const int NameWidth = 10;
@@ -19,8 +21,10 @@ internal static class AuditText
             .Column("undecided", CountWidth, Ink.Faint).Column("contradictions", CountWidth, Ink.Faint).Line("break convention", Ink.Faint);
         foreach (AuditReport report in reports)
         {
-            output.Column(report.Plan.Backend, NameWidth, Ink.Strong).Column(Text(report.Sites.Count), CountWidth).Column(Text(report.Proved), CountWidth, Ink.Good)
-                .Column(Text(report.Undecided), CountWidth).Column(Text(report.Contradictions), CountWidth, report.Contradictions > 0 ? Ink.Bad : Ink.Good).Line(Text(report.Broken));
+            output.Column(report.Plan.Backend, NameWidth, Ink.Strong).Column(Text(report.Sites.Count), CountWidth)
+                .Column(Text(report.Proved), CountWidth, Ink.Good)
+                .Column(Text(report.Undecided), CountWidth).Column(
+                    Text(report.Contradictions), CountWidth, report.Contradictions > 0 ? Ink.Bad : Ink.Good).Line(Text(report.Broken));
         }
 
         foreach (AuditReport report in reports)
@@ -32,7 +36,9 @@ internal static class AuditText
 
             foreach (AuditedSlot slot in report.BrokenSlots)
             {
-                output.Line($"{report.Plan.Backend}: slot {slot.Slot.Name} holds {names.Describe(slot.Effects.Address)}, which destroys {Words.Of(slot.Breaks, 64)}; its convention keeps them", Ink.Bad);
+                output.Line(
+                    $"{report.Plan.Backend}: slot {slot.Slot.Name} holds {names.Describe(slot.Effects.Address)}, which destroys "
+                    + $"{Words.Of(slot.Breaks, 64)}; its convention keeps them", Ink.Bad);
             }
 
             foreach (AuditedSite site in report.Sites.Where(static s => s.Verdict == AuditVerdict.Contradiction || !s.Breaks.IsEmpty))
@@ -47,7 +53,9 @@ internal static class AuditText
         SiteDecision decision = report.Plan[report.Plan.IndexContaining(site.Site.Address)];
         string target = decision.Target is VirtualAddress address ? $", {names.Describe(address)}" : "";
         output.Line();
-        output.Line($"{report.Plan.Backend}: {site.Slot.Name} at {site.Site.Address} {names.PlaceOf(site.Site.Address)}{target} destroys {Words.Of(site.Destroys, 64)}", Ink.Strong);
+        output.Line(
+            $"{report.Plan.Backend}: {site.Slot.Name} at {site.Site.Address} {names.PlaceOf(site.Site.Address)}{target} destroys "
+            + $"{Words.Of(site.Destroys, 64)}", Ink.Strong);
         if (!site.Breaks.IsEmpty)
         {
             output.Line($"  the slot's convention keeps {Words.Of(site.Breaks, 64)}");

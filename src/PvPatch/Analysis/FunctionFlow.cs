@@ -88,7 +88,9 @@ internal sealed class FunctionFlow(ulong entry, bool isFragment, ulong arguments
     /// <summary>Whether nothing it depends on can change any more.</summary>
     public bool IsSettled { get; private set; }
 
-    /// <summary>Registers that do not come back as they were: bits of <see cref="RegisterSet"/>; the stack pointer, where it is moved.</summary>
+    /// <summary>
+    /// Registers that do not come back as they were: bits of <see cref="RegisterSet"/>; the stack pointer, where it is moved.
+    /// </summary>
     public uint Destroys { get; set; }
 
     public bool Returns { get; set; }
@@ -148,8 +150,8 @@ internal sealed class FunctionFlow(ulong entry, bool isFragment, ulong arguments
     }
 
     /// <summary>
-    /// The number of fixed arguments of a function that takes variable ones: it stores the registers of all others side by side, in order, the last
-    /// argument register included. -1 for other functions.
+    /// The number of fixed arguments of a function that takes variable ones: it stores the registers of all others side by side, in order,
+    /// the last argument register included. -1 for other functions.
     /// </summary>
     /// <param name="count">The number of argument registers.</param>
     /// <param name="word">Their size in bytes.</param>
@@ -195,7 +197,9 @@ internal readonly record struct LiveParts(ulong Read = 0, ulong Stored = 0, ulon
         new(a.Read | b.Read, a.Stored | b.Stored, a.Passed | b.Passed, a.Returned | b.Returned, a.ReturnedSecond | b.ReturnedSecond);
 
     /// <summary>What something that works backwards on a set of parts makes of each.</summary>
-    public LiveParts Each(Func<ulong, ulong> before) => new(before(Read), before(Stored), before(Passed), before(Returned), before(ReturnedSecond));
+    public LiveParts Each(Func<ulong, ulong> before) =>
+        new(before(Read), before(Stored), before(Passed), before(Returned), before(ReturnedSecond));
 
-    public LiveParts Without(ulong parts) => new(Read & ~parts, Stored & ~parts, Passed & ~parts, Returned & ~parts, ReturnedSecond & ~parts);
+    public LiveParts Without(ulong parts) =>
+        new(Read & ~parts, Stored & ~parts, Passed & ~parts, Returned & ~parts, ReturnedSecond & ~parts);
 }

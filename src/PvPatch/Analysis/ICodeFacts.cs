@@ -3,22 +3,26 @@ using PvPatch.Machine;
 namespace PvPatch.Analysis;
 
 /// <summary>
-/// What a host knows of code beyond its bytes. All of it is optional: what is not known is taken at its worst, so a result without facts says less and
-/// is as true. What is stated is believed where the member says so.
+/// What a host knows of code beyond its bytes. All of it is optional: what is not known is taken at its worst, so a result without facts
+/// says less and is as true. What is stated is believed where the member says so.
 /// </summary>
 public interface ICodeFacts
 {
     /// <summary>
-    /// The convention the code was compiled for; <see langword="null"/> for code of which nothing is known. Believed: a call keeps what the convention
-    /// keeps (functions followed that cannot be shown to are in <see cref="CodeAnalyzer.Unconventional"/>), what a called function may destroy is not
-    /// read after the call, flags are not passed to functions, those that are pushed are pushed for the interrupt flag, the direction flag is clear, and stores through computed addresses
-    /// miss the words in which registers are saved.
+    /// The convention the code was compiled for; <see langword="null"/> for code of which nothing is known. Believed: a call keeps what the
+    /// convention keeps (functions followed that cannot be shown to are in <see cref="CodeAnalyzer.Unconventional"/>), what a called
+    /// function may destroy is not read after the call, flags are not passed to functions, those that are pushed are pushed for the
+    /// interrupt flag, the direction flag is clear, and stores through computed addresses miss the words in which registers are saved.
     /// </summary>
     public CallConvention? Convention => null;
 
-    /// <summary>What is known of the function that begins at an address; <see langword="null"/> where none is known to begin there.</summary>
+    /// <summary>
+    /// What is known of the function that begins at an address; <see langword="null"/> where none is known to begin there.
+    /// </summary>
     /// <param name="address">Run address.</param>
-    /// <returns>The facts. That a function begins there is not believed: it only makes jumps to it tail calls where the stack allows it.</returns>
+    /// <returns>
+    /// The facts. That a function begins there is not believed: it only makes jumps to it tail calls where the stack allows it.
+    /// </returns>
     public FunctionFacts? FunctionAt(VirtualAddress address) => null;
 
     /// <summary>What is known of the function that an indirect call or jump leads to.</summary>
@@ -26,9 +30,15 @@ public interface ICodeFacts
     /// <returns>The facts, which are believed; <see langword="null"/> where nothing is known.</returns>
     public FunctionFacts? CalledFrom(VirtualAddress instruction) => null;
 
-    /// <summary>Where control may go instead of executing an instruction: a fix-up for its fault, the other state of a static key, a replacement of it.</summary>
+    /// <summary>
+    /// Where control may go instead of executing an instruction: a fix-up for its fault, the other state of a static key, a replacement of
+    /// it.
+    /// </summary>
     /// <param name="instruction">Run address of the instruction.</param>
-    /// <returns>Run addresses; empty where there are none. Believed to be all, but for faults and traps whose handlers come back with all registers kept.</returns>
+    /// <returns>
+    /// Run addresses; empty where there are none. Believed to be all, but for faults and traps whose handlers come back with all registers
+    /// kept.
+    /// </returns>
     public IReadOnlyList<VirtualAddress> EdgesOf(VirtualAddress instruction) => [];
 
     /// <summary>Where control goes after an instruction that does not branch.</summary>
@@ -40,7 +50,9 @@ public interface ICodeFacts
     /// <summary>Where control goes on after an undefined instruction (ud2). Believed.</summary>
     /// <param name="instruction">Run address of the instruction.</param>
     /// <param name="following">Run address of the byte behind it.</param>
-    /// <returns><paramref name="following"/> by default, as a handler may go on there; <see langword="null"/> where it does not come back.</returns>
+    /// <returns>
+    /// <paramref name="following"/> by default, as a handler may go on there; <see langword="null"/> where it does not come back.
+    /// </returns>
     public VirtualAddress? AfterTrap(VirtualAddress instruction, VirtualAddress following) => following;
 
     /// <summary>The number of arguments that a call of a function with variable arguments passes beyond the fixed ones. Believed.</summary>
@@ -77,8 +89,9 @@ public sealed record FunctionFacts
     public RegisterSet? Destroys { get; init; }
 
     /// <summary>
-    /// The registers it reads its fixed arguments from: what its code reads besides, it reads on ways that are never gone. Believed where the code's convention
-    /// is known, or <see cref="Destroys"/> is given. <see langword="null"/> where that is not known. Of an indirect call or jump, the register it goes through.
+    /// The registers it reads its fixed arguments from: what its code reads besides, it reads on ways that are never gone. Believed where
+    /// the code's convention is known, or <see cref="Destroys"/> is given. <see langword="null"/> where that is not known. Of an indirect
+    /// call or jump, the register it goes through.
     /// </summary>
     public RegisterSet? Reads { get; init; }
 }

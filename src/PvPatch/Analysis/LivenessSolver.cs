@@ -1,8 +1,8 @@
 namespace PvPatch.Analysis;
 
 /// <summary>
-/// Finds what is live before functions and fragments whose effects are settled: backwards over their blocks, and again where what a called function reads
-/// turns out to be more.
+/// Finds what is live before functions and fragments whose effects are settled: backwards over their blocks, and again where what a called
+/// function reads turns out to be more.
 /// </summary>
 internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Convention convention, WorkLimit limit, int word)
 {
@@ -11,8 +11,12 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
 
     private readonly List<int> _path = [];
 
-    /// <summary>What is live where a called function returns: its result, in two sets that tell which register of it is meant; everything where no convention is known.</summary>
-    private LiveParts AtReturn => convention.IsKnown ? new LiveParts(Returned: s_result, ReturnedSecond: s_second) : new LiveParts(Returned: RegisterParts.All);
+    /// <summary>
+    /// What is live where a called function returns: its result, in two sets that tell which register of it is meant; everything where no
+    /// convention is known.
+    /// </summary>
+    private LiveParts AtReturn =>
+        convention.IsKnown ? new LiveParts(Returned: s_result, ReturnedSecond: s_second) : new LiveParts(Returned: RegisterParts.All);
 
     /// <summary>Solves the liveness of a settled flow and of all it calls.</summary>
     /// <param name="flow">The flow.</param>
@@ -97,11 +101,13 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
 
         ulong first = callee.Live.Returned & callee.Arguments & ~s_result;
         ulong second = callee.Live.ReturnedSecond & callee.Arguments & ~s_second;
-        return own | VariableArguments(block, callee) | after.Each(live => ((live & s_result) != 0 ? first : 0) | ((live & s_second) != 0 ? second : 0));
+        return own | VariableArguments(block, callee) | after.Each(
+            live => ((live & s_result) != 0 ? first : 0) | ((live & s_second) != 0 ? second : 0));
     }
 
     /// <summary>The same with what is live behind the block.</summary>
-    public LiveParts ArgumentsOf(FunctionFlow flow, CodeBlock block, LiveParts atReturn) => Arguments(block, block.IsTail ? atReturn : AfterSuccessors(flow, block));
+    public LiveParts ArgumentsOf(FunctionFlow flow, CodeBlock block, LiveParts atReturn) =>
+        Arguments(block, block.IsTail ? atReturn : AfterSuccessors(flow, block));
 
     private static LiveParts AfterSuccessors(FunctionFlow flow, CodeBlock block)
     {
@@ -114,7 +120,8 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
         return after;
     }
 
-    private bool IsCallOrTail(CodeBlock block) => block.IsTail || steps[block.Last].Flow is StepFlow.IndirectCall or StepFlow.Call or StepFlow.Outside;
+    private bool IsCallOrTail(CodeBlock block) =>
+        block.IsTail || steps[block.Last].Flow is StepFlow.IndirectCall or StepFlow.Call or StepFlow.Outside;
 
     /// <summary>The flows that a flow calls, itself included, callees first, each with those that call it.</summary>
     private static Dictionary<FunctionFlow, List<FunctionFlow>> Reach(FunctionFlow root, out List<FunctionFlow> order)
@@ -234,7 +241,8 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
     }
 
     /// <summary>
-    /// Parts that are not live before a call because the function may destroy them. In code of which nothing is known, what it may destroy it may also keep.
+    /// Parts that are not live before a call because the function may destroy them. In code of which nothing is known, what it may destroy
+    /// it may also keep.
     /// </summary>
     private ulong DestroyedBy(CodeBlock block)
     {
@@ -286,6 +294,7 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
         }
 
         return new LiveParts(
-            step.Before(after.Read) | use, step.Before(after.Stored) | stored, step.Before(after.Passed), step.Before(after.Returned), step.Before(after.ReturnedSecond));
+            step.Before(after.Read) | use, step.Before(after.Stored) | stored, step.Before(after.Passed), step.Before(after.Returned),
+            step.Before(after.ReturnedSecond));
     }
 }

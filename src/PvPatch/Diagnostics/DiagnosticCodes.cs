@@ -108,7 +108,9 @@ public static class DiagnosticCodes
     /// <summary>Live patching needs an x86-64 process on Linux or Windows.</summary>
     public const string LiveUnsupported = "PV8006";
 
-    /// <summary>An executor is used by a thread that is not the one inside with it, or that is inside with another one and would wait for itself.</summary>
+    /// <summary>
+    /// An executor is used by a thread that is not the one inside with it, or that is inside with another one and would wait for itself.
+    /// </summary>
     public const string ExecutorMisuse = "PV8007";
 
     /// <summary>A live site lies outside its block.</summary>
@@ -129,7 +131,10 @@ public static class DiagnosticCodes
     /// <summary>Another batch is under way, or another patcher has these slots.</summary>
     public const string PatcherBusy = "PV8020";
 
-    /// <summary>A thread that is inside generated code asks for a patch; or emits, binds or retires while a batch waits, without a time limit, for it to leave.</summary>
+    /// <summary>
+    /// A thread that is inside generated code asks for a patch; or emits, binds or retires while a batch waits, without a time limit, for
+    /// it to leave.
+    /// </summary>
     public const string InsideGeneratedCode = "PV8021";
 
     /// <summary>There is no barrier, so nothing can be changed under running threads.</summary>

@@ -118,7 +118,7 @@ public sealed class LivePlan
             byte[] old = length > SiteBytes.MaxLength ? site.Block.LongBytesOf(site.Index) : site.Block.BytesOf(site.Index).ToArray(length);
             byte[] made = !decided.Sites[i].IsWrite ? old
                 : length > SiteBytes.MaxLength ? decided.LongBytes[i]
-                : decided.Sites[i].New.ToArray(length);
+                : decided.NewOf(i).ToArray(length);
             builder.Add(site.Address, old, made, OutcomeOf(arena, decided, i, made));
         }
 

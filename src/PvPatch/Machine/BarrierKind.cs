@@ -13,8 +13,8 @@ public enum BarrierKind : byte
     Weak,
 
     /// <summary>
-    /// <c>membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE)</c>, Linux 4.16 and later: every core that runs this process has executed a
-    /// serializing instruction before the call returns, the caller's included.
+    /// <c>membarrier(MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE)</c>, Linux 4.16 and later: every core that runs this process has executed
+    /// a serializing instruction before the call returns, the caller's included.
     /// </summary>
     SyncCore,
 }

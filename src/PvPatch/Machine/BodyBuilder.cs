@@ -3,7 +3,9 @@ using Iced.Intel;
 
 namespace PvPatch.Machine;
 
-/// <summary>Assembles an <see cref="InlineBody"/> and reads the result back to learn what it destroys and which fields depend on its place.</summary>
+/// <summary>
+/// Assembles an <see cref="InlineBody"/> and reads the result back to learn what it destroys and which fields depend on its place.
+/// </summary>
 internal static class BodyBuilder
 {
     /// <summary>The longest body: the longest budget a site can have.</summary>
@@ -14,7 +16,10 @@ internal static class BodyBuilder
     /// <param name="convention">The slot's convention, for calls inside the body.</param>
     /// <param name="bitness">32 or 64.</param>
     /// <param name="assembled">The bytes and what is known of them.</param>
-    /// <param name="error">PV2005: an operand does not encode, a short branch leaves the body, the stack pointer is left moved, or the body is empty or too long.</param>
+    /// <param name="error">
+    /// PV2005: an operand does not encode, a short branch leaves the body, the stack pointer is left moved, or the body is empty or too
+    /// long.
+    /// </param>
     /// <returns>Whether the body was assembled.</returns>
     public static bool TryBuild(
         InlineBody body,
@@ -50,7 +55,8 @@ internal static class BodyBuilder
     }
 
     private static bool TryAssemble(
-        Action<Assembler> write, int bitness, [NotNullWhen(true)] out byte[]? code, out VirtualAddress origin, [NotNullWhen(false)] out string? reason)
+        Action<Assembler> write, int bitness, [NotNullWhen(true)] out byte[]? code, out VirtualAddress origin,
+        [NotNullWhen(false)] out string? reason)
     {
         // Short branches first: within a body every branch is short. A branch to an address outside cannot be (the place is kept
         // away from it), and then all of them are tried as near ones. Iced must not mend anything: it would enlarge the body.
@@ -106,7 +112,10 @@ internal sealed class AssembledBody
     /// <summary>32 or 64.</summary>
     public int Bitness { get; }
 
-    /// <summary>Registers and flags that are different afterwards, as far as the instructions say: results are in it too. Empty where control does not come back.</summary>
+    /// <summary>
+    /// Registers and flags that are different afterwards, as far as the instructions say: results are in it too. Empty where control does
+    /// not come back.
+    /// </summary>
     public RegisterSet Destroys { get; internal init; }
 
     /// <summary>Whether an instruction pushes, pops, calls or addresses memory through the stack pointer.</summary>
@@ -127,7 +136,8 @@ internal sealed class AssembledBody
     public CodeTemplate InBudget(int budget, NopStyle nops)
     {
         CodeTemplate?[] templates = _templates;
-        return budget < templates.Length && templates[budget] is CodeTemplate known && ReferenceEquals(known.Nops, nops) ? known : Keep(CodeTemplate.Create(this, budget, nops));
+        return budget < templates.Length && templates[budget] is CodeTemplate known && ReferenceEquals(known.Nops, nops)
+            ? known : Keep(CodeTemplate.Create(this, budget, nops));
     }
 
     private CodeTemplate Keep(CodeTemplate template)

@@ -88,7 +88,8 @@ internal sealed class BodyReader
             : (start + offsets.DisplacementOffset, offsets.DisplacementSize);
         if (size != 4)
         {
-            return $"the {instruction.Mnemonic.ToString().ToLowerInvariant()} at +{start} leaves the body with a field of {size} bytes; only 4-byte ones can be moved";
+            return $"the {instruction.Mnemonic.ToString().ToLowerInvariant()} at +{start} leaves the body with a field of {size} "
+                + $"bytes; only 4-byte ones can be moved";
         }
 
         code.AsSpan(at, 4).Clear();
@@ -234,7 +235,9 @@ internal sealed class BodyFlow
         return null;
     }
 
-    /// <summary>What a call pushes its callee pops; an instruction that sets the stack pointer anew is noted as destroying it, not here.</summary>
+    /// <summary>
+    /// What a call pushes its callee pops; an instruction that sets the stack pointer anew is noted as destroying it, not here.
+    /// </summary>
     private static int Moves(in Instruction instruction) =>
         instruction.Mnemonic == Mnemonic.Call ? 0 : instruction.StackPointerIncrement;
 

@@ -3,10 +3,14 @@ namespace PvPatch.Machine;
 /// <summary>How a slot's function is called: where argument and result are, and what it may destroy.</summary>
 public enum CallConvention
 {
-    /// <summary>System V AMD64 ABI: rdi, rsi, rdx, rcx, r8, r9; result rax; destroys those, r10, r11, flags and vector state. 64-bit only.</summary>
+    /// <summary>
+    /// System V AMD64 ABI: rdi, rsi, rdx, rcx, r8, r9; result rax; destroys those, r10, r11, flags and vector state. 64-bit only.
+    /// </summary>
     SysV,
 
-    /// <summary>System V AMD64 as kernels use it, built without vector registers: as <see cref="SysV"/> but the vector state survives.</summary>
+    /// <summary>
+    /// System V AMD64 as kernels use it, built without vector registers: as <see cref="SysV"/> but the vector state survives.
+    /// </summary>
     KernelSysV,
 
     /// <summary>Windows x64: rcx, rdx, r8, r9; result rax; destroys those, r10, r11, flags and vector state. 64-bit only.</summary>
@@ -22,8 +26,8 @@ public enum CallConvention
     CalleeSave,
 
     /// <summary>
-    /// Static registers, no stack (as proposed for ia64): arguments as usual for the bitness, only rax, rcx, rdx and flags may be destroyed, and
-    /// there is no stack: neither calls nor bodies that push may be put at such a slot's sites.
+    /// Static registers, no stack (as proposed for ia64): arguments as usual for the bitness, only rax, rcx, rdx and flags may be
+    /// destroyed, and there is no stack: neither calls nor bodies that push may be put at such a slot's sites.
     /// </summary>
     StaticRegisters,
 }

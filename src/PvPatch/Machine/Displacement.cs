@@ -3,7 +3,9 @@ using System.Runtime.CompilerServices;
 
 namespace PvPatch.Machine;
 
-/// <summary>The 32-bit distance from the end of an instruction to what it names: the one place where it is made and its range is checked.</summary>
+/// <summary>
+/// The 32-bit distance from the end of an instruction to what it names: the one place where it is made and its range is checked.
+/// </summary>
 internal static class Displacement
 {
     /// <summary>The displacement of an instruction.</summary>

@@ -9,12 +9,14 @@ internal static class IndirectForm
     /// <summary>ff 15 or ff 25 and a 32-bit displacement.</summary>
     public const int Length = 6;
 
-    /// <summary>What does nothing in 64-bit code and may stand before any instruction but a conditional jump: a cs segment override.</summary>
+    /// <summary>
+    /// What does nothing in 64-bit code and may stand before any instruction but a conditional jump: a cs segment override.
+    /// </summary>
     public const byte Prefix = 0x2e;
 
     /// <summary>
-    /// Writes <c>2e … ff 15 rel32</c> (call [rip+slot]) or <c>ff 25</c> (jmp). Up to 15 bytes that is one instruction; beyond, nops come first and the
-    /// call is the last of several.
+    /// Writes <c>2e … ff 15 rel32</c> (call [rip+slot]) or <c>ff 25</c> (jmp). Up to 15 bytes that is one instruction; beyond, nops come
+    /// first and the call is the last of several.
     /// </summary>
     /// <param name="destination">As long as the site, 6 bytes or more.</param>
     /// <param name="site">The site's run address.</param>

@@ -23,8 +23,8 @@ public sealed class InlineBody
     public RegisterSet? DestroyedByCalls { get; }
 
     /// <summary>
-    /// No instruction at all: the backend's own patch function turns the site into nops, whatever the slot holds and whether or not its kernel has a
-    /// default rule (VMI in 2.6.21 does so where the ROM answers that nothing is to be done).
+    /// No instruction at all: the backend's own patch function turns the site into nops, whatever the slot holds and whether or not its
+    /// kernel has a default rule (VMI in 2.6.21 does so where the ROM answers that nothing is to be done).
     /// </summary>
     internal static InlineBody Nothing { get; } = new(null, ReadOnlyMemory<byte>.Empty, default, null);
 
@@ -36,9 +36,9 @@ public sealed class InlineBody
 
     /// <summary>Makes a body of assembler calls.</summary>
     /// <param name="write">
-    /// Writes the instructions. It is called up to four times for each bitness a template is built for, so it must write the same each time. Branches, calls and
-    /// RIP-relative operands take absolute addresses; labels may be used within the body (one at its end wants a <c>zero_bytes()</c> behind it). Nothing is enlarged: an instruction that
-    /// can't reach is an error, not a longer sequence.
+    /// Writes the instructions. It is called up to four times for each bitness a template is built for, so it must write the same each
+    /// time. Branches, calls and RIP-relative operands take absolute addresses; labels may be used within the body (one at its end wants a
+    /// <c>zero_bytes()</c> behind it). Nothing is enlarged: an instruction that can't reach is an error, not a longer sequence.
     /// </param>
     /// <param name="destroyedByCalls">What calls inside the body may destroy, where it is less than the slot's convention allows.</param>
     /// <returns>The body.</returns>
@@ -50,7 +50,9 @@ public sealed class InlineBody
 
     /// <summary>Makes a body of finished bytes.</summary>
     /// <param name="code">Whole instructions; copied.</param>
-    /// <param name="origin">The run address the bytes were made for: branches and RIP-relative operands that leave them are moved to each site.</param>
+    /// <param name="origin">
+    /// The run address the bytes were made for: branches and RIP-relative operands that leave them are moved to each site.
+    /// </param>
     /// <param name="destroyedByCalls">What calls inside the body may destroy, where it is less than the slot's convention allows.</param>
     /// <returns>The body.</returns>
     public static InlineBody FromBytes(ReadOnlySpan<byte> code, VirtualAddress origin = default, RegisterSet? destroyedByCalls = null)

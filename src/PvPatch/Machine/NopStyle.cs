@@ -63,13 +63,18 @@ public sealed class NopStyle
         [0x8d, 0x04, 0x05, 0x00, 0x00, 0x00, 0x00], // lea eax,[eax*1+0]
         [0x8d, 0x04, 0x05, 0x00, 0x00, 0x00, 0x00, 0x90]); // the same; nop
 
-    /// <summary>The multi-byte <c>nop r/m</c> (0f 1f) that Intel recommends (SDM volume 2, NOP); every length up to 8 is one instruction.</summary>
+    /// <summary>
+    /// The multi-byte <c>nop r/m</c> (0f 1f) that Intel recommends (SDM volume 2, NOP); every length up to 8 is one instruction.
+    /// </summary>
     public static NopStyle P6 { get; } = new("p6", jumpsOver: false, is32BitOnly: false, P6Nops());
 
     /// <summary><c>x86_nops</c> of 5.13 to 6.7 for 64-bit code: the bytes of <see cref="P6"/>, on every processor.</summary>
     public static NopStyle Linux61X64 { get; } = new("x86_nops-6.1", jumpsOver: false, is32BitOnly: false, P6Nops());
 
-    /// <summary><c>x86_nops</c> of 5.13 to 6.7 for 32-bit code: the generic forms, but one instruction at 5 and 8 bytes (a ds prefix in place of the nop).</summary>
+    /// <summary>
+    /// <c>x86_nops</c> of 5.13 to 6.7 for 32-bit code: the generic forms, but one instruction at 5 and 8 bytes (a ds prefix in place of the
+    /// nop).
+    /// </summary>
     public static NopStyle Linux61X86 { get; } = new("x86_nops-6.1-32", jumpsOver: false, is32BitOnly: true, Single32Nops());
 
     /// <summary><c>x86_nops</c> of 6.12 for 64-bit code: up to 11 bytes in one; a longer stretch is jumped over and holds int3.</summary>
@@ -96,14 +101,17 @@ public sealed class NopStyle
     /// <summary>The longest no-operation of the table, in bytes.</summary>
     public int Longest => _nops.Length;
 
-    /// <summary>The style used where none is asked for: <see cref="P6"/> for 64-bit code, <see cref="Intel"/> for 32-bit code, which runs on every x86.</summary>
+    /// <summary>
+    /// The style used where none is asked for: <see cref="P6"/> for 64-bit code, <see cref="Intel"/> for 32-bit code, which runs on every
+    /// x86.
+    /// </summary>
     /// <param name="bitness">32 or 64.</param>
     /// <returns>The style.</returns>
     public static NopStyle Default(int bitness) => bitness == 64 ? P6 : Intel;
 
     /// <summary>
-    /// Whether the instructions do nothing in code of a bitness. The 32-bit families move a 32-bit register to itself, which in 64-bit code clears the
-    /// upper half of that register.
+    /// Whether the instructions do nothing in code of a bitness. The 32-bit families move a 32-bit register to itself, which in 64-bit code
+    /// clears the upper half of that register.
     /// </summary>
     /// <param name="bitness">32 or 64.</param>
     /// <returns>Whether they do nothing.</returns>

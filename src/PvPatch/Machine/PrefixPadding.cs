@@ -17,13 +17,14 @@ internal static class PrefixPadding
     public static bool TryPad(ReadOnlySpan<byte> instruction, Span<byte> destination)
     {
         int before = destination.Length - instruction.Length;
-        if (before < 0 || destination.Length > SiteClassifier.MaxLiveLength || !TryDecode(instruction, out Instruction plain) || !MayStandAlone(plain))
+        if (before < 0 || destination.Length > SiteClassifier.MaxLiveLength || !TryDecode(instruction, out Instruction plain)
+            || !MayStandAlone(plain))
         {
             return false;
         }
 
-        // cs is ignored in 64-bit mode, where only fs and gs override anything (SDM volume 1, 3.4.2.1); an instruction that has one of these gets it again, so
-        // that there is no question which of two counts.
+        // cs is ignored in 64-bit mode, where only fs and gs override anything (SDM volume 1, 3.4.2.1); an instruction that has one of
+        // these gets it again, so that there is no question which of two counts.
         destination[..before].Fill(plain.SegmentPrefix switch { Register.FS => Fs, Register.GS => Gs, _ => Cs });
         instruction.CopyTo(destination[before..]);
         return TryDecode(destination, out Instruction padded) && IsSame(plain, padded);
@@ -46,12 +47,13 @@ internal static class PrefixPadding
     }
 
     /// <summary>
-    /// Whether a thread can only ever be before or behind the instruction. Not so where an interrupt leaves it half done with the instruction pointer at its start
-    /// (repeated string instructions, gathers, tile loads), where the kernel winds the pointer back by the unpadded length (system calls), or where a
-    /// prefix means something (conditional branches take cs as a hint).
+    /// Whether a thread can only ever be before or behind the instruction. Not so where an interrupt leaves it half done with the
+    /// instruction pointer at its start (repeated string instructions, gathers, tile loads), where the kernel winds the pointer back by the
+    /// unpadded length (system calls), or where a prefix means something (conditional branches take cs as a hint).
     /// </summary>
     private static bool MayStandAlone(in Instruction instruction) =>
-        instruction.FlowControl is not (FlowControl.ConditionalBranch or FlowControl.Interrupt or FlowControl.XbeginXabortXend or FlowControl.Exception)
+        instruction.FlowControl is not (
+            FlowControl.ConditionalBranch or FlowControl.Interrupt or FlowControl.XbeginXabortXend or FlowControl.Exception)
         && instruction.Mnemonic is not (Mnemonic.Syscall or Mnemonic.Sysenter)
         && !(instruction.IsStringInstruction && (instruction.HasRepPrefix || instruction.HasRepnePrefix))
         && !instruction.IsVsib

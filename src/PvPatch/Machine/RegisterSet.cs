@@ -174,7 +174,9 @@ public readonly struct RegisterSet : IEquatable<RegisterSet>
     public static RegisterSet Parse(ReadOnlySpan<char> text) =>
         TryParse(text, out RegisterSet set) ? set : throw new FormatException($"\"{text}\" is not a list of registers");
 
-    /// <summary>Reads a list of names such as <c>rax,rdi,flags</c>; 32-bit names (eax), <c>-</c> (none) and <c>all</c> are understood.</summary>
+    /// <summary>
+    /// Reads a list of names such as <c>rax,rdi,flags</c>; 32-bit names (eax), <c>-</c> (none) and <c>all</c> are understood.
+    /// </summary>
     /// <param name="text">The list; commas, blanks or <c>|</c> between names.</param>
     /// <param name="set">The set.</param>
     /// <returns>Whether every name is known.</returns>
@@ -254,7 +256,8 @@ public readonly struct RegisterSet : IEquatable<RegisterSet>
         {
             ReadOnlySpan<char> known = s_names64[i];
             bool same = name.Equals(known, StringComparison.OrdinalIgnoreCase);
-            bool same32 = i < 8 && name.Length == 3 && (name[0] is 'e' or 'E') && name[1..].Equals(known[1..], StringComparison.OrdinalIgnoreCase);
+            bool same32 = i < 8 && name.Length == 3 && (name[0] is 'e' or 'E')
+                && name[1..].Equals(known[1..], StringComparison.OrdinalIgnoreCase);
             if (same || same32)
             {
                 return i;

@@ -4,7 +4,9 @@ using System.Runtime.Intrinsics;
 
 namespace PvPatch.Machine;
 
-/// <summary>The bytes of a site of at most 16, zero behind its length: the form in which sites are compared, finished and written, offline and live.</summary>
+/// <summary>
+/// The bytes of a site of at most 16, zero behind its length: the form in which sites are compared, finished and written, offline and live.
+/// </summary>
 /// <param name="Low">Bytes 0 to 7, the first one lowest.</param>
 /// <param name="High">Bytes 8 to 15.</param>
 internal readonly record struct SiteBytes(ulong Low, ulong High)
@@ -20,7 +22,8 @@ internal readonly record struct SiteBytes(ulong Low, ulong High)
     public static Vector128<byte> Nothing => Vector128.Create((byte)0x80);
 
     /// <summary>Ones over the first n bytes, by n.</summary>
-    public static Vector128<byte>[] Masks { get; } = [.. Enumerable.Range(0, MaxLength + 1).Select(static n => Numbers(i => i < n ? 0xff : 0))];
+    public static Vector128<byte>[] Masks { get; } = [
+        .. Enumerable.Range(0, MaxLength + 1).Select(static n => Numbers(i => i < n ? 0xff : 0))];
 
     /// <summary>The bytes of a site, zero behind them.</summary>
     public static Vector128<byte> Pad(ReadOnlySpan<byte> bytes) => From(bytes).Vector;
@@ -44,7 +47,8 @@ internal readonly record struct SiteBytes(ulong Low, ulong High)
 
     /// <summary>The first bytes, zeros behind.</summary>
     public SiteBytes Cut(int length) =>
-        length >= 8 ? new SiteBytes(Low, length == MaxLength ? High : High & (1UL << (length - 8) * 8) - 1) : new SiteBytes(Low & (1UL << length * 8) - 1, 0);
+        length >= 8 ? new SiteBytes(Low, length == MaxLength ? High : High & (1UL << (length - 8) * 8) - 1)
+            : new SiteBytes(Low & (1UL << length * 8) - 1, 0);
 
     /// <summary>These bytes with a 32-bit field, which holds zero, filled in.</summary>
     /// <param name="field">Where the field begins: 0 to 12.</param>
@@ -55,7 +59,8 @@ internal readonly record struct SiteBytes(ulong Low, ulong High)
         // Shifted into 16 bytes: its parts in the lower and the upper word.
         ulong wide = (uint)value;
         int shift = field * 8;
-        return shift < 64 ? new SiteBytes(Low | wide << shift, High | wide >> 1 >> 63 - shift) : new SiteBytes(Low, High | wide << shift - 64);
+        return shift < 64
+            ? new SiteBytes(Low | wide << shift, High | wide >> 1 >> 63 - shift) : new SiteBytes(Low, High | wide << shift - 64);
     }
 
     public void CopyTo(Span<byte> destination, int length)

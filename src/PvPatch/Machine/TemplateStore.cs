@@ -30,17 +30,20 @@ internal sealed class TemplateStore
     /// <param name="bitness">32 or 64.</param>
     /// <param name="write">Writes it, of that detail.</param>
     public AssembledBody Standard(Mnemonic instruction, ulong detail, int bitness, Action<Assembler, ulong> write) =>
-        _standard.TryGetValue((instruction, detail, bitness), out AssembledBody? known) ? known : NewStandard(instruction, detail, bitness, write);
+        _standard.TryGetValue((instruction, detail, bitness), out AssembledBody? known)
+            ? known : NewStandard(instruction, detail, bitness, write);
 
     private AssembledBody NewStandard(Mnemonic instruction, ulong detail, int bitness, Action<Assembler, ulong> write)
     {
         DropWhereFull();
         // What such a body destroys is not asked for (a call's is the target's), so any convention will do.
-        return _standard.GetOrAdd((instruction, detail, bitness), Build(InlineBody.Create(a => write(a, detail)), CallConvention.SysV, bitness));
+        return _standard.GetOrAdd(
+            (instruction, detail, bitness), Build(InlineBody.Create(a => write(a, detail)), CallConvention.SysV, bitness));
     }
 
     private static AssembledBody Build(InlineBody body, CallConvention convention, int bitness) =>
-        BodyBuilder.TryBuild(body, convention, bitness, out AssembledBody? built, out PatchDiagnostic? error) ? built : throw new PatchException(error);
+        BodyBuilder.TryBuild(body, convention, bitness, out AssembledBody? built, out PatchDiagnostic? error)
+            ? built : throw new PatchException(error);
 
     private void DropWhereFull()
     {
@@ -150,7 +153,9 @@ internal sealed class CodeTemplate
     /// <summary>A body in a budget.</summary>
     /// <param name="body">The body.</param>
     /// <param name="budget">The site's length in bytes, at least the body's.</param>
-    /// <param name="nops">What to put behind the body. Behind, because an interrupt shadow (sti) must cover a nop, not the code that follows the site.</param>
+    /// <param name="nops">
+    /// What to put behind the body. Behind, because an interrupt shadow (sti) must cover a nop, not the code that follows the site.
+    /// </param>
     /// <returns>The template.</returns>
     public static CodeTemplate Create(AssembledBody body, int budget, NopStyle nops)
     {

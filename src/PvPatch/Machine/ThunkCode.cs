@@ -3,7 +3,9 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Machine;
 
-/// <summary>The instructions of a save/restore thunk: push what the target destroys and the site must keep, call the target, pop, return.</summary>
+/// <summary>
+/// The instructions of a save/restore thunk: push what the target destroys and the site must keep, call the target, pop, return.
+/// </summary>
 internal static class ThunkCode
 {
     /// <summary>Writes a thunk.</summary>
@@ -62,8 +64,8 @@ internal static class ThunkCode
             : Instruction.Create(Code.Pop_r32, Register.EAX + number));
 
     /// <summary>
-    /// Puts the interrupt flag as it is now into the saved flags on the stack: in ring 0 popf would else undo the cli or sti that the target
-    /// may be there for. A register is borrowed for it; the flags changed here are about to be restored.
+    /// Puts the interrupt flag as it is now into the saved flags on the stack: in ring 0 popf would else undo the cli or sti that the
+    /// target may be there for. A register is borrowed for it; the flags changed here are about to be restored.
     /// </summary>
     private static void KeepInterruptFlag(Assembler a, int bitness)
     {

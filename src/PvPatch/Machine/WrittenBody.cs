@@ -4,13 +4,16 @@ using Iced.Intel;
 namespace PvPatch.Machine;
 
 /// <summary>
-/// The instructions of a body as its writer gave them to Iced's assembler, labels and addresses told apart. In the assembler's list a branch to a
-/// label holds the label's number (1, 2, …), a branch to an address holds the address, and an instruction without a label has the number 0: an
-/// address of 0 or of a few units would be taken for a label. So addresses are moved out of the way of labels before Iced encodes the list.
+/// The instructions of a body as its writer gave them to Iced's assembler, labels and addresses told apart. In the assembler's list a
+/// branch to a label holds the label's number (1, 2, …), a branch to an address holds the address, and an instruction without a label has
+/// the number 0: an address of 0 or of a few units would be taken for a label. So addresses are moved out of the way of labels before Iced
+/// encodes the list.
 /// </summary>
 internal sealed class WrittenBody
 {
-    /// <summary>Distance kept between the place a body is assembled at and the addresses it refers to, so that no short branch reaches them.</summary>
+    /// <summary>
+    /// Distance kept between the place a body is assembled at and the addresses it refers to, so that no short branch reaches them.
+    /// </summary>
     private const long Away = 0x10000;
 
     /// <summary>Step between the distances tried for moving addresses away from labels.</summary>
@@ -30,14 +33,17 @@ internal sealed class WrittenBody
     }
 
     /// <summary>Runs a writer.</summary>
-    /// <param name="write">Writes the instructions, the same each time; it is run twice where a target could be a label or an address.</param>
+    /// <param name="write">
+    /// Writes the instructions, the same each time; it is run twice where a target could be a label or an address.
+    /// </param>
     /// <param name="bitness">32 or 64.</param>
     /// <param name="preferShort">Whether branches to labels are short.</param>
     /// <param name="body">The instructions.</param>
     /// <param name="reason">Why there are none.</param>
     /// <returns>Whether the writer wrote what can be encoded.</returns>
     public static bool TryRead(
-        Action<Assembler> write, int bitness, bool preferShort, [NotNullWhen(true)] out WrittenBody? body, [NotNullWhen(false)] out string? reason)
+        Action<Assembler> write, int bitness, bool preferShort, [NotNullWhen(true)] out WrittenBody? body,
+        [NotNullWhen(false)] out string? reason)
     {
         body = null;
         if (!TryRun(write, bitness, preferShort, 0, out Instruction[]? first, out ulong labels, out reason))
@@ -108,7 +114,7 @@ internal sealed class WrittenBody
             origin = new VirtualAddress(unchecked(place - shift) & mask);
         }
 
-        var writer = new ByteListWriter();
+        var writer = new ByteWriter(SiteBytes.MaxLength);
         bool encoded = BlockEncoder.TryEncode(
             _bitness, new InstructionBlock(writer, moved, place), out string? error, out _, BlockEncoderOptions.DontFixBranches);
         code = encoded ? writer.ToArray() : null;
@@ -185,13 +191,26 @@ internal sealed class WrittenBody
                 break;
         }
     }
+}
 
-    private sealed class ByteListWriter : CodeWriter
+/// <summary>What Iced writes, a byte at a time.</summary>
+/// <param name="capacity">Bytes there is room for at first.</param>
+internal sealed class ByteWriter(int capacity) : CodeWriter
+{
+    private byte[] _bytes = new byte[capacity];
+    private int _count;
+
+    public override void WriteByte(byte value)
     {
-        private readonly List<byte> _bytes = [];
+        if (_count == _bytes.Length)
+        {
+            Array.Resize(ref _bytes, Math.Max(16, 2 * _count));
+        }
 
-        public override void WriteByte(byte value) => _bytes.Add(value);
-
-        public byte[] ToArray() => [.. _bytes];
+        _bytes[_count++] = value;
     }
+
+    public void Clear() => _count = 0;
+
+    public byte[] ToArray() => _bytes[.._count];
 }

@@ -13,7 +13,9 @@ public static class AllowedSites
     /// <summary>The value of the member <c>format</c>.</summary>
     public const string Format = "pvpatch-allowed";
 
-    /// <summary>The value of the member <c>version</c>. It grows when something is taken away or changes its meaning, not when something is added.</summary>
+    /// <summary>
+    /// The value of the member <c>version</c>. It grows when something is taken away or changes its meaning, not when something is added.
+    /// </summary>
     public const int Version = 1;
 
     /// <summary>Collects what may stand at each site.</summary>

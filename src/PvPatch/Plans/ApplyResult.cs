@@ -47,7 +47,8 @@ public enum SiteChange : byte
     KeptLink,
 
     /// <summary>
-    /// It got its emitted call back and does the operation through its slot, because it can't do it itself; <see cref="SiteOutcome.Reason"/>
+    /// It got its emitted call back and does the operation through its slot, because it can't do it itself;
+    /// <see cref="SiteOutcome.Reason"/>
     /// says why: the target is out of reach, destroys too much, or the like.
     /// </summary>
     MadeIndirect,
@@ -58,29 +59,25 @@ public enum SiteChange : byte
 public readonly struct SiteOutcome
 {
     private readonly VirtualAddress _address;
-    private readonly SiteChange _change;
-    private readonly byte _action;
-    private readonly byte _reason;
+    private readonly uint _what; // change, action and reason in a byte each: one store
 
     internal SiteOutcome(VirtualAddress address, SiteChange change, PatchAction action, PatchReason reason)
     {
         _address = address;
-        _change = change;
-        _action = (byte)action;
-        _reason = (byte)reason;
+        _what = (byte)change | (uint)(byte)action << 8 | (uint)(byte)reason << 16;
     }
 
     /// <summary>Run address of the site's first byte.</summary>
     public VirtualAddress Address => _address;
 
     /// <summary>What became of the site.</summary>
-    public SiteChange Change => _change;
+    public SiteChange Change => (SiteChange)(byte)_what;
 
     /// <summary>The planned action.</summary>
-    public PatchAction Action => (PatchAction)_action;
+    public PatchAction Action => (PatchAction)(byte)(_what >> 8);
 
     /// <summary>Why the site stays indirect, where it does.</summary>
-    public PatchReason Reason => (PatchReason)_reason;
+    public PatchReason Reason => (PatchReason)(byte)(_what >> 16);
 
     /// <inheritdoc/>
     public override string ToString() =>
@@ -162,8 +159,8 @@ public readonly struct ApplyResult
     public TimeSpan Elapsed { get; }
 
     /// <summary>
-    /// Findings, errors first: why nothing was written or why it was taken back; warnings where it was applied. Up to a hundred, and one that
-    /// counts the rest.
+    /// Findings, errors first: why nothing was written or why it was taken back; warnings where it was applied. Up to a hundred, and one
+    /// that counts the rest.
     /// </summary>
     public IReadOnlyList<PatchDiagnostic> Diagnostics => _report?.Diagnostics ?? [];
 
@@ -235,6 +232,7 @@ internal sealed class ApplyReport(string target)
     {
         string indirect = MadeIndirect == 0 ? "" : string.Create(CultureInfo.InvariantCulture, $"{MadeIndirect} made indirect, ");
         string links = KeptLinks == 0 ? "" : string.Create(CultureInfo.InvariantCulture, $"{KeptLinks} kept links, ");
-        return string.Create(CultureInfo.InvariantCulture, $"{indirect}{KeptIndirect} kept indirect, {links}{SlotsWritten} slots, {Barriers} barriers ({Barrier}), ");
+        return string.Create(CultureInfo.InvariantCulture,
+            $"{indirect}{KeptIndirect} kept indirect, {links}{SlotsWritten} slots, {Barriers} barriers ({Barrier}), ");
     }
 }

@@ -13,8 +13,9 @@ namespace PvPatch.Plans;
 /// refused plan leaves no trace; the second writes. Chooses no byte.
 /// </summary>
 /// <remarks>
-/// Nearly every image holds the old bytes at all sites, or the new ones at all. Both are asked first, by a loop that stops at the first site for which it is not so;
-/// a mixed image is checked site by site. Where all sites are to be written, a masked store writes each; else the general way compares before it writes.
+/// Nearly every image holds the old bytes at all sites, or the new ones at all. Both are asked first, by a loop that stops at the first
+/// site for which it is not so; a mixed image is checked site by site. Where all sites are to be written, a masked store writes each; else
+/// the general way compares before it writes.
 /// </remarks>
 internal static class ImageApplier
 {
@@ -78,8 +79,9 @@ internal static class ImageApplier
         return true;
     }
 
-    // The loops have a method each, which calls nothing, so that all they work with stays in registers. They are optimised when they are first called: a plan is
-    // most often applied once, and they are over before a second tier would help. Each gives the first site that is not done.
+    // The loops have a method each, which calls nothing, so that all they work with stays in registers. They are optimised when they are
+    // first called: a plan is most often applied once, and they are over before a second tier would help. Each gives the first site that is
+    // not done.
 
     [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
     private static int HoldOld(PatchPlan plan, int i, int end, ref byte first, ulong start)
@@ -129,7 +131,9 @@ internal static class ImageApplier
         return i;
     }
 
-    /// <summary>What <see cref="AllHold"/> asks, for a site at the end of a segment, one in the overflow, and the first of a segment.</summary>
+    /// <summary>
+    /// What <see cref="AllHold"/> asks, for a site at the end of a segment, one in the overflow, and the first of a segment.
+    /// </summary>
     private static bool Holds(PatchPlan plan, int index, bool isNew, ref ImageWindow window)
     {
         Span<byte> scratch = stackalloc byte[SiteBytes.MaxLength];
@@ -176,7 +180,9 @@ internal static class ImageApplier
         return wrong;
     }
 
-    /// <summary>Writes all sites that hold other bytes than the wanted ones, where every site holds those it is changed from; how many.</summary>
+    /// <summary>
+    /// Writes all sites that hold other bytes than the wanted ones, where every site holds those it is changed from; how many.
+    /// </summary>
     private static unsafe int WriteMasked(PatchPlan plan, CodeImage image, bool toNew)
     {
         int written = 0;
@@ -229,8 +235,9 @@ internal static class ImageApplier
     [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
     private static int WriteWhereDifferent(PatchPlan plan, CodeImage image, bool toNew)
     {
-        // What is to be stored is collected for a block of sites, then stored. Collecting has no branch on whether a site needs it, which in a mixed
-        // image nobody could predict, and its loads never wait for the store of the site before, which often reaches into the next one's 16 bytes.
+        // What is to be stored is collected for a block of sites, then stored. Collecting has no branch on whether a site needs it, which
+        // in a mixed image nobody could predict, and its loads never wait for the store of the site before, which often reaches into the
+        // next one's 16 bytes.
         Span<Vector128<byte>> blended = stackalloc Vector128<byte>[BlockSize];
         Span<ulong> addresses = stackalloc ulong[BlockSize];
         ref Vector128<byte> firstBlended = ref MemoryMarshal.GetReference(blended);
@@ -270,7 +277,8 @@ internal static class ImageApplier
                 Unsafe.Add(ref firstBlended, count) = Vector128.AndNot(there, old.Whole) | wanted;
                 Unsafe.Add(ref firstAddress, count) = entry.Address;
                 // Never store the same bytes again: an emulator that watches its code pages pays dearly for each store.
-                count += 1 - Unsafe.BitCast<bool, byte>((there & old.Whole) == wanted); // a bool is one byte, 0 or 1 where managed code made it
+                // a bool is one byte, 0 or 1 where managed code made it
+                count += 1 - Unsafe.BitCast<bool, byte>((there & old.Whole) == wanted);
             }
 
             // Bytes behind a site are stored back as they were read. That is right because sites are stored in order of address: where
@@ -278,7 +286,8 @@ internal static class ImageApplier
             // wrong as any other store if somebody did.
             for (int k = 0; k < count; k++)
             {
-                Vector128.StoreUnsafe(Unsafe.Add(ref firstBlended, k), ref Unsafe.Add(ref first, (nint)(Unsafe.Add(ref firstAddress, k) - start)));
+                Vector128.StoreUnsafe(
+                    Unsafe.Add(ref firstBlended, k), ref Unsafe.Add(ref first, (nint)(Unsafe.Add(ref firstAddress, k) - start)));
             }
 
             written += count;
@@ -321,7 +330,9 @@ internal ref struct ImageWindow(CodeImage image)
     /// <summary>Run address of the first byte.</summary>
     public ulong Start { get; private set; }
 
-    /// <summary>Bytes from the first on at which 16 can be read and written: there a site is handled as one vector, whatever its length.</summary>
+    /// <summary>
+    /// Bytes from the first on at which 16 can be read and written: there a site is handled as one vector, whatever its length.
+    /// </summary>
     public readonly ulong VectorCount => (ulong)Math.Max(0, _bytes.Length - (SiteBytes.MaxLength - 1));
 
     /// <summary>The bytes of a site, in the segment the walk is in or in another that it goes to.</summary>

@@ -10,13 +10,15 @@ using PvPatch.Machine;
 namespace PvPatch.Plans;
 
 /// <summary>
-/// For every site the decision, its reason, old and new bytes. A plan knows nothing of how it was decided: ops tables, alternatives and whatever
-/// mechanism comes next yield the same kind of plan, so one applier, one verifier, one revert and one report serve all.
+/// For every site the decision, its reason, old and new bytes. A plan knows nothing of how it was decided: ops tables, alternatives and
+/// whatever mechanism comes next yield the same kind of plan, so one applier, one verifier, one revert and one report serve all.
 /// </summary>
 /// <remarks>Immutable. Applying it to an image writes that image's bytes; do so while nothing runs or writes them.</remarks>
 public sealed class PatchPlan : IReadOnlyList<SiteDecision>
 {
-    /// <summary>How many of the plans it was made from, one before the other, a plan knows: the states from which it can be applied.</summary>
+    /// <summary>
+    /// How many of the plans it was made from, one before the other, a plan knows: the states from which it can be applied.
+    /// </summary>
     internal const int RememberedAncestors = 4;
 
     private readonly OldForm[] _olds;
@@ -146,7 +148,9 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     /// <summary>Writes the new bytes, or throws. See <see cref="TryApply"/>.</summary>
     /// <param name="image">The image.</param>
     /// <returns>What was written.</returns>
-    /// <exception cref="PatchException">A site is outside the image (PV4001) or holds unknown bytes (PV4002); nothing was written.</exception>
+    /// <exception cref="PatchException">
+    /// A site is outside the image (PV4001) or holds unknown bytes (PV4002); nothing was written.
+    /// </exception>
     public ApplyResult Apply(CodeImage image) =>
         TryApply(image, out ApplyResult result) ? result : throw new PatchException(result.Diagnostics[0]);
 
@@ -166,7 +170,9 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     /// <summary>Writes the original bytes, or throws. See <see cref="TryRevert"/>.</summary>
     /// <param name="image">The image.</param>
     /// <returns>What was written.</returns>
-    /// <exception cref="PatchException">A site is outside the image (PV4001) or holds unknown bytes (PV4002); nothing was written.</exception>
+    /// <exception cref="PatchException">
+    /// A site is outside the image (PV4001) or holds unknown bytes (PV4002); nothing was written.
+    /// </exception>
     public ApplyResult Revert(CodeImage image) =>
         TryRevert(image, out ApplyResult result) ? result : throw new PatchException(result.Diagnostics[0]);
 
@@ -203,16 +209,17 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     }
 
     /// <summary>
-    /// Checks a plan that was read from a file against an image: its sites against the image's own table, old bytes that are to be written back against what may
-    /// stand at a site before it is patched, new bytes for being whole instructions. To be asked before <see cref="TryApply"/> or <see cref="TryRevert"/>,
-    /// which take the plan at its word.
+    /// Checks a plan that was read from a file against an image: its sites against the image's own table, old bytes that are to be written
+    /// back against what may stand at a site before it is patched, new bytes for being whole instructions. To be asked before
+    /// <see cref="TryApply"/> or <see cref="TryRevert"/>, which take the plan at its word.
     /// </summary>
     /// <param name="image">The image it is to be applied to or reverted in; read only.</param>
     /// <param name="sites">The image's own site table.</param>
     /// <param name="options">What else is known of the image; nothing where <see langword="null"/>.</param>
     /// <param name="diagnostics">
-    /// Why the plan does not belong to the image, up to a hundred findings: wrong bitness (PV3005), a site outside the image (PV4001), one that the table does not
-    /// have or has for another slot (PV5003), old bytes that are no call or one through another slot (PV5004), new bytes that are no instructions (PV5002).
+    /// Why the plan does not belong to the image, up to a hundred findings: wrong bitness (PV3005), a site outside the image (PV4001), one
+    /// that the table does not have or has for another slot (PV5003), old bytes that are no call or one through another slot (PV5004), new
+    /// bytes that are no instructions (PV5002).
     /// </param>
     /// <returns>Whether the plan belongs to the image.</returns>
     public bool TryCheckAgainst(CodeImage image, SiteTable sites, PlanCheckOptions? options, out IReadOnlyList<PatchDiagnostic> diagnostics)

@@ -20,7 +20,9 @@ public enum SiteTraits
 /// <summary>One patchable place: run address, slot, budget and what the surrounding code lets a patch destroy. 16 bytes.</summary>
 public readonly record struct PatchSite
 {
-    /// <summary>The longest budget: the length field of the kernel's records is one byte and its patch buffer has 254 bytes (2.6.23 and later).</summary>
+    /// <summary>
+    /// The longest budget: the length field of the kernel's records is one byte and its patch buffer has 254 bytes (2.6.23 and later).
+    /// </summary>
     public const int MaxBudget = BodyBuilder.MaxLength;
 
     private readonly ulong _address;
@@ -35,7 +37,9 @@ public readonly record struct PatchSite
     /// <param name="budget">Its length in bytes; a <see cref="SiteTable"/> takes 1 to <see cref="MaxBudget"/>.</param>
     /// <param name="clobbers">What a patch may destroy there.</param>
     /// <param name="traits">Further demands.</param>
-    /// <exception cref="ArgumentOutOfRangeException"><paramref name="slot"/> is not 0–65535 or <paramref name="budget"/> not 0–255.</exception>
+    /// <exception cref="ArgumentOutOfRangeException">
+    /// <paramref name="slot"/> is not 0–65535 or <paramref name="budget"/> not 0–255.
+    /// </exception>
     public PatchSite(VirtualAddress address, int slot, int budget, RegisterSet clobbers, SiteTraits traits = SiteTraits.None)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(slot);

@@ -5,8 +5,8 @@ using PvPatch.Images;
 namespace PvPatch.Plans;
 
 /// <summary>
-/// Collects decisions into a <see cref="PatchPlan"/>: what a mechanism's planner writes to. Keeps the rules every plan keeps: sites in order, none
-/// sharing a byte, old and new bytes of one length.
+/// Collects decisions into a <see cref="PatchPlan"/>: what a mechanism's planner writes to. Keeps the rules every plan keeps: sites in
+/// order, none sharing a byte, old and new bytes of one length.
 /// </summary>
 internal sealed class PlanBuilder
 {
@@ -94,7 +94,9 @@ internal sealed class PlanBuilder
     {
         if (oldBytes.Length != newBytes.Length || oldBytes.Length is 0 or > PatchSite.MaxBudget)
         {
-            throw new ArgumentException($"old and new bytes have one length, 1 to {PatchSite.MaxBudget}, not {oldBytes.Length} and {newBytes.Length}", nameof(newBytes));
+            throw new ArgumentException(
+                $"old and new bytes have one length, 1 to {PatchSite.MaxBudget}, not {oldBytes.Length} and {newBytes.Length}",
+                nameof(newBytes));
         }
 
         Add(address, oldBytes, newBytes, OutcomeIndex(outcome));
@@ -161,7 +163,8 @@ internal sealed class PlanBuilder
                 {
                     SiteIndex = i,
                     Address = entry.Address,
-                    Found = $"{new VirtualAddress(before.Address)}+{LengthOf(before)} and {new VirtualAddress(entry.Address)}+{LengthOf(entry)}",
+                    Found =
+                        $"{new VirtualAddress(before.Address)}+{LengthOf(before)} and {new VirtualAddress(entry.Address)}+{LengthOf(entry)}",
                 });
             }
         }

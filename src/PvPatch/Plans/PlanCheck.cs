@@ -6,28 +6,35 @@ namespace PvPatch.Plans;
 /// <summary>Facts about an image that a stored plan is checked against, beside its code and its site table.</summary>
 public sealed record PlanCheckOptions
 {
-    /// <summary>Run address of each slot's word, by slot index: a call in old bytes must go through its site's. 0 or absent: not known.</summary>
+    /// <summary>
+    /// Run address of each slot's word, by slot index: a call in old bytes must go through its site's. 0 or absent: not known.
+    /// </summary>
     public IReadOnlyList<VirtualAddress>? SlotAddresses { get; init; }
 
-    /// <summary>Functions that a site may call directly before it is patched: a kernel's BUG function, for sites whose originals are alternatives.</summary>
+    /// <summary>
+    /// Functions that a site may call directly before it is patched: a kernel's BUG function, for sites whose originals are alternatives.
+    /// </summary>
     public IReadOnlyList<VirtualAddress> DirectCallTargets { get; init; } = [];
 
     /// <summary>What a plan may write beside sites: room for thunks, the records of a table.</summary>
     public IReadOnlyList<AddressRange> AlsoWritten { get; init; } = [];
 
     /// <summary>
-    /// Whether the image is to be an original once the plan is reverted: the plan must have every site of the table, and all old bytes that it changes must be
-    /// an original of the site's slot, also where they stand in the image already.
+    /// Whether the image is to be an original once the plan is reverted: the plan must have every site of the table, and all old bytes that
+    /// it changes must be an original of the site's slot, also where they stand in the image already.
     /// </summary>
     public bool IsWhole { get; init; }
 
-    /// <summary>The instruction that stands in the place of a call at sites of some slots, by slot index: a kernel writes <c>swapgs</c> itself at one of its sites.</summary>
+    /// <summary>
+    /// The instruction that stands in the place of a call at sites of some slots, by slot index: a kernel writes <c>swapgs</c> itself at
+    /// one of its sites.
+    /// </summary>
     public IReadOnlyDictionary<int, ReadOnlyMemory<byte>>? OriginalsWithoutCall { get; init; }
 }
 
 /// <summary>
-/// Checks a plan that was read from a file. The applier compares the image with what the plan says, which a forged plan says as it likes: so what it says is
-/// compared here with the image's own site table, and its old bytes with what may stand at a site before it is patched.
+/// Checks a plan that was read from a file. The applier compares the image with what the plan says, which a forged plan says as it likes:
+/// so what it says is compared here with the image's own site table, and its old bytes with what may stand at a site before it is patched.
 /// </summary>
 internal sealed class PlanCheck
 {
@@ -49,7 +56,11 @@ internal sealed class PlanCheck
 
     /// <summary>What is said of an image of another bitness than the plan's.</summary>
     public static PatchDiagnostic WrongBitness(PatchPlan plan, CodeImage image) =>
-        PatchDiagnostic.Error(DiagnosticCodes.WrongBitness, "the image's bitness is not the plan's") with { Found = $"{image.Bitness}", Expected = $"{plan.Bitness}" };
+        PatchDiagnostic.Error(DiagnosticCodes.WrongBitness, "the image's bitness is not the plan's") with
+        {
+            Found = $"{image.Bitness}",
+            Expected = $"{plan.Bitness}"
+        };
 
     public static IReadOnlyList<PatchDiagnostic> Run(PatchPlan plan, CodeImage image, SiteTable sites, PlanCheckOptions options)
     {
@@ -145,12 +156,13 @@ internal sealed class PlanCheck
         ReadOnlySpan<byte> old = site.OldBytes;
         SiteForm form = _forms.Read(old, site.Address.Value, out ulong slotAddress);
         ulong word = record.Slot < (_options.SlotAddresses?.Count ?? 0) ? _options.SlotAddresses![record.Slot].Value : 0;
-        if (word != 0 && OriginalCode.IsOf(old, site.Address, _plan.Bitness, word))
+        if (word != 0 && IsOriginal(old, site.Address, _plan.Bitness, word))
         {
             return;
         }
 
-        if (_options.OriginalsWithoutCall?.TryGetValue(record.Slot, out ReadOnlyMemory<byte> instead) == true && OriginalCode.IsAndNops(old, instead.Span, _plan.Bitness))
+        if (_options.OriginalsWithoutCall?.TryGetValue(record.Slot, out ReadOnlyMemory<byte> instead) == true
+            && IsAndNops(old, instead.Span, _plan.Bitness))
         {
             return;
         }
@@ -159,11 +171,12 @@ internal sealed class PlanCheck
         {
             if (word != 0 && (word != slotAddress || _options.IsWhole))
             {
-                _found.Add(At(DiagnosticCodes.PlanOldBytes, $"the old bytes of the site of {site.Label} call through another slot", site) with
-                {
-                    Found = $"{HexBytes.Format(old)}: {new VirtualAddress(slotAddress)}",
-                    Expected = $"one call or jump through {new VirtualAddress(word)}, and nops",
-                });
+                _found.Add(
+                    At(DiagnosticCodes.PlanOldBytes, $"the old bytes of the site of {site.Label} call through another slot", site) with
+                    {
+                        Found = $"{HexBytes.Format(old)}: {new VirtualAddress(slotAddress)}",
+                        Expected = $"one call or jump through {new VirtualAddress(word)}, and nops",
+                    });
             }
 
             return;
@@ -174,12 +187,13 @@ internal sealed class PlanCheck
             return;
         }
 
-        _found.Add(At(DiagnosticCodes.PlanOldBytes, $"the old bytes of the site of {site.Label} are not an indirect call or jump", site) with
-        {
-            Found = HexBytes.Format(old),
-            Expected = "whole instructions, one of them a call or jump through memory",
-            Help = "The plan is of another image, or was changed.",
-        });
+        _found.Add(
+            At(DiagnosticCodes.PlanOldBytes, $"the old bytes of the site of {site.Label} are not an indirect call or jump", site) with
+            {
+                Found = HexBytes.Format(old),
+                Expected = "whole instructions, one of them a call or jump through memory",
+                Help = "The plan is of another image, or was changed.",
+            });
     }
 
     private bool CallsAllowedTarget(ReadOnlySpan<byte> old, VirtualAddress address)
@@ -203,6 +217,86 @@ internal sealed class PlanCheck
 
         return calls;
     }
+
+    /// <summary>
+    /// Whether code is one call or jump through a slot's word, nops, and registers saved before it and taken back behind it in the reverse
+    /// order:
+    /// <code>
+    /// 50              push rax            (old assembly code)
+    /// ff 15 xx xx xx xx  call [rip+word]
+    /// 58              pop rax
+    /// </code>
+    /// </summary>
+    /// <param name="code">The code.</param>
+    /// <param name="address">Run address of its first byte.</param>
+    /// <param name="bitness">32 or 64.</param>
+    /// <param name="word">Run address of the slot's word.</param>
+    private static bool IsOriginal(ReadOnlySpan<byte> code, VirtualAddress address, int bitness, ulong word)
+    {
+        var decoder = Decoder.Create(bitness, code.ToArray(), address.Value);
+        var saved = new Stack<Register>();
+        int transfers = 0;
+        int at = 0;
+        while (at < code.Length)
+        {
+            decoder.Decode(out Instruction instruction);
+            at += instruction.Length;
+            switch (instruction.Mnemonic)
+            {
+                case Mnemonic.Nop:
+                    break;
+                case Mnemonic.Push when instruction.Op0Kind == OpKind.Register && transfers == 0:
+                    saved.Push(instruction.Op0Register);
+                    break;
+                case Mnemonic.Pop when instruction.Op0Kind == OpKind.Register && transfers == 1
+                    && saved.TryPop(out Register register) && register == instruction.Op0Register:
+                    break;
+                case Mnemonic.Call or Mnemonic.Jmp when IsThrough(instruction, bitness, word):
+                    transfers++;
+                    break;
+                default:
+                    return false;
+            }
+        }
+
+        return at == code.Length && saved.Count == 0 && transfers == 1;
+    }
+
+    /// <summary>Whether code is one instruction, and nops before or behind it.</summary>
+    /// <param name="code">The code.</param>
+    /// <param name="wanted">The instruction.</param>
+    /// <param name="bitness">32 or 64.</param>
+    private static bool IsAndNops(ReadOnlySpan<byte> code, ReadOnlySpan<byte> wanted, int bitness)
+    {
+        var decoder = Decoder.Create(bitness, code.ToArray());
+        bool found = false;
+        int at = 0;
+        while (at < code.Length)
+        {
+            decoder.Decode(out Instruction instruction);
+            bool isIt = !found && code.Slice(at, instruction.Length).SequenceEqual(wanted);
+            if (!isIt && instruction.Mnemonic != Mnemonic.Nop)
+            {
+                return false;
+            }
+
+            found |= isIt;
+            at += instruction.Length;
+        }
+
+        return found && at == code.Length;
+    }
+
+    private static bool IsThrough(in Instruction instruction, int bitness, ulong word) =>
+        instruction.Op0Kind == OpKind.Memory && instruction.IsCallNearIndirect | instruction.IsJmpNearIndirect
+        && instruction.MemoryBase is Register.None or Register.RIP && instruction.MemoryIndex == Register.None
+        && instruction.SegmentPrefix is Register.None or Register.CS or Register.DS or Register.ES or Register.SS
+        && word == Extended(instruction, bitness);
+
+    /// <summary>The address in an instruction. Without rip, four bytes of it are extended by sign in 64-bit code.</summary>
+    private static ulong Extended(in Instruction instruction, int bitness) =>
+        bitness == 32 || instruction.MemoryBase == Register.RIP ? instruction.MemoryDisplacement64
+        : unchecked((ulong)(int)(uint)instruction.MemoryDisplacement64);
 
     private static PatchDiagnostic At(string code, string message, SiteDecision site) =>
         PatchDiagnostic.Error(code, message) with { SiteIndex = site.Index, Address = site.Address };

@@ -9,10 +9,14 @@ public sealed class PlanDiff
     /// <summary>The value of the member <c>format</c> of the JSON.</summary>
     internal const string JsonFormat = "pvpatch-diff";
 
-    /// <summary>The value of the member <c>version</c> of the JSON. It grows when something is taken away or changes its meaning, not when something is added.</summary>
+    /// <summary>
+    /// The value of the member <c>version</c> of the JSON. It grows when something is taken away or changes its meaning, not when something
+    /// is added.
+    /// </summary>
     internal const int JsonVersion = 1;
 
-    private static readonly PlanDifferenceKinds[] s_kinds = [.. Enum.GetValues<PlanDifferenceKinds>().Where(static k => k != PlanDifferenceKinds.None)];
+    private static readonly PlanDifferenceKinds[] s_kinds = [
+        .. Enum.GetValues<PlanDifferenceKinds>().Where(static k => k != PlanDifferenceKinds.None)];
 
     private PlanDiff(PatchPlan first, PatchPlan second, IReadOnlyList<PlanDifference> differences, int compared)
     {
@@ -40,7 +44,9 @@ public sealed class PlanDiff
     /// <summary>Compares two plans.</summary>
     /// <param name="first">One plan.</param>
     /// <param name="second">The other.</param>
-    /// <returns>Where they differ. Sites are the same where address and length are; remarks and names of targets are not compared.</returns>
+    /// <returns>
+    /// Where they differ. Sites are the same where address and length are; remarks and names of targets are not compared.
+    /// </returns>
     public static PlanDiff Compare(PatchPlan first, PatchPlan second)
     {
         ArgumentNullException.ThrowIfNull(first);
@@ -51,7 +57,8 @@ public sealed class PlanDiff
         {
             SiteDecision? a = at[0] < 0 ? null : first[at[0]];
             SiteDecision? b = at[1] < 0 ? null : second[at[1]];
-            PlanDifferenceKinds kinds = b is null ? PlanDifferenceKinds.OnlyInFirst : a is null ? PlanDifferenceKinds.OnlyInSecond : Compare(a.Value, b.Value);
+            PlanDifferenceKinds kinds = b is null ? PlanDifferenceKinds.OnlyInFirst : a is null
+                ? PlanDifferenceKinds.OnlyInSecond : Compare(a.Value, b.Value);
             common += a is not null && b is not null ? 1 : 0;
             if (kinds != PlanDifferenceKinds.None)
             {
@@ -96,8 +103,8 @@ public sealed class PlanDiff
     }
 
     /// <summary>
-    /// Walks several plans side by side: each site that any of them has, in order of address, as the indices of it in the plans (-1 where a plan lacks it). The
-    /// array is used again for the next.
+    /// Walks several plans side by side: each site that any of them has, in order of address, as the indices of it in the plans (-1 where a
+    /// plan lacks it). The array is used again for the next.
     /// </summary>
     internal static IEnumerable<int[]> Walk(IReadOnlyList<PatchPlan> plans)
     {

@@ -10,8 +10,8 @@ namespace PvPatch.Plans;
 /// <see cref="NewForm"/> with the distance from <see cref="Address"/> in the form's field. Both tables are shared by all sites.
 /// </summary>
 /// <remarks>
-/// What no form describes (more than 16 bytes, several fix-ups, bytes that are no indirect call) is in the plan's overflow: outcome, old bytes, new
-/// bytes, beginning at <see cref="Field"/>.
+/// What no form describes (more than 16 bytes, several fix-ups, bytes that are no indirect call) is in the plan's overflow: outcome, old
+/// bytes, new bytes, beginning at <see cref="Field"/>.
 /// </remarks>
 [StructLayout(LayoutKind.Sequential, Size = SizeInBytes)]
 internal readonly struct PlanEntry
@@ -58,7 +58,9 @@ internal readonly struct PlanEntry
     }
 }
 
-/// <summary>What the old bytes of many sites have in common, everything but the displacement of their call; and how such a site is recognised.</summary>
+/// <summary>
+/// What the old bytes of many sites have in common, everything but the displacement of their call; and how such a site is recognised.
+/// </summary>
 [StructLayout(LayoutKind.Sequential, Size = 128)]
 internal struct OldForm
 {
@@ -76,7 +78,9 @@ internal struct OldForm
 
     public int Length;
 
-    /// <summary>Where the instruction ends that the field is a distance from; 0 where the field is an address, -1 where it is neither.</summary>
+    /// <summary>
+    /// Where the instruction ends that the field is a distance from; 0 where the field is an address, -1 where it is neither.
+    /// </summary>
     public int FieldBase;
 
     /// <summary>Puts the bytes of a field into the hole: the number of the field's byte, or 0x80 for none.</summary>
@@ -94,7 +98,8 @@ internal struct OldForm
 
     /// <summary>Old bytes of a site.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public readonly Vector128<byte> With(int field) => Bytes | Vector128.ShuffleNative(Vector128.CreateScalarUnsafe(field).AsByte(), Insert);
+    public readonly Vector128<byte> With(int field) =>
+        Bytes | Vector128.ShuffleNative(Vector128.CreateScalarUnsafe(field).AsByte(), Insert);
 }
 
 /// <summary>What the new bytes of many sites have in common, and what is said of those sites.</summary>
@@ -132,8 +137,8 @@ internal struct NewForm
 }
 
 /// <summary>
-/// The forms and outcomes that the entries of plans refer to. Only ever appended to, and what is there never changes: a plan keeps the arrays as they
-/// were when it was built, while the next plan of the same planner appends behind the part this one knows.
+/// The forms and outcomes that the entries of plans refer to. Only ever appended to, and what is there never changes: a plan keeps the
+/// arrays as they were when it was built, while the next plan of the same planner appends behind the part this one knows.
 /// </summary>
 internal sealed class PlanForms
 {

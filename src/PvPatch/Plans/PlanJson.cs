@@ -6,7 +6,9 @@ using PvPatch.Machine;
 
 namespace PvPatch.Plans;
 
-/// <summary>Plans as JSON: written for scripts, read back to be applied, verified or reverted later. <c>docs/json.md</c> gives the schema.</summary>
+/// <summary>
+/// Plans as JSON: written for scripts, read back to be applied, verified or reverted later. <c>docs/json.md</c> gives the schema.
+/// </summary>
 /// <remarks>
 /// Everything of a plan is stored but its log. The plans it was made from are kept as far as revert and apply need them: by the bytes
 /// they left at each site.
@@ -16,7 +18,9 @@ public static class PlanJson
     /// <summary>The value of the member <c>format</c>.</summary>
     public const string Format = "pvpatch-plan";
 
-    /// <summary>The value of the member <c>version</c>. It grows when something is taken away or changes its meaning, not when something is added.</summary>
+    /// <summary>
+    /// The value of the member <c>version</c>. It grows when something is taken away or changes its meaning, not when something is added.
+    /// </summary>
     public const int Version = 1;
 
     /// <summary>Writes a plan as one JSON object.</summary>
@@ -121,7 +125,8 @@ public static class PlanJson
     /// <param name="plan">The plan.</param>
     /// <param name="error">Why there is none: it is no plan or of a later version (PV5001), or contradicts itself (PV5002).</param>
     /// <returns>Whether there is a plan.</returns>
-    public static bool TryRead(ReadOnlyMemory<byte> utf8, [NotNullWhen(true)] out PatchPlan? plan, [NotNullWhen(false)] out PatchDiagnostic? error)
+    public static bool TryRead(
+        ReadOnlyMemory<byte> utf8, [NotNullWhen(true)] out PatchPlan? plan, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         plan = null;
         error = null;
@@ -134,7 +139,11 @@ public static class PlanJson
         catch (Exception e) when (e is JsonException or InvalidOperationException)
         {
             // InvalidOperationException: a string with half a surrogate pair, which the parser lets pass.
-            error = PatchDiagnostic.Error(DiagnosticCodes.PlanFormat, "the text is not JSON") with { Found = e.Message, Expected = $"an object with \"format\": \"{Format}\"" };
+            error = PatchDiagnostic.Error(DiagnosticCodes.PlanFormat, "the text is not JSON") with
+            {
+                Found = e.Message,
+                Expected = $"an object with \"format\": \"{Format}\""
+            };
         }
         catch (PatchException e)
         {

@@ -74,7 +74,8 @@ internal static class PlanJsonReader
         return new PlanSegment(Text(segment, "name") ?? "", Address(segment, "address"), bytes);
     }
 
-    private static (VirtualAddress Address, byte[] Old, byte[] New, byte[]? Replaces, PlanOutcome Outcome) ReadSite(JsonElement site, int index)
+    private static (VirtualAddress Address, byte[] Old, byte[] New, byte[]? Replaces, PlanOutcome Outcome) ReadSite(
+        JsonElement site, int index)
     {
         if (site.ValueKind != JsonValueKind.Object)
         {
@@ -96,7 +97,8 @@ internal static class PlanJsonReader
             throw Inconsistent("a site runs over the end of the address space", index);
         }
 
-        if (!s_actions.TryGetValue(Text(site, "action") ?? "", out PatchAction action) || !s_reasons.TryGetValue(Text(site, "reason") ?? "", out PatchReason reason))
+        if (!s_actions.TryGetValue(Text(site, "action") ?? "", out PatchAction action)
+            || !s_reasons.TryGetValue(Text(site, "reason") ?? "", out PatchReason reason))
         {
             throw Inconsistent("a site has an action or reason that is not one", index);
         }
@@ -172,7 +174,11 @@ internal static class PlanJsonReader
             : throw NoPlan($"the member \"{name}\" is missing", "an array");
 
     private static PatchException NoPlan(string message, string expected) =>
-        new(PatchDiagnostic.Error(DiagnosticCodes.PlanFormat, message) with { Expected = expected, Help = "Store a plan with `pvpatch plan --json` or PlanJson.Write." });
+        new(PatchDiagnostic.Error(DiagnosticCodes.PlanFormat, message) with
+        {
+            Expected = expected,
+            Help = "Store a plan with `pvpatch plan --json` or PlanJson.Write."
+        });
 
     private static PatchException Inconsistent(string message, int? index) =>
         new(PatchDiagnostic.Error(DiagnosticCodes.PlanInconsistent, message) with { SiteIndex = index });

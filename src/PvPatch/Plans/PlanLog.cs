@@ -2,7 +2,10 @@ using Microsoft.Extensions.Logging;
 
 namespace PvPatch.Plans;
 
-/// <summary>What planners and plans write to a log: a line for each plan made, applied or verified, for each site at debug only. Event ids are stable.</summary>
+/// <summary>
+/// What planners and plans write to a log: a line for each plan made, applied or verified, for each site at debug only. Event ids are
+/// stable.
+/// </summary>
 internal static partial class PlanLog
 {
     [LoggerMessage(EventId = 1000, EventName = "Planned", Level = LogLevel.Information,

@@ -70,7 +70,10 @@ public enum PatchReason
     /// <summary>The rules do nothing for such sites (2.6.20 and 2.6.21 have no default).</summary>
     RulesDecline,
 
-    /// <summary>The slot's function changes while the kernel starts, so that the site has to stay a call through the slot until the kernel patches it.</summary>
+    /// <summary>
+    /// The slot's function changes while the kernel starts, so that the site has to stay a call through the slot until the kernel patches
+    /// it.
+    /// </summary>
     ChangesWhileBooting,
 
     /// <summary>The site can be changed only while no thread is in the code, and does the same through its slot.</summary>
@@ -153,11 +156,15 @@ public readonly struct SiteDecision
     /// <summary>The bytes of the original image. They are put together when asked for, in memory of their own.</summary>
     public ReadOnlySpan<byte> OldBytes => _plan.OldBytesOf(_index, new byte[SiteBytes.MaxLength]);
 
-    /// <summary>The bytes the plan puts there; equal to <see cref="OldBytes"/> where the site is left alone. They are put together when asked for, in memory of their own.</summary>
+    /// <summary>
+    /// The bytes the plan puts there; equal to <see cref="OldBytes"/> where the site is left alone. They are put together when asked for,
+    /// in memory of their own.
+    /// </summary>
     public ReadOnlySpan<byte> NewBytes => _plan.NewBytesOf(_index, new byte[SiteBytes.MaxLength]);
 
     /// <inheritdoc/>
     public override string ToString() => string.Create(
         CultureInfo.InvariantCulture,
-        $"{Address} {Label} {Action}{(Reason == PatchReason.None ? "" : $" ({Reason})")}: {HexBytes.Format(OldBytes)} -> {HexBytes.Format(NewBytes)}");
+        $"{Address} {Label} {Action}{(Reason == PatchReason.None ? "" : $" ({Reason})")}: {HexBytes.Format(OldBytes)} -> "
+            + $"{HexBytes.Format(NewBytes)}");
 }

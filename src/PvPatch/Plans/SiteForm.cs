@@ -24,8 +24,9 @@ internal enum SiteForm
 }
 
 /// <summary>
-/// Recognises what stands at a site. Iced decodes; what it found to be an indirect call or jump is remembered without the call's displacement, which
-/// decides neither the length of an instruction nor its kind, and nearly all sites of a table are one of a few such forms.
+/// Recognises what stands at a site. Iced decodes; what it found to be an indirect call or jump is remembered without the call's
+/// displacement, which decides neither the length of an instruction nor its kind, and nearly all sites of a table are one of a few such
+/// forms.
 /// </summary>
 internal sealed class SiteFormReader
 {
@@ -87,13 +88,16 @@ internal sealed class SiteFormReader
     /// <summary>Reads a site.</summary>
     /// <param name="bytes">The site's bytes.</param>
     /// <param name="address">Its run address.</param>
-    /// <param name="slotAddress">The address the call or jump reads its target from; 0 where it is not in the instruction (register relative).</param>
+    /// <param name="slotAddress">
+    /// The address the call or jump reads its target from; 0 where it is not in the instruction (register relative).
+    /// </param>
     public SiteForm Read(ReadOnlySpan<byte> bytes, ulong address, out ulong slotAddress)
     {
         slotAddress = 0;
         SiteForm form = SiteForm.OtherCode;
         (Instruction Call, ConstantOffsets Offsets, int Start) found = default;
-        // Behind the site stands something from before: an instruction that reads it does not end where the site ends, and that is what is asked.
+        // Behind the site stands something from before: an instruction that reads it does not end where the site ends, and that is what is
+        // asked.
         bytes.CopyTo(_bytes);
         _reader.Position = 0;
         _decoder.IP = address;
@@ -107,7 +111,8 @@ internal sealed class SiteFormReader
             }
 
             bool call = instruction.IsCallNearIndirect;
-            if ((call || instruction.IsJmpNearIndirect) && instruction.Op0Kind == OpKind.Memory && HasOrdinaryPrefixes(bytes[start.._reader.Position]))
+            if ((call || instruction.IsJmpNearIndirect) && instruction.Op0Kind == OpKind.Memory
+                && HasOrdinaryPrefixes(bytes[start.._reader.Position]))
             {
                 form = call ? SiteForm.IndirectCall : SiteForm.IndirectJump;
                 slotAddress = instruction.IsIPRelativeMemoryOperand ? instruction.IPRelativeMemoryAddress
@@ -126,8 +131,8 @@ internal sealed class SiteFormReader
     }
 
     /// <summary>
-    /// Where the absolute address is in the original bytes of a site, or -1: that of an indirect call or jump through a fixed address, which KASLR's relocations
-    /// change before the kernel patches the site. Calls relative to the instruction pointer stay as they are.
+    /// Where the absolute address is in the original bytes of a site, or -1: that of an indirect call or jump through a fixed address,
+    /// which KASLR's relocations change before the kernel patches the site. Calls relative to the instruction pointer stay as they are.
     /// </summary>
     /// <remarks>
     /// 64-bit: <c>ff 14 25 abs32</c> and <c>ff 24 25 abs32</c> (call and jmp [disp32], 2.6.30 to 5.10); 32-bit: <c>ff 15 abs32</c> and
@@ -162,9 +167,9 @@ internal sealed class SiteFormReader
     }
 
     /// <summary>
-    /// Whether a call or jump reads a whole word at the address it names: not so with fs: (64) and gs: (65), which add a base nobody here knows, with 66, which
-    /// makes it a 16-bit call in 32-bit code and on AMD in 64-bit code too, and with 67, which cuts the address. The other prefixes (cs, ss, ds, es, bnd,
-    /// notrack, REX) leave the call what it is.
+    /// Whether a call or jump reads a whole word at the address it names: not so with fs: (64) and gs: (65), which add a base nobody here
+    /// knows, with 66, which makes it a 16-bit call in 32-bit code and on AMD in 64-bit code too, and with 67, which cuts the address. The
+    /// other prefixes (cs, ss, ds, es, bnd, notrack, REX) leave the call what it is.
     /// </summary>
     private static bool HasOrdinaryPrefixes(ReadOnlySpan<byte> instruction) =>
         instruction[..instruction.IndexOf((byte)0xff)].IndexOfAny<byte>([0x64, 0x65, 0x66, 0x67]) < 0; // ff /2, ff /4: no prefix is ff
@@ -172,7 +177,8 @@ internal sealed class SiteFormReader
     private void Remember(ReadOnlySpan<byte> site, in Instruction call, ConstantOffsets offsets, int start)
     {
         int end = start + call.Length;
-        int fieldBase = call.IsIPRelativeMemoryOperand ? end : call.MemoryBase == Register.None && call.MemoryIndex == Register.None ? 0 : -1;
+        int fieldBase = call.IsIPRelativeMemoryOperand ? end : call.MemoryBase == Register.None && call.MemoryIndex == Register.None
+            ? 0 : -1;
         int size = offsets.DisplacementSize;
         if (size is not (0 or 1 or 4) || (fieldBase >= 0 && size != 4))
         {
@@ -187,7 +193,16 @@ internal sealed class SiteFormReader
         Vector128<byte> bytes = SiteBytes.Pad(site) & mask;
         if (!_all.TryGetValue((mask, bytes), out OldForm known))
         {
-            known = new OldForm { Fixed = mask, Bytes = bytes, Extract = extract, Insert = insert, Whole = whole, Length = site.Length, FieldBase = fieldBase };
+            known = new OldForm
+            {
+                Fixed = mask,
+                Bytes = bytes,
+                Extract = extract,
+                Insert = insert,
+                Whole = whole,
+                Length = site.Length,
+                FieldBase = fieldBase
+            };
             known.Number = _forms.Add(known);
             if (known.Number < 0)
             {

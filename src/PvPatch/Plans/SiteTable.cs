@@ -36,7 +36,8 @@ public sealed class SiteTable : IReadOnlyList<PatchSite>
     /// <returns>The table.</returns>
     /// <exception cref="PatchException">A site is empty, too long, doubled, or overlaps another.</exception>
     public static SiteTable Create(params ReadOnlySpan<PatchSite> sites) =>
-        TryCreate(sites, out SiteTable? table, out IReadOnlyList<PatchDiagnostic> diagnostics) ? table : throw new PatchException(diagnostics[0]);
+        TryCreate(sites, out SiteTable? table, out IReadOnlyList<PatchDiagnostic> diagnostics)
+            ? table : throw new PatchException(diagnostics[0]);
 
     /// <summary>Makes a table where the sites are sound.</summary>
     /// <param name="sites">The sites in any order. <see cref="PatchDiagnostic.SiteIndex"/> counts in this order.</param>
@@ -192,8 +193,8 @@ public sealed class SiteTable : IReadOnlyList<PatchSite>
 }
 
 /// <summary>
-/// The sites of a table that differ in nothing but their address are one kind: what is decided for the first of them holds for all. The table numbers
-/// its kinds once, so that a plan looks a decision up once for each kind and not for each site.
+/// The sites of a table that differ in nothing but their address are one kind: what is decided for the first of them holds for all. The
+/// table numbers its kinds once, so that a plan looks a decision up once for each kind and not for each site.
 /// </summary>
 internal sealed class SiteKinds
 {
@@ -218,7 +219,8 @@ internal sealed class SiteKinds
     /// <param name="numbers">Room for a number for each; becomes <see cref="OfSite"/>.</param>
     public static SiteKinds Of(ReadOnlySpan<PatchSite> sites, int[] numbers)
     {
-        // A hash table from keys to numbers from 1 on, a quarter full at most: nearly every key is at its first place, which is what the processor bets on.
+        // A hash table from keys to numbers from 1 on, a quarter full at most: nearly every key is at its first place, which is what the
+        // processor bets on.
         int bits = 8;
         ulong[] keys = new ulong[1 << bits];
         int[] places = new int[1 << bits];

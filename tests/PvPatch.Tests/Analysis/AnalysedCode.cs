@@ -24,7 +24,10 @@ internal sealed class AnalysedCode
 
     public VirtualAddress this[string label] => Labels[label];
 
-    /// <summary>Assembles code; <paramref name="write"/> gets a way to set labels (those it makes itself are no others' business) that can be asked for by name.</summary>
+    /// <summary>
+    /// Assembles code; <paramref name="write"/> gets a way to set labels (those it makes itself are no others' business) that can be asked
+    /// for by name.
+    /// </summary>
     public static AnalysedCode Of(Action<Assembler, NamedLabels> write, int bitness = 64)
     {
         var assembler = new Assembler(bitness);
@@ -53,7 +56,8 @@ internal sealed class AnalysedCode
         return text.ToString();
     }
 
-    public FunctionEffects Effects(string? label = null, ICodeFacts? facts = null) => new CodeAnalyzer(Image, facts).EffectsOf(label is null ? Start : Labels[label]);
+    public FunctionEffects Effects(string? label = null, ICodeFacts? facts = null) =>
+        new CodeAnalyzer(Image, facts).EffectsOf(label is null ? Start : Labels[label]);
 
     public SiteLiveness Liveness(string? label = null, ICodeFacts? facts = null, PvPatch.Machine.RegisterSet? atReturn = null) =>
         new CodeAnalyzer(Image, facts).LivenessAt(label is null ? Start : Labels[label], atReturn);

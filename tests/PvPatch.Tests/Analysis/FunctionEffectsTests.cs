@@ -268,8 +268,10 @@ public sealed class FunctionEffectsTests
         FunctionEffects nothingKnown = code.Effects();
         Assert.Equal(RegisterSet.All.Except(RegisterSet.Rsp), nothingKnown.Destroys);
         Assert.Equal("PV9001", nothingKnown.Undecided?.Code);
-        var stated = new TestFacts { Calls = { [AnalysedCode.Start + 1] = new FunctionFacts { Destroys = RegisterSet.R8 | RegisterSet.Rcx } } };
-        Assert.Equal(RegisterSet.R8 | RegisterSet.Rcx, code.Effects(facts: stated).Destroys); // nothing is believed of the word on the stack
+        var stated =
+            new TestFacts { Calls = { [AnalysedCode.Start + 1] = new FunctionFacts { Destroys = RegisterSet.R8 | RegisterSet.Rcx } } };
+        // nothing is believed of the word on the stack
+        Assert.Equal(RegisterSet.R8 | RegisterSet.Rcx, code.Effects(facts: stated).Destroys);
     }
 
     [Fact]

@@ -129,7 +129,8 @@ public sealed class HostileCodeTests
             byte[] bytes = new byte[4096];
             random.NextBytes(bytes);
             AnalysedCode code = AnalysedCode.OfBytes(bytes, round % 2 == 0 ? 64 : 32);
-            var analyzer = new CodeAnalyzer(code.Image, round % 3 == 0 ? null : new TestFacts { Convention = CallConvention.SysV }, work: 2_000_000);
+            var analyzer = new CodeAnalyzer(
+                code.Image, round % 3 == 0 ? null : new TestFacts { Convention = CallConvention.SysV }, work: 2_000_000);
             for (int i = 0; i < 40; i++)
             {
                 ulong at = AnalysedCode.Start + (ulong)random.Next(bytes.Length);

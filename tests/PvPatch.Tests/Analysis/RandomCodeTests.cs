@@ -6,8 +6,8 @@ using PvPatch.Tests.Support;
 namespace PvPatch.Tests.Analysis;
 
 /// <summary>
-/// The emulator as the oracle: what a run changes the effects name; what they call dead can hold anything, and everything afterwards is the same: registers,
-/// flags, memory. Each program is run from many states.
+/// The emulator as the oracle: what a run changes the effects name; what they call dead can hold anything, and everything afterwards is the
+/// same: registers, flags, memory. Each program is run from many states.
 /// </summary>
 public sealed class RandomCodeTests
 {
@@ -51,8 +51,10 @@ public sealed class RandomCodeTests
                     foreach (FunctionEffects found in effects)
                     {
                         Assert.True(found.Returns, $"{TestSeed.Name}, program {program}: f{function} returns");
-                        Assert.True(found.Destroys.Contains(changed.Except(RegisterSet.Rsp)), $"{TestSeed.Name}, program {program}: f{function} destroys {changed}, said to destroy {found.Destroys}");
-                        Assert.True(!found.IsStackBalanced || !changed.Contains(RegisterSet.Rsp), $"{TestSeed.Name}, program {program}: f{function} moves the stack pointer");
+                        Assert.True(found.Destroys.Contains(changed.Except(RegisterSet.Rsp)),
+                            $"{TestSeed.Name}, program {program}: f{function} destroys {changed}, said to destroy {found.Destroys}");
+                        Assert.True(!found.IsStackBalanced || !changed.Contains(RegisterSet.Rsp),
+                            $"{TestSeed.Name}, program {program}: f{function} moves the stack pointer");
                     }
                 }
             }
@@ -101,8 +103,10 @@ public sealed class RandomCodeTests
                 }
 
                 compared++;
-                Assert.True(usual.Changed(other).Except(ignored).IsEmpty, $"{what}: {usual.Changed(other)} differs, not looked at {ignored}\n{code.Disassemble(place)}");
-                Assert.True(usualMemory.AsSpan(0, CodeMachine.CompareLength).SequenceEqual(machine.Memory().AsSpan(0, CodeMachine.CompareLength)), what);
+                Assert.True(usual.Changed(other).Except(ignored).IsEmpty,
+                    $"{what}: {usual.Changed(other)} differs, not looked at {ignored}\n{code.Disassemble(place)}");
+                Assert.True(usualMemory.AsSpan(0, CodeMachine.CompareLength)
+                    .SequenceEqual(machine.Memory().AsSpan(0, CodeMachine.CompareLength)), what);
             }
         }
 
@@ -125,7 +129,8 @@ public sealed class RandomCodeTests
 
         public RegisterSet Changed(State other)
         {
-            RegisterSet changed = (Flags & RandomCodeTests.Flags) != (other.Flags & RandomCodeTests.Flags) ? RegisterSet.Flags : RegisterSet.None;
+            RegisterSet changed = (Flags & RandomCodeTests.Flags) != (other.Flags & RandomCodeTests.Flags)
+                ? RegisterSet.Flags : RegisterSet.None;
             for (int i = 0; i < 16; i++)
             {
                 changed |= Registers[i] != other.Registers[i] ? RegisterSet.General(i) : RegisterSet.None;
@@ -165,7 +170,9 @@ public sealed class RandomCodeTests
             _cpu.Map(Return, 0x1000);
         }
 
-        /// <summary>The bytes at the front of <see cref="Memory"/> that the code's caller sees: its data. The stack behind is scratch.</summary>
+        /// <summary>
+        /// The bytes at the front of <see cref="Memory"/> that the code's caller sees: its data. The stack behind is scratch.
+        /// </summary>
         public static int CompareLength => DataLength;
 
         public void Dispose() => _cpu.Dispose();

@@ -4,8 +4,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace PvPatch.Tests.Analysis;
 
 /// <summary>
-/// Functions of random instructions, f0 to f3, each calling later ones: prologues that save registers, sometimes given back in a wrong order, parts of
-/// registers, conditional moves, flags, the stack above and below its pointer. Labels s0, s1, … stand before instructions.
+/// Functions of random instructions, f0 to f3, each calling later ones: prologues that save registers, sometimes given back in a wrong
+/// order, parts of registers, conditional moves, flags, the stack above and below its pointer. Labels s0, s1, … stand before instructions.
 /// </summary>
 internal static class RandomFunctions
 {
@@ -198,7 +198,8 @@ internal static class RandomFunctions
         // Anywhere among what was pushed and a little below, but not the return address: what overwrites that goes nowhere.
         private int Place() => (random.Next(-2, Math.Max(1, _pushed / 8)) * 8) + (_pushed > 8 && random.Next(5) == 0 ? -4 : 0);
 
-        private int Any() => random.Next(5) == 0 ? random.Next(8, 16) : random.Next(4) switch { 0 => 0, 1 => 1, 2 => 2, _ => random.Next(2) == 0 ? 3 : random.Next(5, 8) };
+        private int Any() => random.Next(5) == 0
+            ? random.Next(8, 16) : random.Next(4) switch { 0 => 0, 1 => 1, 2 => 2, _ => random.Next(2) == 0 ? 3 : random.Next(5, 8) };
 
         private static AssemblerRegister64 Whole(int number) => new(Register.RAX + number);
 

@@ -118,7 +118,8 @@ public sealed class SiteLivenessTests
             a.mov(ecx, __dword_ptr[rdi]);
             a.ret();
         });
-        Assert.Equal(RegisterSet.Rdi | RegisterSet.Rsi | RegisterSet.Rsp, code.Liveness(facts: s_compiled, atReturn: RegisterSet.None).Live);
+        Assert.Equal(
+            RegisterSet.Rdi | RegisterSet.Rsi | RegisterSet.Rsp, code.Liveness(facts: s_compiled, atReturn: RegisterSet.None).Live);
 
         // Where no convention is known, a function that may destroy a register may also keep it.
         Assert.True(code.Liveness(atReturn: RegisterSet.None).Live.Contains(RegisterSet.Rcx));
@@ -144,7 +145,8 @@ public sealed class SiteLivenessTests
             a.xor(edi, edi);
             a.ret();
         });
-        Assert.Equal(RegisterSet.Rdi | RegisterSet.Rsi | RegisterSet.Rsp, code.Liveness(facts: s_compiled, atReturn: RegisterSet.None).Live);
+        Assert.Equal(
+            RegisterSet.Rdi | RegisterSet.Rsi | RegisterSet.Rsp, code.Liveness(facts: s_compiled, atReturn: RegisterSet.None).Live);
         Assert.True(code.Liveness(atReturn: RegisterSet.None).Live.Contains(RegisterSet.Rdi | RegisterSet.R8));
     }
 
@@ -158,7 +160,8 @@ public sealed class SiteLivenessTests
         });
         SiteLiveness compiled = code.Liveness(facts: s_compiled, atReturn: RegisterSet.Rax | RegisterSet.Rbp);
         Assert.Equal(RegisterSet.Rbx | RegisterSet.Rsp, compiled.Live);
-        Assert.Equal(RegisterSet.Rax | RegisterSet.Rdi | RegisterSet.Rsi | RegisterSet.Rdx | RegisterSet.Rcx | RegisterSet.R8 | RegisterSet.R9 | RegisterSet.Rbp, compiled.MayBeLive);
+        Assert.Equal(
+            RegisterSet.Rax | RegisterSet.Rdi | RegisterSet.Rsi | RegisterSet.Rdx | RegisterSet.Rcx | RegisterSet.R8 | RegisterSet.R9 | RegisterSet.Rbp, compiled.MayBeLive);
         Assert.Equal(RegisterUseKind.UnknownCode, compiled.FirstUse(RegisterSet.Rdi)?.Kind);
         Assert.Equal(RegisterUseKind.Return, compiled.FirstUse(RegisterSet.Rbp)?.Kind);
         Assert.Equal(RegisterSet.None, code.Liveness().Dead);
@@ -218,7 +221,8 @@ public sealed class SiteLivenessTests
             a.add(rsp, 0x50);
             a.ret();
         });
-        SiteLiveness liveness = code.Liveness(facts: new TestFacts { Convention = CallConvention.KernelSysV, Variable = count }, atReturn: RegisterSet.None);
+        SiteLiveness liveness = code.Liveness(
+            facts: new TestFacts { Convention = CallConvention.KernelSysV, Variable = count }, atReturn: RegisterSet.None);
         RegisterSet all = RegisterSet.Rsi | RegisterSet.Rdx | RegisterSet.Rcx | RegisterSet.R8 | RegisterSet.R9;
         Assert.Equal(count is null ? all : RegisterSet.None, liveness.MayBeLive);
         Assert.Equal(count == 2 ? RegisterSet.Rsi | RegisterSet.Rdx : RegisterSet.None, liveness.Live.Except(RegisterSet.Rsp));

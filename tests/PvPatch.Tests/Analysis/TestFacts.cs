@@ -26,7 +26,8 @@ internal sealed class TestFacts : ICodeFacts
 
     public IReadOnlyList<VirtualAddress> EdgesOf(VirtualAddress instruction) => Edges.GetValueOrDefault(instruction.Value, []);
 
-    public VirtualAddress NextOf(VirtualAddress instruction, VirtualAddress following) => Next.TryGetValue(instruction.Value, out ulong to) ? to : following;
+    public VirtualAddress NextOf(VirtualAddress instruction, VirtualAddress following) =>
+        Next.TryGetValue(instruction.Value, out ulong to) ? to : following;
 
     public VirtualAddress? AfterTrap(VirtualAddress instruction, VirtualAddress following) => TrapsEnd ? null : following;
 

@@ -43,7 +43,8 @@ public sealed class BackendTests
         Assert.Equal(OperationKind.Inline, native["iret"].Kind);
         Assert.Equal(symbols["native_set_pte"], native["set_pte"].Target);
         Assert.Equal((OperationKind.Nop, "native_nop"), (native["set_lazy_mode"].Kind, native["set_lazy_mode"].TargetName));
-        Assert.Equal(symbols["xen_set_pte"], XenBackend.Create(KernelLayouts.WithoutTables, 32, new SlotTargets(symbols))["set_pte"].Target);
+        Assert.Equal(
+            symbols["xen_set_pte"], XenBackend.Create(KernelLayouts.WithoutTables, 32, new SlotTargets(symbols))["set_pte"].Target);
     }
 
     [Fact]
@@ -68,11 +69,13 @@ public sealed class BackendTests
     [Fact]
     public void Xen_without_placed_vcpu_info_calls_thunks_and_has_no_inline_forms()
     {
-        var targets = new SlotTargets(KernelLayouts.Symbols(0x1000, ["xen_save_fl_direct", "xen_save_fl", "__raw_callee_save_xen_save_fl"]));
+        var targets = new SlotTargets(
+            KernelLayouts.Symbols(0x1000, ["xen_save_fl_direct", "xen_save_fl", "__raw_callee_save_xen_save_fl"]));
         var direct = new XenDirectBodies { VcpuInfo = 0x6000, CheckEvents = 0x2000 };
         Operation placed = XenBackend.Create(StandardLayout.X64, 64, targets, new XenOptions { DirectBodies = direct })["irq.save_fl"];
         Assert.Equal((OperationKind.Inline, "xen_save_fl_direct", true), (placed.Kind, placed.TargetName, placed.DefaultsWhereTooLong));
-        Operation not = XenBackend.Create(StandardLayout.X64, 64, targets, new XenOptions { DirectBodies = direct, VcpuInfoPlaced = false })["irq.save_fl"];
+        Operation not = XenBackend.Create(
+            StandardLayout.X64, 64, targets, new XenOptions { DirectBodies = direct, VcpuInfoPlaced = false })["irq.save_fl"];
         Assert.Equal((OperationKind.Call, "__raw_callee_save_xen_save_fl"), (not.Kind, not.TargetName));
     }
 
@@ -136,7 +139,8 @@ public sealed class BackendTests
     {
         var targets = new SlotTargets(KernelLayouts.Symbols(
             0xc0100000,
-            ["lguest_data", "lg_irq_enable", "__raw_callee_save_irq_disable", "lguest_iret", "native_set_pte", "native_io_delay", "lguest_load_tr_desc"]));
+            ["lguest_data", "lg_irq_enable", "__raw_callee_save_irq_disable", "lguest_iret", "native_set_pte", "native_io_delay",
+                "lguest_load_tr_desc"]));
         Backend lguest = LguestBackend.Create(StandardLayout.I386, targets);
         Assert.Equal((OperationKind.Inline, true), (lguest["irq.irq_disable"].Kind, lguest["irq.irq_disable"].DefaultsWhereTooLong));
         Assert.Equal("__raw_callee_save_irq_disable", lguest["irq.irq_disable"].TargetName);
@@ -148,7 +152,8 @@ public sealed class BackendTests
         Assert.Null(lguest["mmu.write_cr3"].Body);
         Backend older = LguestBackend.Create(StandardLayout.I386, targets, new LguestOptions { InlineEnableAndRestore = true });
         Assert.Equal(OperationKind.Inline, older["irq.irq_enable"].Kind);
-        Assert.Throws<ArgumentException>(() => LguestBackend.Create(StandardLayout.I386, targets, new LguestOptions { LguestData = 0x1_0000_0000 }));
+        Assert.Throws<ArgumentException>(
+            () => LguestBackend.Create(StandardLayout.I386, targets, new LguestOptions { LguestData = 0x1_0000_0000 }));
     }
 
     [Fact]
@@ -167,7 +172,8 @@ public sealed class BackendTests
         };
         var targets = new SlotTargets(KernelLayouts.Symbols(0xc0100000, ["vmi_set_pte", "native_set_pte", "native_read_tsc"]));
         Backend vmi = VmiBackend.Create(StandardLayout.I386, targets, options);
-        string[] patched = [.. vmi.Layout.Slots.Where(s => !vmi[s.Index].IsLeftAloneByBackend).Select(s => s.Name).Order(StringComparer.Ordinal)];
+        string[] patched = [
+            .. vmi.Layout.Slots.Where(s => !vmi[s.Index].IsLeftAloneByBackend).Select(s => s.Name).Order(StringComparer.Ordinal)];
         Assert.Equal(["cpu.iret", "irq.irq_disable", "irq.irq_enable"], patched);
         Assert.Equal(OperationKind.Nop, vmi["irq.irq_enable"].Kind);
         Assert.Equal(0xfc002000UL, vmi["cpu.cpuid"].Target!.Value.Value);

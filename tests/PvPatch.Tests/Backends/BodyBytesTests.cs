@@ -63,7 +63,8 @@ public sealed class BodyBytesTests
     public void Xen_without_per_cpu_data_names_it_without_a_segment()
     {
         var direct = new XenDirectBodies { VcpuInfo = 0xc04f6000, CheckEvents = 0xc0101230, PerCpu = false };
-        Operation operation = XenBackend.Create(StandardLayout.I386, 32, SlotTargets.None, new XenOptions { DirectBodies = direct })["irq.irq_disable"];
+        Operation operation = XenBackend.Create(StandardLayout.I386, 32, SlotTargets.None, new XenOptions { DirectBodies = direct })[
+            "irq.irq_disable"];
 
         // movb $1,0xc04f6001
         Assert.Equal([0xc6, 0x05, 0x01, 0x60, 0x4f, 0xc0, 0x01], Build(operation, CallConvention.CalleeSave, 32).Bytes.ToArray());
@@ -74,7 +75,8 @@ public sealed class BodyBytesTests
         byte[] expected = row.Bytes("bytes");
         if (expected.Length == 0)
         {
-            Assert.True(operation.Kind is OperationKind.Nop or OperationKind.Identity32 or OperationKind.Identity64, $"{row}: {operation.Kind}");
+            Assert.True(
+                operation.Kind is OperationKind.Nop or OperationKind.Identity32 or OperationKind.Identity64, $"{row}: {operation.Kind}");
             return;
         }
 
@@ -82,7 +84,8 @@ public sealed class BodyBytesTests
         int bitness = row.Int32("bits");
         AssembledBody body = Build(operation, CallConvention.KernelSysV, bitness);
         byte[] bytes = new byte[body.Bytes.Length];
-        Assert.True(CodeTemplate.Create(body, bytes.Length, NopStyle.Default(bitness)).TryWrite(row.OptionalNumber("site") ?? 0x1000, bytes), row.Place);
+        Assert.True(CodeTemplate.Create(body, bytes.Length, NopStyle.Default(bitness))
+            .TryWrite(row.OptionalNumber("site") ?? 0x1000, bytes), row.Place);
         Assert.True(expected.AsSpan().SequenceEqual(bytes), $"{row}: {Convert.ToHexString(bytes)}");
         Assert.True(body.UsesStack == (row["stack"] == "yes"), $"{row}: stack {body.UsesStack}");
         Assert.True((body.InstructionCount == 1) == (row["single"] == "yes"), $"{row}: {body.InstructionCount} instructions");
@@ -90,7 +93,8 @@ public sealed class BodyBytesTests
 
     private static AssembledBody Build(Operation operation, CallConvention convention, int bitness)
     {
-        Assert.True(BodyBuilder.TryBuild(operation.Body!, convention, bitness, out AssembledBody? body, out PatchDiagnostic? error), $"{error}");
+        Assert.True(
+            BodyBuilder.TryBuild(operation.Body!, convention, bitness, out AssembledBody? body, out PatchDiagnostic? error), $"{error}");
         return body;
     }
 
@@ -130,7 +134,8 @@ public sealed class BodyBytesTests
         },
     };
 
-    private static LguestOptions Lguest(GoldenRow row) => new() { LguestData = Reference(row, "irq_enabled")!.Value, InlineEnableAndRestore = true };
+    private static LguestOptions Lguest(GoldenRow row) =>
+        new() { LguestData = Reference(row, "irq_enabled")!.Value, InlineEnableAndRestore = true };
 
     private static VmiOptions Vmi(GoldenRow row)
     {
@@ -139,7 +144,8 @@ public sealed class BodyBytesTests
         {
             GetRelocation = call => row["references"] == "nop" ? new VmiRelocation(VmiRelocationKind.Nop, 0)
                 : Reference(row, "jump") is ulong jump ? new VmiRelocation(VmiRelocationKind.JumpRel, jump)
-                : new VmiRelocation(VmiRelocationKind.CallRel, calls[^1] == calls[0] || call == VmiCall.GetInterruptMask ? calls[0] : calls[^1]),
+                : new VmiRelocation(
+                    VmiRelocationKind.CallRel, calls[^1] == calls[0] || call == VmiCall.GetInterruptMask ? calls[0] : calls[^1]),
         };
     }
 
@@ -167,5 +173,6 @@ public sealed class BodyBytesTests
     }
 
     private static IEnumerable<(string Name, ulong Address)> References(GoldenRow row) =>
-        row["references"].Split(',').Where(r => r.Contains('=', StringComparison.Ordinal)).Select(r => r.Split('=')).Select(p => (p[0], row.ParseNumber(p[1])));
+        row["references"].Split(',').Where(r => r.Contains('=', StringComparison.Ordinal)).Select(r => r.Split('='))
+            .Select(p => (p[0], row.ParseNumber(p[1])));
 }

@@ -3,7 +3,10 @@ using PvPatch.Paravirt;
 
 namespace PvPatch.Tests.Backends;
 
-/// <summary>What guests of Hyper-V, guests of VMware and trust domains change against bare hardware. The slots were read from the memory of booted kernels.</summary>
+/// <summary>
+/// What guests of Hyper-V, guests of VMware and trust domains change against bare hardware. The slots were read from the memory of booted
+/// kernels.
+/// </summary>
 public sealed class GuestTargetsTests
 {
     private const string Locks = "lock.kick lock.queued_spin_lock_slowpath lock.queued_spin_unlock lock.vcpu_is_preempted lock.wait";
@@ -34,14 +37,16 @@ public sealed class GuestTargetsTests
         Assert.Equal("hv_qlock_kick", backend["lock.kick"].TargetName);
         Assert.Equal("__raw_callee_save_hv_vcpu_is_preempted", backend["lock.vcpu_is_preempted"].TargetName);
         var old = new HyperVOptions { Features = HyperVFeatures.ReferenceCounter };
-        Assert.Equal("read_hv_sched_clock_msr", HyperVBackend.Create(backend.Layout, 64, KernelLayouts.Targets("5.10"), old)["time.sched_clock"].TargetName);
+        Assert.Equal("read_hv_sched_clock_msr",
+            HyperVBackend.Create(backend.Layout, 64, KernelLayouts.Targets("5.10"), old)["time.sched_clock"].TargetName);
     }
 
     [Fact]
     public void Hyper_v_locks_are_all_switched_off_by_its_own_word()
     {
         var options = new HyperVOptions { NoPvSpin = true };
-        Assert.Equal("mmu.flush_tlb_multi mmu.tlb_remove_table", Changed("6.1", (layout, targets) => HyperVBackend.Create(layout, 64, targets, options)));
+        Assert.Equal("mmu.flush_tlb_multi mmu.tlb_remove_table",
+            Changed("6.1", (layout, targets) => HyperVBackend.Create(layout, 64, targets, options)));
     }
 
     [Fact]
@@ -69,7 +74,8 @@ public sealed class GuestTargetsTests
     [Fact]
     public void Vmware_delays_by_nothing_and_may_keep_the_kernels_clock()
     {
-        Backend backend = VmwareBackend.Create(KernelLayouts.Of("5.10"), 64, KernelLayouts.Targets("5.10"), new VmwareOptions { NoSchedClock = true });
+        Backend backend = VmwareBackend.Create(
+            KernelLayouts.Of("5.10"), 64, KernelLayouts.Targets("5.10"), new VmwareOptions { NoSchedClock = true });
         Assert.Equal(OperationKind.Nop, backend["cpu.io_delay"].Kind);
         Assert.Equal(KernelLayouts.Symbols("5.10")["_paravirt_nop"], backend["cpu.io_delay"].Target);
         Assert.Equal("native_sched_clock", backend["time.sched_clock"].TargetName);
@@ -101,6 +107,7 @@ public sealed class GuestTargetsTests
         OpsLayout layout = KernelLayouts.Of(kernel);
         Backend native = NativeBackend.Create(layout, 64, KernelLayouts.Targets(kernel));
         Backend guest = create(layout, KernelLayouts.Targets(kernel));
-        return string.Join(' ', layout.Slots.Where(s => guest[s.Index].Target != native[s.Index].Target).Select(s => s.Name).Order(StringComparer.Ordinal));
+        return string.Join(' ',
+            layout.Slots.Where(s => guest[s.Index].Target != native[s.Index].Target).Select(s => s.Name).Order(StringComparer.Ordinal));
     }
 }

@@ -19,7 +19,8 @@ internal static class KernelLayouts
                     {
                         foreach (KernelSlot slot in table)
                         {
-                            t.Slot(slot.Name[(table.Key.Length + 1)..], KindOf(slot.Name), slot.CalleeSave ? CallConvention.CalleeSave : null);
+                            t.Slot(
+                                slot.Name[(table.Key.Length + 1)..], KindOf(slot.Name), slot.CalleeSave ? CallConvention.CalleeSave : null);
                         }
                     },
                     CallConvention.KernelSysV);

@@ -43,13 +43,20 @@ public sealed class KernelTargetsTests
 
     // Which slots got an instruction on booted kernels. 6.1 and 6.12 got theirs by alternatives, identities (a move) among them.
     [Theory]
-    [InlineData("5.10", "cpu.usergs_sysret64 cpu.wbinvd irq.irq_disable irq.irq_enable irq.restore_fl irq.save_fl lock.queued_spin_unlock lock.vcpu_is_preempted mmu.read_cr2 mmu.read_cr3 mmu.write_cr3")]
-    [InlineData("6.1", "cpu.wbinvd irq.irq_disable irq.irq_enable irq.save_fl lock.queued_spin_unlock lock.vcpu_is_preempted mmu.read_cr2 mmu.read_cr3 mmu.write_cr3")]
-    [InlineData("6.12", "cpu.wbinvd irq.irq_disable irq.irq_enable irq.save_fl lock.queued_spin_unlock lock.vcpu_is_preempted mmu.read_cr2 mmu.read_cr3 mmu.write_cr3")]
+    [InlineData("5.10",
+        "cpu.usergs_sysret64 cpu.wbinvd irq.irq_disable irq.irq_enable irq.restore_fl irq.save_fl lock.queued_spin_unlock "
+        + "lock.vcpu_is_preempted mmu.read_cr2 mmu.read_cr3 mmu.write_cr3")]
+    [InlineData("6.1",
+        "cpu.wbinvd irq.irq_disable irq.irq_enable irq.save_fl lock.queued_spin_unlock lock.vcpu_is_preempted mmu.read_cr2 "
+        + "mmu.read_cr3 mmu.write_cr3")]
+    [InlineData("6.12",
+        "cpu.wbinvd irq.irq_disable irq.irq_enable irq.save_fl lock.queued_spin_unlock lock.vcpu_is_preempted mmu.read_cr2 "
+        + "mmu.read_cr3 mmu.write_cr3")]
     public void Native_bodies_are_those_seen_on_booted_kernels(string kernel, string slots)
     {
         Backend native = NativeBackend.Create(KernelLayouts.Of(kernel), 64, KernelLayouts.Targets(kernel));
-        Assert.Equal(slots, string.Join(' ', native.Layout.Slots.Where(s => native[s.Index].Body is not null).Select(s => s.Name).Order(StringComparer.Ordinal)));
+        Assert.Equal(slots, string.Join(
+            ' ', native.Layout.Slots.Where(s => native[s.Index].Body is not null).Select(s => s.Name).Order(StringComparer.Ordinal)));
     }
 
     [Fact]
@@ -57,21 +64,29 @@ public sealed class KernelTargetsTests
     {
         Backend native = NativeBackend.Create(KernelLayouts.Of("5.10"), 64, KernelLayouts.Targets("5.10"));
         Assert.Equal(OperationKind.Jump, native["cpu.iret"].Kind);
-        Assert.Equal(OperationKind.Inline, NativeBackend.Create(native.Layout, 64, SlotTargets.None, new NativeOptions { InlineInterruptReturn = true })["cpu.iret"].Kind);
+        Assert.Equal(OperationKind.Inline,
+            NativeBackend.Create(native.Layout, 64, SlotTargets.None, new NativeOptions { InlineInterruptReturn = true })["cpu.iret"].Kind);
     }
 
     // Feature word 0x22a2 and two CPUs, as booted; the slots that changed against native.
     [Theory]
-    [InlineData("5.10", "cpu.io_delay lock.kick lock.queued_spin_lock_slowpath lock.queued_spin_unlock lock.vcpu_is_preempted lock.wait mmu.flush_tlb_others mmu.tlb_remove_table time.steal_clock")]
-    [InlineData("6.1", "cpu.io_delay lock.kick lock.queued_spin_lock_slowpath lock.queued_spin_unlock lock.vcpu_is_preempted lock.wait mmu.flush_tlb_multi mmu.tlb_remove_table")]
-    [InlineData("6.12", "cpu.io_delay lock.kick lock.queued_spin_lock_slowpath lock.queued_spin_unlock lock.vcpu_is_preempted lock.wait mmu.flush_tlb_multi mmu.tlb_remove_table")]
+    [InlineData("5.10",
+        "cpu.io_delay lock.kick lock.queued_spin_lock_slowpath lock.queued_spin_unlock lock.vcpu_is_preempted lock.wait "
+        + "mmu.flush_tlb_others mmu.tlb_remove_table time.steal_clock")]
+    [InlineData("6.1",
+        "cpu.io_delay lock.kick lock.queued_spin_lock_slowpath lock.queued_spin_unlock lock.vcpu_is_preempted lock.wait "
+        + "mmu.flush_tlb_multi mmu.tlb_remove_table")]
+    [InlineData("6.12",
+        "cpu.io_delay lock.kick lock.queued_spin_lock_slowpath lock.queued_spin_unlock lock.vcpu_is_preempted lock.wait "
+        + "mmu.flush_tlb_multi mmu.tlb_remove_table")]
     public void Kvm_changes_the_slots_seen_on_booted_kernels(string kernel, string slots) =>
         Assert.Equal(slots, ChangedByKvm(kernel, new KvmOptions { Features = (KvmFeatures)0x22a2 }));
 
     [Theory]
     [InlineData("5.10")]
     [InlineData("6.1")]
-    public void Kvm_without_features_is_native(string kernel) => Assert.Equal("", ChangedByKvm(kernel, new KvmOptions { Features = KvmFeatures.None }));
+    public void Kvm_without_features_is_native(string kernel) =>
+        Assert.Equal("", ChangedByKvm(kernel, new KvmOptions { Features = KvmFeatures.None }));
 
     [Theory]
     [InlineData("5.10", "cpu.io_delay time.steal_clock")]
@@ -120,7 +135,8 @@ public sealed class KernelTargetsTests
     [InlineData("6.1", OperationKind.Inline)]
     public void Locks_that_stay_native_under_xen_are_inlined_where_no_hook_forbids_it(string kernel, OperationKind kind)
     {
-        Backend xen = XenBackend.Create(KernelLayouts.Of(kernel), 64, KernelLayouts.Targets(kernel), new XenOptions { ParavirtSpinlocks = false });
+        Backend xen = XenBackend.Create(
+            KernelLayouts.Of(kernel), 64, KernelLayouts.Targets(kernel), new XenOptions { ParavirtSpinlocks = false });
         Assert.Equal(kind, xen["lock.queued_spin_unlock"].Kind);
         Assert.Equal("__raw_callee_save___native_queued_spin_unlock", xen["lock.queued_spin_unlock"].TargetName);
         Assert.Equal(OperationKind.Nop, xen["lock.wait"].Kind);
@@ -138,7 +154,8 @@ public sealed class KernelTargetsTests
     private static int PreemptedLength(OpsLayout layout)
     {
         InlineBody body = NativeBackend.Create(layout, 64, SlotTargets.None)["lock.vcpu_is_preempted"].Body!;
-        Assert.True(PvPatch.Machine.BodyBuilder.TryBuild(body, CallConvention.CalleeSave, 64, out PvPatch.Machine.AssembledBody? built, out _));
+        Assert.True(
+            PvPatch.Machine.BodyBuilder.TryBuild(body, CallConvention.CalleeSave, 64, out PvPatch.Machine.AssembledBody? built, out _));
         return built.Bytes.Length;
     }
 
@@ -147,7 +164,8 @@ public sealed class KernelTargetsTests
         OpsLayout layout = KernelLayouts.Of(kernel);
         Backend native = NativeBackend.Create(layout, 64, KernelLayouts.Targets(kernel));
         Backend kvm = KvmBackend.Create(layout, 64, KernelLayouts.Targets(kernel), options);
-        return string.Join(' ', layout.Slots.Where(s => kvm[s.Index].Target != native[s.Index].Target).Select(s => s.Name).Order(StringComparer.Ordinal));
+        return string.Join(
+            ' ', layout.Slots.Where(s => kvm[s.Index].Target != native[s.Index].Target).Select(s => s.Name).Order(StringComparer.Ordinal));
     }
 
     private static void CheckTargets(string kernel, Backend backend, Func<KernelSlot, string> expected)

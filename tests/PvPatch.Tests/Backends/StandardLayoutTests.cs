@@ -94,7 +94,8 @@ public sealed class StandardLayoutTests
     }
 
     [Theory]
-    [InlineData("cpu.read_cr8 cpu.write_cr8 cpu.load_gs_index cpu.swapgs irq.adjust_exception_frame mmu.set_p4d mmu.set_pgd mmu.make_pud", 64)]
+    [InlineData(
+        "cpu.read_cr8 cpu.write_cr8 cpu.load_gs_index cpu.swapgs irq.adjust_exception_frame mmu.set_p4d mmu.set_pgd mmu.make_pud", 64)]
     [InlineData("mmu.set_pte_atomic mmu.set_pte_present mmu.pte_clear mmu.pmd_clear mmu.kmap_atomic_pte cpu.load_esp0", 32)]
     public void Slots_of_one_bitness_are_absent_from_the_other(string names, int bitness)
     {
@@ -108,5 +109,6 @@ public sealed class StandardLayoutTests
     [Fact]
     public void Other_bitnesses_are_refused() => Assert.Throws<ArgumentOutOfRangeException>(() => StandardLayout.For(16));
 
-    private static IEnumerable<string> Names(OpsLayout layout, SlotKind kind) => layout.Slots.Where(s => s.Kind == kind).Select(s => s.Name);
+    private static IEnumerable<string> Names(OpsLayout layout, SlotKind kind) =>
+        layout.Slots.Where(s => s.Kind == kind).Select(s => s.Name);
 }

@@ -9,8 +9,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace PvPatch.Tests.Encoding;
 
 /// <summary>
-/// Targets that Iced's assembler would take for labels: 0 stands for every instruction without a label, small numbers for labels. The expected
-/// bytes are what GNU as writes for <c>.org</c>-placed code: opcode, then target minus the address behind the instruction.
+/// Targets that Iced's assembler would take for labels: 0 stands for every instruction without a label, small numbers for labels. The
+/// expected bytes are what GNU as writes for <c>.org</c>-placed code: opcode, then target minus the address behind the instruction.
 /// </summary>
 public sealed class AddressTargetTests
 {
@@ -62,7 +62,8 @@ public sealed class AddressTargetTests
     public void A_thunk_calls_its_target_whatever_its_value(ulong target)
     {
         var cases = new PlanCases(1, clobbers: RegisterSet.Rax);
-        PatchPlan plan = cases.Plan(Operation.Call(target, destroys: RegisterSet.Rax | RegisterSet.Rcx), new PlanOptions { Thunks = new ThunkArea(PlanCases.Start + 8, 64) });
+        PatchPlan plan = cases.Plan(Operation.Call(target, destroys: RegisterSet.Rax | RegisterSet.Rcx),
+            new PlanOptions { Thunks = new ThunkArea(PlanCases.Start + 8, 64) });
         SiteDecision thunk = Assert.Single(Enumerable.Range(0, plan.Count).Select(i => plan[i]), static s => s.Action == PatchAction.Thunk);
         byte[] code = thunk.NewBytes.ToArray();
         var decoder = Decoder.Create(64, code, thunk.Address.Value);
@@ -87,7 +88,8 @@ public sealed class AddressTargetTests
             a.mov(rax, __[target + 8]); // absolute, not relative: stays as it is
             a.AddInstruction(Instruction.Create(Code.Lea_r64_m, Register.RCX, new MemoryOperand(Register.RIP, (long)target, 8)));
         });
-        Assert.True(BodyBuilder.TryBuild(body, CallConvention.SysV, 64, out AssembledBody? built, out PatchDiagnostic? error), error?.ToString());
+        Assert.True(
+            BodyBuilder.TryBuild(body, CallConvention.SysV, 64, out AssembledBody? built, out PatchDiagnostic? error), error?.ToString());
         byte[] code = new byte[built.Bytes.Length];
         Assert.True(CodeTemplate.Create(built, code.Length, NopStyle.P6).TryWrite(0x7000_0000, code));
         Instruction[] decoded = [.. Decoder.Create(64, code, 0x7000_0000)];
@@ -188,7 +190,8 @@ public sealed class AddressTargetTests
             a.nop();
         });
         CallConvention convention = bitness == 64 ? CallConvention.SysV : CallConvention.I386RegParm;
-        Assert.True(BodyBuilder.TryBuild(body, convention, bitness, out AssembledBody? built, out PatchDiagnostic? error), error?.ToString());
+        Assert.True(
+            BodyBuilder.TryBuild(body, convention, bitness, out AssembledBody? built, out PatchDiagnostic? error), error?.ToString());
         Assert.Equal([target, other], built.Fixups.Select(static f => f.Target.Value));
         Assert.Equal("74 05 e8 00 00 00 00 75 05 e8 00 00 00 00 90", HexBytes.Format(built.Bytes.Span));
         byte[] code = new byte[built.Bytes.Length];

@@ -47,7 +47,8 @@ public sealed class BodyReaderTests
     public void What_calls_destroy_can_be_said_to_be_less()
     {
         Assert.True(HexBytes.TryParse("0f 01 c1", out byte[]? vmcall));
-        Assert.True(BodyBuilder.TryBuild(InlineBody.FromBytes(vmcall, default, RegisterSet.Rax), CallConvention.SysV, 64, out AssembledBody? body, out _));
+        Assert.True(BodyBuilder.TryBuild(
+            InlineBody.FromBytes(vmcall, default, RegisterSet.Rax), CallConvention.SysV, 64, out AssembledBody? body, out _));
         Assert.Equal(RegisterSet.Rax | RegisterSet.Flags, body.Destroys); // vmcall itself changes the flags
     }
 

@@ -16,7 +16,8 @@ public sealed class EmulatedBackendTests
     {
         (string Slot, ulong Before, ulong After, ulong? Result)[] bodies =
         [
-            ("irq.irq_disable", 0x200, 0, null), ("irq.irq_enable", 0, 0x200, null), ("irq.restore_fl", 0, 0x246, null), ("irq.save_fl", 0x200, 0x200, 0x200),
+            ("irq.irq_disable", 0x200, 0, null), ("irq.irq_enable", 0, 0x200, null), ("irq.restore_fl", 0, 0x246, null),
+            ("irq.save_fl", 0x200, 0x200, 0x200),
         ];
         foreach ((string slot, ulong before, ulong after, ulong? result) in bodies)
         {
@@ -74,7 +75,8 @@ public sealed class EmulatedBackendTests
         site.Cpu[CpuRegister.Flags] = 0xcd7;
         site.Run();
         (RegisterSet Set, CpuRegister Register)[] names =
-            [(RegisterSet.Rax, CpuRegister.Rax), (RegisterSet.Rcx, CpuRegister.Rcx), (RegisterSet.Rdx, CpuRegister.Rdx), (RegisterSet.Flags, CpuRegister.Flags)];
+            [(RegisterSet.Rax, CpuRegister.Rax), (RegisterSet.Rcx, CpuRegister.Rcx), (RegisterSet.Rdx, CpuRegister.Rdx),
+                (RegisterSet.Flags, CpuRegister.Flags)];
         Assert.Equal(names.Where(n => allowed.Contains(n.Set)).Select(n => n.Register).Order(), site.Changed().Order());
         Assert.Equal([1], site.Cpu.Read(EmulatedSite.Table + 0x80, 1)); // the target was there
     }
@@ -84,7 +86,8 @@ public sealed class EmulatedBackendTests
     [InlineData(32, 0xfb, 0x2ul, true)] // sti
     [InlineData(64, 0xfa, 0x202ul, false)]
     [InlineData(64, 0xfb, 0x2ul, true)]
-    public void A_thunk_that_gives_flags_back_does_not_undo_what_its_target_did_to_interrupts(int bitness, byte opcode, ulong before, bool enabled)
+    public void A_thunk_that_gives_flags_back_does_not_undo_what_its_target_did_to_interrupts(
+        int bitness, byte opcode, ulong before, bool enabled)
     {
         RegisterSet allowed = RegisterSet.Rax;
         using var site = new EmulatedSite(bitness, Operation.Call(EmulatedSite.Target), 8, allowed: allowed);
@@ -115,7 +118,8 @@ public sealed class EmulatedBackendTests
 
     /// <summary>mov byte [0x300080],1; mov eax,1; mov ecx,2; mov edx,3; cld; test esp,esp; ret</summary>
     private static void WriteTarget(EmulatedSite site) =>
-        site.Cpu.Write(EmulatedSite.Target, [0xc6, 0x05, 0x80, 0x00, 0x30, 0x00, 1, 0xb8, 1, 0, 0, 0, 0xb9, 2, 0, 0, 0, 0xba, 3, 0, 0, 0, 0xfc, 0x85, 0xe4, 0xc3]);
+        site.Cpu.Write(EmulatedSite.Target,
+            [0xc6, 0x05, 0x80, 0x00, 0x30, 0x00, 1, 0xb8, 1, 0, 0, 0, 0xb9, 2, 0, 0, 0, 0xba, 3, 0, 0, 0, 0xfc, 0x85, 0xe4, 0xc3]);
 
     private static EmulatedSite Site(string backend, int bitness, string slot, string rules)
     {

@@ -19,8 +19,10 @@ internal sealed class EmulatedSite : IDisposable
 
     private static readonly CpuRegister[] s_general64 =
     [
-        CpuRegister.Rax, CpuRegister.Rcx, CpuRegister.Rdx, CpuRegister.Rbx, CpuRegister.Rsp, CpuRegister.Rbp, CpuRegister.Rsi, CpuRegister.Rdi,
-        CpuRegister.R8, CpuRegister.R9, CpuRegister.R10, CpuRegister.R11, CpuRegister.R12, CpuRegister.R13, CpuRegister.R14, CpuRegister.R15,
+        CpuRegister.Rax, CpuRegister.Rcx, CpuRegister.Rdx, CpuRegister.Rbx, CpuRegister.Rsp, CpuRegister.Rbp, CpuRegister.Rsi,
+        CpuRegister.Rdi,
+        CpuRegister.R8, CpuRegister.R9, CpuRegister.R10, CpuRegister.R11, CpuRegister.R12, CpuRegister.R13, CpuRegister.R14,
+        CpuRegister.R15,
     ];
 
     private readonly int _bitness;
@@ -28,7 +30,8 @@ internal sealed class EmulatedSite : IDisposable
     private Dictionary<CpuRegister, ulong> _before = [];
 
     /// <summary>Plans one site for an operation, applies the plan and loads the code.</summary>
-    public EmulatedSite(int bitness, Operation operation, int budget, NopStyle? nops = null, RegisterSet? allowed = null, SlotKind kind = SlotKind.Call)
+    public EmulatedSite(
+        int bitness, Operation operation, int budget, NopStyle? nops = null, RegisterSet? allowed = null, SlotKind kind = SlotKind.Call)
     {
         UnicornCpu.RequireLibrary();
         _bitness = bitness;

@@ -6,8 +6,8 @@ using PvPatch.Tests.Support;
 namespace PvPatch.Tests.Execution;
 
 /// <summary>
-/// The bodies only a kernel may run, at whole patched sites in ring 0 of an emulator: they do what their slot is for, and nothing else changes,
-/// whatever nops stand behind them.
+/// The bodies only a kernel may run, at whole patched sites in ring 0 of an emulator: they do what their slot is for, and nothing else
+/// changes, whatever nops stand behind them.
 /// </summary>
 public sealed class PrivilegedTests
 {
@@ -16,7 +16,8 @@ public sealed class PrivilegedTests
     private static readonly (int Bitness, NopStyle Style)[] s_styles =
     [
         (64, NopStyle.P6), (64, NopStyle.K8), (64, NopStyle.Linux61X64), (64, NopStyle.Linux612X64),
-        (32, NopStyle.Intel), (32, NopStyle.K8), (32, NopStyle.K7), (32, NopStyle.P6), (32, NopStyle.Linux61X86), (32, NopStyle.Linux612X86),
+        (32, NopStyle.Intel), (32, NopStyle.K8), (32, NopStyle.K7), (32, NopStyle.P6), (32, NopStyle.Linux61X86),
+        (32, NopStyle.Linux612X86),
     ];
 
     [Fact]

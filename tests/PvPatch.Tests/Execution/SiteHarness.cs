@@ -15,7 +15,10 @@ internal sealed record SiteRun(ulong[] Before, ulong[] After, ulong FlagsBefore,
 {
     private const ulong WatchedFlags = 0xcd5; // CF PF AF ZF SF DF OF
 
-    /// <summary>The registers (and the flags as one) that are not what they were. The stack pointer is not in it: a run that lost it does not come back.</summary>
+    /// <summary>
+    /// The registers (and the flags as one) that are not what they were. The stack pointer is not in it: a run that lost it does not come
+    /// back.
+    /// </summary>
     public RegisterSet Changed
     {
         get

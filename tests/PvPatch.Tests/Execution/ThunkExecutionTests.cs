@@ -5,7 +5,9 @@ using PvPatch.Tests.Shared;
 
 namespace PvPatch.Tests.Execution;
 
-/// <summary>Save/restore thunks are run: what the site does not let go is the same afterwards, and the target's stack is as it wants it.</summary>
+/// <summary>
+/// Save/restore thunks are run: what the site does not let go is the same afterwards, and the target's stack is as it wants it.
+/// </summary>
 public sealed class ThunkExecutionTests
 {
     private static readonly RegisterSet s_watched = RegisterSet.AllGeneral.Except(RegisterSet.Rsp) | RegisterSet.Flags;
@@ -23,7 +25,8 @@ public sealed class ThunkExecutionTests
         for (int i = 0; i < 60; i++)
         {
             // Vector state cannot be saved, so every site lets it go; the first sites keep one register each, then two, then any.
-            RegisterSet kept = i < 16 ? RegisterSet.General(i) : i < 32 ? RegisterSet.General(i - 16) | RegisterSet.Flags : RegisterSet.FromBits((uint)random.Next(1 << 17));
+            RegisterSet kept = i < 16 ? RegisterSet.General(i) : i < 32
+                ? RegisterSet.General(i - 16) | RegisterSet.Flags : RegisterSet.FromBits((uint)random.Next(1 << 17));
             RegisterSet allowed = RegisterSet.All.Except(kept);
             SiteRun run = harness.Run(Operation.Call(SiteHarness.Target), allowed, out SiteDecision site);
 

@@ -10,7 +10,8 @@ public sealed class UserModeTests
 {
     private static readonly RegisterSet s_c = CallConventions.DestroyedBy(CallConvention.KernelSysV, 64);
     private static readonly SiteHarness s_sysV = new(CallConvention.KernelSysV, s_c);
-    private static readonly SiteHarness s_windows = new(CallConvention.WindowsX64, CallConventions.DestroyedBy(CallConvention.WindowsX64, 64));
+    private static readonly SiteHarness s_windows = new(
+        CallConvention.WindowsX64, CallConventions.DestroyedBy(CallConvention.WindowsX64, 64));
 
     [Fact]
     public void A_direct_call_does_what_the_indirect_one_did()
@@ -54,9 +55,11 @@ public sealed class UserModeTests
             (InlineBody.Create(static a => a.xor(eax, eax)), RegisterSet.Rax | RegisterSet.Flags, static _ => 0),
             (InlineBody.Create(static a => { a.push(rsi); a.pop(rax); }), RegisterSet.Rax, static r => r[6]),
             (InlineBody.Create(static a => { a.pushfq(); a.pop(rax); }), RegisterSet.Rax, static _ => null),
-            (InlineBody.Create(static a => { a.mov(rax, r8); a.not(rax); }), RegisterSet.Rax, static r => ~r[8]), // not leaves the flags alone
+            // not leaves the flags alone
+            (InlineBody.Create(static a => { a.mov(rax, r8); a.not(rax); }), RegisterSet.Rax, static r => ~r[8]),
             (InlineBody.Create(static a => a.xchg(rcx, rdx)), RegisterSet.Rcx | RegisterSet.Rdx, static r => r[0]),
-            (InlineBody.Create(static a => { a.mov(al, 1); a.neg(rax); }), RegisterSet.Rax | RegisterSet.Flags, static r => unchecked(0 - ((r[0] & ~0xffUL) | 1))),
+            (InlineBody.Create(static a => { a.mov(al, 1); a.neg(rax); }), RegisterSet.Rax | RegisterSet.Flags,
+                static r => unchecked(0 - ((r[0] & ~0xffUL) | 1))),
         ];
         foreach ((InlineBody body, RegisterSet destroys, Func<ulong[], ulong?> result) in bodies)
         {

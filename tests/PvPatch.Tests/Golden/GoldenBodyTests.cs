@@ -16,7 +16,8 @@ public sealed class GoldenBodyTests
         {
             AssembledBody body = Build(row);
             RegisterSet expected = body.EndsControlFlow ? RegisterSet.None : Destroyed(row);
-            if (body.Destroys != expected || body.UsesStack != (row["stack"] == "yes") || (body.InstructionCount == 1) != (row["single"] == "yes"))
+            if (body.Destroys != expected || body.UsesStack != (row["stack"] == "yes")
+                || (body.InstructionCount == 1) != (row["single"] == "yes"))
             {
                 wrong.Add($"{row}: engine destroys {body.Destroys}, stack {body.UsesStack}, {body.InstructionCount} instructions");
             }
@@ -28,7 +29,8 @@ public sealed class GoldenBodyTests
     [Fact]
     public void Bodies_without_a_way_out_are_those_that_jump_or_return()
     {
-        string[] ending = [.. Bodies().Where(row => Build(row).EndsControlFlow).Select(row => row["assembly"].Split(';')[^1].Trim().Split(' ')[0]).Distinct().Order(StringComparer.Ordinal)];
+        string[] ending = [.. Bodies().Where(row => Build(row).EndsControlFlow)
+            .Select(row => row["assembly"].Split(';')[^1].Trim().Split(' ')[0]).Distinct().Order(StringComparer.Ordinal)];
         Assert.Equal(["int3", "iret", "iretq", "jmp", "ret", "sysexit", "sysexitl", "sysretl", "sysretq"], ending);
     }
 
@@ -77,7 +79,8 @@ public sealed class GoldenBodyTests
     private static AssembledBody Build(GoldenRow row)
     {
         InlineBody body = InlineBody.FromBytes(row.Bytes("bytes"), row.OptionalNumber("site") ?? 0x1000, s_call);
-        Assert.True(BodyBuilder.TryBuild(body, CallConvention.CalleeSave, row.Int32("bits"), out AssembledBody? built, out PatchDiagnostic? error), $"{row}: {error}");
+        Assert.True(BodyBuilder.TryBuild(
+            body, CallConvention.CalleeSave, row.Int32("bits"), out AssembledBody? built, out PatchDiagnostic? error), $"{row}: {error}");
         return built!;
     }
 

@@ -27,7 +27,8 @@ public sealed class GoldenClobberTests
     [Fact]
     public void Bits_an_era_does_not_define_mean_nothing()
     {
-        foreach (KernelClobberEncoding encoding in (KernelClobberEncoding[])[KernelClobberEncoding.I386, KernelClobberEncoding.I386Since2630, KernelClobberEncoding.X64, KernelClobberEncoding.X64Before2630])
+        foreach (KernelClobberEncoding encoding in (KernelClobberEncoding[])[KernelClobberEncoding.I386,
+            KernelClobberEncoding.I386Since2630, KernelClobberEncoding.X64, KernelClobberEncoding.X64Before2630])
         {
             Assert.Equal(encoding.Any, encoding.Decode(0xffff));
             Assert.Equal(RegisterSet.Flags, encoding.Decode((ushort)~encoding.AnyWord));

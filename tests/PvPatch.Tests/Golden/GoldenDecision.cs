@@ -22,7 +22,8 @@ internal sealed class GoldenDecision
         _bodies = bodies;
         Row = row;
         Rules = LinuxRules.TryGet(row["rules"], out PatchRules? rules) ? rules : throw row.Error("unknown rules");
-        Nops = NopStyle.All.FirstOrDefault(n => n.Name == row["nops"] + (Bits == 32 && row["nops"].StartsWith("x86_", StringComparison.Ordinal) ? "-32" : ""))
+        Nops = NopStyle.All.FirstOrDefault(
+            n => n.Name == row["nops"] + (Bits == 32 && row["nops"].StartsWith("x86_", StringComparison.Ordinal) ? "-32" : ""))
             ?? throw row.Error("unknown nops");
         string[] sides = row["original -> expected"].Split("->", StringSplitOptions.TrimEntries);
         Original = row.ParseBytes(sides[0]);
@@ -68,7 +69,8 @@ internal sealed class GoldenDecision
 
     public VirtualAddress Address => Row.Number("site");
 
-    public VirtualAddress? Bug => Row["operation"].EndsWith("/missing", StringComparison.Ordinal) && Row["target"] != "-" ? Row.Number("target") : null;
+    public VirtualAddress? Bug =>
+        Row["operation"].EndsWith("/missing", StringComparison.Ordinal) && Row["target"] != "-" ? Row.Number("target") : null;
 
     public VirtualAddress? Room => Setting("room");
 
@@ -83,7 +85,8 @@ internal sealed class GoldenDecision
     public PatchSite Site(int slot)
     {
         KernelClobberEncoding encoding = KernelEras.Clobbers(Row["rules"], Bits);
-        RegisterSet clobbers = IsLinux ? encoding.Decode((ushort)Row.Number("clobbers")) : Set(Row["clobbers"].Replace("nostack", "", StringComparison.Ordinal).Trim());
+        RegisterSet clobbers = IsLinux ? encoding.Decode((ushort)Row.Number("clobbers"))
+            : Set(Row["clobbers"].Replace("nostack", "", StringComparison.Ordinal).Trim());
         return new PatchSite(Address, slot, Row.Int32("budget"), clobbers, Traits);
     }
 
@@ -120,7 +123,8 @@ internal sealed class GoldenDecision
     private Operation WithBody(GoldenRow body, string hook, string pointer)
     {
         byte[] bytes = body.Bytes("bytes");
-        var inline = bytes.Length == 0 ? Operation.Nop : Operation.Inline(InlineBody.FromBytes(Relocate(bytes, body), body.OptionalNumber("site") ?? Address.Value));
+        var inline = bytes.Length == 0
+            ? Operation.Nop : Operation.Inline(InlineBody.FromBytes(Relocate(bytes, body), body.OptionalNumber("site") ?? Address.Value));
         if (hook != "native")
         {
             inline = inline.DefaultingWhereTooLong();
@@ -132,10 +136,14 @@ internal sealed class GoldenDecision
             : inline.WithTarget(Row.Number("target"));
     }
 
-    /// <summary>VMI's hook has no default rule: it writes the call or jump the ROM asks for, nothing, or leaves the site alone. Only seven slots are asked about.</summary>
+    /// <summary>
+    /// VMI's hook has no default rule: it writes the call or jump the ROM asks for, nothing, or leaves the site alone. Only seven slots are
+    /// asked about.
+    /// </summary>
     private Operation VmiOperation(string answer)
     {
-        bool known = Slot is "irq.irq_disable" or "irq.irq_enable" or "irq.save_fl" or "irq.restore_fl" or "irq.save_fl_irq_disable" or "cpu.iret" or "cpu.irq_enable_sysexit";
+        bool known = Slot is "irq.irq_disable" or "irq.irq_enable" or "irq.save_fl" or "irq.restore_fl" or "irq.save_fl_irq_disable"
+            or "cpu.iret" or "cpu.irq_enable_sysexit";
         if (!known || answer == "none")
         {
             return Operation.Missing.LeftAloneByBackend();
@@ -190,7 +198,8 @@ internal sealed class GoldenDecision
     /// <summary>Puts the row's addresses (name=0x...) in place of those the body was written down with.</summary>
     private byte[] Relocate(byte[] bytes, GoldenRow body)
     {
-        foreach (string reference in body["references"].Split(',', StringSplitOptions.TrimEntries).Where(r => r.Contains('=', StringComparison.Ordinal)))
+        foreach (string reference in body["references"].Split(',', StringSplitOptions.TrimEntries)
+            .Where(r => r.Contains('=', StringComparison.Ordinal)))
         {
             string[] pair = reference.Split('=');
             uint from = (uint)Row.ParseNumber(pair[1]);
@@ -213,5 +222,6 @@ internal sealed class GoldenDecision
     }
 
     private RegisterSet Set(string text) =>
-        RegisterSet.TryParse(text switch { "c64" => C64, "c32" => C32, _ => text }, out RegisterSet set) ? set : throw Row.Error("unknown registers");
+        RegisterSet.TryParse(text switch { "c64" => C64, "c32" => C32, _ => text }, out RegisterSet set)
+            ? set : throw Row.Error("unknown registers");
 }

@@ -4,7 +4,9 @@ using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Golden;
 
-/// <summary>Every row of <c>decisions.txt</c> against the engine: bytes, action and reason; then the bytes once more by a second reader.</summary>
+/// <summary>
+/// Every row of <c>decisions.txt</c> against the engine: bytes, action and reason; then the bytes once more by a second reader.
+/// </summary>
 public sealed class GoldenDecisionTests
 {
     private static readonly IReadOnlyList<GoldenPlan> s_plans = Load();
@@ -26,7 +28,8 @@ public sealed class GoldenDecisionTests
             {
                 SiteDecision site = plan![plan.IndexContaining(row.Address)];
                 compared++;
-                if (site.Action != row.Action || site.Reason != row.Reason || !site.NewBytes.SequenceEqual(row.Expected) || !site.OldBytes.SequenceEqual(row.Original))
+                if (site.Action != row.Action || site.Reason != row.Reason || !site.NewBytes.SequenceEqual(row.Expected)
+                    || !site.OldBytes.SequenceEqual(row.Original))
                 {
                     wrong.Add($"{row}{Environment.NewLine}    engine: {site}");
                 }

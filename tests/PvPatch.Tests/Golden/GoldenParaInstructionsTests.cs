@@ -77,7 +77,8 @@ public sealed class GoldenParaInstructionsTests
 
     private static IEnumerable<(ParaInstructionsFormat Format, byte[] Section, GoldenRow[] Rows)> Tables()
     {
-        foreach (IGrouping<string, GoldenRow> group in GoldenTable.Load("parainstructions.txt").Rows.GroupBy(row => $"{row["format"]}|{row["table"]}"))
+        foreach (IGrouping<string, GoldenRow> group in GoldenTable.Load("parainstructions.txt")
+            .Rows.GroupBy(row => $"{row["format"]}|{row["table"]}"))
         {
             GoldenRow[] rows = [.. group];
             byte[] section = [.. rows.SelectMany(row => row.Bytes("record bytes"))];
@@ -92,6 +93,7 @@ public sealed class GoldenParaInstructionsTests
     {
         string clobbers = row["clobbers"].Trim('(', ')');
         return new ParaInstruction(
-            row.Number("address"), (byte)row.Number("type"), (byte)row.Number("len"), clobbers == "-" ? (ushort)0 : (ushort)row.ParseNumber(clobbers));
+            row.Number("address"), (byte)row.Number("type"), (byte)row.Number("len"),
+            clobbers == "-" ? (ushort)0 : (ushort)row.ParseNumber(clobbers));
     }
 }

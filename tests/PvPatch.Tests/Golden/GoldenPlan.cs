@@ -4,7 +4,9 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tests.Golden;
 
-/// <summary>Rows of <c>decisions.txt</c> that stand in one image and one plan: same rules, bitness and nops, and no slot with two operations.</summary>
+/// <summary>
+/// Rows of <c>decisions.txt</c> that stand in one image and one plan: same rules, bitness and nops, and no slot with two operations.
+/// </summary>
 internal sealed class GoldenPlan
 {
     private const int RoomLength = 256;

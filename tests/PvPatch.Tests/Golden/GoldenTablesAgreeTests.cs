@@ -85,7 +85,8 @@ public sealed class GoldenTablesAgreeTests
     {
         foreach (GoldenRow row in GoldenTable.Load("bodies.txt").Rows)
         {
-            int instructions = CapstoneReader.Disassemble(row.Bytes("bytes"), row.OptionalNumber("site") ?? 0x1000, row.Int32("bits")).Count;
+            int instructions = CapstoneReader.Disassemble(row.Bytes("bytes"), row.OptionalNumber("site") ?? 0x1000, row.Int32("bits"))
+                .Count;
             Assert.True((row["single"] == "yes") == (instructions == 1), row.ToString());
         }
     }

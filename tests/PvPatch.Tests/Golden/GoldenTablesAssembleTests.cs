@@ -31,7 +31,9 @@ public sealed class GoldenTablesAssembleTests
                 byte[] expected = ExpectedBytes(cases[i]);
                 if (!expected.AsSpan().SequenceEqual(assembled[i]))
                 {
-                    wrong.Add($"{cases[i].Place}: table {Convert.ToHexString(expected)}, as {Convert.ToHexString(assembled[i])}: {cases[i]["assembly"]}");
+                    wrong.Add(
+                        $"{cases[i].Place}: table {Convert.ToHexString(expected)}, as {Convert.ToHexString(assembled[i])}: "
+                        + $"{cases[i]["assembly"]}");
                 }
             }
         }

@@ -43,7 +43,8 @@ public sealed unsafe class AbuseTests
     [Fact]
     public void Overlapping_sites_are_refused_by_their_table()
     {
-        PatchException e = Assert.Throws<PatchException>(() => SiteTable.Create(new PatchSite(100, 0, 6, default), new PatchSite(103, 0, 6, default)));
+        PatchException e = Assert.Throws<PatchException>(
+            () => SiteTable.Create(new PatchSite(100, 0, 6, default), new PatchSite(103, 0, 6, default)));
         Assert.Equal(DiagnosticCodes.SiteOverlap, e.Diagnostic.Code);
     }
 
@@ -244,8 +245,10 @@ public sealed unsafe class AbuseTests
     [Fact]
     public void Only_methods_for_unmanaged_callers_are_managed_targets()
     {
-        Assert.Equal(DiagnosticCodes.TargetNotExecutable, Code(() => ManagedTarget.Of(typeof(AbuseTests).GetMethod(nameof(Only_methods_for_unmanaged_callers_are_managed_targets))!)));
-        var helper = typeof(AbuseTests).GetMethod(nameof(SwitchFromInside), System.Reflection.BindingFlags.NonPublic | System.Reflection.BindingFlags.Static)!;
+        Assert.Equal(DiagnosticCodes.TargetNotExecutable,
+            Code(() => ManagedTarget.Of(typeof(AbuseTests).GetMethod(nameof(Only_methods_for_unmanaged_callers_are_managed_targets))!)));
+        var helper = typeof(AbuseTests)
+            .GetMethod(nameof(SwitchFromInside), System.Reflection.BindingFlags.NonPublic | System.Reflection.BindingFlags.Static)!;
         Assert.Equal(ManagedTarget.Of((delegate* unmanaged<long>)&SwitchFromInside), ManagedTarget.Of(helper));
     }
 

@@ -19,7 +19,8 @@ public sealed class AddressGapsTests
             "12-zz r-xp",
             "ffffffffff600000-ffffffffff601000 --xp 00000000 00:00 0                  [vsyscall]"]);
         Assert.Equal(
-            [new(0x7f0c12345000, 0x7f0c12346000, true), new(0x7f0c12346000, 0x7f0c12347000, false), new(0xffffffffff600000, 0xffffffffff601000, true)],
+            [new(0x7f0c12345000, 0x7f0c12346000, true), new(0x7f0c12346000, 0x7f0c12347000, false),
+                new(0xffffffffff600000, 0xffffffffff601000, true)],
             mappings);
     }
 

@@ -18,7 +18,8 @@ public sealed unsafe class ArenaLifetimeTests
         long used = 0;
         for (int round = 0; round < 8; round++)
         {
-            CodeBlock[] blocks = [.. Enumerable.Range(0, 200).Select(_ => code.EmitFunction(new(0), new(1), new(2), new(0), new(1), new(2)))];
+            CodeBlock[] blocks = [
+                .. Enumerable.Range(0, 200).Select(_ => code.EmitFunction(new(0), new(1), new(2), new(0), new(1), new(2)))];
             patcher.Bind(blocks);
             Assert.Equal(18, LiveCode.Call(blocks[100]));
             used = Math.Max(used, round == 0 ? code.Arena.Used : 0);
@@ -48,7 +49,8 @@ public sealed unsafe class ArenaLifetimeTests
             code.Arena.Retire(gone);
             blocks.RemoveAll(b => b.IsRetired);
             highest = round == 20 ? code.Arena.Used : highest;
-            Assert.True(round <= 20 || code.Arena.Used <= highest + (16 << 10), $"seed {seed}, round {round}: {code.Arena.Used} bytes, {highest} before");
+            Assert.True(round <= 20 || code.Arena.Used <= highest + (16 << 10),
+                $"seed {seed}, round {round}: {code.Arena.Used} bytes, {highest} before");
         }
 
         Assert.All(blocks, static b => Assert.Equal(9, LiveCode.Call(b)));
@@ -70,7 +72,8 @@ public sealed unsafe class ArenaLifetimeTests
                 int length = random.Next(1, random.Next(1, 1025));
                 Assert.True(pieces.TryTake(length, out VirtualAddress address, out _));
                 Assert.Equal(0UL, address.Value % StubAllocator.Alignment);
-                Assert.True(taken.TrueForAll(t => address >= t.Address + t.Length || t.Address >= address + length), $"seed {seed}, step {step}");
+                Assert.True(
+                    taken.TrueForAll(t => address >= t.Address + t.Length || t.Address >= address + length), $"seed {seed}, step {step}");
                 taken.Add((address, length));
             }
             else if (taken.Count > 0)
@@ -123,7 +126,8 @@ public sealed unsafe class ArenaLifetimeTests
         Assert.True(pieces.TryTake(20, out VirtualAddress first, out _, owner: 0));
         Assert.True(pieces.TryTake(33, out VirtualAddress second, out _, owner: 7));
         Assert.True(pieces.TryTake(16, out VirtualAddress nobodys, out _));
-        Assert.Equal([0, 0, 7, 7, -1, -1, -1], new[] { first, first + 31, second, second + 47, nobodys, nobodys + 16, code.Arena.Address + -1 }.Select(Owner));
+        Assert.Equal([0, 0, 7, 7, -1, -1, -1],
+            new[] { first, first + 31, second, second + 47, nobodys, nobodys + 16, code.Arena.Address + -1 }.Select(Owner));
         pieces.Give(second, 33);
         Assert.Equal([0, -1, -1, -1], new[] { first + 31, second, second + 47, nobodys }.Select(Owner));
         pieces.Give(first, 20);
@@ -149,10 +153,13 @@ public sealed unsafe class ArenaLifetimeTests
         kept.Fill(1); // a host's own writes do no harm
         foreach (Action action in (Action[])
         [
-            () => block.ToArray(), () => site.ToArray(), () => slots.FunctionOf(code.First), () => code.Arena.Dump(block), () => code.Arena.Dump(block.Address, 8),
-            () => code.Arena.Reclaim(), () => code.Arena.Retire(block), () => code.Arena.SlotsOf(code.Layout), () => code.EmitFunction(new SiteWish(0)),
+            () => block.ToArray(), () => site.ToArray(), () => slots.FunctionOf(code.First), () => code.Arena.Dump(block),
+            () => code.Arena.Dump(block.Address, 8),
+            () => code.Arena.Reclaim(), () => code.Arena.Retire(block), () => code.Arena.SlotsOf(code.Layout),
+            () => code.EmitFunction(new SiteWish(0)),
             () => code.Arena.Allocate(8), () => _ = room.Span, () => room.Commit(8), () => code.Arena.RegisterExecutor(), executor.Enter,
-            () => patcher.Switch(code.Nops), () => patcher.Revert(), () => patcher.Bind(block), () => _ = new LivePatcher(code.Arena, code.Layout),
+            () => patcher.Switch(code.Nops), () => patcher.Revert(), () => patcher.Bind(block),
+            () => _ = new LivePatcher(code.Arena, code.Layout),
         ])
         {
             Assert.Equal(DiagnosticCodes.ArenaDisposed, Assert.Throws<PatchException>(action).Diagnostic.Code);
@@ -167,7 +174,8 @@ public sealed unsafe class ArenaLifetimeTests
         executor.Dispose();
         Assert.False(executor.IsInside);
         patcher.Dispose();
-        _ = (site.State, site.Target, site.Form, site.ToString(), block.ToString(), code.Arena.Used, code.Arena.Committed, block.Contains(block.Address));
+        _ = (site.State, site.Target, site.Form, site.ToString(), block.ToString(), code.Arena.Used, code.Arena.Committed,
+            block.Contains(block.Address));
         code.Dispose();
     }
 
@@ -188,7 +196,8 @@ public sealed unsafe class ArenaLifetimeTests
                 Until(() => _ = block.ToArray().Length + block[0].ToArray().Length),
                 Until(() => _ = slots.FunctionOf(code.First)),
                 Until(() => code.Arena.Retire(code.EmitFunction(new SiteWish(2)))),
-                Until(() => _ = code.Arena.Dump(block).Length + (code.Arena.TryFindSite(block[0].Address, out LiveSite site) ? site.Index : 0)),
+                Until(() =>
+                    _ = code.Arena.Dump(block).Length + (code.Arena.TryFindSite(block[0].Address, out LiveSite site) ? site.Index : 0)),
             ];
             ready.Wait();
             code.Dispose();
@@ -294,9 +303,12 @@ public sealed unsafe class ArenaLifetimeTests
     {
         using var platform = new FaultyPlatform { CommitsLeft = 0 };
         Assert.False(CodeArena.TryReserve(null, 1 << 20, new ArenaOptions { Platform = platform }, out _, out _));
-        Assert.Contains("ArenaOptions.Protection", PvPatch.Live.Platform.LinuxPlatform.Refused("executable memory", 13, dualMapped: true).Help, StringComparison.Ordinal);
-        Assert.Contains("WritableAndExecutable", PvPatch.Live.Platform.LinuxPlatform.Refused("executable memory", 13, dualMapped: true).Help, StringComparison.Ordinal);
-        Assert.Contains("DualMapped", PvPatch.Live.Platform.LinuxPlatform.Refused("executable memory", 13, dualMapped: false).Help, StringComparison.Ordinal);
+        Assert.Contains("ArenaOptions.Protection",
+            PvPatch.Live.Platform.LinuxPlatform.Refused("executable memory", 13, dualMapped: true).Help, StringComparison.Ordinal);
+        Assert.Contains("WritableAndExecutable",
+            PvPatch.Live.Platform.LinuxPlatform.Refused("executable memory", 13, dualMapped: true).Help, StringComparison.Ordinal);
+        Assert.Contains("DualMapped", PvPatch.Live.Platform.LinuxPlatform.Refused("executable memory", 13, dualMapped: false).Help,
+            StringComparison.Ordinal);
     }
 
     [Fact]
@@ -324,8 +336,10 @@ public sealed unsafe class ArenaLifetimeTests
         return CodeArena.Reserve(size: 64 << 10).Emit(a).Address;
     }
 
-    private static int Descriptors() => Directory.EnumerateFileSystemEntries("/proc/self/fd").Count(static f => File.ResolveLinkTarget(f, false)?.FullName.Contains("memfd:pvpatch", StringComparison.Ordinal) == true);
+    private static int Descriptors() => Directory.EnumerateFileSystemEntries("/proc/self/fd")
+        .Count(static f => File.ResolveLinkTarget(f, false)?.FullName.Contains("memfd:pvpatch", StringComparison.Ordinal) == true);
 
     private static bool IsMapped(VirtualAddress address) =>
-        PvPatch.Live.Platform.AddressGaps.Parse(File.ReadLines("/proc/self/maps")).Exists(m => m.Start <= address.Value && address.Value < m.End);
+        PvPatch.Live.Platform.AddressGaps.Parse(File.ReadLines("/proc/self/maps"))
+            .Exists(m => m.Start <= address.Value && address.Value < m.End);
 }

@@ -58,7 +58,8 @@ public sealed class ArenaTests
     public void Where_nothing_is_in_reach_the_error_says_so_if_it_is_a_must()
     {
         VirtualAddress nowhere = 0xffff_0000_0000_0000;
-        Assert.False(CodeArena.TryReserve(nowhere, 1 << 20, new ArenaOptions { MustReach = true }, out CodeArena? arena, out PatchDiagnostic? error));
+        Assert.False(CodeArena.TryReserve(
+            nowhere, 1 << 20, new ArenaOptions { MustReach = true }, out CodeArena? arena, out PatchDiagnostic? error));
         Assert.Null(arena);
         Assert.Equal(DiagnosticCodes.ArenaOutOfReach, error.Code);
         Assert.Equal(nowhere, error.Address);
@@ -190,7 +191,8 @@ public sealed class ArenaTests
         byte[] function = [0x31, 0xc0, 0x50, 0xff, 0x15, 0, 0, 0, 0, 0x59, 0xc3]; // xor eax,eax; push rax; call [slot]; pop rcx; ret
         BitConverter.TryWriteBytes(function.AsSpan(5), (int)(slot - (room.Address + 9)));
         function.CopyTo(room.Span);
-        CodeBlock block = room.Commit(function.Length, code.Layout, SiteTable.Create(new PatchSite(room.Address + 3, 0, 6, RegisterSet.Rax)));
+        CodeBlock block = room.Commit(
+            function.Length, code.Layout, SiteTable.Create(new PatchSite(room.Address + 3, 0, 6, RegisterSet.Rax)));
         Assert.Equal(1, LiveCode.Call(block));
         patcher.Switch(code.Direct);
         Assert.Equal(2, LiveCode.Call(block));
@@ -205,7 +207,13 @@ public sealed class ArenaTests
         using var code = new LiveCode();
         CodeBlock block = code.EmitFunction(new SiteWish(0));
         VirtualAddress end = block[0].Address + 6;
-        var body = new LiveBody { Form = LiveForm.Call, Action = PvPatch.Plans.PatchAction.Call, Field = 2, Bytes = SiteBytes.From([0x2e, 0xe8, 0, 0, 0, 0]) };
+        var body = new LiveBody
+        {
+            Form = LiveForm.Call,
+            Action = PvPatch.Plans.PatchAction.Call,
+            Field = 2,
+            Bytes = SiteBytes.From([0x2e, 0xe8, 0, 0, 0, 0])
+        };
         Assert.True(body.TryFinish(end, end + int.MaxValue, out SiteBytes last));
         Assert.Equal("2e e8 ff ff ff 7f", HexBytes.Format(last.ToArray(6)));
         Assert.False(body.TryFinish(end, end + int.MaxValue + 1L, out _));

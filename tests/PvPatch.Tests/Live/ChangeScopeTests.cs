@@ -6,7 +6,9 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tests.Live;
 
-/// <summary>Several changes in one batch: each site does what the last change whose scope it is in says, and no other change leaks into it.</summary>
+/// <summary>
+/// Several changes in one batch: each site does what the last change whose scope it is in says, and no other change leaks into it.
+/// </summary>
 public sealed class ChangeScopeTests
 {
     [Fact]
@@ -15,7 +17,8 @@ public sealed class ChangeScopeTests
         using var code = new LiveCode();
         CodeBlock[] blocks = [.. Enumerable.Range(0, 5).Select(_ => code.EmitFunction(SiteWish.Aligned()))];
         using LivePatcher patcher = code.Patcher(code.Direct);
-        patcher.Apply(c => c.Use(code.Inlined, SiteScope.Blocks(blocks[0], blocks[2])).Use(code.Outlined, SiteScope.Blocks(blocks[1], blocks[3])));
+        patcher.Apply(
+            c => c.Use(code.Inlined, SiteScope.Blocks(blocks[0], blocks[2])).Use(code.Outlined, SiteScope.Blocks(blocks[1], blocks[3])));
         Assert.Equal([1, 3, 1, 3, 2], blocks.Select(static b => LiveCode.Call(b)));
     }
 
@@ -83,10 +86,11 @@ public sealed class ChangeScopeTests
         code.EmitFunction(SiteWish.Aligned(), SiteWish.Aligned(), SiteWish.Aligned(1), SiteWish.Aligned(1));
         using LivePatcher patcher = code.Patcher();
         ApplyResult result = patcher.Switch(Backend.Create("none", code.Layout, static b => b.Nop("t.third")), LiveCode.Quiescent);
-        string[] found = [.. result.Diagnostics.Where(static d => d.Code == DiagnosticCodes.MissingOperation).Select(static d => d.Message)];
-        Assert.Equal(2, found.Length);
+        string[] found = [
+            .. result.Diagnostics.Where(static d => d.Code == DiagnosticCodes.MissingOperation).Select(static d => d.Message)];
         Assert.Single(found, static m => m.Contains("t.first", StringComparison.Ordinal));
         Assert.Single(found, static m => m.Contains("t.second", StringComparison.Ordinal));
+        Assert.Equal(2, found.Length);
     }
 
     [Fact]
@@ -149,12 +153,14 @@ public sealed class ChangeScopeTests
         ready.Wait();
         try
         {
-            PatchDiagnostic late = patcher.TrySwitch(code.Direct, LiveCode.Quiescent with { Timeout = TimeSpan.FromMilliseconds(20) }).Diagnostics[^1];
+            PatchDiagnostic late = patcher.TrySwitch(code.Direct, LiveCode.Quiescent with { Timeout = TimeSpan.FromMilliseconds(20) })
+                .Diagnostics[^1];
             Assert.Equal((DiagnosticCodes.NotQuiescent, "still, after 20 ms"), (late.Code, late.Found));
             Assert.Contains("busy", late.Message, StringComparison.Ordinal);
             using var cancel = new CancellationTokenSource();
             cancel.Cancel();
-            PatchDiagnostic cancelled = patcher.TrySwitch(code.Direct, LiveCode.Quiescent with { Cancellation = cancel.Token }).Diagnostics[^1];
+            PatchDiagnostic cancelled = patcher.TrySwitch(code.Direct, LiveCode.Quiescent with { Cancellation = cancel.Token })
+                .Diagnostics[^1];
             Assert.Equal((DiagnosticCodes.NotQuiescent, "still, when the wait was cancelled"), (cancelled.Code, cancelled.Found));
         }
         finally

@@ -9,7 +9,8 @@ namespace PvPatch.Tests.Live;
 /// <summary>Sites and assemblers that do not belong together, and code that holds sites of several emitters.</summary>
 public sealed unsafe class EmitterMisuseTests
 {
-    private static readonly OpsLayout s_one = OpsLayout.Create(static b => b.Table("one", static t => t.Slot("op").Slot("other"), CallConvention.SysV));
+    private static readonly OpsLayout s_one = OpsLayout.Create(
+        static b => b.Table("one", static t => t.Slot("op").Slot("other"), CallConvention.SysV));
     private static readonly OpsLayout s_two = OpsLayout.Create(static b => b.Table("two", static t => t.Slot("op"), CallConvention.SysV));
 
     [Fact]

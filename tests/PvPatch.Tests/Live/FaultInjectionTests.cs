@@ -46,7 +46,8 @@ public sealed unsafe class FaultInjectionTests
         patcher.Probe = null;
         Assert.Equal(ApplyStatus.RolledBack, result.Status);
         Assert.Equal(DiagnosticCodes.SwapFailed, result.Diagnostics[0].Code);
-        Assert.Equal([SiteChange.RolledBack, SiteChange.RolledBack, SiteChange.RolledBack, SiteChange.NotWritten, SiteChange.NotWritten], Enumerable.Range(0, 5).Select(i => result.Outcomes[i].Change));
+        Assert.Equal([SiteChange.RolledBack, SiteChange.RolledBack, SiteChange.RolledBack, SiteChange.NotWritten, SiteChange.NotWritten],
+            Enumerable.Range(0, 5).Select(i => result.Outcomes[i].Change));
         *at = first;
         Assert.Equal(before, LiveCode.Snapshot(blocks));
         Assert.Equal(2, LiveCode.Call(blocks[0]));
@@ -57,7 +58,8 @@ public sealed unsafe class FaultInjectionTests
     public void Bytes_nobody_put_there_are_refused_with_what_was_found()
     {
         using var code = new LiveCode();
-        CodeBlock[] blocks = [code.EmitFunction(SiteWish.Aligned()), code.EmitFunction(SiteWish.Straddling()), code.EmitFunction(SiteWish.Aligned())];
+        CodeBlock[] blocks = [
+            code.EmitFunction(SiteWish.Aligned()), code.EmitFunction(SiteWish.Straddling()), code.EmitFunction(SiteWish.Aligned())];
         using LivePatcher patcher = code.Patcher(code.Inlined);
         foreach (int index in (int[])[0, 1])
         {
@@ -93,7 +95,8 @@ public sealed unsafe class FaultInjectionTests
         };
         ApplyResult result = patcher.TrySwitch(code.Inlined);
         Assert.Equal(ApplyStatus.Faulted, result.Status);
-        Assert.Equal([SiteChange.Faulted, SiteChange.RolledBack, SiteChange.NotWritten], Enumerable.Range(0, 3).Select(i => result.Outcomes[i].Change));
+        Assert.Equal([SiteChange.Faulted, SiteChange.RolledBack, SiteChange.NotWritten],
+            Enumerable.Range(0, 3).Select(i => result.Outcomes[i].Change));
         Assert.Equal(LiveSiteState.Faulted, blocks[0][0].State);
         Assert.Equal(2, LiveCode.Call(blocks[1]));
     }
@@ -166,7 +169,8 @@ public sealed unsafe class FaultInjectionTests
         CodeBlock block = code.EmitFunction(SiteWish.Aligned(), SiteWish.Straddling(1));
         using LivePatcher patcher = code.Patcher(code.Direct);
         byte[] before = block.ToArray();
-        foreach (PatchStep cancelAt in (PatchStep[])[PatchStep.Planned, PatchStep.Slot, PatchStep.Store, PatchStep.Guard, PatchStep.Barrier, PatchStep.Publish])
+        foreach (PatchStep cancelAt in (PatchStep[])[
+            PatchStep.Planned, PatchStep.Slot, PatchStep.Store, PatchStep.Guard, PatchStep.Barrier, PatchStep.Publish])
         {
             using var cancel = new CancellationTokenSource();
             patcher.Probe = (step, _) =>
@@ -205,22 +209,27 @@ public sealed unsafe class FaultInjectionTests
         CodeBlock[] blocks =
         [
             code.EmitFunction(SiteWish.Aligned(), SiteWish.Straddling(1)),
-            code.EmitFunction(SiteWish.Straddling(2, 11, forwarding: true), new SiteWish(0, 14, SitePlacement.InsideAligned16), SiteWish.Aligned()),
+            code.EmitFunction(
+                SiteWish.Straddling(2, 11, forwarding: true), new SiteWish(0, 14, SitePlacement.InsideAligned16), SiteWish.Aligned()),
         ];
         using LivePatcher patcher = code.Patcher(code.Direct);
         patcher.Link(blocks[1][2], code.Five); // one is linked before, and unlinked by the batch
         VirtualAddress far = LiveCode.EmitHelper(low, 8);
         SiteLink[] links =
         [
-            new(blocks[0][0], code.Two), new(blocks[0][1], code.Five), new(blocks[1][0], far), new(blocks[1][1], code.Five, RegisterSet.Rax | RegisterSet.Rcx), new(blocks[1][2], null),
+            new(blocks[0][0], code.Two), new(blocks[0][1], code.Five), new(blocks[1][0], far),
+            new(blocks[1][1], code.Five, RegisterSet.Rax | RegisterSet.Rcx), new(blocks[1][2], null),
         ];
         CheckFailures(code, patcher, blocks, () => patcher.TryLink(links, options), expected: 2, after: 5);
-        Assert.Equal([(LiveSiteState.Linked, code.Two), (LiveSiteState.Linked, code.Five)], Enumerable.Range(0, 2).Select(i => (blocks[0][i].State, blocks[0][i].Target!.Value)));
+        Assert.Equal([(LiveSiteState.Linked, code.Two), (LiveSiteState.Linked, code.Five)],
+            Enumerable.Range(0, 2).Select(i => (blocks[0][i].State, blocks[0][i].Target!.Value)));
         Assert.Equal([far, code.Five, code.Two], Enumerable.Range(0, 3).Select(i => blocks[1][i].Target!.Value));
-        Assert.Equal([LiveSiteState.Linked, LiveSiteState.Linked, LiveSiteState.Bound], Enumerable.Range(0, 3).Select(i => blocks[1][i].State));
+        Assert.Equal(
+            [LiveSiteState.Linked, LiveSiteState.Linked, LiveSiteState.Bound], Enumerable.Range(0, 3).Select(i => blocks[1][i].State));
     }
 
-    private static void CheckFailures(LiveCode code, LivePatcher patcher, CodeBlock[] blocks, Func<ApplyResult> batch, long expected, long after)
+    private static void CheckFailures(
+        LiveCode code, LivePatcher patcher, CodeBlock[] blocks, Func<ApplyResult> batch, long expected, long after)
     {
         byte[] before = LiveCode.Snapshot(blocks);
         LiveSite[] sites = [.. blocks.SelectMany(static b => Enumerable.Range(0, b.SiteCount).Select(i => b[i]))];
@@ -258,7 +267,8 @@ public sealed unsafe class FaultInjectionTests
             Assert.Same(current, patcher.Current);
             Assert.Equal(states, sites.Select(static s => (s.State, s.Form, s.Target)));
             Assert.Equal(expected, LiveCode.Call(blocks[0]));
-            Assert.All(Enumerable.Range(0, result.Count), i => Assert.Contains(result.Outcomes[i].Change, (SiteChange[])[SiteChange.NotWritten, SiteChange.RolledBack, SiteChange.AlreadyThere]));
+            Assert.All(Enumerable.Range(0, result.Count), i => Assert.Contains(
+                result.Outcomes[i].Change, (SiteChange[])[SiteChange.NotWritten, SiteChange.RolledBack, SiteChange.AlreadyThere]));
         }
 
         patcher.Probe = null;

@@ -26,7 +26,9 @@ internal sealed unsafe class FaultyPlatform : LivePlatform, IDisposable
 
     public bool HasNativeBarrier { get; init; } = true;
 
-    /// <summary>Whether the barrier of the guard routine counts down <see cref="NativeBarriersLeft"/> and fails when that is used up.</summary>
+    /// <summary>
+    /// Whether the barrier of the guard routine counts down <see cref="NativeBarriersLeft"/> and fails when that is used up.
+    /// </summary>
     public bool CountsNativeBarriers { get; init; }
 
     public int NativeBarriersLeft
@@ -37,7 +39,8 @@ internal sealed unsafe class FaultyPlatform : LivePlatform, IDisposable
 
     public override int Granularity => _real.Granularity;
 
-    public override bool TryReserve(VirtualAddress? near, long size, ArenaOptions options, out CodeMapping? mapping, out PatchDiagnostic? error)
+    public override bool TryReserve(
+        VirtualAddress? near, long size, ArenaOptions options, out CodeMapping? mapping, out PatchDiagnostic? error)
     {
         mapping = null;
         error = RefusesMemory ? LinuxPlatform.Refused("a memory file (memfd_create)", 1) : null;

@@ -5,7 +5,9 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live;
 
-/// <summary>The functions an arena makes for its slots: each once, and none where there is no room or what it refers to is out of reach.</summary>
+/// <summary>
+/// The functions an arena makes for its slots: each once, and none where there is no room or what it refers to is out of reach.
+/// </summary>
 public sealed unsafe class FunctionStoreTests
 {
     private const ulong Far = 0x10; // out of reach of every arena a system gives
@@ -134,7 +136,8 @@ public sealed unsafe class FunctionStoreTests
 
     private static AssembledBody Body(InlineBody body)
     {
-        Assert.True(BodyBuilder.TryBuild(body, CallConvention.SysV, 64, out AssembledBody? built, out PatchDiagnostic? error), error?.ToString());
+        Assert.True(
+            BodyBuilder.TryBuild(body, CallConvention.SysV, 64, out AssembledBody? built, out PatchDiagnostic? error), error?.ToString());
         return built;
     }
 }

@@ -5,16 +5,20 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tests.Live;
 
-/// <summary>Operations whose sites a backend leaves alone: live, they go back to the emitted call, and the slot does the operation.</summary>
+/// <summary>
+/// Operations whose sites a backend leaves alone: live, they go back to the emitted call, and the slot does the operation.
+/// </summary>
 public sealed class LeftAloneTests
 {
     [Fact]
     public void The_sites_get_their_emitted_bytes_back_and_the_slot_holds_the_backends_target()
     {
         using var code = new LiveCode();
-        CodeBlock[] blocks = [code.EmitFunction(SiteWish.Aligned()), code.EmitFunction(SiteWish.Straddling(budget: 11)), code.EmitFunction(new SiteWish(0, 15, Start: 3))];
+        CodeBlock[] blocks = [code.EmitFunction(SiteWish.Aligned()), code.EmitFunction(SiteWish.Straddling(budget: 11)),
+            code.EmitFunction(new SiteWish(0, 15, Start: 3))];
         byte[] original = LiveCode.Snapshot(blocks);
-        Backend alone = code.Direct.Derive("alone", b => b.Set("t.first", Operation.Call(code.Five, "five", RegisterSet.Rax).LeftAloneByBackend()));
+        Backend alone = code.Direct.Derive(
+            "alone", b => b.Set("t.first", Operation.Call(code.Five, "five", RegisterSet.Rax).LeftAloneByBackend()));
         using LivePatcher patcher = code.Patcher();
         foreach (Backend before in (Backend[])[code.Inlined, code.Direct, code.Outlined])
         {
@@ -26,11 +30,13 @@ public sealed class LeftAloneTests
             Assert.Equal(code.Five, code.Arena.SlotsOf(code.Layout).FunctionOf(code.First));
             Assert.All(blocks, static b => Assert.Equal(5, LiveCode.Call(b)));
             Assert.Equal(
-                (LiveForm.Original, PatchAction.LeaveAlone, PatchReason.BackendDeclines, LiveSiteState.Bound), (blocks[0][0].Form, blocks[0][0].Action, blocks[0][0].Reason, blocks[0][0].State));
+                (LiveForm.Original, PatchAction.LeaveAlone, PatchReason.BackendDeclines, LiveSiteState.Bound),
+                (blocks[0][0].Form, blocks[0][0].Action, blocks[0][0].Reason, blocks[0][0].State));
         }
 
         // From one such backend to another only slots are stored: one barrier, no site.
-        ApplyResult next = patcher.Switch(alone.Derive("next", b => b.Set("t.first", Operation.Call(code.Two, "two", RegisterSet.Rax).LeftAloneByBackend())));
+        ApplyResult next = patcher.Switch(
+            alone.Derive("next", b => b.Set("t.first", Operation.Call(code.Two, "two", RegisterSet.Rax).LeftAloneByBackend())));
         Assert.Equal((0, 1, 1), (next.Written, next.SlotsWritten, next.Barriers));
         Assert.All(blocks, static b => Assert.Equal(2, LiveCode.Call(b)));
     }
@@ -41,7 +47,8 @@ public sealed class LeftAloneTests
         using var code = new LiveCode();
         CodeBlock block = code.EmitFunction(SiteWish.Aligned());
         using LivePatcher patcher = code.Patcher(code.Direct);
-        patcher.Switch(code.Direct.Derive("alone", b => b.Set("t.first", Operation.Inline(InlineBody.Create(LiveCode.AddThree)).LeftAloneByBackend())));
+        patcher.Switch(code.Direct.Derive(
+            "alone", b => b.Set("t.first", Operation.Inline(InlineBody.Create(LiveCode.AddThree)).LeftAloneByBackend())));
         Assert.Equal(LiveForm.Original, block[0].Form);
         Assert.Equal(3, LiveCode.Call(block));
     }
@@ -52,7 +59,8 @@ public sealed class LeftAloneTests
         using var code = new LiveCode();
         CodeBlock block = code.EmitFunction(SiteWish.Aligned());
         using LivePatcher patcher = code.Patcher(code.Inlined);
-        Backend alone = code.Direct.Derive("alone", b => b.Set("t.first", Operation.Call(code.Five, "five", RegisterSet.Rax).LeftAloneByBackend()));
+        Backend alone = code.Direct.Derive(
+            "alone", b => b.Set("t.first", Operation.Call(code.Five, "five", RegisterSet.Rax).LeftAloneByBackend()));
         Assert.True(patcher.Switch([block[0]], code.Direct).Succeeded); // can be done without the slot
         Assert.False(patcher.TrySwitch(alone, SiteScope.Sites(block[0]), null, out ApplyResult result));
         Assert.Equal(DiagnosticCodes.SiteNeedsSlot, result.Diagnostics[0].Code);
@@ -71,7 +79,8 @@ public sealed class LeftAloneTests
         byte[] original = block.ToArray();
         using LivePatcher patcher = code.Patcher(code.Direct);
         Assert.NotEqual(original, block.ToArray());
-        patcher.Switch(code.Direct.Derive("alone", b => b.Set("t.first", Operation.Call(code.Five, "five", RegisterSet.Rax).LeftAloneByBackend())), LiveCode.Quiescent);
+        patcher.Switch(code.Direct.Derive(
+            "alone", b => b.Set("t.first", Operation.Call(code.Five, "five", RegisterSet.Rax).LeftAloneByBackend())), LiveCode.Quiescent);
         Assert.Equal(original, block.ToArray());
         Assert.Equal(5, LiveCode.Call(block));
     }

@@ -19,7 +19,9 @@ public sealed unsafe class LinkRetirementTests
         CodeBlock[] targets = [Target(10), Target(11), Target(12)];
         CodeBlock[] sites = [.. Enumerable.Range(0, 6).Select(i => code.EmitFunction(new SiteWish(0, 6 + i)))];
         patcher.Bind(sites);
-        patcher.Link([.. sites.Select((b, i) => new SiteLink(b[0], targets[i % 3].Address, i < 3 ? RegisterSet.Rax : RegisterSet.Rax | RegisterSet.Rdx))]); // half of them by thunks
+        // half of them by thunks
+        patcher.Link([.. sites.Select(
+            (b, i) => new SiteLink(b[0], targets[i % 3].Address, i < 3 ? RegisterSet.Rax : RegisterSet.Rax | RegisterSet.Rdx))]);
         Assert.Equal([10, 11, 12, 10, 11, 12], sites.Select(static b => LiveCode.Call(b)));
         foreach (CodeBlock target in targets)
         {

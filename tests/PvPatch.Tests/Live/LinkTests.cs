@@ -9,7 +9,9 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live;
 
-/// <summary>Sites with targets of their own: what they hold, what takes them from their targets and what does not, what is refused.</summary>
+/// <summary>
+/// Sites with targets of their own: what they hold, what takes them from their targets and what does not, what is refused.
+/// </summary>
 public sealed unsafe class LinkTests
 {
     [Fact]
@@ -81,11 +83,13 @@ public sealed unsafe class LinkTests
         CodeBlock last = Block(4, 0, false);
         patcher.Bind([.. blocks, last]);
         Assert.Equal([101, 102, 103], blocks.Select(static b => LiveCode.Call(b)));
-        ApplyResult result = patcher.Link([new(blocks[0][0], blocks[1].Address), new(blocks[1][0], blocks[2].Address), new(blocks[2][0], last.Address)]);
+        ApplyResult result = patcher.Link(
+            [new(blocks[0][0], blocks[1].Address), new(blocks[1][0], blocks[2].Address), new(blocks[2][0], last.Address)]);
         Assert.Equal(3, result.Written);
         Assert.All(blocks, static b => Assert.Equal((LiveForm.Jump, PatchAction.Jump), (b[0].Form, b[0].Action)));
         Assert.All(blocks, static b => Assert.Equal(104, LiveCode.Call(b)));
-        (ulong _, int length, string text) = Assert.Single(CapstoneReader.Disassemble(blocks[1][0].ToArray(), blocks[1][0].Address.Value, 64));
+        (ulong _, int length, string text) = Assert.Single(
+            CapstoneReader.Disassemble(blocks[1][0].ToArray(), blocks[1][0].Address.Value, 64));
         Assert.Equal((6, $"jmp 0x{blocks[2].Address.Value:x}"), (length, text));
 
         // To itself would be for ever; to the dispatcher again.
@@ -102,7 +106,8 @@ public sealed unsafe class LinkTests
         using var code = new LiveCode();
         Assert.False(code.Arena.Reaches(low.Address));
         VirtualAddress far = LiveCode.EmitHelper(low, 8);
-        CodeBlock[] blocks = [code.EmitFunction(new SiteWish(0)), code.EmitFunction(new SiteWish(1, 11)), code.EmitFunction(new SiteWish(0, 40))];
+        CodeBlock[] blocks = [
+            code.EmitFunction(new SiteWish(0)), code.EmitFunction(new SiteWish(1, 11)), code.EmitFunction(new SiteWish(0, 40))];
         using LivePatcher patcher = code.Patcher(code.Direct);
         RegisterSet destroys = behindThunk ? RegisterSet.Rax | RegisterSet.Rdx : RegisterSet.Rax;
         patcher.Link([.. blocks.Select(b => new SiteLink(b[0], far, destroys))], LiveCode.Quiescent);
@@ -151,7 +156,8 @@ public sealed unsafe class LinkTests
         using LivePatcher patcher = code.Patcher(code.Inlined);
         byte[] before = block.ToArray();
         ApplyResult result = patcher.TryLink([new(block[0], code.Five), new(block[1], code.Five, RegisterSet.Rax | RegisterSet.Vector)]);
-        Assert.Equal((ApplyStatus.Refused, DiagnosticCodes.SiteLink, 1), (result.Status, result.Diagnostics[0].Code, result.Diagnostics[0].SiteIndex));
+        Assert.Equal((ApplyStatus.Refused, DiagnosticCodes.SiteLink, 1),
+            (result.Status, result.Diagnostics[0].Code, result.Diagnostics[0].SiteIndex));
         Assert.Contains("ClobbersTooMuch", result.Diagnostics[0].Message, StringComparison.Ordinal);
         byte[] data = GC.AllocateArray<byte>(64, pinned: true);
         fixed (byte* pointer = data)
@@ -218,7 +224,8 @@ public sealed unsafe class LinkTests
         using var code = new LiveCode();
         CodeBlock block = code.EmitFunction(SiteWish.Aligned(), SiteWish.Aligned());
         using LivePatcher patcher = code.Patcher(code.Nops);
-        ApplyResult result = patcher.Link([new(block[0], code.Two), new(block[1], code.Two), new(block[0], code.Five), new(block[1], null)]);
+        ApplyResult result = patcher.Link(
+            [new(block[0], code.Two), new(block[1], code.Two), new(block[0], code.Five), new(block[1], null)]);
         Assert.Equal((2, 1), (result.Count, result.Written));
         Assert.Equal(5, LiveCode.Call(block));
         result = patcher.Link(block[0], code.Five);
@@ -248,12 +255,14 @@ public sealed unsafe class LinkTests
         CodeBlock block = code.EmitFunction(new SiteWish(0, 15, Start: 0, Forwarding: true));
         using LivePatcher patcher = code.Patcher();
         patcher.Switch(code.Outlined, LiveCode.Quiescent with { InPlace = true });
-        Assert.Equal(DiagnosticCodes.NeedsQuiescence, patcher.TryLink([new(block[0], code.Five)]).Diagnostics[0].Code); // no executor is known
+        // no executor is known
+        Assert.Equal(DiagnosticCodes.NeedsQuiescence, patcher.TryLink([new(block[0], code.Five)]).Diagnostics[0].Code);
         using Executor executor = code.Arena.RegisterExecutor();
         executor.Enter();
         var waiting = new SwitchOptions { Timeout = TimeSpan.FromMilliseconds(20) };
         bool timedOut = false;
-        var other = new Thread(() => timedOut = patcher.TryLink([new(block[0], code.Five)], waiting).Diagnostics[0].Code == DiagnosticCodes.GraceTimeout);
+        var other = new Thread(
+            () => timedOut = patcher.TryLink([new(block[0], code.Five)], waiting).Diagnostics[0].Code == DiagnosticCodes.GraceTimeout);
         other.Start();
         other.Join();
         Assert.True(timedOut);
@@ -298,10 +307,12 @@ public sealed unsafe class LinkTests
         using LivePatcher patcher = code.Patcher(code.Inlined);
         using CodeReservation room = code.Arena.Allocate(100);
         VirtualAddress slot = code.Arena.SlotsOf(code.Layout).AddressOf(code.First);
-        byte[] function = [0x31, 0xc0, 0x50, 0x3e, 0xff, 0x15, 0, 0, 0, 0, 0x59, 0xc3]; // xor eax,eax; push rax; ds call [slot]; pop rcx; ret
+        // xor eax,eax; push rax; ds call [slot]; pop rcx; ret
+        byte[] function = [0x31, 0xc0, 0x50, 0x3e, 0xff, 0x15, 0, 0, 0, 0, 0x59, 0xc3];
         BitConverter.TryWriteBytes(function.AsSpan(6), (int)(slot - (room.Address + 10)));
         function.CopyTo(room.Span);
-        CodeBlock block = room.Commit(function.Length, code.Layout, SiteTable.Create(new PatchSite(room.Address + 3, 0, 7, RegisterSet.Rax)));
+        CodeBlock block = room.Commit(
+            function.Length, code.Layout, SiteTable.Create(new PatchSite(room.Address + 3, 0, 7, RegisterSet.Rax)));
         patcher.Link([new SiteLink(block[0], code.Five)]);
         Assert.Equal(5, LiveCode.Call(block));
         patcher.Revert([block[0]]);
@@ -337,7 +348,8 @@ public sealed unsafe class LinkTests
     {
         using var code = new LiveCode(size: 4 << 20);
         var random = TestSeed.NewRandom();
-        CodeBlock[] blocks = [.. Enumerable.Range(0, 40).Select(i => code.EmitFunction(new SiteWish(i % 3, random.Next(6, 16), Start: random.Next(0, 60), Forwarding: i % 2 == 0)))];
+        CodeBlock[] blocks = [.. Enumerable.Range(0, 40)
+            .Select(i => code.EmitFunction(new SiteWish(i % 3, random.Next(6, 16), Start: random.Next(0, 60), Forwarding: i % 2 == 0)))];
         LiveSite[] sites = [.. blocks.Select(static b => b[0]).Where(static s => s.Class != SiteClass.QuiescentOnly)];
         VirtualAddress[] targets = [.. Enumerable.Range(0, 10).Select(i => code.EmitHelper(100 + i))];
         using LivePatcher patcher = code.Patcher();

@@ -14,13 +14,16 @@ internal sealed unsafe class LiveCode : IDisposable
     public LiveCode(LivePlatform? platform = null, bool? atomic16 = null, bool trustLines = false, long size = 1 << 20)
     {
         Layout = OpsLayout.Create(b => b.Table("t", t => t.Slot("first").Slot("second").Slot("third"), CallConvention.CalleeSave));
-        Arena = CodeArena.Reserve(size: size, options: new ArenaOptions { Platform = platform, Atomic16 = atomic16, TrustCacheLines = trustLines });
+        Arena = CodeArena.Reserve(
+            size: size, options: new ArenaOptions { Platform = platform, Atomic16 = atomic16, TrustCacheLines = trustLines });
         Two = EmitHelper(2);
         Five = EmitHelper(5);
         Direct = Backend.Create("direct", Layout, b => b
-            .Call("t.first", Two, "two", RegisterSet.Rax).Call("t.second", Two, "two", RegisterSet.Rax).Call("t.third", Two, "two", RegisterSet.Rax));
+            .Call("t.first", Two, "two", RegisterSet.Rax).Call("t.second", Two, "two", RegisterSet.Rax)
+                .Call("t.third", Two, "two", RegisterSet.Rax));
         Inlined = Backend.Create("inlined", Layout, b => b.Inline("t.first", MovOne).Inline("t.second", MovOne).Inline("t.third", MovOne));
-        Outlined = Backend.Create("outlined", Layout, b => b.Inline("t.first", AddThree).Inline("t.second", AddThree).Inline("t.third", AddThree));
+        Outlined = Backend.Create(
+            "outlined", Layout, b => b.Inline("t.first", AddThree).Inline("t.second", AddThree).Inline("t.third", AddThree));
         Nops = Backend.Create("nops", Layout, b => b.Nop("t.first").Nop("t.second").Nop("t.third"));
     }
 
@@ -91,7 +94,8 @@ internal sealed unsafe class LiveCode : IDisposable
         a.xor(eax, eax);
         foreach (SiteWish wish in wishes)
         {
-            sites.Emit(a, Layout[wish.Slot], wish.Budget, wish.Clobbers ?? RegisterSet.Rax, wish.Placement, SiteTraits.None, wish.Forwarding, wish.Start);
+            sites.Emit(a, Layout[wish.Slot], wish.Budget, wish.Clobbers ?? RegisterSet.Rax, wish.Placement, SiteTraits.None,
+                wish.Forwarding, wish.Start);
         }
 
         a.add(rsp, 8);
@@ -116,10 +120,12 @@ internal sealed unsafe class LiveCode : IDisposable
 }
 
 /// <summary>A site to be emitted.</summary>
-internal readonly record struct SiteWish(int Slot, int Budget = 6, SitePlacement Placement = SitePlacement.None, bool Forwarding = false, int Start = -1, RegisterSet? Clobbers = null)
+internal readonly record struct SiteWish(int Slot, int Budget = 6, SitePlacement Placement = SitePlacement.None, bool Forwarding = false,
+    int Start = -1, RegisterSet? Clobbers = null)
 {
     /// <summary>A site across a line's end.</summary>
-    public static SiteWish Straddling(int slot = 0, int budget = 6, bool forwarding = false) => new(slot, budget, SitePlacement.None, forwarding, Start: 60);
+    public static SiteWish Straddling(int slot = 0, int budget = 6, bool forwarding = false) =>
+        new(slot, budget, SitePlacement.None, forwarding, Start: 60);
 
     /// <summary>A site inside an aligned 8.</summary>
     public static SiteWish Aligned(int slot = 0) => new(slot, 6, SitePlacement.InsideAligned8);

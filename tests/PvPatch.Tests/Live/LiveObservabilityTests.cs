@@ -18,7 +18,8 @@ public sealed class LiveObservabilityTests
         {
             ApplyResult result = patcher.Switch(code.Inlined);
             Assert.Equal(result.ToString(), Assert.Single(log.Text));
-            Assert.StartsWith("inlined: Applied, 2 of 2 sites written, 0 kept indirect, 3 slots, 3 barriers (SyncCore), ", log.Text[0], StringComparison.Ordinal);
+            Assert.StartsWith("inlined: Applied, 2 of 2 sites written, 0 kept indirect, 3 slots, 3 barriers (SyncCore), ", log.Text[0],
+                StringComparison.Ordinal);
         }
 
         using var verbose = new Lines(LogLevel.Debug);
@@ -47,7 +48,8 @@ public sealed class LiveObservabilityTests
         // Other tests run at the same time and count too.
         foreach ((string name, double least) in ((string, double)[])[
             ("pvpatch.live.sites", 2), ("pvpatch.live.flips", 2), ("pvpatch.live.batches", 1), ("pvpatch.live.barriers", 3),
-            ("pvpatch.live.islands", 2), ("pvpatch.live.batch.duration", 0.001), ("pvpatch.live.arena.used", code.Arena.Used), ("pvpatch.live.arena.committed", code.Arena.Committed)])
+            ("pvpatch.live.islands", 2), ("pvpatch.live.batch.duration", 0.001), ("pvpatch.live.arena.used", code.Arena.Used),
+            ("pvpatch.live.arena.committed", code.Arena.Committed)])
         {
             Assert.True(totals.GetValueOrDefault(name) >= least, $"{name} {totals.GetValueOrDefault(name)}");
         }
@@ -77,7 +79,8 @@ public sealed class LiveObservabilityTests
         Assert.Contains("site t.second Guarded Original Original forwarding, slot t.second = ", before, StringComparison.Ordinal);
         patcher.Switch(code.Outlined);
         string[] after = code.Arena.Dump(block).Split('\n');
-        Assert.Contains(after, static l => l.Contains("jmp ", StringComparison.Ordinal) && l.EndsWith("; site t.first Atomic8 Bound Island, to island", StringComparison.Ordinal));
+        Assert.Contains(after, static l => l.Contains("jmp ", StringComparison.Ordinal)
+            && l.EndsWith("; site t.first Atomic8 Bound Island, to island", StringComparison.Ordinal));
         patcher.Switch(code.Nops);
         Assert.Contains("site t.first Atomic8 Bound OneInstruction\n", code.Arena.Dump(block), StringComparison.Ordinal);
         Assert.Throws<ArgumentOutOfRangeException>(() => code.Arena.Dump(code.Arena.Address, (int)code.Arena.Size));
@@ -123,7 +126,8 @@ public sealed class LiveObservabilityTests
 
         public bool IsEnabled(LogLevel logLevel) => logLevel >= least;
 
-        public void Log<TState>(LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter)
+        public void Log<TState>(
+            LogLevel logLevel, EventId eventId, TState state, Exception? exception, Func<TState, Exception?, string> formatter)
         {
             if (IsEnabled(logLevel))
             {

@@ -19,7 +19,8 @@ public sealed unsafe class LivePlanTests
         Assert.Equal(before, block.ToArray());
         Assert.Equal(islands, code.Arena.Islands.Count);
         Assert.Equal((2, 3, 1), (plan.Writes, plan.SlotWrites, plan.KeptIndirect));
-        Assert.Equal((3, 2, 3), (plan.Plan.Summary.Total, plan.Plan.Summary.Count(PatchAction.Inline), plan.Plan.Summary.Count(PatchAction.Slot)));
+        Assert.Equal(
+            (3, 2, 3), (plan.Plan.Summary.Total, plan.Plan.Summary.Count(PatchAction.Inline), plan.Plan.Summary.Count(PatchAction.Slot)));
         Assert.Equal("2e b8 01 00 00 00", HexBytes.Format(plan.Plan[plan.Plan.IndexContaining(block[0].Address)].NewBytes)); // cs mov eax,1
         Assert.Equal(PatchReason.NeedsQuiescence, plan.Plan[plan.Plan.IndexContaining(block[2].Address)].Reason);
         VerifyResult verified = plan.Verify();
@@ -104,8 +105,10 @@ public sealed unsafe class LivePlanTests
             .Link(new SiteLink(a[0], code.Five)));
         Assert.Equal((5, 5), (result.Count, result.Written));
         Assert.Equal(1, result.Barriers);
-        Assert.Equal([LiveForm.Call, LiveForm.OneInstruction, LiveForm.OneInstruction, LiveForm.OneInstruction, LiveForm.Original], result.Outcomes.Select(o => code.Find(o).Form));
-        Assert.Equal([LiveSiteState.Linked, LiveSiteState.Bound, LiveSiteState.Bound, LiveSiteState.Bound, LiveSiteState.Original], result.Outcomes.Select(o => code.Find(o).State));
+        Assert.Equal([LiveForm.Call, LiveForm.OneInstruction, LiveForm.OneInstruction, LiveForm.OneInstruction, LiveForm.Original],
+            result.Outcomes.Select(o => code.Find(o).Form));
+        Assert.Equal([LiveSiteState.Linked, LiveSiteState.Bound, LiveSiteState.Bound, LiveSiteState.Bound, LiveSiteState.Original],
+            result.Outcomes.Select(o => code.Find(o).State));
         Assert.Equal(5, LiveCode.Call(a)); // linked, then nop
         Assert.Null(patcher.Current); // slots differ
 
@@ -128,7 +131,8 @@ public sealed unsafe class LivePlanTests
         Assert.Equal(ApplyStatus.Refused, result.Status);
         Assert.Equal(before, block.ToArray());
         Assert.Same(code.Direct, patcher.Current);
-        Assert.False(patcher.TryPlan(c => c.Use(code.Inlined).Link(new SiteLink(block[1], 16)), null, out _, out IReadOnlyList<PatchDiagnostic> findings));
+        Assert.False(patcher.TryPlan(
+            c => c.Use(code.Inlined).Link(new SiteLink(block[1], 16)), null, out _, out IReadOnlyList<PatchDiagnostic> findings));
         Assert.Equal(DiagnosticCodes.TargetNotExecutable, findings[0].Code);
     }
 }

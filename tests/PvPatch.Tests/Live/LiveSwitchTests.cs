@@ -26,7 +26,8 @@ public sealed class LiveSwitchTests
         }
 
         byte[] original = LiveCode.Snapshot(blocks);
-        foreach ((Backend backend, long result) in ((Backend, long)[])[(code.Direct, 2), (code.Inlined, 1), (code.Outlined, 3), (code.Nops, 0), (code.Direct, 2)])
+        foreach ((Backend backend, long result) in ((Backend, long)[])[
+            (code.Direct, 2), (code.Inlined, 1), (code.Outlined, 3), (code.Nops, 0), (code.Direct, 2)])
         {
             ApplyResult done = patcher.Switch(backend);
             Assert.Equal(ApplyStatus.Applied, done.Status);
@@ -214,7 +215,8 @@ public sealed class LiveSwitchTests
         CodeBlock block = code.EmitFunction(new SiteWish(0));
         using LivePatcher patcher = code.Patcher(code.Inlined);
         byte[] before = block.ToArray();
-        ApplyResult result = patcher.TrySwitch(code.Direct.Derive("vectors", b => b.Call("t.first", code.Two, "two", RegisterSet.Rax | RegisterSet.Vector)));
+        ApplyResult result = patcher.TrySwitch(
+            code.Direct.Derive("vectors", b => b.Call("t.first", code.Two, "two", RegisterSet.Rax | RegisterSet.Vector)));
         Assert.Equal(ApplyStatus.Refused, result.Status);
         Assert.Equal(DiagnosticCodes.SlotFunction, result.Diagnostics[0].Code);
         Assert.Equal(before, block.ToArray());
@@ -238,7 +240,8 @@ public sealed class LiveSwitchTests
         using var code = new LiveCode();
         code.EmitFunction(new SiteWish(0));
         using LivePatcher patcher = code.Patcher(code.Direct);
-        ApplyResult result = patcher.TrySwitch(code.Direct.Derive("stack", b => b.Inline("t.first", static a => a.mov(rax, __qword_ptr[rsp + 8]))));
+        ApplyResult result = patcher.TrySwitch(
+            code.Direct.Derive("stack", b => b.Inline("t.first", static a => a.mov(rax, __qword_ptr[rsp + 8]))));
         Assert.Equal(ApplyStatus.Refused, result.Status); // nobody goes through the slot now, but the next block would
         Assert.Equal(DiagnosticCodes.SlotFunction, result.Diagnostics[0].Code);
         Assert.Equal(2, LiveCode.Call(code.EmitFunction(new SiteWish(0))));
@@ -294,7 +297,8 @@ public sealed class LiveSwitchTests
     {
         using var code = new LiveCode();
         var random = TestSeed.NewRandom();
-        CodeBlock[] blocks = [.. Enumerable.Range(0, 40).Select(i => code.EmitFunction(new SiteWish(i % 3, random.Next(6, 16), Start: random.Next(64), Forwarding: i % 2 == 0)))];
+        CodeBlock[] blocks = [.. Enumerable.Range(0, 40)
+            .Select(i => code.EmitFunction(new SiteWish(i % 3, random.Next(6, 16), Start: random.Next(64), Forwarding: i % 2 == 0)))];
         byte[] original = LiveCode.Snapshot(blocks);
         using LivePatcher patcher = code.Patcher();
         Backend[] backends = [code.Direct, code.Inlined, code.Outlined, code.Nops];
@@ -303,7 +307,8 @@ public sealed class LiveSwitchTests
         {
             Backend backend = backends[random.Next(backends.Length)];
             patcher.Switch(code.Layout[random.Next(3)], backends[random.Next(backends.Length)]);
-            patcher.Switch(blocks.Select(static b => b[0]).Where(s => s.Class != SiteClass.QuiescentOnly && random.Next(3) == 0).ToList(), backends[random.Next(backends.Length)]);
+            patcher.Switch(blocks.Select(static b => b[0]).Where(s => s.Class != SiteClass.QuiescentOnly && random.Next(3) == 0).ToList(),
+                backends[random.Next(backends.Length)]);
             patcher.Switch(backend);
             byte[] now = LiveCode.Snapshot(blocks);
             bytes.TryAdd(backend, now);

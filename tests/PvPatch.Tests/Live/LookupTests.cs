@@ -25,10 +25,12 @@ public sealed unsafe class LookupTests
         Assert.Contains(blocks, static b => b.Length > 8192); // over three pages
         for (VirtualAddress address = code.Arena.Address; address < blocks[^1].Address + 4096; address += 1)
         {
-            CodeBlock? expected = Array.Find(blocks, b => b.Contains(address)) ?? code.Arena.Blocks.FirstOrDefault(b => b.Contains(address));
+            CodeBlock? expected = Array.Find(blocks, b => b.Contains(address))
+                ?? code.Arena.Blocks.FirstOrDefault(b => b.Contains(address));
             Assert.Equal(expected is not null, code.Arena.TryFindBlock(address, out CodeBlock? block));
             Assert.Same(expected, block);
-            int index = expected is null ? -1 : Enumerable.Range(0, expected.SiteCount).FirstOrDefault(i => address >= expected[i].Address && address < expected[i].End, -1);
+            int index = expected is null ? -1 : Enumerable.Range(0, expected.SiteCount)
+                .FirstOrDefault(i => address >= expected[i].Address && address < expected[i].End, -1);
             Assert.Equal(index >= 0, code.Arena.TryFindSite(address, out LiveSite site));
             Assert.Equal(index < 0 ? default : expected![index], site);
         }
@@ -60,7 +62,8 @@ public sealed unsafe class LookupTests
     {
         using var code = new LiveCode();
         VirtualAddress helper = EmitReporter(code);
-        CodeBlock block = code.EmitFunction(new SiteWish(0, budget), new SiteWish(1, 7), new SiteWish(0, budget, Clobbers: RegisterSet.Rax));
+        CodeBlock block = code.EmitFunction(
+            new SiteWish(0, budget), new SiteWish(1, 7), new SiteWish(0, budget, Clobbers: RegisterSet.Rax));
         using LivePatcher patcher = code.Patcher(code.Direct);
         Backend reporting = code.Direct.Derive("reporting", b => b.Call("t.second", helper, "helper", RegisterSet.Rax));
         if (linked)
@@ -144,7 +147,8 @@ public sealed unsafe class LookupTests
         Assert.False(code.Arena.TryFindSite(code.Two, out _)); // a block without sites
         Assert.True(code.Arena.TryFindBlock(code.Two, out CodeBlock? helper));
         Assert.Equal(0, helper.SiteCount);
-        foreach (VirtualAddress address in (VirtualAddress[])[0, ulong.MaxValue, code.Arena.Address + -1, code.Arena.Address + code.Arena.Size, code.Arena.SlotsOf(code.Layout).Address, block.Address])
+        foreach (VirtualAddress address in (VirtualAddress[])[0, ulong.MaxValue, code.Arena.Address + -1,
+            code.Arena.Address + code.Arena.Size, code.Arena.SlotsOf(code.Layout).Address, block.Address])
         {
             Assert.False(code.Arena.TryFindSite(address, out LiveSite site));
             Assert.Equal(default, site);

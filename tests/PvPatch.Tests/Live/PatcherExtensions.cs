@@ -7,12 +7,14 @@ namespace PvPatch.Tests.Live;
 /// <summary>Short forms of what tests ask of a patcher all the time; where one begins with Try, the result tells what happened.</summary>
 internal static class PatcherExtensions
 {
-    public static ApplyResult Switch(this LivePatcher patcher, Backend backend, SwitchOptions options) => patcher.Switch(backend, scope: null, options);
+    public static ApplyResult Switch(this LivePatcher patcher, Backend backend, SwitchOptions options) =>
+        patcher.Switch(backend, scope: null, options);
 
     public static ApplyResult Switch(this LivePatcher patcher, OpSlot slot, Backend backend, SwitchOptions? options = null) =>
         patcher.Switch(backend, SiteScope.Slot(slot), options);
 
-    public static ApplyResult Switch(this LivePatcher patcher, IReadOnlyList<LiveSite> sites, Backend backend, SwitchOptions? options = null) =>
+    public static ApplyResult Switch(
+        this LivePatcher patcher, IReadOnlyList<LiveSite> sites, Backend backend, SwitchOptions? options = null) =>
         patcher.Switch(backend, SiteScope.Sites(sites), options);
 
     public static ApplyResult TrySwitch(this LivePatcher patcher, Backend backend, SwitchOptions? options = null)

@@ -40,7 +40,8 @@ public sealed class PlacementPaddingTests
             byte[] bytes = Emit(before, length, padding, out LiveSite site);
             string prefixes = string.Concat(Enumerable.Repeat("3e ", padding));
             int end = (int)(site.Address.Value % 64);
-            Assert.True(prefixes + encoding == HexBytes.Format(bytes.AsSpan(end - padding - length, padding + length)), $"{text}, {padding}: {HexBytes.Format(bytes)}");
+            Assert.True(prefixes + encoding == HexBytes.Format(bytes.AsSpan(end - padding - length, padding + length)),
+                $"{text}, {padding}: {HexBytes.Format(bytes)}");
             Assert.Single(CapstoneReader.Disassemble(bytes.AsSpan(end - padding - length, padding + length).ToArray(), 0, 64));
         }
     }

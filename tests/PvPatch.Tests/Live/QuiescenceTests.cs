@@ -184,7 +184,8 @@ public sealed unsafe class QuiescenceTests
         {
             using var cancel = new CancellationTokenSource();
             cancel.CancelAfter(20);
-            ApplyResult result = patcher.TrySwitch(code.Direct, new SwitchOptions { Mode = mode, Timeout = s_long, Cancellation = cancel.Token });
+            ApplyResult result = patcher.TrySwitch(
+                code.Direct, new SwitchOptions { Mode = mode, Timeout = s_long, Cancellation = cancel.Token });
             Assert.False(result.Succeeded);
             Assert.True(result.Elapsed < s_long);
             Assert.Equal(before, block.ToArray());
@@ -235,7 +236,8 @@ public sealed unsafe class QuiescenceTests
         ApplyResult refused = patcher.TrySwitch(code.Inlined, LiveCode.Quiescent with { Timeout = s_short });
         Assert.Equal(DiagnosticCodes.NotQuiescent, refused.Diagnostics[0].Code);
         Assert.Contains("worker", refused.Diagnostics[0].Message, StringComparison.Ordinal);
-        Assert.Equal(DiagnosticCodes.NotQuiescent, patcher.TrySwitch(code.Inlined, new SwitchOptions { Mode = SwitchMode.NotEntered }).Diagnostics[0].Code);
+        Assert.Equal(DiagnosticCodes.NotQuiescent,
+            patcher.TrySwitch(code.Inlined, new SwitchOptions { Mode = SwitchMode.NotEntered }).Diagnostics[0].Code);
         patcher.Probe = (step, _) =>
         {
             if (step == PatchStep.Store)

@@ -30,8 +30,10 @@ public sealed class SiteClassTests
     {
         for (int start = 0; start < 64; start++)
         {
-            Assert.Equal(SiteClass.QuiescentOnly, SiteClassifier.Classify(Line + (ulong)start, 6, single: false, atomic16: true, trustLines: true));
-            Assert.Equal(SiteClass.QuiescentOnly, SiteClassifier.Classify(Line + (ulong)start, 16, single: true, atomic16: true, trustLines: true));
+            Assert.Equal(
+                SiteClass.QuiescentOnly, SiteClassifier.Classify(Line + (ulong)start, 6, single: false, atomic16: true, trustLines: true));
+            Assert.Equal(
+                SiteClass.QuiescentOnly, SiteClassifier.Classify(Line + (ulong)start, 16, single: true, atomic16: true, trustLines: true));
         }
     }
 

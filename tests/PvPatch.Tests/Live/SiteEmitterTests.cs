@@ -234,7 +234,8 @@ public sealed class SiteEmitterTests
         var elsewhere = OpsLayout.Create(b => b.Table("t", t => t.Slot("first")));
         Assert.Equal(DiagnosticCodes.WrongLayout, Code(() => new SiteEmitter(code.Layout).Emit(a, elsewhere[0])));
         Assert.Throws<ArgumentOutOfRangeException>(() => new SiteEmitter(code.Layout).Emit(a, code.First, 5));
-        Assert.Throws<ArgumentOutOfRangeException>(() => new SiteEmitter(code.Layout).Emit(a, code.First, 9, placement: SitePlacement.InsideAligned8));
+        Assert.Throws<ArgumentOutOfRangeException>(
+            () => new SiteEmitter(code.Layout).Emit(a, code.First, 9, placement: SitePlacement.InsideAligned8));
     }
 
     [Fact]

@@ -7,7 +7,9 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live;
 
-/// <summary>An inline body as the function a slot holds: the same at a site that calls through the slot as at one that has the body.</summary>
+/// <summary>
+/// An inline body as the function a slot holds: the same at a site that calls through the slot as at one that has the body.
+/// </summary>
 public sealed unsafe class SlotFunctionTests
 {
     private const long Stayed = 1;
@@ -120,11 +122,14 @@ public sealed unsafe class SlotFunctionTests
         Assert.Contains("stack pointer's value", code.Refusal(static a => a.cmp(rsp, rdi)), StringComparison.Ordinal);
         Assert.Contains("stack pointer's value", code.Refusal(static a => { a.push(rsp); a.pop(rax); }), StringComparison.Ordinal);
         Assert.Contains("stack pointer's value", code.Refusal(static a => a.test(rsp, rsp)), StringComparison.Ordinal);
-        Assert.Contains("stack pointer's value", code.Refusal(static a => { a.mov(__qword_ptr[rsp - 64], rsp); }), StringComparison.Ordinal);
-        Assert.Contains("stack pointer's value", code.Refusal(static a => JumpOver(a, static b => b.mov(rax, __qword_ptr[rsp + 8]))), StringComparison.Ordinal);
+        Assert.Contains(
+            "stack pointer's value", code.Refusal(static a => { a.mov(__qword_ptr[rsp - 64], rsp); }), StringComparison.Ordinal);
+        Assert.Contains("stack pointer's value", code.Refusal(static a => JumpOver(a, static b => b.mov(rax, __qword_ptr[rsp + 8]))),
+            StringComparison.Ordinal);
         Assert.Contains("returns", code.Refusal(static a => a.ret()), StringComparison.Ordinal);
         Assert.Contains("indirect jump", code.Refusal(static a => a.jmp(rax)), StringComparison.Ordinal);
-        Assert.Contains("stack pointer moved", code.Refusal(a => { a.push(rdi); a.test(rdi, rdi); a.js(code.Leave.Value); a.pop(rdi); }), StringComparison.Ordinal);
+        Assert.Contains("stack pointer moved", code.Refusal(a => { a.push(rdi); a.test(rdi, rdi); a.js(code.Leave.Value); a.pop(rdi); }),
+            StringComparison.Ordinal);
     }
 
     [Theory]
@@ -216,7 +221,8 @@ public sealed unsafe class SlotFunctionTests
     [Fact]
     public void A_value_of_a_data_slot_is_stored()
     {
-        OpsLayout layout = OpsLayout.Create(static b => b.Table("t", static t => t.Slot("op").Slot("flags", SlotKind.Data), CallConvention.SysV));
+        OpsLayout layout = OpsLayout.Create(
+            static b => b.Table("t", static t => t.Slot("op").Slot("flags", SlotKind.Data), CallConvention.SysV));
         using CodeArena arena = CodeArena.Reserve(size: 1 << 20);
         SlotTable slots = arena.SlotsOf(layout);
         Assert.Equal(VirtualAddress.Zero, slots.FunctionOf(layout[1]));
@@ -269,8 +275,8 @@ public sealed unsafe class SlotFunctionTests
     }
 
     /// <summary>
-    /// long f(long argument): callee-saved registers and 16 bytes on the stack around a site; 1 where control comes out behind the site, 2 where it comes to the place
-    /// the body jumps to. A moved stack pointer ends it with a fault or another result.
+    /// long f(long argument): callee-saved registers and 16 bytes on the stack around a site; 1 where control comes out behind the site, 2
+    /// where it comes to the place the body jumps to. A moved stack pointer ends it with a fault or another result.
     /// </summary>
     private sealed class Leaver : IDisposable
     {
@@ -323,7 +329,9 @@ public sealed unsafe class SlotFunctionTests
 
         public Backend Backend(Action<Assembler> body) => Mechanisms.Backend.Create("leaver", _layout, b => b.Inline("t.op", body));
 
-        /// <summary>The body in the site and out of line, then the site emitted after the switch, the reverted one, and the forwarding island.</summary>
+        /// <summary>
+        /// The body in the site and out of line, then the site emitted after the switch, the reverted one, and the forwarding island.
+        /// </summary>
         public void Check(Backend backend, long argument, long expected)
         {
             using var patcher = new LivePatcher(Arena, _layout);

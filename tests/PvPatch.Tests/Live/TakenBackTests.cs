@@ -3,7 +3,10 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tests.Live;
 
-/// <summary>What a batch that fails at a known step says of each site, and the barriers it has run: none for what was not written, one behind what was put back.</summary>
+/// <summary>
+/// What a batch that fails at a known step says of each site, and the barriers it has run: none for what was not written, one behind what
+/// was put back.
+/// </summary>
 public sealed class TakenBackTests
 {
     private const SiteChange No = SiteChange.NotWritten;
@@ -29,18 +32,20 @@ public sealed class TakenBackTests
         using LivePatcher patcher = code.Patcher(code.Direct);
         Assert.Equal([SiteClass.Atomic8, SiteClass.Guarded], Enumerable.Range(0, 2).Select(i => block[i].Class));
         byte[] before = block.ToArray();
-        SiteLink[] links = [.. Enumerable.Range(0, 2).Where(i => i == 0 ? hasAtomic : hasGuarded).Select(i => new SiteLink(block[i], code.Five))];
+        SiteLink[] links = [
+            .. Enumerable.Range(0, 2).Where(i => i == 0 ? hasAtomic : hasGuarded).Select(i => new SiteLink(block[i], code.Five))];
         FailAt(patcher, step);
         ApplyResult result = patcher.TryLink(links);
         Assert.Equal(ApplyStatus.RolledBack, result.Status);
         Assert.Equal("injected", result.Diagnostics[0].Message.Split(": ")[^1]);
-        Assert.Equal(new[] { atomic, guarded }.OfType<SiteChange>(), Enumerable.Range(0, result.Count).Select(i => result.Outcomes[i].Change));
+        Assert.Equal(
+            new[] { atomic, guarded }.OfType<SiteChange>(), Enumerable.Range(0, result.Count).Select(i => result.Outcomes[i].Change));
         Assert.Equal(barriers, result.Barriers);
         Assert.Equal(before, block.ToArray());
     }
 
-    // The head of a body of several instructions is forwarded behind one barrier, then put back behind another, and a last one is run; or it is
-    // written with the guarded sites.
+    // The head of a body of several instructions is forwarded behind one barrier, then put back behind another, and a last one is run; or
+    // it is written with the guarded sites.
     [Theory]
     [InlineData(PatchStep.Draining, No, 3)]
     [InlineData(PatchStep.Guard, Back, 3)]

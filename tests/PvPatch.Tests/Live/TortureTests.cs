@@ -4,8 +4,8 @@ using PvPatch.Tests.Shared;
 namespace PvPatch.Tests.Live;
 
 /// <summary>
-/// Threads run sites while they are switched, in child processes: short here, an hour by hand (docs/live-patching.md). Shortcuts that must fail show that the
-/// harness would see it.
+/// Threads run sites while they are switched, in child processes: short here, an hour by hand (docs/live-patching.md). Shortcuts that must
+/// fail show that the harness would see it.
 /// </summary>
 public sealed class TortureTests
 {

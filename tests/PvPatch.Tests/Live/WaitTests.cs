@@ -22,7 +22,8 @@ public sealed class WaitTests
         SpinWait.SpinUntil(() => code.Arena.Executors.GateIsClosed);
         foreach (Action action in (Action[])
         [
-            () => code.EmitFunction(new SiteWish(1)), () => code.Arena.Retire(old), () => _ = new LivePatcher(code.Arena, OpsLayout()), patcher.Dispose,
+            () => code.EmitFunction(new SiteWish(1)), () => code.Arena.Retire(old), () => _ = new LivePatcher(code.Arena, OpsLayout()),
+            patcher.Dispose,
         ])
         {
             PatchDiagnostic refused = Assert.Throws<PatchException>(action).Diagnostic;
@@ -63,7 +64,8 @@ public sealed class WaitTests
         using Executor executor = code.Arena.RegisterExecutor();
         executor.Enter();
         ApplyResult? result = null;
-        Thread switcher = Started(() => result = patcher.TrySwitch(code.Inlined, LiveCode.Quiescent with { Timeout = TimeSpan.FromMilliseconds(300) }));
+        Thread switcher = Started(
+            () => result = patcher.TrySwitch(code.Inlined, LiveCode.Quiescent with { Timeout = TimeSpan.FromMilliseconds(300) }));
         SpinWait.SpinUntil(() => code.Arena.Executors.GateIsClosed || result is not null);
         Assert.Equal(2, LiveCode.Call(code.EmitFunction(new SiteWish(0))));
         executor.Leave();

@@ -3,7 +3,9 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tests.Planning;
 
-/// <summary>A plan is as large as its sites and nothing is allocated for each of them beside it; applying allocates nothing that grows.</summary>
+/// <summary>
+/// A plan is as large as its sites and nothing is allocated for each of them beside it; applying allocates nothing that grows.
+/// </summary>
 public sealed class AllocationTests
 {
     private const int Many = 20_000;
@@ -43,7 +45,8 @@ public sealed class AllocationTests
     private static long Planning(PatchPlanner planner, int count, int bitness)
     {
         var cases = new PlanCases(count, bitness);
-        Backend backend = cases.All(Operation.Call(PlanCases.Target)).Derive("b", b => b.Nop("ops.s1").Inline("ops.s2", static a => a.cli()));
+        Backend backend = cases.All(Operation.Call(PlanCases.Target))
+            .Derive("b", b => b.Nop("ops.s1").Inline("ops.s2", static a => a.cli()));
         planner.Plan(cases.Image, cases.Sites, backend); // what is made once is made
         long before = GC.GetAllocatedBytesForCurrentThread();
         planner.Plan(cases.Image, cases.Sites, backend);

@@ -11,8 +11,10 @@ public sealed class DecisionOrderTests
 {
     private const ulong Target = 0x401000;
 
-    private static readonly OpsLayout s_layout = OpsLayout.Create(static b => b.Table("t", static t => t.Slot("op").Slot("leave", SlotKind.Jump), CallConvention.SysV));
-    private static readonly OpsLayout s_layout32 = OpsLayout.Create(static b => b.Table("t", static t => t.Slot("op"), CallConvention.I386RegParm));
+    private static readonly OpsLayout s_layout = OpsLayout.Create(
+        static b => b.Table("t", static t => t.Slot("op").Slot("leave", SlotKind.Jump), CallConvention.SysV));
+    private static readonly OpsLayout s_layout32 = OpsLayout.Create(
+        static b => b.Table("t", static t => t.Slot("op"), CallConvention.I386RegParm));
 
     // xor ecx,ecx five times: ten bytes.
     private static readonly InlineBody s_ten = InlineBody.Create(static a =>
@@ -32,7 +34,8 @@ public sealed class DecisionOrderTests
         Operation operation = Operation.Identity64.WithTarget(Target, "f", RegisterSet.None);
         Decision decision = Decide(PatchRules.Default, operation, 8, RegisterSet.None);
         Assert.Equal((PatchAction.Call, Target), (decision.Action, decision.Target!.Value.Value));
-        Assert.Equal((PatchAction.LeaveAlone, PatchReason.ClobbersTooMuch), ActionOf(Decide(PatchRules.Default, Operation.Identity64, 8, RegisterSet.None)));
+        Assert.Equal((PatchAction.LeaveAlone, PatchReason.ClobbersTooMuch),
+            ActionOf(Decide(PatchRules.Default, Operation.Identity64, 8, RegisterSet.None)));
         Assert.Equal(PatchAction.Identity, Decide(PatchRules.Default, operation, 8, RegisterSet.Rax).Action);
     }
 
@@ -40,8 +43,10 @@ public sealed class DecisionOrderTests
     public void A_site_too_small_for_a_call_is_left_alone_for_the_reason_the_body_was_refused()
     {
         Operation operation = Operation.Inline(s_two).WithTarget(Target);
-        Assert.Equal((PatchAction.LeaveAlone, PatchReason.ClobbersTooMuch), ActionOf(Decide(PatchRules.Default, operation, 4, RegisterSet.Flags)));
-        Assert.Equal((PatchAction.LeaveAlone, PatchReason.TooSmall), ActionOf(Decide(PatchRules.Default, Operation.Call(Target), 4, RegisterSet.All)));
+        Assert.Equal(
+            (PatchAction.LeaveAlone, PatchReason.ClobbersTooMuch), ActionOf(Decide(PatchRules.Default, operation, 4, RegisterSet.Flags)));
+        Assert.Equal((PatchAction.LeaveAlone, PatchReason.TooSmall),
+            ActionOf(Decide(PatchRules.Default, Operation.Call(Target), 4, RegisterSet.All)));
     }
 
     [Fact]
@@ -53,7 +58,8 @@ public sealed class DecisionOrderTests
         Assert.True(LinuxRules.Linux2622.UsesBackendPatchFunction && LinuxRules.Linux2622.HasDefault);
         Assert.Equal((PatchAction.LeaveAlone, PatchReason.TooSmall), ActionOf(Decide(LinuxRules.Linux2622, native, 8)));
         Assert.Equal(PatchAction.Call, Decide(LinuxRules.Linux2622, xen, 8).Action);
-        Assert.Equal((PatchAction.LeaveAlone, PatchReason.TooSmall), ActionOf(Decide(LinuxRules.Linux2622 with { UsesBackendPatchFunction = false }, xen, 8)));
+        Assert.Equal((PatchAction.LeaveAlone, PatchReason.TooSmall),
+            ActionOf(Decide(LinuxRules.Linux2622 with { UsesBackendPatchFunction = false }, xen, 8)));
 
         // Where there is no default, the body's own reason stays.
         Assert.False(LinuxRules.Linux2621.HasDefault);
@@ -73,8 +79,10 @@ public sealed class DecisionOrderTests
     public void Slots_are_jumped_to_by_the_rules_list_where_there_is_one_and_by_the_layout_elsewhere()
     {
         PatchRules listed = PatchRules.Default with { JumpSlots = new HashSet<string> { s_layout[0].Name } };
-        Assert.Equal([PatchAction.Jump, PatchAction.Call], s_layout.Slots.Select(s => Decide(listed, Operation.Call(Target), 8, RegisterSet.All, s).Action));
-        Assert.Equal([PatchAction.Call, PatchAction.Jump], s_layout.Slots.Select(s => Decide(PatchRules.Default, Operation.Call(Target), 8, RegisterSet.All, s).Action));
+        Assert.Equal([PatchAction.Jump, PatchAction.Call],
+            s_layout.Slots.Select(s => Decide(listed, Operation.Call(Target), 8, RegisterSet.All, s).Action));
+        Assert.Equal([PatchAction.Call, PatchAction.Jump],
+            s_layout.Slots.Select(s => Decide(PatchRules.Default, Operation.Call(Target), 8, RegisterSet.All, s).Action));
         Assert.Equal(PatchAction.Call, Decide(listed with { JumpSlots = new HashSet<string>() }, Operation.Jump(Target), 8).Action);
     }
 
@@ -82,7 +90,8 @@ public sealed class DecisionOrderTests
     [InlineData(0xffff_ffff, 5, PatchAction.CallBug, false)]
     [InlineData(0xffff_ffff, 4, PatchAction.LeaveAlone, true)]
     [InlineData(0x1_0000_0000, 5, PatchAction.LeaveAlone, false)]
-    public void A_BUG_function_is_called_from_the_shortest_site_and_at_the_last_address(ulong bug, int budget, PatchAction action, bool stops)
+    public void A_BUG_function_is_called_from_the_shortest_site_and_at_the_last_address(
+        ulong bug, int budget, PatchAction action, bool stops)
     {
         PatchRules rules = LinuxRules.All.First(static r => r.MissingCallsBug);
         Decision decision = new OpsDecider(new PlanOptions { Rules = rules, BugTarget = bug }, Templates(32), 32)

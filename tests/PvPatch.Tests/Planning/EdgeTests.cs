@@ -22,7 +22,8 @@ public sealed class EdgeTests
         Backend backend = Backend.Create("b", layout, b => b.Call("ops.a", start - 0x1000, destroys: RegisterSet.Rax));
         PatchPlan plan = new PatchPlanner().Plan(image, SiteTable.Create(new PatchSite(start + 2, 0, 8, RegisterSet.All)), backend);
         Assert.Equal(PatchAction.Call, plan[0].Action);
-        Assert.Equal("e8 f9 ef ff ff 0f 1f 00".Replace("0f 1f 00", bitness == 64 ? "0f 1f 00" : "8d 76 00", StringComparison.Ordinal), HexBytes.Format(plan[0].NewBytes));
+        Assert.Equal("e8 f9 ef ff ff 0f 1f 00".Replace("0f 1f 00", bitness == 64 ? "0f 1f 00" : "8d 76 00", StringComparison.Ordinal),
+            HexBytes.Format(plan[0].NewBytes));
         plan.Apply(image).AssertApplied(1, 0);
         Assert.Equal(0x90, code[1]);
         Assert.True(plan.Verify(image).IsPatched);
@@ -55,7 +56,8 @@ public sealed class EdgeTests
         byte[] code = new byte[0x100];
         CodeSegment[] segments =
         [
-            new("before", 0x1000, Array.Empty<byte>()), new("text", 0x1000, code), new("inside", 0x1080, Array.Empty<byte>()), new("behind", 0x1100, Array.Empty<byte>()),
+            new("before", 0x1000, Array.Empty<byte>()), new("text", 0x1000, code), new("inside", 0x1080, Array.Empty<byte>()),
+            new("behind", 0x1100, Array.Empty<byte>()),
         ];
         var image = new CodeImage(64, segments);
         for (ulong address = 0x1000; address < 0x1100; address++)
@@ -71,7 +73,8 @@ public sealed class EdgeTests
     public void A_site_over_the_border_of_two_segments_is_outside()
     {
         var cases = new PlanCases(2);
-        var image = new CodeImage(64, new CodeSegment("a", PlanCases.Start, cases.Code.AsMemory(0, 12)), new CodeSegment("b", PlanCases.Start + 12, cases.Code.AsMemory(12)));
+        var image = new CodeImage(64, new CodeSegment("a", PlanCases.Start, cases.Code.AsMemory(0, 12)),
+            new CodeSegment("b", PlanCases.Start + 12, cases.Code.AsMemory(12)));
         PatchDiagnostic found = Assert.Single(cases.Refused(Operation.Nop, image: image));
         Assert.Equal((DiagnosticCodes.SiteOutsideImage, 1), (found.Code, found.SiteIndex));
     }
@@ -84,7 +87,8 @@ public sealed class EdgeTests
         {
             var cases = new PlanCases(8, clobbers: RegisterSet.Rax | RegisterSet.Vector);
             var options = new PlanOptions { Thunks = new ThunkArea(PlanCases.Start + 64, Math.Min(length, 64)) };
-            Backend backend = cases.All(Operation.Nop).Derive("b", b => b.Call("ops.s0", PlanCases.Target).Call("ops.s1", PlanCases.Target + 16).Call("ops.s2", PlanCases.Target));
+            Backend backend = cases.All(Operation.Nop).Derive(
+                "b", b => b.Call("ops.s0", PlanCases.Target).Call("ops.s1", PlanCases.Target + 16).Call("ops.s2", PlanCases.Target));
             PatchPlan plan = new PatchPlanner().Plan(cases.Image, cases.Sites, backend, options);
             byte[] before = [.. cases.Code];
             plan.Apply(cases.Image);
@@ -97,7 +101,8 @@ public sealed class EdgeTests
 
         var enough = new PlanCases(8, clobbers: RegisterSet.Rax | RegisterSet.Vector);
         PatchPlan shared = new PatchPlanner().Plan(
-            enough.Image, enough.Sites, enough.All(Operation.Call(PlanCases.Target)), new PlanOptions { Thunks = new ThunkArea(PlanCases.Start + 64, 64) });
+            enough.Image, enough.Sites, enough.All(Operation.Call(PlanCases.Target)),
+            new PlanOptions { Thunks = new ThunkArea(PlanCases.Start + 64, 64) });
         Assert.Equal((8, 1), (shared.Summary.Count(PatchAction.ThunkCall), shared.Summary.Count(PatchAction.Thunk)));
     }
 

@@ -66,7 +66,8 @@ public sealed class FirstUseTests
     public void A_missing_operation_is_a_warning_with_the_first_site()
     {
         var cases = new PlanCases(8);
-        PatchPlan plan = new PatchPlanner().Plan(cases.Image, cases.Sites, cases.All(Operation.Nop).Derive("some", b => b.Missing("ops.s2")));
+        PatchPlan plan = new PatchPlanner()
+            .Plan(cases.Image, cases.Sites, cases.All(Operation.Nop).Derive("some", b => b.Missing("ops.s2")));
         PatchDiagnostic warning = Assert.Single(plan.Diagnostics);
         Assert.Equal((DiagnosticCodes.MissingOperation, DiagnosticSeverity.Warning), (warning.Code, warning.Severity));
         Assert.Equal((2, new VirtualAddress(PlanCases.Start + 16)), (warning.SiteIndex, warning.Address));

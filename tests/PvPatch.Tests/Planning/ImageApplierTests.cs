@@ -8,8 +8,8 @@ using PvPatch.Tests.Support;
 namespace PvPatch.Tests.Planning;
 
 /// <summary>
-/// Masked stores and the way without them write the same bytes: at every length and place in a segment, where all sites are original, patched, or mixed.
-/// The new bytes are made a second time here, by hand.
+/// Masked stores and the way without them write the same bytes: at every length and place in a segment, where all sites are original,
+/// patched, or mixed. The new bytes are made a second time here, by hand.
 /// </summary>
 public sealed class ImageApplierTests
 {
@@ -43,7 +43,9 @@ public sealed class ImageApplierTests
         }
     }
 
-    /// <summary>One foreign byte anywhere in a site, bytes 8 to 15 and those of the field among them, and nothing at all is written.</summary>
+    /// <summary>
+    /// One foreign byte anywhere in a site, bytes 8 to 15 and those of the field among them, and nothing at all is written.
+    /// </summary>
     [Theory]
     [InlineData(false)]
     [InlineData(true)]
@@ -67,7 +69,8 @@ public sealed class ImageApplierTests
                     byte[] before = [.. work.Code];
                     Assert.False(ImageApplier.TryRun(plan, work.Image, toNew, masked, out ApplyResult refused));
                     Assert.Equal(before, work.Code);
-                    Assert.Equal((DiagnosticCodes.UnexpectedBytes, i), (Assert.Single(refused.Diagnostics).Code, refused.Diagnostics[0].SiteIndex));
+                    Assert.Equal(
+                        (DiagnosticCodes.UnexpectedBytes, i), (Assert.Single(refused.Diagnostics).Code, refused.Diagnostics[0].SiteIndex));
                 }
             }
         }
@@ -81,7 +84,8 @@ public sealed class ImageApplierTests
         private readonly List<PatchSite> _sites = [];
         private readonly List<int> _offsets = [];
         private readonly int _split;
-        private readonly OpsLayout _layout = OpsLayout.Create(static b => b.Table("t", static t => t.Slot("call").Slot("nop").Slot("cli").Slot("left")));
+        private readonly OpsLayout _layout = OpsLayout.Create(
+            static b => b.Table("t", static t => t.Slot("call").Slot("nop").Slot("cli").Slot("left")));
 
         public Work(Random random)
         {
@@ -103,7 +107,8 @@ public sealed class ImageApplierTests
 
             Original = [.. code];
             Code = [.. code];
-            Image = new CodeImage(64, new CodeSegment("a", Start, Code.AsMemory(0, _split)), new CodeSegment("b", OtherStart, Code.AsMemory(_split)));
+            Image = new CodeImage(
+                64, new CodeSegment("a", Start, Code.AsMemory(0, _split)), new CodeSegment("b", OtherStart, Code.AsMemory(_split)));
         }
 
         public byte[] Original { get; }
@@ -121,7 +126,9 @@ public sealed class ImageApplierTests
             return new PatchPlanner().Plan(Image, SiteTable.Create([.. _sites]), backend);
         }
 
-        /// <summary>The new bytes by hand: a call, nops, cli and nops, or the old ones where a call destroys too much or does not reach.</summary>
+        /// <summary>
+        /// The new bytes by hand: a call, nops, cli and nops, or the old ones where a call destroys too much or does not reach.
+        /// </summary>
         public byte[] Patched()
         {
             byte[] all = [.. Original];
@@ -130,7 +137,8 @@ public sealed class ImageApplierTests
                 PatchSite site = _sites[i];
                 byte[]? body = site.Slot switch
                 {
-                    0 when site.Clobbers == RegisterSet.All => [0xe8, .. BitConverter.GetBytes((int)(0x50_1234 - (long)site.Address.Value - 5))],
+                    0 when site.Clobbers == RegisterSet.All =>
+                        [0xe8, .. BitConverter.GetBytes((int)(0x50_1234 - (long)site.Address.Value - 5))],
                     1 => [],
                     2 => [0xfa],
                     _ => null,

@@ -10,7 +10,9 @@ public sealed class LimitTests
 {
     private const ulong Start = 0x4000_0000_0000;
 
-    /// <summary>rel32 goes from -2^31 to 2^31 - 1, counted from the end of the call. The first site is decoded, the second is known by its form.</summary>
+    /// <summary>
+    /// rel32 goes from -2^31 to 2^31 - 1, counted from the end of the call. The first site is decoded, the second is known by its form.
+    /// </summary>
     [Theory]
     [InlineData(0x7fff_ffffL, true)]
     [InlineData(0x8000_0000L, false)]
@@ -28,7 +30,8 @@ public sealed class LimitTests
             }
 
             var image = new CodeImage(Start, code);
-            SiteTable sites = SiteTable.Create(new PatchSite(Start, 0, 6, RegisterSet.All), new PatchSite(Start + 8, 0, 6, RegisterSet.All));
+            SiteTable sites = SiteTable.Create(
+                new PatchSite(Start, 0, 6, RegisterSet.All), new PatchSite(Start + 8, 0, 6, RegisterSet.All));
             ulong target = unchecked(Start + (ulong)(judged * 8) + 5 + (ulong)distance);
             SiteDecision site = new PatchPlanner().Plan(image, sites, new PlanCases(1).All(Operation.Call(target)))[judged];
             Assert.Equal(inReach ? PatchAction.Call : PatchAction.LeaveAlone, site.Action);
@@ -40,7 +43,9 @@ public sealed class LimitTests
         }
     }
 
-    /// <summary>The call is known by the form of the first site, which is a nop: nothing but the table's two ends says that it has to be looked at.</summary>
+    /// <summary>
+    /// The call is known by the form of the first site, which is a nop: nothing but the table's two ends says that it has to be looked at.
+    /// </summary>
     [Theory]
     [InlineData(0x7fff_ffffL, 1, true)]
     [InlineData(0x8000_0000L, 1, false)]
@@ -49,7 +54,8 @@ public sealed class LimitTests
     public void A_call_between_others_is_out_of_reach_by_itself(long distance, int called, bool inReach)
     {
         byte[] code = new byte[64];
-        PatchSite[] sites = [.. Enumerable.Range(0, 3).Select(i => new PatchSite(Start + (ulong)(i * 8), i == called ? 1 : 0, 6, RegisterSet.All))];
+        PatchSite[] sites = [
+            .. Enumerable.Range(0, 3).Select(i => new PatchSite(Start + (ulong)(i * 8), i == called ? 1 : 0, 6, RegisterSet.All))];
         for (int i = 0; i < sites.Length; i++)
         {
             ((byte[])[0xff, 0x15, 0, 0, 0, 0]).CopyTo(code, i * 8);
@@ -64,7 +70,10 @@ public sealed class LimitTests
         Assert.Equal(inReach ? "e8 " : "ff 15 ", HexBytes.Format(plan[called].NewBytes)[..(inReach ? 3 : 6)]);
     }
 
-    /// <summary>push rax … call … ret, with rcx alone to save: 51, 48 8d 64 24 .. where the stack is aligned, e8, 59, c3. The room's last byte is a thunk's.</summary>
+    /// <summary>
+    /// push rax … call … ret, with rcx alone to save: 51, 48 8d 64 24 .. where the stack is aligned, e8, 59, c3. The room's last byte is a
+    /// thunk's.
+    /// </summary>
     [Fact]
     public void Room_for_thunks_is_used_to_its_last_byte_and_no_further()
     {

@@ -4,7 +4,9 @@ using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Planning;
 
-/// <summary>A 32-bit nop family in 64-bit code moves esi to itself, which clears the upper half of rsi: refused wherever nops meet a bitness.</summary>
+/// <summary>
+/// A 32-bit nop family in 64-bit code moves esi to itself, which clears the upper half of rsi: refused wherever nops meet a bitness.
+/// </summary>
 public sealed class NopBitnessTests
 {
     /// <summary>By a second reader: in 64-bit code, what a supported style writes changes no register.</summary>

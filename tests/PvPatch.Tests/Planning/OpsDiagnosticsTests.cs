@@ -5,7 +5,8 @@ namespace PvPatch.Tests.Planning;
 /// <summary>Layouts, backends and registries say which name was meant.</summary>
 public sealed class OpsDiagnosticsTests
 {
-    private static readonly OpsLayout s_layout = OpsLayout.Create(b => b.Table("irq", t => t.Slot("irq_disable").Slot("irq_enable")).Table("mmu", t => t.Slot("set_pte")));
+    private static readonly OpsLayout s_layout = OpsLayout.Create(
+        b => b.Table("irq", t => t.Slot("irq_disable").Slot("irq_enable")).Table("mmu", t => t.Slot("set_pte")));
 
     [Theory]
     [InlineData("irq.irq_disabel", "irq.irq_disable")]
@@ -41,13 +42,16 @@ public sealed class OpsDiagnosticsTests
     [Fact]
     public void PV2003_a_name_given_twice()
     {
-        Assert.Equal(DiagnosticCodes.DuplicateName, Assert.Throws<PatchException>(() => OpsLayout.Create(b => b.Table("a", static _ => { }).Table("a", static _ => { }))).Diagnostic.Code);
-        PatchDiagnostic slot = Assert.Throws<PatchException>(() => OpsLayout.Create(b => b.Table("a", t => t.Slot("x").Slot("x")))).Diagnostic;
+        Assert.Equal(DiagnosticCodes.DuplicateName, Assert.Throws<PatchException>(
+            () => OpsLayout.Create(b => b.Table("a", static _ => { }).Table("a", static _ => { }))).Diagnostic.Code);
+        PatchDiagnostic slot = Assert.Throws<PatchException>(() => OpsLayout.Create(b => b.Table("a", t => t.Slot("x").Slot("x"))))
+            .Diagnostic;
         Assert.Equal(DiagnosticCodes.DuplicateName, slot.Code);
         Assert.Contains("a.x", slot.Message, StringComparison.Ordinal);
         var registry = new OpsRegistry(s_layout);
         registry.Add("native", static _ => { });
-        Assert.Equal(DiagnosticCodes.DuplicateName, Assert.Throws<PatchException>(() => registry.Add("native", static _ => { })).Diagnostic.Code);
+        Assert.Equal(
+            DiagnosticCodes.DuplicateName, Assert.Throws<PatchException>(() => registry.Add("native", static _ => { })).Diagnostic.Code);
         Assert.Single(registry.Backends);
     }
 
@@ -55,7 +59,8 @@ public sealed class OpsDiagnosticsTests
     public void PV2004_a_backend_of_another_layout()
     {
         OpsLayout other = OpsLayout.Create(b => b.Table("x", t => t.Slot("y")), "other");
-        PatchDiagnostic found = Assert.Throws<PatchException>(() => new OpsRegistry(s_layout).Add(Backend.Create("b", other, static _ => { }))).Diagnostic;
+        PatchDiagnostic found = Assert.Throws<PatchException>(
+            () => new OpsRegistry(s_layout).Add(Backend.Create("b", other, static _ => { }))).Diagnostic;
         Assert.Equal((DiagnosticCodes.WrongLayout, "other", "ops"), (found.Code, found.Found, found.Expected));
     }
 

@@ -5,7 +5,9 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tests.Planning;
 
-/// <summary>A small image for tests of one thing: eight-byte sites one behind the other, each an indirect call through its slot's word.</summary>
+/// <summary>
+/// A small image for tests of one thing: eight-byte sites one behind the other, each an indirect call through its slot's word.
+/// </summary>
 internal sealed class PlanCases
 {
     public const ulong Start = 0x400000;
@@ -58,13 +60,16 @@ internal sealed class PlanCases
         }
     });
 
-    public PatchPlan Plan(Operation operation, PlanOptions? options = null) => new PatchPlanner().Plan(Image, Sites, All(operation), options);
+    public PatchPlan Plan(Operation operation, PlanOptions? options = null) =>
+        new PatchPlanner().Plan(Image, Sites, All(operation), options);
 
     /// <summary>The findings of a plan that must not come about; the image must be untouched.</summary>
-    public IReadOnlyList<PatchDiagnostic> Refused(Operation operation, PlanOptions? options = null, SiteTable? sites = null, CodeImage? image = null)
+    public IReadOnlyList<PatchDiagnostic> Refused(
+        Operation operation, PlanOptions? options = null, SiteTable? sites = null, CodeImage? image = null)
     {
         byte[] before = [.. Code];
-        Assert.False(new PatchPlanner().TryPlan(image ?? Image, sites ?? Sites, All(operation), options, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics));
+        Assert.False(new PatchPlanner().TryPlan(
+            image ?? Image, sites ?? Sites, All(operation), options, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics));
         Assert.Null(plan);
         Assert.Equal(before, Code);
         Assert.NotEmpty(diagnostics);

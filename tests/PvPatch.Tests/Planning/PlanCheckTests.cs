@@ -5,10 +5,13 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tests.Planning;
 
-/// <summary>Plans that say of an image what is not so: they would be applied or reverted, since the image holds the bytes they name.</summary>
+/// <summary>
+/// Plans that say of an image what is not so: they would be applied or reverted, since the image holds the bytes they name.
+/// </summary>
 public sealed class PlanCheckTests
 {
-    private static readonly byte[] s_call = [0xff, 0x15, 0xfa, 0xff, 0x0f, 0x00, 0x66, 0x90]; // call through the table's first word; xchg ax,ax
+    // call through the table's first word; xchg ax,ax
+    private static readonly byte[] s_call = [0xff, 0x15, 0xfa, 0xff, 0x0f, 0x00, 0x66, 0x90];
     private readonly PlanCases _cases = new(4);
 
     [Fact]
@@ -42,7 +45,8 @@ public sealed class PlanCheckTests
         byte[] there = _cases.Code.AsSpan((int)(address - PlanCases.Start), length).ToArray();
         PatchPlan plan = Forged(address, there, Nops(length));
         AssertRefused(plan, DiagnosticCodes.PlanSiteUnknown, address);
-        AssertRefused(plan, DiagnosticCodes.PlanSiteUnknown, address, new PlanCheckOptions { AlsoWritten = [new AddressRange(PlanCases.Start, 96)] });
+        AssertRefused(
+            plan, DiagnosticCodes.PlanSiteUnknown, address, new PlanCheckOptions { AlsoWritten = [new AddressRange(PlanCases.Start, 96)] });
     }
 
     [Theory]
@@ -108,7 +112,8 @@ public sealed class PlanCheckTests
         PatchPlan plan = Forged(PlanCases.Start, [0xe8, 0xfb, 0x0f, 0x00, 0x00, 0x0f, 0x1f, 0x00], Nops(8)); // call 0x401000; nop
         AssertRefused(plan, DiagnosticCodes.PlanOldBytes, PlanCases.Start);
         plan.CheckAgainst(_cases.Image, _cases.Sites, new PlanCheckOptions { DirectCallTargets = [PlanCases.Target] });
-        AssertRefused(plan, DiagnosticCodes.PlanOldBytes, PlanCases.Start, new PlanCheckOptions { DirectCallTargets = [PlanCases.Target + 1] });
+        AssertRefused(
+            plan, DiagnosticCodes.PlanOldBytes, PlanCases.Start, new PlanCheckOptions { DirectCallTargets = [PlanCases.Target + 1] });
     }
 
     [Fact]
@@ -122,7 +127,8 @@ public sealed class PlanCheckTests
     public void A_site_of_another_slot_is_refused()
     {
         var builder = new PlanBuilder("b", "r", _cases.Image);
-        builder.Add(PlanCases.Start, _cases.Code.AsSpan(0, 8), Nops(8), new PlanOutcome { Label = "x", Type = 1, Action = PatchAction.Nop });
+        builder.Add(
+            PlanCases.Start, _cases.Code.AsSpan(0, 8), Nops(8), new PlanOutcome { Label = "x", Type = 1, Action = PatchAction.Nop });
         AssertRefused(builder.Build(), DiagnosticCodes.PlanSiteUnknown, PlanCases.Start);
     }
 
@@ -141,7 +147,8 @@ public sealed class PlanCheckTests
     {
         var cases = new PlanCases(2, clobbers: RegisterSet.Rax);
         var room = new ThunkArea(PlanCases.Start + 16, 64);
-        PatchPlan plan = cases.Plan(Operation.Call(PlanCases.Target, destroys: RegisterSet.Rax | RegisterSet.Rcx), new PlanOptions { Thunks = room });
+        PatchPlan plan = cases.Plan(
+            Operation.Call(PlanCases.Target, destroys: RegisterSet.Rax | RegisterSet.Rcx), new PlanOptions { Thunks = room });
         Assert.False(plan.TryCheckAgainst(cases.Image, cases.Sites, null, out _));
         plan.CheckAgainst(cases.Image, cases.Sites, new PlanCheckOptions { AlsoWritten = [new AddressRange(room.Address, room.Length)] });
     }
@@ -152,7 +159,8 @@ public sealed class PlanCheckTests
         for (int i = 0; i < 4; i++)
         {
             ReadOnlySpan<byte> old = i == 0 ? first : _cases.Code.AsSpan(i * 8, 8);
-            builder.Add(PlanCases.Start + (ulong)(i * 8), old, Nops(8), new PlanOutcome { Label = "x", Type = i, Action = PatchAction.Nop });
+            builder.Add(
+                PlanCases.Start + (ulong)(i * 8), old, Nops(8), new PlanOutcome { Label = "x", Type = i, Action = PatchAction.Nop });
         }
 
         return PlanJson.Read(PlanJson.ToUtf8(builder.Build()));
@@ -172,7 +180,8 @@ public sealed class PlanCheckTests
         return nops;
     }
 
-    private static List<VirtualAddress> Words() => [.. Enumerable.Range(0, 4).Select(static i => new VirtualAddress(PlanCases.Table + (ulong)(i * 8)))];
+    private static List<VirtualAddress> Words() =>
+        [.. Enumerable.Range(0, 4).Select(static i => new VirtualAddress(PlanCases.Table + (ulong)(i * 8)))];
 
     private PatchPlan Forged(ulong address, ReadOnlySpan<byte> old, ReadOnlySpan<byte> @new)
     {

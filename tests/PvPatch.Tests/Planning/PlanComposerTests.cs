@@ -43,7 +43,8 @@ public sealed class PlanComposerTests
         var over = new PlanBuilder("alternatives", "x", cases.Image);
         over.Add(PlanCases.Start + 4, new byte[8], new byte[8], s_outcome);
         PatchException error = Assert.Throws<PatchException>(() => PlanComposer.Compose(first, over.Build()));
-        Assert.Equal((DiagnosticCodes.SiteOverlap, new VirtualAddress(PlanCases.Start + 4)), (error.Diagnostic.Code, error.Diagnostic.Address));
+        Assert.Equal(
+            (DiagnosticCodes.SiteOverlap, new VirtualAddress(PlanCases.Start + 4)), (error.Diagnostic.Code, error.Diagnostic.Address));
         Assert.Equal("0x00400000+8 and 0x00400004+8", error.Diagnostic.Found);
     }
 
@@ -54,7 +55,8 @@ public sealed class PlanComposerTests
         PatchPlan first = cases.Plan(Operation.Nop);
         PatchPlan alsoForOriginals = cases.Plan(Operation.Call(PlanCases.Target));
         PatchException error = Assert.Throws<PatchException>(() => PlanComposer.Compose(first, alsoForOriginals));
-        Assert.Equal((DiagnosticCodes.UnexpectedBytes, new VirtualAddress(PlanCases.Start)), (error.Diagnostic.Code, error.Diagnostic.Address));
+        Assert.Equal(
+            (DiagnosticCodes.UnexpectedBytes, new VirtualAddress(PlanCases.Start)), (error.Diagnostic.Code, error.Diagnostic.Address));
         Assert.Equal("0f 1f 84 00 00 00 00 00", error.Diagnostic.Found);
     }
 

@@ -15,7 +15,8 @@ public sealed class PlanDiagnosticsTests
     public void PV1005_a_site_outside_every_segment()
     {
         var cases = new PlanCases(2);
-        SiteTable sites = SiteTable.Create(cases.Sites[0], new PatchSite(PlanCases.Start + 76, 0, 8, RegisterSet.All), new PatchSite(0x300000, 0, 8, RegisterSet.All));
+        SiteTable sites = SiteTable.Create(
+            cases.Sites[0], new PatchSite(PlanCases.Start + 76, 0, 8, RegisterSet.All), new PatchSite(0x300000, 0, 8, RegisterSet.All));
         IReadOnlyList<PatchDiagnostic> found = cases.Refused(s_call, sites: sites);
         Assert.Equal([DiagnosticCodes.SiteOutsideImage, DiagnosticCodes.SiteOutsideImage], found.Select(d => d.Code));
         Assert.Equal([0, 2], found.Select(d => d.SiteIndex!.Value));
@@ -28,7 +29,8 @@ public sealed class PlanDiagnosticsTests
     public void PV1006_a_slot_the_layout_does_not_have()
     {
         var cases = new PlanCases(1);
-        PatchDiagnostic found = Assert.Single(cases.Refused(s_call, sites: SiteTable.Create(new PatchSite(PlanCases.Start, 4, 8, RegisterSet.All))));
+        PatchDiagnostic found = Assert.Single(
+            cases.Refused(s_call, sites: SiteTable.Create(new PatchSite(PlanCases.Start, 4, 8, RegisterSet.All))));
         AssertAt(found, DiagnosticCodes.SiteUnknownSlot, 0, PlanCases.Start);
         Assert.Equal(("slot 4", "0 to 3 (ops)"), (found.Found, found.Expected));
     }
@@ -39,7 +41,8 @@ public sealed class PlanDiagnosticsTests
         var cases = new PlanCases(1);
         OpsLayout layout = OpsLayout.Create(b => b.Table("", t => t.Slot("name", SlotKind.Data)));
         Backend backend = Backend.Create("b", layout, static _ => { });
-        Assert.False(new PatchPlanner().TryPlan(cases.Image, cases.Sites, backend, null, out _, out IReadOnlyList<PatchDiagnostic> diagnostics));
+        Assert.False(
+            new PatchPlanner().TryPlan(cases.Image, cases.Sites, backend, null, out _, out IReadOnlyList<PatchDiagnostic> diagnostics));
         AssertAt(diagnostics[0], DiagnosticCodes.SiteDataSlot, 0, PlanCases.Start);
         Assert.Contains("name", diagnostics[0].Message, StringComparison.Ordinal);
     }
@@ -49,7 +52,8 @@ public sealed class PlanDiagnosticsTests
     {
         var cases = new PlanCases(6);
         Backend backend = cases.All(s_call).Derive("bad", b => b.Set("ops.s1", Operation.Inline(InlineBody.FromBytes([0x50]))));
-        Assert.False(new PatchPlanner().TryPlan(cases.Image, cases.Sites, backend, null, out _, out IReadOnlyList<PatchDiagnostic> diagnostics));
+        Assert.False(
+            new PatchPlanner().TryPlan(cases.Image, cases.Sites, backend, null, out _, out IReadOnlyList<PatchDiagnostic> diagnostics));
         Assert.Equal([1, 5], diagnostics.Select(d => d.SiteIndex!.Value));
         AssertAt(diagnostics[0], DiagnosticCodes.BodyInvalid, 1, PlanCases.Start + 8);
         Assert.Equal(("ops.s1", "50"), (diagnostics[0].Source, diagnostics[0].Found));
@@ -104,7 +108,8 @@ public sealed class PlanDiagnosticsTests
         cases.Code[0] = 0xff;
         cases.Code[1] = 0x12; // call [rdx]
         PatchDiagnostic found = Assert.Single(cases.Refused(
-            s_call, new PlanOptions { Rules = LinuxRules.Linux510 }, SiteTable.Create(new PatchSite(PlanCases.Start, 0, 2, RegisterSet.All))));
+            s_call, new PlanOptions { Rules = LinuxRules.Linux510 },
+            SiteTable.Create(new PatchSite(PlanCases.Start, 0, 2, RegisterSet.All))));
         AssertAt(found, DiagnosticCodes.KernelWouldStop, 0, PlanCases.Start);
         Assert.Equal(("a site of 2 bytes", "a call has 5 bytes"), (found.Found, found.Expected));
     }
@@ -152,7 +157,8 @@ public sealed class PlanDiagnosticsTests
         code.AsSpan().Fill(0x90);
         Assert.False(plan.TryApply(new CodeImage(PlanCases.Start, code), out ApplyResult refused));
         Assert.Equal(
-            [DiagnosticCodes.UnexpectedBytes, DiagnosticCodes.UnexpectedBytes, DiagnosticCodes.PlanOutsideImage], refused.Diagnostics.Select(d => d.Code));
+            [DiagnosticCodes.UnexpectedBytes, DiagnosticCodes.UnexpectedBytes, DiagnosticCodes.PlanOutsideImage],
+            refused.Diagnostics.Select(d => d.Code));
         AssertAt(refused.Diagnostics[1], DiagnosticCodes.UnexpectedBytes, 1, PlanCases.Start + 8);
         Assert.Equal("90 90 90 90 90 90 90 90", refused.Diagnostics[1].Found);
         Assert.All(code, b => Assert.Equal(0x90, b));

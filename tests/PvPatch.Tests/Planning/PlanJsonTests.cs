@@ -62,7 +62,8 @@ public sealed class PlanJsonTests
     [InlineData("diagnostics", "[1]", DiagnosticCodes.PlanFormat)]
     [InlineData("diagnostics", "[{}]", DiagnosticCodes.PlanFormat)]
     [InlineData("diagnostics", null, DiagnosticCodes.PlanFormat)]
-    public void A_lie_at_the_top_is_found(string member, string? value, string code) => AssertRefused(code, root => Set(root, member, value));
+    public void A_lie_at_the_top_is_found(string member, string? value, string code) =>
+        AssertRefused(code, root => Set(root, member, value));
 
     [Theory]
     [InlineData("address", null, DiagnosticCodes.PlanFormat)]

@@ -5,7 +5,9 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tests.Planning;
 
-/// <summary>A plan of many sites asks once whether all can reach all: one that can't is found wherever it lies, at the first and at the last site.</summary>
+/// <summary>
+/// A plan of many sites asks once whether all can reach all: one that can't is found wherever it lies, at the first and at the last site.
+/// </summary>
 public sealed class ReachTests
 {
     private const int Count = 40;
@@ -22,7 +24,8 @@ public sealed class ReachTests
     {
         (CodeImage image, byte[] code, SiteTable sites, OpsLayout layout) = Make(start);
         byte[] before = [.. code];
-        PatchPlan plan = new PatchPlanner().Plan(image, sites, Backend.Create("two", layout, b => b.Call("ops.s0", near).Call("ops.s1", far)));
+        PatchPlan plan = new PatchPlanner()
+            .Plan(image, sites, Backend.Create("two", layout, b => b.Call("ops.s0", near).Call("ops.s1", far)));
         plan.Apply(image);
         for (int i = 0; i < Count; i++)
         {
@@ -44,7 +47,8 @@ public sealed class ReachTests
         const ulong Start = 0x10_0000_0000;
         (CodeImage image, byte[] code, SiteTable sites, OpsLayout layout) = Make(Start);
         ulong target = unchecked(Start + (ulong)(site * 8) + 5 + (ulong)distance);
-        PatchPlan plan = new PatchPlanner().Plan(image, sites, Backend.Create("one", layout, b => b.Call("ops.s0", target).Call("ops.s1", target)));
+        PatchPlan plan = new PatchPlanner()
+            .Plan(image, sites, Backend.Create("one", layout, b => b.Call("ops.s0", target).Call("ops.s1", target)));
         Assert.Equal(reach, Enumerable.Range(0, Count).Count(i => plan[i].Reason == PatchReason.None));
         plan.Apply(image);
         Assert.Equal(reach, Enumerable.Range(0, Count).Count(i => code.AsSpan(i * 8, 8).SequenceEqual(Call(Start, i, target))));

@@ -60,7 +60,8 @@ internal static class Bodies
     public static IReadOnlyList<InlineBody> Of(int bitness) => bitness == 64 ? s_bodies64 : s_bodies32;
 
     /// <summary>The bytes of a body, for a model of what it is to do.</summary>
-    public static byte[] Bytes(int bitness, int index) => Convert.FromHexString((bitness == 64 ? s_hex64 : s_hex32)[index].Replace(" ", "", StringComparison.Ordinal));
+    public static byte[] Bytes(int bitness, int index) =>
+        Convert.FromHexString((bitness == 64 ? s_hex64 : s_hex32)[index].Replace(" ", "", StringComparison.Ordinal));
 
     private static InlineBody[] Make(string[] hex) =>
         [.. hex.Select(h => InlineBody.FromBytes(Convert.FromHexString(h.Replace(" ", "", StringComparison.Ordinal)), Origin))];

@@ -6,7 +6,9 @@ namespace PvPatch.Tests.Properties;
 /// <summary>Where written branches go, worked out from the bytes alone.</summary>
 internal static class Branches
 {
-    /// <summary>The target of the 5-byte call or jump at an offset: the end of the instruction plus rel32, in 32-bit code modulo 4 GiB.</summary>
+    /// <summary>
+    /// The target of the 5-byte call or jump at an offset: the end of the instruction plus rel32, in 32-bit code modulo 4 GiB.
+    /// </summary>
     public static VirtualAddress Target(ReadOnlySpan<byte> code, VirtualAddress address, int offset, int bitness)
     {
         ulong end = address.Value + (ulong)offset + 5;
@@ -16,5 +18,6 @@ internal static class Branches
 
     /// <summary>The offset of the only direct call among instructions, as the second reader sees them.</summary>
     public static int CallOffset(ReadOnlySpan<byte> code, VirtualAddress address, int bitness) =>
-        (int)(CapstoneReader.Disassemble(code, address.Value, bitness).Single(i => i.Text.StartsWith("call 0x", StringComparison.Ordinal)).Address - address.Value);
+        (int)(CapstoneReader.Disassemble(code, address.Value, bitness).Single(i => i.Text.StartsWith("call 0x", StringComparison.Ordinal))
+            .Address - address.Value);
 }

@@ -62,7 +62,8 @@ internal sealed class BuiltScenario
         Previous = previous,
     };
 
-    public PatchPlan Plan(int backend, PatchPlan? previous = null) => new PatchPlanner().Plan(Image, Sites, Backends[backend], Options(previous));
+    public PatchPlan Plan(int backend, PatchPlan? previous = null) =>
+        new PatchPlanner().Plan(Image, Sites, Backends[backend], Options(previous));
 
     public OpSpec SpecOf(int backend, int slot) => _scenario.Backends[backend][slot];
 

@@ -5,7 +5,9 @@ using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Properties;
 
-/// <summary>Under the rules <c>Default</c> no patch destroys more than its site allows, by a second reader's account of what instructions write.</summary>
+/// <summary>
+/// Under the rules <c>Default</c> no patch destroys more than its site allows, by a second reader's account of what instructions write.
+/// </summary>
 public sealed class ClobberProperties
 {
     [Fact]
@@ -17,7 +19,8 @@ public sealed class ClobberProperties
         {
             SiteDecision decision = plan[plan.IndexContaining(site.Address)];
             RegisterSet destroyed = Destroyed(decision, built, plan, site);
-            Assert.True(site.Clobbers.Contains(destroyed), $"{decision} destroys {destroyed.Except(site.Clobbers)} at a site that allows {site.Clobbers}");
+            Assert.True(site.Clobbers.Contains(destroyed),
+                $"{decision} destroys {destroyed.Except(site.Clobbers)} at a site that allows {site.Clobbers}");
         }
     });
 
@@ -32,7 +35,8 @@ public sealed class ClobberProperties
             bool none = (site.Traits & SiteTraits.NoStack) != 0 || built.Layout[site.Slot].Convention == CallConvention.StaticRegisters;
             if (none && decision.Action != PatchAction.LeaveAlone)
             {
-                Assert.False(CapstoneEffects.Of(decision.NewBytes, site.Address.Value, scenario.Bitness, default).UsesStack, decision.ToString());
+                Assert.False(
+                    CapstoneEffects.Of(decision.NewBytes, site.Address.Value, scenario.Bitness, default).UsesStack, decision.ToString());
             }
         }
     });
@@ -47,7 +51,8 @@ public sealed class ClobberProperties
         {
             byte[] code = Bodies.Bytes(bitness, i);
             Assert.True(BodyBuilder.TryBuild(
-                InlineBody.FromBytes(code, Bodies.Origin, calls), CallConvention.SysV, bitness, out AssembledBody? body, out PatchDiagnostic? error), error?.ToString());
+                InlineBody.FromBytes(code, Bodies.Origin, calls), CallConvention.SysV, bitness, out AssembledBody? body,
+                out PatchDiagnostic? error), error?.ToString());
             CapstoneEffects effects = CapstoneEffects.Of(code, Bodies.Origin, bitness, calls);
             Assert.Equal(body.EndsControlFlow ? RegisterSet.None : effects.Destroys, body.Destroys);
             Assert.Equal(effects.UsesStack, body.UsesStack);
@@ -80,8 +85,8 @@ public sealed class ClobberProperties
     }
 
     /// <summary>
-    /// A thunk pushes, calls once, pops the same in the opposite order, and returns; beside that it moves the stack pointer by lea only. Where it
-    /// gives flags back it first puts the interrupt flag of now into them.
+    /// A thunk pushes, calls once, pops the same in the opposite order, and returns; beside that it moves the stack pointer by lea only.
+    /// Where it gives flags back it first puts the interrupt flag of now into them.
     /// </summary>
     private static void CheckThunk(SiteDecision thunk, int bitness)
     {
@@ -97,10 +102,13 @@ public sealed class ClobberProperties
         Assert.Equal(pushes.Reverse().Select(p => p.Replace("push", "pop", StringComparison.Ordinal)), pops);
         Assert.Equal(["ret"], code.Skip(pushes.Length + middle.Length + pops.Length));
         Assert.Single(middle, t => t.StartsWith("call 0x", StringComparison.Ordinal));
-        Assert.All(middle, t => Assert.True(t.StartsWith("call 0x", StringComparison.Ordinal) || t.StartsWith("lea rsp, [rsp", StringComparison.Ordinal), t));
+        Assert.All(middle, t =>
+            Assert.True(t.StartsWith("call 0x", StringComparison.Ordinal) || t.StartsWith("lea rsp, [rsp", StringComparison.Ordinal), t));
     }
 
     private static string[] MergeOfInterruptFlag(int bitness) => bitness == 64
-        ? ["push rax", "pushfq", "pop rax", "and eax, 0x200", "and qword ptr [rsp + 8], 0xfffffffffffffdff", "or qword ptr [rsp + 8], rax", "pop rax"]
-        : ["push eax", "pushfd", "pop eax", "and eax, 0x200", "and dword ptr [esp + 4], 0xfffffdff", "or dword ptr [esp + 4], eax", "pop eax"];
+        ? ["push rax", "pushfq", "pop rax", "and eax, 0x200", "and qword ptr [rsp + 8], 0xfffffffffffffdff", "or qword ptr [rsp + 8], rax",
+            "pop rax"]
+        : ["push eax", "pushfd", "pop eax", "and eax, 0x200", "and dword ptr [esp + 4], 0xfffffdff", "or dword ptr [esp + 4], eax",
+            "pop eax"];
 }

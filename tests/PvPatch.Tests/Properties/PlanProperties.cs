@@ -23,14 +23,16 @@ public sealed class PlanProperties
             for (int i = 0; i < before[s].Length; i++)
             {
                 VirtualAddress at = segment.Address + i;
-                bool inSite = built.Sites.IndexContaining(at) >= 0 || (plan.IndexContaining(at) is int index and >= 0 && plan[index].Action == PatchAction.Thunk);
+                bool inSite = built.Sites.IndexContaining(at) >= 0
+                    || (plan.IndexContaining(at) is int index and >= 0 && plan[index].Action == PatchAction.Thunk);
                 Assert.True(inSite || segment.Bytes.Span[i] == before[s][i], $"byte at {at} changed");
             }
         }
     });
 
     [Fact]
-    public void Every_site_decodes_to_whole_instructions_that_end_with_it() => PropertyCheck.Holds(ScenarioGen.Scenarios, Cases, static scenario =>
+    public void Every_site_decodes_to_whole_instructions_that_end_with_it() =>
+        PropertyCheck.Holds(ScenarioGen.Scenarios, Cases, static scenario =>
     {
         var built = new BuiltScenario(scenario);
         PatchPlan plan = built.Plan(0);
@@ -55,7 +57,8 @@ public sealed class PlanProperties
     });
 
     [Fact]
-    public void The_same_input_gives_the_same_bytes_and_the_same_listing() => PropertyCheck.Holds(ScenarioGen.Scenarios, Cases / 2, static scenario =>
+    public void The_same_input_gives_the_same_bytes_and_the_same_listing() =>
+        PropertyCheck.Holds(ScenarioGen.Scenarios, Cases / 2, static scenario =>
     {
         (BuiltScenario first, BuiltScenario second) = (new BuiltScenario(scenario), new BuiltScenario(scenario));
         Assert.Equal(Listing(first.Plan(1)), Listing(second.Plan(1)));
@@ -65,7 +68,8 @@ public sealed class PlanProperties
     });
 
     [Fact]
-    public void Planning_with_a_planner_that_has_planned_before_changes_nothing() => PropertyCheck.Holds(ScenarioGen.Scenarios, Cases / 2, static scenario =>
+    public void Planning_with_a_planner_that_has_planned_before_changes_nothing() =>
+        PropertyCheck.Holds(ScenarioGen.Scenarios, Cases / 2, static scenario =>
     {
         var built = new BuiltScenario(scenario);
         var planner = new PvPatch.Mechanisms.PatchPlanner();
@@ -95,7 +99,8 @@ public sealed class PlanProperties
             {
                 SiteDecision thunk = plan[plan.IndexContaining(reached)];
                 Assert.Equal((PatchAction.Thunk, reached), (thunk.Action, thunk.Address));
-                reached = Branches.Target(thunk.NewBytes, thunk.Address, Branches.CallOffset(thunk.NewBytes, thunk.Address, scenario.Bitness), scenario.Bitness);
+                reached = Branches.Target(
+                    thunk.NewBytes, thunk.Address, Branches.CallOffset(thunk.NewBytes, thunk.Address, scenario.Bitness), scenario.Bitness);
             }
 
             Assert.Equal(site.Target, reached);

@@ -11,7 +11,8 @@ public sealed class PropertyCheckTests
         Exception error = Assert.ThrowsAny<Exception>(() => PropertyCheck.Holds(
             ScenarioGen.Scenarios, 200, static scenario => Assert.DoesNotContain(scenario.Sites, s => s.Budget > 20)));
         Assert.Contains("seed", error.Message, StringComparison.Ordinal);
-        string shrunk = error.Message[Math.Max(0, error.Message.IndexOf("Shrunk", StringComparison.Ordinal))..]; // the case itself, where it was small enough
+        // the case itself, where it was small enough
+        string shrunk = error.Message[Math.Max(0, error.Message.IndexOf("Shrunk", StringComparison.Ordinal))..];
         Assert.Equal(1, shrunk.Split('\n').First(l => l.Contains("sites ", StringComparison.Ordinal)).Count(c => c == '('));
     }
 
@@ -32,9 +33,12 @@ public sealed class PropertyCheckTests
             }
         });
         PatchAction[] possible = [.. Enum.GetValues<PatchAction>().Except([PatchAction.CallBug, PatchAction.Record, PatchAction.Slot])];
-        PatchReason[] possibleReasons = [.. Enum.GetValues<PatchReason>().Except([PatchReason.BackendDeclines, PatchReason.RulesDecline, PatchReason.ChangesWhileBooting, PatchReason.NeedsQuiescence])];
-        Assert.All(possible, action => Assert.True(actions.GetValueOrDefault(action) > 20, $"{action}: {actions.GetValueOrDefault(action)}"));
-        Assert.All(possibleReasons, reason => Assert.True(reasons.GetValueOrDefault(reason) > 20, $"{reason}: {reasons.GetValueOrDefault(reason)}"));
+        PatchReason[] possibleReasons = [.. Enum.GetValues<PatchReason>()
+            .Except([PatchReason.BackendDeclines, PatchReason.RulesDecline, PatchReason.ChangesWhileBooting, PatchReason.NeedsQuiescence])];
+        Assert.All(
+            possible, action => Assert.True(actions.GetValueOrDefault(action) > 20, $"{action}: {actions.GetValueOrDefault(action)}"));
+        Assert.All(possibleReasons,
+            reason => Assert.True(reasons.GetValueOrDefault(reason) > 20, $"{reason}: {reasons.GetValueOrDefault(reason)}"));
         Assert.True(longSites > 100, $"only {longSites} sites longer than a vector");
     }
 }

@@ -11,7 +11,8 @@ public sealed class RefusalProperties
     private const int Cases = 250;
 
     [Fact]
-    public void One_unknown_site_and_nothing_is_applied_or_reverted() => PropertyCheck.Holds(ScenarioGen.Scenarios, Cases, static scenario =>
+    public void One_unknown_site_and_nothing_is_applied_or_reverted() =>
+        PropertyCheck.Holds(ScenarioGen.Scenarios, Cases, static scenario =>
     {
         var built = new BuiltScenario(scenario);
         var random = new Random(scenario.Seed + 3);
@@ -69,7 +70,8 @@ public sealed class RefusalProperties
     [Theory]
     [InlineData(false)]
     [InlineData(true)]
-    public void A_site_that_holds_no_code_and_there_is_no_plan(bool patchedBefore) => PropertyCheck.Holds(ScenarioGen.Scenarios, Cases, scenario =>
+    public void A_site_that_holds_no_code_and_there_is_no_plan(bool patchedBefore) =>
+        PropertyCheck.Holds(ScenarioGen.Scenarios, Cases, scenario =>
     {
         var built = new BuiltScenario(scenario);
         if (built.Sites.Count == 0)
@@ -91,7 +93,8 @@ public sealed class RefusalProperties
         bool onlyTail = !patchedBefore && scenario.Sites[bad] is { Tail: not 0, Form: SiteForm.ThroughTable, Budget: > 6 };
         there[(onlyTail ? site.Budget - 1 : 0)..].Fill(0xf0); // lock prefixes without an instruction
         byte[][] before = built.Snapshot();
-        Assert.False(new PatchPlanner().TryPlan(built.Image, built.Sites, built.Backends[0], built.Options(previous), out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics));
+        Assert.False(new PatchPlanner().TryPlan(built.Image, built.Sites, built.Backends[0], built.Options(previous), out PatchPlan? plan,
+            out IReadOnlyList<PatchDiagnostic> diagnostics));
         Assert.Null(plan);
         Assert.Equal(before, built.Snapshot());
         PatchDiagnostic diagnostic = Assert.Single(diagnostics, d => d.Severity == DiagnosticSeverity.Error);
@@ -103,7 +106,8 @@ public sealed class RefusalProperties
     [Fact]
     public void A_call_through_another_slot_and_there_is_no_plan() => PropertyCheck.Holds(ScenarioGen.Scenarios, Cases, static scenario =>
     {
-        int[] through = [.. Enumerable.Range(0, scenario.Sites.Count).Where(i => scenario.Sites[i] is { Form: SiteForm.ThroughTable, Budget: >= 6 })];
+        int[] through = [
+            .. Enumerable.Range(0, scenario.Sites.Count).Where(i => scenario.Sites[i] is { Form: SiteForm.ThroughTable, Budget: >= 6 })];
         if (through.Length == 0)
         {
             return;
@@ -115,13 +119,16 @@ public sealed class RefusalProperties
         built.Image.TryGetBytes(site.Address, site.Budget, out Span<byte> there);
         Span<byte> operand = there.Slice(2, 4);
         BitConverter.TryWriteBytes(operand, BitConverter.ToInt32(operand) + scenario.Bitness / 8); // the next word of the table
-        Assert.False(new PatchPlanner().TryPlan(built.Image, built.Sites, built.Backends[0], built.Options(), out _, out IReadOnlyList<PatchDiagnostic> diagnostics));
+        Assert.False(new PatchPlanner()
+            .TryPlan(built.Image, built.Sites, built.Backends[0], built.Options(), out _, out IReadOnlyList<PatchDiagnostic> diagnostics));
         PatchDiagnostic diagnostic = Assert.Single(diagnostics, d => d.Severity == DiagnosticSeverity.Error);
         Assert.Equal((DiagnosticCodes.WrongSlotOperand, bad, site.Address), (diagnostic.Code, diagnostic.SiteIndex, diagnostic.Address));
         Assert.StartsWith(HexBytes.Format(there), diagnostic.Found, StringComparison.Ordinal);
     });
 
-    /// <summary>Changes one byte of one site so that no plan knows it; gives the site's index, or nothing where there are no sites.</summary>
+    /// <summary>
+    /// Changes one byte of one site so that no plan knows it; gives the site's index, or nothing where there are no sites.
+    /// </summary>
     private static int? Corrupt(PatchPlan plan, CodeImage image, Random random)
     {
         if (plan.Count == 0)

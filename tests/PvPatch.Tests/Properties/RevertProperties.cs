@@ -4,7 +4,9 @@ using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Properties;
 
-/// <summary>Whatever was applied in between, revert gives the original image back bit for bit; verify says what a comparison of bytes says.</summary>
+/// <summary>
+/// Whatever was applied in between, revert gives the original image back bit for bit; verify says what a comparison of bytes says.
+/// </summary>
 public sealed class RevertProperties
 {
     private const int Cases = 250;
@@ -153,7 +155,8 @@ public sealed class RevertProperties
             }
 
             SiteDecision same = made[made.IndexContaining(fresh[i].Address)];
-            Assert.Equal((fresh[i].Address, fresh[i].Length, fresh[i].Action, fresh[i].Reason), (same.Address, same.Length, same.Action, same.Reason));
+            Assert.Equal((fresh[i].Address, fresh[i].Length, fresh[i].Action, fresh[i].Reason),
+                (same.Address, same.Length, same.Action, same.Reason));
             Assert.Equal(fresh[i].OldBytes, same.OldBytes);
             if (fresh[i].Action != PatchAction.ThunkCall)
             {

@@ -41,9 +41,12 @@ public sealed record SiteSpec(int Gap, int Slot, int Budget, RegisterSet Clobber
     public override string ToString() => $"(gap {Gap} slot {Slot} budget {Budget} clobbers {Clobbers} {Traits} {Form} tail {Tail})";
 }
 
-/// <summary>A whole case: layout, three backends, sites and how the image is cut into segments, all small numbers that shrink well.</summary>
+/// <summary>
+/// A whole case: layout, three backends, sites and how the image is cut into segments, all small numbers that shrink well.
+/// </summary>
 public sealed record Scenario(
-    int Bitness, bool High, IReadOnlyList<SlotSpec> Slots, IReadOnlyList<IReadOnlyList<OpSpec>> Backends, IReadOnlyList<SiteSpec> Sites, bool Room, int Nops, int Seed)
+    int Bitness, bool High, IReadOnlyList<SlotSpec> Slots, IReadOnlyList<IReadOnlyList<OpSpec>> Backends, IReadOnlyList<SiteSpec> Sites,
+    bool Room, int Nops, int Seed)
 {
     public override string ToString() =>
         $"""

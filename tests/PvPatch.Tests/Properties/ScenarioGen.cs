@@ -10,7 +10,8 @@ namespace PvPatch.Tests.Properties;
 internal static class ScenarioGen
 {
     private static readonly CallConvention[] s_conventions64 =
-        [CallConvention.SysV, CallConvention.KernelSysV, CallConvention.WindowsX64, CallConvention.CalleeSave, CallConvention.StaticRegisters];
+        [CallConvention.SysV, CallConvention.KernelSysV, CallConvention.WindowsX64, CallConvention.CalleeSave,
+            CallConvention.StaticRegisters];
 
     private static readonly CallConvention[] s_conventions32 =
         [CallConvention.I386RegParm, CallConvention.CalleeSave, CallConvention.StaticRegisters];
@@ -32,7 +33,8 @@ internal static class ScenarioGen
         from b in Op(bitness).ListOf(6)
         from c in Op(bitness).ListOf(6)
         from kinds in Site().ListOf(4)
-        from sites in Gen.Sized(size => Gen.Choose(0, Math.Min(40, 1 + size)).SelectMany(n => Gen.OneOf(Site(), SiteLike(kinds), SiteLike(kinds)).ListOf(n)))
+        from sites in Gen.Sized(
+            size => Gen.Choose(0, Math.Min(40, 1 + size)).SelectMany(n => Gen.OneOf(Site(), SiteLike(kinds), SiteLike(kinds)).ListOf(n)))
         from room in Gen.Elements(true, false)
         from nops in Gen.Choose(0, 3)
         from seed in Gen.Choose(0, int.MaxValue)
@@ -59,7 +61,9 @@ internal static class ScenarioGen
         from tail in Gen.Choose(0, 2)
         select new SiteSpec(gap, slot, budget, clobbers, traits, form, tail);
 
-    /// <summary>A site like one of a few: real tables hold the same kinds of site again and again, and the engine goes a short way for those.</summary>
+    /// <summary>
+    /// A site like one of a few: real tables hold the same kinds of site again and again, and the engine goes a short way for those.
+    /// </summary>
     private static Gen<SiteSpec> SiteLike(IEnumerable<SiteSpec> kinds) =>
         from kind in Gen.Elements(kinds.ToArray())
         from gap in Gap()

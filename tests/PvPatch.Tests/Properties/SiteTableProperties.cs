@@ -55,7 +55,8 @@ public sealed class SiteTableProperties
         {
             for (ulong address = unchecked(from - 2); address != unchecked(from + 12); address++)
             {
-                int[] having = [.. Enumerable.Range(0, table.Count).Where(i => unchecked(address - table[i].Address.Value) < (ulong)table[i].Budget)];
+                int[] having = [
+                    .. Enumerable.Range(0, table.Count).Where(i => unchecked(address - table[i].Address.Value) < (ulong)table[i].Budget)];
                 Assert.Equal(having.Length == 0 ? -1 : having.Single(), table.IndexContaining(address));
                 Assert.Equal(having.Length == 0 || table[having[0]].Address != address ? -1 : having[0], table.IndexOf(address));
             }

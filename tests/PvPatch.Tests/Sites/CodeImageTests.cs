@@ -42,10 +42,14 @@ public sealed class CodeImageTests
         using var one = new Manager(s_bytes, 0);
         using var other = new Manager(s_bytes, 16);
         using var behind = new Manager(s_bytes, 48);
-        Assert.Throws<ArgumentException>(() => new CodeImage(64, new CodeSegment("a", 0x1000, one.Memory[..32]), new CodeSegment("b", 0x2000, other.Memory[..8])));
-        Assert.Throws<ArgumentException>(() => new CodeImage(64, new CodeSegment("a", 0x1000, one.Memory[..32]), new CodeSegment("b", 0x2000, s_bytes.AsMemory(31))));
-        Assert.Throws<ArgumentException>(() => new CodeImage(64, new CodeSegment("a", 0x1000, one.Memory[..32]), new CodeSegment("b", 0x2000, one.Memory.Slice(31, 2))));
-        Assert.Equal(2, new CodeImage(64, new CodeSegment("a", 0x1000, one.Memory[..32]), new CodeSegment("b", 0x2000, behind.Memory[..8])).Segments.Count);
+        Assert.Throws<ArgumentException>(
+            () => new CodeImage(64, new CodeSegment("a", 0x1000, one.Memory[..32]), new CodeSegment("b", 0x2000, other.Memory[..8])));
+        Assert.Throws<ArgumentException>(
+            () => new CodeImage(64, new CodeSegment("a", 0x1000, one.Memory[..32]), new CodeSegment("b", 0x2000, s_bytes.AsMemory(31))));
+        Assert.Throws<ArgumentException>(
+            () => new CodeImage(64, new CodeSegment("a", 0x1000, one.Memory[..32]), new CodeSegment("b", 0x2000, one.Memory.Slice(31, 2))));
+        Assert.Equal(2, new CodeImage(64, new CodeSegment("a", 0x1000, one.Memory[..32]), new CodeSegment("b", 0x2000, behind.Memory[..8]))
+            .Segments.Count);
     }
 
     /// <summary>Memory that is no array of its own: a window into one, as an unmanaged mapping would be.</summary>

@@ -73,7 +73,8 @@ public sealed class SiteTableTests
     {
         Assert.Equal(16, System.Runtime.CompilerServices.Unsafe.SizeOf<PatchSite>());
         var site = new PatchSite(ulong.MaxValue, ushort.MaxValue, 255, RegisterSet.All, SiteTraits.NoStack);
-        Assert.Equal((ulong.MaxValue, ushort.MaxValue, 255, RegisterSet.All, SiteTraits.NoStack), (site.Address.Value, site.Slot, site.Budget, site.Clobbers, site.Traits));
+        Assert.Equal((ulong.MaxValue, ushort.MaxValue, 255, RegisterSet.All, SiteTraits.NoStack),
+            (site.Address.Value, site.Slot, site.Budget, site.Clobbers, site.Traits));
         Assert.Throws<ArgumentOutOfRangeException>(() => new PatchSite(0, -1, 1, default));
         Assert.Throws<ArgumentOutOfRangeException>(() => new PatchSite(0, 65536, 1, default));
         Assert.Throws<ArgumentOutOfRangeException>(() => new PatchSite(0, 0, 256, default));

@@ -32,7 +32,8 @@ internal static class GnuAssembler
             Run("as", bitness == 64 ? "--64" : "--32", "-mindex-reg", "-o", unlinked, source);
 
             // Pieces may stand at the same address, so ld must not check for overlap; -n keeps it from aligning them to pages.
-            Run("ld", "-m", bitness == 64 ? "elf_x86_64" : "elf_i386", "-e", "0", "-n", "--no-check-sections", "-T", script, "-o", linked, unlinked);
+            Run("ld", "-m", bitness == 64 ? "elf_x86_64" : "elf_i386", "-e", "0", "-n", "--no-check-sections", "-T", script, "-o", linked,
+                unlinked);
             return ReadPieces(File.ReadAllBytes(linked), pieces.Count, bitness);
         }
         finally
@@ -78,7 +79,8 @@ internal static class GnuAssembler
     private static byte[][] ReadPieces(ReadOnlySpan<byte> elf, int count, int bitness)
     {
         bool is64 = bitness == 64;
-        int headers = is64 ? (int)BinaryPrimitives.ReadUInt64LittleEndian(elf[0x28..]) : (int)BinaryPrimitives.ReadUInt32LittleEndian(elf[0x20..]);
+        int headers = is64
+            ? (int)BinaryPrimitives.ReadUInt64LittleEndian(elf[0x28..]) : (int)BinaryPrimitives.ReadUInt32LittleEndian(elf[0x20..]);
         ReadOnlySpan<byte> tail = elf[(is64 ? 0x3a : 0x2e)..];
         int size = BinaryPrimitives.ReadUInt16LittleEndian(tail);
         int sections = BinaryPrimitives.ReadUInt16LittleEndian(tail[2..]);
@@ -104,7 +106,9 @@ internal static class GnuAssembler
     private static (int Offset, int Length) SectionBounds(ReadOnlySpan<byte> elf, int header, bool is64)
     {
         return is64
-            ? ((int)BinaryPrimitives.ReadUInt64LittleEndian(elf[(header + 0x18)..]), (int)BinaryPrimitives.ReadUInt64LittleEndian(elf[(header + 0x20)..]))
-            : ((int)BinaryPrimitives.ReadUInt32LittleEndian(elf[(header + 0x10)..]), (int)BinaryPrimitives.ReadUInt32LittleEndian(elf[(header + 0x14)..]));
+            ? ((int)BinaryPrimitives.ReadUInt64LittleEndian(elf[(header + 0x18)..]),
+                (int)BinaryPrimitives.ReadUInt64LittleEndian(elf[(header + 0x20)..]))
+            : ((int)BinaryPrimitives.ReadUInt32LittleEndian(elf[(header + 0x10)..]),
+                (int)BinaryPrimitives.ReadUInt32LittleEndian(elf[(header + 0x14)..]));
     }
 }

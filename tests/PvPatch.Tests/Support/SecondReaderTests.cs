@@ -11,7 +11,8 @@ public sealed class SecondReaderTests
         GnuAssembler.RequireTools();
         IReadOnlyList<byte[]> pieces = GnuAssembler.Assemble(
             64,
-            [new(Kernel, "call 0xffffffff81000105"), new(Kernel + 0x100, "call 0xffffffff81000105"), new(Kernel, string.Empty), new(0x1000, ".rept 2; int3; .endr")]);
+            [new(Kernel, "call 0xffffffff81000105"), new(Kernel + 0x100, "call 0xffffffff81000105"), new(Kernel, string.Empty),
+                new(0x1000, ".rept 2; int3; .endr")]);
         Assert.Equal([0xe8, 0x00, 0x01, 0x00, 0x00], pieces[0]);
         Assert.Equal([0xe8, 0x00, 0x00, 0x00, 0x00], pieces[1]);
         Assert.Empty(pieces[2]);

@@ -85,7 +85,9 @@ internal sealed unsafe partial class UnicornCpu : IDisposable
     }
 
     /// <summary>Runs from an address until the instruction pointer reaches another; at most so many instructions.</summary>
-    /// <exception cref="InvalidOperationException">A fault (with the emulator's text), or <paramref name="until"/> was not reached.</exception>
+    /// <exception cref="InvalidOperationException">
+    /// A fault (with the emulator's text), or <paramref name="until"/> was not reached.
+    /// </exception>
     public void Run(ulong from, ulong until, int mostInstructions = 1000)
     {
         Check(Start(_engine, from, until, 0, (nuint)mostInstructions), $"run from 0x{from:x}");

@@ -1,4 +1,3 @@
-using PvPatch.Live;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
 using RiscV.Translator;

@@ -60,7 +60,9 @@ internal sealed class Tour(GuestImage image, TextWriter output)
         switcher.Stop();
         bool equal = Compare("all four", reference, run, "");
         (double microseconds, int sites) = switcher.Median;
-        output.WriteLine($"  {switcher.Switches} switches, {switcher.SitesWritten:n0} sites written; the median switch took {microseconds:0.0} us for {sites} sites");
+        output.WriteLine(
+            $"  {switcher.Switches} switches, {switcher.SitesWritten:n0} sites written; the median switch took {microseconds:0.0} us "
+            + $"for {sites} sites");
         output.WriteLine();
         return equal;
     }
@@ -109,7 +111,9 @@ internal sealed class Tour(GuestImage image, TextWriter output)
     private void Print(string name, List<RunRecord> runs, TimeSpan unit)
     {
         RunRecord best = runs.MinBy(static r => r.Time)!;
-        output.WriteLine($"  {name,-34} {best.Instructions / best.Time.TotalMicroseconds,8:n0} M instructions/s {best.Time / unit,8:0.00} x the time of fast");
+        output.WriteLine(
+            $"  {name,-34} {best.Instructions / best.Time.TotalMicroseconds,8:n0} M instructions/s {best.Time / unit,8:0.00} x the "
+            + $"time of fast");
     }
 
     private bool Compare(string name, RunRecord reference, RunRecord run, string more)

@@ -32,7 +32,8 @@ internal static class ElfReader
         ulong table = U64(bytes, 32);
         int entrySize = U16(bytes, 54);
         int count = U16(bytes, 56);
-        if (entrySize != ProgramHeaderSize || table > (ulong)bytes.Length || (ulong)(count * ProgramHeaderSize) > (ulong)bytes.Length - table)
+        if (entrySize != ProgramHeaderSize || table > (ulong)bytes.Length
+            || (ulong)(count * ProgramHeaderSize) > (ulong)bytes.Length - table)
         {
             error = "the program headers lie outside the file";
             return false;
@@ -79,7 +80,8 @@ internal static class ElfReader
         ulong inFile = U64(header, 32);
         ulong inMemory = U64(header, 40);
         segment = null;
-        if (offset > (ulong)file.Length || inFile > (ulong)file.Length - offset || inFile > inMemory || address > WindowEnd || inMemory > WindowEnd - address)
+        if (offset > (ulong)file.Length || inFile > (ulong)file.Length - offset || inFile > inMemory || address > WindowEnd
+            || inMemory > WindowEnd - address)
         {
             return false;
         }

@@ -16,12 +16,14 @@ internal sealed record GuestImage(ulong Entry, IReadOnlyList<GuestSegment> Segme
         get
         {
             GuestSegment[] code = [.. Segments.Where(static s => s.Executable)];
-            return code.Length == 0 ? (0, 0) : (code.Min(static s => s.Address) & ~3UL, code.Max(static s => s.Address + (ulong)s.Bytes.Length) & ~3UL);
+            return code.Length == 0
+                ? (0, 0) : (code.Min(static s => s.Address) & ~3UL, code.Max(static s => s.Address + (ulong)s.Bytes.Length) & ~3UL);
         }
     }
 
     /// <summary>A program that is nothing but code.</summary>
-    public static GuestImage OfCode(byte[] code, ulong address = 0x10000) => new(address, [new GuestSegment(address, code, (ulong)code.Length, true)]);
+    public static GuestImage OfCode(byte[] code, ulong address = 0x10000) =>
+        new(address, [new GuestSegment(address, code, (ulong)code.Length, true)]);
 }
 
 /// <summary>A stretch of a program.</summary>

@@ -24,7 +24,8 @@ internal sealed unsafe class GuestMemory : IDisposable
         ArgumentOutOfRangeException.ThrowIfLessThan(ramSize, 4096UL);
         RamStart = ramStart;
         RamSize = ramSize;
-        _file = MemoryMappedFile.CreateNew(null, WindowSize + Slack, MemoryMappedFileAccess.ReadWrite, MemoryMappedFileOptions.DelayAllocatePages, HandleInheritability.None);
+        _file = MemoryMappedFile.CreateNew(null, WindowSize + Slack, MemoryMappedFileAccess.ReadWrite,
+            MemoryMappedFileOptions.DelayAllocatePages, HandleInheritability.None);
         _view = _file.CreateViewAccessor();
         _view.SafeMemoryMappedViewHandle.AcquirePointer(ref _window);
     }

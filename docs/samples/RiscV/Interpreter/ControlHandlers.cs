@@ -17,9 +17,11 @@ internal static unsafe class ControlHandlers
 
     public static ulong Bne(CpuState* s, Decoded* d) => A(s, d) != B(s, d) ? Jump(s, d, d->Pc + (ulong)d->Imm, link: false) : d->Pc + 4;
 
-    public static ulong Blt(CpuState* s, Decoded* d) => (long)A(s, d) < (long)B(s, d) ? Jump(s, d, d->Pc + (ulong)d->Imm, link: false) : d->Pc + 4;
+    public static ulong Blt(CpuState* s, Decoded* d) =>
+        (long)A(s, d) < (long)B(s, d) ? Jump(s, d, d->Pc + (ulong)d->Imm, link: false) : d->Pc + 4;
 
-    public static ulong Bge(CpuState* s, Decoded* d) => (long)A(s, d) >= (long)B(s, d) ? Jump(s, d, d->Pc + (ulong)d->Imm, link: false) : d->Pc + 4;
+    public static ulong Bge(CpuState* s, Decoded* d) =>
+        (long)A(s, d) >= (long)B(s, d) ? Jump(s, d, d->Pc + (ulong)d->Imm, link: false) : d->Pc + 4;
 
     public static ulong Bltu(CpuState* s, Decoded* d) => A(s, d) < B(s, d) ? Jump(s, d, d->Pc + (ulong)d->Imm, link: false) : d->Pc + 4;
 

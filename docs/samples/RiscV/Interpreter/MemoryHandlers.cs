@@ -6,19 +6,25 @@ namespace RiscV.Interpreter;
 /// <summary>Loads and stores. Outside RAM they stop; they need not be aligned.</summary>
 internal static unsafe class MemoryHandlers
 {
-    public static ulong Lb(CpuState* s, Decoded* d) => TryFind(s, d, 1, StopReason.LoadFault, out byte* at) ? Load(s, d, (ulong)(sbyte)*at) : d->Pc;
+    public static ulong Lb(CpuState* s, Decoded* d) =>
+        TryFind(s, d, 1, StopReason.LoadFault, out byte* at) ? Load(s, d, (ulong)(sbyte)*at) : d->Pc;
 
-    public static ulong Lh(CpuState* s, Decoded* d) => TryFind(s, d, 2, StopReason.LoadFault, out byte* at) ? Load(s, d, (ulong)*(short*)at) : d->Pc;
+    public static ulong Lh(CpuState* s, Decoded* d) =>
+        TryFind(s, d, 2, StopReason.LoadFault, out byte* at) ? Load(s, d, (ulong)*(short*)at) : d->Pc;
 
-    public static ulong Lw(CpuState* s, Decoded* d) => TryFind(s, d, 4, StopReason.LoadFault, out byte* at) ? Load(s, d, (ulong)*(int*)at) : d->Pc;
+    public static ulong Lw(CpuState* s, Decoded* d) =>
+        TryFind(s, d, 4, StopReason.LoadFault, out byte* at) ? Load(s, d, (ulong)*(int*)at) : d->Pc;
 
-    public static ulong Ld(CpuState* s, Decoded* d) => TryFind(s, d, 8, StopReason.LoadFault, out byte* at) ? Load(s, d, *(ulong*)at) : d->Pc;
+    public static ulong Ld(CpuState* s, Decoded* d) =>
+        TryFind(s, d, 8, StopReason.LoadFault, out byte* at) ? Load(s, d, *(ulong*)at) : d->Pc;
 
     public static ulong Lbu(CpuState* s, Decoded* d) => TryFind(s, d, 1, StopReason.LoadFault, out byte* at) ? Load(s, d, *at) : d->Pc;
 
-    public static ulong Lhu(CpuState* s, Decoded* d) => TryFind(s, d, 2, StopReason.LoadFault, out byte* at) ? Load(s, d, *(ushort*)at) : d->Pc;
+    public static ulong Lhu(CpuState* s, Decoded* d) =>
+        TryFind(s, d, 2, StopReason.LoadFault, out byte* at) ? Load(s, d, *(ushort*)at) : d->Pc;
 
-    public static ulong Lwu(CpuState* s, Decoded* d) => TryFind(s, d, 4, StopReason.LoadFault, out byte* at) ? Load(s, d, *(uint*)at) : d->Pc;
+    public static ulong Lwu(CpuState* s, Decoded* d) =>
+        TryFind(s, d, 4, StopReason.LoadFault, out byte* at) ? Load(s, d, *(uint*)at) : d->Pc;
 
     public static ulong Sb(CpuState* s, Decoded* d) => Store(s, d, 1);
 

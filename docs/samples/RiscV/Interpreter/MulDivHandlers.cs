@@ -30,7 +30,8 @@ internal static unsafe class MulDivHandlers
 
     public static ulong Remw(CpuState* s, Decoded* d) => SetW(s, d, (int)Remainder((int)A(s, d), (int)B(s, d)));
 
-    public static ulong Remuw(CpuState* s, Decoded* d) => SetW(s, d, (uint)B(s, d) == 0 ? (int)A(s, d) : (int)((uint)A(s, d) % (uint)B(s, d)));
+    public static ulong Remuw(CpuState* s, Decoded* d) =>
+        SetW(s, d, (uint)B(s, d) == 0 ? (int)A(s, d) : (int)((uint)A(s, d) % (uint)B(s, d)));
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static ulong A(CpuState* s, Decoded* d) => s->X[d->Rs1];
@@ -49,8 +50,8 @@ internal static unsafe class MulDivHandlers
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     private static ulong SetW(CpuState* s, Decoded* d, int value) => Set(s, d, (ulong)value);
 
-    // Nothing traps: a division by zero gives all ones and leaves the dividend; the one quotient that overflows is the dividend. The 32-bit forms, done in
-    // 64 bits, cannot overflow, and cutting their quotient gives what the specification wants.
+    // Nothing traps: a division by zero gives all ones and leaves the dividend; the one quotient that overflows is the dividend. The 32-bit
+    // forms, done in 64 bits, cannot overflow, and cutting their quotient gives what the specification wants.
     private static long Divide(long a, long b) => b == 0 ? -1 : b == -1 ? -a : a / b;
 
     private static long Remainder(long a, long b) => b == 0 ? a : b == -1 ? 0 : a % b;

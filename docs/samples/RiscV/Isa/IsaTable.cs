@@ -89,7 +89,8 @@ internal static class IsaTable
         string bits = string.Concat(words[2..]);
         uint mask = uint.Parse(bits.Replace('0', '1').Replace('.', '0'), NumberStyles.BinaryNumber, CultureInfo.InvariantCulture);
         uint match = uint.Parse(bits.Replace('.', '0'), NumberStyles.BinaryNumber, CultureInfo.InvariantCulture);
-        var encoding = new IsaRow(words[0], Enum.Parse<Op>(words[0].Replace(".", "", StringComparison.Ordinal), ignoreCase: true), Enum.Parse<Format>(words[1]), mask, match);
+        var encoding = new IsaRow(words[0], Enum.Parse<Op>(words[0].Replace(".", "", StringComparison.Ordinal), ignoreCase: true),
+            Enum.Parse<Format>(words[1]), mask, match);
         return bits.Length == 32 && (int)encoding.Op == index + 1 ? encoding : throw new FormatException($"row {index}: {line}");
     }
 }

@@ -105,7 +105,9 @@ internal sealed unsafe class Stubs
     /// </summary>
     /// <param name="target">The C function.</param>
     /// <param name="keepsScratch">Whether rax, rcx and rdx are kept; else rax has the function's result.</param>
-    /// <param name="arguments">Emits moving the arguments to where C wants them; it is told where the return address is, which names the site.</param>
+    /// <param name="arguments">
+    /// Emits moving the arguments to where C wants them; it is told where the return address is, which names the site.
+    /// </param>
     /// <param name="then">Emits what else is to be done.</param>
     public VirtualAddress EmitCall(
         VirtualAddress target,

@@ -23,7 +23,8 @@ internal static unsafe class TracedBackend
     }
 
     /// <summary>The site is the return address, that is, its end. What the helper loaded stays in rax.</summary>
-    private static VirtualAddress Emit(Stubs stubs, Op op, VirtualAddress helper) => stubs.EmitCall(helper, keepsScratch: false, (a, site) =>
+    private static VirtualAddress Emit(Stubs stubs, Op op, VirtualAddress helper) =>
+        stubs.EmitCall(helper, keepsScratch: false, (a, site) =>
     {
         a.mov(rdi, rdx);
         a.mov(rsi, rax);

@@ -87,12 +87,13 @@ internal sealed unsafe class ConcurrentStores(
         }
 
         bool clean = true;
-        foreach (ref PlannedSite site in Plan.Sites[.._storedUpTo])
+        for (int i = 0; i < _storedUpTo; i++)
         {
+            ref PlannedSite site = ref Plan.Sites[i];
             ref SiteRecord record = ref RecordOf(site, out SiteBytes old, out byte* at);
             if (site.IsWrite && !IsGuarded(record))
             {
-                bool back = TryStore(at, record.Class, site.Length, site.New, old);
+                bool back = TryStore(at, record.Class, site.Length, Plan.NewOf(i), old);
                 site.Change = back ? SiteChange.RolledBack : SiteChange.Faulted;
                 clean &= back;
             }
@@ -104,7 +105,7 @@ internal sealed unsafe class ConcurrentStores(
     private bool TryStoreAtomic()
     {
         Span<PlannedSite> sites = Plan.Sites;
-        for (int i = 0; i < sites.Length; i++)
+        for (int i = 0; Plan.AnyWrite && i < sites.Length; i++)
         {
             ref PlannedSite site = ref sites[i];
             if (!site.IsWrite)
@@ -120,7 +121,7 @@ internal sealed unsafe class ConcurrentStores(
             }
 
             Probe(PatchStep.Store, i);
-            if (!TryStore(at, record.Class, site.Length, old, site.New))
+            if (!TryStore(at, record.Class, site.Length, old, Plan.NewOf(i)))
             {
                 Report.Add(PatchDiagnostic.Error(DiagnosticCodes.SwapFailed, "a site changed between the check and the store; something else writes the code") with
                 {
@@ -192,7 +193,7 @@ internal sealed unsafe class ConcurrentStores(
                 ref PlannedSite site = ref planned[sites[i]];
                 ref SiteRecord record = ref RecordOf(site, out SiteBytes old, out byte* at);
                 sbyte forward = record.Forward == 0 ? (sbyte)0 : SiteClassifier.UsableForward(record, Plan.After[Slots.Kinds[record.Kind].Slot]);
-                entries[i] = GuardEntry.Create(at, site.Length, toNew ? site.New : old, forward);
+                entries[i] = GuardEntry.Create(at, site.Length, toNew ? Plan.NewOf(sites[i]) : old, forward);
             }
 
             RunGuards(entries, sites.Length, firstPhase, lastPhase);

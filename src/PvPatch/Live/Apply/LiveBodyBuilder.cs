@@ -18,6 +18,9 @@ internal sealed class LiveBodyBuilder
     private static readonly byte[] s_jump = [0xe9, 0, 0, 0, 0];
     private static readonly byte[] s_trap = [0x0f, 0x0b]; // ud2
 
+    // For links that are refused. There may be thousands in a batch, and most are not: none is made for each.
+    private static readonly LiveBody s_none = LiveBody.Indirect(PatchReason.None, null);
+
     private readonly CodeArena _arena;
     private readonly SlotTable _slots;
     private readonly OpsLayout _layout;
@@ -123,7 +126,7 @@ internal sealed class LiveBodyBuilder
         OpSlot slot = _slots.Layout[kind.Slot];
         VirtualAddress target = link.Target!.Value;
         entry = target;
-        body = LiveBody.Indirect(PatchReason.None, null);
+        body = s_none;
         if (!IsCode(slot, target, null, out error))
         {
             return false;
@@ -187,7 +190,7 @@ internal sealed class LiveBodyBuilder
     private bool TryGetLongLink(SiteLink link, PatchSite kind, out LiveBody body, ref VirtualAddress entry, out PatchDiagnostic? error)
     {
         error = null;
-        body = LiveBody.Indirect(PatchReason.None, null);
+        body = s_none;
         if (!_arena.Reaches(entry) && !_arena.Functions.TryGetFar(entry, out entry, out error))
         {
             return false;

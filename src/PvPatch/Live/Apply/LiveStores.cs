@@ -238,7 +238,7 @@ internal sealed unsafe class ExclusiveStores(
             return;
         }
 
-        SiteBytes word = toNew ? site.New : old;
+        SiteBytes word = toNew ? Plan.NewOf(index) : old;
         new ReadOnlySpan<byte>(&word, site.Length).CopyTo(new Span<byte>(at, site.Length));
     }
 }

@@ -4,29 +4,29 @@ using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
-/// <summary>What is decided for one site, and what becomes of it: 32 bytes.</summary>
-internal struct PlannedSite(int block, int site, LiveForm form, LiveSiteState state, PatchAction action, PatchReason reason)
+/// <summary>
+/// What is decided for one site, and what becomes of it: 16 bytes. What it is to hold is kept apart, for the sites that are written: often
+/// most sites of a batch are not.
+/// </summary>
+internal struct PlannedSite
 {
-    /// <summary>The bytes it is to hold, up to 16; of a longer site see <see cref="PlannedSites.LongBytes"/>.</summary>
-    public SiteBytes New;
-
     /// <summary>Index of its block in <see cref="PlannedSites.Blocks"/>.</summary>
-    public int Block = block;
+    public int Block;
 
     /// <summary>Its place in the block.</summary>
-    public int Site = site;
+    public int Site;
 
     /// <summary>What it becomes when all is well.</summary>
-    public LiveForm Form = form;
-    public LiveSiteState State = state;
+    public LiveForm Form;
+    public LiveSiteState State;
 
     // Public enums are int.
-    private byte _action = (byte)action;
-    private byte _reason = (byte)reason;
+    private byte _action;
+    private byte _reason;
 
-    public SiteChange Change = SiteChange.NotWritten; // until it is
+    public SiteChange Change;
 
-    /// <summary>Whether it holds other bytes than <see cref="New"/> and is to be written.</summary>
+    /// <summary>Whether it holds other bytes than it is to hold (<see cref="PlannedSites.NewOf"/>), and is to be written.</summary>
     public bool IsWrite;
 
     /// <summary>Whether its island has no place yet: its displacement is zero. Only where nothing is to be placed.</summary>
@@ -70,6 +70,7 @@ internal sealed class PlannedSites
     private const int KeptLength = 1024;
 
     private PlannedSite[] _sites = new PlannedSite[64];
+    private SiteBytes[] _new = new SiteBytes[64]; // as long; set where a site is to be written
     private int _count;
 
     public List<CodeBlock> Blocks { get; } = [];
@@ -90,6 +91,9 @@ internal sealed class PlannedSites
 
     public int Count => _count;
 
+    /// <summary>Whether any site is to be written.</summary>
+    public bool AnyWrite { get; private set; }
+
     public void Clear()
     {
         Blocks.Clear();
@@ -97,7 +101,12 @@ internal sealed class PlannedSites
         LongBytes.Clear();
         Links.Clear();
         _count = 0;
-        _sites = _sites.Length <= KeptLength ? _sites : new PlannedSite[KeptLength];
+        AnyWrite = false;
+        if (_sites.Length > KeptLength)
+        {
+            _sites = new PlannedSite[KeptLength];
+            _new = new SiteBytes[KeptLength];
+        }
     }
 
     /// <summary>The number of a block, which is taken into the plan where it is not there yet.</summary>
@@ -127,12 +136,39 @@ internal sealed class PlannedSites
     {
         if (_count == _sites.Length)
         {
-            Array.Resize(ref _sites, _count * 2);
+            Grow();
         }
 
         ref PlannedSite planned = ref _sites[_count++];
-        planned = new PlannedSite(block, site, form, state, action, reason);
+
+        // Member by member: what is put together elsewhere from bytes and then copied is waited for.
+        planned = default;
+        planned.Block = block;
+        planned.Site = site;
+        planned.Form = form;
+        planned.State = state;
+        planned.Action = action;
+        planned.Reason = reason;
+        planned.Change = SiteChange.NotWritten; // until it is
         return ref planned;
+    }
+
+    private void Grow()
+    {
+        Array.Resize(ref _sites, _count * 2);
+        Array.Resize(ref _new, _count * 2);
+    }
+
+    /// <summary>The bytes that a site of up to 16 is to hold, where it is to be written.</summary>
+    public SiteBytes NewOf(int index) => _new[index];
+
+    /// <summary>Makes the site that was added last one that is written.</summary>
+    /// <param name="bytes">What it is to hold; of a longer site see <see cref="LongBytes"/>.</param>
+    public void WriteLast(SiteBytes bytes)
+    {
+        _new[_count - 1] = bytes;
+        _sites[_count - 1].IsWrite = true;
+        AnyWrite = true;
     }
 
     /// <summary>Forgets the site that was added last, which could not be decided.</summary>
@@ -147,13 +183,14 @@ internal sealed class PlannedSites
     public SiteOutcome[] Publish(LinkLedger ledger, ApplyReport report, VirtualAddress start)
     {
         ledger.Publish(this);
-        var outcomes = new SiteOutcome[_count];
+        SiteOutcome[] outcomes = GC.AllocateUninitializedArray<SiteOutcome>(_count);
+        Span<PlannedSite> sites = Sites;
         CodeBlock block = null!;
         SiteRecord[] records = [];
         int number = -1;
-        for (int i = 0; i < _count; i++)
+        for (int i = 0; i < sites.Length && i < outcomes.Length; i++)
         {
-            ref PlannedSite site = ref _sites[i];
+            ref PlannedSite site = ref sites[i];
             if (site.Block != number)
             {
                 number = site.Block;
@@ -165,7 +202,7 @@ internal sealed class PlannedSites
             {
                 if (site.Length > 0)
                 {
-                    block.SetBytes(site.Site, site.New);
+                    block.SetBytes(site.Site, _new[i]);
                 }
                 else
                 {

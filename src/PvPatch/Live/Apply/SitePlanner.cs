@@ -104,22 +104,23 @@ internal sealed unsafe class SitePlanner
         }
 
         byte* at = _writeView + record.Offset;
-        SiteBytes known = block.BytesOf(index);
-        var there = new SiteBytes(*(ulong*)at & body.Mask.Low, *(ulong*)(at + 8) & body.Mask.High);
+
+        // Word by word, which the compiler keeps in registers: for a site that is not written this is most of what is done.
+        ulong low = *(ulong*)at & body.Mask.Low;
+        ulong high = *(ulong*)(at + 8) & body.Mask.High;
         site.Length = (byte)body.Length;
-        if (there != known)
+        if (low != record.Low || high != block.BytesBehind(index))
         {
-            _report.Add(Unexpected(block[index], there.ToArray(body.Length), known.ToArray(body.Length)));
+            _report.Add(Unexpected(block[index], new SiteBytes(low, high).ToArray(body.Length), block.BytesOf(index).ToArray(body.Length)));
         }
-        else if (there == bytes)
+        else if (low == bytes.Low && high == bytes.High)
         {
             site.Change = SiteChange.AlreadyThere;
             _report.AlreadyThere++;
         }
-        else if (MayWrite(block, index, wish, known, ref site))
+        else if (MayWrite(block, index, wish, block.BytesOf(index), ref site))
         {
-            site.New = bytes;
-            site.IsWrite = true;
+            _plan.WriteLast(bytes);
         }
     }
 
@@ -269,7 +270,7 @@ internal sealed unsafe class SitePlanner
         }
         else if (MayWrite(block, index, wish, default, ref site))
         {
-            site.IsWrite = true;
+            _plan.WriteLast(default);
             _plan.LongBytes.Add(_plan.Count - 1, bytes);
         }
     }

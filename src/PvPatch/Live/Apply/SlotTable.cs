@@ -78,14 +78,13 @@ public sealed unsafe class SlotTable
     /// that keep to it. Under the patch lock, so that
     /// no switch stores a function that was decided without them.
     /// </summary>
-    /// <param name="records">The block's sites.</param>
-    /// <param name="barrier">Runs the barrier.</param>
+    /// <param name="block">The block.</param>
     /// <exception cref="PatchException">
     /// A slot's function can't be made to keep to what a site allows (PV8030); the sites are forgotten then.
     /// </exception>
-    internal void Admit(SiteRecord[] records, Func<bool> barrier)
+    internal void Admit(CodeBlock block)
     {
-        if (!Kinds.Add(records))
+        if (!Kinds.Add(block.Records))
         {
             return;
         }
@@ -102,14 +101,14 @@ public sealed unsafe class SlotTable
 
                 if (function.Error is not null)
                 {
-                    Kinds.Remove(records);
+                    Kinds.Remove(block.Records);
                     throw new PatchException(function.Error);
                 }
 
                 if (pass == 1 && function.Address != _stored[slot])
                 {
                     // A function where other code stood before: another processor may be reading ahead there.
-                    if (!written && !barrier())
+                    if (!written && !block.Arena.RunBarrier())
                     {
                         Interlocked.MemoryBarrierProcessWide();
                     }

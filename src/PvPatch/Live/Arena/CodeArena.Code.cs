@@ -30,7 +30,7 @@ public sealed partial class CodeArena
     public CodeBlock Emit(Assembler assembler, SiteEmitter sites, out CodeLabels labels)
     {
         ArgumentNullException.ThrowIfNull(sites);
-        return Emit(assembler, [sites], out labels)[0];
+        return Assemble(assembler, [sites], out labels)[0];
     }
 
     /// <summary>As <see cref="Emit(Assembler, SiteEmitter)"/>, for code with the sites of several emitters: of several layouts, or of several parts of a host.</summary>
@@ -41,17 +41,8 @@ public sealed partial class CodeArena
     /// <exception cref="PatchException">As for one emitter.</exception>
     public IReadOnlyList<CodeBlock> Emit(Assembler assembler, IReadOnlyList<SiteEmitter> sites, out CodeLabels labels)
     {
-        ArgumentNullException.ThrowIfNull(assembler);
         ArgumentNullException.ThrowIfNull(sites);
-        using ArenaMemory.Usage usage = Memory.Use();
-        SiteEmitter[] emitters = [.. sites];
-        CodeBlock[] blocks = new BlockAssembly(this, assembler, emitters).Run(out labels);
-        foreach (SiteEmitter emitter in emitters)
-        {
-            emitter.Clear();
-        }
-
-        return blocks;
+        return Assemble(assembler, [.. sites], out labels);
     }
 
     /// <summary>Puts what an assembler holds into the arena: code without sites, such as the way in from the host. Ready to run when the call returns.</summary>
@@ -66,7 +57,7 @@ public sealed partial class CodeArena
     /// <returns>The block.</returns>
     public CodeBlock Emit(Assembler assembler, out CodeLabels labels)
     {
-        return Emit(assembler, [], out labels)[0];
+        return Assemble(assembler, [], out labels)[0];
     }
 
     /// <summary>Takes room for code of a host's own emitter, which must know where it will run before it is finished.</summary>
@@ -214,6 +205,19 @@ public sealed partial class CodeArena
     {
         ArgumentNullException.ThrowIfNull(block);
         return Dump(block.Address, block.Length);
+    }
+
+    private CodeBlock[] Assemble(Assembler assembler, SiteEmitter[] emitters, out CodeLabels labels)
+    {
+        ArgumentNullException.ThrowIfNull(assembler);
+        using ArenaMemory.Usage usage = Memory.Use();
+        CodeBlock[] blocks = new BlockAssembly(this, assembler, emitters).Run(out labels);
+        foreach (SiteEmitter emitter in emitters)
+        {
+            emitter.Clear();
+        }
+
+        return blocks;
     }
 
     private void CheckRetirable(CodeBlock[] blocks)

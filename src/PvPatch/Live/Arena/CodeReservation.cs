@@ -135,13 +135,13 @@ public sealed unsafe class CodeReservation : IDisposable
     }
 
     /// <summary>Lets the sites of all blocks in or none. Under the patch lock.</summary>
-    private void Admit(ReadOnlySpan<CodeBlock> blocks)
+    private static void Admit(ReadOnlySpan<CodeBlock> blocks)
     {
         for (int i = 0; i < blocks.Length; i++)
         {
             try
             {
-                blocks[i].Slots?.Admit(blocks[i].Records, _arena.RunBarrier);
+                blocks[i].Slots?.Admit(blocks[i]);
             }
             catch (PatchException)
             {

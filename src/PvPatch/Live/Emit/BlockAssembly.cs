@@ -25,17 +25,19 @@ internal sealed class BlockAssembly
 
     private readonly CodeArena _arena;
     private readonly Assembler _assembler;
+    private readonly SiteEmitter[] _emitters;
     private readonly SlotTable[] _slots; // of each emitter
     private readonly EmittedSite[] _sites; // of all emitters, in order of address
     private readonly int[] _emitterOf; // each site
     private readonly int[] _islandOf; // each site: the island's instruction, behind the assembler's where it was not emitted; -1 for none
     private readonly int _islandsBehind;
     private readonly int[] _padding; // before each site
+    private readonly int _siteBytes; // of sites and islands
 
     // Of every instruction but the last, before anything is put between them. Those that may change, branches, are not asked for.
     private int[] _lengths = [];
 
-    public BlockAssembly(CodeArena arena, Assembler assembler, IReadOnlyList<SiteEmitter> emitters)
+    public BlockAssembly(CodeArena arena, Assembler assembler, SiteEmitter[] emitters)
     {
         if (assembler.Bitness != 64)
         {
@@ -47,38 +49,31 @@ internal sealed class BlockAssembly
             throw new PatchException(SiteEmitter.Misuse("the assembler holds no instructions"));
         }
 
-        if (emitters.Distinct().Count() != emitters.Count)
-        {
-            throw new PatchException(SiteEmitter.Misuse("an emitter is named twice"));
-        }
-
-        foreach (SiteEmitter sites in emitters)
-        {
-            ArgumentNullException.ThrowIfNull(sites, nameof(emitters));
-            if (sites.Assembler is not null && !ReferenceEquals(sites.Assembler, assembler))
-            {
-                throw new PatchException(SiteEmitter.Misuse("the sites were emitted into another assembler"));
-            }
-        }
-
         _arena = arena;
         _assembler = assembler;
-        _sites = [.. emitters.SelectMany(static e => e.Sites)];
-        _emitterOf = [.. emitters.SelectMany(static (e, number) => Enumerable.Repeat(number, e.Count))];
-        if (emitters.Count > 1)
+        _emitters = emitters;
+        int count = 0;
+        for (int i = 0; i < emitters.Length; i++)
         {
-            int[] order = [.. _sites.Select(static s => s.Instruction)];
-            Array.Sort((int[])order.Clone(), _sites);
-            Array.Sort(order, _emitterOf);
+            CheckEmitter(i);
+            count += emitters[i].Count;
         }
 
-        int behind = 0;
-        _islandOf = [.. _sites.Select(s => s.Island >= 0 || !s.Forwarding ? s.Island : assembler.Instructions.Count + behind++)];
-        _islandsBehind = behind;
-        Placeholder.Check(assembler.Instructions, Claims());
+        _sites = new EmittedSite[count];
+        _emitterOf = new int[count];
+        _islandOf = new int[count];
+        _padding = new int[count];
+        Gather();
+        for (int i = 0; i < count; i++)
+        {
+            bool behind = _sites[i].Forwarding && _sites[i].Island < 0;
+            _siteBytes += _sites[i].Kind.Budget + (_sites[i].Forwarding ? EmittedSite.IslandLength : 0);
+            _islandOf[i] = behind ? assembler.Instructions.Count + _islandsBehind++ : _sites[i].Island;
+        }
+
+        Placeholder.Check(assembler.Instructions, _sites);
         CodeLabels.Check(assembler);
-        _padding = new int[_sites.Length];
-        _slots = new SlotTable[emitters.Count];
+        _slots = new SlotTable[emitters.Length];
         for (int i = 0; i < _slots.Length; i++)
         {
             _slots[i] = arena.SlotsOf(emitters[i].Layout);
@@ -115,17 +110,20 @@ internal sealed class BlockAssembly
     }
 
     /// <summary>Few instructions of generated code have more than eight bytes on average.</summary>
-    private int LikelyLength() => _assembler.Instructions.Count * 8 + _sites.Sum(static s => s.Kind.Budget + (s.Forwarding ? EmittedSite.IslandLength : 0));
+    private int LikelyLength() => _assembler.Instructions.Count * 8 + _siteBytes;
 
     /// <summary>Twice the longest instruction for what Iced makes of a branch that does not reach.</summary>
     private int LongestLength() => _assembler.Instructions.Count * 32 + _sites.Length * (2 * SiteClassifier.LineSize + EmittedSite.IslandLength) + SiteClassifier.LineSize;
 
     private CodeBlock[] Commit(CodeReservation reservation, byte[] code, CodeLabels labels)
     {
-        int[] counts = [.. _slots.Select((_, emitter) => _emitterOf.Count(e => e == emitter))];
-        CodeBlock[] blocks = _slots.Length == 0
-            ? [new CodeBlock(_arena, null, reservation.Address, code.Length, [])]
-            : [.. _slots.Select((slots, emitter) => new CodeBlock(_arena, slots, reservation.Address, code.Length, new SiteRecord[counts[emitter]]))];
+        bool plain = _emitters.Length == 0;
+        CodeBlock[] blocks = plain ? [new CodeBlock(_arena, null, reservation.Address, code.Length, [])] : new CodeBlock[_emitters.Length];
+        for (int i = 0; i < _emitters.Length; i++)
+        {
+            blocks[i] = new CodeBlock(_arena, _slots[i], reservation.Address, code.Length, new SiteRecord[_emitters[i].Count]);
+        }
+
         int[] next = new int[blocks.Length];
         for (int i = 0; i < _sites.Length; i++)
         {
@@ -137,21 +135,39 @@ internal sealed class BlockAssembly
         return blocks;
     }
 
-    /// <summary>What stands in the assembler for sites and islands, in order.</summary>
-    private (int Instruction, uint Number)[] Claims()
+    private void CheckEmitter(int number)
     {
-        var claims = new List<(int Instruction, uint Number)>(2 * _sites.Length);
-        foreach (ref readonly EmittedSite site in _sites.AsSpan())
+        SiteEmitter sites = _emitters[number];
+        ArgumentNullException.ThrowIfNull(sites, "emitters");
+        if (Array.IndexOf(_emitters, sites, 0, number) >= 0)
         {
-            claims.Add((site.Instruction, site.Placeholder));
-            if (site.Island >= 0)
-            {
-                claims.Add((site.Island, site.IslandPlaceholder));
-            }
+            throw new PatchException(SiteEmitter.Misuse("an emitter is named twice"));
         }
 
-        claims.Sort(static (a, b) => a.Instruction.CompareTo(b.Instruction));
-        return [.. claims];
+        if (sites.Assembler is not null && !ReferenceEquals(sites.Assembler, _assembler))
+        {
+            throw new PatchException(SiteEmitter.Misuse("the sites were emitted into another assembler"));
+        }
+    }
+
+    /// <summary>Takes the sites of all emitters, in order of address.</summary>
+    private void Gather()
+    {
+        int next = 0;
+        for (int i = 0; i < _emitters.Length; i++)
+        {
+            ReadOnlySpan<EmittedSite> sites = _emitters[i].Sites;
+            sites.CopyTo(_sites.AsSpan(next));
+            _emitterOf.AsSpan(next, sites.Length).Fill(i);
+            next += sites.Length;
+        }
+
+        if (_emitters.Length > 1)
+        {
+            int[] order = Array.ConvertAll(_sites, static s => s.Instruction);
+            Array.Sort((int[])order.Clone(), _sites);
+            Array.Sort(order, _emitterOf);
+        }
     }
 
     private byte[] Encode(VirtualAddress address, out CodeLabels labels)
@@ -160,8 +176,8 @@ internal sealed class BlockAssembly
 
         // The assembler's own encoding first: it finds what is wrong with the instructions, and without padding it is all there is to do.
         int count = _assembler.Instructions.Count;
-        var code = new MemoryStream();
-        if (!_assembler.TryAssemble(new StreamCodeWriter(code), address.Value, out string? message, out AssemblerResult result, Options))
+        var code = new ByteWriter(LikelyLength());
+        if (!_assembler.TryAssemble(code, address.Value, out string? message, out AssemblerResult result, Options))
         {
             throw new PatchException(SiteEmitter.Misuse($"the code does not assemble: {message}"));
         }
@@ -177,8 +193,8 @@ internal sealed class BlockAssembly
         for (int round = 0; round < MaxRounds; round++)
         {
             (List<Instruction> instructions, int[] moved) = Padded();
-            code.SetLength(0);
-            var block = new InstructionBlock(new StreamCodeWriter(code), instructions, address.Value);
+            code.Clear();
+            var block = new InstructionBlock(code, instructions, address.Value);
             if (!BlockEncoder.TryEncode(64, block, out message, out BlockEncoderResult encoded, Options))
             {
                 throw new PatchException(SiteEmitter.Misuse($"the code does not assemble: {message}"));

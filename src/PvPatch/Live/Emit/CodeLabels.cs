@@ -44,19 +44,25 @@ public sealed class CodeLabels
     /// </summary>
     internal static void Check(Assembler assembler)
     {
-        var placed = new HashSet<ulong>();
-        foreach (Instruction instruction in assembler.Instructions)
+        // By index: an enumerator of an interface is an object.
+        IReadOnlyList<Instruction> instructions = assembler.Instructions;
+        HashSet<ulong>? placed = null;
+        bool refers = false;
+        for (int i = 0; i < instructions.Count; i++)
         {
+            Instruction instruction = instructions[i];
+            refers |= TryGetTarget(instruction, out _);
             if (instruction.IP != 0)
             {
-                placed.Add(instruction.IP);
+                (placed ??= []).Add(instruction.IP);
             }
         }
 
         ulong last = 0;
-        foreach (Instruction instruction in assembler.Instructions)
+        for (int i = 0; refers && i < instructions.Count; i++)
         {
-            if (!TryGetTarget(instruction, out ulong target) || placed.Contains(target))
+            Instruction instruction = instructions[i];
+            if (!TryGetTarget(instruction, out ulong target) || placed?.Contains(target) == true)
             {
                 continue;
             }

@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using Iced.Intel;
 
 namespace PvPatch.Live;
@@ -28,38 +29,46 @@ internal static class Placeholder
     {
         uint number = Interlocked.Increment(ref s_last);
         byte[] data = new byte[Math.Min(length, LongestData)];
-        data.AsSpan().Fill(0xcc);
         data[0] = 0x0f;
         data[1] = 0x0b;
-        BitConverter.TryWriteBytes(data.AsSpan(2), unchecked(number * Spread));
+        BinaryPrimitives.WriteUInt32LittleEndian(data.AsSpan(2), unchecked(number * Spread));
+        data.AsSpan(MarkedLength).Fill(0xcc);
         assembler.db(data, 0, data.Length);
-        data.AsSpan().Fill(0xcc);
-        for (int left = length - data.Length; left > 0; left -= data.Length)
+        if (length > data.Length)
         {
-            assembler.db(data, 0, Math.Min(left, data.Length));
+            data.AsSpan().Fill(0xcc);
+            for (int left = length - data.Length; left > 0; left -= data.Length)
+            {
+                assembler.db(data, 0, Math.Min(left, data.Length));
+            }
         }
 
         return number;
     }
 
-    /// <summary>Checks that each placeholder of an assembler is claimed by what was emitted there, and each claim has its placeholder.</summary>
+    /// <summary>
+    /// Checks that each placeholder of an assembler is claimed by a site or island that was emitted there, and each of these has its
+    /// placeholder.
+    /// </summary>
     /// <param name="instructions">The assembler's instructions.</param>
-    /// <param name="claims">Instructions and the numbers of the placeholders that must stand there, in order.</param>
+    /// <param name="sites">The sites, in order of address.</param>
     /// <exception cref="PatchException">PV8014.</exception>
-    public static void Check(IReadOnlyList<Instruction> instructions, ReadOnlySpan<(int Instruction, uint Number)> claims)
+    public static void Check(IReadOnlyList<Instruction> instructions, ReadOnlySpan<EmittedSite> sites)
     {
+        ReadOnlySpan<(int Instruction, uint Number)> claims = Claims(sites);
         int next = 0;
         for (int i = 0; i < instructions.Count; i++)
         {
             bool claimed = next < claims.Length && claims[next].Instruction == i;
             bool found = TryRead(instructions[i], out uint number);
-            if (claimed && found && claims[next].Number == number)
-            {
-                next++;
-            }
-            else if (claimed)
+            if (claimed && !(found && claims[next].Number == number))
             {
                 throw Gone(i);
+            }
+
+            if (claimed)
+            {
+                next++;
             }
             else if (found)
             {
@@ -75,6 +84,34 @@ internal static class Placeholder
         {
             throw Gone(claims[next].Instruction);
         }
+    }
+
+    /// <summary>What stands in the assembler for sites and islands, in order.</summary>
+    private static (int Instruction, uint Number)[] Claims(ReadOnlySpan<EmittedSite> sites)
+    {
+        int islands = 0;
+        foreach (ref readonly EmittedSite site in sites)
+        {
+            islands += site.Island >= 0 ? 1 : 0;
+        }
+
+        var claims = new (int Instruction, uint Number)[sites.Length + islands];
+        int next = 0;
+        foreach (ref readonly EmittedSite site in sites)
+        {
+            claims[next++] = (site.Instruction, site.Placeholder);
+            if (site.Island >= 0)
+            {
+                claims[next++] = (site.Island, site.IslandPlaceholder);
+            }
+        }
+
+        if (islands > 0)
+        {
+            claims.AsSpan().Sort(static (a, b) => a.Instruction.CompareTo(b.Instruction));
+        }
+
+        return claims;
     }
 
     private static PatchException Gone(int instruction) => new(SiteEmitter.Misuse("a site does not stand in the assembler where it was emitted") with

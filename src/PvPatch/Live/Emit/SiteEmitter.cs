@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using Iced.Intel;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
@@ -55,7 +56,7 @@ public sealed class SiteEmitter
     /// <summary>Number of sites waiting for their block.</summary>
     public int Count => _sites.Count;
 
-    internal IReadOnlyList<EmittedSite> Sites => _sites;
+    internal ReadOnlySpan<EmittedSite> Sites => CollectionsMarshal.AsSpan(_sites);
 
     internal Assembler? Assembler { get; private set; }
 

@@ -5,12 +5,14 @@ using PvPatch.Plans;
 namespace PvPatch.Mechanisms;
 
 /// <summary>
-/// What has been decided for one backend under one set of rules: once for all sites of a kind. A planner keeps it for its next plan, as long as no
-/// decision depends on room for thunks.
+/// What has been decided for one backend under one set of rules: once for all sites of a kind. A planner keeps it for its next plan, as
+/// long as no decision depends on room for thunks.
 /// </summary>
 internal sealed class KindDecisions
 {
-    /// <summary>More decisions than this are not kept: a host that makes new sites for ever must not make its planner grow for ever.</summary>
+    /// <summary>
+    /// More decisions than this are not kept: a host that makes new sites for ever must not make its planner grow for ever.
+    /// </summary>
     private const int KeptDecisions = 1 << 14;
 
     private const int KeptForms = 1 << 12;
@@ -22,7 +24,9 @@ internal sealed class KindDecisions
     private readonly TemplateCache _templates;
     private readonly Dictionary<ulong, KindDecision> _made = [];
 
-    /// <summary>The outcomes by slot, clobbers, action and reason; what else they say follows from these, but for the detail of some.</summary>
+    /// <summary>
+    /// The outcomes by slot, clobbers, action and reason; what else they say follows from these, but for the detail of some.
+    /// </summary>
     private readonly Dictionary<ulong, int> _outcomes = [];
 
     private PatchSite[] _kinds = [];
@@ -49,10 +53,13 @@ internal sealed class KindDecisions
 
     /// <summary>Whether the decisions hold for a plan.</summary>
     public bool AreFor(Backend backend, PlanOptions options, NopStyle nops, int bitness) =>
-        ReferenceEquals(backend, _backend) && bitness == Bitness && ReferenceEquals(nops, _nops) && ReferenceEquals(options.Rules, _options.Rules)
+        ReferenceEquals(backend, _backend) && bitness == Bitness && ReferenceEquals(nops, _nops)
+            && ReferenceEquals(options.Rules, _options.Rules)
         && options.Thunks is null && options.BugTarget == _options.BugTarget && options.BugTargetName == _options.BugTargetName;
 
-    /// <summary>The decision for each kind of the table that <see cref="Decide(PatchSite[], ThunkPlanner?)"/> was called for last.</summary>
+    /// <summary>
+    /// The decision for each kind of the table that <see cref="Decide(PatchSite[], ThunkPlanner?)"/> was called for last.
+    /// </summary>
     public KindDecision[] Decisions { get; private set; } = [];
 
     /// <summary>The same as the walk over the sites wants them.</summary>
@@ -61,7 +68,10 @@ internal sealed class KindDecisions
     /// <summary>Whether some kind's operation is missing.</summary>
     public bool SomeAreMissing { get; private set; }
 
-    /// <summary>The lowest and the highest <see cref="NewForm.Origin"/> of <see cref="Walked"/> that has a fix-up; the other way around where none has.</summary>
+    /// <summary>
+    /// The lowest and the highest <see cref="NewForm.Origin"/> of <see cref="Walked"/> that has a fix-up; the other way around where none
+    /// has.
+    /// </summary>
     public (ulong Lowest, ulong Highest) Origins { get; private set; }
 
     /// <summary>Decides for each kind of a table, where that was not done before.</summary>
@@ -101,12 +111,13 @@ internal sealed class KindDecisions
         OpsLayout layout = _backend.Layout;
         if (site.Slot >= layout.Count)
         {
-            return new KindDecision(PatchDiagnostic.Error(DiagnosticCodes.SiteUnknownSlot, "the site names a slot the layout does not have") with
-            {
-                Found = $"slot {site.Slot}",
-                Expected = $"0 to {layout.Count - 1} ({layout.Name})",
-                Help = "Choose the layout of the kernel the table is from.",
-            });
+            return new KindDecision(
+                PatchDiagnostic.Error(DiagnosticCodes.SiteUnknownSlot, "the site names a slot the layout does not have") with
+                {
+                    Found = $"slot {site.Slot}",
+                    Expected = $"0 to {layout.Count - 1} ({layout.Name})",
+                    Help = "Choose the layout of the kernel the table is from.",
+                });
         }
 
         OpSlot slot = layout[site.Slot];
@@ -169,7 +180,9 @@ internal sealed class KindDecisions
     }
 }
 
-/// <summary>The decision for one kind of site, with its template and its form, and the outcomes that sites come to where it can't be followed.</summary>
+/// <summary>
+/// The decision for one kind of site, with its template and its form, and the outcomes that sites come to where it can't be followed.
+/// </summary>
 internal sealed class KindDecision
 {
     private readonly PlanForms? _forms;
@@ -220,13 +233,19 @@ internal sealed class KindDecision
 
     public int NotACall() => LeftAlone(PatchReason.NotACall);
 
-    private int LeftAlone(PatchReason reason) => _forms!.OutcomeIndex(_forms.Outcomes[Outcome] with { Action = PatchAction.LeaveAlone, Reason = reason });
+    private int LeftAlone(PatchReason reason) =>
+        _forms!.OutcomeIndex(_forms.Outcomes[Outcome] with { Action = PatchAction.LeaveAlone, Reason = reason });
 }
 
-/// <summary>A decision as the walk over the sites wants it: two words, in a form that needs no branch on what kind of decision it is.</summary>
+/// <summary>
+/// A decision as the walk over the sites wants it: two words, in a form that needs no branch on what kind of decision it is.
+/// </summary>
 internal readonly struct WalkedKind(int length, int form)
 {
-    /// <summary>Where the old forms of the sites' length begin in <see cref="SiteFormReader.Known"/>; 0, where no site is recognised, if each has to be looked at.</summary>
+    /// <summary>
+    /// Where the old forms of the sites' length begin in <see cref="SiteFormReader.Known"/>; 0, where no site is recognised, if each has to
+    /// be looked at.
+    /// </summary>
     public int FirstForm { get; } = length * SiteFormReader.Ways;
 
     /// <summary>The number of the new form, where <see cref="PlanEntry.Store"/> wants it.</summary>

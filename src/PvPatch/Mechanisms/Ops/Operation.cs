@@ -44,7 +44,10 @@ public sealed record Operation
     /// <summary>The first argument, as 64 bits, is the result.</summary>
     public static Operation Identity64 { get; } = new(OperationKind.Identity64);
 
-    /// <summary>Nothing happens, and the backend's own patch function sees to it: also under rules that have no default for operations without a body.</summary>
+    /// <summary>
+    /// Nothing happens, and the backend's own patch function sees to it: also under rules that have no default for operations without a
+    /// body.
+    /// </summary>
     internal static Operation NopByHook { get; } = new(OperationKind.Nop) { Body = InlineBody.Nothing };
 
     /// <summary>What kind of operation it is.</summary>
@@ -62,22 +65,24 @@ public sealed record Operation
     /// <summary>The target's name, for reports.</summary>
     public string? TargetName { get; private init; }
 
-    /// <summary>The function the body stands for. Where the slot was given another one since, rules that go by pointer do not use the body.</summary>
+    /// <summary>
+    /// The function the body stands for. Where the slot was given another one since, rules that go by pointer do not use the body.
+    /// </summary>
     public VirtualAddress? StandsFor { get; private init; }
 
     /// <summary>What the target may destroy; <see langword="null"/> for what the slot's convention says.</summary>
     public RegisterSet? TargetDestroys { get; private init; }
 
     /// <summary>
-    /// Whether the backend's own patch function would not touch sites of this slot (VMI: all but six). Rules of Linux eras leave them alone; the
-    /// rules <c>Default</c> do the best that the operation allows. Live sites go through their slot, which holds the operation's function: for an operation whose
-    /// target changes so often that a store into the slot is the better switch.
+    /// Whether the backend's own patch function would not touch sites of this slot (VMI: all but six). Rules of Linux eras leave them
+    /// alone; the rules <c>Default</c> do the best that the operation allows. Live sites go through their slot, which holds the operation's
+    /// function: for an operation whose target changes so often that a store into the slot is the better switch.
     /// </summary>
     public bool IsLeftAloneByBackend { get; private init; }
 
     /// <summary>
-    /// Whether the backend's own patch function goes on with the default rule where the body does not fit (Xen, lguest) rather than leave the site
-    /// alone (native). Rules of Linux eras look at it; the rules <c>Default</c> always go on.
+    /// Whether the backend's own patch function goes on with the default rule where the body does not fit (Xen, lguest) rather than leave
+    /// the site alone (native). Rules of Linux eras look at it; the rules <c>Default</c> always go on.
     /// </summary>
     public bool DefaultsWhereTooLong { get; private init; }
 
@@ -114,8 +119,8 @@ public sealed record Operation
         this with { Target = target, TargetName = name, TargetDestroys = destroys, StandsFor = Body is null ? null : target };
 
     /// <summary>
-    /// Another function put into the slot while the backend's patch function stays as it was (what KVM and Hyper-V do to native): a body remains known,
-    /// but it stands for the old function.
+    /// Another function put into the slot while the backend's patch function stays as it was (what KVM and Hyper-V do to native): a body
+    /// remains known, but it stands for the old function.
     /// </summary>
     /// <param name="target">The new function's run address.</param>
     /// <param name="name">Its name, for reports.</param>
@@ -139,7 +144,9 @@ public sealed record Operation
     /// <returns>A new operation.</returns>
     public Operation LeftAloneByBackend() => this with { IsLeftAloneByBackend = true };
 
-    /// <summary>The same operation, where the backend's own patch function goes on with the default rule if the body does not fit.</summary>
+    /// <summary>
+    /// The same operation, where the backend's own patch function goes on with the default rule if the body does not fit.
+    /// </summary>
     /// <returns>A new operation.</returns>
     public Operation DefaultingWhereTooLong() => this with { DefaultsWhereTooLong = true };
 

@@ -64,11 +64,17 @@ internal sealed class OpsDecider
             case OperationKind.Missing:
                 return Missing(slot, site);
             case OperationKind.Nop:
-                return new Decision { Action = PatchAction.Nop, Template = _templates.Nops(site.Budget), TargetName = operation.TargetName };
+                return new Decision
+                {
+                    Action = PatchAction.Nop,
+                    Template = _templates.Nops(site.Budget),
+                    TargetName = operation.TargetName
+                };
             case OperationKind.Identity32 when _rules.InlinesIdentity32:
             case OperationKind.Identity64 when _rules.InlinesIdentity64:
                 Decision identity = Identity(slot, operation, site);
-                return identity.Action != PatchAction.LeaveAlone || operation.Target is null ? identity : Branch(slot, operation, site, identity);
+                return identity.Action != PatchAction.LeaveAlone || operation.Target is null
+                    ? identity : Branch(slot, operation, site, identity);
             default:
                 return operation.Target is null ? inline ?? Missing(slot, site) : Branch(slot, operation, site, inline);
         }
@@ -102,7 +108,12 @@ internal sealed class OpsDecider
         }
 
         PatchAction action = operation.Body == InlineBody.Nothing ? PatchAction.Nop : PatchAction.Inline;
-        return new Decision { Action = action, Template = _templates.Inline(operation.Body!, slot.Convention, site.Budget), TargetName = operation.TargetName };
+        return new Decision
+        {
+            Action = action,
+            Template = _templates.Inline(operation.Body!, slot.Convention, site.Budget),
+            TargetName = operation.TargetName
+        };
     }
 
     private Decision Missing(OpSlot slot, PatchSite site)
@@ -114,16 +125,25 @@ internal sealed class OpsDecider
                 return new Decision
                 {
                     Action = PatchAction.LeaveAlone,
-                    Stop = PatchDiagnostic.Error(DiagnosticCodes.RulesNeedAddress, $"the rules {_rules.Name} call a BUG function where an operation is missing ({slot.Name}), and its address is not known") with
+                    Stop = PatchDiagnostic.Error(DiagnosticCodes.RulesNeedAddress,
+                        $"the rules {_rules.Name} call a BUG function where an operation is missing ({slot.Name}), and its address is "
+                        + $"not known") with
                     {
                         Help = "Give the address of paravirt_BUG.",
                     },
                 };
             }
 
-            return _bitness == 32 && bug.Value > uint.MaxValue ? Decision.LeaveAlone(PatchReason.OutOfReach, "32-bit code cannot reach above 4 GiB")
+            return _bitness == 32 && bug.Value > uint.MaxValue
+                ? Decision.LeaveAlone(PatchReason.OutOfReach, "32-bit code cannot reach above 4 GiB")
                 : site.Budget < BranchLength ? Stop(slot, site, "a call has 5 bytes")
-                : new Decision { Action = PatchAction.CallBug, Template = _templates.Call(bug, site.Budget), Target = bug, TargetName = _options.BugTargetName };
+                : new Decision
+                {
+                    Action = PatchAction.CallBug,
+                    Template = _templates.Call(bug, site.Budget),
+                    Target = bug,
+                    TargetName = _options.BugTargetName
+                };
         }
 
         return site.Budget < 2
@@ -137,7 +157,12 @@ internal sealed class OpsDecider
         RegisterSet argument = CallConventions.FirstArgument(slot.Convention, _bitness);
         if (argument == RegisterSet.Rax)
         {
-            return new Decision { Action = PatchAction.Identity, Template = _templates.Nops(site.Budget), TargetName = operation.TargetName };
+            return new Decision
+            {
+                Action = PatchAction.Identity,
+                Template = _templates.Nops(site.Budget),
+                TargetName = operation.TargetName
+            };
         }
 
         AssembledBody body = _templates.IdentityBody(argument, wide);
@@ -151,7 +176,12 @@ internal sealed class OpsDecider
             return refusal;
         }
 
-        return new Decision { Action = PatchAction.Identity, Template = _templates.Identity(argument, wide, site.Budget), TargetName = operation.TargetName };
+        return new Decision
+        {
+            Action = PatchAction.Identity,
+            Template = _templates.Identity(argument, wide, site.Budget),
+            TargetName = operation.TargetName
+        };
     }
 
     private Decision Branch(OpSlot slot, Operation operation, PatchSite site, Decision? before)
@@ -171,7 +201,13 @@ internal sealed class OpsDecider
 
         if (jump)
         {
-            return new Decision { Action = PatchAction.Jump, Template = _templates.Jump(target, site.Budget), Target = target, TargetName = operation.TargetName };
+            return new Decision
+            {
+                Action = PatchAction.Jump,
+                Template = _templates.Jump(target, site.Budget),
+                Target = target,
+                TargetName = operation.TargetName
+            };
         }
 
         if (_rules.ChecksBodyClobbers && !HasStack(slot, site))
@@ -183,7 +219,13 @@ internal sealed class OpsDecider
         RegisterSet excess = _rules.ChecksTargetClobbers ? destroys.Except(site.Clobbers) : _any.Except(site.Clobbers | RegisterSet.Flags);
         if (excess.IsEmpty)
         {
-            return new Decision { Action = PatchAction.Call, Template = _templates.Call(target, site.Budget), Target = target, TargetName = operation.TargetName };
+            return new Decision
+            {
+                Action = PatchAction.Call,
+                Template = _templates.Call(target, site.Budget),
+                Target = target,
+                TargetName = operation.TargetName
+            };
         }
 
         string detail = DestroysToo(excess, _bitness);
@@ -221,7 +263,8 @@ internal sealed class OpsDecider
     {
         Action = PatchAction.LeaveAlone,
         Reason = PatchReason.TooSmall,
-        Stop = PatchDiagnostic.Error(DiagnosticCodes.KernelWouldStop, $"a kernel of {_rules.Name} would stop at this site of {slot.Name}") with
+        Stop = PatchDiagnostic.Error(
+            DiagnosticCodes.KernelWouldStop, $"a kernel of {_rules.Name} would stop at this site of {slot.Name}") with
         {
             Found = $"a site of {site.Budget} bytes",
             Expected = detail,

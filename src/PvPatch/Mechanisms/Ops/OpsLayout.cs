@@ -39,7 +39,8 @@ public sealed class OpsLayout : IReadOnlyList<OpSlot>
     /// <param name="name">For example <c>irq.irq_disable</c>.</param>
     /// <returns>The slot.</returns>
     /// <exception cref="PatchException">There is none (PV2001); the diagnostic suggests the nearest name.</exception>
-    public OpSlot this[string name] => TryGetSlot(name, out OpSlot? slot, out PatchDiagnostic? error) ? slot : throw new PatchException(error);
+    public OpSlot this[string name] =>
+        TryGetSlot(name, out OpSlot? slot, out PatchDiagnostic? error) ? slot : throw new PatchException(error);
 
     /// <summary>Makes a layout.</summary>
     /// <param name="build">Names its tables and slots in order.</param>

@@ -26,7 +26,8 @@ public sealed class OpsRegistry
     /// <param name="name">The name.</param>
     /// <returns>The backend.</returns>
     /// <exception cref="PatchException">There is none (PV2002); the diagnostic suggests the nearest name.</exception>
-    public Backend this[string name] => TryGet(name, out Backend? backend, out PatchDiagnostic? error) ? backend : throw new PatchException(error);
+    public Backend this[string name] =>
+        TryGet(name, out Backend? backend, out PatchDiagnostic? error) ? backend : throw new PatchException(error);
 
     /// <summary>Adds a backend.</summary>
     /// <param name="backend">The backend, made for this layout.</param>
@@ -37,16 +38,18 @@ public sealed class OpsRegistry
         ArgumentNullException.ThrowIfNull(backend);
         if (!ReferenceEquals(backend.Layout, Layout))
         {
-            throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.WrongLayout, $"the backend \"{backend.Name}\" was made for another layout") with
-            {
-                Found = backend.Layout.Name,
-                Expected = Layout.Name,
-            });
+            throw new PatchException(
+                PatchDiagnostic.Error(DiagnosticCodes.WrongLayout, $"the backend \"{backend.Name}\" was made for another layout") with
+                {
+                    Found = backend.Layout.Name,
+                    Expected = Layout.Name,
+                });
         }
 
         if (!_backends.TryAdd(backend.Name, backend))
         {
-            throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.DuplicateName, $"there is a backend \"{backend.Name}\" already"));
+            throw new PatchException(
+                PatchDiagnostic.Error(DiagnosticCodes.DuplicateName, $"there is a backend \"{backend.Name}\" already"));
         }
 
         _order.Add(backend);
@@ -58,7 +61,9 @@ public sealed class OpsRegistry
     /// <param name="build">Says what its slots do.</param>
     /// <param name="inherits">The backend whose operations it starts from, where there is one.</param>
     /// <returns>The backend.</returns>
-    /// <exception cref="PatchException">The name is taken (PV2003), a slot (PV2001) or the inherited backend (PV2002) is unknown.</exception>
+    /// <exception cref="PatchException">
+    /// The name is taken (PV2003), a slot (PV2001) or the inherited backend (PV2002) is unknown.
+    /// </exception>
     public Backend Add(string name, Action<BackendBuilder> build, string? inherits = null) =>
         Add(inherits is null ? Backend.Create(name, Layout, build) : this[inherits].Derive(name, build));
 

@@ -5,7 +5,9 @@ using PvPatch.Plans;
 
 namespace PvPatch.Mechanisms;
 
-/// <summary>Says what a site's original bytes are and whether they are what they should be: an indirect call or jump, through the right slot.</summary>
+/// <summary>
+/// Says what a site's original bytes are and whether they are what they should be: an indirect call or jump, through the right slot.
+/// </summary>
 internal sealed class OriginalBytes
 {
     private readonly SiteFormReader _forms;
@@ -67,7 +69,10 @@ internal sealed class OriginalBytes
     public bool IsRightCall(in PatchSite site, in OldForm form, int field) =>
         _slotWords is null || IsRightSlot(site, _forms.SlotAddress(form, field, site.Address.Value));
 
-    /// <summary>Decides what stands for the original bytes, and whether that is an indirect call; a finding where it is neither that nor a predecessor's.</summary>
+    /// <summary>
+    /// Decides what stands for the original bytes, and whether that is an indirect call; a finding where it is neither that nor a
+    /// predecessor's.
+    /// </summary>
     /// <param name="index">The site's index.</param>
     /// <param name="site">The site.</param>
     /// <param name="original">In: what is there. Out: the original bytes, where a previous plan has changed them.</param>
@@ -99,7 +104,8 @@ internal sealed class OriginalBytes
 
         if (form == SiteForm.NotCode || (!_rules.RequiresIndirectCall && site.Budget >= 5))
         {
-            _found.Add(At(DiagnosticCodes.UnknownBytes, $"the bytes at the site of {_backend.Layout[site.Slot]} are not an indirect call or jump", index, site) with
+            _found.Add(At(DiagnosticCodes.UnknownBytes,
+                $"the bytes at the site of {_backend.Layout[site.Slot]} are not an indirect call or jump", index, site) with
             {
                 Found = HexBytes.Format(original),
                 Expected = "whole instructions, one of them a call or jump through memory",
@@ -111,14 +117,18 @@ internal sealed class OriginalBytes
         return true;
     }
 
-    /// <summary>Whether a call goes through its site's slot, or through a register so that it can't be told. 0 is no address of a word.</summary>
+    /// <summary>
+    /// Whether a call goes through its site's slot, or through a register so that it can't be told. 0 is no address of a word.
+    /// </summary>
     private bool IsRightSlot(in PatchSite site, ulong slotAddress) =>
-        slotAddress == 0 || (uint)site.Slot >= (uint)_slotWords!.Length || _slotWords[site.Slot] == slotAddress || _slotWords[site.Slot] == 0;
+        slotAddress == 0 || (uint)site.Slot >= (uint)_slotWords!.Length || _slotWords[site.Slot] == slotAddress
+            || _slotWords[site.Slot] == 0;
 
     private bool ReportSlot(int index, in PatchSite site, ReadOnlySpan<byte> original, ulong slotAddress)
     {
         int other = Array.IndexOf(_slotWords!, slotAddress);
-        _found.Add(At(DiagnosticCodes.WrongSlotOperand, $"the call at the site goes through another slot than its record says ({_backend.Layout[site.Slot]})", index, site) with
+        _found.Add(At(DiagnosticCodes.WrongSlotOperand,
+            $"the call at the site goes through another slot than its record says ({_backend.Layout[site.Slot]})", index, site) with
         {
             Found = $"{HexBytes.Format(original)}: {new VirtualAddress(slotAddress)}{(other >= 0 ? $" ({_backend.Layout[other]})" : "")}",
             Expected = $"{new VirtualAddress(_slotWords![site.Slot])}",

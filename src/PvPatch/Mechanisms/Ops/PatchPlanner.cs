@@ -17,7 +17,10 @@ public sealed class PatchPlanner
     private readonly ILogger _planLogger;
     private readonly TemplateStore _templates = new();
 
-    /// <summary>The decisions of the last plans: a host goes to and fro between backends. Whoever plans takes them out and puts them back, so that no two threads have them.</summary>
+    /// <summary>
+    /// The decisions of the last plans: a host goes to and fro between backends. Whoever plans takes them out and puts them back, so that
+    /// no two threads have them.
+    /// </summary>
     private readonly KindDecisions?[] _kept = new KindDecisions?[4];
 
     private int _nextKept;
@@ -36,7 +39,9 @@ public sealed class PatchPlanner
     /// <param name="backend">What their slots shall do.</param>
     /// <param name="options">Rules and what else there is to say; the defaults where there is nothing.</param>
     /// <returns>The plan.</returns>
-    /// <exception cref="PatchException">The plan can't be made; the diagnostic is the first of those <see cref="TryPlan"/> gives.</exception>
+    /// <exception cref="PatchException">
+    /// The plan can't be made; the diagnostic is the first of those <see cref="TryPlan"/> gives.
+    /// </exception>
     public PatchPlan Plan(CodeImage image, SiteTable sites, Backend backend, PlanOptions? options = null) =>
         TryPlan(image, sites, backend, options, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
             ? plan
@@ -49,9 +54,10 @@ public sealed class PatchPlanner
     /// <param name="options">Rules and what else there is to say; the defaults where <see langword="null"/>.</param>
     /// <param name="plan">The plan.</param>
     /// <param name="diagnostics">
-    /// Where there is no plan, why (errors first, up to a hundred): sites outside the image (PV1005), unknown slots (PV1006, PV1007), unknown bytes
-    /// (PV3001), a call through another slot (PV3002), a site the era's kernel would stop at (PV3004), wrong bitness (PV3005), bad room
-    /// for thunks (PV3006), nops of the other bitness (PV3009), a body that does not assemble (PV2005). Else the plan's own warnings.
+    /// Where there is no plan, why (errors first, up to a hundred): sites outside the image (PV1005), unknown slots (PV1006, PV1007),
+    /// unknown bytes (PV3001), a call through another slot (PV3002), a site the era's kernel would stop at (PV3004), wrong bitness
+    /// (PV3005), bad room for thunks (PV3006), nops of the other bitness (PV3009), a body that does not assemble (PV2005). Else the plan's
+    /// own warnings.
     /// </param>
     /// <returns>Whether there is a plan.</returns>
     public bool TryPlan(
@@ -69,15 +75,17 @@ public sealed class PatchPlanner
         var found = new DiagnosticList();
         try
         {
-            NopStyle nops = (image.Bitness == 64 ? options.Rules.Nops64 : options.Rules.Nops32) ?? options.Nops ?? NopStyle.Default(image.Bitness);
+            NopStyle nops = (image.Bitness == 64 ? options.Rules.Nops64 : options.Rules.Nops32) ?? options.Nops
+                ?? NopStyle.Default(image.Bitness);
             if (!nops.Supports(image.Bitness))
             {
-                throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.WrongNops, $"the nops {nops} change registers in {image.Bitness}-bit code") with
-                {
-                    Found = nops.Name,
-                    Expected = string.Join(", ", NopStyle.All.Where(n => n.Supports(image.Bitness)).Select(static n => n.Name)),
-                    Help = "Choose nops of the image's bitness.",
-                });
+                throw new PatchException(
+                    PatchDiagnostic.Error(DiagnosticCodes.WrongNops, $"the nops {nops} change registers in {image.Bitness}-bit code") with
+                    {
+                        Found = nops.Name,
+                        Expected = string.Join(", ", NopStyle.All.Where(n => n.Supports(image.Bitness)).Select(static n => n.Name)),
+                        Help = "Choose nops of the image's bitness.",
+                    });
             }
 
             KindDecisions made = Take(backend, options, nops, image.Bitness)

@@ -39,8 +39,8 @@ public sealed record PatchRules
     public required string Name { get; init; }
 
     /// <summary>
-    /// Whether the sites of a slot without a function become a direct call of the kernel's BUG function, whose address <see cref="PlanOptions.BugTarget"/> gives;
-    /// else they become a trap: <c>ud2</c> (0f 0b), then nops.
+    /// Whether the sites of a slot without a function become a direct call of the kernel's BUG function, whose address
+    /// <see cref="PlanOptions.BugTarget"/> gives; else they become a trap: <c>ud2</c> (0f 0b), then nops.
     /// </summary>
     internal bool MissingCallsBug { get; init; }
 
@@ -56,7 +56,9 @@ public sealed record PatchRules
     /// <summary>When inline bodies are used.</summary>
     internal InlineRule Inline { get; init; } = InlineRule.ByPointer;
 
-    /// <summary>The slots whose bodies are used by pointer although <see cref="Inline"/> is by slot (the lock slots, 4.2 to 5.10).</summary>
+    /// <summary>
+    /// The slots whose bodies are used by pointer although <see cref="Inline"/> is by slot (the lock slots, 4.2 to 5.10).
+    /// </summary>
     public IReadOnlySet<string> ByPointerSlots { get; init; } = new HashSet<string>();
 
     /// <summary>Where a body is longer than its site.</summary>
@@ -68,7 +70,10 @@ public sealed record PatchRules
     /// <summary>Where a jump is longer than its site.</summary>
     internal TooLongRule JumpTooLong { get; init; } = TooLongRule.LeaveAlone;
 
-    /// <summary>Whether a site must allow what a call's target destroys; else it must allow <see cref="AnyClobbers32"/> or <see cref="AnyClobbers64"/>, whatever the target.</summary>
+    /// <summary>
+    /// Whether a site must allow what a call's target destroys; else it must allow <see cref="AnyClobbers32"/> or
+    /// <see cref="AnyClobbers64"/>, whatever the target.
+    /// </summary>
     internal bool ChecksTargetClobbers { get; init; } = true;
 
     /// <summary>The registers a 32-bit site must allow for any call (CLBR_ANY, 2.6.22 to 4.18); none from 4.18 with backports on.</summary>
@@ -77,7 +82,10 @@ public sealed record PatchRules
     /// <summary>As <see cref="AnyClobbers32"/>, for 64-bit code.</summary>
     public RegisterSet AnyClobbers64 { get; init; } = RegisterSet.None;
 
-    /// <summary>Whether a body or identity may only destroy what its site allows, and nothing may use a stack the site says it has not. Linux never asks.</summary>
+    /// <summary>
+    /// Whether a body or identity may only destroy what its site allows, and nothing may use a stack the site says it has not. Linux never
+    /// asks.
+    /// </summary>
     public bool ChecksBodyClobbers { get; init; } = true;
 
     /// <summary>The slots that are jumped to; <see langword="null"/> for those the layout says.</summary>
@@ -89,7 +97,9 @@ public sealed record PatchRules
     /// <summary>Whether a site without an indirect call or jump is left alone. Linux patches it all the same.</summary>
     public bool RequiresIndirectCall { get; init; } = true;
 
-    /// <summary>Whether a backend's own patch function is looked at: what it leaves alone and where it goes on with the default rule.</summary>
+    /// <summary>
+    /// Whether a backend's own patch function is looked at: what it leaves alone and where it goes on with the default rule.
+    /// </summary>
     public bool UsesBackendPatchFunction { get; init; }
 
     /// <summary>The nops, where these rules fix them; else <see cref="PlanOptions.Nops"/> or the bitness chooses.</summary>

@@ -9,8 +9,8 @@ using PvPatch.Plans;
 namespace PvPatch.Mechanisms;
 
 /// <summary>
-/// The making of one plan: asks for each kind of site once what to do, then walks the sites and lays down an entry for each. Sites whose decision and form
-/// are known go a way without branches on either; the first of a form and whatever is odd goes the long way.
+/// The making of one plan: asks for each kind of site once what to do, then walks the sites and lays down an entry for each. Sites whose
+/// decision and form are known go a way without branches on either; the first of a form and whatever is odd goes the long way.
 /// </summary>
 internal sealed class PlanRun
 {
@@ -27,7 +27,8 @@ internal sealed class PlanRun
     private bool _mayBeOutOfReach;
 
     public PlanRun(
-        CodeImage image, SiteTable sites, Backend backend, PlanOptions options, KindDecisions made, ILogger planLogger, DiagnosticList found)
+        CodeImage image, SiteTable sites, Backend backend, PlanOptions options, KindDecisions made, ILogger planLogger,
+        DiagnosticList found)
     {
         _image = image;
         _sites = sites;
@@ -37,7 +38,9 @@ internal sealed class PlanRun
         _made = made;
         ThunkArea room = options.Thunks is ThunkArea given ? CheckRoom(given) : default;
         _thunks = options.Thunks is not null || options.Previous is not null ? new ThunkPlanner(image, room, options.Previous) : null;
-        _plan = new PlanBuilder(backend.Name, options.Rules.Name, image, made.Forms, sites) { Previous = options.Previous, Logger = planLogger };
+        _plan = new PlanBuilder(
+            backend.Name, options.Rules.Name, image, made.Forms, sites)
+        { Previous = options.Previous, Logger = planLogger };
         _entries = _plan.Entries;
         _originals = new OriginalBytes(backend, options, made.Reader, image.Bitness, found);
     }
@@ -95,7 +98,9 @@ internal sealed class PlanRun
         return _plan.Build();
     }
 
-    /// <summary>Plans sites from <paramref name="index"/> on as far as all about them is known; the index of the first that is not done.</summary>
+    /// <summary>
+    /// Plans sites from <paramref name="index"/> on as far as all about them is known; the index of the first that is not done.
+    /// </summary>
     private int PlanKnown(int index, int end, in ImageWindow window)
     {
         if (!_originals.ChecksEachCall && !_mayBeOutOfReach)
@@ -112,7 +117,10 @@ internal sealed class PlanRun
         return PlanEach(index, end, ref window.First, window.Start);
     }
 
-    /// <summary>The loop over sites of which nothing has to be known but their kind and form. It calls nothing, so that all it works with stays in registers.</summary>
+    /// <summary>
+    /// The loop over sites of which nothing has to be known but their kind and form. It calls nothing, so that all it works with stays in
+    /// registers.
+    /// </summary>
     /// <remarks>Optimised when it is first called: a plan is most often made once.</remarks>
     [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
     private static int PlanAll(
@@ -149,7 +157,10 @@ internal sealed class PlanRun
         return index;
     }
 
-    /// <summary>The loop over sites each of which is looked at: its bytes may be those of the previous plan, its call goes through a slot, its target may be out of reach.</summary>
+    /// <summary>
+    /// The loop over sites each of which is looked at: its bytes may be those of the previous plan, its call goes through a slot, its
+    /// target may be out of reach.
+    /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
     private int PlanEach(int index, int end, ref byte first, ulong start)
     {
@@ -179,7 +190,8 @@ internal sealed class PlanRun
             if (looksAtReach)
             {
                 ref readonly NewForm wanted = ref Unsafe.Add(ref news, kind.NewForm >>> 16);
-                long distance = unchecked((long)(wanted.Origin - address)) & wanted.DistanceMask; // a branch on whether there is a fix-up could not be foretold
+                // a branch on whether there is a fix-up could not be foretold
+                long distance = unchecked((long)(wanted.Origin - address)) & wanted.DistanceMask;
                 if (distance != (int)distance)
                 {
                     break;
@@ -212,7 +224,8 @@ internal sealed class PlanRun
         (ulong first, ulong last) = (sites[0].Address.Value, sites[^1].Address.Value);
         long up = unchecked((long)(highest - first));
         long down = unchecked((long)(lowest - last));
-        return lowest <= highest && (highest - lowest > uint.MaxValue || last - first > uint.MaxValue || up != (int)up || down != (int)down);
+        return lowest <= highest
+            && (highest - lowest > uint.MaxValue || last - first > uint.MaxValue || up != (int)up || down != (int)down);
     }
 
     private int EndOf(int index, in ImageWindow window)
@@ -302,7 +315,8 @@ internal sealed class PlanRun
 
             _plan.AddDiagnostic(PatchDiagnostic.Warning(
                 DiagnosticCodes.MissingOperation,
-                $"the backend {_backend.Name} has no operation for {_backend.Layout[site.Slot]}: its sites trap, or call BUG by rules that do") with
+                $"the backend {_backend.Name} has no operation for {_backend.Layout[site.Slot]}: its sites trap, or call BUG by rules "
+                    + $"that do") with
             {
                 SiteIndex = _sites.Kinds.First[kind],
                 Address = site.Address,
@@ -322,11 +336,12 @@ internal sealed class PlanRun
             }
         }
 
-        return !bad ? room : throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.ThunkArea, "the room for thunks is not in the image or holds a site") with
-        {
-            Address = room.Address,
-            Found = $"{room.Length} bytes",
-            Expected = "a stretch of one segment without sites",
-        });
+        return !bad ? room : throw new PatchException(
+            PatchDiagnostic.Error(DiagnosticCodes.ThunkArea, "the room for thunks is not in the image or holds a site") with
+            {
+                Address = room.Address,
+                Found = $"{room.Length} bytes",
+                Expected = "a stretch of one segment without sites",
+            });
     }
 }

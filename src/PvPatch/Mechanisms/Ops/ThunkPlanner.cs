@@ -6,8 +6,8 @@ using PvPatch.Plans;
 namespace PvPatch.Mechanisms;
 
 /// <summary>
-/// Places save/restore thunks in the room a host gives: one for each target and set of registers to save. A thunk pushes what the target destroys
-/// and the site does not allow, calls the target, pops, returns.
+/// Places save/restore thunks in the room a host gives: one for each target and set of registers to save. A thunk pushes what the target
+/// destroys and the site does not allow, calls the target, pops, returns.
 /// </summary>
 /// <remarks>
 /// The thunks of the plan this one is made from stay: some of its calls may stand in the image still, and revert must find what was
@@ -39,7 +39,9 @@ internal sealed class ThunkPlanner
         }
     }
 
-    /// <summary>The address of the thunk for a request, or nothing where the room is used up or the target out of the thunk's reach.</summary>
+    /// <summary>
+    /// The address of the thunk for a request, or nothing where the room is used up or the target out of the thunk's reach.
+    /// </summary>
     public VirtualAddress? Place(ThunkRequest request, string? targetName)
     {
         if (!_placed.TryGetValue(request, out VirtualAddress? address))

@@ -5,8 +5,8 @@ using PvPatch.Live;
 namespace PvPatch.Tests.Live.Behaviour;
 
 /// <summary>
-/// What a processor that forgets what it fetched only at barriers may have seen: the memory at each, and what changed between one and the next. Says where
-/// that breaks a rule of docs/live-patching.md.
+/// What a processor that forgets what it fetched only at barriers may have seen: the memory at each, and what changed between one and the
+/// next. Says where that breaks a rule of docs/live-patching.md.
 /// </summary>
 internal static class BarrierHistory
 {
@@ -66,7 +66,8 @@ internal static class BarrierHistory
         bool step3 = tailSame && guarded && !guards;
         if (!whole && !step1 && !step2 && !step3)
         {
-            faults.Add($"step {step}: 0x{address:x} goes from {Convert.ToHexString(old)} to {Convert.ToHexString(now)} without a barrier between");
+            faults.Add(
+                $"step {step}: 0x{address:x} goes from {Convert.ToHexString(old)} to {Convert.ToHexString(now)} without a barrier between");
         }
 
         if (!guards && TargetOf(now, address) is ulong target)

@@ -6,8 +6,8 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Tests.Live.Behaviour;
 
 /// <summary>
-/// Every barrier of every kind of batch: with all of them no rule is broken, and without any single one of them some rule is. So each is needed, each is
-/// looked at, and what a result says of their number is the number that was run.
+/// Every barrier of every kind of batch: with all of them no rule is broken, and without any single one of them some rule is. So each is
+/// needed, each is looked at, and what a result says of their number is the number that was run.
 /// </summary>
 public sealed class BarrierTests
 {
@@ -21,28 +21,35 @@ public sealed class BarrierTests
     private static readonly Dictionary<string, Kind> s_kinds = new()
     {
         ["one store"] = new(h => [Bound(h, Shape.Atomic(), Shape.Atomic(1))], static (h, _) => h.Switch(h.Backends.Called), 1),
-        ["one store of sixteen"] = new(h => [Bound(h, new Shape(0, Budget: 10), new Shape(1, Budget: 15))], static (h, _) => h.Switch(h.Backends.Called), 1),
+        ["one store of sixteen"] = new(
+            h => [Bound(h, new Shape(0, Budget: 10), new Shape(1, Budget: 15))], static (h, _) => h.Switch(h.Backends.Called), 1),
         ["guarded"] = new(h => [Bound(h, Shape.Guarded(), Shape.Guarded(1))], static (h, _) => h.Switch(h.Backends.Called), 3),
         ["guarded, long"] = new(
             h => [Bound(h, new Shape(0, Budget: 7, Start: 60), new Shape(0, Budget: 9, Start: 58), new Shape(1, Budget: 15, Start: 52))],
             static (h, _) => h.Switch(h.Backends.Called), 3),
         ["forwarded"] = new(h => [Bound(h, Shape.Forwarded(), Shape.Forwarded(1))], static (h, _) => h.Switch(h.Backends.Called), 3),
-        ["mixed"] = new(h => [Bound(h, Shape.Guarded(), Shape.Atomic(1), Shape.Forwarded())], static (h, _) => h.Switch(h.Backends.Called), 3),
+        ["mixed"] = new(
+            h => [Bound(h, Shape.Guarded(), Shape.Atomic(1), Shape.Forwarded())], static (h, _) => h.Switch(h.Backends.Called), 3),
         ["islands"] = new(h => [Bound(h, Shape.Atomic(), Shape.Guarded(1))], static (h, _) => h.Switch(h.Backends.Outlined), 3),
         ["slot alone"] = new(h => [Emitted(h, Shape.Fixed())], static (h, _) => h.Switch(h.Backends.Left), 1),
-        ["some sites"] = new(h => [Bound(h, Shape.Atomic(), Shape.Guarded())], static (h, b) => h.SwitchSites([b[0][0], b[0][1]], h.Backends.Called), 3),
+        ["some sites"] = new(
+            h => [Bound(h, Shape.Atomic(), Shape.Guarded())], static (h, b) => h.SwitchSites([b[0][0], b[0][1]], h.Backends.Called), 3),
         ["one slot"] = new(h => [Bound(h, Shape.Atomic(), Shape.Guarded(1))], static (h, _) => h.SwitchSlot(0, h.Backends.Called), 1),
-        ["link"] = new(h => [Bound(h, Shape.Atomic())], static (h, b) => h.Link(b[0][0], h.Backends.Function(9)), 2), // one is the function's own
+        // one is the function's own
+        ["link"] = new(h => [Bound(h, Shape.Atomic())], static (h, b) => h.Link(b[0][0], h.Backends.Function(9)), 2),
         ["link, guarded"] = new(WithTarget(linked: false), static (h, b) => h.Link(b[0][0], b[1].Address), 3),
         ["unlink"] = new(WithTarget(linked: true), static (h, b) => h.Unlink(b[0][0]), 3),
         ["unlink from"] = new(WithTarget(linked: true), static (h, b) => h.UnlinkFrom(b[1]), 3),
         ["revert"] = new(h => [Bound(h, Shape.Atomic())], static (h, _) => h.Revert(), 1),
         ["revert, guarded"] = new(h => [Bound(h, Shape.Atomic(), Shape.Guarded())], static (h, _) => h.Revert(), 3),
         ["quiescent"] = new(
-            h => [Bound(h, Shape.Atomic(), Shape.Guarded(), Shape.Fixed())], static (h, _) => h.Switch(h.Backends.Called, Mode.Quiescent), 1, Live: false),
+            h => [Bound(h, Shape.Atomic(), Shape.Guarded(), Shape.Fixed())], static (h, _) => h.Switch(h.Backends.Called, Mode.Quiescent),
+            1, Live: false),
         ["quiescent, long"] = new(
-            h => [Emitted(h, new Shape(0, Budget: 30))], static (h, _) => h.Switch(h.Backends.Called, Mode.QuiescentInPlace), 1, Live: false),
-        ["offline"] = new(h => [Emitted(h, Shape.Atomic(), Shape.Guarded())], static (h, _) => h.Switch(h.Backends.Called, Mode.Offline), 1, Live: false),
+            h => [Emitted(h, new Shape(0, Budget: 30))], static (h, _) => h.Switch(h.Backends.Called, Mode.QuiescentInPlace), 1,
+            Live: false),
+        ["offline"] = new(
+            h => [Emitted(h, Shape.Atomic(), Shape.Guarded())], static (h, _) => h.Switch(h.Backends.Called, Mode.Offline), 1, Live: false),
         ["revert at quiescence"] = new(h => [Bound(h, Shape.Atomic())], static (h, _) => h.Revert(Mode.Quiescent), 1, Live: false),
         ["bind"] = new(
             h =>
@@ -87,7 +94,8 @@ public sealed class BarrierTests
             },
             static (h, _) => h.Switch(h.Backends.Outlined), 4),
         ["function where code stood"] = new(
-            static h => [RetireBigBlock(h, () => Emitted(h, Shape.Atomic(0, narrow: true)))], static (h, _) => h.Switch(h.Backends.Called), 2),
+            static h => [RetireBigBlock(h, () => Emitted(h, Shape.Atomic(0, narrow: true)))], static (h, _) => h.Switch(h.Backends.Called),
+            2),
         ["function of an emit where code stood"] = new(
             static h => [RetireBigBlock(h, () =>
             {
@@ -264,7 +272,9 @@ public sealed class BarrierTests
         executor.Dispose();
     }
 
-    /// <summary>Executors are forwarded around a body of several instructions, and who was inside before the barrier is waited for.</summary>
+    /// <summary>
+    /// Executors are forwarded around a body of several instructions, and who was inside before the barrier is waited for.
+    /// </summary>
     [Fact]
     public unsafe void A_body_that_drains_has_a_barrier_before_those_inside_are_counted()
     {

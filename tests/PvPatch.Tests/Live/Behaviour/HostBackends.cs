@@ -6,8 +6,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace PvPatch.Tests.Live.Behaviour;
 
 /// <summary>
-/// Backends whose functions and bodies each give a number of their own, so that a run tells which one ran: of the slots a and b, 1 and 2 inlined, 3 and 4
-/// called, 5 and 6 in islands, 7 and 8 where slot a destroys the vector registers, 9 and 10 through the slot only.
+/// Backends whose functions and bodies each give a number of their own, so that a run tells which one ran: of the slots a and b, 1 and 2
+/// inlined, 3 and 4 called, 5 and 6 in islands, 7 and 8 where slot a destroys the vector registers, 9 and 10 through the slot only.
 /// </summary>
 internal sealed class HostBackends
 {

@@ -2,7 +2,9 @@ using PvPatch.Live;
 
 namespace PvPatch.Tests.Live.Behaviour;
 
-/// <summary>What is disposed of while others use it, and executors whose threads do what they should not: a diagnostic, never freed memory.</summary>
+/// <summary>
+/// What is disposed of while others use it, and executors whose threads do what they should not: a diagnostic, never freed memory.
+/// </summary>
 public sealed class LifetimeTests
 {
     private const int Rounds = 40;

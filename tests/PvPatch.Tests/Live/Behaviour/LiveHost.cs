@@ -22,14 +22,15 @@ internal sealed record Done(bool Applied, bool TakenBack, string? Code, int Barr
 }
 
 /// <summary>
-/// An arena, a patcher and helpers. Every call of <see cref="LivePatcher"/> that the tests of this folder make stands here, so that a change of its verbs
-/// touches one file.
+/// An arena, a patcher and helpers. Every call of <see cref="LivePatcher"/> that the tests of this folder make stands here, so that a
+/// change of its verbs touches one file.
 /// </summary>
 internal sealed class LiveHost : IDisposable
 {
     private readonly LivePatcher _patcher;
 
-    public LiveHost(LivePlatform? platform = null, bool? atomic16 = null, long size = 1 << 20, bool writable = false, OpsLayout? layout = null)
+    public LiveHost(
+        LivePlatform? platform = null, bool? atomic16 = null, long size = 1 << 20, bool writable = false, OpsLayout? layout = null)
     {
         Layout = layout ?? OpsLayout.Create(b => b.Table("t", t => t.Slot("a").Slot("b")));
         Arena = CodeArena.Reserve(size: size, options: new ArenaOptions
@@ -71,7 +72,8 @@ internal sealed class LiveHost : IDisposable
 
     public Done Unlink(LiveSite site, Mode mode = Mode.Live) => Try(() => _patcher.Unlink(SiteScope.Sites(site), Options(mode)));
 
-    public Done UnlinkFrom(CodeBlock block, Mode mode = Mode.Live) => Try(() => _patcher.Unlink(SiteScope.LinkedInto(block), Options(mode)));
+    public Done UnlinkFrom(CodeBlock block, Mode mode = Mode.Live) =>
+        Try(() => _patcher.Unlink(SiteScope.LinkedInto(block), Options(mode)));
 
     public Done Revert(Mode mode = Mode.Live) => Try(() => _patcher.Revert(null, Options(mode)));
 

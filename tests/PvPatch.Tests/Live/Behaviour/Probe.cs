@@ -23,7 +23,9 @@ internal readonly record struct Shape(int Slot, bool Narrow = false, int Budget 
 /// <param name="IsKept">Whether everything was kept that the sites do not let go: registers, vector registers, the stack pointer.</param>
 internal readonly record struct Seen(ulong Results, bool IsKept);
 
-/// <summary>A generated function that runs its sites one after another and notes what each gives and whether it kept what it must.</summary>
+/// <summary>
+/// A generated function that runs its sites one after another and notes what each gives and whether it kept what it must.
+/// </summary>
 internal static unsafe class Probe
 {
     private const int Sentinel = 0x5eed1234;
@@ -56,7 +58,8 @@ internal static unsafe class Probe
             a.movq(xmm1, rcx);
             a.xor(eax, eax);
             RegisterSet? clobbers = shape.Narrow ? HostBackends.Narrow : null;
-            sites.Emit(a, host.Layout[shape.Slot], shape.Budget, clobbers, SitePlacement.None, Plans.SiteTraits.None, shape.Forwarding, shape.Start);
+            sites.Emit(a, host.Layout[shape.Slot], shape.Budget, clobbers, SitePlacement.None, Plans.SiteTraits.None, shape.Forwarding,
+                shape.Start);
             a.mov(r14, rsp);
             a.xor(r14, r13);
             a.or(r12, r14);

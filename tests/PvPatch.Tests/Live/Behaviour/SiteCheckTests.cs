@@ -6,13 +6,16 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live.Behaviour;
 
-/// <summary>What is asked of a site before it is written: every byte of it, where its body's first instruction ends, what reaches it.</summary>
+/// <summary>
+/// What is asked of a site before it is written: every byte of it, where its body's first instruction ends, what reaches it.
+/// </summary>
 public sealed class SiteCheckTests
 {
     private static readonly Shape[] s_shapes =
     [
         Shape.Atomic(), new(0, Budget: 8), new(0, Budget: 9), new(0, Budget: 15), Shape.Guarded(), new(0, Budget: 9, Start: 58),
-        new(0, Budget: 15, Start: 52), new(0, Budget: 15, Start: 52, Forwarding: true), Shape.Fixed(), new(0, Budget: 16), new(0, Budget: 30),
+        new(0, Budget: 15, Start: 52), new(0, Budget: 15, Start: 52, Forwarding: true), Shape.Fixed(), new(0, Budget: 16),
+        new(0, Budget: 30),
     ];
 
     [Theory]
@@ -135,7 +138,8 @@ public sealed class SiteCheckTests
         long size = arena.Size;
         (long Offset, bool Reached)[] cases =
         [
-            (0, true), (size, true), (Edge - Margin, true), (Edge + Margin, false), (Edge + (size / 2), false), (Edge + size - Margin, false),
+            (0, true), (size, true), (Edge - Margin, true), (Edge + Margin, false), (Edge + (size / 2), false),
+            (Edge + size - Margin, false),
             (Edge + size + Margin, false), (size - Edge + Margin, true), (size - Edge - Margin, false), (-Edge + Margin, false),
             (-Edge + (size / 2), false), (-Edge - Margin, false), (1L << 32, false), (-(1L << 32), false), ((1L << 32) + (size / 2), false),
         ];
@@ -186,7 +190,8 @@ public sealed class SiteCheckTests
         {
             Assert.Contains("barrier", done.Text, StringComparison.OrdinalIgnoreCase);
             Assert.Contains(
-                "barrier", $"{Assert.Throws<PatchException>(() => host.SwitchOrThrow(all.Called)).Diagnostic}", StringComparison.OrdinalIgnoreCase);
+                "barrier", $"{Assert.Throws<PatchException>(() => host.SwitchOrThrow(all.Called)).Diagnostic}",
+                StringComparison.OrdinalIgnoreCase);
         }
         else
         {

@@ -9,8 +9,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace PvPatch.Tests.Live.Behaviour;
 
 /// <summary>
-/// The system's own platform, which sees every barrier, whoever runs it: managed code or the guard routine. At each it keeps an image of the arena's memory; any
-/// of them can be dropped, made to fail, or made the moment at which something else happens.
+/// The system's own platform, which sees every barrier, whoever runs it: managed code or the guard routine. At each it keeps an image of
+/// the arena's memory; any of them can be dropped, made to fail, or made the moment at which something else happens.
 /// </summary>
 internal sealed unsafe class SpyPlatform : LivePlatform, IDisposable
 {
@@ -39,7 +39,8 @@ internal sealed unsafe class SpyPlatform : LivePlatform, IDisposable
     public override int Granularity => _real.Granularity;
 
     /// <summary>The memory as it is now.</summary>
-    public MemoryImage Now() => new([.. _committed.Select(c => (_mapping!.Run.Value + (ulong)c.Offset, new Span<byte>(_mapping.Write + c.Offset, (int)c.Length).ToArray()))]);
+    public MemoryImage Now() => new([.. _committed.Select(
+        c => (_mapping!.Run.Value + (ulong)c.Offset, new Span<byte>(_mapping.Write + c.Offset, (int)c.Length).ToArray()))]);
 
     public void Restart()
     {
@@ -48,7 +49,8 @@ internal sealed unsafe class SpyPlatform : LivePlatform, IDisposable
         Images.Add(Now());
     }
 
-    public override bool TryReserve(VirtualAddress? near, long size, ArenaOptions options, out CodeMapping? mapping, out PatchDiagnostic? error)
+    public override bool TryReserve(
+        VirtualAddress? near, long size, ArenaOptions options, out CodeMapping? mapping, out PatchDiagnostic? error)
     {
         bool done = _real.TryReserve(near, size, options, out mapping, out error);
         _mapping = mapping;

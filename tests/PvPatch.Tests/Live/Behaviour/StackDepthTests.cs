@@ -6,8 +6,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace PvPatch.Tests.Live.Behaviour;
 
 /// <summary>
-/// Bodies that use the stack, as the function a slot holds: there it is one return address deeper. A body that does not mind gives its result with the stack
-/// as it was; one that does is refused, at every site that would go through the slot.
+/// Bodies that use the stack, as the function a slot holds: there it is one return address deeper. A body that does not mind gives its
+/// result with the stack as it was; one that does is refused, at every site that would go through the slot.
 /// </summary>
 public sealed class StackDepthTests
 {
@@ -78,7 +78,8 @@ public sealed class StackDepthTests
         var sites = new SiteEmitter(host.Layout);
         code.push(rbx);
         code.mov(eax, 2);
-        sites.Emit(code, host.Layout[0], 6, null, SitePlacement.None, PvPatch.Plans.SiteTraits.None, forwarding: way == 2, start: way == 0 ? 0 : 63);
+        sites.Emit(code, host.Layout[0], 6, null, SitePlacement.None, PvPatch.Plans.SiteTraits.None, forwarding: way == 2,
+            start: way == 0 ? 0 : 63);
         code.pop(rbx);
         code.ret();
         sites.EmitForwarding(code);

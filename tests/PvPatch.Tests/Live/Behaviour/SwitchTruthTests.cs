@@ -5,8 +5,8 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Tests.Live.Behaviour;
 
 /// <summary>
-/// When a switch says applied, every site of every block, emitted before, during and after, does what the new backend says, as seen by running it. Where one
-/// can't, the switch or the emit is refused, and what was refused is forgotten.
+/// When a switch says applied, every site of every block, emitted before, during and after, does what the new backend says, as seen by
+/// running it. Where one can't, the switch or the emit is refused, and what was refused is forgotten.
 /// </summary>
 public sealed class SwitchTruthTests
 {
@@ -14,7 +14,8 @@ public sealed class SwitchTruthTests
 
     private static readonly Shape[] s_shapes =
     [
-        Shape.Atomic(), Shape.Atomic(1), Shape.Guarded(), Shape.Forwarded(1), Shape.Fixed(), Shape.Fixed(1, narrow: true), new(0, Budget: 15, Start: 0),
+        Shape.Atomic(), Shape.Atomic(1), Shape.Guarded(), Shape.Forwarded(1), Shape.Fixed(), Shape.Fixed(1, narrow: true),
+        new(0, Budget: 15, Start: 0),
         new(1, Narrow: true, Budget: 9, Start: 58), new(0, Budget: 30),
     ];
 
@@ -33,7 +34,8 @@ public sealed class SwitchTruthTests
         using var host = new LiveHost(size: 4 << 20);
         HostBackends all = host.Backends;
         var blocks = new List<CodeBlock>();
-        foreach (Backend backend in (Backend[])[all.Inlined, all.Called, all.Outlined, all.Nops, all.Left, all.Inlined, all.Left, all.Outlined, all.Called])
+        foreach (Backend backend in (Backend[])[
+            all.Inlined, all.Called, all.Outlined, all.Nops, all.Left, all.Inlined, all.Left, all.Outlined, all.Called])
         {
             blocks.Add(Probe.Emit(host, s_shapes));
             Applied(host.Switch(backend));
@@ -57,7 +59,8 @@ public sealed class SwitchTruthTests
     [InlineData(Mode.QuiescentInPlace)]
     public void A_site_of_any_form_follows_its_slot_where_it_is_indirect(object mode)
     {
-        // From every backend to every other one, one site of each shape in an arena of its own: whether a slot is stored must not depend on neighbours.
+        // From every backend to every other one, one site of each shape in an arena of its own: whether a slot is stored must not depend on
+        // neighbours.
         foreach (Shape shape in s_shapes)
         {
             using var host = new LiveHost();

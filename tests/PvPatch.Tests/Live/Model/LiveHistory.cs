@@ -7,8 +7,8 @@ using PvPatch.Tests.Live.Behaviour;
 namespace PvPatch.Tests.Live.Model;
 
 /// <summary>
-/// Runs programs of operations, each on a thread of its own and under an executor that runs a block all the while; then looks for an order of the operations,
-/// no earlier one behind a later one, in which the sequential model gives the same results and the same end.
+/// Runs programs of operations, each on a thread of its own and under an executor that runs a block all the while; then looks for an order
+/// of the operations, no earlier one behind a later one, in which the sequential model gives the same results and the same end.
 /// </summary>
 internal sealed class LiveHistory : IDisposable
 {
@@ -34,7 +34,8 @@ internal sealed class LiveHistory : IDisposable
     public void Check(Op[] before, Op[][] programs)
     {
         RunAll(0, "i", before);
-        CodeBlock? steady = Array.Exists(before, static o => o.Verb == Verb.Switch) ? Probe.Emit(_host, Shape.Atomic(), Shape.Guarded(1)) : null;
+        CodeBlock? steady = Array.Exists(before, static o => o.Verb == Verb.Switch)
+            ? Probe.Emit(_host, Shape.Atomic(), Shape.Guarded(1)) : null;
         Executor executor = _host.Arena.RegisterExecutor();
         bool stop = false;
         string? wrong = null;
@@ -51,7 +52,8 @@ internal sealed class LiveHistory : IDisposable
         Volatile.Write(ref stop, true);
         runner.Join();
         executor.Dispose();
-        Op[] end = [new(Verb.Observe), new(Verb.ReclaimAll), new(Verb.Switch, 0, 1), new(Verb.Observe), new(Verb.Switch, 0, 2), new(Verb.Observe)];
+        Op[] end = [
+            new(Verb.Observe), new(Verb.ReclaimAll), new(Verb.Switch, 0, 1), new(Verb.Observe), new(Verb.Switch, 0, 2), new(Verb.Observe)];
         Op[] vector = [new(Verb.Switch, 0, 5), new(Verb.Observe), new(Verb.Emit, 0, 0), new(Verb.Emit, 0, 4), new(Verb.Observe)];
         RunAll(programs.Length + 1, "e", _endsWithVector ? [.. end, .. vector] : end);
         if (wrong is not null)
@@ -160,12 +162,14 @@ internal sealed class LiveHistory : IDisposable
             }
 
             string what = $"{b.Key}: {code[0][0].State} {code[0][1].State}";
-            if (code[0][0].State == LiveSiteState.Original && code[0][1].State == LiveSiteState.Original && !code[0].ToArray().AsSpan().SequenceEqual(b.Value.Bytes))
+            if (code[0][0].State == LiveSiteState.Original && code[0][1].State == LiveSiteState.Original
+                && !code[0].ToArray().AsSpan().SequenceEqual(b.Value.Bytes))
             {
                 return $"{what} but not as emitted";
             }
 
-            bool leadsNowhere = code[0][0].State == LiveSiteState.Linked && Array.Exists(_targets, t => t.IsRetired && t.Address == code[0][0].Target);
+            bool leadsNowhere = code[0][0].State == LiveSiteState.Linked
+                && Array.Exists(_targets, t => t.IsRetired && t.Address == code[0][0].Target);
             return !leadsNowhere && IsBound(0, code[0][0].State) && IsBound(1, code[0][1].State) ? $"{what} {Results(code[0])}" : what;
         }).ToArray();
         string current;

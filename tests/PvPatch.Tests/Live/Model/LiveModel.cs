@@ -38,7 +38,8 @@ internal sealed record Event(Op Op, string Block, long Start, long End, string R
 }
 
 /// <summary>
-/// The sequential model: backends of the slots, states and targets of the sites. A step says whether an operation may give a result, and what stands behind it.
+/// The sequential model: backends of the slots, states and targets of the sites. A step says whether an operation may give a result, and
+/// what stands behind it.
 /// </summary>
 internal sealed class LiveModel(LiveHost host, Backend[] backends)
 {
@@ -220,7 +221,8 @@ internal sealed class LiveModel(LiveHost host, Backend[] backends)
             string what = block.Gone ? "gone" : $"{block.First} {block.Second}";
             int? first = block.First == LiveSiteState.Linked ? 11 + block.Target : ResultOf(0);
             bool leadsNowhere = block.First == LiveSiteState.Linked && _targetIsGone[block.Target];
-            return !block.Gone && !leadsNowhere && first is int one && ResultOf(1) is int two ? $"{name}: {what} {one} {two} kept" : $"{name}: {what}";
+            return !block.Gone && !leadsNowhere && first is int one && ResultOf(1) is int two
+                ? $"{name}: {what} {one} {two} kept" : $"{name}: {what}";
         });
         string current = _disposed || !ReferenceEquals(_bound[0], _bound[1]) ? "-" : _bound[0]?.Name ?? "-";
         return $"{string.Join("; ", blocks)}; {current}";

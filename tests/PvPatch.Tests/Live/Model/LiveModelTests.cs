@@ -5,8 +5,9 @@ using PvPatch.Tests.Live.Behaviour;
 namespace PvPatch.Tests.Live.Model;
 
 /// <summary>
-/// Operations of several threads against the sequential model. A new seed each run; a failure prints it with the operations, their results, and the smallest
-/// program found; in a process of its own, for a wrong byte may end it. CsCheck_Seed runs it again, CsCheck_Iter and CsCheck_Time run more.
+/// Operations of several threads against the sequential model. A new seed each run; a failure prints it with the operations, their results,
+/// and the smallest program found; in a process of its own, for a wrong byte may end it. CsCheck_Seed runs it again, CsCheck_Iter and
+/// CsCheck_Time run more.
 /// </summary>
 public sealed class LiveModelTests
 {
@@ -17,7 +18,8 @@ public sealed class LiveModelTests
     private static readonly Verb[] s_links = [Verb.Switch, Verb.SwitchSlot, Verb.Link, Verb.Unlink, Verb.Revert];
     private static readonly Verb[] s_all =
     [
-        Verb.Emit, Verb.Emit, Verb.Emit, Verb.Bind, Verb.Switch, Verb.Switch, Verb.SwitchSlot, Verb.Link, Verb.Unlink, Verb.Retire, Verb.RetireTarget, Verb.Reclaim,
+        Verb.Emit, Verb.Emit, Verb.Emit, Verb.Bind, Verb.Switch, Verb.Switch, Verb.SwitchSlot, Verb.Link, Verb.Unlink, Verb.Retire,
+        Verb.RetireTarget, Verb.Reclaim,
         Verb.Revert, Verb.DisposePatcher,
     ];
 
@@ -53,7 +55,8 @@ public sealed class LiveModelTests
 
     private static Gen<T> Any<T>(T[] items) => Gen.Int[0, items.Length - 1].Select(i => items[i]);
 
-    private static void Sample(int threads, int length, Verb[] verbs, int[] shapes, int[] backends, bool vector = false, [CallerMemberName] string name = "") =>
+    private static void Sample(
+        int threads, int length, Verb[] verbs, int[] shapes, int[] backends, bool vector = false, [CallerMemberName] string name = "") =>
         Isolated.Run(typeof(LiveModelTests), () => Run(threads, length, verbs, shapes, backends, vector), name: name);
 
     private static void Run(int threads, int length, Verb[] verbs, int[] shapes, int[] backends, bool vector)
