@@ -13,7 +13,8 @@ internal static partial class LiveLog
     [LoggerMessage(EventId = 1200, EventName = "LiveApplied", Level = LogLevel.Information, Message = "{Result}")]
     public static partial void Applied(ILogger logger, string result);
 
-    [LoggerMessage(EventId = 1201, EventName = "LiveFailed", Level = LogLevel.Warning, Message = "{Result}; {Count} findings, the first: {First}")]
+    [LoggerMessage(
+        EventId = 1201, EventName = "LiveFailed", Level = LogLevel.Warning, Message = "{Result}; {Count} findings, the first: {First}")]
     public static partial void Failed(ILogger logger, string result, int count, PatchDiagnostic first);
 
     [LoggerMessage(EventId = 1202, EventName = "LiveSite", Level = LogLevel.Debug, Message = "{Slot} {Site}")]
@@ -32,15 +33,21 @@ internal static class LiveMetrics
     private static readonly Meter s_meter = new(MeterName);
 
     private static readonly Counter<long> s_flips = s_meter.CreateCounter<long>("pvpatch.live.flips", "{site}", "Sites written");
-    private static readonly Counter<long> s_batches = s_meter.CreateCounter<long>("pvpatch.live.batches", "{batch}", "Batches, by how they ended");
-    private static readonly Counter<long> s_barriers = s_meter.CreateCounter<long>("pvpatch.live.barriers", "{barrier}", "Barriers run, by kind");
+    private static readonly Counter<long> s_batches = s_meter.CreateCounter<long>(
+        "pvpatch.live.batches", "{batch}", "Batches, by how they ended");
+    private static readonly Counter<long> s_barriers = s_meter.CreateCounter<long>(
+        "pvpatch.live.barriers", "{barrier}", "Barriers run, by kind");
     private static readonly UpDownCounter<long> s_sites = s_meter.CreateUpDownCounter<long>("pvpatch.live.sites", "{site}", "Live sites");
-    private static readonly UpDownCounter<long> s_islands = s_meter.CreateUpDownCounter<long>("pvpatch.live.islands", "{island}", "Islands");
-    private static readonly Histogram<double> s_duration = s_meter.CreateHistogram<double>("pvpatch.live.batch.duration", "us", "Time a batch took");
+    private static readonly UpDownCounter<long> s_islands = s_meter.CreateUpDownCounter<long>(
+        "pvpatch.live.islands", "{island}", "Islands");
+    private static readonly Histogram<double> s_duration = s_meter.CreateHistogram<double>(
+        "pvpatch.live.batch.duration", "us", "Time a batch took");
     private static readonly ObservableGauge<long> s_used =
-        s_meter.CreateObservableGauge("pvpatch.live.arena.used", static () => CodeArena.SumOverAll(static a => a.Used), "By", "Bytes of arenas in use");
+        s_meter.CreateObservableGauge(
+            "pvpatch.live.arena.used", static () => CodeArena.SumOverAll(static a => a.Used), "By", "Bytes of arenas in use");
     private static readonly ObservableGauge<long> s_committed =
-        s_meter.CreateObservableGauge("pvpatch.live.arena.committed", static () => CodeArena.SumOverAll(static a => a.Committed), "By", "Bytes of arenas the system was asked for");
+        s_meter.CreateObservableGauge("pvpatch.live.arena.committed", static () => CodeArena.SumOverAll(static a => a.Committed), "By",
+            "Bytes of arenas the system was asked for");
 
     public static void SitesAdded(int count) => s_sites.Add(count);
 
@@ -100,5 +107,6 @@ internal sealed class LiveEventSource : EventSource
     private void BatchStart(string target, string mode) => WriteEvent(1, target, mode);
 
     [Event(2, Level = EventLevel.Informational, Message = "{0} after {3} us: {1} sites written, {2} barriers")]
-    private void BatchStop(string status, int written, int barriers, long microseconds) => WriteEvent(2, status, written, barriers, microseconds);
+    private void BatchStop(string status, int written, int barriers, long microseconds) =>
+        WriteEvent(2, status, written, barriers, microseconds);
 }

@@ -52,10 +52,11 @@ public sealed class LivePatcher : IDisposable
         {
             if (_slots.Patcher is not null)
             {
-                throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.PatcherBusy, $"another patcher has the slots of {layout.Name} in this arena") with
-                {
-                    Help = "Use that one, or dispose of it first.",
-                });
+                throw new PatchException(
+                    PatchDiagnostic.Error(DiagnosticCodes.PatcherBusy, $"another patcher has the slots of {layout.Name} in this arena") with
+                    {
+                        Help = "Use that one, or dispose of it first.",
+                    });
             }
 
             _slots.Patcher = this;
@@ -100,7 +101,8 @@ public sealed class LivePatcher : IDisposable
     /// <returns>What would be done.</returns>
     /// <exception cref="PatchException">The changes would be refused.</exception>
     public LivePlan Plan(Action<LiveChanges> changes, SwitchOptions? options = null) =>
-        TryPlan(changes, options, out LivePlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) ? plan : throw new PatchException(diagnostics[0]);
+        TryPlan(changes, options, out LivePlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
+            ? plan : throw new PatchException(diagnostics[0]);
 
     /// <summary>
     /// Decides changes and writes none of them: nothing that runs is changed, and no islands are placed. Functions that slots would hold,
@@ -112,7 +114,8 @@ public sealed class LivePatcher : IDisposable
     /// <param name="plan">What would be done.</param>
     /// <param name="diagnostics">Why the changes would be refused; warnings where they would not.</param>
     /// <returns>Whether they can be applied to the code as it is.</returns>
-    public bool TryPlan(Action<LiveChanges> changes, SwitchOptions? options, [NotNullWhen(true)] out LivePlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) =>
+    public bool TryPlan(Action<LiveChanges> changes, SwitchOptions? options, [NotNullWhen(true)] out LivePlan? plan,
+        out IReadOnlyList<PatchDiagnostic> diagnostics) =>
         _applier.TryPlan(Ready(Collect(changes)), options ?? new(), this, out plan, out diagnostics);
 
     /// <summary>Applies a plan, or throws.</summary>
@@ -140,7 +143,8 @@ public sealed class LivePatcher : IDisposable
         ArgumentNullException.ThrowIfNull(plan);
         if (!ReferenceEquals(plan.Patcher, this))
         {
-            ApplyReport report = new ApplyReport(plan.Changes.Target).Add(PatchDiagnostic.Error(DiagnosticCodes.PlanStale, "the plan was made by another patcher"));
+            ApplyReport report = new ApplyReport(plan.Changes.Target)
+                .Add(PatchDiagnostic.Error(DiagnosticCodes.PlanStale, "the plan was made by another patcher"));
             result = new ApplyResult(ApplyStatus.Refused, report);
             return false;
         }

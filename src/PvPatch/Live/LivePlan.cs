@@ -17,7 +17,8 @@ public sealed class LivePlan
     private readonly HashSet<VirtualAddress> _unplaced; // the sites whose island has no place
 
     /// <summary>Makes the plan of what is decided, under the patch lock.</summary>
-    internal LivePlan(LivePatcher patcher, LiveChanges changes, SwitchOptions options, SlotTable slots, PlannedSites decided, ApplyReport report)
+    internal LivePlan(
+        LivePatcher patcher, LiveChanges changes, SwitchOptions options, SlotTable slots, PlannedSites decided, ApplyReport report)
     {
         Patcher = patcher;
         Changes = changes;
@@ -80,7 +81,8 @@ public sealed class LivePlan
 
     /// <inheritdoc/>
     public override string ToString() =>
-        string.Create(CultureInfo.InvariantCulture, $"{Plan.Backend}: {Writes} sites and {SlotWrites} slots to write, {KeptIndirect} kept indirect; {Plan.Summary}");
+        string.Create(CultureInfo.InvariantCulture,
+            $"{Plan.Backend}: {Writes} sites and {SlotWrites} slots to write, {KeptIndirect} kept indirect; {Plan.Summary}");
 
     /// <summary>Why a plan that was made now is not this one.</summary>
     internal PatchDiagnostic? Compare(LivePlan now)
@@ -105,7 +107,8 @@ public sealed class LivePlan
 
     private static PatchPlan Build(CodeArena arena, SlotTable slots, PlannedSites decided, ApplyReport report)
     {
-        var builder = new PlanBuilder(report.Target, "live", 64, [new PlanSegment("arena", arena.Address, arena.Size)], decided.Count + decided.Slots.Count);
+        var builder = new PlanBuilder(
+            report.Target, "live", 64, [new PlanSegment("arena", arena.Address, arena.Size)], decided.Count + decided.Slots.Count);
         foreach (PatchDiagnostic warning in report.Diagnostics)
         {
             builder.AddDiagnostic(warning);
@@ -151,7 +154,8 @@ public sealed class LivePlan
         }
 
         return new CodeImage(
-            64, [.. _blocks.Select(static b => new CodeSegment(b.Address.ToString(), b.Address, b.ToArray())), new CodeSegment("slots", _slots.Address, words)]);
+            64, [.. _blocks.Select(static b => new CodeSegment(b.Address.ToString(), b.Address, b.ToArray())),
+                new CodeSegment("slots", _slots.Address, words)]);
     }
 
     private static PlanOutcome OutcomeOf(CodeArena arena, PlannedSites decided, int index, ReadOnlySpan<byte> bytes)
@@ -177,11 +181,12 @@ public sealed class LivePlan
         };
     }
 
-    private static VirtualAddress? BranchTarget(in PlannedSite outcome, ReadOnlySpan<byte> bytes, VirtualAddress address) => outcome.Form switch
-    {
-        LiveForm.Call or LiveForm.Jump => address + bytes.Length + BinaryPrimitives.ReadInt32LittleEndian(bytes[^sizeof(int)..]),
-        LiveForm.InPlace when outcome.Action is PatchAction.Call or PatchAction.ThunkCall or PatchAction.Jump && bytes[0] is 0xe8 or 0xe9 =>
-            address + 5 + BinaryPrimitives.ReadInt32LittleEndian(bytes[1..]),
-        _ => null,
-    };
+    private static VirtualAddress? BranchTarget(in PlannedSite outcome, ReadOnlySpan<byte> bytes, VirtualAddress address) =>
+        outcome.Form switch
+        {
+            LiveForm.Call or LiveForm.Jump => address + bytes.Length + BinaryPrimitives.ReadInt32LittleEndian(bytes[^sizeof(int)..]),
+            LiveForm.InPlace when outcome.Action is PatchAction.Call or PatchAction.ThunkCall or PatchAction.Jump && bytes[0] is 0xe8 or 0xe9 =>
+                address + 5 + BinaryPrimitives.ReadInt32LittleEndian(bytes[1..]),
+            _ => null,
+        };
 }

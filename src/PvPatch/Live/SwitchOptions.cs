@@ -46,8 +46,8 @@ public sealed record SwitchOptions
     /// <summary>
     /// How long to wait for executors to leave (quiescent) or to pass a safepoint (live, out of bodies of several instructions);
     /// <see cref="System.Threading.Timeout.InfiniteTimeSpan"/> for
-    /// as long as it takes. Without a time limit a thread that the batch waits for can't wait for the batch: what it emits, binds or retires
-    /// meanwhile is refused (PV8021).
+    /// as long as it takes. Without a time limit a thread that the batch waits for can't wait for the batch: what it emits, binds or
+    /// retires meanwhile is refused (PV8021).
     /// </summary>
     public TimeSpan Timeout { get; init; } = TimeSpan.FromSeconds(1);
 

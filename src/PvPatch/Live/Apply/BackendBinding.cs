@@ -88,7 +88,8 @@ internal sealed class BackendBinding
 
         try
         {
-            if (!TryPlainFunction(slot, operation, out VirtualAddress function, out RegisterSet destroys, out bool jumpsOut, out PatchDiagnostic? error))
+            if (!TryPlainFunction(
+                slot, operation, out VirtualAddress function, out RegisterSet destroys, out bool jumpsOut, out PatchDiagnostic? error))
             {
                 return new Function(default, allowed, error);
             }
@@ -101,18 +102,20 @@ internal sealed class BackendBinding
 
             if (jumpsOut)
             {
-                return new Function(default, allowed, Unfit(slot, $"its body jumps out and destroys {excess}, which could only be saved around a return") with
-                {
-                    Help = "Let the sites of the slot allow it, or keep those registers in the body.",
-                });
+                return new Function(default, allowed,
+                    Unfit(slot, $"its body jumps out and destroys {excess}, which could only be saved around a return") with
+                    {
+                        Help = "Let the sites of the slot allow it, or keep those registers in the body.",
+                    });
             }
 
             if (excess.Contains(RegisterSet.Vector))
             {
-                return new Function(default, allowed, Unfit(slot, $"it destroys {excess}, and the vector registers can't be saved around it") with
-                {
-                    Help = "Let the sites of the slot allow it, or say what the target really destroys (Operation.Call, destroys).",
-                });
+                return new Function(
+                    default, allowed, Unfit(slot, $"it destroys {excess}, and the vector registers can't be saved around it") with
+                    {
+                        Help = "Let the sites of the slot allow it, or say what the target really destroys (Operation.Call, destroys).",
+                    });
             }
 
             return _arena.Functions.TryGetThunk(new ThunkRequest(function, excess, slot.Convention), out VirtualAddress thunk, out error)
@@ -126,7 +129,8 @@ internal sealed class BackendBinding
     }
 
     private bool TryPlainFunction(
-        OpSlot slot, Operation operation, out VirtualAddress function, out RegisterSet destroys, out bool jumpsOut, out PatchDiagnostic? error)
+        OpSlot slot, Operation operation, out VirtualAddress function, out RegisterSet destroys, out bool jumpsOut,
+        out PatchDiagnostic? error)
     {
         function = default;
         jumpsOut = false;

@@ -123,7 +123,8 @@ internal sealed unsafe class ConcurrentStores(
             Probe(PatchStep.Store, i);
             if (!TryStore(at, record.Class, site.Length, old, Plan.NewOf(i)))
             {
-                Report.Add(PatchDiagnostic.Error(DiagnosticCodes.SwapFailed, "a site changed between the check and the store; something else writes the code") with
+                Report.Add(PatchDiagnostic.Error(
+                    DiagnosticCodes.SwapFailed, "a site changed between the check and the store; something else writes the code") with
                 {
                     Address = Arena.Address + record.Offset,
                     Found = HexBytes.Format(new ReadOnlySpan<byte>(at, site.Length)),
@@ -172,7 +173,8 @@ internal sealed unsafe class ConcurrentStores(
         if (!passed)
         {
             Options.Cancellation.ThrowIfCancellationRequested();
-            Report.Add(PatchDiagnostic.Error(DiagnosticCodes.GraceTimeout, $"after {Options.Timeout.TotalMilliseconds:0} ms executors may still be inside a body of several instructions") with
+            Report.Add(PatchDiagnostic.Error(DiagnosticCodes.GraceTimeout,
+                $"after {Options.Timeout.TotalMilliseconds:0} ms executors may still be inside a body of several instructions") with
             {
                 Address = Plan.SiteOf(_drained[0]).Address,
                 Help = "Let every executor pass a safepoint, or wait longer (SwitchOptions.Timeout).",
@@ -192,7 +194,8 @@ internal sealed unsafe class ConcurrentStores(
             {
                 ref PlannedSite site = ref planned[sites[i]];
                 ref SiteRecord record = ref RecordOf(site, out SiteBytes old, out byte* at);
-                sbyte forward = record.Forward == 0 ? (sbyte)0 : SiteClassifier.UsableForward(record, Plan.After[Slots.Kinds[record.Kind].Slot]);
+                sbyte forward = record.Forward == 0
+                    ? (sbyte)0 : SiteClassifier.UsableForward(record, Plan.After[Slots.Kinds[record.Kind].Slot]);
                 entries[i] = GuardEntry.Create(at, site.Length, toNew ? Plan.NewOf(sites[i]) : old, forward);
             }
 
@@ -205,7 +208,8 @@ internal sealed unsafe class ConcurrentStores(
     }
 
     /// <summary>
-    /// Runs some phases of the guard routine, a barrier behind each; stands in with managed barriers where the native one fails or is missing.
+    /// Runs some phases of the guard routine, a barrier behind each; stands in with managed barriers where the native one fails or is
+    /// missing.
     /// </summary>
     private void RunGuards(GuardEntry* entries, int count, int firstPhase, int lastPhase)
     {

@@ -44,5 +44,6 @@ internal unsafe struct GuardEntry
     };
 
     /// <summary>The bytes behind the first two.</summary>
-    public readonly ReadOnlySpan<byte> Tail => MemoryMarshal.CreateReadOnlySpan(in Unsafe.As<ulong, byte>(ref Unsafe.AsRef(in _tailLow)), TailLength);
+    public readonly ReadOnlySpan<byte> Tail =>
+        MemoryMarshal.CreateReadOnlySpan(in Unsafe.As<ulong, byte>(ref Unsafe.AsRef(in _tailLow)), TailLength);
 }

@@ -16,7 +16,8 @@ internal sealed class LinkLedger(CodeArena arena)
 
     /// <summary>The block at an address, of whatever arena of this process; retired ones too until their bytes are reused.</summary>
     public CodeBlock? BlockAt(VirtualAddress address) =>
-        arena.Registry.TryFind(address, out CodeBlock? block) || (!arena.Memory.Contains(address, 1) && CodeArena.TryFindInAll(address, out block)) ? block : null;
+        arena.Registry.TryFind(address, out CodeBlock? block)
+            || (!arena.Memory.Contains(address, 1) && CodeArena.TryFindInAll(address, out block)) ? block : null;
 
     /// <summary>The sites of some slots that are linked into some blocks, in order of address.</summary>
     public static List<LiveSite> LinksInto(IReadOnlyList<CodeBlock> blocks, SlotTable slots)
@@ -142,7 +143,9 @@ internal sealed class LinkLedger(CodeArena arena)
                     {
                         Address = block.Address,
                         Found = $"{others} links from other blocks",
-                        Help = "Unlink them before the blocks are retired: LivePatcher.Unlink(SiteScope.LinkedInto(blocks)), by each patcher whose sites lead there.",
+                        Help =
+                            "Unlink them before the blocks are retired: LivePatcher.Unlink(SiteScope.LinkedInto(blocks)), by each "
+                            + "patcher whose sites lead there.",
                     };
                 }
             }
@@ -164,7 +167,9 @@ internal sealed class LinkLedger(CodeArena arena)
     }
 
     public static PatchDiagnostic Retired(LiveSite site, VirtualAddress target) =>
-        PatchDiagnostic.Error(DiagnosticCodes.BlockRetired, $"the target of {site.Slot} lies in a block that was retired") with { Address = target };
+        PatchDiagnostic.Error(
+            DiagnosticCodes.BlockRetired, $"the target of {site.Slot} lies in a block that was retired") with
+        { Address = target };
 
     private void Forget(LiveSite site, CodeBlock? kept)
     {

@@ -65,7 +65,8 @@ internal sealed class LiveApplier
 
     /// <summary>Decides changes and writes nothing: islands that are not there yet are given no place.</summary>
     public bool TryPlan(
-        LiveChanges changes, SwitchOptions options, LivePatcher patcher, [NotNullWhen(true)] out LivePlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
+        LiveChanges changes, SwitchOptions options, LivePatcher patcher, [NotNullWhen(true)] out LivePlan? plan,
+        out IReadOnlyList<PatchDiagnostic> diagnostics)
     {
         plan = null;
         var report = new ApplyReport(changes.Target);
@@ -110,7 +111,8 @@ internal sealed class LiveApplier
             }
 
             _planner.Run(changes, options, _plan, report, places: true);
-            if (!report.HasErrors && (promised?.Compare(new LivePlan(promised.Patcher, changes, options, _slots, _plan, report)) ?? _arena.Ledger.Reserve(_plan)) is PatchDiagnostic broken)
+            if (!report.HasErrors && (promised?.Compare(new LivePlan(promised.Patcher, changes, options, _slots, _plan, report))
+                ?? _arena.Ledger.Reserve(_plan)) is PatchDiagnostic broken)
             {
                 report.Add(broken);
             }
@@ -161,7 +163,12 @@ internal sealed class LiveApplier
         {
             if (change.Backend is not null && !ReferenceEquals(change.Backend.Layout, _slots.Layout))
             {
-                return PatchDiagnostic.Error(DiagnosticCodes.WrongLayout, $"the backend \"{change.Backend.Name}\" was made for another layout") with { Found = change.Backend.Layout.Name, Expected = _slots.Layout.Name };
+                return PatchDiagnostic.Error(DiagnosticCodes.WrongLayout,
+                    $"the backend \"{change.Backend.Name}\" was made for another layout") with
+                {
+                    Found = change.Backend.Layout.Name,
+                    Expected = _slots.Layout.Name
+                };
             }
 
             if (change.Scope.OnlySlot is not null && !_slots.IsOwn(change.Scope.OnlySlot))
@@ -173,15 +180,18 @@ internal sealed class LiveApplier
         // New blocks may be bound from inside: a translator called by the code it translates does so.
         if (!changes.OnlyBinds && _arena.Executors.InsideOnThisThread() is Executor inside)
         {
-            return PatchDiagnostic.Error(DiagnosticCodes.InsideGeneratedCode, $"this thread is inside generated code (executor {inside.Name}), perhaps in the very site") with
+            return PatchDiagnostic.Error(DiagnosticCodes.InsideGeneratedCode,
+                $"this thread is inside generated code (executor {inside.Name}), perhaps in the very site") with
             {
-                Help = "Patch from another thread, or leave the code first: note the wish in the helper and act on it in the dispatch loop.",
+                Help =
+                    "Patch from another thread, or leave the code first: note the wish in the helper and act on it in the dispatch loop.",
             };
         }
 
         if (options.Mode == SwitchMode.Live && _arena.Barrier == BarrierKind.None)
         {
-            return PatchDiagnostic.Error(DiagnosticCodes.NoBarrier, "there is no barrier on this system, so nothing can be changed under running threads") with
+            return PatchDiagnostic.Error(
+                DiagnosticCodes.NoBarrier, "there is no barrier on this system, so nothing can be changed under running threads") with
             {
                 Help = "Switch with SwitchMode.Quiescent.",
             };
@@ -246,10 +256,12 @@ internal sealed class LiveApplier
 
     // A block without sites has nothing to bind, whoever emitted it.
     private bool IsOurs([NotNullWhen(true)] CodeBlock? block) =>
-        block is { IsRetired: false } && (ReferenceEquals(block.Slots, _slots) || (block.SiteCount == 0 && ReferenceEquals(block.Arena, _arena)));
+        block is { IsRetired: false }
+            && (ReferenceEquals(block.Slots, _slots) || (block.SiteCount == 0 && ReferenceEquals(block.Arena, _arena)));
 
     private static PatchDiagnostic NotOurs(CodeBlock? block) =>
-        PatchDiagnostic.Error(DiagnosticCodes.BlockRetired, block is { IsRetired: true } ? "the block was retired" : "the block is another arena's or layout's") with
+        PatchDiagnostic.Error(DiagnosticCodes.BlockRetired,
+            block is { IsRetired: true } ? "the block was retired" : "the block is another arena's or layout's") with
         {
             Address = block?.Address,
         };
@@ -266,13 +278,14 @@ internal sealed class LiveApplier
             inside = _arena.Executors.Inside();
         }
 
-        return inside is null ? null : PatchDiagnostic.Error(DiagnosticCodes.NotQuiescent, $"executor {inside.Name} is inside generated code") with
-        {
-            Found = options.Mode != SwitchMode.Quiescent ? null
+        return inside is null
+            ? null : PatchDiagnostic.Error(DiagnosticCodes.NotQuiescent, $"executor {inside.Name} is inside generated code") with
+            {
+                Found = options.Mode != SwitchMode.Quiescent ? null
                 : options.Cancellation.IsCancellationRequested ? "still, when the wait was cancelled"
                 : $"still, after {options.Timeout.TotalMilliseconds:0} ms",
-            Help = "Let executors leave or call Safepoint now and then; wait longer (SwitchOptions.Timeout); or switch live.",
-        };
+                Help = "Let executors leave or call Safepoint now and then; wait longer (SwitchOptions.Timeout); or switch live.",
+            };
 
         // Without it an executor might enter and not see the gate, and not be seen: a barrier that fails must be replaced.
         bool RunGateBarrier()

@@ -46,16 +46,18 @@ internal sealed class LiveBodyBuilder
     public bool IsCode(OpSlot slot, VirtualAddress target, string? name, out PatchDiagnostic? error)
     {
         bool isCode = _arena.Memory.Contains(target, 1) ? _arena.Memory.IsCommittedCode(target, 1) : IsExecutable(target);
-        error = isCode ? null : PatchDiagnostic.Error(DiagnosticCodes.TargetNotExecutable, $"the target of {slot} is not executable memory") with
-        {
-            Address = target,
-            Found = name,
-            Help = "Give the address of native code, or of an UnmanagedCallersOnly method (ManagedTarget).",
-        };
+        error = isCode
+            ? null : PatchDiagnostic.Error(DiagnosticCodes.TargetNotExecutable, $"the target of {slot} is not executable memory") with
+            {
+                Address = target,
+                Found = name,
+                Help = "Give the address of native code, or of an UnmanagedCallersOnly method (ManagedTarget).",
+            };
         return isCode;
     }
 
-    // Also where the system does not tell. The list of mappings is read when it is needed, and once more before a target is refused: it may be younger than the list.
+    // Also where the system does not tell. The list of mappings is read when it is needed, and once more before a target is refused: it may
+    // be younger than the list.
     private bool IsExecutable(VirtualAddress address)
     {
         if (_executable?.Invoke(address) == true)
@@ -81,7 +83,8 @@ internal sealed class LiveBodyBuilder
         }
 
         int room = kind.Budget >= BranchLength ? PatchSite.MaxBudget : kind.Budget;
-        Decision decision = _decider.Decide(slot, operation, new PatchSite(VirtualAddress.Zero, kind.Slot, room, kind.Clobbers, kind.Traits));
+        Decision decision = _decider.Decide(
+            slot, operation, new PatchSite(VirtualAddress.Zero, kind.Slot, room, kind.Clobbers, kind.Traits));
         if (kind.Budget > SiteClassifier.MaxLiveLength)
         {
             return BuildLong(slot, kind, operation);
@@ -95,7 +98,8 @@ internal sealed class LiveBodyBuilder
                 return Nop(kind, decision.Action);
             case PatchAction.Identity:
                 CodeTemplate identity = decision.Template!;
-                return identity.BodyLength == 0 ? Nop(kind, decision.Action) : Padded(kind, identity.Bytes[..identity.BodyLength], decision, LiveForm.OneInstruction);
+                return identity.BodyLength == 0
+                    ? Nop(kind, decision.Action) : Padded(kind, identity.Bytes[..identity.BodyLength], decision, LiveForm.OneInstruction);
             case PatchAction.Inline:
                 return Inline(kind, _templates.Body(operation.Body!, slot.Convention), decision, inPlace ? (slot, operation) : null);
             case PatchAction.Call:
@@ -112,8 +116,8 @@ internal sealed class LiveBodyBuilder
     }
 
     /// <summary>
-    /// What a linked site holds: a direct call or jump, through a thunk where the target destroys too much, through a far jump where it is out of
-    /// reach. One shape for each kind of site, however many targets.
+    /// What a linked site holds: a direct call or jump, through a thunk where the target destroys too much, through a far jump where it is
+    /// out of reach. One shape for each kind of site, however many targets.
     /// </summary>
     /// <param name="link">A site of these slots and a target.</param>
     /// <param name="body">The body.</param>
@@ -202,7 +206,8 @@ internal sealed class LiveBodyBuilder
     }
 
     private static PatchDiagnostic UnfitLink(SiteLink link, OpSlot slot, LiveBody body) =>
-        PatchDiagnostic.Error(DiagnosticCodes.SiteLink, $"the site of {slot} can't lead to the target: {body.Reason}{(body.Detail is null ? "" : $", {body.Detail}")}") with
+        PatchDiagnostic.Error(DiagnosticCodes.SiteLink,
+            $"the site of {slot} can't lead to the target: {body.Reason}{(body.Detail is null ? "" : $", {body.Detail}")}") with
         {
             SiteIndex = link.Site.Index,
             Address = link.Site.Address,
@@ -248,7 +253,8 @@ internal sealed class LiveBodyBuilder
             : Padded(kind, s_jump, decision, LiveForm.Island) with { Island = _arena.Islands.Intern(body) };
     }
 
-    private static LiveBody Padded(PatchSite kind, ReadOnlySpan<byte> instruction, Decision decision, LiveForm form, VirtualAddress? target = null)
+    private static LiveBody Padded(
+        PatchSite kind, ReadOnlySpan<byte> instruction, Decision decision, LiveForm form, VirtualAddress? target = null)
     {
         Span<byte> bytes = stackalloc byte[kind.Budget];
         int before = kind.Budget - instruction.Length;

@@ -296,7 +296,8 @@ internal sealed class LivePlanner
             }
             else if (there != _slots.Expected(slot))
             {
-                _report.Add(PatchDiagnostic.Error(DiagnosticCodes.UnexpectedLiveBytes, $"the slot {_slots.Layout[slot]} holds a function that was not put there by this arena's patchers") with
+                _report.Add(PatchDiagnostic.Error(DiagnosticCodes.UnexpectedLiveBytes,
+                    $"the slot {_slots.Layout[slot]} holds a function that was not put there by this arena's patchers") with
                 {
                     Address = _slots.AddressOf(slot),
                     Found = there.ToString(),

@@ -40,7 +40,8 @@ internal abstract unsafe class LiveStores
     private CodeBlock? _block; // of the site that was asked for last
     private int _blockNumber = -1;
 
-    protected LiveStores(CodeArena arena, SlotTable slots, PlannedSites plan, ApplyReport report, SwitchOptions options, Action<PatchStep, int>? probe)
+    protected LiveStores(
+        CodeArena arena, SlotTable slots, PlannedSites plan, ApplyReport report, SwitchOptions options, Action<PatchStep, int>? probe)
     {
         Arena = arena;
         Slots = slots;
@@ -78,7 +79,8 @@ internal abstract unsafe class LiveStores
         Interlocked.MemoryBarrierProcessWide();
         report.AddBarriers(1, BarrierKind.Weak);
         LiveMetrics.Barrier(BarrierKind.Weak);
-        report.Add(PatchDiagnostic.Warning(DiagnosticCodes.WeakBarrier, "the system refused its barrier in the middle of a batch; a weaker one was run in its place") with
+        report.Add(PatchDiagnostic.Warning(
+            DiagnosticCodes.WeakBarrier, "the system refused its barrier in the middle of a batch; a weaker one was run in its place") with
         {
             Help = "Was a seccomp filter installed after the arena was made?",
         });
@@ -102,7 +104,9 @@ internal abstract unsafe class LiveStores
         }
         catch (Exception e)
         {
-            Report.Add(PatchDiagnostic.Error(DiagnosticCodes.BatchFaulted, $"the batch was interrupted: {e.Message}") with { Found = e.GetType().Name });
+            Report.Add(PatchDiagnostic.Error(
+                DiagnosticCodes.BatchFaulted, $"the batch was interrupted: {e.Message}") with
+            { Found = e.GetType().Name });
         }
 
         return TakeBack() ? ApplyStatus.RolledBack : ApplyStatus.Faulted;

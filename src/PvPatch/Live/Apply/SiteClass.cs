@@ -26,8 +26,8 @@ public enum SiteClass : byte
 }
 
 /// <summary>
-/// Finds a site's class, and whether a site of a class can be written while threads may be in it: asked when it is planned, and again by who
-/// writes.
+/// Finds a site's class, and whether a site of a class can be written while threads may be in it: asked when it is planned, and again by
+/// who writes.
 /// </summary>
 internal static class SiteClassifier
 {
@@ -77,15 +77,16 @@ internal static class SiteClassifier
     /// <param name="bytes">What it holds.</param>
     /// <param name="length">Its length in bytes.</param>
     /// <param name="forward">Its usable way to a forwarding island.</param>
-    public static bool CanChangeLive(CodeArena arena, in SiteRecord record, SiteBytes bytes, int length, sbyte forward) => record.Class switch
-    {
-        SiteClass.QuiescentOnly => false,
-        _ when record.Form == LiveForm.InPlace => CanDrain(arena, record, bytes, length, forward),
+    public static bool CanChangeLive(CodeArena arena, in SiteRecord record, SiteBytes bytes, int length, sbyte forward) =>
+        record.Class switch
+        {
+            SiteClass.QuiescentOnly => false,
+            _ when record.Form == LiveForm.InPlace => CanDrain(arena, record, bytes, length, forward),
 
-        // A guard that spins must be taken down in the native call that put it up.
-        SiteClass.Guarded => forward != 0 || !arena.Native.Barrier.IsZero,
-        _ => true,
-    };
+            // A guard that spins must be taken down in the native call that put it up.
+            SiteClass.Guarded => forward != 0 || !arena.Native.Barrier.IsZero,
+            _ => true,
+        };
 
     /// <summary>Why a site can't be changed live.</summary>
     public static PatchDiagnostic NeedsQuiescence(LiveSite site)
@@ -94,15 +95,21 @@ internal static class SiteClassifier
         bool managed = !several && site.Class == SiteClass.Guarded;
         CodeArena arena = site.Block.Arena;
         string cause = managed
-            ? $"the site of {site.Slot} can't be changed live: only managed code can run the barrier of this system ({arena.Barrier}), and that must not hold a guard at which threads wait"
+            ? $"the site of {site.Slot} can't be changed live: only managed code can run the barrier of this system ({arena.Barrier}), "
+                + $"and that must not hold a guard at which threads wait"
             : $"the site of {site.Slot} can't be changed while threads may be in it";
         return PatchDiagnostic.Error(DiagnosticCodes.NeedsQuiescence, cause) with
         {
             SiteIndex = site.Index,
             Address = site.Address,
-            Found = $"class {site.Class}, {(several ? "several instructions" : "one instruction")}, {(site.HasForwarding ? "a" : "no")} forwarding island",
-            Help = site.Class == SiteClass.QuiescentOnly ? "Switch with SwitchMode.Quiescent; or emit the site with a placement and at most 15 bytes."
-                : managed ? "Switch with SwitchMode.Quiescent; or emit the site with SitePlacement.InsideAligned8 or InsideAligned16, or with forwarding and switch its slot first."
+            Found =
+                $"class {site.Class}, {(several ? "several instructions" : "one instruction")}, {(site.HasForwarding ? "a" : "no")} "
+                + $"forwarding island",
+            Help = site.Class == SiteClass.QuiescentOnly
+                ? "Switch with SwitchMode.Quiescent; or emit the site with a placement and at most 15 bytes."
+                : managed
+                ? "Switch with SwitchMode.Quiescent; or emit the site with SitePlacement.InsideAligned8 or InsideAligned16, or with "
+                + "forwarding and switch its slot first."
                 : "Switch with SwitchMode.Quiescent; or emit the site with forwarding and register executors.",
         };
     }

@@ -147,7 +147,8 @@ internal sealed unsafe class SitePlanner
     /// The bytes of what is out of the ordinary: a new island, a host's own original, several instructions, a target out of reach.
     /// </summary>
     /// <returns>Whether there are any; if not, a finding says why.</returns>
-    private bool TryMake(CodeBlock block, int index, LiveBody body, VirtualAddress entry, ref PlannedSite site, out SiteBytes bytes, out byte[]? longBytes)
+    private bool TryMake(
+        CodeBlock block, int index, LiveBody body, VirtualAddress entry, ref PlannedSite site, out SiteBytes bytes, out byte[]? longBytes)
     {
         bytes = default;
         longBytes = null;
@@ -292,12 +293,14 @@ internal sealed unsafe class SitePlanner
         if (!_missing[slot])
         {
             _missing[slot] = true;
-            _report.Add(PatchDiagnostic.Warning(DiagnosticCodes.MissingOperation, $"{_report.Target} has no operation for {_slots.Layout[slot]}: its sites trap"));
+            _report.Add(PatchDiagnostic.Warning(
+                DiagnosticCodes.MissingOperation, $"{_report.Target} has no operation for {_slots.Layout[slot]}: its sites trap"));
         }
     }
 
     private static PatchDiagnostic NeedsSlot(LiveSite site, PatchReason reason) =>
-        PatchDiagnostic.Error(DiagnosticCodes.SiteNeedsSlot, $"the site of {site.Slot} can do this through its slot only, and the slot does something else") with
+        PatchDiagnostic.Error(DiagnosticCodes.SiteNeedsSlot,
+            $"the site of {site.Slot} can do this through its slot only, and the slot does something else") with
         {
             SiteIndex = site.Index,
             Address = site.Address,
@@ -306,7 +309,8 @@ internal sealed unsafe class SitePlanner
         };
 
     private static PatchDiagnostic Unexpected(LiveSite site, byte[] found, byte[] expected) =>
-        PatchDiagnostic.Error(DiagnosticCodes.UnexpectedLiveBytes, "the site holds bytes that were not put there by this arena's patchers") with
+        PatchDiagnostic.Error(
+            DiagnosticCodes.UnexpectedLiveBytes, "the site holds bytes that were not put there by this arena's patchers") with
         {
             SiteIndex = site.Index,
             Address = site.Address,

@@ -5,8 +5,8 @@ using PvPatch.Plans;
 namespace PvPatch.Live;
 
 /// <summary>
-/// The slots of a layout in an arena: one aligned 8-byte word each, holding the address of the function that does the operation now. Code calls through them
-/// until its sites are patched. They hold a trap (<c>ud2</c>, see <see cref="CodeArena.TryFindTrap"/>)
+/// The slots of a layout in an arena: one aligned 8-byte word each, holding the address of the function that does the operation now. Code
+/// calls through them until its sites are patched. They hold a trap (<c>ud2</c>, see <see cref="CodeArena.TryFindTrap"/>)
 /// until a backend is switched to.
 /// </summary>
 public sealed unsafe class SlotTable
@@ -144,7 +144,8 @@ public sealed unsafe class SlotTable
     }
 
     /// <summary>The trap that a slot without an operation holds; nothing where it is data, which nobody calls.</summary>
-    internal VirtualAddress TrapOf(int slot) => Layout[slot].Kind == SlotKind.Data ? VirtualAddress.Zero : NativeCode.SlotTrap(_traps, slot);
+    internal VirtualAddress TrapOf(int slot) =>
+        Layout[slot].Kind == SlotKind.Data ? VirtualAddress.Zero : NativeCode.SlotTrap(_traps, slot);
 
     /// <summary>The slot whose trap stands at an address.</summary>
     internal bool TryFindTrap(VirtualAddress address, out int slot)

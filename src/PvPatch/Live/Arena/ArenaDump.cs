@@ -21,7 +21,8 @@ internal static class ArenaDump
         byte[] code = arena.Memory.Span(address, length).ToArray();
         Dictionary<VirtualAddress, LiveSite> sites = SitesIn(arena, address, length);
         var decoder = Iced.Intel.Decoder.Create(64, code, address.Value);
-        var formatter = new IntelFormatter(new FormatterOptions { SpaceAfterOperandSeparator = true, HexPrefix = "0x", HexSuffix = null, RipRelativeAddresses = true });
+        var formatter = new IntelFormatter(
+            new FormatterOptions { SpaceAfterOperandSeparator = true, HexPrefix = "0x", HexSuffix = null, RipRelativeAddresses = true });
         var text = new StringBuilder();
         while (decoder.IP < address.Value + (ulong)length)
         {
@@ -29,7 +30,8 @@ internal static class ArenaDump
             var line = new StringOutput();
             formatter.Format(instruction, line);
             ReadOnlySpan<byte> bytes = code.AsSpan((int)(instruction.IP - address.Value), instruction.Length);
-            text.Append(CultureInfo.InvariantCulture, $"{instruction.IP:x12}  {HexBytes.Format(bytes).PadRight(BytesColumn)}{line.ToStringAndReset()}");
+            text.Append(CultureInfo.InvariantCulture,
+                $"{instruction.IP:x12}  {HexBytes.Format(bytes).PadRight(BytesColumn)}{line.ToStringAndReset()}");
             Annotate(text, arena, instruction, sites);
             text.Append('\n');
         }
@@ -56,7 +58,8 @@ internal static class ArenaDump
         return sites;
     }
 
-    private static void Annotate(StringBuilder text, CodeArena arena, in Instruction instruction, Dictionary<VirtualAddress, LiveSite> sites)
+    private static void Annotate(
+        StringBuilder text, CodeArena arena, in Instruction instruction, Dictionary<VirtualAddress, LiveSite> sites)
     {
         string separator = "  ; ";
         void Add(string note)

@@ -4,8 +4,8 @@ using PvPatch.Live.Platform;
 namespace PvPatch.Live;
 
 /// <summary>
-/// An arena's bytes: code from the lower end up, slots at the upper end, both committed as they grow. The only class that turns a run address into one that
-/// can be written. Safe for several threads.
+/// An arena's bytes: code from the lower end up, slots at the upper end, both committed as they grow. The only class that turns a run
+/// address into one that can be written. Safe for several threads.
 /// </summary>
 internal sealed unsafe class ArenaMemory : IDisposable
 {
@@ -103,7 +103,9 @@ internal sealed unsafe class ArenaMemory : IDisposable
     /// <summary>Notes that a stub is placed where other code stood: another processor may still be reading ahead there.</summary>
     public void NoteReused() => Volatile.Write(ref _reused, true);
 
-    /// <summary>Whether that was noted since the last time this was asked. Who asks runs a barrier before anyone is led to a stub.</summary>
+    /// <summary>
+    /// Whether that was noted since the last time this was asked. Who asks runs a barrier before anyone is led to a stub.
+    /// </summary>
     public bool TakeReused() => Volatile.Read(ref _reused) && Interlocked.Exchange(ref _reused, false);
 
     /// <summary>Keeps the memory mapped while a call reads or writes it.</summary>
@@ -127,7 +129,9 @@ internal sealed unsafe class ArenaMemory : IDisposable
         throw new PatchException(Disposed());
     }
 
-    /// <summary>Where a byte of the arena is written. Only while the memory is in use (<see cref="Use"/>) or the patch lock is held.</summary>
+    /// <summary>
+    /// Where a byte of the arena is written. Only while the memory is in use (<see cref="Use"/>) or the patch lock is held.
+    /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public byte* WriteView(VirtualAddress address) => _mapping.Write + (address - _mapping.Run);
 
@@ -196,7 +200,9 @@ internal sealed unsafe class ArenaMemory : IDisposable
     }
 
     public static PatchDiagnostic Disposed() =>
-        PatchDiagnostic.Error(DiagnosticCodes.ArenaDisposed, "the arena was disposed of") with { Help = "Keep the arena as long as code in it is in use." };
+        PatchDiagnostic.Error(
+            DiagnosticCodes.ArenaDisposed, "the arena was disposed of") with
+        { Help = "Keep the arena as long as code in it is in use." };
 
     private PatchDiagnostic Full(ArenaSpace space, long length) =>
         PatchDiagnostic.Error(DiagnosticCodes.ArenaFull, $"the arena of {Size} bytes has no room left") with

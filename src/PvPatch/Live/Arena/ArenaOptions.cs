@@ -3,10 +3,15 @@ namespace PvPatch.Live;
 /// <summary>How an arena's memory is protected.</summary>
 public enum ArenaProtection
 {
-    /// <summary>Two views of the same memory: executors see it read-only and executable, the patcher writes through the other. No page is ever both.</summary>
+    /// <summary>
+    /// Two views of the same memory: executors see it read-only and executable, the patcher writes through the other. No page is ever both.
+    /// </summary>
     DualMapped,
 
-    /// <summary>One view that is writable and executable at once: only for systems that allow nothing else, and only where it is asked for by this name.</summary>
+    /// <summary>
+    /// One view that is writable and executable at once: only for systems that allow nothing else, and only where it is asked for by this
+    /// name.
+    /// </summary>
     WritableAndExecutable,
 }
 
@@ -17,15 +22,15 @@ public sealed record ArenaOptions
     public ArenaProtection Protection { get; init; }
 
     /// <summary>
-    /// Whether an arena that is not in rel32 reach of the address it shall be near to is refused (PV8002). Else it lies as near as there is room, and what is out of a
-    /// site's reach is called through its slot. The .NET runtime keeps 2 GiB for itself around its own code, so that near C# methods there is often room for 16 MiB but not
-    /// for 64; and behind a call of C# the difference is not to be seen.
+    /// Whether an arena that is not in rel32 reach of the address it shall be near to is refused (PV8002). Else it lies as near as there is
+    /// room, and what is out of a site's reach is called through its slot. The .NET runtime keeps 2 GiB for itself around its own code, so
+    /// that near C# methods there is often room for 16 MiB but not for 64; and behind a call of C# the difference is not to be seen.
     /// </summary>
     public bool MustReach { get; init; }
 
     /// <summary>
-    /// Whether a site inside one 64-byte line may be changed by one store although it crosses 8 bytes (<see cref="SiteClass.Line"/>). No manual promises it;
-    /// say so only for processors where you have seen it hold.
+    /// Whether a site inside one 64-byte line may be changed by one store although it crosses 8 bytes (<see cref="SiteClass.Line"/>). No
+    /// manual promises it; say so only for processors where you have seen it hold.
     /// </summary>
     public bool TrustCacheLines { get; init; }
 

@@ -1,6 +1,8 @@
 namespace PvPatch.Live;
 
-/// <summary>Which bytes of a stretch are taken: grows upward, and fills holes first. Pure bookkeeping; not safe for several threads.</summary>
+/// <summary>
+/// Which bytes of a stretch are taken: grows upward, and fills holes first. Pure bookkeeping; not safe for several threads.
+/// </summary>
 internal sealed class ArenaSpace
 {
     private readonly long _size;

@@ -3,8 +3,9 @@ using System.Diagnostics.CodeAnalysis;
 namespace PvPatch.Live;
 
 /// <summary>
-/// The blocks of an arena: those in use in the order they were emitted; those that were retired, until no executor can be inside them; and both by address. Looking one
-/// up takes no lock and allocates nothing, so that it can be done from anywhere, while others emit, retire and patch.
+/// The blocks of an arena: those in use in the order they were emitted; those that were retired, until no executor can be inside them; and
+/// both by address. Looking one up takes no lock and allocates nothing, so that it can be done from anywhere, while others emit, retire and
+/// patch.
 /// </summary>
 internal sealed class BlockRegistry(CodeArena arena)
 {
@@ -57,7 +58,9 @@ internal sealed class BlockRegistry(CodeArena arena)
         }
     }
 
-    /// <summary>Takes blocks from those in use: their sites are no longer written. By address they are found until they are reclaimed.</summary>
+    /// <summary>
+    /// Takes blocks from those in use: their sites are no longer written. By address they are found until they are reclaimed.
+    /// </summary>
     /// <param name="blocks">Blocks in use, with all of the same code.</param>
     public void Retire(ReadOnlySpan<CodeBlock> blocks)
     {
@@ -120,7 +123,8 @@ internal sealed class BlockRegistry(CodeArena arena)
 
     /// <summary>The blocks in the page of an address; none where the arena was disposed of.</summary>
     public ReadOnlySpan<CodeBlock> InPageOf(VirtualAddress address) =>
-        arena.Memory.IsDisposed || !arena.Memory.Contains(address, 1) ? default : Volatile.Read(ref _pages[(address - arena.Address) / PageSize]);
+        arena.Memory.IsDisposed || !arena.Memory.Contains(address, 1)
+            ? default : Volatile.Read(ref _pages[(address - arena.Address) / PageSize]);
 
     /// <summary>The block at an address; where the same code has several, the first.</summary>
     public bool TryFind(VirtualAddress address, [NotNullWhen(true)] out CodeBlock? block)

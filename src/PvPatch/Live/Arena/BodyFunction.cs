@@ -5,8 +5,8 @@ using PvPatch.Machine;
 namespace PvPatch.Live;
 
 /// <summary>
-/// An inline body as a function that a slot can hold. Called, it finds a return address on the stack that is not there in a site; what depends on that is moved or
-/// refused. Where code jumps to the slot, the stack is as in a site and the body stands as it is.
+/// An inline body as a function that a slot can hold. Called, it finds a return address on the stack that is not there in a site; what
+/// depends on that is moved or refused. Where code jumps to the slot, the stack is as in a site and the body stands as it is.
 /// </summary>
 /// <remarks>
 /// A body that jumps out, in a site and as a function:
@@ -20,8 +20,8 @@ namespace PvPatch.Live;
 /// exit       48 8d 64 24 08        lea rsp,[rsp+8]        the return address goes, flags and registers stay
 ///            e9 dd dd dd dd        jmp leave
 /// </code>
-/// A body that calls is put between <c>lea rsp,[rsp-40]</c> and <c>lea rsp,[rsp+40]</c>: the return address and 40 bytes keep the stack aligned to 16, and 32 of them are
-/// what a callee of Windows' convention owns.
+/// A body that calls is put between <c>lea rsp,[rsp-40]</c> and <c>lea rsp,[rsp+40]</c>: the return address and 40 bytes keep the stack
+/// aligned to 16, and 32 of them are what a callee of Windows' convention owns.
 /// </remarks>
 internal sealed class BodyFunction
 {
@@ -145,7 +145,10 @@ internal sealed class BodyFunction
         return instructions;
     }
 
-    /// <summary>Follows every way through the body with the number of bytes pushed on it, which is the same on all ways to an instruction (<see cref="BodyFlow"/>).</summary>
+    /// <summary>
+    /// Follows every way through the body with the number of bytes pushed on it, which is the same on all ways to an instruction
+    /// (<see cref="BodyFlow"/>).
+    /// </summary>
     private string? Walk(List<Instruction> instructions)
     {
         var pushed = new Dictionary<ulong, int> { [0] = 0 };

@@ -7,18 +7,21 @@ namespace PvPatch.Live;
 // Code comes, is found by address, and goes.
 public sealed partial class CodeArena
 {
-    /// <summary>Puts what an assembler holds into the arena, with the sites emitted into it. The code is ready to run when the call returns.</summary>
+    /// <summary>
+    /// Puts what an assembler holds into the arena, with the sites emitted into it. The code is ready to run when the call returns.
+    /// </summary>
     /// <param name="assembler">The assembler; not changed.</param>
     /// <param name="sites">The sites emitted into it; cleared, ready for the next block.</param>
     /// <returns>The block, its sites indirect: they call what their slots hold.</returns>
     /// <remarks>
-    /// May be called from inside generated code, by a translator for instance. A block with sites waits for the end of the batch that is under way; a batch at quiescence
-    /// waits in turn until this thread is outside. With a time limit (<see cref="SwitchOptions.Timeout"/>) the batch is given up then and the call goes on; without one the
-    /// call is refused (PV8021): leave the code, or declare a safepoint, and emit again.
+    /// May be called from inside generated code, by a translator for instance. A block with sites waits for the end of the batch that is
+    /// under way; a batch at quiescence waits in turn until this thread is outside. With a time limit (<see cref="SwitchOptions.Timeout"/>)
+    /// the batch is given up then and the call goes on; without one the call is refused (PV8021): leave the code, or declare a safepoint,
+    /// and emit again.
     /// </remarks>
     /// <exception cref="PatchException">
-    /// The code does not assemble, the sites are another assembler's, or not all of its sites are the emitter's (PV8014), no room (PV8001), refused by the system (PV8003),
-    /// disposed (PV8004), a batch waits for this thread without a time limit (PV8021).
+    /// The code does not assemble, the sites are another assembler's, or not all of its sites are the emitter's (PV8014), no room (PV8001),
+    /// refused by the system (PV8003), disposed (PV8004), a batch waits for this thread without a time limit (PV8021).
     /// </exception>
     public CodeBlock Emit(Assembler assembler, SiteEmitter sites) => Emit(assembler, sites, out _);
 
@@ -33,7 +36,10 @@ public sealed partial class CodeArena
         return Assemble(assembler, [sites], out labels)[0];
     }
 
-    /// <summary>As <see cref="Emit(Assembler, SiteEmitter)"/>, for code with the sites of several emitters: of several layouts, or of several parts of a host.</summary>
+    /// <summary>
+    /// As <see cref="Emit(Assembler, SiteEmitter)"/>, for code with the sites of several emitters: of several layouts, or of several parts
+    /// of a host.
+    /// </summary>
     /// <param name="assembler">The assembler; not changed.</param>
     /// <param name="sites">All emitters that emitted into it; cleared, ready for the next block.</param>
     /// <param name="labels">Where the assembler's labels are.</param>
@@ -45,10 +51,15 @@ public sealed partial class CodeArena
         return Assemble(assembler, [.. sites], out labels);
     }
 
-    /// <summary>Puts what an assembler holds into the arena: code without sites, such as the way in from the host. Ready to run when the call returns.</summary>
+    /// <summary>
+    /// Puts what an assembler holds into the arena: code without sites, such as the way in from the host. Ready to run when the call
+    /// returns.
+    /// </summary>
     /// <param name="assembler">The assembler; not changed. It holds no sites.</param>
     /// <returns>The block, which has no sites.</returns>
-    /// <exception cref="PatchException">The code does not assemble (PV8014), no room (PV8001), refused by the system (PV8003), disposed (PV8004).</exception>
+    /// <exception cref="PatchException">
+    /// The code does not assemble (PV8014), no room (PV8001), refused by the system (PV8003), disposed (PV8004).
+    /// </exception>
     public CodeBlock Emit(Assembler assembler) => Emit(assembler, out _);
 
     /// <summary>As <see cref="Emit(Assembler)"/>, with the addresses of the assembler's labels.</summary>
@@ -72,11 +83,14 @@ public sealed partial class CodeArena
     }
 
     /// <summary>
-    /// Gives a block up: its sites are not written any more, and its bytes are reused once no executor can be inside. Nothing may enter it from now on: sites
-    /// that are linked to it have been unlinked before, see <see cref="SiteScope.LinkedInto"/>.
+    /// Gives a block up: its sites are not written any more, and its bytes are reused once no executor can be inside. Nothing may enter it
+    /// from now on: sites that are linked to it have been unlinked before, see <see cref="SiteScope.LinkedInto"/>.
     /// </summary>
     /// <param name="block">A block of this arena.</param>
-    /// <exception cref="PatchException">Sites are linked to it (PV8032); another arena's, or retired before (PV8013); disposed (PV8004); called from inside a batch (PV8020); a batch waits for this thread without a time limit (PV8021).</exception>
+    /// <exception cref="PatchException">
+    /// Sites are linked to it (PV8032); another arena's, or retired before (PV8013); disposed (PV8004); called from inside a batch
+    /// (PV8020); a batch waits for this thread without a time limit (PV8021).
+    /// </exception>
     public void Retire(CodeBlock block)
     {
         ArgumentNullException.ThrowIfNull(block);
@@ -86,8 +100,8 @@ public sealed partial class CodeArena
     /// <summary>Gives blocks up, as <see cref="Retire(CodeBlock)"/> does, all at once: for one barrier and one grace period.</summary>
     /// <param name="blocks">Blocks of this arena, each once.</param>
     /// <exception cref="PatchException">
-    /// Sites of other blocks are linked to one (PV8032), one is another arena's, retired before or named twice (PV8013), and then none is given up; disposed (PV8004); called from inside a batch
-    /// (PV8020); a batch waits for this thread without a time limit (PV8021).
+    /// Sites of other blocks are linked to one (PV8032), one is another arena's, retired before or named twice (PV8013), and then none is
+    /// given up; disposed (PV8004); called from inside a batch (PV8020); a batch waits for this thread without a time limit (PV8021).
     /// </exception>
     public void Retire(IReadOnlyList<CodeBlock> blocks)
     {
@@ -122,8 +136,9 @@ public sealed partial class CodeArena
     public IReadOnlyList<CodeBlock> Blocks => Registry.ToArray();
 
     /// <summary>
-    /// The site whose operation an instruction belongs to: one of the site's own bytes, of one of its islands, or of its forwarding island. For crash handlers and
-    /// profilers: takes no lock, allocates nothing, and may be called from any thread while others emit, patch and retire.
+    /// The site whose operation an instruction belongs to: one of the site's own bytes, of one of its islands, or of its forwarding island.
+    /// For crash handlers and profilers: takes no lock, allocates nothing, and may be called from any thread while others emit, patch and
+    /// retire.
     /// </summary>
     /// <param name="address">A run address: of an instruction, or anywhere inside one.</param>
     /// <param name="site">The site. Of a block that was retired too, until its bytes are reused; see <see cref="LiveSite.State"/>.</param>
@@ -149,21 +164,25 @@ public sealed partial class CodeArena
     }
 
     /// <summary>
-    /// The site that made a call, by the return address the call left: for functions called from sites. As <see cref="TryFindSite"/> otherwise.
+    /// The site that made a call, by the return address the call left: for functions called from sites. As <see cref="TryFindSite"/>
+    /// otherwise.
     /// </summary>
     /// <param name="returnAddress">
-    /// The return address: <see cref="LiveSite.End"/> for a call in the site itself. One in a thunk, where a target destroys more than its site allows, tells nothing.
+    /// The return address: <see cref="LiveSite.End"/> for a call in the site itself. One in a thunk, where a target destroys more than its
+    /// site allows, tells nothing.
     /// </param>
     /// <param name="site">The site.</param>
     /// <returns>Whether a site made the call.</returns>
     public bool TryFindCaller(VirtualAddress returnAddress, out LiveSite site) => TryFindSite(returnAddress + -1, out site);
 
     /// <summary>
-    /// The slot whose trap stands at an address: what the instruction pointer of a SIGILL names where a slot was called that has no operation, or was never switched. The
-    /// trap is <c>ud2</c> and behind it the slot's index in two bytes, for a core dump; a site that was switched to no operation holds <c>ud2</c> itself. Takes no lock and
-    /// allocates nothing.
+    /// The slot whose trap stands at an address: what the instruction pointer of a SIGILL names where a slot was called that has no
+    /// operation, or was never switched. The trap is <c>ud2</c> and behind it the slot's index in two bytes, for a core dump; a site that
+    /// was switched to no operation holds <c>ud2</c> itself. Takes no lock and allocates nothing.
     /// </summary>
-    /// <param name="address">Run address of the trap. The caller's return address, on top of the stack, names the site (<see cref="TryFindCaller"/>).</param>
+    /// <param name="address">
+    /// Run address of the trap. The caller's return address, on top of the stack, names the site (<see cref="TryFindCaller"/>).
+    /// </param>
     /// <param name="slot">The slot.</param>
     /// <returns>Whether it is one of the arena's traps.</returns>
     public bool TryFindTrap(VirtualAddress address, [NotNullWhen(true)] out OpSlot? slot)
@@ -187,7 +206,9 @@ public sealed partial class CodeArena
     /// <returns>Whether there is one.</returns>
     public bool TryFindBlock(VirtualAddress address, [NotNullWhen(true)] out CodeBlock? block) => Registry.TryFind(address, out block);
 
-    /// <summary>A stretch of the arena as assembly, with what is known of each address: sites, their class, state and form, slots, islands.</summary>
+    /// <summary>
+    /// A stretch of the arena as assembly, with what is known of each address: sites, their class, state and form, slots, islands.
+    /// </summary>
     /// <param name="address">Run address of the first instruction.</param>
     /// <param name="length">Bytes.</param>
     /// <returns>One line an instruction.</returns>

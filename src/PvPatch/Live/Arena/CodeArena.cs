@@ -6,10 +6,13 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Live;
 
 /// <summary>
-/// Memory for generated code whose sites can be patched while threads run them: reserved in one piece near what the code calls, committed as it grows, executable in
-/// one view and writable in another. Code blocks, slots, thunks and islands live in it. Safe for several threads.
+/// Memory for generated code whose sites can be patched while threads run them: reserved in one piece near what the code calls, committed
+/// as it grows, executable in one view and writable in another. Code blocks, slots, thunks and islands live in it. Safe for several
+/// threads.
 /// </summary>
-/// <remarks>Everything in an arena is in rel32 reach of everything else in it. Reserve one at start, 64 to 256 MiB: address space costs nothing.</remarks>
+/// <remarks>
+/// Everything in an arena is in rel32 reach of everything else in it. Reserve one at start, 64 to 256 MiB: address space costs nothing.
+/// </remarks>
 public sealed partial class CodeArena : IDisposable
 {
     /// <summary>The largest arena: far enough below 2 GiB that every displacement inside it is in reach.</summary>
@@ -57,7 +60,9 @@ public sealed partial class CodeArena : IDisposable
     /// <summary>The barrier there is.</summary>
     public BarrierKind Barrier { get; }
 
-    /// <summary>Whether code pages are writable where they run: only where <see cref="ArenaProtection.WritableAndExecutable"/> was asked for.</summary>
+    /// <summary>
+    /// Whether code pages are writable where they run: only where <see cref="ArenaProtection.WritableAndExecutable"/> was asked for.
+    /// </summary>
     public bool IsWritableAndExecutable => Memory.IsWritableAndExecutable;
 
     /// <summary>Whether every byte of the arena is in rel32 reach of an address.</summary>
@@ -94,23 +99,32 @@ public sealed partial class CodeArena : IDisposable
     internal bool HasAtomic16 { get; }
 
     /// <summary>Reserves an arena, or throws. See <see cref="TryReserve"/>.</summary>
-    /// <param name="near">An address the arena shall be near to: what its code calls most. See <see cref="ArenaOptions.MustReach"/>.</param>
+    /// <param name="near">
+    /// An address the arena shall be near to: what its code calls most. See <see cref="ArenaOptions.MustReach"/>.
+    /// </param>
     /// <param name="size">Bytes, rounded up to 64 KiB; at most <see cref="MaxSize"/>.</param>
     /// <param name="options">What else there is to say.</param>
     /// <returns>The arena.</returns>
-    /// <exception cref="PatchException">No room in reach where that is a must (PV8002), refused by the system (PV8003), not available here (PV8006).</exception>
+    /// <exception cref="PatchException">
+    /// No room in reach where that is a must (PV8002), refused by the system (PV8003), not available here (PV8006).
+    /// </exception>
     public static CodeArena Reserve(VirtualAddress? near = null, long size = 64 << 20, ArenaOptions? options = null) =>
         TryReserve(near, size, options, out CodeArena? arena, out PatchDiagnostic? error) ? arena : throw new PatchException(error);
 
     /// <summary>Reserves an arena.</summary>
-    /// <param name="near">An address the arena shall be near to: what its code calls most. See <see cref="ArenaOptions.MustReach"/>.</param>
+    /// <param name="near">
+    /// An address the arena shall be near to: what its code calls most. See <see cref="ArenaOptions.MustReach"/>.
+    /// </param>
     /// <param name="size">Bytes, rounded up to 64 KiB; at most <see cref="MaxSize"/>.</param>
     /// <param name="options">What else there is to say; the defaults where <see langword="null"/>.</param>
     /// <param name="arena">The arena.</param>
-    /// <param name="error">No room in reach where that is a must (PV8002), refused by the system (PV8003), not available here (PV8006).</param>
+    /// <param name="error">
+    /// No room in reach where that is a must (PV8002), refused by the system (PV8003), not available here (PV8006).
+    /// </param>
     /// <returns>Whether there is an arena.</returns>
     public static bool TryReserve(
-        VirtualAddress? near, long size, ArenaOptions? options, [NotNullWhen(true)] out CodeArena? arena, [NotNullWhen(false)] out PatchDiagnostic? error)
+        VirtualAddress? near, long size, ArenaOptions? options, [NotNullWhen(true)] out CodeArena? arena,
+        [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         ArgumentOutOfRangeException.ThrowIfNegativeOrZero(size);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(size, MaxSize);
@@ -191,7 +205,9 @@ public sealed partial class CodeArena : IDisposable
         }
     }
 
-    /// <summary>Declares a thread that runs code of this arena. A host that declares any declares every one, before it first enters.</summary>
+    /// <summary>
+    /// Declares a thread that runs code of this arena. A host that declares any declares every one, before it first enters.
+    /// </summary>
     /// <param name="name">A name for reports.</param>
     /// <returns>The executor, outside.</returns>
     public Executor RegisterExecutor(string name = "executor")
@@ -202,8 +218,9 @@ public sealed partial class CodeArena : IDisposable
     }
 
     /// <summary>
-    /// Gives the memory back to the system, as soon as calls of other threads that read or write it are over. Nothing may run in it any more. Of an arena that nobody
-    /// disposes of and nobody refers to, descriptor and write view come back by themselves; the code stays mapped, for a thread may be running it.
+    /// Gives the memory back to the system, as soon as calls of other threads that read or write it are over. Nothing may run in it any
+    /// more. Of an arena that nobody disposes of and nobody refers to, descriptor and write view come back by themselves; the code stays
+    /// mapped, for a thread may be running it.
     /// </summary>
     /// <exception cref="PatchException">An executor is inside (PV8005); the arena stays as it is.</exception>
     public void Dispose()
@@ -222,7 +239,8 @@ public sealed partial class CodeArena : IDisposable
 
             if (!Executors.TryCloseForGood(RunBarrier, out Executor? inside))
             {
-                throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.ArenaInUse, $"the arena is disposed of while executor {inside!.Name} is inside its code") with
+                throw new PatchException(PatchDiagnostic.Error(
+                    DiagnosticCodes.ArenaInUse, $"the arena is disposed of while executor {inside!.Name} is inside its code") with
                 {
                     Address = Address,
                     Help = "Stop the executors first; the arena was left as it is.",

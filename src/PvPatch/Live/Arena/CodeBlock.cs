@@ -7,7 +7,10 @@ using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
-/// <summary>A piece of generated code in an arena, and its sites, which are of one layout. Made by <see cref="CodeArena.Emit(Iced.Intel.Assembler, SiteEmitter)"/> and its like, or by <see cref="CodeReservation"/>.</summary>
+/// <summary>
+/// A piece of generated code in an arena, and its sites, which are of one layout. Made by
+/// <see cref="CodeArena.Emit(Iced.Intel.Assembler, SiteEmitter)"/> and its like, or by <see cref="CodeReservation"/>.
+/// </summary>
 public sealed unsafe class CodeBlock
 {
     // What a two-byte jump at a site reaches from behind itself, and the forwarding island there.
@@ -20,7 +23,8 @@ public sealed unsafe class CodeBlock
     // Bytes 8 to 15 of each site, once one is longer than 8.
     private ulong[]? _behind;
 
-    // What no record has room for: the bytes of sites that a host's own emitter wrote, and what sites longer than 16 bytes hold. Few blocks have any.
+    // What no record has room for: the bytes of sites that a host's own emitter wrote, and what sites longer than 16 bytes hold. Few blocks
+    // have any.
     private Dictionary<int, byte[]>? _originals;
     private Dictionary<int, byte[]>? _longBytes;
     private LinkSet _linksInto;
@@ -56,7 +60,9 @@ public sealed unsafe class CodeBlock
     /// <summary>Place among the blocks in use. Kept by <see cref="BlockRegistry"/>.</summary>
     internal int Number { get; set; }
 
-    /// <summary>Where it is in the plan that is being made, if it is there. Kept by <see cref="PlannedSites"/> under the patch lock.</summary>
+    /// <summary>
+    /// Where it is in the plan that is being made, if it is there. Kept by <see cref="PlannedSites"/> under the patch lock.
+    /// </summary>
     internal int PlanNumber { get; set; }
 
     /// <summary>The blocks of the same code, one for each layout; this one among them. They are retired together.</summary>
@@ -67,7 +73,9 @@ public sealed unsafe class CodeBlock
         set => _sameCode = value;
     }
 
-    /// <summary>The sites that are linked to an address in it, kept once for all blocks of the same code by <see cref="LinkLedger"/>.</summary>
+    /// <summary>
+    /// The sites that are linked to an address in it, kept once for all blocks of the same code by <see cref="LinkLedger"/>.
+    /// </summary>
     internal ref LinkSet LinksInto => ref (_sameCode?[0] ?? this)._linksInto;
 
     internal SiteRecord[] Records => _records;
@@ -108,9 +116,12 @@ public sealed unsafe class CodeBlock
     }
 
     /// <inheritdoc/>
-    public override string ToString() => string.Create(CultureInfo.InvariantCulture, $"{Address}+0x{Length:x}, {SiteCount} sites{(IsRetired ? ", retired" : "")}");
+    public override string ToString() =>
+        string.Create(CultureInfo.InvariantCulture, $"{Address}+0x{Length:x}, {SiteCount} sites{(IsRetired ? ", retired" : "")}");
 
-    /// <summary>The site that an offset from the arena's start belongs to: of one of its own bytes, or of its forwarding island. Allocates nothing.</summary>
+    /// <summary>
+    /// The site that an offset from the arena's start belongs to: of one of its own bytes, or of its forwarding island. Allocates nothing.
+    /// </summary>
     internal bool TryFindSite(uint offset, out LiveSite site)
     {
         ReadOnlySpan<SiteRecord> records = _records;
@@ -161,7 +172,10 @@ public sealed unsafe class CodeBlock
         return bytes;
     }
 
-    /// <summary>Where the direct call or jump of a site leads: in a site of one instruction that ends where the site ends, in a longer one that begins where it begins.</summary>
+    /// <summary>
+    /// Where the direct call or jump of a site leads: in a site of one instruction that ends where the site ends, in a longer one that
+    /// begins where it begins.
+    /// </summary>
     internal VirtualAddress? DirectTargetOf(int site)
     {
         ref SiteRecord record = ref _records[site];
@@ -210,7 +224,8 @@ public sealed unsafe class CodeBlock
     }
 
     /// <summary>What a site longer than 16 bytes is known to hold.</summary>
-    internal byte[] LongBytesOf(int site) => _longBytes is not null && _longBytes.TryGetValue(site, out byte[]? bytes) ? bytes : OriginalOf(site);
+    internal byte[] LongBytesOf(int site) =>
+        _longBytes is not null && _longBytes.TryGetValue(site, out byte[]? bytes) ? bytes : OriginalOf(site);
 
     internal void SetLongBytes(int site, byte[] bytes) => (_longBytes ??= [])[site] = bytes;
 

@@ -5,7 +5,10 @@ using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
-/// <summary>Room for code of a host's own emitter. Nothing of it runs before <see cref="Commit(int, OpsLayout, SiteTable)"/>; disposed of without that, it is given back.</summary>
+/// <summary>
+/// Room for code of a host's own emitter. Nothing of it runs before <see cref="Commit(int, OpsLayout, SiteTable)"/>; disposed of without
+/// that, it is given back.
+/// </summary>
 public sealed unsafe class CodeReservation : IDisposable
 {
     private readonly CodeArena _arena;
@@ -34,7 +37,8 @@ public sealed unsafe class CodeReservation : IDisposable
     public int Capacity { get; }
 
     /// <summary>
-    /// The bytes, to write, zero at first. They are not at <see cref="Address"/>: displacements are computed from that, stores go here, and committing copies them there.
+    /// The bytes, to write, zero at first. They are not at <see cref="Address"/>: displacements are computed from that, stores go here, and
+    /// committing copies them there.
     /// </summary>
     /// <exception cref="PatchException">The arena was disposed of, or the room committed or given back (PV8004).</exception>
     public Span<byte> Span
@@ -50,11 +54,14 @@ public sealed unsafe class CodeReservation : IDisposable
     /// <param name="length">Bytes written.</param>
     /// <param name="layout">The layout whose slots the sites name.</param>
     /// <param name="sites">
-    /// The sites by run address. Each holds whole instructions, one of them an indirect call or jump; to be changed live, exactly that one, padded by prefixes
-    /// before it. A call through this arena's slots must name the slot its site says; a call through any other memory is the host's to keep in step.
+    /// The sites by run address. Each holds whole instructions, one of them an indirect call or jump; to be changed live, exactly that one,
+    /// padded by prefixes before it. A call through this arena's slots must name the slot its site says; a call through any other memory is
+    /// the host's to keep in step.
     /// </param>
     /// <returns>The block.</returns>
-    /// <exception cref="PatchException">A site lies outside (PV8010), is no call (PV8011), goes through another slot (PV3002), names none (PV1006, PV1007).</exception>
+    /// <exception cref="PatchException">
+    /// A site lies outside (PV8010), is no call (PV8011), goes through another slot (PV3002), names none (PV1006, PV1007).
+    /// </exception>
     public CodeBlock Commit(int length, OpsLayout layout, SiteTable sites)
     {
         ArgumentNullException.ThrowIfNull(layout);
@@ -120,7 +127,9 @@ public sealed unsafe class CodeReservation : IDisposable
         if (!_arena.RunBarrier() && _reused)
         {
             Dismiss(blocks);
-            throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.NoBarrier, "without a barrier used memory can't hold new code") with { Address = Address });
+            throw new PatchException(PatchDiagnostic.Error(
+                DiagnosticCodes.NoBarrier, "without a barrier used memory can't hold new code") with
+            { Address = Address });
         }
 
         _done = true;
@@ -181,7 +190,9 @@ public sealed unsafe class CodeReservation : IDisposable
         }
     }
 
-    /// <summary>Whether bytes are one instruction that may be replaced by another under running threads: for a call, nothing stands behind it.</summary>
+    /// <summary>
+    /// Whether bytes are one instruction that may be replaced by another under running threads: for a call, nothing stands behind it.
+    /// </summary>
     private static bool IsSingle(ReadOnlySpan<byte> bytes)
     {
         var decoder = Decoder.Create(64, bytes.ToArray());
@@ -189,13 +200,16 @@ public sealed unsafe class CodeReservation : IDisposable
         return !instruction.IsInvalid && instruction.Length == bytes.Length;
     }
 
-    /// <summary>Reads a site into its block's record; the block keeps its bytes where they are not what an emitter would have written.</summary>
+    /// <summary>
+    /// Reads a site into its block's record; the block keeps its bytes where they are not what an emitter would have written.
+    /// </summary>
     private static void ReadSite(PatchSite site, int index, CodeBlock block, byte[] code, SiteFormReader forms)
     {
         SlotTable slots = block.Slots!;
         if (site.Slot >= slots.Layout.Count)
         {
-            throw Error(DiagnosticCodes.SiteUnknownSlot, "the site names a slot the layout does not have", site, index, $"slot {site.Slot}", $"0 to {slots.Layout.Count - 1}");
+            throw Error(DiagnosticCodes.SiteUnknownSlot, "the site names a slot the layout does not have", site, index, $"slot {site.Slot}",
+                $"0 to {slots.Layout.Count - 1}");
         }
 
         OpSlot slot = slots.Layout[site.Slot];
@@ -207,7 +221,8 @@ public sealed unsafe class CodeReservation : IDisposable
         long offset = site.Address - block.Address;
         if (site.Address < block.Address || offset > code.Length || site.Budget > code.Length - offset)
         {
-            throw Error(DiagnosticCodes.LiveSiteOutside, "the site lies outside the code", site, index, $"{site.Address}+{site.Budget}", $"{block.Address}+{code.Length}");
+            throw Error(DiagnosticCodes.LiveSiteOutside, "the site lies outside the code", site, index, $"{site.Address}+{site.Budget}",
+                $"{block.Address}+{code.Length}");
         }
 
         byte[] bytes = code.AsSpan((int)offset, site.Budget).ToArray();
@@ -260,7 +275,9 @@ public sealed unsafe class CodeReservation : IDisposable
         _arena.CheckUsable();
         if (_done)
         {
-            throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.ArenaDisposed, "the room was committed or given back before") with { Address = Address });
+            throw new PatchException(PatchDiagnostic.Error(
+                DiagnosticCodes.ArenaDisposed, "the room was committed or given back before") with
+            { Address = Address });
         }
     }
 

@@ -4,8 +4,8 @@ using PvPatch.Machine;
 namespace PvPatch.Live;
 
 /// <summary>
-/// Functions the arena makes itself, so that every slot can hold one whatever its operation is: a body and a return, a save/restore thunk. One for each content,
-/// immutable, kept as long as the arena: a thread may have read the slot long ago.
+/// Functions the arena makes itself, so that every slot can hold one whatever its operation is: a body and a return, a save/restore thunk.
+/// One for each content, immutable, kept as long as the arena: a thread may have read the slot long ago.
 /// </summary>
 internal sealed class FunctionStore(ArenaMemory memory, StubAllocator stubs)
 {

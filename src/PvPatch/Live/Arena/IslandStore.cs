@@ -6,8 +6,8 @@ using PvPatch.Machine;
 namespace PvPatch.Live;
 
 /// <summary>
-/// Islands: for a site, a body of several instructions out of line, and behind it a jump to the site's end. Immutable once written, so a thread may be in one for
-/// ever; kept as long as the site's block, so switching to and fro among the same backends makes each island once.
+/// Islands: for a site, a body of several instructions out of line, and behind it a jump to the site's end. Immutable once written, so a
+/// thread may be in one for ever; kept as long as the site's block, so switching to and fro among the same backends makes each island once.
 /// </summary>
 /// <remarks>
 /// A site of six bytes before and after its body of two instructions is put out of line:
@@ -52,7 +52,8 @@ internal sealed class IslandStore(ArenaMemory memory, StubAllocator stubs)
     public void Release() => _lock.Exit();
 
     /// <summary>The site's island with a content, where there is one. To be called while the store is held.</summary>
-    public bool TryFind(uint site, CodeContent content, out VirtualAddress address) => _addresses.TryGetValue(Key(site, content), out address);
+    public bool TryFind(uint site, CodeContent content, out VirtualAddress address) =>
+        _addresses.TryGetValue(Key(site, content), out address);
 
     /// <summary>Writes an island. To be called while the store is held.</summary>
     /// <param name="site">The site, from the arena's start.</param>
@@ -163,8 +164,8 @@ internal sealed class IslandStore(ArenaMemory memory, StubAllocator stubs)
 }
 
 /// <summary>
-/// A body as it is put out of line: its bytes and what they refer to. Equal contents are one object in a store, so that a host which makes the same backend again
-/// and again does not fill its arena with the same code.
+/// A body as it is put out of line: its bytes and what they refer to. Equal contents are one object in a store, so that a host which makes
+/// the same backend again and again does not fill its arena with the same code.
 /// </summary>
 internal sealed class CodeContent(AssembledBody body, int number = 0)
 {

@@ -4,8 +4,8 @@ using System.Runtime.InteropServices;
 namespace PvPatch.Live;
 
 /// <summary>
-/// Addresses of C# methods that generated code may call. Such a method is static and marked <see cref="UnmanagedCallersOnlyAttribute"/>: what its pointer names is a
-/// thunk that never moves, while the code of an ordinary method is replaced as it gets hot.
+/// Addresses of C# methods that generated code may call. Such a method is static and marked <see cref="UnmanagedCallersOnlyAttribute"/>:
+/// what its pointer names is a thunk that never moves, while the code of an ordinary method is replaced as it gets hot.
 /// </summary>
 /// <remarks>
 /// What can't be checked is the host's to keep: the code was entered by an ordinary unmanaged call (not one marked
@@ -26,10 +26,14 @@ public static unsafe class ManagedTarget
             : null;
         return wrong is null
             ? (ulong)method.MethodHandle.GetFunctionPointer()
-            : throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.TargetNotExecutable, $"generated code can't call {method.DeclaringType?.Name}.{method.Name}: {wrong}"));
+            : throw new PatchException(PatchDiagnostic.Error(
+                DiagnosticCodes.TargetNotExecutable, $"generated code can't call {method.DeclaringType?.Name}.{method.Name}: {wrong}"));
     }
 
-    /// <summary>The address in a function pointer: <c>ManagedTarget.Of((delegate* unmanaged&lt;uint, uint&gt;)&amp;Load)</c>. The cast is what checks it.</summary>
+    /// <summary>
+    /// The address in a function pointer: <c>ManagedTarget.Of((delegate* unmanaged&lt;uint, uint&gt;)&amp;Load)</c>. The cast is what
+    /// checks it.
+    /// </summary>
     /// <param name="function">A pointer to an <see cref="UnmanagedCallersOnlyAttribute"/> method or to native code.</param>
     /// <returns>Its run address.</returns>
     public static VirtualAddress Of(void* function) => (ulong)function;

@@ -7,9 +7,9 @@ using static Iced.Intel.AssemblerRegisters;
 namespace PvPatch.Live;
 
 /// <summary>
-/// The machine code an arena needs for itself: traps for slots without an operation, the barrier as a function, and the guard routine. Guards are put up and taken
-/// down in one native call, because a managed patcher can be stopped by the garbage collector between the two, and the collector may be waiting for the very
-/// thread that spins on the guard.
+/// The machine code an arena needs for itself: traps for slots without an operation, the barrier as a function, and the guard routine.
+/// Guards are put up and taken down in one native call, because a managed patcher can be stopped by the garbage collector between the two,
+/// and the collector may be waiting for the very thread that spins on the guard.
 /// </summary>
 internal sealed class NativeCode
 {
@@ -38,7 +38,8 @@ internal sealed class NativeCode
     public static VirtualAddress SlotTrap(VirtualAddress traps, int slot) => traps + slot * SlotTrapLength;
 
     /// <summary>
-    /// Writes what slots without an operation hold, a trap for each, so that where a machine dies shows what was called; as many as there is room for.
+    /// Writes what slots without an operation hold, a trap for each, so that where a machine dies shows what was called; as many as there
+    /// is room for.
     /// <code>
     /// 0f 0b    ud2
     /// 2a 00    the slot's index, which is never run; to be read from a core dump behind the instruction pointer
@@ -63,7 +64,8 @@ internal sealed class NativeCode
     }
 
     /// <summary>Assembles all three into an arena.</summary>
-    public static bool TryCreate(ArenaMemory memory, LivePlatform platform, BarrierKind kind, out NativeCode? code, out PatchDiagnostic? error)
+    public static bool TryCreate(
+        ArenaMemory memory, LivePlatform platform, BarrierKind kind, out NativeCode? code, out PatchDiagnostic? error)
     {
         code = null;
         var assembler = new Assembler(64);
@@ -84,16 +86,18 @@ internal sealed class NativeCode
         }
 
         using var stream = new MemoryStream();
-        AssemblerResult result = assembler.Assemble(new StreamCodeWriter(stream), address.Value, BlockEncoderOptions.ReturnNewInstructionOffsets);
+        AssemblerResult result = assembler.Assemble(
+            new StreamCodeWriter(stream), address.Value, BlockEncoderOptions.ReturnNewInstructionOffsets);
         stream.ToArray().CopyTo(memory.Span(address, 1024));
-        code = new NativeCode(result.GetLabelRIP(trap), native ? result.GetLabelRIP(barrier) : VirtualAddress.Zero, result.GetLabelRIP(guards));
+        code = new NativeCode(
+            result.GetLabelRIP(trap), native ? result.GetLabelRIP(barrier) : VirtualAddress.Zero, result.GetLabelRIP(guards));
         return true;
     }
 
     /// <summary>
-    /// <c>int Guards(GuardEntry* entries, long count, int phase, void* barrier)</c>. From the phase asked for: 1 puts the guards up, 2 writes the tails, 3 the
-    /// heads; behind each runs the barrier. Gives 0 when all is done; else the phase whose stores are made but whose barrier was not run, because it failed
-    /// or because there is none: the caller runs another one and goes on with the next phase.
+    /// <c>int Guards(GuardEntry* entries, long count, int phase, void* barrier)</c>. From the phase asked for: 1 puts the guards up, 2
+    /// writes the tails, 3 the heads; behind each runs the barrier. Gives 0 when all is done; else the phase whose stores are made but
+    /// whose barrier was not run, because it failed or because there is none: the caller runs another one and goes on with the next phase.
     /// </summary>
     private static void WriteGuards(Assembler a, bool windows)
     {
@@ -179,7 +183,8 @@ internal sealed class NativeCode
     }
 
     /// <summary>
-    /// 1 to 13 bytes behind the first two, by a store at the start and one at the end that may overlap. The guard hides them, so it does not matter what is seen in between.
+    /// 1 to 13 bytes behind the first two, by a store at the start and one at the end that may overlap. The guard hides them, so it does
+    /// not matter what is seen in between.
     /// </summary>
     private static void WriteTail(Assembler a)
     {

@@ -4,9 +4,9 @@ using System.Runtime.CompilerServices;
 namespace PvPatch.Live;
 
 /// <summary>
-/// Pieces of code smaller than a block, packed into pages of their own: what is written here shares no line with code that is running. Taking and giving back cost
-/// the same however many pages there are, and a page whose last piece is given back goes back to the arena. A piece may have an owner, which is found by address.
-/// Safe for several threads; looking an owner up takes no lock.
+/// Pieces of code smaller than a block, packed into pages of their own: what is written here shares no line with code that is running.
+/// Taking and giving back cost the same however many pages there are, and a page whose last piece is given back goes back to the arena. A
+/// piece may have an owner, which is found by address. Safe for several threads; looking an owner up takes no lock.
 /// </summary>
 internal sealed class StubAllocator(ArenaMemory memory)
 {

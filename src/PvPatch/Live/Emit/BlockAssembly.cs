@@ -6,8 +6,8 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Live;
 
 /// <summary>
-/// The way of an assembler's instructions into an arena: an address, a first pass that shows where the sites fall, padding before those whose placement asks for
-/// it, and the bytes of sites and forwarding islands, which are known only now.
+/// The way of an assembler's instructions into an arena: an address, a first pass that shows where the sites fall, padding before those
+/// whose placement asks for it, and the bytes of sites and forwarding islands, which are known only now.
 /// </summary>
 internal sealed class BlockAssembly
 {
@@ -41,7 +41,8 @@ internal sealed class BlockAssembly
     {
         if (assembler.Bitness != 64)
         {
-            throw new PatchException(SiteEmitter.Misuse("an arena holds 64-bit code") with { Found = $"an assembler for {assembler.Bitness}-bit code" });
+            throw new PatchException(
+                SiteEmitter.Misuse("an arena holds 64-bit code") with { Found = $"an assembler for {assembler.Bitness}-bit code" });
         }
 
         if (assembler.Instructions.Count == 0)
@@ -113,7 +114,8 @@ internal sealed class BlockAssembly
     private int LikelyLength() => _assembler.Instructions.Count * 8 + _siteBytes;
 
     /// <summary>Twice the longest instruction for what Iced makes of a branch that does not reach.</summary>
-    private int LongestLength() => _assembler.Instructions.Count * 32 + _sites.Length * (2 * SiteClassifier.LineSize + EmittedSite.IslandLength) + SiteClassifier.LineSize;
+    private int LongestLength() => _assembler.Instructions.Count * 32
+        + _sites.Length * (2 * SiteClassifier.LineSize + EmittedSite.IslandLength) + SiteClassifier.LineSize;
 
     private CodeBlock[] Commit(CodeReservation reservation, byte[] code, CodeLabels labels)
     {
@@ -214,8 +216,8 @@ internal sealed class BlockAssembly
     }
 
     /// <summary>
-    /// Adds what each site needs before it, given where it lies with what it has now. Whether anything changed. Nothing is ever taken away again: so distances only
-    /// grow, jumps only become longer, and it comes to an end.
+    /// Adds what each site needs before it, given where it lies with what it has now. Whether anything changed. Nothing is ever taken away
+    /// again: so distances only grow, jumps only become longer, and it comes to an end.
     /// </summary>
     private bool Pad(CodeLabels labels)
     {
@@ -230,7 +232,10 @@ internal sealed class BlockAssembly
         return shift != 0;
     }
 
-    /// <summary>The instructions with the padding and the islands that were not emitted, and where in them each of the assembler's and each island is.</summary>
+    /// <summary>
+    /// The instructions with the padding and the islands that were not emitted, and where in them each of the assembler's and each island
+    /// is.
+    /// </summary>
     private (List<Instruction> Instructions, int[] Moved) Padded()
     {
         int count = _assembler.Instructions.Count;
@@ -252,8 +257,9 @@ internal sealed class BlockAssembly
     }
 
     /// <summary>
-    /// Brings a site to its place: by prefixes that do nothing on the instruction before it, where that can take them, else by nops. A nop takes a place in the processor's
-    /// pipeline each time it is run, which shows in small loops; a prefix does not. Assemblers keep branches off boundaries the same way.
+    /// Brings a site to its place: by prefixes that do nothing on the instruction before it, where that can take them, else by nops. A nop
+    /// takes a place in the processor's pipeline each time it is run, which shows in small loops; a prefix does not. Assemblers keep
+    /// branches off boundaries the same way.
     /// </summary>
     private void AddPadding(List<Instruction> instructions, int site, int padding)
     {
@@ -285,7 +291,8 @@ internal sealed class BlockAssembly
         && !(before.HasLockPrefix || before.HasRepPrefix || before.HasRepnePrefix || before.HasXacquirePrefix || before.HasXreleasePrefix);
 
     /// <summary>
-    /// Adds the prefixes, in front of their instruction. They are the first bytes of it, so labels of it are theirs from now on: a fault is reported there too.
+    /// Adds the prefixes, in front of their instruction. They are the first bytes of it, so labels of it are theirs from now on: a fault is
+    /// reported there too.
     /// </summary>
     private static void AddPrefixes(List<Instruction> instructions, int count)
     {
@@ -311,7 +318,8 @@ internal sealed class BlockAssembly
 
     // fwait is an instruction of its own, though Iced takes it and the one that follows for one: not worth a rule.
     private static bool IsData(in Instruction instruction) =>
-        instruction.Code is Code.DeclareByte or Code.DeclareWord or Code.DeclareDword or Code.DeclareQword or Code.Zero_bytes || instruction.OpCode.Fwait;
+        instruction.Code is Code.DeclareByte or Code.DeclareWord or Code.DeclareDword or Code.DeclareQword or Code.Zero_bytes
+            || instruction.OpCode.Fwait;
 
     /// <summary>
     /// Writes a site and its forwarding island, where a guard leads that is put up while the site is changed:
@@ -342,7 +350,8 @@ internal sealed class BlockAssembly
         bool jump = slots.Layout[emitted.Kind.Slot].Kind == SlotKind.Jump;
         IndirectForm.Write(forwarding[..IndirectForm.Length], block.Address + island, slots.AddressOf(emitted.Kind.Slot), jump);
         forwarding[IndirectForm.Length] = 0xe9; // jmp rel32 to the site's end
-        BinaryPrimitives.WriteInt32LittleEndian(forwarding[(IndirectForm.Length + 1)..], offset + budget - (island + EmittedSite.IslandLength));
+        BinaryPrimitives.WriteInt32LittleEndian(
+            forwarding[(IndirectForm.Length + 1)..], offset + budget - (island + EmittedSite.IslandLength));
         int distance = island - (offset + 2);
         record.Forward = distance is >= sbyte.MinValue and <= sbyte.MaxValue ? (sbyte)distance : (sbyte)0;
     }

@@ -18,7 +18,9 @@ public sealed class CodeLabels
     /// <param name="start">Run address of the code.</param>
     /// <param name="count">Number of the assembler's instructions.</param>
     /// <param name="offsets">Offset of each instruction that was encoded.</param>
-    /// <param name="moved">The encoded instruction for each of the assembler's, and behind them for each island; the same where nothing was put between them.</param>
+    /// <param name="moved">
+    /// The encoded instruction for each of the assembler's, and behind them for each island; the same where nothing was put between them.
+    /// </param>
     internal CodeLabels(VirtualAddress start, int count, uint[] offsets, int[]? moved)
     {
         _start = start;
@@ -39,8 +41,8 @@ public sealed class CodeLabels
     internal int OffsetOf(int instruction) => (int)_offsets[_moved is null ? instruction : _moved[instruction]];
 
     /// <summary>
-    /// Throws where an assembler's code refers to a label that is not placed, or to an address that could be one: Iced keeps both in one field, numbers its labels from
-    /// 1, and takes for an address what it finds no label for.
+    /// Throws where an assembler's code refers to a label that is not placed, or to an address that could be one: Iced keeps both in one
+    /// field, numbers its labels from 1, and takes for an address what it finds no label for.
     /// </summary>
     internal static void Check(Assembler assembler)
     {

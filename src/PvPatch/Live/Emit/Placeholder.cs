@@ -4,8 +4,8 @@ using Iced.Intel;
 namespace PvPatch.Live;
 
 /// <summary>
-/// What stands in an assembler for a site or a forwarding island until its block has an address: a trap that carries a number, so that code which gets into a
-/// machine without <see cref="CodeArena.Emit(Assembler, SiteEmitter)"/> traps, and so that each site is known again.
+/// What stands in an assembler for a site or a forwarding island until its block has an address: a trap that carries a number, so that code
+/// which gets into a machine without <see cref="CodeArena.Emit(Assembler, SiteEmitter)"/> traps, and so that each site is known again.
 /// </summary>
 /// <remarks>
 /// <code>
@@ -75,7 +75,9 @@ internal static class Placeholder
                 throw new PatchException(SiteEmitter.Misuse("the assembler holds a site that no emitter claims") with
                 {
                     Found = $"instruction {i}",
-                    Help = "Give every emitter that emitted into the assembler. An assembler's code can be put into an arena once: reset it and emit anew.",
+                    Help =
+                        "Give every emitter that emitted into the assembler. An assembler's code can be put into an arena once: reset "
+                        + "it and emit anew.",
                 });
             }
         }
@@ -114,11 +116,12 @@ internal static class Placeholder
         return claims;
     }
 
-    private static PatchException Gone(int instruction) => new(SiteEmitter.Misuse("a site does not stand in the assembler where it was emitted") with
-    {
-        Found = $"instruction {instruction}",
-        Help = "Where the assembler is reset, clear the emitter too.",
-    });
+    private static PatchException Gone(int instruction) =>
+        new(SiteEmitter.Misuse("a site does not stand in the assembler where it was emitted") with
+        {
+            Found = $"instruction {instruction}",
+            Help = "Where the assembler is reset, clear the emitter too.",
+        });
 
     private static bool TryRead(in Instruction instruction, out uint number)
     {

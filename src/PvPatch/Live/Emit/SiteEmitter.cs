@@ -11,14 +11,14 @@ namespace PvPatch.Live;
 public readonly record struct SiteTicket(int Index);
 
 /// <summary>
-/// Where an emitted site may come to lie. Kept by prefixes on the instruction before the site where that can take them (not a branch, no prefix of its own but
-/// mandatory ones, five more bytes at most), else by nops; neither is part of the site.
+/// Where an emitted site may come to lie. Kept by prefixes on the instruction before the site where that can take them (not a branch, no
+/// prefix of its own but mandatory ones, five more bytes at most), else by nops; neither is part of the site.
 /// </summary>
 public enum SitePlacement
 {
     /// <summary>
-    /// Not across the end of a 64-byte line, and not with its first byte at the end of 8: can always be changed live, by three barriers at worst. Costs a third
-    /// of a byte a site.
+    /// Not across the end of a 64-byte line, and not with its first byte at the end of 8: can always be changed live, by three barriers at
+    /// worst. Costs a third of a byte a site.
     /// </summary>
     WithinCacheLine,
 
@@ -33,9 +33,11 @@ public enum SitePlacement
 }
 
 /// <summary>
-/// Emits patchable sites into an Iced assembler and remembers them, so that emitting and patching can't disagree. One emitter goes with one assembler at a time; after
-/// <see cref="CodeArena.Emit(Assembler, SiteEmitter)"/> it is empty and can be used with the next one. Several emitters, of one layout or several, may emit into the
-/// same assembler: <see cref="CodeArena.Emit(Assembler, IReadOnlyList{SiteEmitter}, out CodeLabels)"/> takes them all. Not safe for several threads.
+/// Emits patchable sites into an Iced assembler and remembers them, so that emitting and patching can't disagree. One emitter goes with one
+/// assembler at a time; after
+/// <see cref="CodeArena.Emit(Assembler, SiteEmitter)"/> it is empty and can be used with the next one. Several emitters, of one layout or
+/// several, may emit into the same assembler: <see cref="CodeArena.Emit(Assembler, IReadOnlyList{SiteEmitter}, out CodeLabels)"/> takes
+/// them all. Not safe for several threads.
 /// </summary>
 public sealed class SiteEmitter
 {
@@ -64,17 +66,21 @@ public sealed class SiteEmitter
     /// <param name="assembler">A 64-bit assembler.</param>
     /// <param name="slot">The operation.</param>
     /// <param name="budget">
-    /// Length in bytes: 6 to 15. Longer ones (to 254) can be changed only at quiescence. Shorter bodies are padded by prefixes, longer ones go out of line.
+    /// Length in bytes: 6 to 15. Longer ones (to 254) can be changed only at quiescence. Shorter bodies are padded by prefixes, longer ones
+    /// go out of line.
     /// </param>
     /// <param name="clobbers">What a body may destroy; what a function of the slot's convention may destroy, where nothing is said.</param>
     /// <param name="placement">Where the site may come to lie.</param>
     /// <param name="traits">Further demands.</param>
     /// <param name="forwarding">
-    /// Whether the site gets a forwarding island, so that executors who meet its guard run the operation through the slot and do not wait. Emitted by
+    /// Whether the site gets a forwarding island, so that executors who meet its guard run the operation through the slot and do not wait.
+    /// Emitted by
     /// <see cref="EmitForwarding"/> or behind the block, and used if it comes to lie within 127 bytes.
     /// </param>
     /// <returns>The site's ticket.</returns>
-    /// <exception cref="PatchException">The slot is of another layout (PV2004) or no function (PV1007); the assembler is not the one before (PV8014).</exception>
+    /// <exception cref="PatchException">
+    /// The slot is of another layout (PV2004) or no function (PV1007); the assembler is not the one before (PV8014).
+    /// </exception>
     public SiteTicket Emit(
         Assembler assembler,
         OpSlot slot,
@@ -87,7 +93,8 @@ public sealed class SiteEmitter
 
     /// <summary>As the public form, at a chosen place in a 64-byte line: for tests, which need every one.</summary>
     internal SiteTicket Emit(
-        Assembler assembler, OpSlot slot, int budget, RegisterSet? clobbers, SitePlacement placement, SiteTraits traits, bool forwarding, int start)
+        Assembler assembler, OpSlot slot, int budget, RegisterSet? clobbers, SitePlacement placement, SiteTraits traits, bool forwarding,
+        int start)
     {
         ArgumentNullException.ThrowIfNull(slot);
         ArgumentOutOfRangeException.ThrowIfLessThan(budget, IndirectForm.Length);
@@ -103,8 +110,8 @@ public sealed class SiteEmitter
     }
 
     /// <summary>
-    /// Emits the forwarding islands that sites so far have asked for. Call it where control does not come by falling through: behind a jump or a return, at most 100
-    /// bytes from the sites.
+    /// Emits the forwarding islands that sites so far have asked for. Call it where control does not come by falling through: behind a jump
+    /// or a return, at most 100 bytes from the sites.
     /// </summary>
     /// <param name="assembler">The sites' assembler.</param>
     /// <exception cref="PatchException">The assembler is not the one before (PV8014).</exception>
@@ -124,7 +131,9 @@ public sealed class SiteEmitter
         }
     }
 
-    /// <summary>Forgets all sites, for an assembler that was reset. Until it is, its code can't be put into an arena: its sites have no owner.</summary>
+    /// <summary>
+    /// Forgets all sites, for an assembler that was reset. Until it is, its code can't be put into an arena: its sites have no owner.
+    /// </summary>
     public void Clear()
     {
         _sites.Clear();
@@ -138,7 +147,9 @@ public sealed class SiteEmitter
     {
         if (slot.Index >= Layout.Count || !ReferenceEquals(Layout[slot.Index], slot))
         {
-            throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.WrongLayout, $"the slot {slot} is of another layout") with { Expected = Layout.Name });
+            throw new PatchException(PatchDiagnostic.Error(
+                DiagnosticCodes.WrongLayout, $"the slot {slot} is of another layout") with
+            { Expected = Layout.Name });
         }
 
         if (slot.Kind == SlotKind.Data)
@@ -152,12 +163,14 @@ public sealed class SiteEmitter
         ArgumentNullException.ThrowIfNull(assembler);
         if (assembler.Bitness != 64)
         {
-            throw new PatchException(Misuse("live sites are 64-bit code") with { Found = $"an assembler for {assembler.Bitness}-bit code" });
+            throw new PatchException(
+                Misuse("live sites are 64-bit code") with { Found = $"an assembler for {assembler.Bitness}-bit code" });
         }
 
         if (Assembler is not null && !ReferenceEquals(Assembler, assembler))
         {
-            throw new PatchException(Misuse("the emitter holds sites of another assembler") with { Help = "Emit that one's block first, or call Clear." });
+            throw new PatchException(
+                Misuse("the emitter holds sites of another assembler") with { Help = "Emit that one's block first, or call Clear." });
         }
 
         Assembler = assembler;
@@ -171,7 +184,8 @@ public sealed class SiteEmitter
 /// <param name="Forwarding">Whether it wants a forwarding island.</param>
 /// <param name="Start">Its place in a 64-byte line, where that is asked for; else -1.</param>
 /// <param name="Placeholder">Number of the <see cref="PvPatch.Live.Placeholder"/> that stands for it.</param>
-internal readonly record struct EmittedSite(int Instruction, PatchSite Kind, SitePlacement Placement, bool Forwarding, int Start, uint Placeholder = 0)
+internal readonly record struct EmittedSite(
+    int Instruction, PatchSite Kind, SitePlacement Placement, bool Forwarding, int Start, uint Placeholder = 0)
 {
     /// <summary>Bytes of a forwarding island: <c>call [rip+slot]; jmp site's end</c>, or <c>jmp [rip+slot]</c>.</summary>
     public const int IslandLength = IndirectForm.Length + 5;

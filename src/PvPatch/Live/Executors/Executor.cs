@@ -1,12 +1,13 @@
 namespace PvPatch.Live;
 
 /// <summary>
-/// A thread that runs generated code, as the host declares it: inside between <see cref="Enter"/> and <see cref="Leave"/>. Islands and blocks are only reused
-/// once every executor has been outside, or at a safepoint, since they were given up.
+/// A thread that runs generated code, as the host declares it: inside between <see cref="Enter"/> and <see cref="Leave"/>. Islands and
+/// blocks are only reused once every executor has been outside, or at a safepoint, since they were given up.
 /// </summary>
 /// <remarks>
-/// One for each thread. Enter and leave cost a few nanoseconds and no interlocked instruction: the patcher pays, with its barrier. While a quiescent batch is
-/// under way, <see cref="Enter"/> and <see cref="Safepoint"/> wait for it. An executor whose thread has ended counts as outside, and another thread may enter with it.
+/// One for each thread. Enter and leave cost a few nanoseconds and no interlocked instruction: the patcher pays, with its barrier. While a
+/// quiescent batch is under way, <see cref="Enter"/> and <see cref="Safepoint"/> wait for it. An executor whose thread has ended counts as
+/// outside, and another thread may enter with it.
 /// </remarks>
 public sealed unsafe class Executor : IDisposable
 {
@@ -35,8 +36,8 @@ public sealed unsafe class Executor : IDisposable
     public bool IsInside => (Counter & 1) != 0 && !HasEnded;
 
     /// <summary>
-    /// Where the safepoint counter is: 8 bytes that generated code may add 2 to (<c>add qword [..],2</c>) at a place where it is inside no site and no body, such as
-    /// the head of a loop. Does not wait for quiescent batches; only <see cref="Safepoint"/> does.
+    /// Where the safepoint counter is: 8 bytes that generated code may add 2 to (<c>add qword [..],2</c>) at a place where it is inside no
+    /// site and no body, such as the head of a loop. Does not wait for quiescent batches; only <see cref="Safepoint"/> does.
     /// </summary>
     public VirtualAddress CounterAddress => (ulong)_counter;
 
@@ -56,7 +57,9 @@ public sealed unsafe class Executor : IDisposable
     internal bool IsInsideOnThisThread => ReferenceEquals(_thread, Thread.CurrentThread) && _depth > 0;
 
     /// <summary>Declares that this thread is about to enter generated code. May be nested, for helpers that enter again.</summary>
-    /// <exception cref="PatchException">Another thread is inside with this executor (PV8007); the arena was disposed of (PV8004).</exception>
+    /// <exception cref="PatchException">
+    /// Another thread is inside with this executor (PV8007); the arena was disposed of (PV8004).
+    /// </exception>
     /// <exception cref="ObjectDisposedException">The executor was disposed of.</exception>
     public void Enter()
     {
@@ -78,8 +81,8 @@ public sealed unsafe class Executor : IDisposable
             {
                 Volatile.Write(ref *_counter, *_counter + 1);
 
-                // The patcher closes the gate, runs its barrier, then reads the counter: either it sees this thread inside, or this thread sees
-                // the gate. The barrier stands for the fence that is missing here.
+                // The patcher closes the gate, runs its barrier, then reads the counter: either it sees this thread inside, or this thread
+                // sees the gate. The barrier stands for the fence that is missing here.
                 if (!_list.GateIsClosed)
                 {
                     break;
@@ -109,8 +112,9 @@ public sealed unsafe class Executor : IDisposable
     }
 
     /// <summary>
-    /// Declares that this thread, between <see cref="Enter"/> and <see cref="Leave"/>, is outside all generated code just now and will not return into any:
-    /// for a host's own dispatch loop. Waits while a quiescent batch is under way. Does nothing outside, and nothing where entries are nested.
+    /// Declares that this thread, between <see cref="Enter"/> and <see cref="Leave"/>, is outside all generated code just now and will not
+    /// return into any: for a host's own dispatch loop. Waits while a quiescent batch is under way. Does nothing outside, and nothing where
+    /// entries are nested.
     /// </summary>
     /// <exception cref="PatchException">Another thread is inside with this executor (PV8007), which may be in any code.</exception>
     public void Safepoint()
@@ -151,7 +155,8 @@ public sealed unsafe class Executor : IDisposable
 
         if (IsInside)
         {
-            throw new PatchException(PatchDiagnostic.Error(DiagnosticCodes.ArenaInUse, $"executor {Name} is given up while its thread is inside generated code") with
+            throw new PatchException(PatchDiagnostic.Error(
+                DiagnosticCodes.ArenaInUse, $"executor {Name} is given up while its thread is inside generated code") with
             {
                 Help = "Call Leave first, on that thread.",
             });

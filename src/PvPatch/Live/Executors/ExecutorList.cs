@@ -2,7 +2,9 @@ using System.Diagnostics;
 
 namespace PvPatch.Live;
 
-/// <summary>The executors of an arena: who is inside, whether all have passed a safepoint since, and the gate that keeps them out for a while.</summary>
+/// <summary>
+/// The executors of an arena: who is inside, whether all have passed a safepoint since, and the gate that keeps them out for a while.
+/// </summary>
 internal sealed class ExecutorList
 {
     private readonly Lock _lock = new();
@@ -13,7 +15,9 @@ internal sealed class ExecutorList
     private volatile bool _gateWaitsForEver; // until nobody is inside
     private volatile GracePeriod? _awaitedForEver; // until it is over
 
-    /// <summary>Whether the host has told of any executor, ever. Where it has not, nothing is known of who runs what, and nothing is reused.</summary>
+    /// <summary>
+    /// Whether the host has told of any executor, ever. Where it has not, nothing is known of who runs what, and nothing is reused.
+    /// </summary>
     public bool IsTracking { get; private set; }
 
     public bool GateIsClosed => _gateIsClosed;
@@ -64,7 +68,8 @@ internal sealed class ExecutorList
     }
 
     /// <summary>
-    /// The executor this thread is inside with, if a batch waits for it, and without a time limit. Such a thread must not wait for the batch in turn.
+    /// The executor this thread is inside with, if a batch waits for it, and without a time limit. Such a thread must not wait for the
+    /// batch in turn.
     /// </summary>
     public Executor? AwaitedForEver()
     {
@@ -74,7 +79,9 @@ internal sealed class ExecutorList
             : Array.Find(_executors, e => e.IsInsideOnThisThread && (_gateWaitsForEver || period?.WaitsFor(e) == true));
     }
 
-    /// <summary>Begins a grace period for those who are inside now. Call behind a barrier, so that whoever enters later sees the new code.</summary>
+    /// <summary>
+    /// Begins a grace period for those who are inside now. Call behind a barrier, so that whoever enters later sees the new code.
+    /// </summary>
     public GracePeriod Begin()
     {
         lock (_lock)
@@ -111,7 +118,8 @@ internal sealed class ExecutorList
         _gateIsClosed = true;
         if (!barrier())
         {
-            // It stands for a fence in Enter, and this is one too: all that the gate needs. What is written behind the gate has a barrier of its own.
+            // It stands for a fence in Enter, and this is one too: all that the gate needs. What is written behind the gate has a barrier
+            // of its own.
             Interlocked.MemoryBarrierProcessWide();
         }
 
@@ -166,7 +174,8 @@ internal sealed class ExecutorList
     /// <summary>Waits for the end of a quiescent batch, on the way in.</summary>
     /// <param name="executor">Who wants to enter.</param>
     /// <exception cref="PatchException">
-    /// The arena was disposed of (PV8004); the thread is inside with another executor, for which the batch waits without a time limit (PV8007).
+    /// The arena was disposed of (PV8004); the thread is inside with another executor, for which the batch waits without a time limit
+    /// (PV8007).
     /// </exception>
     public void WaitForGate(Executor executor)
     {
@@ -181,7 +190,9 @@ internal sealed class ExecutorList
 
                 if (AwaitedForEver() is Executor inside)
                 {
-                    throw Executor.Misuse($"executor {executor.Name} is entered on a thread that is inside with executor {inside.Name}, and a batch waits until it is not");
+                    throw Executor.Misuse(
+                        $"executor {executor.Name} is entered on a thread that is inside with executor {inside.Name}, and a batch "
+                        + $"waits until it is not");
                 }
 
                 Monitor.Wait(_gate);
@@ -217,7 +228,8 @@ internal sealed class GracePeriod(ExecutorList list, List<(Executor Executor, lo
         {
             lock (waitedFor)
             {
-                // An executor that is no longer listed has left: it can't be given up inside. One whose thread ended will not come back either.
+                // An executor that is no longer listed has left: it can't be given up inside. One whose thread ended will not come back
+                // either.
                 waitedFor.RemoveAll(w => !list.Contains(w.Executor) || w.Executor.Counter != w.Counter || w.Executor.HasEnded);
                 return list.IsTracking && waitedFor.Count == 0;
             }

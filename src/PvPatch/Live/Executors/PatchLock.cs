@@ -3,8 +3,8 @@ using System.Diagnostics.CodeAnalysis;
 namespace PvPatch.Live;
 
 /// <summary>
-/// One patcher at a time in an arena. A second one is refused or waits, as it asks; the same thread again is always refused. So is a thread that would wait for a batch
-/// which waits, without a time limit, for that very thread to leave its code: neither would ever go on.
+/// One patcher at a time in an arena. A second one is refused or waits, as it asks; the same thread again is always refused. So is a thread
+/// that would wait for a batch which waits, without a time limit, for that very thread to leave its code: neither would ever go on.
 /// </summary>
 internal sealed class PatchLock(ExecutorList executors) : IDisposable
 {
@@ -17,7 +17,8 @@ internal sealed class PatchLock(ExecutorList executors) : IDisposable
     /// <summary>Takes the lock, which is given back by disposing of what is returned.</summary>
     /// <param name="wait">Wait for another thread's batch to end, rather than be refused.</param>
     /// <exception cref="PatchException">PV8020, PV8021.</exception>
-    public PatchLock Enter(bool wait) => TryEnter(wait, out PatchLock? held, out PatchDiagnostic? error) ? held : throw new PatchException(error);
+    public PatchLock Enter(bool wait) =>
+        TryEnter(wait, out PatchLock? held, out PatchDiagnostic? error) ? held : throw new PatchException(error);
 
     /// <summary>Takes the lock, or says why not.</summary>
     /// <param name="wait">Wait for another thread's batch to end, rather than be refused.</param>
@@ -63,7 +64,8 @@ internal sealed class PatchLock(ExecutorList executors) : IDisposable
     }
 
     private static PatchDiagnostic Busy(bool again) =>
-        PatchDiagnostic.Error(DiagnosticCodes.PatcherBusy, again ? "a batch is under way on this very thread" : "another thread's batch is under way") with
+        PatchDiagnostic.Error(
+            DiagnosticCodes.PatcherBusy, again ? "a batch is under way on this very thread" : "another thread's batch is under way") with
         {
             Help = "One batch at a time in an arena: wait for the other, or set SwitchOptions.WaitForOther.",
         };
@@ -71,7 +73,8 @@ internal sealed class PatchLock(ExecutorList executors) : IDisposable
     private static PatchDiagnostic HoldsItUp(Executor inside) =>
         PatchDiagnostic.Error(
             DiagnosticCodes.InsideGeneratedCode,
-            $"this thread is inside generated code (executor {inside.Name}), and the batch under way waits without a time limit until it is not: neither would go on") with
+            $"this thread is inside generated code (executor {inside.Name}), and the batch under way waits without a time limit until "
+                + $"it is not: neither would go on") with
         {
             Help = "Leave the code, or call Executor.Safepoint, and ask again; or give batches a time limit (SwitchOptions.Timeout).",
         };

@@ -32,7 +32,8 @@ internal static class AddressGaps
             int blank = line.IndexOf(' ', StringComparison.Ordinal);
             if (dash > 0 && blank > dash && line.Length > blank + 4
                 && ulong.TryParse(line.AsSpan(0, dash), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out ulong start)
-                && ulong.TryParse(line.AsSpan(dash + 1, blank - dash - 1), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out ulong end))
+                && ulong.TryParse(
+                    line.AsSpan(dash + 1, blank - dash - 1), NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out ulong end))
             {
                 mappings.Add(new Mapping(start, end, line[blank + 3] == 'x'));
             }
@@ -41,7 +42,9 @@ internal static class AddressGaps
         return mappings;
     }
 
-    /// <summary>Where <paramref name="size"/> bytes fit so that all of them are in reach of <paramref name="near"/>, nearest first.</summary>
+    /// <summary>
+    /// Where <paramref name="size"/> bytes fit so that all of them are in reach of <paramref name="near"/>, nearest first.
+    /// </summary>
     /// <param name="mappings">What is mapped, in order of address.</param>
     /// <param name="near">The address to be in reach of.</param>
     /// <param name="size">Bytes, a multiple of <paramref name="granularity"/>.</param>
@@ -78,7 +81,8 @@ internal static class AddressGaps
 
         // The gap's end that is nearer; the kernel grows its own mappings downward from the upper end, so either is as good.
         ulong last = end - size & ~(granularity - 1);
-        ulong place = last < start ? start : near >= end ? last : near <= start ? start : Math.Clamp(near & ~(granularity - 1), start, last);
+        ulong place = last < start ? start : near >= end ? last : near <= start
+            ? start : Math.Clamp(near & ~(granularity - 1), start, last);
         if (place >= start && place + size <= end)
         {
             found.Add(place);

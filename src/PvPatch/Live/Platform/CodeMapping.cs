@@ -3,12 +3,13 @@ using System.Runtime.InteropServices;
 namespace PvPatch.Live.Platform;
 
 /// <summary>
-/// The same memory at two addresses: one it runs at, one it is written through. Reserved whole by a platform, committed piece by piece. A call that reads or writes
-/// the memory counts itself in (<see cref="SafeHandle.DangerousAddRef"/>); memory given back meanwhile is unmapped when the last one is out.
+/// The same memory at two addresses: one it runs at, one it is written through. Reserved whole by a platform, committed piece by piece. A
+/// call that reads or writes the memory counts itself in (<see cref="SafeHandle.DangerousAddRef"/>); memory given back meanwhile is
+/// unmapped when the last one is out.
 /// </summary>
 /// <remarks>
-/// A mapping that nobody gave back and nobody refers to loses what only a patcher needs, write view and descriptor, to the finalizer. Its code stays mapped: a
-/// thread may be running it although no object refers to the arena any more.
+/// A mapping that nobody gave back and nobody refers to loses what only a patcher needs, write view and descriptor, to the finalizer. Its
+/// code stays mapped: a thread may be running it although no object refers to the arena any more.
 /// </remarks>
 internal sealed unsafe class CodeMapping : SafeHandle
 {

@@ -6,7 +6,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace PvPatch.Live.Platform;
 
 /// <summary>
-/// Linux: a memfd with a read-execute view and a read-write view, the scheme .NET's own W^X uses, or where asked for private pages that are both; membarrier.
+/// Linux: a memfd with a read-execute view and a read-write view, the scheme .NET's own W^X uses, or where asked for private pages that are
+/// both; membarrier.
 /// </summary>
 internal sealed unsafe partial class LinuxPlatform : LivePlatform
 {
@@ -18,7 +19,8 @@ internal sealed unsafe partial class LinuxPlatform : LivePlatform
     // As on Windows, so that an arena is as big on both.
     public override int Granularity => 1 << 16;
 
-    public override bool TryReserve(VirtualAddress? near, long size, ArenaOptions options, out CodeMapping? mapping, out PatchDiagnostic? error)
+    public override bool TryReserve(
+        VirtualAddress? near, long size, ArenaOptions options, out CodeMapping? mapping, out PatchDiagnostic? error)
     {
         mapping = null;
         if (!TryReserveRunView(near, size, options.MustReach, out void* run, out error))
@@ -45,7 +47,8 @@ internal sealed unsafe partial class LinuxPlatform : LivePlatform
             return false;
         }
 
-        void* write = ftruncate(file, size) == 0 ? mmap(null, (nuint)size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) : MAP_FAILED;
+        void* write = ftruncate(file, size) == 0
+            ? mmap(null, (nuint)size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0) : MAP_FAILED;
         if (write == MAP_FAILED)
         {
             error = Refused("the write view of an arena", Marshal.GetLastPInvokeError(), dualMapped: true);
@@ -65,17 +68,20 @@ internal sealed unsafe partial class LinuxPlatform : LivePlatform
         if (file == NoFile)
         {
             int both = PROT_READ | PROT_WRITE | (executable ? PROT_EXEC : 0);
-            return Check(mmap(run, (nuint)length, both, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0), "writable and executable memory", dualMapped: false, out error);
+            return Check(mmap(run, (nuint)length, both, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0), "writable and executable memory",
+                dualMapped: false, out error);
         }
 
         int protection = PROT_READ | (executable ? PROT_EXEC : 0);
-        if (!Check(mmap(run, (nuint)length, protection, MAP_SHARED | MAP_FIXED, file, offset), "executable memory", dualMapped: true, out error))
+        if (!Check(
+            mmap(run, (nuint)length, protection, MAP_SHARED | MAP_FIXED, file, offset), "executable memory", dualMapped: true, out error))
         {
             return false;
         }
 
         void* write = mapping.Write + offset;
-        if (!Check(mmap(write, (nuint)length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, offset), "the write view of executable memory", dualMapped: true, out error))
+        if (!Check(mmap(write, (nuint)length, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, file, offset),
+            "the write view of executable memory", dualMapped: true, out error))
         {
             // The run view alone does no harm: it is zeros that nobody enters, and the next commit lays the same pages over it.
             return false;
@@ -137,7 +143,8 @@ internal sealed unsafe partial class LinuxPlatform : LivePlatform
     public override Predicate<VirtualAddress>? ExecutableTest()
     {
         List<AddressGaps.Mapping> mappings = ReadMappings();
-        return mappings.Count == 0 ? null : address => mappings.Exists(m => m.Executable && address.Value >= m.Start && address.Value < m.End);
+        return mappings.Count == 0 ? null : address =>
+            mappings.Exists(m => m.Executable && address.Value >= m.Start && address.Value < m.End);
     }
 
     /// <summary>The finding for a call the system refused.</summary>
@@ -150,9 +157,13 @@ internal sealed unsafe partial class LinuxPlatform : LivePlatform
             Found = $"error {errorNumber} ({Marshal.GetPInvokeErrorMessage(errorNumber)})",
             Help = dualMapped switch
             {
-                true => "Memory files may not be executable here (vm.memfd_noexec, SELinux, a seccomp filter): then ArenaOptions.Protection = "
-                    + "ArenaProtection.WritableAndExecutable does without one. Or a limit is reached (RLIMIT_AS, RLIMIT_NOFILE, vm.max_map_count).",
-                false => "Memory that is writable and executable at once may be forbidden here (SELinux, a seccomp filter): leave ArenaOptions.Protection at "
+                true =>
+                    "Memory files may not be executable here (vm.memfd_noexec, SELinux, a seccomp filter): then ArenaOptions.Protection = "
+                    + "ArenaProtection.WritableAndExecutable does without one. Or a limit is reached (RLIMIT_AS, RLIMIT_NOFILE, "
+                        + "vm.max_map_count).",
+                false =>
+                    "Memory that is writable and executable at once may be forbidden here (SELinux, a seccomp filter): leave "
+                    + "ArenaOptions.Protection at "
                     + "ArenaProtection.DualMapped. Or a limit is reached (RLIMIT_AS, vm.max_map_count).",
                 null => "A limit is reached (RLIMIT_AS, vm.max_map_count): reserve fewer bytes.",
             },
@@ -212,10 +223,13 @@ internal sealed unsafe partial class LinuxPlatform : LivePlatform
             }
         }
 
-        error = PatchDiagnostic.Error(DiagnosticCodes.ArenaOutOfReach, $"there are no {size} free bytes {(mustReach ? "within 2 GiB" : "in the address space")}") with
+        error = PatchDiagnostic.Error(
+            DiagnosticCodes.ArenaOutOfReach, $"there are no {size} free bytes {(mustReach ? "within 2 GiB" : "in the address space")}") with
         {
             Address = near,
-            Help = "Ask for fewer bytes, reserve earlier, or do without ArenaOptions.MustReach: sites then call what is far away through their slots.",
+            Help =
+                "Ask for fewer bytes, reserve earlier, or do without ArenaOptions.MustReach: sites then call what is far away through "
+                + "their slots.",
         };
         return false;
     }

@@ -5,8 +5,8 @@ using PvPatch.Machine;
 namespace PvPatch.Live.Platform;
 
 /// <summary>
-/// The few things live patching asks of the system: memory mapped twice, a barrier, whether an address is code. Behind one class so that tests can make
-/// each of them fail.
+/// The few things live patching asks of the system: memory mapped twice, a barrier, whether an address is code. Behind one class so that
+/// tests can make each of them fail.
 /// </summary>
 internal abstract class LivePlatform
 {
@@ -35,14 +35,16 @@ internal abstract class LivePlatform
     /// <param name="options">Whether it must be in reach of the address, and how it is protected.</param>
     /// <param name="mapping">The memory, nothing of it committed.</param>
     /// <param name="error">PV8002: no room in reach; PV8003: the system refuses.</param>
-    public abstract bool TryReserve(VirtualAddress? near, long size, ArenaOptions options, out CodeMapping? mapping, out PatchDiagnostic? error);
+    public abstract bool TryReserve(
+        VirtualAddress? near, long size, ArenaOptions options, out CodeMapping? mapping, out PatchDiagnostic? error);
 
     /// <summary>Makes a stretch of reserved memory usable, zero-filled.</summary>
     /// <param name="mapping">The memory.</param>
     /// <param name="offset">From its start; a multiple of <see cref="CodeMapping.PageSize"/>.</param>
     /// <param name="length">Bytes; a multiple of <see cref="CodeMapping.PageSize"/>.</param>
     /// <param name="executable">
-    /// Whether the run view can be executed, or only read: slots are data, and a store next to code makes processors that watch for self-modification throw away their work.
+    /// Whether the run view can be executed, or only read: slots are data, and a store next to code makes processors that watch for
+    /// self-modification throw away their work.
     /// </param>
     /// <param name="error">PV8003 with the system's own words.</param>
     public abstract bool TryCommit(CodeMapping mapping, long offset, long length, bool executable, out PatchDiagnostic? error);
@@ -56,8 +58,8 @@ internal abstract class LivePlatform
     public abstract bool TryBarrier(BarrierKind kind);
 
     /// <summary>
-    /// Writes a function without arguments that runs the barrier and gives 0 in eax, or anything else where it failed. It may destroy what a function of the
-    /// system's own convention may. Nothing is written where the barrier can only be run by managed code.
+    /// Writes a function without arguments that runs the barrier and gives 0 in eax, or anything else where it failed. It may destroy what
+    /// a function of the system's own convention may. Nothing is written where the barrier can only be run by managed code.
     /// </summary>
     public abstract bool TryWriteBarrier(Assembler assembler, BarrierKind kind);
 

@@ -6,8 +6,9 @@ using static Iced.Intel.AssemblerRegisters;
 namespace PvPatch.Live.Platform;
 
 /// <summary>
-/// Windows: a section backed by the page file, mapped twice (the run view replaces a placeholder: a base address and address requirements can't be given together, so
-/// the place is reserved first; the write view lies anywhere); FlushProcessWriteBuffers. Written from the documentation; not run in this project's own builds.
+/// Windows: a section backed by the page file, mapped twice (the run view replaces a placeholder: a base address and address requirements
+/// can't be given together, so the place is reserved first; the write view lies anywhere); FlushProcessWriteBuffers. Written from the
+/// documentation; not run in this project's own builds.
 /// </summary>
 internal sealed unsafe partial class WindowsPlatform : LivePlatform
 {
@@ -16,7 +17,8 @@ internal sealed unsafe partial class WindowsPlatform : LivePlatform
     // dwAllocationGranularity, the same on every Windows.
     public override int Granularity => 1 << 16;
 
-    public override bool TryReserve(VirtualAddress? near, long size, ArenaOptions options, out CodeMapping? mapping, out PatchDiagnostic? error)
+    public override bool TryReserve(
+        VirtualAddress? near, long size, ArenaOptions options, out CodeMapping? mapping, out PatchDiagnostic? error)
     {
         mapping = null;
         error = null;
@@ -129,7 +131,9 @@ internal sealed unsafe partial class WindowsPlatform : LivePlatform
         return PatchDiagnostic.Error(DiagnosticCodes.ArenaRefused, $"the system refuses {what}") with
         {
             Found = $"error {number} ({Marshal.GetPInvokeErrorMessage(number)})",
-            Help = "Processes with arbitrary code guard (ProhibitDynamicCode) may not have executable memory, whatever ArenaOptions.Protection is. "
+            Help =
+                "Processes with arbitrary code guard (ProhibitDynamicCode) may not have executable memory, whatever "
+                + "ArenaOptions.Protection is. "
                 + "Where only sections are refused, ArenaProtection.WritableAndExecutable does without one.",
         };
     }
@@ -195,11 +199,13 @@ internal sealed unsafe partial class WindowsPlatform : LivePlatform
     private static partial nint CreateFileMappingW(nint file, void* security, uint protection, uint sizeHigh, uint sizeLow, void* name);
 
     [LibraryImport("kernelbase", SetLastError = true)]
-    private static partial void* VirtualAlloc2(nint process, void* address, nuint size, uint type, uint protection, ExtendedParameter* parameters, uint count);
+    private static partial void* VirtualAlloc2(
+        nint process, void* address, nuint size, uint type, uint protection, ExtendedParameter* parameters, uint count);
 
     [LibraryImport("kernelbase", SetLastError = true)]
     private static partial void* MapViewOfFile3(
-        nint mapping, nint process, void* address, ulong offset, nuint size, uint type, uint protection, ExtendedParameter* parameters, uint count);
+        nint mapping, nint process, void* address, ulong offset, nuint size, uint type, uint protection, ExtendedParameter* parameters,
+        uint count);
 
     [LibraryImport("kernel32", SetLastError = true)]
     private static partial void* VirtualAlloc(void* address, nuint size, uint type, uint protection);
