@@ -336,8 +336,19 @@ public sealed unsafe class ArenaLifetimeTests
         return CodeArena.Reserve(size: 64 << 10).Emit(a).Address;
     }
 
-    private static int Descriptors() => Directory.EnumerateFileSystemEntries("/proc/self/fd")
-        .Count(static f => File.ResolveLinkTarget(f, false)?.FullName.Contains("memfd:pvpatch", StringComparison.Ordinal) == true);
+    private static int Descriptors() => Directory.EnumerateFileSystemEntries("/proc/self/fd").Count(static f => IsOfArena(f));
+
+    private static bool IsOfArena(string descriptor)
+    {
+        try
+        {
+            return File.ResolveLinkTarget(descriptor, false)?.FullName.Contains("memfd:pvpatch", StringComparison.Ordinal) == true;
+        }
+        catch (FileNotFoundException)
+        {
+            return false; // another test has closed it since it was listed
+        }
+    }
 
     private static bool IsMapped(VirtualAddress address) =>
         PvPatch.Live.Platform.AddressGaps.Parse(File.ReadLines("/proc/self/maps"))
