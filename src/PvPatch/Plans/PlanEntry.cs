@@ -1,7 +1,7 @@
-using PvPatch.Machine;
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics;
+using PvPatch.Machine;
 
 namespace PvPatch.Plans;
 

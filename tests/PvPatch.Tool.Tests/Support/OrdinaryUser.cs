@@ -1,5 +1,5 @@
-using PvPatch.Tests.Shared;
 using System.Runtime.InteropServices;
+using PvPatch.Tests.Shared;
 
 namespace PvPatch.Tool.Tests.Support;
 
