@@ -13,9 +13,11 @@ internal sealed class AllowedCommand : ToolCommand
     private readonly Option<string[]> _backends = KernelPlan.Backends(
         "Only what this backend puts there; may be given again. All backends where it is not given");
 
-    private readonly Option<string?> _output = new(
-        "--output", "-o")
-    { Description = "Write to this file and say how much; else the list goes to standard output", HelpName = "FILE" };
+    private readonly Option<string?> _output = new("--output", "-o")
+    {
+        Description = "Write to this file and say how much; else the list goes to standard output",
+        HelpName = "FILE",
+    };
 
     private readonly MachineOptions _machine;
 

@@ -10,13 +10,17 @@ namespace PvPatch.Tool.CommandLine;
 /// <summary>The options by which a user tells what the image does not say: symbols, era, order of the slots.</summary>
 internal sealed class ImageOptions
 {
-    private readonly Option<string?> _systemMap = new(
-        "--system-map")
-    { Description = "The System.map of this kernel, where the image has no symbols", HelpName = "FILE" };
+    private readonly Option<string?> _systemMap = new("--system-map")
+    {
+        Description = "The System.map of this kernel, where the image has no symbols",
+        HelpName = "FILE",
+    };
 
-    private readonly Option<string?> _kallsyms = new(
-        "--kallsyms")
-    { Description = "A copy of /proc/kallsyms of this kernel, for the same purpose", HelpName = "FILE" };
+    private readonly Option<string?> _kallsyms = new("--kallsyms")
+    {
+        Description = "A copy of /proc/kallsyms of this kernel, for the same purpose",
+        HelpName = "FILE",
+    };
 
     private readonly Option<string?> _era = new("--era")
     {

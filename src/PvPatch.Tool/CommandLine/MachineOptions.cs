@@ -27,26 +27,24 @@ internal sealed class MachineOptions
         HelpName = "N"
     };
 
-    private readonly Option<bool> _noPvSpin = new(
-        "--nopvspin")
-    { Description = "The kernel is started with nopvspin, on Hyper-V with hv_nopvspin" };
+    private readonly Option<bool> _noPvSpin = new("--nopvspin")
+    {
+        Description = "The kernel is started with nopvspin, on Hyper-V with hv_nopvspin",
+    };
 
-    private readonly Option<string?> _kvmFeatures = new(
-        "--kvm-features")
+    private readonly Option<string?> _kvmFeatures = new("--kvm-features")
     {
         Description = "What a KVM host offers: CPUID 0x40000001, eax, as 0x22a2; else the usual ones",
         HelpName = "BITS"
     };
 
-    private readonly Option<string?> _hyperVFeatures = new(
-        "--hyperv-features")
+    private readonly Option<string?> _hyperVFeatures = new("--hyperv-features")
     {
         Description = "What a Hyper-V host offers: CPUID 0x40000003, eax, as 0x602; else the usual ones",
         HelpName = "BITS"
     };
 
-    private readonly Option<string?> _hyperVHints = new(
-        "--hyperv-hints")
+    private readonly Option<string?> _hyperVHints = new("--hyperv-hints")
     {
         Description = "What a Hyper-V host recommends: CPUID 0x40000004, eax, as 0x404; else the usual ones",
         HelpName = "BITS"
@@ -69,9 +67,11 @@ internal sealed class MachineOptions
 
     private readonly Option<bool> _lkgs = new("--lkgs") { Description = "The CPU has LKGS" };
 
-    private readonly Option<string?> _slots = new(
-        "--slots")
-    { Description = "A JSON object of slots and what they hold: a symbol, an address, \"nop\" or null", HelpName = "FILE" };
+    private readonly Option<string?> _slots = new("--slots")
+    {
+        Description = "A JSON object of slots and what they hold: a symbol, an address, \"nop\" or null",
+        HelpName = "FILE",
+    };
 
     /// <summary>Gives a command the options.</summary>
     public MachineOptions(Command command)

@@ -6,9 +6,12 @@ namespace PvPatch.Tool.Demo;
 /// <summary><c>pvpatch demo</c>: a built-in guest under every backend, side by side.</summary>
 internal sealed class DemoCommand : ToolCommand
 {
-    private readonly Option<int> _bits = new(
-        "--bits")
-    { Description = "Bitness of the guest: 32 or 64", HelpName = "32|64", DefaultValueFactory = static _ => 64 };
+    private readonly Option<int> _bits = new("--bits")
+    {
+        Description = "Bitness of the guest: 32 or 64",
+        HelpName = "32|64",
+        DefaultValueFactory = static _ => 64,
+    };
 
     private readonly Option<string?> _backend = new("--backend") { Description = "Only this backend", HelpName = "NAME" };
 

@@ -15,9 +15,11 @@ internal sealed class DiffCommand : ToolCommand
 
     private readonly Option<string?> _backend = new("--backend", "-b") { Description = "Of a kernel: one backend", HelpName = "NAME" };
 
-    private readonly Option<string?> _against = new(
-        "--against")
-    { Description = "Of a kernel: the backend to compare it with", HelpName = "NAME" };
+    private readonly Option<string?> _against = new("--against")
+    {
+        Description = "Of a kernel: the backend to compare it with",
+        HelpName = "NAME",
+    };
 
     private readonly Option<string?> _slot = SlotFilter.Option();
 

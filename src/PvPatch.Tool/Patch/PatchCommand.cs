@@ -18,13 +18,16 @@ internal sealed class PatchCommand : ToolCommand
 
     private readonly Option<string> _output = OutputPath.Option("The patched vmlinux, an ELF file; replaced if it exists");
 
-    private readonly Option<string?> _savePlan = new(
-        "--save-plan")
-    { Description = "Also write the plan, for revert --plan", HelpName = "FILE" };
+    private readonly Option<string?> _savePlan = new("--save-plan")
+    {
+        Description = "Also write the plan, for revert --plan",
+        HelpName = "FILE",
+    };
 
-    private readonly Option<bool> _exact = new(
-        "--exact")
-    { Description = "Every site as in memory, even where the file then does not boot" };
+    private readonly Option<bool> _exact = new("--exact")
+    {
+        Description = "Every site as in memory, even where the file then does not boot",
+    };
 
     private readonly Option<bool> _force = new("--force") { Description = "Allow an output that replaces the input" };
 

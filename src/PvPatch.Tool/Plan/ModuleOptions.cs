@@ -11,15 +11,13 @@ internal sealed class ModuleOptions
 {
     private static readonly KernelPlanner s_planner = new();
 
-    private readonly Option<string?> _module = new(
-        "--module")
+    private readonly Option<string?> _module = new("--module")
     {
         Description = "Plan this module (.ko, also .gz, .xz, .zst) instead of the kernel it is loaded into",
         HelpName = "FILE"
     };
 
-    private readonly Option<string?> _at = new(
-        "--at")
+    private readonly Option<string?> _at = new("--at")
     {
         Description = "Address of the module's .text: /sys/module/NAME/sections/.text, less the KASLR slide",
         HelpName = "ADDRESS"

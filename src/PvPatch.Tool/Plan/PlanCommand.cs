@@ -14,14 +14,15 @@ internal sealed class PlanCommand : ToolCommand
 
     private readonly MachineOptions _machine;
 
-    private readonly Option<string?> _backend = new(
-        "--backend", "-b")
-    { Description = "What the kernel shall stand ready for; info lists the names", HelpName = "NAME" };
+    private readonly Option<string?> _backend = new("--backend", "-b")
+    {
+        Description = "What the kernel shall stand ready for; info lists the names",
+        HelpName = "NAME",
+    };
 
     private readonly ModuleOptions _module;
 
-    private readonly Option<string?> _allowed = new(
-        "--allowed")
+    private readonly Option<string?> _allowed = new("--allowed")
     {
         Description = "Write what may stand at each site on any backend, or on the one given (see pvpatch allowed)",
         HelpName = "FILE"

@@ -11,13 +11,17 @@ internal sealed class RevertCommand : ToolCommand
 {
     private readonly Argument<string> _image = KernelInput.Argument("The patched vmlinux");
 
-    private readonly Option<string?> _plan = new(
-        "--plan")
-    { Description = "The plan it was patched with: patch --save-plan or plan --json", HelpName = "FILE" };
+    private readonly Option<string?> _plan = new("--plan")
+    {
+        Description = "The plan it was patched with: patch --save-plan or plan --json",
+        HelpName = "FILE",
+    };
 
-    private readonly Option<string?> _original = new(
-        "--original")
-    { Description = "The kernel it was made from, where no plan was kept", HelpName = "IMAGE" };
+    private readonly Option<string?> _original = new("--original")
+    {
+        Description = "The kernel it was made from, where no plan was kept",
+        HelpName = "IMAGE",
+    };
 
     private readonly ImageOptions _imageOptions;
 

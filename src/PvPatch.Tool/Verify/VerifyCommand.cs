@@ -20,8 +20,7 @@ internal sealed class VerifyCommand : ToolCommand
         Required = true
     };
 
-    private readonly Option<string?> _base = new(
-        "--base")
+    private readonly Option<string?> _base = new("--base")
     {
         Description = "Raw memory: the address of its first byte, virtual or physical. KASLR is found out",
         HelpName = "ADDRESS"

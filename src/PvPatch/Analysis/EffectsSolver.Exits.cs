@@ -98,10 +98,19 @@ internal sealed partial class EffectsSolver
         flow.Pushed.Add(address);
         for (int i = 0; i < flow.Blocks.Count; i++)
         {
-            if (flow.Blocks[i].Last >= 0 && (flow.Blocks[i].LeavesByReturn || Steps[flow.Blocks[i].Last].Flow == StepFlow.Return))
+            CodeBlock block = flow.Blocks[i];
+            if (block.Last >= 0 && (block.LeavesByReturn || block.IsTail || Steps[block.Last].Flow == StepFlow.Return))
             {
                 MakePending(flow, i);
             }
+        }
+    }
+
+    private void GoToPushed(FunctionFlow flow, CodeBlock block, AbstractState state)
+    {
+        foreach (ulong pushed in flow.Pushed)
+        {
+            GoTo(flow, block, pushed, state);
         }
     }
 
@@ -188,6 +197,7 @@ internal sealed partial class EffectsSolver
                 flow.UsesRedZone |= callee.UsesRedZone;
                 if (callee.Returns)
                 {
+                    GoToPushed(flow, block, state);
                     LeaveFor(flow, callee.Destroys, state);
                 }
 
@@ -207,6 +217,7 @@ internal sealed partial class EffectsSolver
         block.Pointer = PointerOf(facts);
         if (flow.IsFragment)
         {
+            GoToPushed(flow, block, state);
             return;
         }
 
@@ -230,11 +241,7 @@ internal sealed partial class EffectsSolver
     {
         if (flow.IsFragment)
         {
-            foreach (ulong pushed in flow.Pushed)
-            {
-                GoTo(flow, block, pushed, state);
-            }
-
+            GoToPushed(flow, block, state);
             return;
         }
 

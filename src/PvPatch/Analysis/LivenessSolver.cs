@@ -107,7 +107,7 @@ internal sealed class LivenessSolver(StepStore steps, ICodeFacts facts, Conventi
 
     /// <summary>The same with what is live behind the block.</summary>
     public LiveParts ArgumentsOf(FunctionFlow flow, CodeBlock block, LiveParts atReturn) =>
-        Arguments(block, block.IsTail ? atReturn : AfterSuccessors(flow, block));
+        Arguments(block, block.IsTail ? atReturn | AfterSuccessors(flow, block) : AfterSuccessors(flow, block));
 
     private static LiveParts AfterSuccessors(FunctionFlow flow, CodeBlock block)
     {

@@ -47,6 +47,29 @@ public sealed class SiteLivenessTests
     }
 
     [Fact]
+    public void What_is_read_behind_a_call_of_code_nearby_that_jumps_on_is_live()
+    {
+        AnalysedCode code = AnalysedCode.Of(a =>
+        {
+            Label nearby = a.CreateLabel();
+            Label known = a.CreateLabel();
+            a.call(nearby);
+            a.and(r10, rcx);
+            a.ret();
+            a.Label(ref nearby);
+            a.jmp(known);
+            a.nop();
+            a.Label(ref known);
+            a.ret();
+        });
+        ulong last = AnalysedCode.Start + (ulong)code.Bytes.Length - 1;
+        var facts = new TestFacts { Convention = CallConvention.KernelSysV, Functions = { [last] = FunctionFacts.Plain } };
+        SiteLiveness liveness = new CodeAnalyzer(code.Image, facts).LivenessAt(AnalysedCode.Start, RegisterSet.R10);
+        Assert.False(liveness.Dead.Contains(RegisterSet.Rcx));
+        Assert.True(liveness.Dead.Contains(RegisterSet.Rbx));
+    }
+
+    [Fact]
     public void A_byte_written_leaves_the_rest_that_nobody_reads()
     {
         SiteLiveness liveness = AnalysedCode.Of(a =>
