@@ -1,5 +1,6 @@
 using System.Reflection;
 using System.Text.RegularExpressions;
+using PvPatch.Tests.Support;
 
 namespace PvPatch.Architecture.Tests;
 
@@ -78,6 +79,26 @@ public sealed class LayerTests
             Assert.Subset(layers.All.Take(i).Select(static l => l.Namespaces).ToHashSet(), layers.All[i].MayUse.ToHashSet());
         }
     }
+
+    [Theory]
+    [MemberData(nameof(Assemblies))]
+    public void A_file_names_only_layers_it_may(string assembly)
+    {
+        // Of a constant, and of what only a comment names, the compiled code shows nothing.
+        string[] files = Directory.GetFiles(Repository.Path("src", assembly), "*.cs", SearchOption.AllDirectories);
+        Layers layers = Of(assembly);
+        Assert.Empty(files.SelectMany(f => layers.ViolationsInSource(File.ReadAllText(f)).Select(v => $"{f}: {v}")));
+    }
+
+    [Theory]
+    [InlineData("using PvPatch.Live;", "PvPatch.Machine", true)]
+    [InlineData("using PvPatch.Images;", "PvPatch.Machine", false)]
+    [InlineData("using static PvPatch.Live.SiteClassifier;", "PvPatch.Machine", true)]
+    [InlineData("using Kept = PvPatch.Paravirt.LinuxRules;", "PvPatch.Mechanisms.Ops", true)]
+    [InlineData("using PvPatch.Mechanisms;", "PvPatch.Live", false)]
+    [InlineData("/// <see cref=\"PvPatch.Live.CodeArena\"/>", "PvPatch.Images", true)]
+    public void A_use_in_source_is_found(string line, string name, bool isViolation) =>
+        Assert.Equal(isViolation, s_engineLayers.ViolationsInSource($"{line}\n\nnamespace {name};\n").Any());
 
     [Fact]
     public void Assemblies_point_one_way()

@@ -49,9 +49,21 @@ internal sealed class Layers(Assembly assembly, params Layer[] all)
         return [.. result.FailingTypes.Select(static t => $"{t.FullName}: {t.Explanation}")];
     }
 
+    /// <summary>Names in a source file, with their namespace, of layers that the file's own may not use.</summary>
+    public IEnumerable<string> ViolationsInSource(string source)
+    {
+        Match own = Regex.Match(source, @"^namespace ([\w.]+);", RegexOptions.Multiline);
+        Layer? layer = own.Success ? LayerOf(own.Groups[1].Value) : null;
+        return layer is null ? []
+            : Regex.Matches(source, @"\bPvPatch(\.\w+)+").Select(static m => m.Value).Where(
+                name => LayerOf(name) is Layer used && used != layer && !layer.MayUse.Contains(used.Namespaces));
+    }
+
     private string[] NamesIn(Layer layer) => [.. Named().Where(t => LayerOf(t) == layer).Select(static t => t.FullName!)];
 
-    private Layer? LayerOf(Type type) => all.Where(l => l.Claim(type.Namespace!) > 0).MaxBy(l => l.Claim(type.Namespace!));
+    private Layer? LayerOf(Type type) => LayerOf(type.Namespace!);
+
+    private Layer? LayerOf(string name) => all.Where(l => l.Claim(name) > 0).MaxBy(l => l.Claim(name));
 
     /// <summary>Types in a namespace of ours that are in no other type.</summary>
     private IEnumerable<Type> Named() => assembly.GetTypes().Where(static t =>

@@ -1,4 +1,3 @@
-using System.Globalization;
 using System.Text.Json;
 
 namespace PvPatch;
@@ -23,8 +22,7 @@ internal static class DiagnosticJson
             json.WriteNumber("site", index);
         }
 
-        Write(json, "address",
-            diagnostic.Address is VirtualAddress address ? string.Create(CultureInfo.InvariantCulture, $"0x{address.Value:x}") : null);
+        Write(json, "address", diagnostic.Address is VirtualAddress address ? HexBytes.Format(address) : null);
         if (diagnostic.FileOffset is long offset)
         {
             json.WriteNumber("fileOffset", offset);

@@ -1,8 +1,9 @@
 using System.Diagnostics.CodeAnalysis;
+using System.Globalization;
 
 namespace PvPatch;
 
-/// <summary>Bytes as people read them: two digits each, a blank between.</summary>
+/// <summary>Bytes as people read them, two digits each, a blank between; and addresses.</summary>
 internal static class HexBytes
 {
     /// <summary>Writes bytes as <c>ff 15 00 10 00 00</c>.</summary>
@@ -29,7 +30,12 @@ internal static class HexBytes
         return new string(text);
     }
 
-    /// <summary>Reads what <see cref="Format"/> writes; blanks may be missing.</summary>
+    /// <summary>Writes an address as all JSON does: <c>0x400000</c>.</summary>
+    /// <param name="address">The address.</param>
+    /// <returns>The text.</returns>
+    public static string Format(VirtualAddress address) => string.Create(CultureInfo.InvariantCulture, $"0x{address.Value:x}");
+
+    /// <summary>Reads what <see cref="Format(ReadOnlySpan{byte})"/> writes; blanks may be missing.</summary>
     /// <param name="text">The text.</param>
     /// <param name="bytes">The bytes.</param>
     /// <returns>Whether the text is an even number of hexadecimal digits, blanks aside.</returns>
@@ -58,7 +64,7 @@ internal static class HexBytes
         return bytes is not null;
     }
 
-    /// <summary>Reads what <see cref="Format"/> writes, or throws.</summary>
+    /// <summary>Reads what <see cref="Format(ReadOnlySpan{byte})"/> writes, or throws.</summary>
     /// <param name="text">The text.</param>
     /// <returns>The bytes.</returns>
     /// <exception cref="FormatException">The text is no even number of hexadecimal digits, blanks aside.</exception>

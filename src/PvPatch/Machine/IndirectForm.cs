@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using PvPatch.Live;
 
 namespace PvPatch.Machine;
 
@@ -25,7 +24,7 @@ internal static class IndirectForm
     public static void Write(Span<byte> destination, VirtualAddress site, VirtualAddress slot, bool jump)
     {
         int before = destination.Length - Length;
-        if (destination.Length <= SiteClassifier.MaxLiveLength)
+        if (destination.Length <= SiteBytes.LongestInstruction)
         {
             destination[..before].Fill(Prefix);
         }

@@ -1,5 +1,4 @@
 using Iced.Intel;
-using PvPatch.Live;
 
 namespace PvPatch.Machine;
 
@@ -17,7 +16,7 @@ internal static class PrefixPadding
     public static bool TryPad(ReadOnlySpan<byte> instruction, Span<byte> destination)
     {
         int before = destination.Length - instruction.Length;
-        if (before < 0 || destination.Length > SiteClassifier.MaxLiveLength || !TryDecode(instruction, out Instruction plain)
+        if (before < 0 || destination.Length > SiteBytes.LongestInstruction || !TryDecode(instruction, out Instruction plain)
             || !MayStandAlone(plain))
         {
             return false;

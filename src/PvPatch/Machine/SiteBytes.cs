@@ -14,6 +14,9 @@ internal readonly record struct SiteBytes(ulong Low, ulong High)
     /// <summary>The longest site that is held as one value.</summary>
     public const int MaxLength = 16;
 
+    /// <summary>The longest x86 instruction in bytes (SDM volume 2, 2.3.11).</summary>
+    public const int LongestInstruction = 15;
+
     public Vector128<byte> Vector => Vector128.Create(Low, High).AsByte();
 
     public static SiteBytes From(Vector128<byte> bytes) => new(bytes.AsUInt64().ToScalar(), bytes.AsUInt64().GetElement(1));

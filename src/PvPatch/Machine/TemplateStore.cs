@@ -4,7 +4,7 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Machine;
 
-/// <summary>What a planner has assembled so far: every template goes through Iced once.</summary>
+/// <summary>What a planner has assembled so far: every body is assembled once, until the store is full.</summary>
 internal sealed class TemplateStore
 {
     // A host that makes new backends for ever must not make the store grow for ever.
@@ -36,7 +36,7 @@ internal sealed class TemplateStore
     private AssembledBody NewStandard(Mnemonic instruction, ulong detail, int bitness, Action<Assembler, ulong> write)
     {
         DropWhereFull();
-        // What such a body destroys is not asked for (a call's is the target's), so any convention will do.
+        // The convention counts only for calls inside a body, and what a call's target destroys is asked of the operation.
         return _standard.GetOrAdd(
             (instruction, detail, bitness), Build(InlineBody.Create(a => write(a, detail)), CallConvention.SysV, bitness));
     }
@@ -136,15 +136,6 @@ internal sealed class CodeTemplate
     /// <summary>Length of the body in bytes; what follows is nops.</summary>
     public int BodyLength { get; }
 
-    /// <summary>What the body destroys.</summary>
-    public RegisterSet Destroys { get; private init; }
-
-    /// <summary>Whether the body uses the stack.</summary>
-    public bool UsesStack { get; private init; }
-
-    /// <summary>Whether the whole budget is one instruction, so that it can be put in place while another thread runs the code.</summary>
-    public bool IsSingleInstruction { get; private init; }
-
     /// <summary>Whether some instruction calls or jumps through memory, as what stands at sites before they are patched.</summary>
     public bool HasIndirectBranch { get; private init; }
 
@@ -167,13 +158,7 @@ internal sealed class CodeTemplate
         byte[] bytes = new byte[budget];
         body.Bytes.Span.CopyTo(bytes);
         nops.Fill(bytes.AsSpan(length));
-        return new CodeTemplate(bytes, [.. body.Fixups], nops, body.Bitness, length)
-        {
-            Destroys = body.Destroys,
-            UsesStack = body.UsesStack,
-            HasIndirectBranch = body.HasIndirectBranch,
-            IsSingleInstruction = length == budget ? body.InstructionCount == 1 : length == 0 && IsOneInstruction(bytes, body.Bitness),
-        };
+        return new CodeTemplate(bytes, [.. body.Fixups], nops, body.Bitness, length) { HasIndirectBranch = body.HasIndirectBranch };
     }
 
     /// <summary>Writes the bytes for one site.</summary>
@@ -184,12 +169,5 @@ internal sealed class CodeTemplate
     {
         _bytes.CopyTo(destination);
         return Displacement.TryFill(destination, _fixups, site, Bitness);
-    }
-
-    private static bool IsOneInstruction(byte[] bytes, int bitness)
-    {
-        var decoder = Decoder.Create(bitness, bytes);
-        decoder.Decode(out Instruction instruction);
-        return !instruction.IsInvalid && instruction.Length == bytes.Length;
     }
 }

@@ -1,5 +1,4 @@
 using System.Buffers;
-using System.Globalization;
 using System.Text.Json;
 
 namespace PvPatch.Plans;
@@ -92,7 +91,7 @@ public static class AllowedSites
     private static void Write(AllowedSite site, Utf8JsonWriter json)
     {
         json.WriteStartObject();
-        json.WriteString("address", string.Create(CultureInfo.InvariantCulture, $"0x{site.Address.Value:x}"));
+        json.WriteString("address", HexBytes.Format(site.Address));
         json.WriteString("section", site.Decision.Section);
         json.WriteNumber("length", site.Length);
         json.WriteString("slot", site.Decision.Label);

@@ -174,19 +174,23 @@ public readonly struct ApplyResult
     public override string ToString()
     {
         string text = string.Create(CultureInfo.InvariantCulture, $"{Target}: {Status}, {Written} of {Count} sites written");
-        return _report is null
-            ? string.Create(CultureInfo.InvariantCulture, $"{text}, {AlreadyThere} already there, {Elapsed.TotalMicroseconds:0.0} us")
-            : string.Create(CultureInfo.InvariantCulture, $"{text}, {_report}{Elapsed.TotalMicroseconds:0.0} us");
+        // A refused image plan counts nothing: a site that holds the bytes it was to get may not have been looked at.
+        string more = _report is null ? string.Create(CultureInfo.InvariantCulture, $"{AlreadyThere} already there, ")
+            : _report.IsOfImage ? "" : _report.ToString();
+        return string.Create(CultureInfo.InvariantCulture, $"{text}, {more}{Elapsed.TotalMicroseconds:0.0} us");
     }
 }
 
-/// <summary>What is counted and found while a plan is applied to running code, or why one is refused.</summary>
+/// <summary>What is counted and found while a plan is applied to running code, or why a plan is refused.</summary>
 internal sealed class ApplyReport(string target)
 {
     private DiagnosticList? _found;
     private IReadOnlyList<PatchDiagnostic>? _sorted;
 
     public string Target { get; } = target;
+
+    /// <summary>Whether the plan is an image's, which has no slots, barriers or links.</summary>
+    public bool IsOfImage { get; init; }
 
     public int Count { get; set; }
 

@@ -31,7 +31,7 @@ internal static class ImageApplier
         int written = 0;
         if (image.Bitness != plan.Bitness)
         {
-            return Refused(new ApplyReport(plan.Backend) { Count = plan.Count }.Add(PlanCheck.WrongBitness(plan, image)), out result);
+            return Refused(NewReport(plan).Add(PlanCheck.WrongBitness(plan, image)), out result);
         }
 
         if (AllHold(plan, image, !toNew))
@@ -157,6 +157,8 @@ internal static class ImageApplier
         return low;
     }
 
+    private static ApplyReport NewReport(PatchPlan plan) => new(plan.Backend) { IsOfImage = true, Count = plan.Count };
+
     /// <summary>Findings where a site of a mixed image holds unknown bytes or is not in it.</summary>
     private static ApplyReport? Check(PatchPlan plan, CodeImage image)
     {
@@ -168,12 +170,12 @@ internal static class ImageApplier
         {
             if (!window.Reach(plan.Entries[i].Address, plan.LengthOf(i), out Span<byte> there))
             {
-                (wrong ??= new ApplyReport(plan.Backend) { Count = plan.Count }).Add(UnexpectedSite.Outside(plan[i]));
+                (wrong ??= NewReport(plan)).Add(UnexpectedSite.Outside(plan[i]));
             }
             else if (!there.SequenceEqual(plan.OldBytesOf(i, oldScratch)) && !there.SequenceEqual(plan.NewBytesOf(i, newScratch))
                 && !plan.IsFromPredecessor(i, there))
             {
-                (wrong ??= new ApplyReport(plan.Backend) { Count = plan.Count }).Add(UnexpectedSite.Unexpected(plan[i], there));
+                (wrong ??= NewReport(plan)).Add(UnexpectedSite.Unexpected(plan[i], there));
             }
         }
 
@@ -315,45 +317,4 @@ internal static class ImageApplier
         wanted.CopyTo(there);
         return 1;
     }
-}
-
-/// <summary>The segment that a walk over sites in order of address is in; it moves rarely.</summary>
-internal ref struct ImageWindow(CodeImage image)
-{
-    private readonly CodeImage _image = image;
-    private Span<byte> _bytes;
-
-    public readonly Span<byte> Bytes => _bytes;
-
-    public readonly ref byte First => ref MemoryMarshal.GetReference(_bytes);
-
-    /// <summary>Run address of the first byte.</summary>
-    public ulong Start { get; private set; }
-
-    /// <summary>
-    /// Bytes from the first on at which 16 can be read and written: there a site is handled as one vector, whatever its length.
-    /// </summary>
-    public readonly ulong VectorCount => (ulong)Math.Max(0, _bytes.Length - (SiteBytes.MaxLength - 1));
-
-    /// <summary>The bytes of a site, in the segment the walk is in or in another that it goes to.</summary>
-    public bool Reach(VirtualAddress address, int length, out Span<byte> there)
-    {
-        if (!Contains(address.Value, length))
-        {
-            if (_image.Find(address, length) is not CodeSegment segment)
-            {
-                there = default;
-                return false;
-            }
-
-            _bytes = segment.Bytes.Span;
-            Start = segment.Address.Value;
-        }
-
-        there = _bytes.Slice((int)(address.Value - Start), length);
-        return true;
-    }
-
-    private readonly bool Contains(ulong address, int length) =>
-        address >= Start && address - Start <= (ulong)_bytes.Length && (ulong)length <= (ulong)_bytes.Length - (address - Start);
 }

@@ -21,34 +21,31 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     /// </summary>
     internal const int RememberedAncestors = 4;
 
-    private readonly OldForm[] _olds;
-    private readonly NewForm[] _news;
     private readonly PlanOutcome[] _outcomes;
     private readonly byte[] _overflow;
-    private readonly ILogger _logger;
     private PlanSummary? _summary;
 
     internal PatchPlan(PlanEntry[] entries, PlanForms forms, byte[] overflow, ILogger? logger)
     {
         Entries = entries;
         // The arrays as they are now: what is appended later is no concern of this plan.
-        _olds = forms.Olds;
-        _news = forms.News;
+        Olds = forms.Olds;
+        News = forms.News;
         _outcomes = forms.Outcomes;
         OutcomeCount = forms.OutcomeCount;
         _overflow = overflow;
-        _logger = logger ?? NullLogger.Instance;
+        Logger = logger ?? NullLogger.Instance;
     }
 
     private PatchPlan(PatchPlan other)
     {
         Entries = other.Entries;
-        _olds = other._olds;
-        _news = other._news;
+        Olds = other.Olds;
+        News = other.News;
         _outcomes = other._outcomes;
         OutcomeCount = other.OutcomeCount;
         _overflow = other._overflow;
-        _logger = other._logger;
+        Logger = other.Logger;
         Backend = other.Backend;
         Rules = other.Rules;
         Bitness = other.Bitness;
@@ -97,15 +94,15 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     internal PlanEntry[] Entries { get; }
 
     /// <summary>What the entries refer to: old forms.</summary>
-    internal OldForm[] Olds => _olds;
+    internal OldForm[] Olds { get; }
 
     /// <summary>What the entries refer to: new forms.</summary>
-    internal NewForm[] News => _news;
+    internal NewForm[] News { get; }
 
     /// <summary>Outcomes there are; some may be of other plans.</summary>
     internal int OutcomeCount { get; }
 
-    internal ILogger Logger => _logger;
+    internal ILogger Logger { get; }
 
     /// <summary>Enumerates the decisions in order of address.</summary>
     /// <returns>The enumerator.</returns>
@@ -155,8 +152,8 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
         TryApply(image, out ApplyResult result) ? result : throw new PatchException(result.Diagnostics[0]);
 
     /// <summary>
-    /// Checks that every site holds its original bytes, the new ones or those of the plan this one was made from; then, and only
-    /// then, writes the new bytes where they are not there yet. Applying twice writes nothing the second time.
+    /// Checks that every site holds its original bytes, the new ones or those of one of the last four plans this one was made from; then,
+    /// and only then, writes the new bytes where they are not there yet. Applying twice writes nothing the second time.
     /// </summary>
     /// <param name="image">The image; its bytes are written in place.</param>
     /// <param name="result">Counts of what was written, or the diagnostics for which nothing was.</param>
@@ -267,13 +264,13 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     internal int LengthOf(int index)
     {
         ref readonly PlanEntry entry = ref Entries[index];
-        return entry.IsOverflow ? entry.OverflowLength : _olds[entry.Old].Length;
+        return entry.IsOverflow ? entry.OverflowLength : Olds[entry.Old].Length;
     }
 
     internal int OutcomeIndexOf(int index)
     {
         ref readonly PlanEntry entry = ref Entries[index];
-        return entry.IsOverflow ? MemoryMarshal.Read<int>(_overflow.AsSpan(entry.Field)) : _news[entry.New].Outcome;
+        return entry.IsOverflow ? MemoryMarshal.Read<int>(_overflow.AsSpan(entry.Field)) : News[entry.New].Outcome;
     }
 
     internal PlanOutcome OutcomeAt(int outcome) => _outcomes[outcome];
@@ -289,7 +286,7 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
             return _overflow.AsSpan(entry.Field + sizeof(int), entry.OverflowLength);
         }
 
-        ref readonly OldForm old = ref _olds[entry.Old];
+        ref readonly OldForm old = ref Olds[entry.Old];
         old.With(entry.Field).CopyTo(scratch);
         return scratch[..old.Length];
     }
@@ -305,8 +302,8 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
             return _overflow.AsSpan(entry.Field + sizeof(int) + entry.OverflowLength, entry.OverflowLength);
         }
 
-        ref readonly OldForm old = ref _olds[entry.Old];
-        _news[entry.New].At(entry.Address, old.With(entry.Field)).CopyTo(scratch);
+        ref readonly OldForm old = ref Olds[entry.Old];
+        News[entry.New].At(entry.Address, old.With(entry.Field)).CopyTo(scratch);
         return scratch[..old.Length];
     }
 
@@ -321,33 +318,32 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
             return;
         }
 
-        old = _olds[entry.Old].With(entry.Field);
-        @new = _news[entry.New].At(entry.Address, old);
+        old = Olds[entry.Old].With(entry.Field);
+        @new = News[entry.New].At(entry.Address, old);
     }
 
     /// <summary>What the plan this one was made from leaves at a site; nothing where there is none.</summary>
-    internal ReadOnlySpan<byte> BytesLeftByPredecessor(int index, Span<byte> scratch)
-    {
-        VirtualAddress address = Entries[index].Address;
-        int there = Previous?.IndexContaining(address) ?? -1;
-        return there >= 0 && Previous!.Entries[there].Address == address.Value ? Previous.NewBytesOf(there, scratch) : default;
-    }
+    internal ReadOnlySpan<byte> BytesLeftByPredecessor(int index, Span<byte> scratch) =>
+        Previous is null ? default : Previous.NewBytesAt(Entries[index].Address, LengthOf(index), scratch);
 
     /// <summary>Whether some plan this one was made from put these bytes at a site.</summary>
     internal bool IsFromPredecessor(int index, ReadOnlySpan<byte> bytes)
     {
-        VirtualAddress address = Entries[index].Address;
         Span<byte> scratch = stackalloc byte[SiteBytes.MaxLength];
-        for (PatchPlan? plan = Previous; plan is not null; plan = plan.Previous)
+        PatchPlan? plan = Previous;
+        while (plan is not null && !plan.NewBytesAt(Entries[index].Address, bytes.Length, scratch).SequenceEqual(bytes))
         {
-            int there = plan.IndexContaining(address);
-            if (there >= 0 && plan.Entries[there].Address == address.Value && plan.NewBytesOf(there, scratch).SequenceEqual(bytes))
-            {
-                return true;
-            }
+            plan = plan.Previous;
         }
 
-        return false;
+        return plan is not null;
+    }
+
+    /// <summary>The new bytes of the site of this address and length; nothing where there is none.</summary>
+    private ReadOnlySpan<byte> NewBytesAt(VirtualAddress address, int length, Span<byte> scratch)
+    {
+        int index = IndexContaining(address);
+        return index >= 0 && Entries[index].Address == address.Value && LengthOf(index) == length ? NewBytesOf(index, scratch) : default;
     }
 
     IEnumerator IEnumerable.GetEnumerator() => GetEnumerator();

@@ -251,7 +251,7 @@ internal sealed class PlanCheck
                 case Mnemonic.Pop when instruction.Op0Kind == OpKind.Register && transfers == 1
                     && saved.TryPop(out Register register) && register == instruction.Op0Register:
                     break;
-                case Mnemonic.Call or Mnemonic.Jmp when IsThrough(instruction, bitness, word):
+                case Mnemonic.Call or Mnemonic.Jmp when IsThrough(instruction, code[(at - instruction.Length)..at], word):
                     transfers++;
                     break;
                 default:
@@ -287,16 +287,11 @@ internal sealed class PlanCheck
         return found && at == code.Length;
     }
 
-    private static bool IsThrough(in Instruction instruction, int bitness, ulong word) =>
+    private static bool IsThrough(in Instruction instruction, ReadOnlySpan<byte> bytes, ulong word) =>
         instruction.Op0Kind == OpKind.Memory && instruction.IsCallNearIndirect | instruction.IsJmpNearIndirect
+        && SiteFormReader.HasOrdinaryPrefixes(bytes)
         && instruction.MemoryBase is Register.None or Register.RIP && instruction.MemoryIndex == Register.None
-        && instruction.SegmentPrefix is Register.None or Register.CS or Register.DS or Register.ES or Register.SS
-        && word == Extended(instruction, bitness);
-
-    /// <summary>The address in an instruction. Without rip, four bytes of it are extended by sign in 64-bit code.</summary>
-    private static ulong Extended(in Instruction instruction, int bitness) =>
-        bitness == 32 || instruction.MemoryBase == Register.RIP ? instruction.MemoryDisplacement64
-        : unchecked((ulong)(int)(uint)instruction.MemoryDisplacement64);
+        && word == instruction.MemoryDisplacement64; // of rip the sum; else in 64-bit code extended by sign
 
     private static PatchDiagnostic At(string code, string message, SiteDecision site) =>
         PatchDiagnostic.Error(code, message) with { SiteIndex = site.Index, Address = site.Address };

@@ -159,7 +159,7 @@ public sealed class PlanDiff
     private static void Write(PlanDifference difference, Utf8JsonWriter json)
     {
         json.WriteStartObject();
-        json.WriteString("address", Hex(difference.Address));
+        json.WriteString("address", HexBytes.Format(difference.Address));
         json.WriteNumber("length", difference.Length);
         json.WriteStartArray("kinds");
         foreach (PlanDifferenceKinds kind in s_kinds.Where(k => (difference.Kinds & k) != 0))
@@ -189,13 +189,11 @@ public sealed class PlanDiff
         json.WriteString("new", HexBytes.Format(there.NewBytes));
         if (there.Target is VirtualAddress target)
         {
-            json.WriteString("target", Hex(target));
+            json.WriteString("target", HexBytes.Format(target));
         }
 
         json.WriteEndObject();
     }
-
-    private static string Hex(VirtualAddress address) => string.Create(CultureInfo.InvariantCulture, $"0x{address.Value:x}");
 }
 
 /// <summary>In what a site differs between two plans.</summary>

@@ -146,6 +146,7 @@ internal sealed class PlanForms
 
     private readonly Dictionary<PlanOutcome, int> _outcomeIndex = [];
     private readonly Dictionary<int, int> _keptForms = [];
+    private int _newCount;
 
     public OldForm[] Olds { get; private set; } = [];
 
@@ -154,8 +155,6 @@ internal sealed class PlanForms
     public PlanOutcome[] Outcomes { get; private set; } = [];
 
     public int OldCount { get; private set; }
-
-    public int NewCount { get; private set; }
 
     public int OutcomeCount { get; private set; }
 
@@ -233,13 +232,13 @@ internal sealed class PlanForms
 
     private int Add(in NewForm form)
     {
-        if (NewCount == MaxNewForms)
+        if (_newCount == MaxNewForms)
         {
             return -1;
         }
 
-        News = Appended(News, NewCount, form);
-        return NewCount++;
+        News = Appended(News, _newCount, form);
+        return _newCount++;
     }
 
     private static T[] Appended<T>(T[] array, int count, in T item)

@@ -1,6 +1,5 @@
 using System.Buffers;
 using System.Diagnostics.CodeAnalysis;
-using System.Globalization;
 using System.Text.Json;
 using PvPatch.Machine;
 
@@ -10,8 +9,8 @@ namespace PvPatch.Plans;
 /// Plans as JSON: written for scripts, read back to be applied, verified or reverted later. <c>docs/json.md</c> gives the schema.
 /// </summary>
 /// <remarks>
-/// Everything of a plan is stored but its log. The plans it was made from are kept as far as revert and apply need them: by the bytes
-/// they left at each site.
+/// Everything of a plan is stored but its log. Of the plans it was made from only the last is kept, by the bytes it left at each site: an
+/// image that holds those of one further behind is refused.
 /// </remarks>
 public static class PlanJson
 {
@@ -68,7 +67,7 @@ public static class PlanJson
         SiteDecision site = plan[index];
         PlanOutcome outcome = site.Outcome;
         json.WriteStartObject();
-        json.WriteString("address", Hex(site.Address));
+        json.WriteString("address", HexBytes.Format(site.Address));
         json.WriteString("section", site.Section);
         json.WriteString("slot", outcome.Label);
         WriteOptional(json, "type", outcome.Type);
@@ -90,7 +89,7 @@ public static class PlanJson
 
         if (outcome.Target is VirtualAddress target)
         {
-            json.WriteString("target", Hex(target));
+            json.WriteString("target", HexBytes.Format(target));
         }
 
         WriteOptional(json, "targetName", outcome.TargetName);
@@ -166,7 +165,7 @@ public static class PlanJson
         {
             json.WriteStartObject();
             json.WriteString("name", segment.Name);
-            json.WriteString("address", Hex(segment.Address));
+            json.WriteString("address", HexBytes.Format(segment.Address));
             json.WriteNumber("length", segment.Length);
             json.WriteEndObject();
         }
@@ -200,8 +199,6 @@ public static class PlanJson
         json.WriteEndObject();
         json.WriteEndObject();
     }
-
-    private static string Hex(VirtualAddress address) => string.Create(CultureInfo.InvariantCulture, $"0x{address.Value:x}");
 
     private static void WriteOptional(Utf8JsonWriter json, string name, string? value)
     {

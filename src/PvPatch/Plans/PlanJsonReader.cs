@@ -87,9 +87,14 @@ internal static class PlanJsonReader
         byte[] @new = Bytes(site, "new", index) ?? throw Inconsistent("a site has no new bytes", index);
         byte[]? replaces = Bytes(site, "replaces", index);
         int length = Number(site, "length", 1, PatchSite.MaxBudget);
-        if (old.Length != length || @new.Length != length || (replaces is not null && replaces.Length != length))
+        if (old.Length != length || @new.Length != length)
         {
             throw Inconsistent($"a site of {length} bytes has {old.Length} old and {@new.Length} new ones", index);
+        }
+
+        if (replaces is not null && replaces.Length != length)
+        {
+            throw Inconsistent($"a site of {length} bytes replaces {replaces.Length}", index);
         }
 
         if (address.Value + (ulong)(length - 1) < address.Value)

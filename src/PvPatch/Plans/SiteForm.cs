@@ -33,11 +33,9 @@ internal sealed class SiteFormReader
     /// <summary>Places for each length. A table with more forms of one length than that is decoded more often, and no worse.</summary>
     public const int Ways = 4;
 
-    private const int LongestInstruction = 15;
-
     private readonly int _bitness;
     private readonly PlanForms _forms;
-    private readonly byte[] _bytes = new byte[PatchSite.MaxBudget + LongestInstruction];
+    private readonly byte[] _bytes = new byte[PatchSite.MaxBudget + SiteBytes.LongestInstruction];
     private readonly ByteArrayCodeReader _reader;
     private readonly Decoder _decoder;
     private readonly OldForm[] _known = new OldForm[(SiteBytes.MaxLength + 1) * Ways];
@@ -171,7 +169,7 @@ internal sealed class SiteFormReader
     /// knows, with 66, which makes it a 16-bit call in 32-bit code and on AMD in 64-bit code too, and with 67, which cuts the address. The
     /// other prefixes (cs, ss, ds, es, bnd, notrack, REX) leave the call what it is.
     /// </summary>
-    private static bool HasOrdinaryPrefixes(ReadOnlySpan<byte> instruction) =>
+    internal static bool HasOrdinaryPrefixes(ReadOnlySpan<byte> instruction) =>
         instruction[..instruction.IndexOf((byte)0xff)].IndexOfAny<byte>([0x64, 0x65, 0x66, 0x67]) < 0; // ff /2, ff /4: no prefix is ff
 
     private void Remember(ReadOnlySpan<byte> site, in Instruction call, ConstantOffsets offsets, int start)

@@ -99,6 +99,17 @@ public sealed class DecisionOrderTests
         Assert.Equal((action, stops), (decision.Action, decision.Stop is not null));
     }
 
+    [Theory]
+    [InlineData(64, "destroys rcx too")]
+    [InlineData(32, "destroys ecx too")]
+    public void A_refused_body_names_the_registers_of_its_own_code(int bitness, string detail)
+    {
+        OpSlot slot = (bitness == 64 ? s_layout : s_layout32)[0];
+        Decision decision = new OpsDecider(new PlanOptions(), Templates(bitness), bitness)
+            .Decide(slot, Operation.Inline(s_two), new PatchSite(0x1000, 0, 8, RegisterSet.Flags));
+        Assert.Equal((PatchAction.LeaveAlone, PatchReason.ClobbersTooMuch, detail), (decision.Action, decision.Reason, decision.Detail));
+    }
+
     private static (PatchAction Action, PatchReason Reason) ActionOf(Decision decision) => (decision.Action, decision.Reason);
 
     private static TemplateCache Templates(int bitness) => new(new TemplateStore(), bitness, NopStyle.Default(bitness));

@@ -95,6 +95,36 @@ public sealed class PlanCheckTests
         Assert.Equal(isOriginal ? [] : [DiagnosticCodes.PlanOldBytes], found.Select(static d => d.Code));
     }
 
+    [Theory]
+    [InlineData(64, "ff 14 25 00 10 00 81 90", 0xffffffff81001000, true)] // call [disp32]: extended by sign
+    [InlineData(64, "ff 14 25 00 10 00 81 90", 0x81001000, false)]
+    [InlineData(64, "67 ff 14 25 00 10 00 81", 0xffffffff81001000, false)] // the processor reads at 0x81001000
+    [InlineData(64, "67 ff 14 25 00 10 00 01", 0x01001000, false)]
+    [InlineData(64, "67 ff 15 f9 ff 0f 00 90", PlanCases.Table, false)] // call [eip+0xffff9]
+    [InlineData(64, "66 ff 15 f9 ff 0f 00 90", PlanCases.Table, false)] // AMD reads two bytes
+    [InlineData(64, "64 ff 14 25 00 10 00 81", 0xffffffff81001000, false)] // fs
+    [InlineData(64, "2e ff 15 f9 ff 0f 00 90", PlanCases.Table, true)] // cs
+    [InlineData(32, "ff 15 00 10 00 81 66 90", 0x81001000, true)]
+    [InlineData(32, "66 ff 15 00 10 00 81 90", 0x81001000, false)] // two bytes
+    [InlineData(32, "67 ff 16 00 10 90 90 90", 0x1000, false)] // call [disp16]
+    [InlineData(32, "65 ff 15 00 10 00 81 90", 0x81001000, false)] // gs
+    [InlineData(32, "2e ff 15 00 10 00 81 90", 0x81001000, true)]
+    public void An_original_reads_a_whole_word_at_the_address_that_it_names(int bitness, string old, ulong word, bool isOriginal)
+    {
+        Assert.True(HexBytes.TryParse(old, out byte[]? bytes));
+        var cases = new PlanCases(1, bitness);
+        Nops(8).CopyTo(cases.Code, 0); // as if the site were patched
+        var builder = new PlanBuilder("b", "r", cases.Image);
+        builder.Add(PlanCases.Start, bytes, Nops(8), new PlanOutcome { Label = "x", Type = 0, Action = PatchAction.Nop });
+        foreach (bool whole in (bool[])[false, true])
+        {
+            var options = new PlanCheckOptions { SlotAddresses = [word], IsWhole = whole };
+            Assert.Equal(
+                isOriginal, builder.Build().TryCheckAgainst(cases.Image, cases.Sites, options, out IReadOnlyList<PatchDiagnostic> found));
+            Assert.Equal(isOriginal ? [] : [DiagnosticCodes.PlanOldBytes], found.Select(static d => d.Code));
+        }
+    }
+
     [Fact]
     public void A_whole_plan_leaves_no_site_out()
     {

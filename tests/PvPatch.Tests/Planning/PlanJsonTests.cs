@@ -9,6 +9,8 @@ namespace PvPatch.Tests.Planning;
 /// <summary>A stored plan is the plan; a text that is none is refused with a finding, whatever it is.</summary>
 public sealed class PlanJsonTests
 {
+    private static PlanOutcome Nop => new() { Label = "x", Action = PatchAction.Nop };
+
     [Fact]
     public void A_stored_plan_reads_back_and_does_the_same() => PropertyCheck.Holds(ScenarioGen.Scenarios, 150, static scenario =>
     {
@@ -94,6 +96,26 @@ public sealed class PlanJsonTests
         AssertRefused(code, root => Set(root["sites"]![0]!.AsObject(), member, value));
 
     [Fact]
+    public void Replaced_bytes_of_a_wrong_length_have_a_message_of_their_own() => Assert.Equal(
+        "a site of 8 bytes replaces 1",
+        AssertRefused(DiagnosticCodes.PlanInconsistent, root => Set(root["sites"]![0]!.AsObject(), "replaces", "\"90\"")).Message);
+
+    [Fact]
+    public void A_site_that_was_shorter_in_the_plan_before_replaces_nothing_of_it()
+    {
+        var cases = new PlanCases(2);
+        var before = new PlanBuilder("before", "r", cases.Image);
+        before.Add(PlanCases.Start, cases.Code.AsSpan(0, 6), [0x0f, 0x1f, 0x44, 0x00, 0x00, 0x90], Nop);
+        before.Add(PlanCases.Start + 8, cases.Code.AsSpan(8, 8), [0x31, 0xc0, 0x31, 0xc0, 0x31, 0xc0, 0x31, 0xc0], Nop);
+        PatchPlan plan = cases.Plan(Operation.Call(PlanCases.Target), new PlanOptions { Previous = before.Build() });
+        byte[] json = PlanJson.ToUtf8(plan);
+        JsonArray sites = JsonNode.Parse(json)!["sites"]!.AsArray();
+        Assert.Null(sites[0]!["replaces"]);
+        Assert.Equal("31 c0 31 c0 31 c0 31 c0", (string?)sites[1]!["replaces"]);
+        Assert.Equal(json, PlanJson.ToUtf8(PlanJson.Read(json)));
+    }
+
+    [Fact]
     public void Cut_off_and_changed_texts_never_throw_anything_else()
     {
         byte[] json = PlanJson.ToUtf8(new PlanCases(3).Plan(Operation.Missing));
@@ -141,7 +163,7 @@ public sealed class PlanJsonTests
         Assert.NotNull(error.Expected);
     }
 
-    private static void AssertRefused(string code, Action<JsonObject> change)
+    private static PatchDiagnostic AssertRefused(string code, Action<JsonObject> change)
     {
         JsonObject root = JsonNode.Parse(PlanJson.ToUtf8(new PlanCases(3).Plan(Operation.Call(PlanCases.Target))))!.AsObject();
         change(root);
@@ -151,6 +173,7 @@ public sealed class PlanJsonTests
         Assert.Equal(code, error.Code);
         Assert.Equal(DiagnosticSeverity.Error, error.Severity);
         Assert.Equal(code, Assert.Throws<PatchException>(() => PlanJson.Read(json)).Diagnostic.Code);
+        return error;
     }
 
     private static void Set(JsonObject target, string member, string? value)

@@ -32,7 +32,7 @@ public enum SiteClass : byte
 internal static class SiteClassifier
 {
     /// <summary>The longest live site: an x86 instruction has at most 15 bytes (SDM volume 2, 2.3.11).</summary>
-    public const int MaxLiveLength = 15;
+    public const int MaxLiveLength = SiteBytes.LongestInstruction;
 
     public const int LineSize = 64;
 

@@ -5,8 +5,8 @@ using PvPatch.Plans;
 namespace PvPatch.Mechanisms;
 
 /// <summary>
-/// What has been decided for one backend under one set of rules: once for all sites of a kind. A planner keeps it for its next plan, as
-/// long as no decision depends on room for thunks.
+/// What has been decided for one backend under one set of rules: once for all sites of a kind. A planner keeps it for later plans, as long
+/// as no decision depends on room for thunks.
 /// </summary>
 internal sealed class KindDecisions
 {
@@ -91,7 +91,7 @@ internal sealed class KindDecisions
         bool missing = false;
         for (int i = 0; i < kinds.Length; i++)
         {
-            ref KindDecision? decision = ref CollectionsMarshal.GetValueRefOrAddDefault(_made, kinds[i].DecisionKey, out bool known);
+            ref KindDecision? decision = ref CollectionsMarshal.GetValueRefOrAddDefault(_made, kinds[i].DecisionKey, out _);
             decision ??= Decide(kinds[i], thunks);
             decisions[i] = decision;
             walked[i] = decision.Walked;

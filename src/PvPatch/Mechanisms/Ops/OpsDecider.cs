@@ -17,7 +17,7 @@ internal sealed class OpsDecider
     private readonly RegisterSet _any;
 
     /// <summary>What refusals say, by what is destroyed: many kinds of site are refused for the same.</summary>
-    private readonly ConcurrentDictionary<(uint Registers, int Bitness), string> _details = new();
+    private readonly ConcurrentDictionary<uint, string> _details = new();
 
     public OpsDecider(PlanOptions options, TemplateCache templates, int bitness)
     {
@@ -228,7 +228,7 @@ internal sealed class OpsDecider
             };
         }
 
-        string detail = DestroysToo(excess, _bitness);
+        string detail = DestroysToo(excess);
         if (!_rules.UsesThunks || _options.Thunks is null || excess.Contains(RegisterSet.Vector))
         {
             return Decision.LeaveAlone(PatchReason.ClobbersTooMuch, detail);
@@ -247,14 +247,14 @@ internal sealed class OpsDecider
     private Decision? Weigh(OpSlot slot, PatchSite site, RegisterSet destroys, bool usesStack)
     {
         RegisterSet excess = destroys.Except(site.Clobbers);
-        return !excess.IsEmpty ? Decision.LeaveAlone(PatchReason.ClobbersTooMuch, DestroysToo(excess, 64))
+        return !excess.IsEmpty ? Decision.LeaveAlone(PatchReason.ClobbersTooMuch, DestroysToo(excess))
             : usesStack && !HasStack(slot, site) ? Decision.LeaveAlone(PatchReason.NeedsStack)
             : null;
     }
 
-    private string DestroysToo(RegisterSet excess, int bitness) =>
-        _details.TryGetValue((excess.Bits, bitness), out string? known) ? known
-        : _details.GetOrAdd((excess.Bits, bitness), $"destroys {excess.ToString(bitness)} too");
+    private string DestroysToo(RegisterSet excess) =>
+        _details.TryGetValue(excess.Bits, out string? known) ? known
+        : _details.GetOrAdd(excess.Bits, $"destroys {excess.ToString(_bitness)} too");
 
     private static bool HasStack(OpSlot slot, PatchSite site) =>
         (site.Traits & SiteTraits.NoStack) == 0 && CallConventions.HasStack(slot.Convention);

@@ -9,7 +9,7 @@ namespace PvPatch.Mechanisms;
 
 /// <summary>
 /// Plans ops sites: for every site of a table, what a backend's operation makes of it. Writes nothing; the plan does, when it is
-/// applied. Safe for several threads at once; keeps the templates it has assembled and the decisions of its last plan.
+/// applied. Safe for several threads at once; keeps the templates it has assembled and the decisions for up to four backends.
 /// </summary>
 public sealed class PatchPlanner
 {
@@ -18,8 +18,8 @@ public sealed class PatchPlanner
     private readonly TemplateStore _templates = new();
 
     /// <summary>
-    /// The decisions of the last plans: a host goes to and fro between backends. Whoever plans takes them out and puts them back, so that
-    /// no two threads have them.
+    /// Decisions of earlier plans: a host goes to and fro between backends. Whoever plans takes them out and puts them back, so that no two
+    /// threads have them.
     /// </summary>
     private readonly KindDecisions?[] _kept = new KindDecisions?[4];
 

@@ -1,5 +1,4 @@
 using PvPatch.Machine;
-using PvPatch.Paravirt;
 
 namespace PvPatch.Mechanisms;
 
@@ -30,7 +29,7 @@ internal enum TooLongRule
 }
 
 /// <summary>
-/// How a decision is made, as data: <see cref="Default"/> is the best PvPatch can do; the records of <see cref="LinuxRules"/> do
+/// How a decision is made, as data: <see cref="Default"/> is the best PvPatch can do; the records of <c>LinuxRules</c> do
 /// exactly what that Linux did.
 /// </summary>
 public sealed record PatchRules
