@@ -35,11 +35,15 @@ internal static class LiveMetrics
     private static readonly Counter<long> s_flips = s_meter.CreateCounter<long>("pvpatch.live.flips", "{site}", "Sites written");
     private static readonly Counter<long> s_batches = s_meter.CreateCounter<long>(
         "pvpatch.live.batches", "{batch}", "Batches, by how they ended");
-    private static readonly Counter<long> s_barriers = s_meter.CreateCounter<long>(
-        "pvpatch.live.barriers", "{barrier}", "Barriers run, by kind");
-    private static readonly UpDownCounter<long> s_sites = s_meter.CreateUpDownCounter<long>("pvpatch.live.sites", "{site}", "Live sites");
-    private static readonly UpDownCounter<long> s_islands = s_meter.CreateUpDownCounter<long>(
-        "pvpatch.live.islands", "{island}", "Islands");
+
+    // What is counted under locks and between stores is only looked at when somebody asks: a listener is the host's code.
+    private static readonly long[] s_barrierCounts = new long[(int)BarrierKind.SyncCore + 1];
+    private static readonly ObservableCounter<long> s_barriers = s_meter.CreateObservableCounter(
+        "pvpatch.live.barriers", Barriers, "{barrier}", "Barriers run, by kind");
+    private static readonly ObservableUpDownCounter<long> s_sites = s_meter.CreateObservableUpDownCounter(
+        "pvpatch.live.sites", static () => CodeArena.SumOverAll(static a => a.Registry.SiteCount), "{site}", "Live sites");
+    private static readonly ObservableUpDownCounter<long> s_islands = s_meter.CreateObservableUpDownCounter(
+        "pvpatch.live.islands", static () => CodeArena.SumOverAll(static a => a.Islands.Count), "{island}", "Islands");
     private static readonly Histogram<double> s_duration = s_meter.CreateHistogram<double>(
         "pvpatch.live.batch.duration", "us", "Time a batch took");
     private static readonly ObservableGauge<long> s_used =
@@ -49,19 +53,7 @@ internal static class LiveMetrics
         s_meter.CreateObservableGauge("pvpatch.live.arena.committed", static () => CodeArena.SumOverAll(static a => a.Committed), "By",
             "Bytes of arenas the system was asked for");
 
-    public static void SitesAdded(int count) => s_sites.Add(count);
-
-    public static void SitesRemoved(int count) => s_sites.Add(-count);
-
-    public static void Island(int change) => s_islands.Add(change);
-
-    public static void Barrier(BarrierKind kind, int count = 1)
-    {
-        if (s_barriers.Enabled)
-        {
-            s_barriers.Add(count, new KeyValuePair<string, object?>("kind", kind.ToString()));
-        }
-    }
+    public static void Barrier(BarrierKind kind, int count = 1) => Interlocked.Add(ref s_barrierCounts[(int)kind], count);
 
     public static void Batch(in ApplyResult result)
     {
@@ -72,6 +64,15 @@ internal static class LiveMetrics
         }
 
         s_duration.Record(result.Elapsed.TotalMicroseconds);
+    }
+
+    private static IEnumerable<Measurement<long>> Barriers()
+    {
+        for (BarrierKind kind = BarrierKind.Weak; kind <= BarrierKind.SyncCore; kind++)
+        {
+            yield return new Measurement<long>(
+                Interlocked.Read(ref s_barrierCounts[(int)kind]), new KeyValuePair<string, object?>("kind", kind.ToString()));
+        }
     }
 }
 

@@ -141,14 +141,6 @@ public sealed class LivePatcher : IDisposable
     public bool TryApply(LivePlan plan, SwitchOptions? options, out ApplyResult result)
     {
         ArgumentNullException.ThrowIfNull(plan);
-        if (!ReferenceEquals(plan.Patcher, this))
-        {
-            ApplyReport report = new ApplyReport(plan.Changes.Target)
-                .Add(PatchDiagnostic.Error(DiagnosticCodes.PlanStale, "the plan was made by another patcher"));
-            result = new ApplyResult(ApplyStatus.Refused, report);
-            return false;
-        }
-
         result = _applier.Apply(plan.Changes, options ?? plan.Options, plan);
         return result.Succeeded;
     }

@@ -17,7 +17,8 @@ public enum ApplyStatus : byte
     RolledBack,
 
     /// <summary>
-    /// Writing running code failed half way and could not be taken back everywhere. The code runs: each site holds its old or its new body.
+    /// Writing running code failed half way and could not be taken back everywhere: each site holds its old or its new body, or, where it
+    /// is <see cref="SiteChange.Faulted"/>, perhaps what something else wrote there.
     /// </summary>
     Faulted,
 }

@@ -112,6 +112,38 @@ public sealed unsafe class AbuseTests
     }
 
     [Fact]
+    public void Waiting_for_another_batch_can_be_cancelled()
+    {
+        using var code = new LiveCode();
+        code.EmitFunction(SiteWish.Aligned());
+        using LivePatcher patcher = code.Patcher(code.Direct);
+        using var inside = new ManualResetEventSlim();
+        using var go = new ManualResetEventSlim();
+        patcher.Probe = (_, _) =>
+        {
+            patcher.Probe = null;
+            inside.Set();
+            go.Wait();
+        };
+        var first = new Thread(() => patcher.Switch(code.Inlined));
+        first.Start();
+        inside.Wait();
+        ApplyResult cancelled;
+        try
+        {
+            using var source = new CancellationTokenSource(TimeSpan.FromMilliseconds(50));
+            cancelled = patcher.TrySwitch(code.Outlined, new SwitchOptions { WaitForOther = true, Cancellation = source.Token });
+        }
+        finally
+        {
+            go.Set();
+            first.Join();
+        }
+
+        Assert.Equal(DiagnosticCodes.PatcherBusy, cancelled.Diagnostics[0].Code);
+    }
+
+    [Fact]
     public void A_batch_inside_a_batch_on_the_same_thread_is_refused()
     {
         using var code = new LiveCode();

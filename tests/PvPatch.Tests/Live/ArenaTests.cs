@@ -141,6 +141,7 @@ public sealed class ArenaTests
     public void A_full_arena_refuses_a_batch_that_needs_islands_and_leaves_the_code_running()
     {
         using var code = new LiveCode(size: 256 << 10);
+        using Executor executor = code.Arena.RegisterExecutor();
         using LivePatcher patcher = code.Patcher(code.Inlined);
         var blocks = new List<CodeBlock>();
         try
@@ -161,6 +162,12 @@ public sealed class ArenaTests
         Assert.Equal(DiagnosticCodes.ArenaFull, result.Diagnostics[0].Code);
         Assert.Equal(before, LiveCode.Snapshot(blocks));
         Assert.Equal(1, LiveCode.Call(blocks[0]));
+
+        // What the finding says to do helps: the refusal is not remembered.
+        code.Arena.Retire(blocks[1..]);
+        code.Arena.Reclaim();
+        Assert.True(patcher.TrySwitch(code.Outlined).Succeeded);
+        Assert.Equal(3, LiveCode.Call(blocks[0]));
     }
 
     [Fact]

@@ -50,6 +50,60 @@ public sealed class ChangeScopeTests
     }
 
     [Fact]
+    public void Links_ended_in_a_batch_are_not_brought_back_by_a_later_switch()
+    {
+        using var code = new LiveCode();
+        CodeBlock target = code.EmitFunction(SiteWish.Aligned(1));
+        CodeBlock caller = code.EmitFunction(SiteWish.Aligned());
+        LiveSite site = caller[0];
+        using LivePatcher patcher = code.Patcher(code.Direct);
+        (string Name, bool Linked, Action<LiveChanges> Changes)[] cases =
+        [
+            ("switch", true, c => c.Use(code.Inlined)),
+            ("all unlinked", false, c => c.Unlink(SiteScope.All).Use(code.Inlined)),
+            ("slot unlinked", false, c => c.Unlink(SiteScope.Slot(code.First)).Use(code.Inlined)),
+            ("block unlinked", false, c => c.Unlink(SiteScope.Blocks(caller)).Use(code.Inlined)),
+            ("site unlinked", false, c => c.Unlink(SiteScope.Sites(site)).Use(code.Inlined)),
+            ("all reverted", false, c => c.Revert().Use(code.Inlined)),
+            ("unlinked, then bound", false, c => c.Unlink(SiteScope.All).Bind(caller)),
+            ("site unlinked, then bound", false, c => c.Unlink(SiteScope.Sites(site)).Bind(caller)),
+            ("another block unlinked", true, c => c.Unlink(SiteScope.Blocks(target)).Use(code.Inlined)),
+            ("linked, unlinked", false, c => c.Link(new SiteLink(site, target.Address)).Unlink(SiteScope.All).Use(code.Inlined)),
+            ("unlinked, linked", true, c => c.Unlink(SiteScope.All).Link(new SiteLink(site, target.Address)).Use(code.Inlined)),
+        ];
+        foreach ((string name, bool linked, Action<LiveChanges> changes) in cases)
+        {
+            patcher.Switch(code.Direct, new SwitchOptions { OverridesLinks = true });
+            patcher.Link(site, target.Address);
+            patcher.Apply(changes);
+            Assert.True(linked == (site.State == LiveSiteState.Linked), $"{name}: {site.State}");
+            if (!linked)
+            {
+                code.Arena.Retire(target); // nobody is linked to it any more
+                target = code.EmitFunction(SiteWish.Aligned(1));
+                patcher.Bind(target);
+            }
+        }
+    }
+
+    [Fact]
+    public void What_an_earlier_patcher_put_into_a_slot_serves_a_later_ones_sites()
+    {
+        using var code = new LiveCode();
+        CodeBlock block = code.EmitFunction(SiteWish.Straddling(0, 16));
+        using (LivePatcher first = code.Patcher())
+        {
+            first.Switch(code.Direct, LiveCode.Quiescent);
+            first.Revert(LiveCode.Quiescent);
+        }
+
+        using LivePatcher second = code.Patcher();
+        Assert.Same(code.Direct, second.Current);
+        Assert.True(second.TryApply(c => c.Use(code.Direct, SiteScope.Sites(block[0])), null, out ApplyResult result), $"{result}");
+        Assert.Equal(2, LiveCode.Call(block));
+    }
+
+    [Fact]
     public void Slots_keep_their_backend_when_sites_are_reverted()
     {
         using var code = new LiveCode();

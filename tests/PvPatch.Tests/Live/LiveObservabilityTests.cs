@@ -56,6 +56,32 @@ public sealed class LiveObservabilityTests
     }
 
     [Fact]
+    public void A_listener_that_throws_does_not_break_a_batch()
+    {
+        using var code = new LiveCode();
+        CodeBlock block = code.EmitFunction(SiteWish.Aligned(), SiteWish.Straddling(1));
+        using Executor executor = code.Arena.RegisterExecutor();
+        using LivePatcher patcher = code.Patcher(code.Direct);
+        using var listener = new MeterListener
+        {
+            InstrumentPublished = static (i, l) =>
+            {
+                if (i.Name == "pvpatch.live.barriers")
+                {
+                    EnableOurs(i, l);
+                }
+            },
+        };
+        listener.SetMeasurementEventCallback<long>(static (_, _, _, _) => throw new InvalidOperationException("a listener's"));
+        listener.Start();
+        Assert.Equal(ApplyStatus.Applied, patcher.TrySwitch(code.Inlined).Status);
+        Assert.Equal(2, code.Arena.Registry.SiteCount);
+        code.Arena.Retire(block);
+        code.Arena.Reclaim();
+        Assert.Equal(0, code.Arena.Registry.SiteCount);
+    }
+
+    [Fact]
     public void The_event_source_tells_of_a_batchs_start_and_end()
     {
         using var events = new Events();

@@ -47,7 +47,7 @@ internal sealed class BackendBinding
         }
 
         Function made = MakeFunction(Backend.Layout[slot], Backend[slot], allowed);
-        _functions[slot] = made;
+        _functions[slot] = made.Error is null ? made : null; // what is missing now may be there next time
         return made;
     }
 
@@ -75,7 +75,7 @@ internal sealed class BackendBinding
         }
 
         body = (body.Form == LiveForm.Original ? body.WithBytesOf(_slots, site) : body).ReadyFor(site);
-        bodies[kind] = body;
+        bodies[kind] = body.Error is null ? body : null; // what is missing now, room or a target, may be there next time
         return body;
     }
 

@@ -62,7 +62,9 @@ internal sealed class LinkLedger(CodeArena arena)
         return null;
     }
 
-    /// <summary>Takes back what <see cref="Reserve"/> noted, for a batch that was taken back.</summary>
+    /// <summary>
+    /// Takes back what <see cref="Reserve"/> noted, for a batch that was taken back, but for sites that were not: they may still lead there.
+    /// </summary>
     public void Release(PlannedSites plan)
     {
         if (plan.Links.Count == 0)
@@ -76,7 +78,7 @@ internal sealed class LinkLedger(CodeArena arena)
             {
                 LiveSite site = plan.SiteOf(index);
                 CodeBlock? block = BlockAt(target);
-                if (block is not null && !ReferenceEquals(block, TargetBlockOf(site)))
+                if (block is not null && plan.Sites[index].Change != SiteChange.Faulted && !ReferenceEquals(block, TargetBlockOf(site)))
                 {
                     block.LinksInto.Remove(site);
                 }
@@ -233,7 +235,10 @@ internal struct LinkSet
 
     /// <summary>How many of them are in other blocks than those given.</summary>
     public readonly int CountFromOutside(HashSet<CodeBlock> blocks) =>
-        (_first.Block is null || blocks.Contains(_first.Block) ? 0 : 1) + (_others?.Count(s => !blocks.Contains(s.Block)) ?? 0);
+        (_first.Block is null || !IsOutside(_first, blocks) ? 0 : 1) + (_others?.Count(s => IsOutside(s, blocks)) ?? 0);
+
+    // A site that could not be taken back stays noted, and goes with its own block.
+    private static bool IsOutside(LiveSite site, HashSet<CodeBlock> blocks) => !blocks.Contains(site.Block) && !site.Block.IsRetired;
 
     /// <summary>Adds those of some slots to a list.</summary>
     public readonly void AddTo(List<LiveSite> sites, SlotTable slots)

@@ -41,19 +41,19 @@ internal sealed class LiveApplier
     {
         var report = new ApplyReport(changes.Target);
         long start = Stopwatch.GetTimestamp();
-        if (Check(changes, options) is PatchDiagnostic misuse)
+        LiveEventSource.Log.BatchStart(report.Target, options.Mode);
+        if (Check(changes, options, promised) is PatchDiagnostic misuse)
         {
             report.Add(misuse);
             return Finish(Refused(report));
         }
 
-        if (!_arena.PatchLock.TryEnter(options.WaitForOther, out PatchLock? held, out PatchDiagnostic? busy))
+        if (!_arena.PatchLock.TryEnter(options.WaitForOther, out PatchLock? held, out PatchDiagnostic? busy, options.Cancellation))
         {
             report.Add(busy!);
             return Finish(Refused(report));
         }
 
-        LiveEventSource.Log.BatchStart(report.Target, options.Mode);
         ApplyResult result;
         using (held)
         {
@@ -71,7 +71,7 @@ internal sealed class LiveApplier
         plan = null;
         var report = new ApplyReport(changes.Target);
         PatchDiagnostic? misuse = Check(changes, options);
-        if (misuse is null && _arena.PatchLock.TryEnter(options.WaitForOther, out PatchLock? held, out misuse))
+        if (misuse is null && _arena.PatchLock.TryEnter(options.WaitForOther, out PatchLock? held, out misuse, options.Cancellation))
         {
             using (held)
             {
@@ -152,11 +152,16 @@ internal sealed class LiveApplier
         return stores.Run();
     }
 
-    private PatchDiagnostic? Check(LiveChanges changes, SwitchOptions options)
+    private PatchDiagnostic? Check(LiveChanges changes, SwitchOptions options, LivePlan? promised = null)
     {
         if (Disposed() is PatchDiagnostic disposed)
         {
             return disposed;
+        }
+
+        if (promised is not null && !ReferenceEquals(promised.Patcher, _slots.Patcher))
+        {
+            return PatchDiagnostic.Error(DiagnosticCodes.PlanStale, "the plan was made by another patcher");
         }
 
         foreach (LiveChange change in changes.List)

@@ -15,7 +15,8 @@ namespace PvPatch.Live;
 /// a link                the link stays, unless overridden        the later one
 /// anything else         the later one                            the later one
 /// </code>
-/// A site linked before the batch counts as an earlier link.
+/// A site linked before the batch counts as an earlier link. A link that something else has ended in between is no more, as if the changes
+/// had been applied one after the other.
 /// </remarks>
 internal sealed class LivePlanner
 {
@@ -30,6 +31,10 @@ internal sealed class LivePlanner
     private readonly bool[] _isSet;
     private readonly List<LiveChange?> _byBlock = [];
 
+    // The last change that takes links from all sites of each slot, and of each block.
+    private readonly int[] _cutBySlot;
+    private readonly List<int> _cutByBlock = [];
+
     // Sites that are named one by one, and the last change that names each.
     private readonly Dictionary<LiveSite, NamedBy> _named = [];
 
@@ -37,6 +42,7 @@ internal sealed class LivePlanner
     private SiteWish[] _wishes = [];
     private int _stamp;
     private LiveChange? _wishesOf;
+    private int _wishesCut = -1;
     private SwitchOptions _options = new();
     private PlannedSites _plan = null!; // there is one while Run is under way
     private ApplyReport _report = null!;
@@ -50,6 +56,7 @@ internal sealed class LivePlanner
         _builder = builder;
         _bySlot = new LiveChange?[slots.Layout.Count];
         _isSet = new bool[slots.Layout.Count];
+        _cutBySlot = new int[slots.Layout.Count];
     }
 
     /// <summary>Fills a plan.</summary>
@@ -65,6 +72,7 @@ internal sealed class LivePlanner
         _report = report;
         _sites = new SitePlanner(_arena, _slots, plan, report, options.Mode, places);
         plan.After = [.. _slots.Bound];
+        Array.Fill(_cutBySlot, -1);
         try
         {
             Sort(changes.List);
@@ -77,9 +85,11 @@ internal sealed class LivePlanner
             Array.Clear(_bySlot);
             Array.Clear(_isSet);
             _byBlock.Clear();
+            _cutByBlock.Clear();
             _named.Clear();
             _named.TrimExcess(Math.Min(_named.Capacity, KeptNames));
-            _wishesOf = null;
+            (_wishesOf, _wishesCut) = (null, -1);
+            (_sites, _report, _plan, _options) = (null!, null!, null!, new()); // not to be kept alive from here
         }
     }
 
@@ -125,9 +135,17 @@ internal sealed class LivePlanner
                 int number = _plan.NumberOf(change.Scope.OnlyBlocks![i]);
                 CollectionsMarshal.SetCount(_byBlock, Math.Max(_byBlock.Count, number + 1));
                 _byBlock[number] = change;
+                while (_cutByBlock.Count <= number)
+                {
+                    _cutByBlock.Add(-1);
+                }
+
+                _cutByBlock[number] = TakesLinks(change) ? change.Order : _cutByBlock[number];
             }
         }
     }
+
+    private static bool TakesLinks(LiveChange change) => change.Kind is ChangeKind.Unlink or ChangeKind.Revert;
 
     private void SortBySlot(LiveChange change)
     {
@@ -136,6 +154,7 @@ internal sealed class LivePlanner
             if (change.Scope.OnlySlot is null || change.Scope.OnlySlot.Index == slot)
             {
                 _bySlot[slot] = change;
+                _cutBySlot[slot] = TakesLinks(change) ? change.Order : _cutBySlot[slot];
                 _isSet[slot] |= change.SetsSlots;
                 _plan.After[slot] = change.SetsSlots ? change.Binding : _plan.After[slot];
             }
@@ -166,9 +185,10 @@ internal sealed class LivePlanner
     {
         CodeBlock block = _plan.Blocks[number];
         LiveChange? byBlock = number < _byBlock.Count ? _byBlock[number] : null;
-        if (!ReferenceEquals(byBlock, _wishesOf))
+        int cut = number < _cutByBlock.Count ? _cutByBlock[number] : -1;
+        if (!ReferenceEquals(byBlock, _wishesOf) || cut != _wishesCut)
         {
-            _wishesOf = byBlock;
+            (_wishesOf, _wishesCut) = (byBlock, cut);
             _stamp++;
         }
 
@@ -184,21 +204,27 @@ internal sealed class LivePlanner
             ref SiteWish wish = ref _wishes[record.Kind];
             if (wish.Stamp != _stamp)
             {
-                wish = WishOf(record.Kind, byBlock);
+                wish = WishOf(record.Kind, byBlock, cut);
             }
 
-            if (_named.Count > 0 && _named.TryGetValue(new LiveSite(block, i), out NamedBy named)
-                && (named.Change.Order > wish.Order || (named.Target is not null && wish.KeepsLinks)))
+            NamedBy named = default;
+            bool isNamed = _named.Count > 0 && _named.TryGetValue(new LiveSite(block, i), out named);
+            bool isLink = isNamed && named.Target is not null;
+            if (isNamed && (named.Change.Order > wish.Order || (isLink && wish.KeepsLinks && named.Change.Order > wish.Cut)))
             {
                 PlanNamed(number, block[i], named);
             }
-            else if (record.State == LiveSiteState.Linked && wish.KeepsLinks)
+            else if (record.State == LiveSiteState.Linked && wish.KeepsLinks && wish.Cut < 0 && (!isNamed || isLink))
             {
                 _sites.KeepLink(number, block, i);
             }
             else if (wish.Body is not null)
             {
                 _sites.Plan(number, block, i, wish);
+            }
+            else if (isNamed && !isLink)
+            {
+                PlanNamed(number, block[i], named);
             }
         }
     }
@@ -232,19 +258,21 @@ internal sealed class LivePlanner
         }
     }
 
-    private SiteWish WishOf(int kind, LiveChange? byBlock)
+    private SiteWish WishOf(int kind, LiveChange? byBlock, int cut)
     {
         int slot = _slots.Kinds[kind].Slot;
         LiveChange? bySlot = _bySlot[slot];
         LiveChange? change = bySlot is null || byBlock?.Order > bySlot.Order ? byBlock : bySlot;
-        SiteWish wish = change is null ? default : WishOf(change, kind, slot);
+        cut = Math.Max(cut, _cutBySlot[slot]);
+        SiteWish wish = change is null ? default : WishOf(change, kind, slot, isCut: cut >= 0);
         wish.Order = change?.Order ?? -1;
+        wish.Cut = cut;
         wish.Stamp = _stamp;
         return wish;
     }
 
     /// <summary>What a change asks of the sites of a kind, links aside.</summary>
-    private SiteWish WishOf(LiveChange change, int kind, int slot)
+    private SiteWish WishOf(LiveChange change, int kind, int slot, bool isCut = false)
     {
         BackendBinding? after = _plan.After[slot];
         bool inPlace = _options.InPlace && _options.Mode != SwitchMode.Live;
@@ -254,7 +282,7 @@ internal sealed class LivePlanner
             case ChangeKind.Use:
                 wish.Body = change.Binding!.Body(kind, inPlace);
                 wish.After = LiveSiteState.Bound;
-                wish.SlotServes = ReferenceEquals(after, change.Binding);
+                wish.SlotServes = ReferenceEquals(after?.Backend, change.Backend); // perhaps bound by a patcher before this one
                 wish.KeepsLinks = !change.Scope.NamesSites && !_options.OverridesLinks;
                 break;
             case ChangeKind.Revert:
@@ -263,7 +291,7 @@ internal sealed class LivePlanner
                 wish.SlotServes = true;
                 break;
             default: // bind, unlink, a link without a target
-                wish.Body = after?.Body(kind, inPlace) ?? (change.Kind == ChangeKind.Bind ? null : _slots.OriginalOf(kind));
+                wish.Body = after?.Body(kind, inPlace) ?? (change.Kind == ChangeKind.Bind && !isCut ? null : _slots.OriginalOf(kind));
                 wish.After = after is null ? LiveSiteState.Original : LiveSiteState.Bound;
                 wish.SlotServes = true;
                 wish.KeepsLinks = change.Kind == ChangeKind.Bind && !_options.OverridesLinks;

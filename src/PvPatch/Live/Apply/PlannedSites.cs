@@ -100,6 +100,7 @@ internal sealed class PlannedSites
         Slots.Clear();
         LongBytes.Clear();
         Links.Clear();
+        After = [];
         _count = 0;
         AnyWrite = false;
         if (_sites.Length > KeptLength)

@@ -24,6 +24,9 @@ internal struct SiteWish
     /// <summary>Place of the change that asks for it; -1 where none does.</summary>
     public int Order;
 
+    /// <summary>Place of the last change that takes links from it: those before are no more; -1 where none does.</summary>
+    public int Cut;
+
     /// <summary>What it was found out for; see <see cref="LivePlanner"/>.</summary>
     public int Stamp;
 }

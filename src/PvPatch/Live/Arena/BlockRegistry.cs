@@ -12,12 +12,16 @@ internal sealed class BlockRegistry(CodeArena arena)
     private const int PageSize = 4096;
 
     private readonly Lock _lock = new();
+    private long _siteCount;
     private readonly List<CodeBlock?> _blocks = []; // by CodeBlock.Number; nothing where one was retired
     private readonly List<(CodeBlock Block, GracePeriod? Period)> _retired = []; // of the blocks of the same code one
     private int _gaps; // in the blocks
 
     // For each page the blocks that lie in it, at most 64; an array is never changed, but replaced.
     private readonly CodeBlock[]?[] _pages = new CodeBlock[(arena.Memory.Size + PageSize - 1) / PageSize][];
+
+    /// <summary>Number of sites, those of retired blocks that are not reclaimed yet included. Takes no lock.</summary>
+    public long SiteCount => Interlocked.Read(ref _siteCount);
 
     /// <summary>The blocks in use, a copy.</summary>
     public CodeBlock[] ToArray()
@@ -47,6 +51,7 @@ internal sealed class BlockRegistry(CodeArena arena)
     /// <summary>Adds a block that is about to be run.</summary>
     public void Add(CodeBlock block)
     {
+        Interlocked.Add(ref _siteCount, block.SiteCount);
         lock (_lock)
         {
             block.Number = _blocks.Count;
@@ -108,7 +113,7 @@ internal sealed class BlockRegistry(CodeArena arena)
                 Forget(same);
                 same.Slots?.Kinds.Remove(same.Records); // no thread can go through a slot from there any more
                 freed += arena.Islands.Free(same);
-                LiveMetrics.SitesRemoved(same.SiteCount);
+                Interlocked.Add(ref _siteCount, -same.SiteCount);
             }
 
             freed += block.Taken;

@@ -139,7 +139,6 @@ public sealed unsafe class CodeReservation : IDisposable
         foreach (CodeBlock block in blocks)
         {
             _arena.Registry.Add(block);
-            LiveMetrics.SitesAdded(block.SiteCount);
         }
     }
 

@@ -83,7 +83,6 @@ internal sealed class IslandStore(ArenaMemory memory, StubAllocator stubs)
 
         contents.Add(content);
         _addresses.Add(Key(site, content), address);
-        LiveMetrics.Island(1);
         return true;
     }
 
@@ -134,7 +133,6 @@ internal sealed class IslandStore(ArenaMemory memory, StubAllocator stubs)
                     _addresses.Remove(Key(record.Offset, content), out VirtualAddress address);
                     stubs.Give(address, content.MaxLength);
                     freed += content.MaxLength;
-                    LiveMetrics.Island(-1);
                 }
             }
 

@@ -115,18 +115,19 @@ internal sealed class ExecutorList
     /// <param name="inside">Who is still inside, where the time ran out; the gate is open again then.</param>
     public bool TryCloseGate(Func<bool> barrier, TimeSpan timeout, CancellationToken cancellation, out Executor? inside)
     {
-        _gateIsClosed = true;
-        if (!barrier())
-        {
-            // It stands for a fence in Enter, and this is one too: all that the gate needs. What is written behind the gate has a barrier
-            // of its own.
-            Interlocked.MemoryBarrierProcessWide();
-        }
-
-        Executor? last = null;
+        // Before the gate is closed: who finds it closed must also find that this thread, inside already, would wait for itself.
         _gateWaitsForEver = timeout == Timeout.InfiniteTimeSpan;
+        _gateIsClosed = true;
         try
         {
+            if (!barrier())
+            {
+                // It stands for a fence in Enter, and this is one too: all that the gate needs. What is written behind the gate has a
+                // barrier of its own.
+                Interlocked.MemoryBarrierProcessWide();
+            }
+
+            Executor? last = null;
             bool nobody = WaitUntil(() => (last = Inside()) is null, timeout, cancellation);
             if (!nobody)
             {

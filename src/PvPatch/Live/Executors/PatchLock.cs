@@ -24,13 +24,16 @@ internal sealed class PatchLock(ExecutorList executors) : IDisposable
     /// <param name="wait">Wait for another thread's batch to end, rather than be refused.</param>
     /// <param name="held">To be disposed of when the batch is over.</param>
     /// <param name="error">PV8020, PV8021.</param>
-    public bool TryEnter(bool wait, [NotNullWhen(true)] out PatchLock? held, [NotNullWhen(false)] out PatchDiagnostic? error)
+    /// <param name="cancellation">Ends the wait: PV8020.</param>
+    public bool TryEnter(
+        bool wait, [NotNullWhen(true)] out PatchLock? held, [NotNullWhen(false)] out PatchDiagnostic? error,
+        CancellationToken cancellation = default)
     {
         int thread = Environment.CurrentManagedThreadId;
         lock (_sync)
         {
             error = null;
-            while (wait && _owner != 0 && _owner != thread && error is null)
+            while (wait && _owner != 0 && _owner != thread && error is null && !cancellation.IsCancellationRequested)
             {
                 if (executors.AwaitedForEver() is Executor inside)
                 {
