@@ -99,6 +99,8 @@ internal sealed class BackendAudit(PatchPlan plan, IReadOnlyList<AuditedSite> si
 
     /// <summary>The findings of the plan, and each reason once why something is not known of a site or slot.</summary>
     public IReadOnlyList<PatchDiagnostic> Diagnostics =>
-        [.. plan.Diagnostics.Concat(slots.Select(static s => s.Effects.Undecided).Concat(sites.Select(static s => s.Undecided)).OfType<PatchDiagnostic>())
+        [.. plan.Diagnostics
+            .Concat(slots.Select(static s => s.Effects.Undecided).OfType<PatchDiagnostic>())
+            .Concat(sites.Select(static s => s.Undecided).OfType<PatchDiagnostic>())
             .Distinct()];
 }

@@ -31,7 +31,8 @@ public readonly record struct CodeRun
     public VirtualAddress Start { get; }
 
     /// <summary>
-    /// Run address of the last instruction: control goes elsewhere after it, or instead of it where <see cref="ICodeFacts.EdgesOf"/> says so.
+    /// Run address of the last instruction: control goes elsewhere after it, or instead of it where <see cref="ICodeFacts.EdgesOf"/> says
+    /// so.
     /// </summary>
     public VirtualAddress Last { get; }
 }
