@@ -286,4 +286,7 @@ public static class KernelDiagnosticCodes
 
     /// <summary>The era given is one whose sites are kept in another way than the image's.</summary>
     public const string EraWrongSource = "PV6165";
+
+    /// <summary>The kernel is of a kind that cannot be audited: one of 32 bits.</summary>
+    public const string AuditNotSupported = "PV6170";
 }

@@ -21,7 +21,10 @@ internal enum ExitCode
     /// <summary>A program that is needed (to unpack a kernel) is not installed.</summary>
     MissingProgram = 5,
 
-    /// <summary>Compared, and not as it should be: memory with sites tampered with or of another backend, plans that differ.</summary>
+    /// <summary>
+    /// Compared, and not as it should be: memory with sites tampered with or of another backend, plans that differ, sites that destroy what
+    /// is read behind them, code that breaks its slot's convention.
+    /// </summary>
     Different = 6,
 
     /// <summary>The memory was dumped before the kernel patched itself.</summary>

@@ -68,6 +68,8 @@ public sealed class JsonDocumentationTests : IDisposable
         yield return ToolRunner.Run(["diff", guest.Vmlinux, .. guest.Map, "--backend", "native", "--against", "kvm", "--json"]).Json;
         yield return ToolRunner.Run(["explain", guest.Vmlinux, .. guest.Map, "irq.halt", "--json"]).Succeeds().Json;
         yield return ToolRunner.Run("allowed", guest.Vmlinux, "--json").Succeeds().Json;
+        yield return AuditTests.ReadBehind(_files, 3).Json;
+        yield return AuditTests.NotFollowed(_files).Json;
         yield return ToolRunner.Run("allowed", guest.Vmlinux, "-o", output, "--json").Succeeds().Json;
         yield return ToolRunner.Run("info", _files.Path("missing"), "--json").ErrorJson;
         yield return ToolRunner.Run("info", _files.Write("text", "no kernel"), "--json").ErrorJson;

@@ -5,10 +5,11 @@ using PvPatch.Linux.Files;
 namespace PvPatch.Linux.Audit;
 
 /// <summary>What a function takes and gives, in registers.</summary>
-/// <param name="Arguments">Registers that its arguments take, of six; what does not fit is on the stack.</param>
+/// <param name="Arguments">
+/// Registers that its arguments take, of six, the address of a result in memory among them; what does not fit is on the stack.
+/// </param>
 /// <param name="Results">Registers its result takes: 0 for void, 1 (rax), 2 (rdx:rax).</param>
-/// <param name="IsVariadic">Whether it takes variable arguments besides.</param>
-internal readonly record struct FunctionPrototype(int Arguments, int Results, bool IsVariadic);
+internal readonly record struct FunctionPrototype(int Arguments, int Results);
 
 /// <summary>
 /// The prototypes of functions, and of the function pointers in the structs of ops tables, out of a kernel's type information.
@@ -48,8 +49,7 @@ internal sealed class BtfPrototypes
     }
 
     /// <summary>
-    /// The prototype of a function; copies that the compiler made (<c>.isra.0</c>, <c>.constprop.0</c>) return what the original does, and
-    /// take other arguments.
+    /// The prototype of a function by its name; <see langword="null"/> where none is known, or two functions of the name have two.
     /// </summary>
     public FunctionPrototype? OfFunction(string name) => _functions.GetValueOrDefault(name);
 
@@ -75,19 +75,18 @@ internal sealed class BtfPrototypes
     private FunctionPrototype Read(BtfTypeRecord prototype)
     {
         int arguments = 0;
-        bool variadic = false;
         for (int i = 0; i < prototype.Count; i++)
         {
             uint type = BinaryPrimitives.ReadUInt32LittleEndian(
                 _file!.Types.Slice(prototype.Offset + BtfTypeRecord.HeaderSize + (8 * i) + 4, 4));
-            variadic |= type == 0;
-            long size = type == 0 ? 0 : SizeOf(type);
+            long size = type == 0 ? 0 : SizeOf(type); // variable arguments are an argument without a type
             arguments += size > LargestInRegisters ? 0 : (int)((size + 7) / 8);
         }
 
         long result = prototype.SizeOrType == 0 || (TryResolve(prototype.SizeOrType, out BtfTypeRecord type0) && type0.Kind == BtfKind.Void)
             ? 0 : SizeOf(prototype.SizeOrType);
-        return new FunctionPrototype(Math.Min(arguments, 6), result == 0 ? 0 : result is > 8 and <= LargestInRegisters ? 2 : 1, variadic);
+        arguments += result > LargestInRegisters ? 1 : 0; // the caller passes where to put it, before all arguments, and gets that in rax
+        return new FunctionPrototype(Math.Min(arguments, 6), result == 0 ? 0 : result is > 8 and <= LargestInRegisters ? 2 : 1);
     }
 
     private long SizeOf(uint type) => !TryResolve(type, out BtfTypeRecord record) ? 8 : record.Kind switch

@@ -1,3 +1,4 @@
+using System.Diagnostics.CodeAnalysis;
 using PvPatch.Analysis;
 using PvPatch.Images;
 using PvPatch.Machine;
@@ -6,38 +7,6 @@ using PvPatch.Plans;
 
 namespace PvPatch.Linux.Audit;
 
-/// <summary>What an audit says of a site.</summary>
-internal enum AuditVerdict
-{
-    /// <summary>Nothing that is destroyed there is read behind it.</summary>
-    Proved,
-
-    /// <summary>It is not known whether what is destroyed is read.</summary>
-    Undecided,
-
-    /// <summary>A register is destroyed that is read behind the site.</summary>
-    Contradiction,
-}
-
-/// <summary>One site under one backend.</summary>
-/// <param name="Site">The site.</param>
-/// <param name="Slot">Its slot.</param>
-/// <param name="Verdict">The verdict.</param>
-/// <param name="Destroys">What the code put there destroys, its result left out.</param>
-/// <param name="Breaks">What of it the slot's convention keeps.</param>
-/// <param name="Use">The first read of a register that is destroyed, or may be.</param>
-/// <param name="Undecided">Why what the code destroys is not known.</param>
-internal sealed record AuditedSite(
-    PatchSite Site, OpSlot Slot, AuditVerdict Verdict, RegisterSet Destroys, RegisterSet Breaks, RegisterUse? Use,
-    PatchDiagnostic? Undecided);
-
-/// <summary>The function of one slot under one backend.</summary>
-/// <param name="Slot">The slot.</param>
-/// <param name="Effects">What the function does.</param>
-/// <param name="Breaks">What it destroys though the slot's convention keeps it, the stack pointer included.</param>
-/// <param name="Spared">What the convention lets it destroy and it does not.</param>
-internal sealed record AuditedSlot(OpSlot Slot, FunctionEffects Effects, RegisterSet Breaks, RegisterSet Spared);
-
 /// <summary>Checks what is put at a kernel's sites against what is live behind them: computed, not taken from masks.</summary>
 internal sealed class KernelAudit
 {
@@ -45,7 +14,7 @@ internal sealed class KernelAudit
     private readonly KernelCodeFacts _facts;
     private readonly SiteLiveness?[] _liveness;
 
-    public KernelAudit(KernelImage image)
+    private KernelAudit(KernelImage image)
     {
         _image = image;
         _facts = new KernelCodeFacts(image);
@@ -55,15 +24,64 @@ internal sealed class KernelAudit
 
     public CodeAnalyzer Analyzer { get; }
 
-    /// <summary>What is live behind a site.</summary>
-    public SiteLiveness LivenessBehind(int site)
+    /// <summary>Makes an audit of a kernel.</summary>
+    /// <param name="image">The kernel; read only.</param>
+    /// <param name="audit">The audit.</param>
+    /// <param name="error">PV6170: the kernel is one of 32 bits.</param>
+    /// <returns>Whether there is one.</returns>
+    public static bool TryCreate(
+        KernelImage image, [NotNullWhen(true)] out KernelAudit? audit, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
-        PatchSite at = _image.Sites[site];
-        return _liveness[site] ??= Analyzer.LivenessAt(at.End, _facts.LiveAtReturn(at.Address));
+        if (image.Bitness == 64)
+        {
+            audit = new KernelAudit(image);
+            error = null;
+            return true;
+        }
+
+        audit = null;
+        error = PatchDiagnostic.Error(KernelDiagnosticCodes.AuditNotSupported, "only kernels of 64 bits can be audited") with
+        {
+            Found = "a kernel of 32 bits",
+        };
+        return false;
     }
 
-    /// <summary>Audits the sites of a plan made for the image.</summary>
-    public IReadOnlyList<AuditedSite> Audit(PatchPlan plan, Backend backend, CancellationToken cancellation = default)
+    /// <summary>Audits all sites and slots under backends. All are planned before the first is audited.</summary>
+    /// <param name="machines">The machines the kernel boots on.</param>
+    /// <param name="audits">The audits, in the order of the machines.</param>
+    /// <param name="diagnostics">Why there are none: what <see cref="KernelPlanner"/> says.</param>
+    /// <param name="cancellation">Stops the work.</param>
+    /// <returns>Whether every machine could be planned.</returns>
+    public bool TryAudit(
+        IReadOnlyList<BootMachine> machines, [NotNullWhen(true)] out IReadOnlyList<BackendAudit>? audits,
+        out IReadOnlyList<PatchDiagnostic> diagnostics, CancellationToken cancellation = default)
+    {
+        audits = null;
+        var planner = new KernelPlanner();
+        var plans = new List<(PatchPlan Plan, Backend Backend)>();
+        foreach (BootMachine machine in machines)
+        {
+            if (!KernelBackends.TryCreate(_image, machine, out Backend? backend, out PatchDiagnostic? error))
+            {
+                diagnostics = [error];
+                return false;
+            }
+
+            if (!planner.TryPlan(_image, machine, backend, out PatchPlan? plan, out diagnostics))
+            {
+                return false;
+            }
+
+            plans.Add((plan, backend));
+        }
+
+        diagnostics = [];
+        audits = [.. plans.Select(p => new BackendAudit(p.Plan, AuditSites(p.Plan, p.Backend, cancellation), AuditSlots(p.Backend)))];
+        return true;
+    }
+
+    private List<AuditedSite> AuditSites(PatchPlan plan, Backend backend, CancellationToken cancellation)
     {
         var audited = new List<AuditedSite>(_image.Sites.Count);
         for (int i = 0; i < _image.Sites.Count; i++)
@@ -71,19 +89,18 @@ internal sealed class KernelAudit
             cancellation.ThrowIfCancellationRequested();
             PatchSite site = _image.Sites[i];
             int at = plan.IndexContaining(site.Address);
-            if (at >= 0)
+            if (at < 0 || plan[at].Address != site.Address || plan[at].Address + plan[at].Length != site.End)
             {
-                audited.Add(Audit(i, plan[at], backend));
+                throw new InvalidOperationException($"the plan has no decision for the site at {site.Address}");
             }
+
+            audited.Add(AuditSite(i, plan[at], backend));
         }
 
         return audited;
     }
 
-    /// <summary>
-    /// Checks the functions that a backend's slots hold against the slots' conventions, whether or not a site calls them.
-    /// </summary>
-    public IReadOnlyList<AuditedSlot> AuditSlots(Backend backend)
+    private List<AuditedSlot> AuditSlots(Backend backend)
     {
         var audited = new List<AuditedSlot>();
         foreach (OpSlot slot in _image.Layout.Slots)
@@ -91,59 +108,95 @@ internal sealed class KernelAudit
             if (slot.Kind == SlotKind.Call && backend[slot.Index].Target is VirtualAddress target)
             {
                 FunctionEffects effects = Analyzer.EffectsOf(target);
-                RegisterSet allowed = CallConventions.DestroyedBy(slot.Convention, 64);
-                RegisterSet breaks = effects.Destroys.Except(allowed) | (effects.IsStackBalanced ? RegisterSet.None : RegisterSet.Rsp);
-                audited.Add(new AuditedSlot(slot, effects, breaks, allowed.Except(effects.Destroys)));
+                RegisterSet spared = CallConventions.DestroyedBy(slot.Convention, 64).Except(effects.Destroys);
+                audited.Add(new AuditedSlot(slot, effects, BreaksOf(slot, new SiteEffects(effects)), spared));
             }
         }
 
         return audited;
     }
 
-    private AuditedSite Audit(int index, SiteDecision decision, Backend backend)
+    private AuditedSite AuditSite(int index, SiteDecision decision, Backend backend)
     {
         PatchSite site = _image.Sites[index];
         OpSlot slot = _image.Layout[site.Slot];
-        FunctionEffects effects = EffectsOf(decision, backend[slot.Index].Target);
-        RegisterSet result = SlotPrototypes.Results(_facts.Slots.Of(slot)?.Results ?? 1);
-        RegisterSet destroyed = (effects.Returns ? effects.Destroys : RegisterSet.None).Except(result);
-        // what is jumped to does not come back
-        RegisterSet breaks = slot.Kind == SlotKind.Jump
-            ? RegisterSet.None : effects.Destroys.Except(CallConventions.DestroyedBy(slot.Convention, 64));
-        SiteLiveness liveness = LivenessBehind(index);
+        SiteEffects effects = EffectsOf(decision, backend[slot.Index].Target);
+        RegisterSet destroyed = effects.Destroys.Except(SlotPrototypes.Results(_facts.Slots.Of(slot)?.Results ?? 1));
+        SiteLiveness liveness = _liveness[index] ??= Analyzer.LivenessAt(site.End, _facts.LiveAtReturn(site.Address));
         RegisterSet hit = destroyed & liveness.Live;
         RegisterSet maybe = destroyed & liveness.MayBeLive;
-        AuditVerdict verdict = effects.Undecided is not null && !(hit | maybe).IsEmpty ? AuditVerdict.Undecided
-            : !hit.IsEmpty ? AuditVerdict.Contradiction
-            : !maybe.IsEmpty ? AuditVerdict.Undecided
-            : AuditVerdict.Proved;
+        AuditVerdict verdict = (hit | maybe).IsEmpty ? AuditVerdict.Proved
+            : hit.IsEmpty || effects.Undecided is not null ? AuditVerdict.Undecided
+            : AuditVerdict.Contradiction;
         RegisterUse? use = verdict == AuditVerdict.Proved ? null : liveness.FirstUse(First(hit.IsEmpty ? maybe : hit));
-        return new AuditedSite(site, slot, verdict, destroyed, breaks, use, effects.Undecided);
+        AuditCause? cause = verdict == AuditVerdict.Proved ? null
+            : effects.Undecided is not null ? AuditCause.NotFollowed
+            : use?.Kind switch
+            {
+                RegisterUseKind.Instruction => hit.IsEmpty ? AuditCause.PartWritten : AuditCause.Read,
+                RegisterUseKind.Return => AuditCause.Returned,
+                RegisterUseKind.Push => AuditCause.Pushed,
+                _ => AuditCause.UnknownCode,
+            };
+        return new AuditedSite(
+            site, slot, decision, verdict, cause, destroyed, BreaksOf(slot, effects), use, effects.Undecided ?? liveness.Undecided);
     }
+
+    /// <summary>What a slot's convention keeps and code is known to destroy. What is jumped to does not come back.</summary>
+    private static RegisterSet BreaksOf(OpSlot slot, SiteEffects effects) =>
+        slot.Kind == SlotKind.Jump || effects.Undecided is not null
+            ? RegisterSet.None : effects.Destroys.Except(CallConventions.DestroyedBy(slot.Convention, 64));
 
     private static RegisterSet First(RegisterSet set) => RegisterSet.FromBits(set.Bits & (0 - set.Bits));
 
     /// <summary>What the new bytes of a site destroy, called functions included.</summary>
-    private FunctionEffects EffectsOf(SiteDecision decision, VirtualAddress? target)
+    private SiteEffects EffectsOf(SiteDecision decision, VirtualAddress? target)
     {
         if (decision.Action is PatchAction.Call or PatchAction.Jump && decision.Target is VirtualAddress function)
         {
-            return Analyzer.EffectsOf(function);
+            return new SiteEffects(Analyzer.EffectsOf(function));
         }
 
-        byte[] code = [.. decision.NewBytes, 0xc3];
-        return new CodeAnalyzer(new CodeImage(decision.Address, code), new SiteFacts(this, target)).EffectsOf(decision.Address);
+        byte[] code = [.. decision.NewBytes, 0xc3]; // ret
+        var facts = new SiteFacts(this, decision.Address, target);
+        var own = new SiteEffects(new CodeAnalyzer(new CodeImage(decision.Address, code), facts).EffectsOf(decision.Address));
+        return new SiteEffects(own.Destroys | facts.Moved, own.Undecided ?? facts.Undecided);
+    }
+
+    /// <summary>What code at a site destroys.</summary>
+    /// <param name="Destroys">What it destroys, or may; the stack pointer where it is moved.</param>
+    /// <param name="Undecided">Why that is not known.</param>
+    private readonly record struct SiteEffects(RegisterSet Destroys, PatchDiagnostic? Undecided)
+    {
+        public SiteEffects(FunctionEffects effects)
+            : this(effects.Destroys | (effects.IsStackBalanced ? RegisterSet.None : RegisterSet.Rsp), effects.Undecided)
+        {
+        }
     }
 
     /// <summary>The site's bytes alone: what they call is in the kernel, and what they call through the table is the backend's.</summary>
-    private sealed class SiteFacts(KernelAudit audit, VirtualAddress? target) : ICodeFacts
+    private sealed class SiteFacts(KernelAudit audit, VirtualAddress site, VirtualAddress? target) : ICodeFacts
     {
         public CallConvention? Convention => CallConvention.KernelSysV;
 
-        public FunctionFacts? FunctionAt(VirtualAddress address) => audit._image.Code.Find(address, 1) is null ? null : Of(address);
+        /// <summary>The stack pointer, where something called moves it.</summary>
+        public RegisterSet Moved { get; private set; }
+
+        /// <summary>Why it is not known what something called does.</summary>
+        public PatchDiagnostic? Undecided { get; private set; }
+
+        public FunctionFacts? FunctionAt(VirtualAddress address) =>
+            address == site || audit._image.Code.Find(address, 1) is null ? null : Of(address);
 
         public FunctionFacts? CalledFrom(VirtualAddress instruction) => target is VirtualAddress known ? Of(known) : null;
 
-        private FunctionFacts Of(VirtualAddress address) => new() { Destroys = audit.Analyzer.EffectsOf(address).Destroys };
+        /// <summary>Facts say what a function destroys. What else is known of it, or that nothing is, is kept here.</summary>
+        private FunctionFacts Of(VirtualAddress address)
+        {
+            FunctionEffects effects = audit.Analyzer.EffectsOf(address);
+            Undecided ??= effects.Undecided;
+            Moved |= effects.IsStackBalanced ? RegisterSet.None : RegisterSet.Rsp;
+            return new FunctionFacts { Destroys = effects.Destroys };
+        }
     }
 }

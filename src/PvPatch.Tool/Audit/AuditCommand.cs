@@ -1,8 +1,6 @@
 using System.CommandLine;
 using PvPatch.Linux;
 using PvPatch.Linux.Audit;
-using PvPatch.Mechanisms;
-using PvPatch.Plans;
 
 namespace PvPatch.Tool.Audit;
 
@@ -38,39 +36,30 @@ internal sealed class AuditCommand : ToolCommand
         string path = arguments.GetRequiredValue(_image);
         MachineSettings settings = _machine.Read(arguments);
         KernelImage image = KernelInput.Read(path, run).Open(arguments, _imageOptions);
+        if (!KernelAudit.TryCreate(image, out KernelAudit? audit, out PatchDiagnostic? error))
+        {
+            throw new ToolFailure(KernelPlan.In(path, [error]));
+        }
+
         string[] named = arguments.GetValue(_backends) ?? [];
-        if (image.Bitness != 64)
+        Array.ForEach(named, KernelPlan.CheckName);
+        BootMachine[] machines = [.. (named.Length > 0 ? named.Distinct() : image.BackendNames).Select(n => settings.Machine(image, n))];
+        if (!audit.TryAudit(
+            machines, out IReadOnlyList<BackendAudit>? audits, out IReadOnlyList<PatchDiagnostic> diagnostics, run.Console.Cancellation))
         {
-            throw new ToolFailure(PatchDiagnostic.Error(
-                ToolDiagnosticCodes.Usage, "only kernels of 64 bits can be audited") with
-            { Source = path, Found = "a kernel of 32 bits" });
-        }
-
-        // All are planned before the first is audited: a name that is wrong is found at once.
-        var plans = new List<(PatchPlan Plan, Backend Backend)>();
-        foreach (string name in named.Length > 0 ? named.Distinct() : image.BackendNames)
-        {
-            BootMachine machine = settings.Machine(image, name);
-            plans.Add((KernelPlan.Make(image, machine, path), KernelBackends.Create(image, machine)));
-        }
-
-        var audit = new KernelAudit(image);
-        var reports = new List<AuditReport>();
-        foreach ((PatchPlan plan, Backend backend) in plans)
-        {
-            reports.Add(new AuditReport(image, plan, audit.Audit(plan, backend, run.Console.Cancellation), audit.AuditSlots(backend)));
+            throw new ToolFailure(KernelPlan.In(path, diagnostics));
         }
 
         if (run.IsJson)
         {
-            run.WriteJson(AuditDocument.Of(path, image, reports, audit));
+            run.WriteJson(AuditDocument.Of(path, image, audits, audit.Analyzer.Unconventional));
         }
         else
         {
-            AuditText.Write(image, reports, run.Out);
+            AuditText.Write(image, audits, run.Out);
         }
 
-        return reports.Exists(static r => r.Contradictions > 0 || r.Broken > 0 || r.BrokenSlots.Any())
-            ? ExitCode.Different : ExitCode.Success;
+        run.Warn([.. audits.SelectMany(static a => a.Diagnostics).Distinct()]);
+        return audits.All(static a => a.IsSound) ? ExitCode.Success : ExitCode.Different;
     }
 }

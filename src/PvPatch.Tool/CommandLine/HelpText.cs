@@ -17,7 +17,8 @@ internal static class HelpText
           3    refused because it would not be safe (unknown bytes at a site, output is the input, plan of another image)
           4    the output cannot be written; nothing half-written is left behind
           5    a program that unpacks kernels (xz, zstd, …) is not installed
-          6    compared, and different (verify: tampered, mixed or another backend; diff: the plans differ)
+          6    compared, and different (verify: tampered, mixed or another backend; diff: the plans differ;
+               audit: a register destroyed that is read, a convention broken)
           7    verify: the dump was taken before the kernel patched itself
           8    verify: as it should be as far as the dump goes, but sites that a running kernel keeps are not in it
           130  stopped by Ctrl-C or a signal

@@ -49,9 +49,7 @@ internal static class Words
         _ => Ink.Good,
     };
 
-    /// <summary>
-    /// A register set; <c>all C may</c> for what any C function destroys would hide more than it says, so it is spelt out.
-    /// </summary>
+    /// <summary>A register set, its members with blanks between them.</summary>
     public static string Of(RegisterSet set, int bitness) =>
         set.IsEmpty ? "nothing" : set.ToString(bitness).Replace(",", " ", StringComparison.Ordinal);
 }

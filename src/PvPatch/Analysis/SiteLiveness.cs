@@ -18,12 +18,48 @@ public enum RegisterUseKind
     UnknownCode,
 }
 
+/// <summary>Instructions that lie and are executed one behind the other.</summary>
+public readonly record struct CodeRun
+{
+    internal CodeRun(VirtualAddress start, VirtualAddress last)
+    {
+        Start = start;
+        Last = last;
+    }
+
+    /// <summary>Run address of the first instruction.</summary>
+    public VirtualAddress Start { get; }
+
+    /// <summary>
+    /// Run address of the last instruction: control goes elsewhere after it, or instead of it where <see cref="ICodeFacts.EdgesOf"/> says
+    /// so.
+    /// </summary>
+    public VirtualAddress Last { get; }
+}
+
 /// <summary>The first read of a register behind a place.</summary>
-/// <param name="Register">The register.</param>
-/// <param name="Kind">What reads it.</param>
-/// <param name="Address">Run address of the instruction that reads it, or calls what does.</param>
-/// <param name="Path">Run addresses of the runs of instructions on a shortest way there, the place itself first.</param>
-public sealed record RegisterUse(RegisterSet Register, RegisterUseKind Kind, VirtualAddress Address, IReadOnlyList<VirtualAddress> Path);
+public sealed class RegisterUse
+{
+    internal RegisterUse(RegisterSet register, RegisterUseKind kind, VirtualAddress address, IReadOnlyList<CodeRun> path)
+    {
+        Register = register;
+        Kind = kind;
+        Address = address;
+        Path = path;
+    }
+
+    /// <summary>The register.</summary>
+    public RegisterSet Register { get; }
+
+    /// <summary>What reads it.</summary>
+    public RegisterUseKind Kind { get; }
+
+    /// <summary>Run address of the instruction that reads it, or calls what does.</summary>
+    public VirtualAddress Address { get; }
+
+    /// <summary>The runs of instructions on a shortest way there: the first begins at the place, the last ends with the read.</summary>
+    public IReadOnlyList<CodeRun> Path { get; }
+}
 
 /// <summary>What is read behind a place in code before it is written.</summary>
 public sealed class SiteLiveness
@@ -103,7 +139,7 @@ public sealed class SiteLiveness
                     && (block.Successors.Count == 0 || (step.Flow == StepFlow.Return && (wanted & _atReturn.Any) != 0));
                 if ((reads & wanted) != 0 || ends || returns)
                 {
-                    return new RegisterUse(register, kind, step.Address, PathTo(index, from));
+                    return new RegisterUse(register, kind, step.Address, PathTo(index, step.Address, from));
                 }
 
                 if ((Select(after, kind) & wanted & ~step.Kill) == 0)
@@ -121,15 +157,16 @@ public sealed class SiteLiveness
             }
         }
 
-        return new RegisterUse(register, RegisterUseKind.UnknownCode, Address, [Address]);
+        return new RegisterUse(register, RegisterUseKind.UnknownCode, Address, [new CodeRun(Address, Address)]);
     }
 
-    private List<VirtualAddress> PathTo(int block, Dictionary<int, int> from)
+    private List<CodeRun> PathTo(int index, VirtualAddress read, Dictionary<int, int> from)
     {
-        var path = new List<VirtualAddress>();
-        for (int at = block; at >= 0; at = from[at])
+        var path = new List<CodeRun>();
+        for (int at = index; at >= 0; at = from[at])
         {
-            path.Add(_steps[_flow.Blocks[at].Start].Address);
+            CodeBlock block = _flow.Blocks[at];
+            path.Add(new CodeRun(_steps[block.Start].Address, at == index ? read : _steps[block.Last].Address));
         }
 
         path.Reverse();

@@ -22,6 +22,9 @@ public sealed class Eras2620Tests
         6 | 0 | jmp *%cs:paravirt_ops+0x70 | sti; sysexit; i4 | sti; sysexit; k4 | sti; sysexit; a4 | jmp rom_sysexit; i2
         """;
 
+    /// <summary>The kernel, for tests of what is not done for one of 32 bits.</summary>
+    internal static EraKernel Kernel => s_kernel;
+
     private static readonly EraKernel s_kernel = new()
     {
         Bits = 32,

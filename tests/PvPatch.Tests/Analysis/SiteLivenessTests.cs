@@ -219,6 +219,7 @@ public sealed class SiteLivenessTests
         AnalysedCode code = AnalysedCode.Of((a, label) =>
         {
             a.test(edi, edi);
+            label.Here("branch");
             a.je(label["on"]);
             a.mov(ecx, 1);
             a.jmp(label["end"]);
@@ -235,7 +236,8 @@ public sealed class SiteLivenessTests
         RegisterUse use = Assert.IsType<RegisterUse>(liveness.FirstUse(RegisterSet.Rcx));
         Assert.Equal(RegisterUseKind.Instruction, use.Kind);
         Assert.Equal(code["read"], use.Address);
-        Assert.Equal([AnalysedCode.Start, code["on"]], use.Path);
+        Assert.Equal([AnalysedCode.Start, code["on"]], use.Path.Select(static r => r.Start));
+        Assert.Equal([code["branch"], code["read"]], use.Path.Select(static r => r.Last));
         Assert.Equal(RegisterUseKind.Push, liveness.FirstUse(RegisterSet.R8)?.Kind);
         Assert.Null(liveness.FirstUse(RegisterSet.Rsi));
     }
