@@ -21,7 +21,6 @@ internal sealed class BlockAssembly
 
     // As GNU as by default. Processors of some families decode slowly what has more.
     private const int MostPrefixes = 5;
-    private const int LongestInstruction = 15;
 
     private readonly CodeArena _arena;
     private readonly Assembler _assembler;
@@ -284,7 +283,7 @@ internal sealed class BlockAssembly
     /// <param name="padding">How many bytes are wanted.</param>
     private static bool CanTakePrefixes(in Instruction before, int length, int padding) =>
         padding <= MostPrefixes
-        && padding + length <= LongestInstruction
+        && padding + length <= SiteBytes.LongestInstruction
         && !IsData(before)
         && before.FlowControl == FlowControl.Next
         && before.SegmentPrefix == Register.None
