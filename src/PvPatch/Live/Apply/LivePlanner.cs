@@ -316,11 +316,10 @@ internal sealed class LivePlanner
                 continue;
             }
 
-            BackendBinding.Function function = _plan.After[slot]!.FunctionOf(slot);
             VirtualAddress there = _slots[slot];
-            if (function.Error is not null)
+            if (!_plan.After[slot]!.TryGetFunction(slot, out VirtualAddress function, out PatchDiagnostic? error))
             {
-                _report.Add(function.Error);
+                _report.Add(error!);
             }
             else if (there != _slots.Expected(slot))
             {
@@ -335,7 +334,7 @@ internal sealed class LivePlanner
             }
             else
             {
-                _plan.Slots.Add(new SlotWrite(slot, there, function.Address));
+                _plan.Slots.Add(new SlotWrite(slot, there, function));
             }
         }
     }

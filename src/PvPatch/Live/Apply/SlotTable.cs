@@ -94,18 +94,18 @@ public sealed unsafe class SlotTable
         {
             for (int slot = 0; slot < Bound.Length; slot++)
             {
-                if (Bound[slot]?.FunctionOf(slot) is not BackendBinding.Function function)
+                if (Bound[slot] is not BackendBinding binding)
                 {
                     continue;
                 }
 
-                if (function.Error is not null)
+                if (!binding.TryGetFunction(slot, out VirtualAddress function, out PatchDiagnostic? error))
                 {
                     Kinds.Remove(block.Records);
-                    throw new PatchException(function.Error);
+                    throw new PatchException(error!);
                 }
 
-                if (pass == 1 && function.Address != _stored[slot])
+                if (pass == 1 && function != _stored[slot])
                 {
                     // A function where other code stood before: another processor may be reading ahead there.
                     if (!written && !block.Arena.RunBarrier())
@@ -114,7 +114,7 @@ public sealed unsafe class SlotTable
                     }
 
                     written = true;
-                    Store(slot, function.Address);
+                    Store(slot, function);
                 }
             }
         }
