@@ -223,7 +223,7 @@ internal sealed unsafe class ConcurrentStores(
             if (done > 0)
             {
                 Report.AddBarriers(done, Arena.Barrier);
-                LiveMetrics.Barrier(Arena.Barrier, done);
+                LiveEvents.Barrier(Arena.Barrier, done);
             }
 
             if (stopped == 0)

@@ -290,7 +290,7 @@ public sealed partial class CodeArena : IDisposable
             return false;
         }
 
-        LiveMetrics.Barrier(Barrier);
+        LiveEvents.Barrier(Barrier);
         return true;
     }
 
