@@ -128,7 +128,7 @@ internal sealed class BackendBinding
                 return false;
             }
 
-            return _arena.Functions.TryGetThunk(new ThunkRequest(function, excess, slot.Convention), out function, out error);
+            return _arena.Functions.TryGetThunk(new ThunkCode(function, excess, slot.Convention), out function, out error);
         }
         catch (PatchException e)
         {

@@ -164,7 +164,7 @@ internal sealed class LiveBodyBuilder
         {
             // The thunk calls, and is in the arena: where no place of that reaches the target for certain, it calls the stub.
             _ = (_arena.Reaches(target) || _arena.Functions.TryGetFar(target, out entry, out error))
-                && _arena.Functions.TryGetThunk(new ThunkRequest(entry, shape.Saves, slot.Convention), out entry, out error);
+                && _arena.Functions.TryGetThunk(new ThunkCode(entry, shape.Saves, slot.Convention), out entry, out error);
         }
         else if (!body.TryFinish(link.Site.End, target, out _))
         {
@@ -250,7 +250,7 @@ internal sealed class LiveBodyBuilder
 
         return kind.Budget < BranchLength
             ? LiveBody.Indirect(PatchReason.TooSmall, "several instructions go into an island, and a jump has 5 bytes")
-            : Padded(kind, s_jump, decision, LiveForm.Island) with { Island = _arena.Islands.Intern(body) };
+            : Padded(kind, s_jump, decision, LiveForm.Island) with { Island = _arena.Islands.NumberOf(body) };
     }
 
     private static LiveBody Padded(
@@ -264,7 +264,7 @@ internal sealed class LiveBodyBuilder
         }
 
         // cs before a call, a jump, a move or ud2 does nothing; Linux fills its 6-byte sites in the same way.
-        bytes[..before].Fill(IndirectForm.Prefix);
+        bytes[..before].Fill(PrefixPadding.Cs);
         instruction.CopyTo(bytes[before..]);
         bool branch = form is LiveForm.Call or LiveForm.Jump or LiveForm.Island;
         return new LiveBody
@@ -283,7 +283,7 @@ internal sealed class LiveBodyBuilder
     {
         Decision decision = _decider.Decide(slot, operation, kind);
         CodeTemplate? template = decision.Template;
-        if (decision.Thunk is ThunkRequest request)
+        if (decision.Thunk is ThunkCode request)
         {
             if (!_arena.Functions.TryGetThunk(request, out VirtualAddress thunk, out PatchDiagnostic? error))
             {

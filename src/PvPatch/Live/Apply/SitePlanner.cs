@@ -86,7 +86,7 @@ internal sealed unsafe class SitePlanner
         SiteBytes bytes = default;
         byte[]? longBytes = null;
         bool ready = body.IsPlain && !record.IsForeign
-            && (body.Island is null || TryFindIsland(record.Offset, body.Island, out entry))
+            && (body.Island < 0 || TryFindIsland(record.Offset, body.Island, out entry))
             && body.TryFinish(_start + record.Offset + body.Length, entry, out bytes);
         if (!ready && !TryMake(block, index, body, entry, ref site, out bytes, out longBytes))
         {
@@ -181,9 +181,9 @@ internal sealed unsafe class SitePlanner
         }
 
         bool inReach = true;
-        if (body.Island is not null && !TryFindIsland(record.Offset, body.Island, out entry))
+        if (body.Island >= 0 && !TryFindIsland(record.Offset, body.Island, out entry))
         {
-            if (!_places && body.Island.Body.Fixups.All(f => _arena.Reaches(f.Target)))
+            if (!_places && _arena.Islands[body.Island].Fixups.All(f => _arena.Reaches(f.Target)))
             {
                 bytes = body.Bytes;
                 site.IsUnplaced = true;
@@ -279,7 +279,7 @@ internal sealed unsafe class SitePlanner
         }
     }
 
-    private bool TryFindIsland(uint site, CodeContent content, out VirtualAddress address)
+    private bool TryFindIsland(uint site, int body, out VirtualAddress address)
     {
         if (!_holdsIslands)
         {
@@ -287,7 +287,7 @@ internal sealed unsafe class SitePlanner
             _holdsIslands = true;
         }
 
-        return _arena.Islands.TryFind(site, content, out address);
+        return _arena.Islands.TryFind(site, body, out address);
     }
 
     private void WarnMissing(int slot)

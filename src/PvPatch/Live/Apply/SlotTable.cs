@@ -160,7 +160,7 @@ public sealed unsafe class SlotTable
     /// The bytes a site of a kind is emitted with: cs prefixes, then <c>call</c> or <c>jmp [rip+slot]</c> ending where the site ends.
     /// </summary>
     internal void WriteOriginal(PatchSite kind, VirtualAddress site, Span<byte> destination) =>
-        IndirectForm.Write(destination[..kind.Budget], site, AddressOf(kind.Slot), Layout[kind.Slot].Kind == SlotKind.Jump);
+        PrefixPadding.WriteIndirect(destination[..kind.Budget], site, AddressOf(kind.Slot), Layout[kind.Slot].Kind == SlotKind.Jump);
 
     internal void CheckOwn(OpSlot slot)
     {

@@ -243,7 +243,7 @@ public sealed unsafe class CodeReservation : IDisposable
         record.Offset = (uint)(site.Address - block.Arena.Address);
         record.Kind = slots.Kinds.NumberOf(site);
         byte[] usual = new byte[site.Budget];
-        if (site.Budget >= IndirectForm.Length)
+        if (site.Budget >= PrefixPadding.IndirectLength)
         {
             slots.WriteOriginal(site, site.Address, usual);
         }

@@ -347,10 +347,10 @@ internal sealed class BlockAssembly
         int island = labels.OffsetOf(_islandOf[index]);
         Span<byte> forwarding = code.Slice(island, EmittedSite.IslandLength);
         bool jump = slots.Layout[emitted.Kind.Slot].Kind == SlotKind.Jump;
-        IndirectForm.Write(forwarding[..IndirectForm.Length], block.Address + island, slots.AddressOf(emitted.Kind.Slot), jump);
-        forwarding[IndirectForm.Length] = 0xe9; // jmp rel32 to the site's end
+        PrefixPadding.WriteIndirect(forwarding[..PrefixPadding.IndirectLength], block.Address + island, slots.AddressOf(emitted.Kind.Slot), jump);
+        forwarding[PrefixPadding.IndirectLength] = 0xe9; // jmp rel32 to the site's end
         BinaryPrimitives.WriteInt32LittleEndian(
-            forwarding[(IndirectForm.Length + 1)..], offset + budget - (island + EmittedSite.IslandLength));
+            forwarding[(PrefixPadding.IndirectLength + 1)..], offset + budget - (island + EmittedSite.IslandLength));
         int distance = island - (offset + 2);
         record.Forward = distance is >= sbyte.MinValue and <= sbyte.MaxValue ? (sbyte)distance : (sbyte)0;
     }

@@ -84,7 +84,7 @@ public sealed class SiteEmitter
     public SiteTicket Emit(
         Assembler assembler,
         OpSlot slot,
-        int budget = IndirectForm.Length,
+        int budget = PrefixPadding.IndirectLength,
         RegisterSet? clobbers = null,
         SitePlacement placement = SitePlacement.WithinCacheLine,
         SiteTraits traits = SiteTraits.None,
@@ -97,7 +97,7 @@ public sealed class SiteEmitter
         int start)
     {
         ArgumentNullException.ThrowIfNull(slot);
-        ArgumentOutOfRangeException.ThrowIfLessThan(budget, IndirectForm.Length);
+        ArgumentOutOfRangeException.ThrowIfLessThan(budget, PrefixPadding.IndirectLength);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(budget, PatchSite.MaxBudget);
         int longest = placement switch { SitePlacement.InsideAligned8 => 8, SitePlacement.InsideAligned16 => 16, _ => PatchSite.MaxBudget };
         ArgumentOutOfRangeException.ThrowIfGreaterThan(budget, longest);
@@ -188,7 +188,7 @@ internal readonly record struct EmittedSite(
     int Instruction, PatchSite Kind, SitePlacement Placement, bool Forwarding, int Start, uint Placeholder = 0)
 {
     /// <summary>Bytes of a forwarding island: <c>call [rip+slot]; jmp site's end</c>, or <c>jmp [rip+slot]</c>.</summary>
-    public const int IslandLength = IndirectForm.Length + 5;
+    public const int IslandLength = PrefixPadding.IndirectLength + 5;
 
     /// <summary>Index of the forwarding island in the assembler; -1 where none was emitted.</summary>
     public int Island { get; init; } = -1;

@@ -23,7 +23,7 @@ internal sealed class Decision
     public string? Detail { get; init; }
 
     /// <summary>The thunk a call is to go through: its address is known once it has been placed.</summary>
-    public ThunkRequest? Thunk { get; init; }
+    public ThunkCode? Thunk { get; init; }
 
     /// <summary>The finding that fails the plan: the kernel of these rules would stop here.</summary>
     public PatchDiagnostic? Stop { get; init; }

@@ -142,7 +142,7 @@ internal sealed class KindDecisions
         }
 
         CodeTemplate? template = decision.Template;
-        if (decision.Thunk is ThunkRequest request)
+        if (decision.Thunk is ThunkCode request)
         {
             if (thunks!.Place(request, decision.TargetName) is VirtualAddress thunk)
             {

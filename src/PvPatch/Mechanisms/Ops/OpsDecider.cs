@@ -240,7 +240,7 @@ internal sealed class OpsDecider
             Target = target,
             TargetName = operation.TargetName,
             Detail = $"saves {excess.ToString(_bitness)}",
-            Thunk = new ThunkRequest(target, excess, slot.Convention),
+            Thunk = new ThunkCode(target, excess, slot.Convention),
         };
     }
 
