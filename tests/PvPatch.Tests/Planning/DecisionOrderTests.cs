@@ -112,7 +112,7 @@ public sealed class DecisionOrderTests
 
     private static (PatchAction Action, PatchReason Reason) ActionOf(Decision decision) => (decision.Action, decision.Reason);
 
-    private static TemplateCache Templates(int bitness) => new(new TemplateStore(), bitness, NopStyle.Default(bitness));
+    private static TemplateStore Templates(int bitness) => new(bitness, NopStyle.Default(bitness));
 
     private static Decision Decide(PatchRules rules, Operation operation, int budget, RegisterSet? clobbers = null, OpSlot? slot = null) =>
         new OpsDecider(new PlanOptions { Rules = rules }, Templates(64), 64)

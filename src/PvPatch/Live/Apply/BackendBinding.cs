@@ -12,7 +12,6 @@ internal sealed class BackendBinding
 {
     private readonly CodeArena _arena;
     private readonly SlotTable _slots;
-    private readonly SiteKinds _kinds;
     private readonly LiveBodyBuilder _builder;
     private readonly VirtualAddress?[] _functions; // of each slot, once it was asked for
     private readonly RegisterSet[] _madeFor; // what the slot's sites allowed then
@@ -23,7 +22,6 @@ internal sealed class BackendBinding
     {
         _arena = arena;
         _slots = slots;
-        _kinds = slots.Kinds;
         _builder = builder;
         _functions = new VirtualAddress?[slots.Layout.Count];
         _madeFor = new RegisterSet[slots.Layout.Count];
@@ -45,7 +43,7 @@ internal sealed class BackendBinding
     /// <param name="error">Why there is none.</param>
     public bool TryGetFunction(int slot, out VirtualAddress function, out PatchDiagnostic? error)
     {
-        RegisterSet allowed = _kinds.AllowedBy(slot);
+        RegisterSet allowed = _slots.AllowedBy(slot);
         if (_functions[slot] is VirtualAddress known && _madeFor[slot] == allowed)
         {
             function = known;
@@ -61,7 +59,7 @@ internal sealed class BackendBinding
 
     private LiveBody Build(int kind, bool inPlace, ref LiveBody?[] bodies)
     {
-        PatchSite site = _kinds[kind];
+        PatchSite site = _slots.KindOf(kind);
         LiveBody body;
         try
         {
@@ -79,7 +77,7 @@ internal sealed class BackendBinding
 
         if (kind >= bodies.Length)
         {
-            Array.Resize(ref bodies, Math.Max(kind + 1, _kinds.Count));
+            Array.Resize(ref bodies, Math.Max(kind + 1, _slots.KindCount));
         }
 
         body = (body.Form == LiveForm.Original ? body.WithBytesOf(_slots, site) : body).ReadyFor(site);

@@ -24,7 +24,7 @@ internal sealed class LiveBodyBuilder
     private readonly CodeArena _arena;
     private readonly SlotTable _slots;
     private readonly OpsLayout _layout;
-    private readonly TemplateCache _templates = new(new TemplateStore(), 64, NopStyle.P6);
+    private readonly TemplateStore _templates = new(64, NopStyle.P6);
     private readonly OpsDecider _decider;
     private readonly Dictionary<(int Kind, RegisterSet? Destroys), (LiveBody Body, RegisterSet Saves)> _links = [];
     private Predicate<VirtualAddress>? _executable;
@@ -40,7 +40,7 @@ internal sealed class LiveBodyBuilder
         _decider = new OpsDecider(new PlanOptions { Thunks = new ThunkArea(arena.Address, (int)arena.Size) }, _templates, 64);
     }
 
-    public TemplateCache Templates => _templates;
+    public TemplateStore Templates => _templates;
 
     /// <summary>Whether a target is executable memory; if not, a finding says so.</summary>
     public bool IsCode(OpSlot slot, VirtualAddress target, string? name, out PatchDiagnostic? error)
@@ -126,7 +126,7 @@ internal sealed class LiveBodyBuilder
     public bool TryGetLink(SiteLink link, out LiveBody body, out VirtualAddress entry, out PatchDiagnostic? error)
     {
         int number = link.Site.Record.Kind;
-        PatchSite kind = _slots.Kinds[number];
+        PatchSite kind = _slots.KindOf(number);
         OpSlot slot = _slots.Layout[kind.Slot];
         VirtualAddress target = link.Target!.Value;
         entry = target;

@@ -192,9 +192,9 @@ internal sealed class LivePlanner
             _stamp++;
         }
 
-        if (_wishes.Length < _slots.Kinds.Count)
+        if (_wishes.Length < _slots.KindCount)
         {
-            Array.Resize(ref _wishes, Math.Max(_slots.Kinds.Count, 2 * _wishes.Length));
+            Array.Resize(ref _wishes, Math.Max(_slots.KindCount, 2 * _wishes.Length));
         }
 
         SiteRecord[] records = block.Records;
@@ -235,7 +235,7 @@ internal sealed class LivePlanner
         int kind = block.Records[index].Kind;
         if (named.Target is not VirtualAddress target)
         {
-            SiteWish wish = WishOf(named.Change, kind, _slots.Kinds[kind].Slot);
+            SiteWish wish = WishOf(named.Change, kind, _slots.KindOf(kind).Slot);
             if (wish.Body is not null)
             {
                 _sites.Plan(number, block, index, wish);
@@ -260,7 +260,7 @@ internal sealed class LivePlanner
 
     private SiteWish WishOf(int kind, LiveChange? byBlock, int cut)
     {
-        int slot = _slots.Kinds[kind].Slot;
+        int slot = _slots.KindOf(kind).Slot;
         LiveChange? bySlot = _bySlot[slot];
         LiveChange? change = bySlot is null || byBlock?.Order > bySlot.Order ? byBlock : bySlot;
         cut = Math.Max(cut, _cutBySlot[slot]);

@@ -156,7 +156,7 @@ public sealed unsafe class CodeBlock
 
     internal VirtualAddress AddressOf(int site) => Arena.Memory.Start + _records[site].Offset;
 
-    internal PatchSite KindOf(int site) => Slots!.Kinds[_records[site].Kind];
+    internal PatchSite KindOf(int site) => Slots!.KindOf(_records[site].Kind);
 
     /// <summary>The bytes the site was registered with.</summary>
     internal byte[] OriginalOf(int site)

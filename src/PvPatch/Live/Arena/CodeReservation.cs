@@ -163,7 +163,7 @@ public sealed unsafe class CodeReservation : IDisposable
     {
         foreach (CodeBlock block in blocks)
         {
-            block.Slots?.Kinds.Remove(block.Records);
+            block.Slots?.Forget(block);
         }
     }
 
@@ -241,7 +241,7 @@ public sealed unsafe class CodeReservation : IDisposable
         CheckOperand(site, index, slots, slotAddress);
         ref SiteRecord record = ref block.Records[index];
         record.Offset = (uint)(site.Address - block.Arena.Address);
-        record.Kind = slots.Kinds.NumberOf(site);
+        record.Kind = slots.NumberOf(site);
         byte[] usual = new byte[site.Budget];
         if (site.Budget >= PrefixPadding.IndirectLength)
         {

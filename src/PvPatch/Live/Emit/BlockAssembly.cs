@@ -338,7 +338,7 @@ internal sealed class BlockAssembly
         VirtualAddress site = block.Address + offset;
         slots.WriteOriginal(emitted.Kind, site, code.Slice(offset, budget));
         record.Offset = (uint)(site - _arena.Address);
-        record.Kind = slots.Kinds.NumberOf(emitted.Kind);
+        record.Kind = slots.NumberOf(emitted.Kind);
         if (!emitted.Forwarding)
         {
             return;
@@ -347,7 +347,8 @@ internal sealed class BlockAssembly
         int island = labels.OffsetOf(_islandOf[index]);
         Span<byte> forwarding = code.Slice(island, EmittedSite.IslandLength);
         bool jump = slots.Layout[emitted.Kind.Slot].Kind == SlotKind.Jump;
-        PrefixPadding.WriteIndirect(forwarding[..PrefixPadding.IndirectLength], block.Address + island, slots.AddressOf(emitted.Kind.Slot), jump);
+        VirtualAddress slot = slots.AddressOf(emitted.Kind.Slot);
+        PrefixPadding.WriteIndirect(forwarding[..PrefixPadding.IndirectLength], block.Address + island, slot, jump);
         forwarding[PrefixPadding.IndirectLength] = 0xe9; // jmp rel32 to the site's end
         BinaryPrimitives.WriteInt32LittleEndian(
             forwarding[(PrefixPadding.IndirectLength + 1)..], offset + budget - (island + EmittedSite.IslandLength));

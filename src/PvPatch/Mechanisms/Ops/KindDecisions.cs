@@ -21,7 +21,7 @@ internal sealed class KindDecisions
     private readonly PlanOptions _options;
     private readonly NopStyle _nops;
     private readonly OpsDecider _decider;
-    private readonly TemplateCache _templates;
+    private readonly TemplateStore _templates;
     private readonly Dictionary<ulong, KindDecision> _made = [];
 
     /// <summary>
@@ -31,7 +31,7 @@ internal sealed class KindDecisions
 
     private PatchSite[] _kinds = [];
 
-    public KindDecisions(Backend backend, PlanOptions options, TemplateCache templates, NopStyle nops, int bitness)
+    public KindDecisions(Backend backend, PlanOptions options, TemplateStore templates, NopStyle nops, int bitness)
     {
         _backend = backend;
         _options = options.Previous is null ? options : options with { Previous = null }; // not to be kept alive from here

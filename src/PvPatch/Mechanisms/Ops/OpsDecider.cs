@@ -12,14 +12,14 @@ internal sealed class OpsDecider
 
     private readonly PatchRules _rules;
     private readonly PlanOptions _options;
-    private readonly TemplateCache _templates;
+    private readonly TemplateStore _templates;
     private readonly int _bitness;
     private readonly RegisterSet _any;
 
     /// <summary>What refusals say, by what is destroyed: many kinds of site are refused for the same.</summary>
     private readonly ConcurrentDictionary<uint, string> _details = new();
 
-    public OpsDecider(PlanOptions options, TemplateCache templates, int bitness)
+    public OpsDecider(PlanOptions options, TemplateStore templates, int bitness)
     {
         _rules = options.Rules;
         _options = options;
