@@ -96,7 +96,7 @@ public sealed class DecisionOrderTests
         PatchRules rules = LinuxRules.All.First(static r => r.MissingCallsBug);
         Decision decision = new OpsDecider(new PlanOptions { Rules = rules, BugTarget = bug }, Templates(32), 32)
             .Decide(s_layout32[0], Operation.Missing, new PatchSite(0x1000, 0, budget, RegisterSet.All));
-        Assert.Equal((action, stops), (decision.Action, decision.Stop is not null));
+        Assert.Equal((action, stops), (decision.Action, decision.Failed is not null));
     }
 
     [Theory]

@@ -71,7 +71,7 @@ internal sealed class BlockAssembly
             _islandOf[i] = behind ? assembler.Instructions.Count + _islandsBehind++ : _sites[i].Island;
         }
 
-        Placeholder.Check(assembler.Instructions, _sites);
+        EmittedSite.CheckPlaceholders(assembler.Instructions, _sites);
         CodeLabels.Check(assembler);
         _slots = new SlotTable[emitters.Length];
         for (int i = 0; i < _slots.Length; i++)

@@ -125,7 +125,7 @@ internal sealed class OpsDecider
                 return new Decision
                 {
                     Action = PatchAction.LeaveAlone,
-                    Stop = PatchDiagnostic.Error(DiagnosticCodes.RulesNeedAddress,
+                    Failed = PatchDiagnostic.Error(DiagnosticCodes.RulesNeedAddress,
                         $"the rules {_rules.Name} call a BUG function where an operation is missing ({slot.Name}), and its address is "
                         + $"not known") with
                     {
@@ -263,7 +263,7 @@ internal sealed class OpsDecider
     {
         Action = PatchAction.LeaveAlone,
         Reason = PatchReason.TooSmall,
-        Stop = PatchDiagnostic.Error(
+        Failed = PatchDiagnostic.Error(
             DiagnosticCodes.KernelWouldStop, $"a kernel of {_rules.Name} would stop at this site of {slot.Name}") with
         {
             Found = $"a site of {site.Budget} bytes",
