@@ -1,3 +1,4 @@
+using PvPatch.Images;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
@@ -37,7 +38,7 @@ internal sealed class LiveBodyBuilder
         _layout = slots.Layout;
 
         // The whole arena is room for thunks.
-        _decider = new OpsDecider(new PlanOptions { Thunks = new ThunkArea(arena.Address, (int)arena.Size) }, _templates, 64);
+        _decider = new OpsDecider(new PlanOptions { Thunks = new AddressRange(arena.Address, arena.Size) }, _templates, 64);
     }
 
     public TemplateStore Templates => _templates;
@@ -85,7 +86,7 @@ internal sealed class LiveBodyBuilder
         int room = kind.Budget >= BranchLength ? PatchSite.MaxBudget : kind.Budget;
         Decision decision = _decider.Decide(
             slot, operation, new PatchSite(VirtualAddress.Zero, kind.Slot, room, kind.Clobbers, kind.Traits));
-        if (kind.Budget > SiteClassifier.MaxLiveLength)
+        if (kind.Budget > SiteRecord.MaxLiveLength)
         {
             return BuildLong(slot, kind, operation);
         }
@@ -142,7 +143,7 @@ internal sealed class LiveBodyBuilder
             return false;
         }
 
-        if (kind.Budget > SiteClassifier.MaxLiveLength)
+        if (kind.Budget > SiteRecord.MaxLiveLength)
         {
             return TryGetLongLink(link, kind, out body, ref entry, out error);
         }

@@ -237,8 +237,8 @@ internal sealed unsafe class SitePlanner
 
         // Bodies of several instructions are drained before slots are stored, guards put up behind that.
         int slot = wish.Body!.Slot;
-        sbyte forward = SiteClassifier.UsableForward(record, record.Form == LiveForm.InPlace ? _slots.Bound[slot] : _plan.After[slot]);
-        if (SiteClassifier.CanChangeLive(_arena, record, known, wish.Body.Length, forward))
+        sbyte forward = record.UsableForward(record.Form == LiveForm.InPlace ? _slots.Bound[slot] : _plan.After[slot]);
+        if (record.CanChangeLive(_arena, known, wish.Body.Length, forward))
         {
             return true;
         }
@@ -253,7 +253,7 @@ internal sealed unsafe class SitePlanner
 
         if (_live)
         {
-            _report.Add(SiteClassifier.NeedsQuiescence(block[index]));
+            _report.Add(SiteRecord.NeedsQuiescence(block[index]));
         }
 
         return !_live;

@@ -114,7 +114,7 @@ internal sealed class BlockAssembly
 
     /// <summary>Twice the longest instruction for what Iced makes of a branch that does not reach.</summary>
     private int LongestLength() => _assembler.Instructions.Count * 32
-        + _sites.Length * (2 * SiteClassifier.LineSize + EmittedSite.IslandLength) + SiteClassifier.LineSize;
+        + _sites.Length * (2 * SiteRecord.LineSize + EmittedSite.IslandLength) + SiteRecord.LineSize;
 
     private CodeBlock[] Commit(CodeReservation reservation, byte[] code, CodeLabels labels)
     {

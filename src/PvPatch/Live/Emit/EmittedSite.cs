@@ -46,10 +46,10 @@ internal readonly record struct EmittedSite(
     /// <param name="offset">Where it would begin, counted from a multiple of 64.</param>
     public int PaddingFor(long offset)
     {
-        for (int padding = 0; padding < SiteClassifier.LineSize; padding++)
+        for (int padding = 0; padding < SiteRecord.LineSize; padding++)
         {
             VirtualAddress address = (ulong)(offset + padding);
-            if (Start < 0 ? Holds(Placement, address, Kind.Budget) : (int)(address.Value % SiteClassifier.LineSize) == Start)
+            if (Start < 0 ? Holds(Placement, address, Kind.Budget) : (int)(address.Value % SiteRecord.LineSize) == Start)
             {
                 return padding;
             }
@@ -61,10 +61,10 @@ internal readonly record struct EmittedSite(
     /// <summary>Whether a site at an address lies where a placement wants it.</summary>
     public static bool Holds(SitePlacement placement, VirtualAddress address, int budget) => placement switch
     {
-        SitePlacement.InsideAligned8 => SiteClassifier.Fits(address, budget, 8),
-        SitePlacement.InsideAligned16 => SiteClassifier.Fits(address, budget, 16),
-        SitePlacement.WithinCacheLine => SiteClassifier.Fits(address, budget, SiteClassifier.LineSize)
-            && (SiteClassifier.Fits(address, budget, 8) || SiteClassifier.Fits(address, 2, 8)),
+        SitePlacement.InsideAligned8 => SiteRecord.Fits(address, budget, 8),
+        SitePlacement.InsideAligned16 => SiteRecord.Fits(address, budget, 16),
+        SitePlacement.WithinCacheLine => SiteRecord.Fits(address, budget, SiteRecord.LineSize)
+            && (SiteRecord.Fits(address, budget, 8) || SiteRecord.Fits(address, 2, 8)),
         _ => true,
     };
 

@@ -36,7 +36,7 @@ internal sealed class PlanRun
         _options = options;
         _found = found;
         _made = made;
-        ThunkArea room = options.Thunks is ThunkArea given ? CheckRoom(given) : default;
+        AddressRange room = options.Thunks is AddressRange given ? CheckRoom(given) : default;
         _thunks = options.Thunks is not null || options.Previous is not null ? new ThunkPlanner(image, room, options.Previous) : null;
         _plan = new PlanBuilder(
             backend.Name, options.Rules.Name, image, made.Forms, sites)
@@ -325,9 +325,9 @@ internal sealed class PlanRun
         }
     }
 
-    private ThunkArea CheckRoom(ThunkArea room)
+    private AddressRange CheckRoom(AddressRange room)
     {
-        bool bad = room.Length < 0 || _image.Find(room.Address, Math.Max(0, room.Length)) is null;
+        bool bad = room.Length > int.MaxValue || _image.Find(room.Address, (int)room.Length) is null;
         if (!bad && room.Length > 0)
         {
             foreach (PatchSite site in _sites.Sites)

@@ -18,14 +18,14 @@ internal sealed class ThunkPlanner
     private const int Alignment = 16; // a call target on its own fetch line
 
     private readonly CodeImage _image;
-    private readonly ThunkArea _room;
+    private readonly AddressRange _room;
     private readonly List<SiteDecision> _inherited = [];
     private readonly Dictionary<ThunkCode, VirtualAddress?> _placed = [];
     private readonly List<(VirtualAddress Address, byte[] Code, PlanOutcome Outcome)> _thunks = [];
     private int _used;
 
     /// <summary>Begins with the thunks of a previous plan.</summary>
-    public ThunkPlanner(CodeImage image, ThunkArea room, PatchPlan? previous)
+    public ThunkPlanner(CodeImage image, AddressRange room, PatchPlan? previous)
     {
         _image = image;
         _room = room;
