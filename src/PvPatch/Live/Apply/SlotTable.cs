@@ -29,7 +29,7 @@ public sealed unsafe class SlotTable
         _traps = traps;
         Layout = layout;
         Address = address;
-        _allowed = new RegisterSet[layout.Count];
+        _allowed = new RegisterSet[SettingSlotOf(layout) + 1];
         Array.Fill(_allowed, RegisterSet.All);
         Bound = new BackendBinding?[layout.Count];
         _stored = new VirtualAddress[layout.Count];
@@ -52,6 +52,11 @@ public sealed unsafe class SlotTable
     /// What each slot is switched to: it holds a function of that. Changed under the patch lock; outlives the patcher that changed it.
     /// </summary>
     internal BackendBinding?[] Bound { get; }
+
+    /// <summary>
+    /// The number that stands for a slot in kinds of sites that have none, for they follow settings: the one behind the last.
+    /// </summary>
+    internal static int SettingSlotOf(OpsLayout layout) => layout.Count;
 
     /// <summary>A kind of site by its number, as a site at address 0.</summary>
     internal PatchSite KindOf(int number) => _kinds[number];

@@ -39,10 +39,16 @@ public enum SitePlacement
 /// several, may emit into the same assembler: <see cref="CodeArena.Emit(Assembler, IReadOnlyList{SiteEmitter}, out CodeLabels)"/> takes
 /// them all. Not safe for several threads.
 /// </summary>
-public sealed class SiteEmitter
+public sealed partial class SiteEmitter
 {
     private readonly List<EmittedSite> _sites = [];
     private int _withoutIsland;
+
+    /// <summary>Makes an emitter for code without operations.</summary>
+    public SiteEmitter()
+        : this(OpsLayout.Empty)
+    {
+    }
 
     /// <summary>Makes an emitter.</summary>
     /// <param name="layout">The layout whose operations the sites are.</param>
@@ -105,7 +111,8 @@ public sealed class SiteEmitter
         Bind(assembler);
         RegisterSet allowed = clobbers ?? CallConventions.DestroyedBy(slot.Convention, 64);
         var kind = new PatchSite(VirtualAddress.Zero, slot.Index, budget, allowed, traits);
-        _sites.Add(new EmittedSite(assembler.Instructions.Count, kind, placement, forwarding, start, EmittedSite.EmitPlaceholder(assembler, budget)));
+        int first = assembler.Instructions.Count;
+        _sites.Add(new EmittedSite(first, kind, placement, forwarding, start, EmittedSite.EmitPlaceholder(assembler, budget)));
         return new SiteTicket(_sites.Count - 1);
     }
 
