@@ -93,7 +93,7 @@ public sealed class LayerTests
     [Theory]
     [InlineData("using PvPatch.Live;", "PvPatch.Machine", true)]
     [InlineData("using PvPatch.Images;", "PvPatch.Machine", false)]
-    [InlineData("using static PvPatch.Live.SiteClassifier;", "PvPatch.Machine", true)]
+    [InlineData("using static PvPatch.Live.SiteRecord;", "PvPatch.Machine", true)]
     [InlineData("using Kept = PvPatch.Paravirt.LinuxRules;", "PvPatch.Mechanisms.Ops", true)]
     [InlineData("using PvPatch.Mechanisms;", "PvPatch.Live", false)]
     [InlineData("/// <see cref=\"PvPatch.Live.CodeArena\"/>", "PvPatch.Images", true)]

@@ -1,4 +1,5 @@
 using Iced.Intel;
+using PvPatch.Images;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
@@ -51,9 +52,9 @@ internal sealed class DemoAssembler(int bitness, VirtualAddress start, VirtualAd
     }
 
     /// <summary>Adds room for thunks.</summary>
-    public ThunkArea AddRoom(int length)
+    public AddressRange AddRoom(int length)
     {
-        var room = new ThunkArea(End, length);
+        var room = new AddressRange(End, length);
         _code.AddRange(Enumerable.Repeat(Int3, length));
         return room;
     }

@@ -85,7 +85,7 @@ internal sealed class DemoGuest
     public VirtualAddress OpsTable { get; }
 
     /// <summary>Where save/restore thunks may be put.</summary>
-    public ThunkArea Thunks { get; }
+    public AddressRange Thunks { get; }
 
     /// <summary>Assembles the guest.</summary>
     public static DemoGuest Assemble(int bitness) => new(bitness);

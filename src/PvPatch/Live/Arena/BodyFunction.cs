@@ -41,7 +41,7 @@ internal sealed class BodyFunction
     {
         _body = body;
         _exits = new bool[body?.Fixups.Count ?? 0];
-        Key = body is null ? "" : (called ? "call " : "jump ") + CodeContent.KeyOf(body);
+        Key = body is null ? "" : (called ? "call " : "jump ") + body.ContentKey();
         if (body is not null && called)
         {
             List<Instruction> instructions = Decode(body);
@@ -78,7 +78,7 @@ internal sealed class BodyFunction
             MoveStack(code, -Room);
         }
 
-        if (_body is not null && !new CodeContent(_body).TryWrite(address + Start, code.Slice(Start, length)))
+        if (_body is not null && !_body.TryWrite(address + Start, code.Slice(Start, length)))
         {
             return false;
         }

@@ -89,7 +89,7 @@ internal sealed class NativeCode
         bool native = platform.TryWriteBarrier(assembler, kind);
         assembler.int3(); // behind the last instruction, so that the label has one to stand at in any case
 
-        if (!memory.TryTakeCode(1024, SiteClassifier.LineSize, out VirtualAddress address, out _, out error))
+        if (!memory.TryTakeCode(1024, SiteRecord.LineSize, out VirtualAddress address, out _, out error))
         {
             return false;
         }

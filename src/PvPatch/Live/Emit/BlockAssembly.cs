@@ -72,7 +72,7 @@ internal sealed class BlockAssembly
             _islandOf[i] = behind ? assembler.Instructions.Count + _islandsBehind++ : _sites[i].Island;
         }
 
-        Placeholder.Check(assembler.Instructions, _sites);
+        EmittedSite.CheckPlaceholders(assembler.Instructions, _sites);
         CodeLabels.Check(assembler);
         CheckSettings();
         _slots = new SlotTable[emitters.Length];
@@ -116,7 +116,7 @@ internal sealed class BlockAssembly
 
     /// <summary>Twice the longest instruction for what Iced makes of a branch that does not reach.</summary>
     private int LongestLength() => _assembler.Instructions.Count * 32
-        + _sites.Length * (2 * SiteClassifier.LineSize + EmittedSite.IslandLength) + SiteClassifier.LineSize;
+        + _sites.Length * (2 * SiteRecord.LineSize + EmittedSite.IslandLength) + SiteRecord.LineSize;
 
     private CodeBlock[] Commit(CodeReservation reservation, byte[] code, CodeLabels labels)
     {
@@ -381,7 +381,7 @@ internal sealed class BlockAssembly
         int budget = emitted.Kind.Budget;
         VirtualAddress site = block.Address + offset;
         record.Offset = (uint)(site - _arena.Address);
-        record.Kind = slots.Kinds.NumberOf(emitted.Kind);
+        record.Kind = slots.NumberOf(emitted.Kind);
         if (emitted.Setting is EmittedSetting follows)
         {
             uint start = (uint)(block.Address - _arena.Address);
@@ -405,10 +405,11 @@ internal sealed class BlockAssembly
         int island = labels.OffsetOf(_islandOf[index]);
         Span<byte> forwarding = code.Slice(island, EmittedSite.IslandLength);
         bool jump = slots.Layout[emitted.Kind.Slot].Kind == SlotKind.Jump;
-        IndirectForm.Write(forwarding[..IndirectForm.Length], block.Address + island, slots.AddressOf(emitted.Kind.Slot), jump);
-        forwarding[IndirectForm.Length] = 0xe9; // jmp rel32 to the site's end
+        VirtualAddress slot = slots.AddressOf(emitted.Kind.Slot);
+        PrefixPadding.WriteIndirect(forwarding[..PrefixPadding.IndirectLength], block.Address + island, slot, jump);
+        forwarding[PrefixPadding.IndirectLength] = 0xe9; // jmp rel32 to the site's end
         BinaryPrimitives.WriteInt32LittleEndian(
-            forwarding[(IndirectForm.Length + 1)..], offset + budget - (island + EmittedSite.IslandLength));
+            forwarding[(PrefixPadding.IndirectLength + 1)..], offset + budget - (island + EmittedSite.IslandLength));
         int distance = island - (offset + 2);
         record.Forward = distance is >= sbyte.MinValue and <= sbyte.MaxValue ? (sbyte)distance : (sbyte)0;
     }

@@ -36,7 +36,7 @@ internal sealed class PlanRun
         _options = options;
         _found = found;
         _made = made;
-        ThunkArea room = options.Thunks is ThunkArea given ? CheckRoom(given) : default;
+        AddressRange room = options.Thunks is AddressRange given ? CheckRoom(given) : default;
         _thunks = options.Thunks is not null || options.Previous is not null ? new ThunkPlanner(image, room, options.Previous) : null;
         _plan = new PlanBuilder(
             backend.Name, options.Rules.Name, image, made.Forms, sites)
@@ -58,7 +58,7 @@ internal sealed class PlanRun
             return null;
         }
 
-        _made.Decide(_sites.Kinds.Kinds, _thunks);
+        _made.Decide(_sites.Kinds, _thunks);
         _mayBeOutOfReach = MayBeOutOfReach();
         var window = new ImageWindow(_image);
         ReadOnlySpan<PatchSite> sites = _sites.Sites;
@@ -107,7 +107,7 @@ internal sealed class PlanRun
         {
             return PlanAll(
                 _sites.Sites, index, end,
-                ref MemoryMarshal.GetArrayDataReference(_sites.Kinds.OfSite),
+                ref MemoryMarshal.GetArrayDataReference(_sites.KindOf),
                 ref MemoryMarshal.GetArrayDataReference(_made.Walked),
                 ref MemoryMarshal.GetArrayDataReference(_made.Reader.Known),
                 ref MemoryMarshal.GetArrayDataReference(_entries),
@@ -166,7 +166,7 @@ internal sealed class PlanRun
     {
         bool looksAtReach = _mayBeOutOfReach;
         ReadOnlySpan<PatchSite> sites = _sites.Sites;
-        ref int kinds = ref MemoryMarshal.GetArrayDataReference(_sites.Kinds.OfSite);
+        ref int kinds = ref MemoryMarshal.GetArrayDataReference(_sites.KindOf);
         ref WalkedKind walked = ref MemoryMarshal.GetArrayDataReference(_made.Walked);
         ref NewForm news = ref MemoryMarshal.GetArrayDataReference(_made.Forms.News);
         ref PlanEntry entries = ref MemoryMarshal.GetArrayDataReference(_entries);
@@ -244,7 +244,7 @@ internal sealed class PlanRun
 
     private void PlanAny(int index, in PatchSite site, ReadOnlySpan<byte> there)
     {
-        KindDecision decision = _made.Decisions[_sites.Kinds.OfSite[index]];
+        Decision decision = _made.Decisions[_sites.KindOf[index]];
         if (decision.Failed is PatchDiagnostic failed)
         {
             _found.Add(failed with { SiteIndex = index, Address = site.Address });
@@ -269,12 +269,12 @@ internal sealed class PlanRun
         }
         else if (!isCall && _options.Rules.RequiresIndirectCall)
         {
-            outcome = decision.NotACall();
+            outcome = _made.LeftAlone(decision, PatchReason.NotACall);
             original.CopyTo(bytes);
         }
         else if (!decision.Template.TryWrite(site.Address, bytes))
         {
-            outcome = decision.OutOfReach();
+            outcome = _made.LeftAlone(decision, PatchReason.OutOfReach);
             original.CopyTo(bytes);
         }
 
@@ -307,7 +307,7 @@ internal sealed class PlanRun
         var reported = new HashSet<int>();
         for (int kind = 0; kind < _made.Decisions.Length; kind++)
         {
-            PatchSite site = _sites.Kinds.Kinds[kind];
+            PatchSite site = _sites.Kinds[kind];
             if (!_made.Decisions[kind].IsMissing || !reported.Add(site.Slot))
             {
                 continue;
@@ -318,16 +318,16 @@ internal sealed class PlanRun
                 $"the backend {_backend.Name} has no operation for {_backend.Layout[site.Slot]}: its sites trap, or call BUG by rules "
                     + $"that do") with
             {
-                SiteIndex = _sites.Kinds.First[kind],
+                SiteIndex = _sites.FirstOfKind[kind],
                 Address = site.Address,
                 Help = "Give the slot an operation, or a nop if nothing is to be done.",
             });
         }
     }
 
-    private ThunkArea CheckRoom(ThunkArea room)
+    private AddressRange CheckRoom(AddressRange room)
     {
-        bool bad = room.Length < 0 || _image.Find(room.Address, Math.Max(0, room.Length)) is null;
+        bool bad = room.Length > int.MaxValue || _image.Find(room.Address, (int)room.Length) is null;
         if (!bad && room.Length > 0)
         {
             foreach (PatchSite site in _sites.Sites)
