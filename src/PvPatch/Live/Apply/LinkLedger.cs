@@ -154,7 +154,7 @@ internal sealed class LinkLedger(CodeArena arena)
 
             foreach (CodeBlock block in blocks)
             {
-                block.IsRetired = true;
+                block.SetRetired();
                 for (int i = 0; Count > 0 && i < block.SiteCount; i++)
                 {
                     if (block.Records[i].State == LiveSiteState.Linked)
@@ -195,62 +195,65 @@ internal sealed class LinkLedger(CodeArena arena)
     }
 }
 
-/// <summary>The sites that are linked into a block. Most blocks have none or one. Kept under the ledger's lock.</summary>
+/// <summary>The sites that are linked into a block. Most blocks have none or one: 16 bytes. Kept under the ledger's lock.</summary>
 internal struct LinkSet
 {
-    private LiveSite _first;
-    private HashSet<LiveSite>? _others;
+    private object? _sites; // the block of the only site, or a set of them all
+    private int _index; // of the only site
 
     /// <summary>How many.</summary>
-    public readonly int Count => (_first.Block is null ? 0 : 1) + (_others?.Count ?? 0);
+    public readonly int Count => _sites is HashSet<LiveSite> several ? several.Count : _sites is null ? 0 : 1;
+
+    private readonly LiveSite Only => new((CodeBlock)_sites!, _index);
 
     public void Add(LiveSite site)
     {
-        if (_first == site || (_others?.Contains(site) ?? false))
+        if (_sites is HashSet<LiveSite> several)
         {
-            return;
+            several.Add(site);
         }
-
-        if (_first.Block is null)
+        else if (_sites is null)
         {
-            _first = site;
+            (_sites, _index) = (site.Block, site.Index);
         }
-        else
+        else if (Only != site)
         {
-            (_others ??= []).Add(site);
+            _sites = new HashSet<LiveSite> { Only, site };
         }
     }
 
     public void Remove(LiveSite site)
     {
-        if (_first == site)
+        if (_sites is HashSet<LiveSite> several)
         {
-            _first = default;
+            several.Remove(site);
+            _sites = several.Count == 0 ? null : several;
         }
-        else
+        else if (_sites is not null && Only == site)
         {
-            _ = _others?.Remove(site);
+            _sites = null;
         }
     }
 
     /// <summary>How many of them are in other blocks than those given.</summary>
     public readonly int CountFromOutside(HashSet<CodeBlock> blocks) =>
-        (_first.Block is null || !IsOutside(_first, blocks) ? 0 : 1) + (_others?.Count(s => IsOutside(s, blocks)) ?? 0);
-
-    // A site that could not be taken back stays noted, and goes with its own block.
-    private static bool IsOutside(LiveSite site, HashSet<CodeBlock> blocks) => !blocks.Contains(site.Block) && !site.Block.IsRetired;
+        _sites is HashSet<LiveSite> several ? several.Count(s => IsOutside(s, blocks))
+        : _sites is not null && IsOutside(Only, blocks) ? 1
+        : 0;
 
     /// <summary>Adds those of some slots to a list.</summary>
     public readonly void AddTo(List<LiveSite> sites, SlotTable slots)
     {
-        if (_first.Block is not null && ReferenceEquals(_first.Block.Slots, slots))
+        if (_sites is HashSet<LiveSite> several)
         {
-            sites.Add(_first);
+            sites.AddRange(several.Where(s => ReferenceEquals(s.Block.Slots, slots)));
         }
-
-        if (_others is not null)
+        else if (_sites is not null && ReferenceEquals(Only.Block.Slots, slots))
         {
-            sites.AddRange(_others.Where(s => ReferenceEquals(s.Block.Slots, slots)));
+            sites.Add(Only);
         }
     }
+
+    // A site that could not be taken back stays noted, and goes with its own block.
+    private static bool IsOutside(LiveSite site, HashSet<CodeBlock> blocks) => !blocks.Contains(site.Block) && !site.Block.IsRetired;
 }

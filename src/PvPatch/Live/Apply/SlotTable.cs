@@ -16,9 +16,10 @@ public sealed unsafe class SlotTable
     private readonly VirtualAddress[] _stored;
     private LiveBody?[] _originals = [];
 
-    internal SlotTable(ArenaMemory memory, OpsLayout layout, VirtualAddress address, VirtualAddress traps)
+    internal SlotTable(CodeArena arena, OpsLayout layout, VirtualAddress address, VirtualAddress traps)
     {
-        _memory = memory;
+        Arena = arena;
+        _memory = arena.Memory;
         _traps = traps;
         Layout = layout;
         Address = address;
@@ -36,6 +37,8 @@ public sealed unsafe class SlotTable
 
     /// <summary>Run address of slot 0; slot n is 8·n bytes on.</summary>
     public VirtualAddress Address { get; }
+
+    internal CodeArena Arena { get; }
 
     internal SiteKinds Kinds { get; }
 
