@@ -1,5 +1,6 @@
 using PvPatch.Live;
 using PvPatch.Plans;
+using PvPatch.Tests.Shared;
 
 namespace PvPatch.Tests.Live;
 
@@ -119,6 +120,116 @@ public sealed class ExecutorThreadTests
         executors.OpenGate();
         thread.Join();
         Assert.True(entered.IsSet);
+    }
+
+    [Fact]
+    public void Who_comes_while_the_gate_is_being_closed_waits()
+    {
+        var executors = new ExecutorList();
+        Executor executor = executors.Add("late");
+        using var entered = new ManualResetEventSlim();
+        var thread = new Thread(() =>
+        {
+            executor.Enter();
+            entered.Set();
+            executor.Leave();
+        });
+        Assert.True(executors.TryCloseGate(Barrier, TimeSpan.FromSeconds(60), CancellationToken.None, out _));
+        Assert.False(entered.IsSet);
+        executors.OpenGate();
+        thread.Join();
+
+        bool Barrier()
+        {
+            Assert.True(executors.GateIsClosed);
+            thread.Start();
+            Assert.False(entered.Wait(50));
+            return true;
+        }
+    }
+
+    [Fact]
+    public void Who_finds_the_gate_closed_finds_that_it_waits_for_ever()
+    {
+        // The thread is inside with one executor and comes to the gate with another, before the batch has looked who is inside.
+        var executors = new ExecutorList();
+        Executor first = executors.Add("first");
+        Executor second = executors.Add("second");
+        first.Enter();
+        using var closing = new ManualResetEventSlim();
+        using var seen = new ManualResetEventSlim();
+        var closer = new Thread(() => executors.TryCloseGate(Barrier, Timeout.InfiniteTimeSpan, CancellationToken.None, out _));
+        closer.Start();
+        closing.Wait();
+        Assert.True(executors.GateIsClosed);
+        Assert.Same(first, executors.AwaitedForEver());
+        Assert.Equal(DiagnosticCodes.ExecutorMisuse, Assert.Throws<PatchException>(second.Enter).Diagnostic.Code);
+        seen.Set();
+        first.Leave();
+        closer.Join();
+        Assert.True(executors.GateIsClosed);
+        Assert.Null(executors.AwaitedForEver());
+        executors.OpenGate();
+
+        bool Barrier()
+        {
+            closing.Set();
+            return seen.Wait(TimeSpan.FromSeconds(60));
+        }
+    }
+
+    [Fact]
+    public void A_gate_whose_barrier_throws_is_open_again()
+    {
+        var executors = new ExecutorList();
+        Executor executor = executors.Add("waiting");
+        Assert.Throws<InvalidOperationException>(() => executors.TryCloseGate(
+            static () => throw new InvalidOperationException("injected"), TimeSpan.FromSeconds(1), CancellationToken.None, out _));
+        Assert.False(executors.GateIsClosed);
+        OnThread(executor.Enter);
+    }
+
+    [Fact]
+    public void Nobody_is_inside_while_the_gate_is_closed()
+    {
+        Requirement.TwoProcessors();
+        var executors = new ExecutorList();
+        bool stop = false;
+        bool closed = false;
+        int met = 0;
+        long entries = 0;
+        Thread[] threads = [.. Enumerable.Range(0, 2).Select(i => new Thread(() => Run(executors.Add($"executor {i}"))) { IsBackground = true })];
+        Array.ForEach(threads, static t => t.Start());
+        for (int round = 0; round < 500 && Volatile.Read(ref met) == 0; round++)
+        {
+            // Until the threads are on their way in and out again: who sleeps at the gate races with nobody.
+            long enough = Volatile.Read(ref entries) + 20;
+            SpinWait.SpinUntil(() => Volatile.Read(ref entries) >= enough);
+            Assert.True(executors.TryCloseGate(static () => false, Timeout.InfiniteTimeSpan, CancellationToken.None, out _));
+            Volatile.Write(ref closed, true);
+            Thread.SpinWait(100);
+            Volatile.Write(ref closed, false);
+            executors.OpenGate();
+        }
+
+        Volatile.Write(ref stop, true);
+        Array.ForEach(threads, static t => t.Join());
+        Assert.Equal(0, met);
+
+        void Run(Executor executor)
+        {
+            while (!Volatile.Read(ref stop))
+            {
+                executor.Enter();
+                if (Volatile.Read(ref closed))
+                {
+                    Interlocked.Increment(ref met);
+                }
+
+                executor.Leave();
+                Volatile.Write(ref entries, entries + 1);
+            }
+        }
     }
 
     [Fact]

@@ -11,6 +11,9 @@ internal sealed class LinkLedger(CodeArena arena)
 {
     private static readonly Lock s_lock = new();
 
+    // Sites of this arena that could not be taken back, and the blocks they may lead to until a batch writes them again. They stay noted.
+    private readonly List<(LiveSite Site, CodeBlock Target)> _faulted = [];
+
     /// <summary>How many sites of this arena are linked.</summary>
     public int Count { get; private set; }
 
@@ -78,7 +81,16 @@ internal sealed class LinkLedger(CodeArena arena)
             {
                 LiveSite site = plan.SiteOf(index);
                 CodeBlock? block = BlockAt(target);
-                if (block is not null && plan.Sites[index].Change != SiteChange.Faulted && !ReferenceEquals(block, TargetBlockOf(site)))
+                if (block is null)
+                {
+                    continue;
+                }
+
+                if (plan.Sites[index].Change == SiteChange.Faulted)
+                {
+                    _faulted.Add((site, block));
+                }
+                else if (!ReferenceEquals(block, TargetBlockOf(site)))
                 {
                     block.LinksInto.Remove(site);
                 }
@@ -92,7 +104,7 @@ internal sealed class LinkLedger(CodeArena arena)
     /// </summary>
     public void Publish(PlannedSites plan)
     {
-        if (Count > 0)
+        if (Count > 0 || _faulted.Count > 0)
         {
             lock (s_lock)
             {
@@ -102,7 +114,11 @@ internal sealed class LinkLedger(CodeArena arena)
                 {
                     CodeBlock? kept = link < plan.Links.Count && plan.Links[link].Index == i ? BlockAt(plan.Links[link++].Target) : null;
                     LiveSite site = plan.SiteOf(i);
-                    if (plan.Sites[i].Change != SiteChange.KeptLink && site.Record.State == LiveSiteState.Linked)
+                    if (site.Record.State == LiveSiteState.Faulted)
+                    {
+                        ForgetFaulted(site, kept);
+                    }
+                    else if (plan.Sites[i].Change != SiteChange.KeptLink && site.Record.State == LiveSiteState.Linked)
                     {
                         Forget(site, kept);
                     }
@@ -113,7 +129,9 @@ internal sealed class LinkLedger(CodeArena arena)
         Count += plan.Links.Count;
     }
 
-    /// <summary>Forgets the links of sites that could not be taken back.</summary>
+    /// <summary>
+    /// Counts the links of sites that could not be taken back no longer. They may still lead where they led before, and stay noted there.
+    /// </summary>
     public void PublishFaults(PlannedSites plan)
     {
         lock (s_lock)
@@ -123,7 +141,11 @@ internal sealed class LinkLedger(CodeArena arena)
                 LiveSite site = plan.SiteOf(i);
                 if (plan.Sites[i].Change == SiteChange.Faulted && site.Record.State == LiveSiteState.Linked)
                 {
-                    Forget(site, kept: null);
+                    Count--;
+                    if (TargetBlockOf(site) is CodeBlock before)
+                    {
+                        _faulted.Add((site, before));
+                    }
                 }
             }
         }
@@ -152,6 +174,7 @@ internal sealed class LinkLedger(CodeArena arena)
                 }
             }
 
+            ForgetFaulted(blocks);
             foreach (CodeBlock block in blocks)
             {
                 block.SetRetired();
@@ -180,6 +203,38 @@ internal sealed class LinkLedger(CodeArena arena)
         if (!ReferenceEquals(before, kept))
         {
             before?.LinksInto.Remove(site);
+        }
+    }
+
+    private void ForgetFaulted(LiveSite site, CodeBlock? kept)
+    {
+        for (int i = _faulted.Count - 1; i >= 0; i--)
+        {
+            if (_faulted[i].Site == site)
+            {
+                ForgetFaulted(i, kept);
+            }
+        }
+    }
+
+    private void ForgetFaulted(CodeBlock[] retired)
+    {
+        for (int i = _faulted.Count - 1; i >= 0; i--)
+        {
+            if (Array.IndexOf(retired, _faulted[i].Site.Block) >= 0)
+            {
+                ForgetFaulted(i, kept: null);
+            }
+        }
+    }
+
+    private void ForgetFaulted(int index, CodeBlock? kept)
+    {
+        (LiveSite site, CodeBlock target) = _faulted[index];
+        _faulted.RemoveAt(index);
+        if (!ReferenceEquals(target, kept))
+        {
+            target.LinksInto.Remove(site);
         }
     }
 
@@ -237,8 +292,8 @@ internal struct LinkSet
 
     /// <summary>How many of them are in other blocks than those given.</summary>
     public readonly int CountFromOutside(HashSet<CodeBlock> blocks) =>
-        _sites is HashSet<LiveSite> several ? several.Count(s => IsOutside(s, blocks))
-        : _sites is not null && IsOutside(Only, blocks) ? 1
+        _sites is HashSet<LiveSite> several ? several.Count(s => !blocks.Contains(s.Block))
+        : _sites is not null && !blocks.Contains(Only.Block) ? 1
         : 0;
 
     /// <summary>Adds those of some slots to a list.</summary>
@@ -253,7 +308,4 @@ internal struct LinkSet
             sites.Add(Only);
         }
     }
-
-    // A site that could not be taken back stays noted, and goes with its own block.
-    private static bool IsOutside(LiveSite site, HashSet<CodeBlock> blocks) => !blocks.Contains(site.Block) && !site.Block.IsRetired;
 }
