@@ -1,6 +1,5 @@
 using PvPatch.Live;
 using PvPatch.Plans;
-using PvPatch.Tests.Shared;
 
 namespace PvPatch.Tests.Live;
 
@@ -190,46 +189,33 @@ public sealed class ExecutorThreadTests
     }
 
     [Fact]
-    public void Nobody_is_inside_while_the_gate_is_closed()
+    public void An_executor_declares_itself_inside_before_it_looks_at_the_gate()
     {
-        Requirement.TwoProcessors();
+        // Who looked first could find the gate open, be passed over by the batch, and go in while it writes. The counter tells: odd before
+        // the closed gate was seen, even behind it, odd again when it is open.
         var executors = new ExecutorList();
-        bool stop = false;
-        bool closed = false;
-        int met = 0;
-        long entries = 0;
-        Thread[] threads = [.. Enumerable.Range(0, 2).Select(i => new Thread(() => Run(executors.Add($"executor {i}"))) { IsBackground = true })];
-        Array.ForEach(threads, static t => t.Start());
-        for (int round = 0; round < 500 && Volatile.Read(ref met) == 0; round++)
+        Executor executor = executors.Add("late");
+        long before = executor.Counter;
+        Assert.True(executors.TryCloseGate(static () => true, TimeSpan.FromSeconds(60), CancellationToken.None, out _));
+        using var entered = new ManualResetEventSlim();
+        using var leave = new ManualResetEventSlim();
+        var thread = new Thread(() =>
         {
-            // Until the threads are on their way in and out again: who sleeps at the gate races with nobody.
-            long enough = Volatile.Read(ref entries) + 20;
-            SpinWait.SpinUntil(() => Volatile.Read(ref entries) >= enough);
-            Assert.True(executors.TryCloseGate(static () => false, Timeout.InfiniteTimeSpan, CancellationToken.None, out _));
-            Volatile.Write(ref closed, true);
-            Thread.SpinWait(100);
-            Volatile.Write(ref closed, false);
-            executors.OpenGate();
-        }
-
-        Volatile.Write(ref stop, true);
-        Array.ForEach(threads, static t => t.Join());
-        Assert.Equal(0, met);
-
-        void Run(Executor executor)
-        {
-            while (!Volatile.Read(ref stop))
-            {
-                executor.Enter();
-                if (Volatile.Read(ref closed))
-                {
-                    Interlocked.Increment(ref met);
-                }
-
-                executor.Leave();
-                Volatile.Write(ref entries, entries + 1);
-            }
-        }
+            executor.Enter();
+            entered.Set();
+            leave.Wait();
+            executor.Leave();
+        });
+        thread.Start();
+        Assert.True(SpinWait.SpinUntil(() => executor.Counter == before + 2, TimeSpan.FromSeconds(60)));
+        Assert.False(entered.Wait(50));
+        Assert.Equal(before + 2, executor.Counter);
+        executors.OpenGate();
+        entered.Wait();
+        Assert.Equal(before + 3, executor.Counter);
+        leave.Set();
+        thread.Join();
+        Assert.Equal(before + 4, executor.Counter);
     }
 
     [Fact]
