@@ -1,6 +1,8 @@
 using System.Buffers.Binary;
+using System.Diagnostics;
 using System.Globalization;
 using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
 
 namespace PvPatch.Live;
@@ -159,6 +161,49 @@ public sealed unsafe class CodeBlock
 
     internal PatchSite KindOf(int site) => Slots!.Kinds[_records[site].Kind];
 
+    /// <summary>What a site follows, where that is settings; nothing where it is a slot's.</summary>
+    internal SettingSite? SettingOf(int site) => _rare?.Settings?[site];
+
+    internal void SetSetting(int site, SettingSite setting) => (Rare.Settings ??= new SettingSite?[_records.Length])[site] = setting;
+
+    /// <summary>
+    /// Gives the sites that follow settings the bytes for what these are now. Under the patch lock, before anyone can run the block.
+    /// </summary>
+    internal void SettleSettings()
+    {
+        SettingSite?[] settings = _rare?.Settings ?? [];
+        for (int i = 0; i < settings.Length; i++)
+        {
+            if (settings[i] is not SettingSite setting)
+            {
+                continue;
+            }
+
+            int length = KindOf(i).Budget;
+            if (!setting.TryDecide(AddressOf(i), length, out PatchAction action, out SiteBytes bytes))
+            {
+                throw new UnreachableException("the reach of every way is checked when the block is made");
+            }
+
+            bytes.CopyTo(Arena.Memory.Span(AddressOf(i), length), length);
+            SetBytes(i, bytes);
+            _records[i].Set(LiveSiteState.Bound, SettingPlanner.FormOf(action), action, PatchReason.None);
+        }
+    }
+
+    /// <summary>Makes the sites that follow settings known to these. Under the same lock, when nothing can fail any more.</summary>
+    internal void JoinSettings()
+    {
+        SettingSite?[] settings = _rare?.Settings ?? [];
+        for (int i = 0; i < settings.Length; i++)
+        {
+            foreach (LiveSetting setting in settings[i] is SettingSite site ? site.Settings : [])
+            {
+                setting.Add(new LiveSite(this, i));
+            }
+        }
+    }
+
     /// <summary>The bytes the site was registered with.</summary>
     internal byte[] OriginalOf(int site)
     {
@@ -184,6 +229,11 @@ public sealed unsafe class CodeBlock
         VirtualAddress address = AddressOf(site);
         if (record.Form is LiveForm.Call or LiveForm.Jump)
         {
+            if (budget == BranchCode.ShortLength)
+            {
+                return address + budget + (sbyte)(record.Low >> 8);
+            }
+
             int shift = 8 * (budget - sizeof(int)); // the displacement comes last
             (ulong low, ulong high) = BytesOf(site);
             ulong displacement = shift >= 64 ? high >> shift - 64 : low >> shift | high << 1 << 63 - shift;
@@ -265,6 +315,9 @@ public sealed unsafe class CodeBlock
 
         /// <summary>What sites longer than 16 bytes hold.</summary>
         public Dictionary<int, byte[]>? LongBytes;
+
+        /// <summary>What the sites that follow settings follow.</summary>
+        public SettingSite?[]? Settings;
 
         /// <summary>The blocks of the same code, where there are several.</summary>
         public CodeBlock[]? SameCode;
