@@ -257,7 +257,9 @@ internal sealed unsafe class SitePlanner
 
         // Bodies of several instructions are drained before slots are stored, guards put up behind that.
         int slot = wish.Body!.Slot;
-        sbyte forward = record.Forward == 0 ? (sbyte)0 : SiteClassifier.UsableForward(record, record.Form == LiveForm.InPlace ? _slots.Bound[slot] : _plan.After[slot]);
+        sbyte forward = record.Forward == 0
+            ? (sbyte)0
+            : SiteClassifier.UsableForward(record, record.Form == LiveForm.InPlace ? _slots.Bound[slot] : _plan.After[slot]);
         if (SiteClassifier.CanChangeLive(_arena, record, known, wish.Body.Length, forward))
         {
             return true;
