@@ -62,7 +62,7 @@ internal static class SiteMemory
         }
     }
 
-    /// <summary>The heap while the result of a switch is kept. A method of its own: nothing of the result is left in the caller's frame.</summary>
+    /// <summary>The heap while a switch's result is kept. A method of its own: nothing of the result is left in the caller's frame.</summary>
     [MethodImpl(MethodImplOptions.NoInlining)]
     private static long SwitchAll(LivePatcher patcher, Backend backend, int sites)
     {

@@ -172,7 +172,8 @@ public sealed unsafe class LinkRetirementTests
         CodeBlock[] held = linked is null ? [target] : [target, linked];
         Assert.All(held, b => Assert.Equal(
             DiagnosticCodes.BlockLinked, Assert.Throws<PatchException>(() => code.Arena.Retire(b)).Diagnostic.Code));
-        Assert.Equal(DiagnosticCodes.UnexpectedLiveBytes, Assert.Throws<PatchException>(() => patcher.UnlinkFrom([target])).Diagnostic.Code);
+        Assert.Equal(
+            DiagnosticCodes.UnexpectedLiveBytes, Assert.Throws<PatchException>(() => patcher.UnlinkFrom([target])).Diagnostic.Code);
         Assert.Equal(1, target.LinksInto.Count);
 
         // Its bytes are known again, and the next batch says where it leads.

@@ -65,7 +65,7 @@ internal sealed class LinkLedger(CodeArena arena)
     }
 
     /// <summary>
-    /// Takes back what <see cref="Reserve"/> noted, for a batch that was taken back, but for sites that were not: they may still lead there.
+    /// Takes back what <see cref="Reserve"/> noted, for a batch that was taken back; not of sites that were not, for they may lead there.
     /// </summary>
     public void Release(PlannedSites plan)
     {
