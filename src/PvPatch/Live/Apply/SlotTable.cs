@@ -23,9 +23,10 @@ public sealed unsafe class SlotTable
     private PatchSite[] _kinds = new PatchSite[16];
     private int[] _siteCounts = new int[16]; // by kind
 
-    internal SlotTable(ArenaMemory memory, OpsLayout layout, VirtualAddress address, VirtualAddress traps)
+    internal SlotTable(CodeArena arena, OpsLayout layout, VirtualAddress address, VirtualAddress traps)
     {
-        _memory = memory;
+        Arena = arena;
+        _memory = arena.Memory;
         _traps = traps;
         Layout = layout;
         Address = address;
@@ -47,6 +48,8 @@ public sealed unsafe class SlotTable
 
     /// <summary>Number of kinds of site there are so far.</summary>
     internal int KindCount { get; private set; }
+
+    internal CodeArena Arena { get; }
 
     /// <summary>
     /// What each slot is switched to: it holds a function of that. Changed under the patch lock; outlives the patcher that changed it.

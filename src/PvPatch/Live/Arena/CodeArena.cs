@@ -199,7 +199,7 @@ public sealed partial class CodeArena : IDisposable
                 _ = RunBarrier();
             }
 
-            slots = new SlotTable(Memory, layout, address, trap);
+            slots = new SlotTable(this, layout, address, trap);
             _slots = [.. _slots, slots];
             return slots;
         }

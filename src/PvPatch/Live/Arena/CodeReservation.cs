@@ -115,7 +115,11 @@ public sealed unsafe class CodeReservation : IDisposable
         code.CopyTo(_arena.Memory.Span(Address, code.Length));
         foreach (CodeBlock block in blocks)
         {
-            block.SameCode = blocks.Length > 1 ? blocks : null;
+            if (blocks.Length > 1)
+            {
+                block.SameCode = blocks;
+            }
+
             Register(block);
         }
 
