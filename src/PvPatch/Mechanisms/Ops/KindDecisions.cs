@@ -77,7 +77,7 @@ internal sealed class KindDecisions
     /// <summary>Decides for each kind of a table, where that was not done before.</summary>
     /// <param name="kinds">A site of each kind.</param>
     /// <param name="thunks">Who places thunks.</param>
-    public void Decide(PatchSite[] kinds, ThunkPlanner? thunks)
+    public void Decide(PatchSite[] kinds, ThunkPlanner thunks)
     {
         if (ReferenceEquals(kinds, _kinds))
         {
@@ -106,7 +106,7 @@ internal sealed class KindDecisions
         (Decisions, Walked, SomeAreMissing, Origins, _kinds) = (decisions, walked, missing, (lowest, highest), kinds);
     }
 
-    private KindDecision Decide(in PatchSite site, ThunkPlanner? thunks)
+    private KindDecision Decide(in PatchSite site, ThunkPlanner thunks)
     {
         OpsLayout layout = _backend.Layout;
         if (site.Slot >= layout.Count)
@@ -144,7 +144,7 @@ internal sealed class KindDecisions
         CodeTemplate? template = decision.Template;
         if (decision.Thunk is ThunkRequest request)
         {
-            if (thunks!.Place(request, decision.TargetName) is VirtualAddress thunk)
+            if (thunks.Place(request, decision.TargetName) is VirtualAddress thunk)
             {
                 template = _templates.Call(thunk, site.Budget);
             }
