@@ -186,24 +186,19 @@ internal sealed unsafe class ConcurrentStores(
 
     private void WriteGuards(ReadOnlySpan<int> sites, bool toNew, int firstPhase, int lastPhase)
     {
-        GuardEntry* entries = (GuardEntry*)NativeMemory.Alloc((nuint)sites.Length, GuardEntry.SizeInBytes);
-        try
+        var entries = new GuardEntry[sites.Length];
+        Span<PlannedSite> planned = Plan.Sites;
+        for (int i = 0; i < sites.Length; i++)
         {
-            Span<PlannedSite> planned = Plan.Sites;
-            for (int i = 0; i < sites.Length; i++)
-            {
-                ref PlannedSite site = ref planned[sites[i]];
-                ref SiteRecord record = ref RecordOf(site, out SiteBytes old, out byte* at);
-                sbyte forward = record.Forward == 0
-                    ? (sbyte)0 : SiteClassifier.UsableForward(record, Plan.After[Slots.Kinds[record.Kind].Slot]);
-                entries[i] = GuardEntry.Create(at, site.Length, toNew ? Plan.NewOf(sites[i]) : old, forward);
-            }
-
-            RunGuards(entries, sites.Length, firstPhase, lastPhase);
+            ref PlannedSite site = ref planned[sites[i]];
+            ref SiteRecord record = ref RecordOf(site, out SiteBytes old, out byte* at);
+            sbyte forward = SiteClassifier.UsableForward(record, Plan.After[Slots.Kinds[record.Kind].Slot]);
+            entries[i] = GuardEntry.Create(at, site.Length, toNew ? Plan.NewOf(sites[i]) : old, forward);
         }
-        finally
+
+        fixed (GuardEntry* first = entries)
         {
-            NativeMemory.Free(entries);
+            RunGuards(first, sites.Length, firstPhase, lastPhase);
         }
     }
 

@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using PvPatch.Machine;
 using PvPatch.Plans;
 
@@ -90,49 +91,28 @@ internal sealed unsafe class SitePlanner
             && body.TryFinish(_start + record.Offset + body.Length, entry, out bytes);
         if (!ready && !TryMake(block, index, body, entry, ref site, out bytes, out longBytes))
         {
-            _plan.RemoveLast();
             return;
         }
 
         if (site.Form == LiveForm.Original && !wish.SlotServes)
         {
             _report.Add(NeedsSlot(block[index], site.Reason));
-            return;
         }
-
-        if (longBytes is not null)
+        else if (longBytes is not null)
         {
             PlanLong(block, index, wish, longBytes, ref site);
-            return;
         }
-
-        byte* at = _writeView + record.Offset;
-
-        // Word by word, which the compiler keeps in registers: for a site that is not written this is most of what is done.
-        ulong low = *(ulong*)at & body.Mask.Low;
-        ulong high = *(ulong*)(at + 8) & body.Mask.High;
-        site.Length = (byte)body.Length;
-        if (low != record.Low || high != block.BytesBehind(index))
+        else
         {
-            _report.Add(Unexpected(block[index], new SiteBytes(low, high).ToArray(body.Length), block.BytesOf(index).ToArray(body.Length)));
-        }
-        else if (low == bytes.Low && high == bytes.High)
-        {
-            site.Change = SiteChange.AlreadyThere;
-            _report.AlreadyThere++;
-        }
-        else if (MayWrite(block, index, wish, block.BytesOf(index), ref site))
-        {
-            _plan.WriteLast(bytes);
+            PlanWords(block, index, wish, bytes, ref site);
         }
     }
 
-    /// <summary>Lets the store of islands go, where it was needed.</summary>
+    /// <summary>Lets the store of islands go, where it was needed. The planner is not to be used any more.</summary>
     public void Release()
     {
         if (_holdsIslands)
         {
-            _holdsIslands = false;
             _arena.Islands.Release();
         }
     }
@@ -257,6 +237,32 @@ internal sealed unsafe class SitePlanner
         }
 
         return !_live;
+    }
+
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private void PlanWords(CodeBlock block, int index, in SiteWish wish, SiteBytes bytes, ref PlannedSite site)
+    {
+        LiveBody body = wish.Body!;
+        ref SiteRecord record = ref block.Records[index];
+        byte* at = _writeView + record.Offset;
+
+        // Word by word, which the compiler keeps in registers: for a site that is not written this is most of what is done.
+        ulong low = *(ulong*)at & body.Mask.Low;
+        ulong high = *(ulong*)(at + 8) & body.Mask.High;
+        site.Length = (byte)body.Length;
+        if (low != record.Low || high != block.BytesBehind(index))
+        {
+            _report.Add(Unexpected(block[index], new SiteBytes(low, high).ToArray(body.Length), block.BytesOf(index).ToArray(body.Length)));
+        }
+        else if (low == bytes.Low && high == bytes.High)
+        {
+            site.Change = SiteChange.AlreadyThere;
+            _report.AlreadyThere++;
+        }
+        else if (MayWrite(block, index, wish, block.BytesOf(index), ref site))
+        {
+            _plan.WriteLast(bytes);
+        }
     }
 
     private void PlanLong(CodeBlock block, int index, in SiteWish wish, byte[] bytes, ref PlannedSite site)
