@@ -192,7 +192,8 @@ internal sealed unsafe class ConcurrentStores(
         {
             ref PlannedSite site = ref planned[sites[i]];
             ref SiteRecord record = ref RecordOf(site, out SiteBytes old, out byte* at);
-            sbyte forward = SiteClassifier.UsableForward(record, Plan.After[Slots.Kinds[record.Kind].Slot]);
+            sbyte forward = record.Forward == 0
+                ? (sbyte)0 : SiteClassifier.UsableForward(record, Plan.After[Slots.Kinds[record.Kind].Slot]);
             entries[i] = GuardEntry.Create(at, site.Length, toNew ? Plan.NewOf(sites[i]) : old, forward);
         }
 

@@ -1,4 +1,3 @@
-using System.Runtime.CompilerServices;
 using PvPatch.Machine;
 using PvPatch.Plans;
 
@@ -104,7 +103,45 @@ internal sealed unsafe class SitePlanner
         }
         else
         {
-            PlanWords(block, index, wish, bytes, ref site);
+            Compare(block, index, wish, bytes, ref site);
+        }
+    }
+
+    /// <summary>Decides a site by its finished bytes: up to 16, which say the same whatever the slots hold.</summary>
+    /// <param name="number">Its block's number in the plan.</param>
+    /// <param name="block">Its block.</param>
+    /// <param name="index">Its place in that.</param>
+    /// <param name="body">What it is: form, action, length.</param>
+    /// <param name="bytes">What it is to hold.</param>
+    public void PlanBytes(int number, CodeBlock block, int index, LiveBody body, SiteBytes bytes)
+    {
+        ref PlannedSite site = ref _plan.Add(number, index, body.Form, LiveSiteState.Bound, body.Action, body.Reason);
+        Compare(block, index, new SiteWish { Body = body }, bytes, ref site);
+    }
+
+    /// <summary>Compares what a site holds with what it should hold and is to hold.</summary>
+    private void Compare(CodeBlock block, int index, in SiteWish wish, SiteBytes bytes, ref PlannedSite site)
+    {
+        LiveBody body = wish.Body!;
+        ref SiteRecord record = ref block.Records[index];
+        byte* at = _writeView + record.Offset;
+
+        // Word by word, which the compiler keeps in registers: for a site that is not written this is most of what is done.
+        ulong low = *(ulong*)at & body.Mask.Low;
+        ulong high = *(ulong*)(at + 8) & body.Mask.High;
+        site.Length = (byte)body.Length;
+        if (low != record.Low || high != block.BytesBehind(index))
+        {
+            _report.Add(Unexpected(block[index], new SiteBytes(low, high).ToArray(body.Length), block.BytesOf(index).ToArray(body.Length)));
+        }
+        else if (low == bytes.Low && high == bytes.High)
+        {
+            site.Change = SiteChange.AlreadyThere;
+            _report.AlreadyThere++;
+        }
+        else if (MayWrite(block, index, wish, block.BytesOf(index), ref site))
+        {
+            _plan.WriteLast(bytes);
         }
     }
 
@@ -217,7 +254,7 @@ internal sealed unsafe class SitePlanner
 
         // Bodies of several instructions are drained before slots are stored, guards put up behind that.
         int slot = wish.Body!.Slot;
-        sbyte forward = SiteClassifier.UsableForward(record, record.Form == LiveForm.InPlace ? _slots.Bound[slot] : _plan.After[slot]);
+        sbyte forward = record.Forward == 0 ? (sbyte)0 : SiteClassifier.UsableForward(record, record.Form == LiveForm.InPlace ? _slots.Bound[slot] : _plan.After[slot]);
         if (SiteClassifier.CanChangeLive(_arena, record, known, wish.Body.Length, forward))
         {
             return true;
@@ -237,32 +274,6 @@ internal sealed unsafe class SitePlanner
         }
 
         return !_live;
-    }
-
-    [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private void PlanWords(CodeBlock block, int index, in SiteWish wish, SiteBytes bytes, ref PlannedSite site)
-    {
-        LiveBody body = wish.Body!;
-        ref SiteRecord record = ref block.Records[index];
-        byte* at = _writeView + record.Offset;
-
-        // Word by word, which the compiler keeps in registers: for a site that is not written this is most of what is done.
-        ulong low = *(ulong*)at & body.Mask.Low;
-        ulong high = *(ulong*)(at + 8) & body.Mask.High;
-        site.Length = (byte)body.Length;
-        if (low != record.Low || high != block.BytesBehind(index))
-        {
-            _report.Add(Unexpected(block[index], new SiteBytes(low, high).ToArray(body.Length), block.BytesOf(index).ToArray(body.Length)));
-        }
-        else if (low == bytes.Low && high == bytes.High)
-        {
-            site.Change = SiteChange.AlreadyThere;
-            _report.AlreadyThere++;
-        }
-        else if (MayWrite(block, index, wish, block.BytesOf(index), ref site))
-        {
-            _plan.WriteLast(bytes);
-        }
     }
 
     private void PlanLong(CodeBlock block, int index, in SiteWish wish, byte[] bytes, ref PlannedSite site)
@@ -309,7 +320,7 @@ internal sealed unsafe class SitePlanner
 
     private static PatchDiagnostic NeedsSlot(LiveSite site, PatchReason reason) =>
         PatchDiagnostic.Error(DiagnosticCodes.SiteNeedsSlot,
-            $"the site of {site.Slot} can do this through its slot only, and the slot does something else") with
+            $"the site of {site.Name} can do this through its slot only, and the slot does something else") with
         {
             SiteIndex = site.Index,
             Address = site.Address,
