@@ -65,7 +65,7 @@ internal sealed class PlanRun
         int end = 0;
         for (int i = 0; ; i++)
         {
-            end = i < end ? end : EndOf(i, window);
+            end = i < end ? end : window.EndOf(sites, i);
             i = PlanKnown(i, end, window);
             if (i == sites.Length)
             {
@@ -225,10 +225,6 @@ internal sealed class PlanRun
         return (Int128)highest - sites[0].Address.Value > int.MaxValue || (Int128)lowest - sites[^1].Address.Value < int.MinValue;
     }
 
-    /// <summary>The first site from an index on that can't be handled as a vector in the segment where the walk is.</summary>
-    private int EndOf(int index, in ImageWindow window) =>
-        index + ~_sites.Sites[index..].BinarySearch(new Boundary(window.Start + window.VectorCount));
-
     private void PlanAny(int index, in PatchSite site, ReadOnlySpan<byte> there)
     {
         KindDecision decision = _made.Decisions[_sites.Kinds.OfSite[index]];
@@ -327,11 +323,5 @@ internal sealed class PlanRun
                 Found = $"{room.Length} bytes",
                 Expected = "a stretch of one segment without sites",
             });
-    }
-
-    /// <summary>Stands before the sites that begin at an address, behind those before: no site is equal to it.</summary>
-    private readonly struct Boundary(ulong address) : IComparable<PatchSite>
-    {
-        public int CompareTo(PatchSite site) => site.Address.Value < address ? 1 : -1;
     }
 }
