@@ -82,7 +82,7 @@ internal static class BodyBuilder
     internal static bool IsNearBranch(in Instruction instruction) =>
         instruction.Op0Kind is OpKind.NearBranch16 or OpKind.NearBranch32 or OpKind.NearBranch64;
 
-    /// <summary>The address or label an instruction names by its distance: that of a near branch or of an operand relative to RIP.</summary>
+    /// <summary>The address or label an instruction names by its distance: of a near branch or of an operand relative to RIP.</summary>
     internal static ulong? RelativeTarget(in Instruction instruction) =>
         IsNearBranch(instruction) ? instruction.NearBranchTarget
         : instruction.IsIPRelativeMemoryOperand ? instruction.IPRelativeMemoryAddress

@@ -115,7 +115,8 @@ internal sealed class WrittenBody
     private ulong FreePlace()
     {
         ulong mask = _bitness == 32 ? uint.MaxValue : ulong.MaxValue;
-        ulong[] addresses = [.. _instructions.Where((_, i) => _labelled[i] < 0).Select(static i => BodyBuilder.RelativeTarget(i)).OfType<ulong>()];
+        ulong[] addresses = [
+            .. _instructions.Where((_, i) => _labelled[i] < 0).Select(static i => BodyBuilder.RelativeTarget(i)).OfType<ulong>()];
         ulong place = addresses.FirstOrDefault();
         bool up = place <= mask / 2; // not over an end of the address space
         do

@@ -131,7 +131,8 @@ public sealed class AddressTargetTests
                 a.jmp(third);
             });
             Assert.True(
-                BodyBuilder.TryBuild(body, convention, bitness, out AssembledBody? built, out PatchDiagnostic? error), $"{distance:x}: {error}");
+                BodyBuilder.TryBuild(body, convention, bitness, out AssembledBody? built, out PatchDiagnostic? error),
+                $"{distance:x}: {error}");
             Assert.Equal([first, second, third], built.Fixups.Select(static f => f.Target.Value));
             Assert.Equal("0f 84 0b 00 00 00 e8 00 00 00 00 0f 85 00 00 00 00 e9 00 00 00 00", HexBytes.Format(built.Bytes.Span));
         }
@@ -141,15 +142,17 @@ public sealed class AddressTargetTests
     [Fact]
     public void Addresses_that_follow_each_other_at_the_distance_of_the_places_are_all_avoided()
     {
-        InlineBody body = InlineBody.Create(static a =>
+        ulong[] targets = [.. Enumerable.Range(0, 50).Select(static i => 0x4000_0000UL + ((ulong)i * 0x1_0000))];
+        InlineBody body = InlineBody.Create(a =>
         {
-            for (ulong i = 0; i < 50; i++)
+            foreach (ulong target in targets)
             {
-                a.call(0x4000_0000 + (i * 0x1_0000));
+                a.call(target);
             }
         });
-        Assert.True(BodyBuilder.TryBuild(body, CallConvention.SysV, 64, out AssembledBody? built, out PatchDiagnostic? error), error?.ToString());
-        Assert.Equal(Enumerable.Range(0, 50).Select(static i => 0x4000_0000UL + ((ulong)i * 0x1_0000)), built.Fixups.Select(static f => f.Target.Value));
+        Assert.True(
+            BodyBuilder.TryBuild(body, CallConvention.SysV, 64, out AssembledBody? built, out PatchDiagnostic? error), error?.ToString());
+        Assert.Equal(targets, built.Fixups.Select(static f => f.Target.Value));
     }
 
     [Fact]

@@ -101,7 +101,8 @@ public sealed class ChangeScopeTests
         SiteLink ToFive(int i) => new(sites[i], code.Five);
         (string Name, SwitchOptions? Options, long[] Does, Action<LiveChanges> Changes)[] cases =
         [
-            ("links in some blocks cut", null, [1, 5, 5], c => c.Unlink(SiteScope.Blocks(blocks[0])).Use(code.Inlined, SiteScope.Blocks(blocks[0], blocks[1]))),
+            ("links in one of two blocks cut", null, [1, 5, 5],
+                c => c.Unlink(SiteScope.Blocks(blocks[0])).Use(code.Inlined, SiteScope.Blocks(blocks[0], blocks[1]))),
             ("link, then a switch that overrides", overrides, [1, 1, 1], c => c.Link(ToFive(0)).Use(code.Inlined)),
             ("link, then a switch that does not", null, [5, 5, 5], c => c.Link(ToFive(0)).Use(code.Inlined)),
             ("a site, then all", overrides, [1, 1, 1], c => c.Use(code.Outlined, SiteScope.Sites(sites[0])).Use(code.Inlined)),
@@ -122,7 +123,7 @@ public sealed class ChangeScopeTests
         }
     }
 
-    /// <summary>Where no backend was switched to, binding leaves a site as it is: original, or as an earlier change of the batch says.</summary>
+    /// <summary>Where no backend was switched to, binding leaves a site as it is, or as an earlier change of the batch says.</summary>
     [Fact]
     public void Binding_where_nothing_is_bound_leaves_what_earlier_changes_say()
     {

@@ -54,7 +54,7 @@ public sealed class LeftAloneTests
         Assert.Equal(3, LiveCode.Call(block));
     }
 
-    /// <summary>A site longer than one instruction can be: what does not fit there or does not reach is left to the slot, with the reason.</summary>
+    /// <summary>A site of 30 bytes: what does not reach or destroys too much is left to the slot, with the reason.</summary>
     [Theory]
     [InlineData(false, PatchReason.OutOfReach, 8)]
     [InlineData(true, PatchReason.ClobbersTooMuch, 3)]
