@@ -84,6 +84,12 @@ internal static class BodyBuilder
     internal static bool IsNearBranch(in Instruction instruction) =>
         instruction.Op0Kind is OpKind.NearBranch16 or OpKind.NearBranch32 or OpKind.NearBranch64;
 
+    /// <summary>The address or label an instruction names by its distance: of a near branch or of an operand relative to RIP.</summary>
+    internal static ulong? RelativeTarget(in Instruction instruction) =>
+        IsNearBranch(instruction) ? instruction.NearBranchTarget
+        : instruction.IsIPRelativeMemoryOperand ? instruction.IPRelativeMemoryAddress
+        : null;
+
     private static PatchDiagnostic Invalid(string reason) =>
         PatchDiagnostic.Error(DiagnosticCodes.BodyInvalid, $"an inline body cannot be used: {reason}");
 }

@@ -143,19 +143,7 @@ internal static class ImageApplier
 
     /// <summary>The index of the first site from an index on that can't be handled as a vector in the segment where a walk is.</summary>
     [MethodImpl(MethodImplOptions.NoInlining)]
-    private static int EndOf(PatchPlan plan, int index, in ImageWindow window)
-    {
-        PlanEntry[] entries = plan.Entries;
-        int low = index;
-        int high = entries.Length;
-        while (low < high)
-        {
-            int middle = (low + high) >>> 1;
-            (low, high) = entries[middle].Address - window.Start < window.VectorCount ? (middle + 1, high) : (low, middle);
-        }
-
-        return low;
-    }
+    private static int EndOf(PatchPlan plan, int index, in ImageWindow window) => window.EndOf(plan.Entries, index);
 
     private static ApplyReport NewReport(PatchPlan plan) => new(plan.Backend) { IsOfImage = true, Count = plan.Count };
 

@@ -261,16 +261,12 @@ internal sealed class LivePlanner
 
         if (!_builder.TryGetLink(named.Change.Links[named.Link], out LiveBody body, out VirtualAddress entry, out PatchDiagnostic? error))
         {
-            _report.Add(error! with { SiteIndex = error.SiteIndex ?? index });
+            _report.Add(error! with { SiteIndex = index });
             return;
         }
 
-        int planned = _plan.Count;
+        _plan.Links.Add((_plan.Count, target));
         _sites.Plan(number, block, index, new SiteWish { Body = body, Entry = entry, After = LiveSiteState.Linked });
-        if (_plan.Count > planned)
-        {
-            _plan.Links.Add((planned, target));
-        }
     }
 
     private SiteWish WishOf(int kind, LiveChange? byBlock, int cut)

@@ -90,23 +90,21 @@ internal sealed unsafe class SitePlanner
             && body.TryFinish(_start + record.Offset + body.Length, entry, out bytes);
         if (!ready && !TryMake(block, index, body, entry, ref site, out bytes, out longBytes))
         {
-            _plan.RemoveLast();
             return;
         }
 
         if (site.Form == LiveForm.Original && !wish.SlotServes)
         {
             _report.Add(NeedsSlot(block[index], site.Reason));
-            return;
         }
-
-        if (longBytes is not null)
+        else if (longBytes is not null)
         {
             PlanLong(block, index, wish, longBytes, ref site);
-            return;
         }
-
-        Compare(block, index, wish, bytes, ref site);
+        else
+        {
+            Compare(block, index, wish, bytes, ref site);
+        }
     }
 
     /// <summary>Decides a site by its finished bytes: up to 16, which say the same whatever the slots hold.</summary>
@@ -147,12 +145,11 @@ internal sealed unsafe class SitePlanner
         }
     }
 
-    /// <summary>Lets the store of islands go, where it was needed.</summary>
+    /// <summary>Lets the store of islands go, where it was needed. The planner is not to be used any more.</summary>
     public void Release()
     {
         if (_holdsIslands)
         {
-            _holdsIslands = false;
             _arena.Islands.Release();
         }
     }

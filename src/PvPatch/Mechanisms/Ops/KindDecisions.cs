@@ -77,7 +77,7 @@ internal sealed class KindDecisions
     /// <summary>Decides for each kind of a table, where that was not done before.</summary>
     /// <param name="kinds">A site of each kind.</param>
     /// <param name="thunks">Who places thunks.</param>
-    public void Decide(PatchSite[] kinds, ThunkPlanner? thunks)
+    public void Decide(PatchSite[] kinds, ThunkPlanner thunks)
     {
         if (ReferenceEquals(kinds, _kinds))
         {
@@ -106,7 +106,7 @@ internal sealed class KindDecisions
         (Decisions, Walked, SomeAreMissing, Origins, _kinds) = (decisions, walked, missing, (lowest, highest), kinds);
     }
 
-    private Decision Decide(in PatchSite site, ThunkPlanner? thunks)
+    private Decision Decide(in PatchSite site, ThunkPlanner thunks)
     {
         OpsLayout layout = _backend.Layout;
         if (site.Slot >= layout.Count)
@@ -143,7 +143,7 @@ internal sealed class KindDecisions
 
         if (decision.Thunk is ThunkCode request)
         {
-            if (thunks!.Place(request, decision.TargetName) is VirtualAddress thunk)
+            if (thunks.Place(request, decision.TargetName) is VirtualAddress thunk)
             {
                 decision.Template = _templates.Call(thunk, site.Budget);
             }

@@ -19,7 +19,7 @@ internal sealed class PlanRun
     private readonly Backend _backend;
     private readonly PlanOptions _options;
     private readonly DiagnosticList _found;
-    private readonly ThunkPlanner? _thunks;
+    private readonly ThunkPlanner _thunks;
     private readonly PlanBuilder _plan;
     private readonly PlanEntry[] _entries;
     private readonly KindDecisions _made;
@@ -37,7 +37,7 @@ internal sealed class PlanRun
         _found = found;
         _made = made;
         AddressRange room = options.Thunks is AddressRange given ? CheckRoom(given) : default;
-        _thunks = options.Thunks is not null || options.Previous is not null ? new ThunkPlanner(image, room, options.Previous) : null;
+        _thunks = new ThunkPlanner(image, room, options.Previous);
         _plan = new PlanBuilder(
             backend.Name, options.Rules.Name, image, made.Forms, sites)
         { Previous = options.Previous, Logger = planLogger };
@@ -63,10 +63,10 @@ internal sealed class PlanRun
         var window = new ImageWindow(_image);
         ReadOnlySpan<PatchSite> sites = _sites.Sites;
         int end = 0;
-        for (int i = 0; i < sites.Length; i++)
+        for (int i = 0; ; i++)
         {
-            end = i < end ? end : EndOf(i, window);
-            i = i < end ? PlanKnown(i, end, window) : i;
+            end = i < end ? end : window.EndOf(sites, i);
+            i = PlanKnown(i, end, window);
             if (i == sites.Length)
             {
                 break;
@@ -93,7 +93,7 @@ internal sealed class PlanRun
             return null;
         }
 
-        _thunks?.AddTo(_plan);
+        _thunks.AddTo(_plan);
         ReportMissing();
         return _plan.Build();
     }
@@ -219,27 +219,10 @@ internal sealed class PlanRun
             return false;
         }
 
-        // The distances farthest up and down, of spans short enough not to wrap.
+        // The distances farthest up and down. A target that is near by the way around the address space's end counts as far: the look at
+        // each finds that it is not.
         (ulong lowest, ulong highest) = _made.Origins;
-        (ulong first, ulong last) = (sites[0].Address.Value, sites[^1].Address.Value);
-        long up = unchecked((long)(highest - first));
-        long down = unchecked((long)(lowest - last));
-        return lowest <= highest
-            && (highest - lowest > uint.MaxValue || last - first > uint.MaxValue || up != (int)up || down != (int)down);
-    }
-
-    private int EndOf(int index, in ImageWindow window)
-    {
-        ReadOnlySpan<PatchSite> sites = _sites.Sites;
-        int low = index;
-        int high = sites.Length;
-        while (low < high)
-        {
-            int middle = (low + high) >>> 1;
-            (low, high) = sites[middle].Address.Value - window.Start < window.VectorCount ? (middle + 1, high) : (low, middle);
-        }
-
-        return low;
+        return (Int128)highest - sites[0].Address.Value > int.MaxValue || (Int128)lowest - sites[^1].Address.Value < int.MinValue;
     }
 
     private void PlanAny(int index, in PatchSite site, ReadOnlySpan<byte> there)
@@ -328,12 +311,9 @@ internal sealed class PlanRun
     private AddressRange CheckRoom(AddressRange room)
     {
         bool bad = room.Length > int.MaxValue || _image.Find(room.Address, (int)room.Length) is null;
-        if (!bad && room.Length > 0)
+        foreach (PatchSite site in _sites.Sites)
         {
-            foreach (PatchSite site in _sites.Sites)
-            {
-                bad |= site.Address < room.Address + room.Length && room.Address < site.End;
-            }
+            bad |= room.Length > 0 && site.Address < room.Address + room.Length && room.Address < site.End;
         }
 
         return !bad ? room : throw new PatchException(
