@@ -9,7 +9,7 @@ internal static class KernelFile
     /// <param name="path">The file.</param>
     /// <param name="options">The limits; <see langword="null"/> for the usual ones.</param>
     /// <param name="kernel">The kernel.</param>
-    /// <param name="error">What is wrong, with <paramref name="path"/> as its source: codes PV6001 to PV6003 and PV6030 to PV6040.</param>
+    /// <param name="error">What is wrong, with <paramref name="path"/> as its source: codes PV6001 to PV6003 and PV6030 to PV6041.</param>
     /// <param name="cancellationToken">Stops the work.</param>
     /// <returns>Whether the file is a kernel that was unpacked. The ELF file in it is not checked further than its magic number.</returns>
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
@@ -36,7 +36,7 @@ internal static class KernelFile
     /// <param name="stream">The stream; it is not closed.</param>
     /// <param name="options">The limits; <see langword="null"/> for the usual ones.</param>
     /// <param name="kernel">The kernel.</param>
-    /// <param name="error">What is wrong: codes PV6001 to PV6003 and PV6030 to PV6040.</param>
+    /// <param name="error">What is wrong: codes PV6001 to PV6003 and PV6030 to PV6041.</param>
     /// <param name="cancellationToken">Stops the work.</param>
     /// <returns>Whether the stream holds a kernel that was unpacked.</returns>
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
@@ -57,7 +57,7 @@ internal static class KernelFile
     /// <param name="file">The whole file. An ELF file is handed back as it is, not copied.</param>
     /// <param name="options">The limits; <see langword="null"/> for the usual ones.</param>
     /// <param name="kernel">The kernel.</param>
-    /// <param name="error">What is wrong: codes PV6001 and PV6030 to PV6040.</param>
+    /// <param name="error">What is wrong: codes PV6001 and PV6030 to PV6041.</param>
     /// <param name="cancellationToken">Stops the work.</param>
     /// <returns>Whether the bytes are a kernel that was unpacked.</returns>
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
