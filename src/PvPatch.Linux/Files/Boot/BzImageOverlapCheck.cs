@@ -4,8 +4,8 @@ using System.Diagnostics.CodeAnalysis;
 namespace PvPatch.Linux.Files;
 
 /// <summary>
-/// Refuses bzImages in which a byte is more than one thing, or which claim bytes they do not have: what is unpacked and planned would not be
-/// what a boot loader or firmware starts.
+/// Refuses bzImages in which a byte is more than one thing, or which claim bytes they do not have: what is unpacked and planned would not
+/// be what a boot loader or firmware starts.
 /// </summary>
 /// <remarks>
 /// <code>
@@ -65,7 +65,8 @@ internal static class BzImageOverlapCheck
             return false;
         }
 
-        error = OfKernel(file, kernel, payload) ?? (stub is null ? null : OfSections(file, stub, payload) ?? OfSignature(file, stub, kernel));
+        error = OfKernel(file, kernel, payload);
+        error ??= stub is null ? null : OfSections(file, stub, payload) ?? OfSignature(file, stub, kernel);
         return error is null;
     }
 
@@ -152,7 +153,8 @@ internal static class BzImageOverlapCheck
 
         if (inFile.Length > 0 && !inFile.Any(s => s.Contains(payload)))
         {
-            return Error("No section of the EFI stub has the compressed kernel", PayloadOffsetAt, Describe(payload), "a section that has all of it");
+            return Error(
+                "No section of the EFI stub has the compressed kernel", PayloadOffsetAt, Describe(payload), "a section that has all of it");
         }
 
         return FirstShared(inFile, "bytes of the file") ?? FirstShared(inMemory, "addresses");
@@ -172,7 +174,8 @@ internal static class BzImageOverlapCheck
             return Outside(signature, "the file", whole);
         }
 
-        foreach (Part part in stub.Sections.Where(static s => s.FileSize > 0).Select(BytesOf).Prepend(kernel with { Start = 0, Size = kernel.End }))
+        Part toKernelEnd = kernel with { Start = 0, Size = kernel.End };
+        foreach (Part part in stub.Sections.Where(static s => s.FileSize > 0).Select(BytesOf).Prepend(toKernelEnd))
         {
             if (signature.Shares(part))
             {
@@ -212,7 +215,8 @@ internal static class BzImageOverlapCheck
         $"{part.Name} lies outside {holder}", part.SaidAt, Describe(part), $"a range within {Describe(within)}");
 
     private static PatchDiagnostic Shared(Part part, Part other, string what = "bytes of the file") => Error(
-        $"{part.Name} and {other.Name} share {what}", part.SaidAt, $"{Describe(part)} and {Describe(other)}", "parts apart from each other");
+        $"{part.Name} and {other.Name} share {what}", part.SaidAt, $"{Describe(part)} and {Describe(other)}",
+        "parts apart from each other");
 
     private static PatchDiagnostic Error(string message, long offset, string found, string expected) =>
         PatchDiagnostic.Error(KernelDiagnosticCodes.BzImageOverlap, char.ToUpperInvariant(message[0]) + message[1..]) with

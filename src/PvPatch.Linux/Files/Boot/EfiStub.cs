@@ -80,7 +80,8 @@ internal sealed class EfiStub
 
         if (end > BootHeaderAt)
         {
-            error = PatchDiagnostic.Error(KernelDiagnosticCodes.BzImageOverlap, "The headers of the EFI stub share bytes with the boot header") with
+            error = PatchDiagnostic.Error(
+                KernelDiagnosticCodes.BzImageOverlap, "The headers of the EFI stub share bytes with the boot header") with
             {
                 FileOffset = PeOffsetAt,
                 Found = FileRange.Describe(at, end - at),

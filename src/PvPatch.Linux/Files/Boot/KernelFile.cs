@@ -2,12 +2,12 @@ using System.Diagnostics.CodeAnalysis;
 
 namespace PvPatch.Linux.Files;
 
-/// <summary>The front door for kernel files: takes an ELF file, a bzImage or a compressed ELF file and gives the ELF file.</summary>
+/// <summary>Reads kernel files: takes an ELF file, a bzImage or a compressed ELF file and gives the ELF file.</summary>
 internal static class KernelFile
 {
     /// <summary>Reads and unpacks a kernel file from disk.</summary>
     /// <param name="path">The file.</param>
-    /// <param name="options">The limits; <see langword="null"/> for the usual ones.</param>
+    /// <param name="options">The limits; <see langword="null"/> for the defaults.</param>
     /// <param name="kernel">The kernel.</param>
     /// <param name="error">What is wrong, with <paramref name="path"/> as its source: codes PV6001 to PV6003 and PV6030 to PV6041.</param>
     /// <param name="cancellationToken">Stops the work.</param>
@@ -34,7 +34,7 @@ internal static class KernelFile
 
     /// <summary>Reads and unpacks a kernel file from a stream, from where the stream stands to its end.</summary>
     /// <param name="stream">The stream; it is not closed.</param>
-    /// <param name="options">The limits; <see langword="null"/> for the usual ones.</param>
+    /// <param name="options">The limits; <see langword="null"/> for the defaults.</param>
     /// <param name="kernel">The kernel.</param>
     /// <param name="error">What is wrong: codes PV6001 to PV6003 and PV6030 to PV6041.</param>
     /// <param name="cancellationToken">Stops the work.</param>
@@ -55,7 +55,7 @@ internal static class KernelFile
 
     /// <summary>Unpacks a kernel file that is in memory.</summary>
     /// <param name="file">The whole file. An ELF file is handed back as it is, not copied.</param>
-    /// <param name="options">The limits; <see langword="null"/> for the usual ones.</param>
+    /// <param name="options">The limits; <see langword="null"/> for the defaults.</param>
     /// <param name="kernel">The kernel.</param>
     /// <param name="error">What is wrong: codes PV6001 and PV6030 to PV6041.</param>
     /// <param name="cancellationToken">Stops the work.</param>
@@ -88,7 +88,7 @@ internal static class KernelFile
         }
     }
 
-    /// <summary>Tells by its start what a file is.</summary>
+    /// <summary>Recognises a file's kind by its first bytes.</summary>
     internal static bool TryRecognize(ReadOnlySpan<byte> start, out KernelFileKind kind, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         kind = KernelFileKind.Elf;

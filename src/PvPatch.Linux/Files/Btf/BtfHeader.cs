@@ -3,7 +3,7 @@ using System.Diagnostics.CodeAnalysis;
 
 namespace PvPatch.Linux.Files;
 
-/// <summary>Where the types and the strings lie in BTF data, both checked against its length and each other.</summary>
+/// <summary>The ranges of types and strings in BTF data, checked against its length and each other.</summary>
 /// <param name="Types">The range of the types.</param>
 /// <param name="Strings">The range of the strings, which end with NUL.</param>
 internal readonly record struct BtfHeader(Range Types, Range Strings)
