@@ -35,30 +35,38 @@ public sealed class BzImageOverlapTests
     [InlineData("the kernel ends inside the payload", 0x1f4, (Tail / 16) - 1, 0x248, "The compressed kernel lies outside the kernel")]
     [InlineData("less memory than bytes", 0x260, Kernel - 1, 0x260, "The kernel asks for less memory than it has bytes")]
     [InlineData("no memory", 0x260, 0, 0x260, "The kernel asks for less memory than it has bytes")]
-    [InlineData("kernel_info at the payload's last byte", 0x268, Tail - 1, 0x268, "The block kernel_info and the compressed kernel share bytes of the file")]
+    [InlineData("kernel_info at the payload's last byte", 0x268, Tail - 1, 0x268,
+        "The block kernel_info and the compressed kernel share bytes of the file")]
     [InlineData("kernel_info at the kernel's end", 0x268, Kernel - 11, 0x268, "The block kernel_info lies outside the kernel")]
     [InlineData("kernel_info beyond the file", 0x268, 0xffffffff, 0x268, "The block kernel_info lies outside the kernel")]
-    [InlineData("a length of kernel_info beyond the kernel", Setup + Tail + 0x228, 0x10000, 0x268, "The block kernel_info lies outside the kernel")]
-    [InlineData("the 32-bit entry in the payload", 0x264, Tail - 1, 0x264, "An entry for EFI and the compressed kernel share bytes of the file")]
+    [InlineData("a length of kernel_info beyond the kernel", Setup + Tail + 0x228, 0x10000, 0x268,
+        "The block kernel_info lies outside the kernel")]
+    [InlineData("the 32-bit entry in the payload", 0x264, Tail - 1, 0x264,
+        "An entry for EFI and the compressed kernel share bytes of the file")]
     [InlineData("the 64-bit entry in the payload", 0x264, 0, 0x264, "An entry for EFI and the compressed kernel share bytes of the file")]
     [InlineData("the 64-bit entry behind the kernel", 0x264, Kernel - 0x200, 0x264, "An entry for EFI lies outside the kernel")]
     [InlineData("the 32-bit entry behind the file", 0x264, 0xffffffff, 0x264, "An entry for EFI lies outside the kernel")]
     [InlineData("EFI headers over the boot header", 0x3c, 0x1da, 0x3c, "The headers of the EFI stub share bytes with the boot header")]
     [InlineData("EFI headers behind the boot header", 0x3c, 0x300, 0x3c, "The headers of the EFI stub share bytes with the boot header")]
-    [InlineData("a long optional header", TestBzImage.PeAt + 0x14, 0x1000, 0x3c, "The headers of the EFI stub share bytes with the boot header")]
+    [InlineData("a long optional header", TestBzImage.PeAt + 0x14, 0x1000, 0x3c,
+        "The headers of the EFI stub share bytes with the boot header")]
     [InlineData("many sections", TestBzImage.PeAt + 4, 0xffff8664, 0x3c, "The headers of the EFI stub share bytes with the boot header")]
     [InlineData("a section beyond the file", Data + 20, 0x100000, Data, ".data lies outside the file")]
     [InlineData("a section longer than the file", Data + 16, 0xffffffff, Data, ".data lies outside the file")]
     [InlineData("a section that cuts the payload", Text + 16, 0x200, Text, ".text has only a part of the compressed kernel")]
-    [InlineData("a section that starts in the payload", Data + 20, Setup + Tail - 1, Data, ".data has only a part of the compressed kernel")]
+    [InlineData("a section that starts in the payload", Data + 20, Setup + Tail - 1, Data,
+        ".data has only a part of the compressed kernel")]
     [InlineData("a payload in no section", Text + 16, 0, 0x248, "No section of the EFI stub has the compressed kernel")]
     [InlineData("two sections over the same bytes", Data + 20, Setup + Kernel - 0x41, Data, ".data and .text share bytes of the file")]
     [InlineData("a section over the setup code", Data + 20, 0x240, Data, ".data and .setup share bytes of the file")]
     [InlineData("two sections at the same addresses", Data + 12, Setup + Kernel - 0x41, Data, ".data and .text share addresses")]
     [InlineData("a section in whose memory another lies", TestBzImage.SectionsAt + 8, 0x10000, Text, ".text and .setup share addresses")]
-    [InlineData("a signature beyond the file", TestBzImage.SignatureAt, 0x100000, TestBzImage.SignatureAt, "The signature lies outside the file")]
-    [InlineData("a signature over the kernel", TestBzImage.SignatureAt, Signature - 1, TestBzImage.SignatureAt, "The signature and the kernel share bytes of the file")]
-    [InlineData("a signature over the setup code", TestBzImage.SignatureAt, 0x100, TestBzImage.SignatureAt, "The signature and the kernel share bytes of the file")]
+    [InlineData("a signature beyond the file", TestBzImage.SignatureAt, 0x100000, TestBzImage.SignatureAt,
+        "The signature lies outside the file")]
+    [InlineData("a signature over the kernel", TestBzImage.SignatureAt, Signature - 1, TestBzImage.SignatureAt,
+        "The signature and the kernel share bytes of the file")]
+    [InlineData("a signature over the setup code", TestBzImage.SignatureAt, 0x100, TestBzImage.SignatureAt,
+        "The signature and the kernel share bytes of the file")]
     public void One_wrong_field_is_refused(string what, int at, uint value, int offset, string message)
     {
         byte[] file = s_file.With32(at, value);
