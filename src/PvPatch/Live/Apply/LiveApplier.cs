@@ -39,7 +39,7 @@ internal sealed class LiveApplier
     /// <param name="promised">The plan that says what will be written, where one was made before.</param>
     public ApplyResult Apply(LiveChanges changes, SwitchOptions options, LivePlan? promised = null)
     {
-        var report = new ApplyReport(changes.Target);
+        var report = new ApplyReport(changes.Description);
         long start = Stopwatch.GetTimestamp();
         LiveEventSource.Log.BatchStart(report.Target, options.Mode);
         if (Check(changes, options, promised) is PatchDiagnostic misuse)
@@ -69,7 +69,7 @@ internal sealed class LiveApplier
         out IReadOnlyList<PatchDiagnostic> diagnostics)
     {
         plan = null;
-        var report = new ApplyReport(changes.Target);
+        var report = new ApplyReport(changes.Description);
         PatchDiagnostic? misuse = Check(changes, options);
         if (misuse is null && _arena.PatchLock.TryEnter(options.WaitForOther, out PatchLock? held, out misuse, options.Cancellation))
         {
@@ -123,6 +123,7 @@ internal sealed class LiveApplier
             {
                 outcomes = _plan.Publish(_arena.Ledger, report, _arena.Address);
                 _plan.After.CopyTo(_slots.Bound, 0);
+                _plan.Settings.ForEach(static s => s.Setting.Value = s.Value);
             }
             else
             {
@@ -221,6 +222,11 @@ internal sealed class LiveApplier
 
         foreach (LiveChange change in changes.List)
         {
+            if (change.Setting?.Claim(_arena) is PatchDiagnostic foreign)
+            {
+                return foreign;
+            }
+
             // By index: an enumerator of an interface is an object, and most batches are small.
             for (int i = 0; i < change.Links.Count; i++)
             {
@@ -326,7 +332,7 @@ internal sealed class LiveApplier
                 // A block may be retired and reused by now.
                 if (_arena.TryFindSite(site.Address, out LiveSite live))
                 {
-                    LiveLog.Site(_logger, live.Slot, site);
+                    LiveLog.Site(_logger, live.Name, site);
                 }
             }
         }
