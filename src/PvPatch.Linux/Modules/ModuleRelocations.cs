@@ -20,13 +20,13 @@ internal sealed class ModuleRelocations
         Array.Sort(_unresolved, static (a, b) => a.Address.CompareTo(b.Address));
     }
 
-    /// <summary>How many there are.</summary>
+    /// <summary>Their number.</summary>
     public int Count => _unresolved.Length;
 
     /// <summary>Whether a range holds none.</summary>
     /// <param name="address">Its first address.</param>
     /// <param name="length">Its length in bytes.</param>
-    /// <param name="what">What it is, for the message.</param>
+    /// <param name="what">Its name for the message.</param>
     /// <param name="error">PV6143 with the first one.</param>
     public bool TryCheck(VirtualAddress address, long length, string what, [NotNullWhen(false)] out PatchDiagnostic? error)
     {

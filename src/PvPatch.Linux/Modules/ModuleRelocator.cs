@@ -29,8 +29,8 @@ internal sealed class ModuleRelocator
     /// <summary>Writes the values into the placed copy.</summary>
     /// <param name="module">The module as it is in its file, from which symbols and relocations are read.</param>
     /// <param name="placed">The copy with addresses.</param>
-    /// <param name="symbols">What its symbols stand for.</param>
-    /// <param name="result">What could not be done.</param>
+    /// <param name="symbols">Values of its symbols.</param>
+    /// <param name="result">Relocations that could not be applied.</param>
     /// <param name="error">PV6142: the relocations are damaged.</param>
     public static bool TryApply(
         ElfImage module, ElfImage placed, ModuleSymbols symbols, [NotNullWhen(true)] out ModuleRelocations? result,

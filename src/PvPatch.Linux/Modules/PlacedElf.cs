@@ -5,8 +5,8 @@ using PvPatch.Linux.Files;
 namespace PvPatch.Linux.Modules;
 
 /// <summary>
-/// Makes of a module's file one as a linker would have written it for the module's addresses, but for the relocations: a copy with
-/// addresses in its section headers. All that reads and plans kernels reads and plans this too.
+/// Copies a module's file with addresses in its section headers, as a linker would have written them; relocations are not applied. The
+/// readers and planners of kernels take the copy as well.
 /// </summary>
 internal static class PlacedElf
 {
@@ -16,7 +16,7 @@ internal static class PlacedElf
     private const int AddressOffset64 = 16;
     private const int TypeOffset = 16; // e_type
 
-    /// <summary>Makes the copy. What is not loaded loses its mark of being so, as it has no address.</summary>
+    /// <summary>Makes the copy. Sections that are not loaded lose the flag SHF_ALLOC, as they have no address.</summary>
     /// <param name="module">The module.</param>
     /// <param name="addresses">The address of each section, by its index.</param>
     /// <param name="placed">The copy.</param>

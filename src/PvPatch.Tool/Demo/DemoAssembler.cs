@@ -6,9 +6,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Demo;
 
-/// <summary>
-/// Lays the demo's guest down byte by byte. What lies between its parts is int3, so that a slip of one byte would be seen.
-/// </summary>
+/// <summary>Assembles the demo's guest. Bytes between its parts are int3, so that an error of one byte shows.</summary>
 internal sealed class DemoAssembler(int bitness, VirtualAddress start, VirtualAddress opsTable, OpsLayout layout)
 {
     private const int Alignment = 16;
@@ -19,12 +17,12 @@ internal sealed class DemoAssembler(int bitness, VirtualAddress start, VirtualAd
 
     private readonly int _word = bitness / 8;
 
-    /// <summary>What was laid down so far.</summary>
+    /// <summary>The bytes assembled so far.</summary>
     public byte[] Bytes => [.. _code];
 
     private VirtualAddress End => start + _code.Count;
 
-    /// <summary>Adds a site and what follows it: a return, unless the site itself leaves for good.</summary>
+    /// <summary>Adds a site and the return behind it, which a site that does not come back has not.</summary>
     public PatchSite AddSite(DemoSite site)
     {
         OpSlot slot = layout[site.Slot];

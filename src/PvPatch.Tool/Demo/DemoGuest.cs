@@ -84,7 +84,7 @@ internal sealed class DemoGuest
     /// <summary>Run address of the ops table.</summary>
     public VirtualAddress OpsTable { get; }
 
-    /// <summary>Where save/restore thunks may be put.</summary>
+    /// <summary>Room for save/restore thunks.</summary>
     public AddressRange Thunks { get; }
 
     /// <summary>Assembles the guest.</summary>

@@ -164,7 +164,8 @@ internal sealed class PlanBuilder
                     SiteIndex = i,
                     Address = entry.Address,
                     Found =
-                        $"{new VirtualAddress(before.Address)}+{LengthOf(before)} and {new VirtualAddress(entry.Address)}+{LengthOf(entry)}",
+                        $"{new VirtualAddress(before.Address)}+{LengthOf(before)} and "
+                        + $"{new VirtualAddress(entry.Address)}+{LengthOf(entry)}",
                 });
             }
         }
