@@ -264,7 +264,9 @@ internal sealed class RelocationScan
             instruction.IP, slot, instruction.Length, CallConventions.DestroyedBy(_layout[slot].Convention, _bitness)));
     }
 
-    /// <summary>A place that is no call: whether its four bytes name something listed, as an address or as a distance from their end.</summary>
+    /// <summary>
+    /// A place that is no call: whether its bytes name something listed, as an address of 4 or 8 bytes or as a distance from their end.
+    /// </summary>
     private bool LookAtData(byte[] code, ulong first, ulong place)
     {
         ReadOnlySpan<byte> rest = code.AsSpan((int)(place - first));
@@ -272,10 +274,9 @@ internal sealed class RelocationScan
         {
             int value = BinaryPrimitives.ReadInt32LittleEndian(rest);
             ulong mask = _bitness == 32 ? uint.MaxValue : ulong.MaxValue;
-            ulong address = unchecked((ulong)value) & mask;
-            ulong distant = unchecked(place + 4 + (ulong)value) & mask;
-            if (_listed.TryGetSlotOfWord(address, out _) || _listed.TryGetSlotOfFunction(address, out _)
-                || _listed.TryGetSlotOfWord(distant, out _) || _listed.TryGetSlotOfFunction(distant, out _))
+            bool names = IsListed(unchecked((ulong)value) & mask) || IsListed(unchecked(place + 4 + (ulong)value) & mask)
+                || (_bitness == 64 && rest.Length >= 8 && IsListed(BinaryPrimitives.ReadUInt64LittleEndian(rest)));
+            if (names)
             {
                 NoteOther(place);
             }
@@ -283,6 +284,8 @@ internal sealed class RelocationScan
 
         return true;
     }
+
+    private bool IsListed(ulong address) => _listed.TryGetSlotOfWord(address, out _) || _listed.TryGetSlotOfFunction(address, out _);
 
     private void NoteOther(ulong address)
     {
