@@ -42,7 +42,7 @@ internal sealed class ListedSymbols
     {
         listed = null;
         var made = new ListedSymbols(names, file.Bitness / 8);
-        if (!TryFind(file, table, placed, names, found, out Dictionary<string, VirtualAddress?>? symbols))
+        if (!TryFind(file, table, placed, names, found, out Dictionary<string, (VirtualAddress? Address, ulong Size)>? symbols))
         {
             return false;
         }
@@ -56,14 +56,20 @@ internal sealed class ListedSymbols
                 throw new ArgumentException($"\"{name}\" is given slot {first}, and {names.Layout} has {names.Layout.Count}", nameof(names));
             }
 
-            if (!symbols.TryGetValue(name, out VirtualAddress? address))
+            if (!symbols.TryGetValue(name, out (VirtualAddress? Address, ulong Size) symbol))
             {
                 found.Add(PatchDiagnostic.Warning(KernelDiagnosticCodes.SymbolUnknown, $"the file neither defines nor uses \"{name}\""));
                 continue;
             }
 
+            VirtualAddress? address = symbol.Address;
             bool isTable = names.Tables.ContainsKey(name);
             int count = isTable ? firsts.First(f => f > first) - first : 1;
+            if (isTable && symbol.Size > 0)
+            {
+                count = (int)Math.Min((ulong)count, symbol.Size / (ulong)made._word);
+            }
+
             if (address is null)
             {
                 made._standIns.Add(name, end);
@@ -139,12 +145,12 @@ internal sealed class ListedSymbols
     /// </summary>
     private static bool TryFind(
         ElfImage file, ElfSymbolTable table, PlacedObject placed, SiteNames names, List<PatchDiagnostic> found,
-        [NotNullWhen(true)] out Dictionary<string, VirtualAddress?>? symbols)
+        [NotNullWhen(true)] out Dictionary<string, (VirtualAddress? Address, ulong Size)>? symbols)
     {
         var wanted = new HashSet<string>(names.Tables.Keys.Concat(names.Functions.Keys), StringComparer.Ordinal);
         int longest = wanted.Count == 0 ? 0 : wanted.Max(static n => System.Text.Encoding.UTF8.GetByteCount(n));
-        var local = new Dictionary<string, (VirtualAddress Address, bool IsAmbiguous)>();
-        symbols = [];
+        var local = new Dictionary<string, (VirtualAddress Address, ulong Size, bool IsAmbiguous)>();
+        symbols = new Dictionary<string, (VirtualAddress? Address, ulong Size)>();
         var global = new HashSet<string>();
         for (int i = 1; i < table.Count; i++)
         {
@@ -158,7 +164,11 @@ internal sealed class ListedSymbols
             VirtualAddress? address = AddressOf(file, placed, symbol);
             if (address is null || symbol.Binding != ElfSymbolBinding.Local)
             {
-                symbols[name] = address ?? symbols.GetValueOrDefault(name);
+                if (address is not null || !symbols.ContainsKey(name))
+                {
+                    symbols[name] = (address, symbol.Size);
+                }
+
                 if (address is not null)
                 {
                     global.Add(name);
@@ -166,18 +176,19 @@ internal sealed class ListedSymbols
             }
             else
             {
-                local[name] = (address.Value, local.TryGetValue(name, out var before) && before.Address != address);
+                bool isSecond = local.TryGetValue(name, out (VirtualAddress Address, ulong Size, bool IsAmbiguous) before);
+                local[name] = (address.Value, symbol.Size, isSecond && (before.IsAmbiguous || before.Address != address));
             }
         }
 
-        foreach ((string name, (VirtualAddress address, bool isAmbiguous)) in local)
+        foreach ((string name, (VirtualAddress address, ulong size, bool isAmbiguous)) in local)
         {
             if (global.Contains(name))
             {
                 continue;
             }
 
-            symbols[name] = address;
+            symbols[name] = (address, size);
             if (isAmbiguous)
             {
                 found.Add(PatchDiagnostic.Error(

@@ -38,6 +38,10 @@ public sealed class ObjectFile
     /// </summary>
     public CodeImage Code => _placed.Code;
 
+    /// <summary>The size in bytes that the file says a symbol has; 0 where it does not define it.</summary>
+    internal long SizeOf(string symbol) =>
+        _symbols is not null && symbol.Length > 0 && _symbols.TryFind(symbol, out ElfSymbol found) ? (long)Math.Min(found.Size, int.MaxValue) : 0;
+
     /// <summary>Reads a file, or throws.</summary>
     /// <param name="path">The file.</param>
     /// <param name="options">Addresses for an object file; the defaults where <see langword="null"/>.</param>

@@ -11,7 +11,7 @@ public sealed record SiteNames
 
     /// <summary>
     /// Symbols of ops tables, each with the type number of its first slot. A table has the slots up to the next table's first one, or all
-    /// that follow.
+    /// that follow, as far as the size of its symbol goes where it has one.
     /// </summary>
     public IReadOnlyDictionary<string, int> Tables { get; init; } = new Dictionary<string, int>();
 

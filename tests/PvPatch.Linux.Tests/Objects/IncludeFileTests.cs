@@ -84,9 +84,12 @@ public sealed class IncludeFileTests
             sti
             pv_end_region
             """;
-        byte[] plain = IncludeFile.Assemble(Source + Surroundings, bitness);
-        byte[] intel = IncludeFile.Assemble($".intel_syntax noprefix\n{Source}{Surroundings}", bitness);
-        Assert.Equal(plain, intel);
+        byte[] plain = Linked(Source, bitness);
+        byte[] intel = Linked($".intel_syntax noprefix\n{Source}", bitness);
+        foreach (string section in (string[])[".text", SiteRecords.SectionName, SiteRecords.NamesSectionName, "pvpatch_code"])
+        {
+            Assert.Equal(Convert.ToHexString(Dump(plain, section)), Convert.ToHexString(Dump(intel, section)));
+        }
     }
 
     [Theory]

@@ -171,7 +171,7 @@ public sealed class ObjectFileTests
                 Assert.Equal(opened.TryReadRecords(out SiteRecords? records, out IReadOnlyList<PatchDiagnostic> told), records is not null);
                 Assert.True(records is not null || told.Count > 0);
                 Assert.True(opened.TryFindSites(names, out RelocatedSites? sites, out told) || told.Count > 0);
-                Assert.All(sites?.Sites ?? [], s => Assert.NotNull(opened.Code.Find(s.Address, s.Budget)));
+                Assert.All(sites?.Sites ?? Plans.SiteTable.Empty, s => Assert.NotNull(opened.Code.Find(s.Address, s.Budget)));
             }
             else
             {

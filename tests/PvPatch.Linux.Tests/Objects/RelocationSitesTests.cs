@@ -29,6 +29,8 @@ public sealed class RelocationSitesTests
         native_enable: ret
         .data
         pv_ops: .skip 24
+        .size pv_ops, 24
+        .skip 0x800
         """;
 
     private static readonly SiteNames s_names = new()
