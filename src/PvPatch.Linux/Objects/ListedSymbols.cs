@@ -48,39 +48,21 @@ internal sealed class ListedSymbols
         }
 
         VirtualAddress end = (placed.Placement?.End ?? VirtualAddress.Zero) + 64;
-        int[] firsts = [.. names.Tables.Values.Append(names.Layout.Count).Order()];
-        foreach ((string name, int first) in names.Tables.Concat(names.Functions))
+        foreach ((string name, Range range) in names.Tables)
         {
-            if ((uint)first >= (uint)names.Layout.Count)
+            (int first, int count) = range.GetOffsetAndLength(names.Layout.Count);
+            if (made.TryGet(name, symbols, found, count, ref end, out VirtualAddress address, out ulong size))
             {
-                throw new ArgumentException($"\"{name}\" is given slot {first}, and {names.Layout} has {names.Layout.Count}", nameof(names));
+                made.AddTable(address, first, size == 0 ? count : (int)Math.Min((ulong)count, size / (ulong)made._word));
             }
+        }
 
-            if (!symbols.TryGetValue(name, out (VirtualAddress? Address, ulong Size) symbol))
-            {
-                found.Add(PatchDiagnostic.Warning(KernelDiagnosticCodes.SymbolUnknown, $"the file neither defines nor uses \"{name}\""));
-                continue;
-            }
-
-            VirtualAddress? address = symbol.Address;
-            bool isTable = names.Tables.ContainsKey(name);
-            int count = isTable ? firsts.First(f => f > first) - first : 1;
-            if (isTable && symbol.Size > 0)
-            {
-                count = (int)Math.Min((ulong)count, symbol.Size / (ulong)made._word);
-            }
-
-            if (address is null)
-            {
-                made._standIns.Add(name, end);
-                end += (count + 1) * (long)made._word;
-            }
-
-            if (isTable)
-            {
-                made.AddTable(address, made._standIns.GetValueOrDefault(name), first, count);
-            }
-            else if (!made.TryAddFunction(name, address, made._standIns.GetValueOrDefault(name), first, found))
+        foreach ((string name, int slot) in names.Functions)
+        {
+            ArgumentOutOfRangeException.ThrowIfNegative(slot, nameof(names));
+            ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(slot, names.Layout.Count, nameof(names));
+            if (made.TryGet(name, symbols, found, 1, ref end, out VirtualAddress address, out _)
+                && !made.TryAddFunction(name, address, slot, found))
             {
                 return false;
             }
@@ -114,20 +96,49 @@ internal sealed class ListedSymbols
     /// <param name="slot">The slot.</param>
     public bool TryGetSlotOfFunction(ulong address, out int slot) => _functions.TryGetValue(address, out slot);
 
-    private void AddTable(VirtualAddress? address, VirtualAddress standIn, int first, int count)
+    /// <summary>
+    /// The address of a name. One that the file uses and does not define has an address of its own, behind all sections.
+    /// </summary>
+    private bool TryGet(
+        string name, Dictionary<string, (VirtualAddress? Address, ulong Size)> symbols, List<PatchDiagnostic> found, int words,
+        ref VirtualAddress end, out VirtualAddress address, out ulong size)
     {
-        _tables.Add(((address ?? standIn).Value, first, count));
-        for (int i = 0; i < count && address is VirtualAddress known; i++)
+        if (!symbols.TryGetValue(name, out (VirtualAddress? Address, ulong Size) symbol))
         {
-            SlotAddresses[first + i] = known + (i * _word);
+            found.Add(PatchDiagnostic.Warning(KernelDiagnosticCodes.SymbolUnknown, $"the file neither defines nor uses \"{name}\""));
+            (address, size) = (VirtualAddress.Zero, 0);
+            return false;
+        }
+
+        size = symbol.Size;
+        if (symbol.Address is null)
+        {
+            if (_standIns.TryAdd(name, end))
+            {
+                end += (words + 1) * (long)_word;
+            }
+        }
+
+        address = symbol.Address ?? _standIns[name];
+        return true;
+    }
+
+    private bool IsStandIn(VirtualAddress address) => _standIns.ContainsValue(address);
+
+    private void AddTable(VirtualAddress address, int first, int count)
+    {
+        _tables.Add((address.Value, first, count));
+        for (int i = 0; i < count && !IsStandIn(address); i++)
+        {
+            SlotAddresses[first + i] = address + (i * _word);
         }
     }
 
-    private bool TryAddFunction(string name, VirtualAddress? address, VirtualAddress standIn, int slot, List<PatchDiagnostic> found)
+    private bool TryAddFunction(string name, VirtualAddress address, int slot, List<PatchDiagnostic> found)
     {
         bool taken = _functions.ContainsValue(slot);
-        _functions[(address ?? standIn).Value] = slot;
-        SlotFunctions[slot] = address ?? VirtualAddress.Zero;
+        _functions[address.Value] = slot;
+        SlotFunctions[slot] = IsStandIn(address) ? VirtualAddress.Zero : address;
         if (taken)
         {
             found.Add(PatchDiagnostic.Error(

@@ -38,10 +38,6 @@ public sealed class ObjectFile
     /// </summary>
     public CodeImage Code => _placed.Code;
 
-    /// <summary>The size in bytes that the file says a symbol has; 0 where it does not define it.</summary>
-    internal long SizeOf(string symbol) =>
-        _symbols is not null && symbol.Length > 0 && _symbols.TryFind(symbol, out ElfSymbol found) ? (long)Math.Min(found.Size, int.MaxValue) : 0;
-
     /// <summary>Reads a file, or throws.</summary>
     /// <param name="path">The file.</param>
     /// <param name="options">Addresses for an object file; the defaults where <see langword="null"/>.</param>
@@ -79,16 +75,9 @@ public sealed class ObjectFile
         ObjectOptions? options = null)
     {
         file = null;
-        return ElfImage.TryRead(bytes, out ElfImage? elf, out error) && TryOpen(elf, options, out file, out error);
-    }
-
-    /// <summary>Takes an ELF file whose headers are read already.</summary>
-    internal static bool TryOpen(
-        ElfImage elf, ObjectOptions? options, [NotNullWhen(true)] out ObjectFile? file, [NotNullWhen(false)] out PatchDiagnostic? error)
-    {
-        file = null;
         options ??= new ObjectOptions();
-        if (!elf.TryReadSymbols(out ElfSymbolTable? symbols, out error) && error.Code != KernelDiagnosticCodes.ElfNoSymbols)
+        if (!ElfImage.TryRead(bytes, out ElfImage? elf, out error)
+            || (!elf.TryReadSymbols(out ElfSymbolTable? symbols, out error) && error.Code != KernelDiagnosticCodes.ElfNoSymbols))
         {
             return false;
         }

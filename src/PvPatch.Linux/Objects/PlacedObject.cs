@@ -81,7 +81,7 @@ internal sealed class PlacedObject
             KernelDiagnosticCodes.ObjectUnresolved, $"{what} refers to {_symbols!.Describe(found.Symbol)}, {Say(found.Reason)}") with
         {
             Address = found.Address,
-            Help = "Link the file, or give the symbol's address.",
+            Help = "Link the file, or give the symbol's address (ObjectOptions.Symbols).",
         };
         return error is null;
     }

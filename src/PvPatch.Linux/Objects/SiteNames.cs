@@ -10,10 +10,10 @@ public sealed record SiteNames
     public required OpsLayout Layout { get; init; }
 
     /// <summary>
-    /// Symbols of ops tables, each with the type number of its first slot. A table has the slots up to the next table's first one, or all
-    /// that follow, as far as the size of its symbol goes where it has one.
+    /// Symbols of ops tables, each with the type numbers of its slots (<c>0..24</c>). Where its symbol has a size, the table ends there at
+    /// the latest.
     /// </summary>
-    public IReadOnlyDictionary<string, int> Tables { get; init; } = new Dictionary<string, int>();
+    public IReadOnlyDictionary<string, Range> Tables { get; init; } = new Dictionary<string, Range>();
 
     /// <summary>Symbols of functions, each with the type number of the slot whose operation it is; one function a slot.</summary>
     public IReadOnlyDictionary<string, int> Functions { get; init; } = new Dictionary<string, int>();

@@ -17,8 +17,10 @@ namespace PvPatch.Tool.Sites;
 /// <param name="Clobbers">Registers that a patch may destroy; of ops.</param>
 /// <param name="Target">Where a branch or call leads, or where other code for the region is.</param>
 /// <param name="Old">The bytes that are there.</param>
+/// <param name="Code">The bytes of the variant or replacement, where it is.</param>
 internal sealed record ObjectSite(
-    string Address, string Section, string Offset, string Mechanism, string Name, int Length, string? Clobbers, string? Target, string Old);
+    string Address, string Section, string Offset, string Mechanism, string Name, int Length, string? Clobbers, string? Target, string Old,
+    string? Code);
 
 /// <summary>The sites of an object file or program for scripts.</summary>
 internal sealed record ObjectSitesDocument(
@@ -29,7 +31,7 @@ internal sealed record ObjectSitesDocument(
 internal sealed class ObjectSites
 {
     private readonly ObjectFile _file;
-    private readonly List<(VirtualAddress Address, ObjectSite Site)> _sites = [];
+    private readonly List<(VirtualAddress Address, (VirtualAddress Address, int Length) Code, ObjectSite Site)> _sites = [];
 
     private ObjectSites(ObjectFile file) => _file = file;
 
@@ -57,14 +59,13 @@ internal sealed class ObjectSites
 
         foreach (ReplacementRecord variant in records.Variants)
         {
-            sites.Add(variant.Address, variant.Length, "variant", variant.Backend!, variant.Code);
+            sites.Add(variant, "variant", variant.Backend!);
         }
 
         foreach (ReplacementRecord other in records.Alternatives)
         {
             sites.Add(
-                other.Address, other.Length, "alternative",
-                string.Create(CultureInfo.InvariantCulture, $"{(other.IsForAbsence ? "not " : "")}{other.Feature}"), other.Code);
+                other, "alternative", string.Create(CultureInfo.InvariantCulture, $"{(other.IsForAbsence ? "not " : "")}{other.Feature}"));
         }
 
         return sites;
@@ -90,11 +91,11 @@ internal sealed class ObjectSites
         var disassembler = new Disassembler(_file.Bitness, static _ => null);
         output.Column("place", placeWidth, Ink.Faint).Column("mechanism", 13, Ink.Faint).Column("name", nameWidth, Ink.Faint)
             .Column("bytes", 6, Ink.Faint).Line("code", Ink.Faint);
-        foreach ((VirtualAddress address, ObjectSite site) in _sites.OrderBy(static s => s.Address))
+        foreach ((_, (VirtualAddress address, int length), ObjectSite site) in _sites.OrderBy(static s => s.Address))
         {
-            _file.Code.TryGetBytes(address, site.Length, out Span<byte> old);
+            _file.Code.TryGetBytes(address, length, out Span<byte> code);
             output.Column($"{site.Section}+{site.Offset}", placeWidth).Column(site.Mechanism, 13).Column(site.Name, nameWidth)
-                .Column(string.Create(CultureInfo.InvariantCulture, $"{site.Length,4}"), 6).Line(disassembler.Line(old, address));
+                .Column(string.Create(CultureInfo.InvariantCulture, $"{site.Length,4}"), 6).Line(disassembler.Line(code, address));
         }
 
         output.Line(string.Create(CultureInfo.InvariantCulture, $"{_sites.Count} sites"), Ink.Strong);
@@ -105,12 +106,19 @@ internal sealed class ObjectSites
     private void Add(PatchSite site, string slot, VirtualAddress target) =>
         Add(site.Address, site.Budget, "ops", slot, target.IsZero ? null : target, site.Clobbers.ToString(_file.Bitness));
 
-    private void Add(VirtualAddress address, int length, string mechanism, string name, VirtualAddress? target, string? clobbers = null)
+    private void Add(ReplacementRecord piece, string mechanism, string name) =>
+        Add(piece.Address, piece.Length, mechanism, name, piece.Code, piece: (piece.Code, piece.CodeLength));
+
+    private void Add(
+        VirtualAddress address, int length, string mechanism, string name, VirtualAddress? target, string? clobbers = null,
+        (VirtualAddress Address, int Length)? piece = null)
     {
         CodeSegment section = _file.Code.Find(address, length)!;
-        _file.Code.TryGetBytes(address, length, out Span<byte> old);
-        _sites.Add((address, new ObjectSite(
-            JsonOutput.Hex(address), section.Name, string.Create(CultureInfo.InvariantCulture, $"0x{address - section.Address:x}"), mechanism, name, length,
-            clobbers, target is VirtualAddress known ? JsonOutput.Hex(known) : null, HexBytes.Format(old))));
+        _sites.Add((address, piece ?? (address, length), new ObjectSite(
+            JsonOutput.Hex(address), section.Name, string.Create(CultureInfo.InvariantCulture, $"0x{address - section.Address:x}"), mechanism,
+            name, length, clobbers, target is VirtualAddress known ? JsonOutput.Hex(known) : null, BytesAt(address, length),
+            piece is { } code ? BytesAt(code.Address, code.Length) : null)));
     }
+
+    private string BytesAt(VirtualAddress address, int length) => HexBytes.Format(_file.Code.GetBytes(address, length));
 }

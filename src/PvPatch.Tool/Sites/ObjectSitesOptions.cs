@@ -9,10 +9,7 @@ namespace PvPatch.Tool.Sites;
 /// <summary>The options by which <c>sites</c> reads object files and programs in place of kernels.</summary>
 internal sealed class ObjectSitesOptions
 {
-    /// <summary>The slots of a table whose symbol has no size.</summary>
-    private const int UsualSlots = 256;
-
-    /// <summary>The most slots of a table, whatever its symbol says.</summary>
+    /// <summary>The most slots of a table. The table ends before where its symbol does.</summary>
     private const int MostSlots = 4096;
 
     private readonly Option<bool> _records = new("--records")
@@ -55,19 +52,19 @@ internal sealed class ObjectSitesOptions
 
     /// <summary>The names of the command line. Slots of tables are called by table and number, those of functions by the function.</summary>
     /// <exception cref="ToolFailure">A number or slot is none.</exception>
-    public SiteNames Names(ParseResult arguments, ObjectFile file)
+    public SiteNames Names(ParseResult arguments)
     {
-        var tables = new Dictionary<string, int>(StringComparer.Ordinal);
+        var tables = new Dictionary<string, Range>(StringComparer.Ordinal);
         var functions = new Dictionary<string, int>(StringComparer.Ordinal);
-        (string Name, string? Slots)[] listed = [.. (arguments.GetValue(_tables) ?? []).Select(Split).DistinctBy(static t => t.Name)];
-        (string Name, string? Slot)[] called = [.. (arguments.GetValue(_functions) ?? []).Select(Split).DistinctBy(static f => f.Name)];
+        (string Name, string? Slots)[] listed = Read(arguments, _tables);
+        (string Name, string? Slot)[] called = Read(arguments, _functions);
         int next = 0;
         OpsLayout layout = OpsLayout.Create(builder =>
         {
             foreach ((string name, string? slots) in listed)
             {
-                int count = Count(name, slots, file);
-                tables.Add(name, next);
+                int count = Count(name, slots);
+                tables.Add(name, next..(next + count));
                 next += count;
                 builder.Table(name, t =>
                 {
@@ -96,15 +93,34 @@ internal sealed class ObjectSitesOptions
         return new SiteNames { Layout = layout, Tables = tables, Functions = functions };
     }
 
-    private static (string Name, string? Value) Split(string text) =>
-        text.IndexOf('=', StringComparison.Ordinal) is >= 0 and int at ? (text[..at], text[(at + 1)..]) : (text, null);
+    private static (string Name, string? Value)[] Read(ParseResult arguments, Option<string[]> option)
+    {
+        var names = new HashSet<string>(StringComparer.Ordinal);
+        var read = new List<(string Name, string? Value)>();
+        foreach (string text in arguments.GetValue(option) ?? [])
+        {
+            int at = text.IndexOf('=', StringComparison.Ordinal);
+            string name = at < 0 ? text : text[..at];
+            if (name.Length == 0 || !names.Add(name))
+            {
+                throw new ToolFailure(PatchDiagnostic.Error(
+                    ToolDiagnosticCodes.Usage, $"{option.Name} takes {(name.Length == 0 ? "the name of a symbol" : "each symbol once")}") with
+                {
+                    Found = text,
+                });
+            }
 
-    private static int Count(string table, string? slots, ObjectFile file)
+            read.Add((name, at < 0 ? null : text[(at + 1)..]));
+        }
+
+        return [.. read];
+    }
+
+    private static int Count(string table, string? slots)
     {
         if (slots is null)
         {
-            long words = file.SizeOf(table) / (file.Bitness / 8);
-            return words == 0 ? UsualSlots : (int)Math.Min(words, MostSlots);
+            return MostSlots;
         }
 
         return int.TryParse(slots, NumberStyles.None, CultureInfo.InvariantCulture, out int count) && count is > 0 and <= MostSlots

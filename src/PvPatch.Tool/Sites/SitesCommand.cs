@@ -1,6 +1,5 @@
 using System.CommandLine;
 using PvPatch.Linux;
-using PvPatch.Linux.Files;
 using PvPatch.Linux.Objects;
 using PvPatch.Plans;
 using PvPatch.Records;
@@ -81,10 +80,14 @@ internal sealed class SitesCommand : ToolCommand
 
     private void ListObject(ParseResult arguments, ToolRun run, string path)
     {
-        ElfImage elf = KernelInput.Read(path, run).Elf;
-        if (!ObjectFile.TryOpen(elf, null, out ObjectFile? file, out PatchDiagnostic? error))
+        if (path.Length == 0)
         {
-            throw new ToolFailure(error with { Source = path });
+            throw new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.Usage, "the name of a file is empty"));
+        }
+
+        if (!ObjectFile.TryOpen(path, out ObjectFile? file, out PatchDiagnostic? error))
+        {
+            throw new ToolFailure(error);
         }
 
         IReadOnlyList<PatchDiagnostic> diagnostics;
@@ -96,7 +99,7 @@ internal sealed class SitesCommand : ToolCommand
         }
         else
         {
-            SiteNames names = _object.Names(arguments, file);
+            SiteNames names = _object.Names(arguments);
             sites = file.TryFindSites(names, out RelocatedSites? found, out diagnostics)
                 ? ObjectSites.Of(file, found, names.Layout) : throw Failure(diagnostics, path);
         }

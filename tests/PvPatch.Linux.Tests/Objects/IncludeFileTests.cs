@@ -241,6 +241,29 @@ public sealed class IncludeFileTests
         Assert.Equal(new VirtualAddress(0x600000), read.SlotFunctions(3)[2]);
     }
 
+    [Fact]
+    public void A_function_that_the_linker_drops_takes_its_records_along()
+    {
+        // Two files with one inline function, as C++ makes them: code and records in a group of which the linker keeps one.
+        const string Source = """
+            .section .text.f,"axG",@progbits,f,comdat
+            .weak f
+            f: pv_branch tracing, 1f
+            1: pv_region native
+            nop
+            pv_variant xen
+            cli
+            pv_end_region
+            ret
+            """;
+        byte[] file = IncludeFile.Assemble(Source, 64);
+        using var folder = new TestFolder();
+        string result = folder.File("out");
+        Tools.Pipe([], "ld", ["-e", "f", "-o", result, folder.File("1.o", file), folder.File("2.o", file)]);
+        SiteRecords read = ObjectFile.Open(result).ReadRecords();
+        Assert.Equal((1, 2), (read.StaticKeys.Count, read.Variants.Count));
+    }
+
     private static byte[] TextOf(string source, int bitness) =>
         Dump(Linked(source.Replace(';', '\n'), bitness), ".text");
 

@@ -150,7 +150,7 @@ public sealed class ObjectFileTests
         var names = new SiteNames
         {
             Layout = layout,
-            Tables = new Dictionary<string, int> { ["pv_ops"] = 0 },
+            Tables = new Dictionary<string, Range> { ["pv_ops"] = .. },
             Functions = new Dictionary<string, int> { ["outside"] = 1 },
         };
         for (int round = 0; round < 3000; round++)

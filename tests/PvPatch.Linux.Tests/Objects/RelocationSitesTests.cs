@@ -37,7 +37,7 @@ public sealed class RelocationSitesTests
     {
         Layout = OpsLayout.Create(static b => b.Table("ops", static t => t.Slot("disable").Slot("enable").Slot("read")
             .Slot("native", convention: CallConvention.CalleeSave))),
-        Tables = new Dictionary<string, int> { ["pv_ops"] = 0 },
+        Tables = new Dictionary<string, Range> { ["pv_ops"] = 0..3 },
         Functions = new Dictionary<string, int> { ["native_enable"] = 3 },
     };
 
@@ -160,8 +160,10 @@ public sealed class RelocationSitesTests
     [Fact]
     public void A_slot_that_the_layout_has_not_is_an_error_of_the_caller()
     {
-        SiteNames names = s_names with { Tables = new Dictionary<string, int> { ["pv_ops"] = 4 } };
-        Assert.Throws<ArgumentException>(() => Open(IncludeFile.Compile(C, 64)).FindSites(names));
+        SiteNames names = s_names with { Tables = new Dictionary<string, Range> { ["pv_ops"] = 0..5 } };
+        Assert.Throws<ArgumentOutOfRangeException>(() => Open(IncludeFile.Compile(C, 64)).FindSites(names));
+        names = s_names with { Functions = new Dictionary<string, int> { ["native_enable"] = 4 } };
+        Assert.Throws<ArgumentOutOfRangeException>(() => Open(IncludeFile.Compile(C, 64)).FindSites(names));
     }
 
     private static ObjectFile Open(byte[] file)

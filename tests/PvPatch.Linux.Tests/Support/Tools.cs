@@ -43,7 +43,7 @@ internal static class Tools
     {
         using var folder = new TestFolder();
         string result = folder.File("out.o");
-        Pipe(System.Text.Encoding.ASCII.GetBytes(source), "as", $"--{bitness}", "-I", includes, "-o", result, "-");
+        Pipe(System.Text.Encoding.ASCII.GetBytes(source), "as", $"--{bitness}", "--fatal-warnings", "-I", includes, "-o", result, "-");
         return File.ReadAllBytes(result);
     }
 
