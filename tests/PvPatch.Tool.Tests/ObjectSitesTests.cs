@@ -41,8 +41,11 @@ public sealed class ObjectSitesTests : IDisposable
         Assert.Equal("pvpatch-object-sites", document.GetProperty("format").GetString());
         Assert.True(document.GetProperty("linked").GetBoolean());
         JsonElement[] sites = [.. document.GetProperty("sites").EnumerateArray()];
-        Assert.Equal(["ops 1", "staticKey tracing", "variant native", "variant xen"], sites.Select(static s => $"{Text(s, "mechanism")} {Text(s, "name")}"));
-        Assert.Equal((".text", "0x0", "66 90", "fa"), (Text(sites[0], "section"), Text(sites[0], "offset"), Text(sites[1], "old"), Text(sites[3], "code")));
+        Assert.Equal(
+            ["ops 1", "staticKey tracing", "variant native", "variant xen"],
+            sites.Select(static s => $"{Text(s, "mechanism")} {Text(s, "name")}"));
+        Assert.Equal((".text", "0x0"), (Text(sites[0], "section"), Text(sites[0], "offset")));
+        Assert.Equal(("66 90", "fa"), (Text(sites[1], "old"), Text(sites[3], "code")));
 
         string text = ToolRunner.Run("sites", path, "--records").Succeeds().Out;
         Assert.Matches(@"\n\.text\+0x0 +ops +1 +6 +call qword ", text);
@@ -55,13 +58,15 @@ public sealed class ObjectSitesTests : IDisposable
     public void Relocations_are_listed_by_slot_and_function(bool link)
     {
         string path = Build(link);
-        ToolResult result = ToolRunner.Run("sites", "--relocations", path, "--table", "pv_ops", "--function", "native_cli", "--json").Succeeds();
+        ToolResult result = ToolRunner.Run(
+            "sites", "--relocations", path, "--table", "pv_ops", "--function", "native_cli", "--json").Succeeds();
         Assert.Equal(
             ["pv_ops.1", "pv_ops.1", "native_cli", "native_cli"],
             result.Json.GetProperty("sites").EnumerateArray().Select(static s => Text(s, "name")));
         Assert.Equal("PV6184", Text(Assert.Single(result.Json.GetProperty("diagnostics").EnumerateArray()), "code"));
 
-        result = ToolRunner.Run("sites", "--relocations", path, "--table", "pv_ops=1", "--function", "native_cli=pv_ops.0", "--json").Succeeds();
+        result = ToolRunner.Run(
+            "sites", "--relocations", path, "--table", "pv_ops=1", "--function", "native_cli=pv_ops.0", "--json").Succeeds();
         Assert.Equal(
             ["pv_ops.0", "pv_ops.0"], result.Json.GetProperty("sites").EnumerateArray().Select(static s => Text(s, "name")));
     }

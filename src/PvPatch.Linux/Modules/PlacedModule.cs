@@ -69,7 +69,10 @@ public sealed class PlacedModule
             return false;
         }
 
-        var made = new PlacedModule(module, kernel, elf, new ModuleRelocations(unresolved, symbols)) { Warnings = ModuleMatch.FindWarnings(module, kernel) };
+        var made = new PlacedModule(module, kernel, elf, new ModuleRelocations(unresolved, symbols))
+        {
+            Warnings = ModuleMatch.FindWarnings(module, kernel),
+        };
         if (!made.TryReadAlternatives(out error) || !made.TryReadSites(out error) || !made.TryCheckReplacements(out error))
         {
             return false;

@@ -152,7 +152,8 @@ internal sealed class ListedSymbols
     }
 
     /// <summary>
-    /// The address of each name: <see langword="null"/> where the file uses it and does not define it. A global symbol goes before local ones.
+    /// The address of each name: <see langword="null"/> where the file uses it and does not define it. A global symbol goes before local
+    /// ones.
     /// </summary>
     private static bool TryFind(
         ElfImage file, ElfSymbolTable table, PlacedObject placed, SiteNames names, List<PatchDiagnostic> found,

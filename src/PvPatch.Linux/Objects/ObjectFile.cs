@@ -29,7 +29,9 @@ public sealed class ObjectFile
     /// <summary>32 or 64.</summary>
     public int Bitness => _file.Bitness;
 
-    /// <summary>Whether the file is linked; else it is an object file, and its addresses are those of <see cref="ObjectOptions"/>.</summary>
+    /// <summary>
+    /// Whether the file is linked; else it is an object file, and its addresses are those of <see cref="ObjectOptions"/>.
+    /// </summary>
     public bool IsLinked => _file.Type != ElfFileType.Relocatable;
 
     /// <summary>
@@ -49,7 +51,10 @@ public sealed class ObjectFile
     /// <summary>Reads a file.</summary>
     /// <param name="path">The file.</param>
     /// <param name="file">The file, read.</param>
-    /// <param name="error">What is wrong: PV6001 to PV6003, and as with <see cref="TryOpen(Memory{byte}, out ObjectFile?, out PatchDiagnostic?, ObjectOptions?)"/>.</param>
+    /// <param name="error">
+    /// What is wrong: PV6001 to PV6003 and PV6030 to PV6040 for the file, PV6010 to PV6021 for the ELF file in it, PV6142 and PV6180 for
+    /// the relocations and addresses of an object file.
+    /// </param>
     /// <param name="options">Addresses for an object file; the defaults where <see langword="null"/>.</param>
     /// <returns>Whether it was read.</returns>
     public static bool TryOpen(
@@ -57,7 +62,8 @@ public sealed class ObjectFile
         ObjectOptions? options = null)
     {
         file = null;
-        bool read = KernelFile.TryLoad(path, null, out LoadedKernelFile? loaded, out error) && TryOpen(loaded.Image, out file, out error, options);
+        bool read = KernelFile.TryLoad(path, null, out LoadedKernelFile? loaded, out error)
+            && TryOpen(loaded.Image, out file, out error, options);
         error = error is null ? null : error with { Source = error.Source ?? path };
         return read;
     }
@@ -128,7 +134,8 @@ public sealed class ObjectFile
         }
 
         ElfSection table = tables[0];
-        CodeSegment? names = elf.Sections.FirstOrDefault(static s => s.Name == SiteRecords.NamesSectionName && s.IsAllocated && s.HasFileContent)
+        CodeSegment? names = elf.Sections.FirstOrDefault(
+            static s => s.Name == SiteRecords.NamesSectionName && s.IsAllocated && s.HasFileContent)
             is ElfSection section ? new CodeSegment(section.Name, section.Address, elf.GetBytes(section)) : null;
         if (!_placed.TryCheck(table.Address, (long)table.Size, "a record", out PatchDiagnostic? error))
         {
@@ -164,8 +171,8 @@ public sealed class ObjectFile
     /// <param name="sites">The sites.</param>
     /// <param name="diagnostics">
     /// Where there are none, why: PV6183 for a file without relocations of its code, PV6142 for damaged ones, PV6022 for a file without
-    /// symbols, PV6182 for a name of several symbols, PV1015 for two functions of one slot. Else what was passed over: PV6086 for names that
-    /// the file does not have (warnings), PV6184 for references that are no calls (for information).
+    /// symbols, PV6182 for a name of several symbols, PV1015 for two functions of one slot. Else what was passed over: PV6086 for names
+    /// that the file does not have (warnings), PV6184 for references that are no calls (for information).
     /// </param>
     /// <returns>Whether the relocations were read.</returns>
     public bool TryFindSites(

@@ -72,7 +72,8 @@ internal sealed class ObjectSymbols : IPlacedSymbols
     private readonly VirtualAddress?[] _addresses;
     private readonly Dictionary<int, ulong> _known = [];
 
-    public ObjectSymbols(ElfImage file, ElfSymbolTable? table, VirtualAddress?[] addresses, IReadOnlyDictionary<string, VirtualAddress> known)
+    public ObjectSymbols(
+        ElfImage file, ElfSymbolTable? table, VirtualAddress?[] addresses, IReadOnlyDictionary<string, VirtualAddress> known)
     {
         _table = table;
         _addresses = addresses;

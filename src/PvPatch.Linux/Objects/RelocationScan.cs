@@ -105,7 +105,8 @@ internal sealed class RelocationScan
         foreach (ElfSection table in file.Sections)
         {
             if (table.Type is not (ElfSectionType.RelocationsWithAddend or ElfSectionType.Relocations) || table.IsAllocated
-                || table.Info >= (uint)file.Sections.Count || file.Sections[(int)table.Info] is not { IsExecutable: true, IsAllocated: true })
+                || table.Info >= (uint)file.Sections.Count
+                || file.Sections[(int)table.Info] is not { IsExecutable: true, IsAllocated: true })
             {
                 continue;
             }

@@ -35,7 +35,8 @@ public sealed class RelocatedSites
     public SiteTable Sites { get; }
 
     /// <summary>
-    /// Addresses of the slots' words by slot index, for <see cref="PlanOptions.SlotAddresses"/>; 0 where the file does not define the table.
+    /// Addresses of the slots' words by slot index, for <see cref="PlanOptions.SlotAddresses"/>; 0 where the file does not define the
+    /// table.
     /// </summary>
     public IReadOnlyList<VirtualAddress> SlotAddresses { get; }
 

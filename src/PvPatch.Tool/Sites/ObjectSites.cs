@@ -87,7 +87,8 @@ internal sealed class ObjectSites
     public void Write(TextOutput output)
     {
         int nameWidth = Math.Max(6, _sites.Select(static s => s.Site.Name.Length).DefaultIfEmpty().Max() + 2);
-        int placeWidth = Math.Max(8, _sites.Select(static s => s.Site.Section.Length + s.Site.Offset.Length + 1).DefaultIfEmpty().Max() + 2);
+        int placeWidth = Math.Max(
+            8, _sites.Select(static s => s.Site.Section.Length + s.Site.Offset.Length + 1).DefaultIfEmpty().Max() + 2);
         var disassembler = new Disassembler(_file.Bitness, static _ => null);
         output.Column("place", placeWidth, Ink.Faint).Column("mechanism", 13, Ink.Faint).Column("name", nameWidth, Ink.Faint)
             .Column("bytes", 6, Ink.Faint).Line("code", Ink.Faint);
@@ -115,8 +116,8 @@ internal sealed class ObjectSites
     {
         CodeSegment section = _file.Code.Find(address, length)!;
         _sites.Add((address, piece ?? (address, length), new ObjectSite(
-            JsonOutput.Hex(address), section.Name, string.Create(CultureInfo.InvariantCulture, $"0x{address - section.Address:x}"), mechanism,
-            name, length, clobbers, target is VirtualAddress known ? JsonOutput.Hex(known) : null, BytesAt(address, length),
+            JsonOutput.Hex(address), section.Name, string.Create(CultureInfo.InvariantCulture, $"0x{address - section.Address:x}"),
+            mechanism, name, length, clobbers, target is VirtualAddress known ? JsonOutput.Hex(known) : null, BytesAt(address, length),
             piece is { } code ? BytesAt(code.Address, code.Length) : null)));
     }
 

@@ -24,7 +24,7 @@ internal sealed class ObjectSitesOptions
 
     private readonly Option<string[]> _tables = new("--table")
     {
-        Description = "With --relocations: a table of operations whose callers are sites; with the number of its slots where its symbol has no size",
+        Description = "With --relocations: a table of operations whose callers are sites; with the number of its slots",
         HelpName = "SYMBOL[=SLOTS]",
     };
 
@@ -50,7 +50,9 @@ internal sealed class ObjectSitesOptions
     /// <summary>Whether the file is to be read for its relocations.</summary>
     public bool WantsRelocations(ParseResult arguments) => arguments.GetValue(_relocations);
 
-    /// <summary>The names of the command line. Slots of tables are called by table and number, those of functions by the function.</summary>
+    /// <summary>
+    /// The names of the command line. Slots of tables are called by table and number, those of functions by the function.
+    /// </summary>
     /// <exception cref="ToolFailure">A number or slot is none.</exception>
     public SiteNames Names(ParseResult arguments)
     {
@@ -103,8 +105,8 @@ internal sealed class ObjectSitesOptions
             string name = at < 0 ? text : text[..at];
             if (name.Length == 0 || !names.Add(name))
             {
-                throw new ToolFailure(PatchDiagnostic.Error(
-                    ToolDiagnosticCodes.Usage, $"{option.Name} takes {(name.Length == 0 ? "the name of a symbol" : "each symbol once")}") with
+                string takes = name.Length == 0 ? "the name of a symbol" : "each symbol once";
+                throw new ToolFailure(PatchDiagnostic.Error(ToolDiagnosticCodes.Usage, $"{option.Name} takes {takes}") with
                 {
                     Found = text,
                 });

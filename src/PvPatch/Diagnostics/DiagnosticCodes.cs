@@ -36,7 +36,9 @@ public static class DiagnosticCodes
     /// <summary>A field of a record has a value that its mechanism does not allow.</summary>
     public const string RecordField = "PV1012";
 
-    /// <summary>The name of a record is missing, outside the section of names, without an end, no text, or given twice in a region.</summary>
+    /// <summary>
+    /// The name of a record is missing, outside the section of names, without an end, no text, or given twice in a region.
+    /// </summary>
     public const string RecordName = "PV1013";
 
     /// <summary>The target of a record is missing, outside the code, in the record's own region or out of reach.</summary>

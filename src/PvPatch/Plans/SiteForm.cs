@@ -128,7 +128,9 @@ internal sealed class SiteFormReader
         return form;
     }
 
-    /// <summary>Reads a site whose code is a direct call: whole instructions, one of them a near call, none of them another branch.</summary>
+    /// <summary>
+    /// Reads a site whose code is a direct call: whole instructions, one of them a near call, none of them another branch.
+    /// </summary>
     /// <param name="bytes">The site's bytes.</param>
     /// <param name="address">Its run address.</param>
     /// <param name="target">Run address of the function called.</param>

@@ -171,8 +171,8 @@ internal sealed class SiteRecordReader
     // Static keys: form 0; flag 1 likely, flag 2 initially on; target: the label.
     private bool ReadStaticKey(RecordFields fields, string? name)
     {
-        bool sound = IsForm(fields, 0) & HasFlags(fields, Likely | InitiallyOn) & HasNoNumber(fields) & HasNoSize(fields) & HasNoValue(fields)
-            & IsNamed(fields, name) & IsCode(fields.Target, 1);
+        bool sound = IsForm(fields, 0) & HasFlags(fields, Likely | InitiallyOn) & HasNoNumber(fields) & HasNoSize(fields)
+            & HasNoValue(fields) & IsNamed(fields, name) & IsCode(fields.Target, 1);
         sound &= fields.SiteLength is 2 or 5 || Field("the length of a branch", (uint)fields.SiteLength, "2 or 5");
         if (sound && fields.SiteLength == 2 && fields.Target - (fields.Site + 2) is not (>= sbyte.MinValue and <= sbyte.MaxValue))
         {
@@ -220,8 +220,8 @@ internal sealed class SiteRecordReader
         return sound;
     }
 
-    // Variants: flag 1 stands in place; name: the backend. Alternatives: flag 1 for absence; number: the feature. Both: target and size: the
-    // code.
+    // Variants: flag 1 stands in place; name: the backend. Alternatives: flag 1 for absence; number: the feature. Both: target and size:
+    // the code.
     private bool ReadReplacement(RecordFields fields, string? name, RecordMechanism mechanism)
     {
         bool variant = mechanism == RecordMechanism.Variant;
@@ -267,7 +267,8 @@ internal sealed class SiteRecordReader
 
     private bool IsForm(RecordFields fields, int last) => fields.Form <= last || Field("the form", fields.Form, $"0 to {last}");
 
-    private bool HasFlags(RecordFields fields, int known) => (fields.Flags & ~known) == 0 || Field("the flags", fields.Flags, $"bits of {known}");
+    private bool HasFlags(RecordFields fields, int known) =>
+        (fields.Flags & ~known) == 0 || Field("the flags", fields.Flags, $"bits of {known}");
 
     private bool HasNoNumber(RecordFields fields) => fields.Number == 0 || Field("the number", fields.Number, "0");
 

@@ -44,7 +44,8 @@ public sealed class SiteRecords
     public IReadOnlyList<ReplacementRecord> Variants { get; }
 
     /// <summary>
-    /// Records of replacements, in order of address; those of one region in the order of the table, in which the last applicable one counts.
+    /// Records of replacements, in order of address; those of one region in the order of the table, in which the last applicable one
+    /// counts.
     /// </summary>
     public IReadOnlyList<ReplacementRecord> Alternatives { get; }
 
@@ -68,9 +69,9 @@ public sealed class SiteRecords
     /// <param name="read">The records.</param>
     /// <param name="diagnostics">
     /// Every finding (up to a hundred), with the record's number as <see cref="PatchDiagnostic.SiteIndex"/>: a table that is cut off
-    /// (PV1010), a site outside the code (PV1005), empty (PV1001), too long (PV1002) or sharing bytes with another (PV1003, PV1004), a version
-    /// or mechanism that is not known (PV1011), a field with a value it can't have (PV1012), a name that is missing or no text (PV1013), a
-    /// target outside the code or out of reach (PV1014), slots that contradict one another (PV1015).
+    /// (PV1010), a site outside the code (PV1005), empty (PV1001), too long (PV1002) or sharing bytes with another (PV1003, PV1004), a
+    /// version or mechanism that is not known (PV1011), a field with a value it can't have (PV1012), a name that is missing or no text
+    /// (PV1013), a target outside the code or out of reach (PV1014), slots that contradict one another (PV1015).
     /// </param>
     /// <returns>Whether all records are sound.</returns>
     public static bool TryRead(

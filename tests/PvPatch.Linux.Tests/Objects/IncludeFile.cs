@@ -29,13 +29,14 @@ internal static class IncludeFile
     }
 
     /// <summary>Compiles C whose inline assembly uses the macros.</summary>
-    public static byte[] Compile(string source, int bitness, params string[] options)
+    public static byte[] Compile(string source, int bitness)
     {
         using var folder = new TestFolder();
         string result = folder.File("out.o");
         Tools.Pipe(
             System.Text.Encoding.ASCII.GetBytes($"asm(\".include \\\"pvpatch.inc\\\"\");\n{source}\n"), "gcc",
-            [$"-m{bitness}", "-O2", "-fno-pic", "-fcf-protection=none", "-mno-sse", "-mno-red-zone", $"-Wa,-I{Folder}", .. options, "-c", "-x", "c", "-o", result, "-"]);
+            [$"-m{bitness}", "-O2", "-fno-pic", "-fcf-protection=none", "-mno-sse", "-mno-red-zone", $"-Wa,-I{Folder}", "-c", "-x", "c",
+                "-o", result, "-"]);
         return File.ReadAllBytes(result);
     }
 }

@@ -20,7 +20,8 @@ public sealed class ObjectFileTests
         pv_end_region
         """;
 
-    private static readonly Dictionary<string, VirtualAddress> s_symbols = new() { ["pv_ops"] = new(0x500000), ["outside"] = new(0x600000) };
+    private static readonly Dictionary<string, VirtualAddress> s_symbols =
+        new() { ["pv_ops"] = new(0x500000), ["outside"] = new(0x600000) };
 
     [Theory]
     [InlineData(64)]
@@ -28,16 +29,16 @@ public sealed class ObjectFileTests
     public void An_object_file_and_what_is_linked_of_it_have_the_same_records(int bitness)
     {
         byte[] relocatable = IncludeFile.Assemble(Source, bitness);
-        Assert.True(
-            ObjectFile.TryOpen(relocatable, out ObjectFile? file, out PatchDiagnostic? error, new ObjectOptions { Symbols = s_symbols }), error?.ToString());
+        var options = new ObjectOptions { Symbols = s_symbols };
+        Assert.True(ObjectFile.TryOpen(relocatable, out ObjectFile? file, out PatchDiagnostic? error, options), error?.ToString());
         Assert.False(file.IsLinked);
         SiteRecords read = file.ReadRecords();
 
         // The linker is told the addresses that the object file was given.
-        ulong At(string section) => read.Sites.Count > 0 && section == ".text" ? file.Code.Segments[0].Address.Value : file.Code.Segments[1].Address.Value;
         byte[] program = Tools.Link(
-            relocatable, bitness, s_symbols.Select(static s => (s.Key, s.Value.Value)), (".text", At(".text")), ("pvpatch_code", At("pvpatch_code")),
-            (SiteRecords.SectionName, 0x700000), (SiteRecords.NamesSectionName, 0x701000));
+            relocatable, bitness, s_symbols.Select(static s => (s.Key, s.Value.Value)), (".text", file.Code.Segments[0].Address.Value),
+            ("pvpatch_code", file.Code.Segments[1].Address.Value), (SiteRecords.SectionName, 0x700000),
+            (SiteRecords.NamesSectionName, 0x701000));
         Assert.True(ObjectFile.TryOpen(program, out ObjectFile? linked, out error), error?.ToString());
         Assert.True(linked.IsLinked);
         SiteRecords other = linked.ReadRecords();
@@ -120,20 +121,20 @@ public sealed class ObjectFileTests
     [InlineData(0x1_0000_0000, 32)]
     public void Sections_that_leave_the_address_space_are_told(ulong address, int bitness)
     {
-        Assert.False(ObjectFile.TryOpen(
-            IncludeFile.Assemble(Source + "\n.skip 4096\n", bitness), out _, out PatchDiagnostic? error, new ObjectOptions { Address = new(address) }));
+        byte[] file = IncludeFile.Assemble(Source + "\n.skip 4096\n", bitness);
+        Assert.False(ObjectFile.TryOpen(file, out _, out PatchDiagnostic? error, new ObjectOptions { Address = new(address) }));
         Assert.Equal(KernelDiagnosticCodes.ObjectBadPlacement, error.Code);
     }
 
     [Fact]
     public void A_record_that_lies_is_told_with_its_place_in_the_file()
     {
-        byte[] program = Tools.Link(
-            IncludeFile.Assemble("pv_branch key, 1f\n1: pv_branch key, 1b\n", 64), 64, [], (".text", 0x100000), (SiteRecords.SectionName, 0x200000));
+        byte[] file = IncludeFile.Assemble("pv_branch key, 1f\n1: pv_branch key, 1b\n", 64);
+        byte[] program = Tools.Link(file, 64, [], (".text", 0x100000), (SiteRecords.SectionName, 0x200000));
         Assert.True(Files.ElfImage.Read(program).TryGetSection(SiteRecords.SectionName, out Files.ElfSection? section));
         program[section.FileOffset + 32] = 7;
-        Assert.True(ObjectFile.TryOpen(program, out ObjectFile? file, out _));
-        Assert.False(file.TryReadRecords(out _, out IReadOnlyList<PatchDiagnostic> diagnostics));
+        Assert.True(ObjectFile.TryOpen(program, out ObjectFile? opened, out _));
+        Assert.False(opened.TryReadRecords(out _, out IReadOnlyList<PatchDiagnostic> diagnostics));
         Assert.Equal((DiagnosticCodes.RecordUnknown, 1, section.FileOffset + 32),
             (Assert.Single(diagnostics).Code, diagnostics[0].SiteIndex, diagnostics[0].FileOffset));
     }

@@ -61,7 +61,8 @@ public sealed class RelocationSitesTests
         Assert.All(found.Sites, s => Assert.Equal(s.Slot == 3 ? 5 : 6, s.Budget));
         Assert.All(found.Sites, s => Assert.Equal(
             CallConventions.DestroyedBy(s.Slot == 3 ? CallConvention.CalleeSave : CallConvention.SysV, bitness), s.Clobbers));
-        Assert.Equal((KernelDiagnosticCodes.ReferenceNotACall, DiagnosticSeverity.Info), (Assert.Single(diagnostics).Code, diagnostics[0].Severity));
+        Assert.Equal(
+            (KernelDiagnosticCodes.ReferenceNotACall, DiagnosticSeverity.Info), (Assert.Single(diagnostics).Code, diagnostics[0].Severity));
         Assert.StartsWith("2 references", diagnostics[0].Message, StringComparison.Ordinal);
 
         // readelf names the places that relocations of code write to; each site and each other reference has one of them.
@@ -137,7 +138,8 @@ public sealed class RelocationSitesTests
     public void Names_that_the_file_has_not_are_told()
     {
         SiteNames names = s_names with { Functions = new Dictionary<string, int> { ["nothing"] = 3 } };
-        Assert.True(Open(IncludeFile.Compile(C, 64)).TryFindSites(names, out RelocatedSites? found, out IReadOnlyList<PatchDiagnostic> diagnostics));
+        ObjectFile file = Open(IncludeFile.Compile(C, 64));
+        Assert.True(file.TryFindSites(names, out RelocatedSites? found, out IReadOnlyList<PatchDiagnostic> diagnostics));
         Assert.Equal((KernelDiagnosticCodes.SymbolUnknown, DiagnosticSeverity.Warning), (diagnostics[0].Code, diagnostics[0].Severity));
         Assert.Equal(5, found.Sites.Count);
     }
@@ -184,7 +186,8 @@ public sealed class RelocationSitesTests
         string result = folder.File("out");
         string[] files = [.. objects.Select((o, i) => folder.File($"{i}.o", o))];
         string[] entry = options.Contains("-e") ? [] : ["-e", "0"];
-        Tools.Pipe([], "ld", ["-m", bitness == 64 ? "elf_x86_64" : "elf_i386", "-Ttext=0x10000", .. entry, .. options, "-o", result, .. files]);
+        Tools.Pipe(
+            [], "ld", ["-m", bitness == 64 ? "elf_x86_64" : "elf_i386", "-Ttext=0x10000", .. entry, .. options, "-o", result, .. files]);
         return File.ReadAllBytes(result);
     }
 

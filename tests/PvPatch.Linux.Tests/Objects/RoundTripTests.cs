@@ -97,8 +97,8 @@ public sealed class RoundTripTests
         Assert.Equal(PatchReason.NotACall, planner.Plan(file.Code, records.Sites, backend)[2].Reason);
 
         VirtualAddress[] others = [VirtualAddress.Zero, records.SlotFunctions(2)[1] + 4]; // add_40, behind add eax, imm8 and ret
-        Assert.False(planner.TryPlan(
-            file.Code, records.Sites, backend, new PlanOptions { SlotFunctions = others }, out _, out IReadOnlyList<PatchDiagnostic> diagnostics));
+        var options = new PlanOptions { SlotFunctions = others };
+        Assert.False(planner.TryPlan(file.Code, records.Sites, backend, options, out _, out IReadOnlyList<PatchDiagnostic> diagnostics));
         Assert.Equal((DiagnosticCodes.WrongSlotOperand, 2), (Assert.Single(diagnostics).Code, diagnostics[0].SiteIndex));
     }
 

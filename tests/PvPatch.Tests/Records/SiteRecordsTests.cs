@@ -31,7 +31,8 @@ public sealed class SiteRecordsTests
         Value = 24,
     }
 
-    private static byte[] Ops(ulong site = Code, int slot = 3) => Record(1, site, 6, number: slot, name: Names + 1, target: 0x9000 + ((ulong)slot * 8), value: 1);
+    private static byte[] Ops(ulong site = Code, int slot = 3) =>
+        Record(1, site, 6, number: slot, name: Names + 1, target: 0x9000 + ((ulong)slot * 8), value: 1);
 
     private static byte[] Key() => Record(2, Code + 0x10, 2, flags: 3, name: Names + 1, target: Code + 0x20, key: 0x9100);
 
@@ -65,7 +66,15 @@ public sealed class SiteRecordsTests
             },
             Assert.Single(read.StaticKeys));
         Assert.Equal(
-            new StaticCallRecord { Address = Code + 0x20, Length = 6, IsTailCall = true, Condition = 4, Key = "key", Target = new VirtualAddress(Code) },
+            new StaticCallRecord
+            {
+                Address = Code + 0x20,
+                Length = 6,
+                IsTailCall = true,
+                Condition = 4,
+                Key = "key",
+                Target = new VirtualAddress(Code),
+            },
             Assert.Single(read.StaticCalls));
         Assert.Equal(
             [
@@ -74,8 +83,16 @@ public sealed class SiteRecordsTests
             ],
             read.Variants);
         Assert.Equal(
-            [new ReplacementRecord { Address = Code + 0x40, Length = 9, Code = Code + 0x60, CodeLength = 9, Feature = 0x110, IsForAbsence = true }],
-            read.Alternatives);
+            new ReplacementRecord
+            {
+                Address = Code + 0x40,
+                Length = 9,
+                Code = Code + 0x60,
+                CodeLength = 9,
+                Feature = 0x110,
+                IsForAbsence = true,
+            },
+            Assert.Single(read.Alternatives));
     }
 
     [Fact]
@@ -110,7 +127,8 @@ public sealed class SiteRecordsTests
     [InlineData(Part.Size, 1, DiagnosticCodes.RecordField)]
     [InlineData(Part.Zero, 1, DiagnosticCodes.RecordField)]
     [InlineData(Part.Value, 1u << 18, DiagnosticCodes.RecordField)]
-    public void A_field_of_an_ops_record_that_cannot_be_is_told(Part part, uint value, string code) => Refused(With(Ops(), part, value), code);
+    public void A_field_of_an_ops_record_that_cannot_be_is_told(Part part, uint value, string code) =>
+        Refused(With(Ops(), part, value), code);
 
     [Theory]
     [InlineData(Part.Form, 1, DiagnosticCodes.RecordField)]
@@ -128,7 +146,8 @@ public sealed class SiteRecordsTests
     [InlineData(Part.Length, 5, DiagnosticCodes.RecordField)]
     [InlineData(Part.Number, 16, DiagnosticCodes.RecordField)]
     [InlineData(Part.Value, 1, DiagnosticCodes.RecordField)]
-    public void A_field_of_a_static_call_that_cannot_be_is_told(Part part, uint value, string code) => Refused(With(Call(), part, value), code);
+    public void A_field_of_a_static_call_that_cannot_be_is_told(Part part, uint value, string code) =>
+        Refused(With(Call(), part, value), code);
 
     [Theory]
     [InlineData(Part.Flags, 2, DiagnosticCodes.RecordField)]
@@ -136,7 +155,8 @@ public sealed class SiteRecordsTests
     [InlineData(Part.Number, 1, DiagnosticCodes.RecordField)]
     [InlineData(Part.Size, 10, DiagnosticCodes.RecordField)]
     [InlineData(Part.Value, 1, DiagnosticCodes.RecordField)]
-    public void A_field_of_a_variant_that_cannot_be_is_told(Part part, uint value, string code) => Refused(With(Variant(), part, value), code);
+    public void A_field_of_a_variant_that_cannot_be_is_told(Part part, uint value, string code) =>
+        Refused(With(Variant(), part, value), code);
 
     public static TheoryData<byte[], string> Lies => new()
     {
@@ -330,8 +350,8 @@ public sealed class SiteRecordsTests
     }
 
     private static byte[] Record(
-        byte mechanism, ulong site, int length, byte form = 0, byte flags = 0, int number = 0, ulong name = 0, ulong target = 0, int size = 0,
-        uint value = 0, ulong key = 0)
+        byte mechanism, ulong site, int length, byte form = 0, byte flags = 0, int number = 0, ulong name = 0, ulong target = 0,
+        int size = 0, uint value = 0, ulong key = 0)
     {
         byte[] record = new byte[32];
         record[0] = 1;

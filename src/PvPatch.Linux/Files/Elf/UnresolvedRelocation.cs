@@ -20,7 +20,9 @@ internal enum UnresolvedReason : byte
 /// <param name="Reason">Why.</param>
 internal readonly record struct UnresolvedRelocation(ulong Address, int Symbol, byte Width, UnresolvedReason Reason);
 
-/// <summary>The relocations of a placed file that could not be done, by address: harmless, unless something that is planned holds one.</summary>
+/// <summary>
+/// The relocations of a placed file that could not be done, by address: harmless, unless something that is planned holds one.
+/// </summary>
 internal sealed class UnresolvedRelocations
 {
     // No place is wider; the search begins this far before a range.

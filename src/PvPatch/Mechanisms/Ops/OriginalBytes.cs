@@ -154,7 +154,7 @@ internal sealed class OriginalBytes
         {
             Found = $"{HexBytes.Format(original)}: {new VirtualAddress(function)}",
             Expected = $"{_slotFunctions![site.Slot]}",
-            Help = "If the image is patched already, give the plan it was patched with; else the table or the functions are not this image's.",
+            Help = "If the image is patched already, give the plan it was patched with; else table or functions are not this image's.",
         });
         return false;
     }
