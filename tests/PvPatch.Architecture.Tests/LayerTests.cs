@@ -30,6 +30,7 @@ public sealed class LayerTests
         new Layer("PvPatch.Images", "PvPatch"),
         new Layer("PvPatch.Machine", "PvPatch.Images", "PvPatch"),
         new Layer("PvPatch.Plans", "PvPatch.Machine", "PvPatch.Images", "PvPatch"),
+        new Layer("PvPatch.Records", "PvPatch.Plans", "PvPatch.Machine", "PvPatch.Images", "PvPatch"),
         new Layer("PvPatch.Analysis", "PvPatch.Machine", "PvPatch.Images", "PvPatch"),
         new Layer("PvPatch.Mechanisms", "PvPatch.Analysis", "PvPatch.Plans", "PvPatch.Machine", "PvPatch.Images", "PvPatch"),
         new Layer("PvPatch.Paravirt", "PvPatch.Mechanisms", "PvPatch.Plans", "PvPatch.Machine", "PvPatch.Images", "PvPatch"),
@@ -38,6 +39,7 @@ public sealed class LayerTests
     private static readonly Layers s_linuxLayers = new(
         s_linux,
         new Layer(Files),
+        new Layer("PvPatch.Linux.Objects", Files),
         new Layer(Symbols, Files),
         new Layer(Tables, Symbols, Files),
         new Layer(Eras, Tables, Symbols, Files),

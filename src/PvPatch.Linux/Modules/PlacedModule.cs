@@ -58,14 +58,21 @@ public sealed class PlacedModule
         placed = null;
         if (!ModuleMatch.TryCheck(module, kernel, out ElfSymbolTable? table, out error)
             || !ModuleLayout.TryPlace(module.Elf, placement, kernel, out VirtualAddress?[]? addresses, out error)
-            || !PlacedElf.TryMake(module.Elf, addresses, out ElfImage? elf, out error)
-            || !ModuleRelocator.TryApply(
-                module.Elf, elf, new ModuleSymbols(module.Elf, table, addresses, kernel), out ModuleRelocations? relocations, out error))
+            || !PlacedElf.TryMake(module.Elf, addresses, out ElfImage? elf, out error))
         {
             return false;
         }
 
-        var made = new PlacedModule(module, kernel, elf, relocations) { Warnings = ModuleMatch.FindWarnings(module, kernel) };
+        var symbols = new ModuleSymbols(module.Elf, table, addresses, kernel);
+        if (!ElfRelocator.TryApply(module.Elf, elf, symbols, out List<UnresolvedRelocation>? unresolved, out error))
+        {
+            return false;
+        }
+
+        var made = new PlacedModule(module, kernel, elf, new ModuleRelocations(unresolved, symbols))
+        {
+            Warnings = ModuleMatch.FindWarnings(module, kernel),
+        };
         if (!made.TryReadAlternatives(out error) || !made.TryReadSites(out error) || !made.TryCheckReplacements(out error))
         {
             return false;

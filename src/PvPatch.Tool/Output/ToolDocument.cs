@@ -60,6 +60,7 @@ internal sealed class JsonPartConverter : JsonConverter<JsonPart>
 [JsonSerializable(typeof(ExplainSlotDocument))]
 [JsonSerializable(typeof(FailureDocument))]
 [JsonSerializable(typeof(InfoDocument))]
+[JsonSerializable(typeof(ObjectSitesDocument))]
 [JsonSerializable(typeof(PatchDocument))]
 [JsonSerializable(typeof(RevertDocument))]
 [JsonSerializable(typeof(SitesDocument))]

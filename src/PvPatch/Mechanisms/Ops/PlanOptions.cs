@@ -23,6 +23,12 @@ public sealed record PlanOptions
     public IReadOnlyList<VirtualAddress>? SlotAddresses { get; init; }
 
     /// <summary>
+    /// Run address of the function that a slot's sites call directly before they are patched, by slot index; 0 for a slot whose sites do
+    /// not. A site that holds one direct call of that function is planned as one that holds an indirect call through the slot.
+    /// </summary>
+    public IReadOnlyList<VirtualAddress>? SlotFunctions { get; init; }
+
+    /// <summary>
     /// The plan the image was patched with. Its sites may hold that plan's bytes as well as the original ones, and the new plan's
     /// revert gives the originals back. Of a chain of such plans the last four are remembered: an image further behind is refused.
     /// </summary>
