@@ -176,6 +176,9 @@ public static class DiagnosticCodes
     /// <summary>A site can do the operation through its slot only, and the slot does something else.</summary>
     public const string SiteNeedsSlot = "PV8034";
 
+    /// <summary>A link that was requested from inside generated code was not made.</summary>
+    public const string RequestNotMade = "PV8035";
+
     /// <summary>Code could not be followed, so nothing is known of what it destroys or reads.</summary>
     public const string CodeNotFollowed = "PV9001";
 

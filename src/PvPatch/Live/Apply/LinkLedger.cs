@@ -19,8 +19,17 @@ internal sealed class LinkLedger(CodeArena arena)
         arena.Registry.TryFind(address, out CodeBlock? block)
             || (!arena.Memory.Contains(address, 1) && CodeArena.TryFindInAll(address, out block)) ? block : null;
 
-    /// <summary>The sites of some slots that are linked into some blocks, in order of address.</summary>
-    public static List<LiveSite> LinksInto(IReadOnlyList<CodeBlock> blocks, SlotTable slots)
+    /// <summary>How many sites are linked into a block.</summary>
+    public static int CountInto(CodeBlock block)
+    {
+        lock (s_lock)
+        {
+            return block.LinksInto.Count;
+        }
+    }
+
+    /// <summary>The sites, of some slots or of any, that are linked into some blocks, in order of address.</summary>
+    public static List<LiveSite> LinksInto(IReadOnlyList<CodeBlock> blocks, SlotTable? slots)
     {
         var sites = new List<LiveSite>();
         lock (s_lock)
@@ -240,17 +249,17 @@ internal struct LinkSet
     // A site that could not be taken back stays noted, and goes with its own block.
     private static bool IsOutside(LiveSite site, HashSet<CodeBlock> blocks) => !blocks.Contains(site.Block) && !site.Block.IsRetired;
 
-    /// <summary>Adds those of some slots to a list.</summary>
-    public readonly void AddTo(List<LiveSite> sites, SlotTable slots)
+    /// <summary>Adds those of some slots, or of any, to a list.</summary>
+    public readonly void AddTo(List<LiveSite> sites, SlotTable? slots)
     {
-        if (_first.Block is not null && ReferenceEquals(_first.Block.Slots, slots))
+        if (_first.Block is not null && (slots is null || ReferenceEquals(_first.Block.Slots, slots)))
         {
             sites.Add(_first);
         }
 
         if (_others is not null)
         {
-            sites.AddRange(_others.Where(s => ReferenceEquals(s.Block.Slots, slots)));
+            sites.AddRange(_others.Where(s => slots is null || ReferenceEquals(s.Block.Slots, slots)));
         }
     }
 }

@@ -33,6 +33,7 @@ public sealed partial class CodeArena : IDisposable
         Native = native;
         TrustsCacheLines = options.TrustCacheLines;
         HasAtomic16 = options.Atomic16 ?? SiteClassifier.HasAtomic16;
+        Executors = new ExecutorList(() => Array.ForEach(_slots, static s => s.Patcher?.ApplyRequestsAtSafepoint()));
         PatchLock = new PatchLock(Executors);
         Registry = new BlockRegistry(this);
         Ledger = new LinkLedger(this);
@@ -82,7 +83,7 @@ public sealed partial class CodeArena : IDisposable
 
     internal NativeCode Native { get; }
 
-    internal ExecutorList Executors { get; } = new();
+    internal ExecutorList Executors { get; }
 
     internal BlockRegistry Registry { get; }
 

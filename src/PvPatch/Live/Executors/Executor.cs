@@ -113,8 +113,8 @@ public sealed unsafe class Executor : IDisposable
 
     /// <summary>
     /// Declares that this thread, between <see cref="Enter"/> and <see cref="Leave"/>, is outside all generated code just now and will not
-    /// return into any: for a host's own dispatch loop. Waits while a quiescent batch is under way. Does nothing outside, and nothing where
-    /// entries are nested.
+    /// return into any: for a host's own dispatch loop. Makes the links that were requested (<see cref="LivePatcher.RequestLink(SiteLink)"/>),
+    /// and waits while a quiescent batch is under way. Does nothing outside, and nothing where entries are nested.
     /// </summary>
     /// <exception cref="PatchException">Another thread is inside with this executor (PV8007), which may be in any code.</exception>
     public void Safepoint()
@@ -134,9 +134,14 @@ public sealed unsafe class Executor : IDisposable
             return;
         }
 
-        if (_list.GateIsClosed)
+        if (_list.GateIsClosed || _list.HasRequests)
         {
             Leave();
+            if (_list.HasRequests)
+            {
+                _list.ApplyRequests();
+            }
+
             Enter();
             return;
         }

@@ -5,12 +5,13 @@ namespace PvPatch.Live;
 /// <summary>
 /// The executors of an arena: who is inside, whether all have passed a safepoint since, and the gate that keeps them out for a while.
 /// </summary>
-internal sealed class ExecutorList
+internal sealed class ExecutorList(Action? applyRequests = null)
 {
     private readonly Lock _lock = new();
     private readonly object _gate = new();
     private volatile Executor[] _executors = [];
     private volatile bool _gateIsClosed;
+    private volatile bool _hasRequests;
     private volatile bool _isClosed; // the gate stays closed for good
     private volatile bool _gateWaitsForEver; // until nobody is inside
     private volatile GracePeriod? _awaitedForEver; // until it is over
@@ -21,6 +22,13 @@ internal sealed class ExecutorList
     public bool IsTracking { get; private set; }
 
     public bool GateIsClosed => _gateIsClosed;
+
+    /// <summary>Whether links were requested that no safepoint has looked for yet.</summary>
+    public bool HasRequests
+    {
+        get => _hasRequests;
+        set => _hasRequests = value;
+    }
 
     public Executor Add(string name)
     {
@@ -65,6 +73,16 @@ internal sealed class ExecutorList
         }
 
         return null;
+    }
+
+    /// <summary>Makes the links that were requested, on a thread at a safepoint.</summary>
+    public void ApplyRequests()
+    {
+        if (InsideOnThisThread() is null) // it may be inside with another executor, in the very site
+        {
+            _hasRequests = false; // first: what is requested from now on is for the next safepoint
+            applyRequests?.Invoke();
+        }
     }
 
     /// <summary>
