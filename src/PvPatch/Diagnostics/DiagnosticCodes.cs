@@ -179,6 +179,9 @@ public static class DiagnosticCodes
     /// <summary>A link that was requested from inside generated code was not made.</summary>
     public const string RequestNotMade = "PV8035";
 
+    /// <summary>Executors can't have their words behind the gs base.</summary>
+    public const string NoGsBase = "PV8036";
+
     /// <summary>Code could not be followed, so nothing is known of what it destroys or reads.</summary>
     public const string CodeNotFollowed = "PV9001";
 

@@ -30,9 +30,9 @@ internal sealed class ExecutorList(Action? applyRequests = null)
         set => _hasRequests = value;
     }
 
-    public Executor Add(string name)
+    public Executor Add(string name, ExecutorWords? words = null)
     {
-        var executor = new Executor(this, name);
+        var executor = new Executor(this, name, words);
         lock (_lock)
         {
             _executors = [.. _executors, executor];
