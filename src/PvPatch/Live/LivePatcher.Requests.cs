@@ -19,7 +19,7 @@ public sealed partial class LivePatcher
     /// </summary>
     /// <remarks>
     /// A request stands as long as its site is linked as it was, both blocks are in use, and the site can lead there; one that does not is
-    /// dropped with a warning (PV8035) in the result of the batch that takes it out of the queue. Switches between do not matter. Requests
+    /// dropped with a warning (PV8050) in the result of the batch that takes it out of the queue. Switches between do not matter. Requests
     /// for one site queued twice all the same, by two threads at once, count as one: the later.
     /// </remarks>
     /// <param name="link">A site of this patcher and its target; without a target it is unlinked.</param>
@@ -45,7 +45,7 @@ public sealed partial class LivePatcher
 
     /// <summary>
     /// Makes the links that were requested, as one batch with one barrier. Those that can't be made are left out and told of by warnings
-    /// (PV8035); the rest is made.
+    /// (PV8050); the rest is made.
     /// </summary>
     /// <param name="options">What is known of other threads; a live switch where <see langword="null"/>.</param>
     /// <param name="result">

@@ -251,6 +251,13 @@ public sealed unsafe class LinkRequestTests
             inside.Enter(); // their bytes are kept
             code.Arena.Retire([retired, retiredToo]);
             SiteLink[] wrong = [default, To(strange.EmitFunction(SiteWish.Aligned()), target), To(block, retired), To(retiredToo, target)];
+            var a = new Assembler(64);
+            var sites = new SiteEmitter(code.Layout);
+            Label label = a.CreateLabel();
+            sites.Branch(a, new StaticKey("key"), label);
+            a.Label(ref label);
+            a.ret();
+            wrong = [.. wrong, To(code.Arena.Emit(a, sites), target)]; // follows a key
             Assert.All(wrong, l => Assert.Equal(LinkRequestStatus.Refused, patcher.RequestLink(l)));
             inside.Leave();
         }

@@ -16,8 +16,8 @@ public enum LinkRequestStatus : byte
     QueueFull,
 
     /// <summary>
-    /// Nothing was noted, and asking again is no use: no site of this patcher, the site's or the target's block was retired, or the patcher
-    /// was disposed of.
+    /// Nothing was noted, and asking again is no use: no site of this patcher's operations, the site's or the target's block was retired, or
+    /// the patcher was disposed of.
     /// </summary>
     Refused,
 }
@@ -56,6 +56,7 @@ internal sealed class LinkRequests(CodeArena arena, SlotTable slots)
     {
         CodeBlock? target = null;
         if (link.Site.Block is not { IsRetired: false } block || !ReferenceEquals(block.Slots, slots)
+            || block.SettingOf(link.Site.Index) is not null
             || (link.Target is VirtualAddress address && (target = arena.Ledger.BlockAt(address)) is { IsRetired: true }))
         {
             return LinkRequestStatus.Refused;
@@ -93,7 +94,7 @@ internal sealed class LinkRequests(CodeArena arena, SlotTable slots)
 
     /// <summary>Takes all requests out and applies those that still stand as one batch. Under the patch lock.</summary>
     /// <param name="apply">Applies a set of changes.</param>
-    /// <returns>What was done; a warning for each request that was not carried out (PV8035).</returns>
+    /// <returns>What was done; a warning for each request that was not carried out (PV8050).</returns>
     public ApplyResult Run(Func<LiveChanges, ApplyReport, ApplyResult> apply)
     {
         var declined = new List<PatchDiagnostic>();

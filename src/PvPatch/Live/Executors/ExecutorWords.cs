@@ -44,7 +44,7 @@ public sealed class ExecutorWords
     /// <param name="register">
     /// The register behind which they are, any but rsp; <see langword="null"/> for the gs base. See <see cref="CodeArena.CanSetGsBase"/>.
     /// </param>
-    /// <exception cref="PatchException">The gs base can't be set here (PV8036).</exception>
+    /// <exception cref="PatchException">The gs base can't be set here (PV8008).</exception>
     /// <exception cref="ArgumentException">
     /// A word has no name, another's name or no size that there is, there are too many, or the register is rsp.
     /// </exception>
