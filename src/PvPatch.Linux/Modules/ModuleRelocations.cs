@@ -10,13 +10,8 @@ internal sealed class ModuleRelocations(List<UnresolvedRelocation> unresolved, M
 {
     private readonly UnresolvedRelocations _unresolved = new(unresolved);
 
-<<<<<<< HEAD
-    /// <summary>Their number.</summary>
-    public int Count => _unresolved.Length;
-=======
     /// <summary>How many there are.</summary>
     public int Count => _unresolved.Count;
->>>>>>> s16/asm
 
     /// <summary>Whether a range holds none.</summary>
     /// <param name="address">Its first address.</param>

@@ -4,13 +4,8 @@ using PvPatch.Linux.Layouts;
 
 namespace PvPatch.Linux.Modules;
 
-<<<<<<< HEAD
-/// <summary>Values of the symbols of a placed module: its own, and those it takes from the kernel. Each is looked up once.</summary>
-internal sealed class ModuleSymbols
-=======
 /// <summary>What the symbols of a placed module stand for: its own, and those it takes from the kernel. Each is looked up once.</summary>
 internal sealed class ModuleSymbols : IPlacedSymbols
->>>>>>> s16/asm
 {
     // KSYM_NAME_LEN; the kernel has no longer names.
     private const int MostNameLength = 512;

@@ -253,7 +253,7 @@ public sealed class ExecutorThreadTests
         Assert.False(executor.IsInside);
     }
 
-    private static void OnThread(Action action)
+    internal static void OnThread(Action action)
     {
         Exception? failure = null;
         var thread = new Thread(() => failure = Record.Exception(action));

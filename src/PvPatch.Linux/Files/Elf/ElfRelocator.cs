@@ -38,13 +38,8 @@ internal sealed class ElfRelocator
     /// <summary>Writes the values into the placed copy.</summary>
     /// <param name="file">The file as it is, from which symbols and relocations are read.</param>
     /// <param name="placed">The copy with addresses.</param>
-<<<<<<< HEAD:src/PvPatch.Linux/Modules/ModuleRelocator.cs
-    /// <param name="symbols">Values of its symbols.</param>
-    /// <param name="result">Relocations that could not be applied.</param>
-=======
     /// <param name="symbols">What its symbols stand for.</param>
     /// <param name="unresolved">What could not be done.</param>
->>>>>>> s16/asm:src/PvPatch.Linux/Files/Elf/ElfRelocator.cs
     /// <param name="error">PV6142: the relocations are damaged.</param>
     public static bool TryApply(
         ElfImage file, ElfImage placed, IPlacedSymbols symbols, [NotNullWhen(true)] out List<UnresolvedRelocation>? unresolved,

@@ -4,13 +4,8 @@ using System.Diagnostics.CodeAnalysis;
 namespace PvPatch.Linux.Files;
 
 /// <summary>
-<<<<<<< HEAD:src/PvPatch.Linux/Modules/PlacedElf.cs
-/// Copies a module's file with addresses in its section headers, as a linker would have written them; relocations are not applied. The
-/// readers and planners of kernels take the copy as well.
-=======
 /// Makes of a relocatable file one as a linker would have written it for its addresses, but for the relocations: a copy with addresses in
 /// its section headers. All that reads and plans linked files reads and plans this too.
->>>>>>> s16/asm:src/PvPatch.Linux/Files/Elf/PlacedElf.cs
 /// </summary>
 internal static class PlacedElf
 {
@@ -20,13 +15,8 @@ internal static class PlacedElf
     private const int AddressOffset64 = 16;
     private const int TypeOffset = 16; // e_type
 
-<<<<<<< HEAD:src/PvPatch.Linux/Modules/PlacedElf.cs
-    /// <summary>Makes the copy. Sections that are not loaded lose the flag SHF_ALLOC, as they have no address.</summary>
-    /// <param name="module">The module.</param>
-=======
     /// <summary>Makes the copy. What is not loaded loses its mark of being so, as it has no address.</summary>
     /// <param name="file">The relocatable file.</param>
->>>>>>> s16/asm:src/PvPatch.Linux/Files/Elf/PlacedElf.cs
     /// <param name="addresses">The address of each section, by its index.</param>
     /// <param name="placed">The copy.</param>
     /// <param name="error">PV6018: loaded sections share bytes of the file.</param>

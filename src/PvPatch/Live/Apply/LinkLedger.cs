@@ -21,8 +21,17 @@ internal sealed class LinkLedger(CodeArena arena)
         arena.Registry.TryFind(address, out CodeBlock? block)
             || (!arena.Memory.Contains(address, 1) && CodeArena.TryFindInAll(address, out block)) ? block : null;
 
-    /// <summary>The sites of some slots that are linked into some blocks, in order of address.</summary>
-    public static List<LiveSite> LinksInto(IReadOnlyList<CodeBlock> blocks, SlotTable slots)
+    /// <summary>How many sites are linked into a block.</summary>
+    public static int CountInto(CodeBlock block)
+    {
+        lock (s_lock)
+        {
+            return block.LinksInto.Count;
+        }
+    }
+
+    /// <summary>The sites, of some slots or of any, that are linked into some blocks, in order of address.</summary>
+    public static List<LiveSite> LinksInto(IReadOnlyList<CodeBlock> blocks, SlotTable? slots)
     {
         var sites = new List<LiveSite>();
         lock (s_lock)

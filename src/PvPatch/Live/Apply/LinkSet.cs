@@ -46,14 +46,14 @@ internal struct LinkSet
         : _sites is not null && !blocks.Contains(Only.Block) ? 1
         : 0;
 
-    /// <summary>Adds those of some slots to a list.</summary>
-    public readonly void AddTo(List<LiveSite> sites, SlotTable slots)
+    /// <summary>Adds those of some slots, or of any, to a list.</summary>
+    public readonly void AddTo(List<LiveSite> sites, SlotTable? slots)
     {
         if (_sites is HashSet<LiveSite> several)
         {
-            sites.AddRange(several.Where(s => ReferenceEquals(s.Block.Slots, slots)));
+            sites.AddRange(several.Where(s => slots is null || ReferenceEquals(s.Block.Slots, slots)));
         }
-        else if (_sites is not null && ReferenceEquals(Only.Block.Slots, slots))
+        else if (_sites is not null && (slots is null || ReferenceEquals(Only.Block.Slots, slots)))
         {
             sites.Add(Only);
         }

@@ -33,6 +33,7 @@ public sealed partial class CodeArena : IDisposable
         Native = native;
         TrustsCacheLines = options.TrustCacheLines;
         HasAtomic16 = options.Atomic16 ?? SiteRecord.HasAtomic16;
+        Executors = new ExecutorList(() => Array.ForEach(_slots, static s => s.Patcher?.ApplyRequestsAtSafepoint()));
         PatchLock = new PatchLock(Executors);
         Registry = new BlockRegistry(this);
         Ledger = new LinkLedger(this);
@@ -65,6 +66,12 @@ public sealed partial class CodeArena : IDisposable
     /// </summary>
     public bool IsWritableAndExecutable => Memory.IsWritableAndExecutable;
 
+    /// <summary>
+    /// Whether executors can have their words behind the gs base: on Linux, where processor and kernel let a thread set it
+    /// (<c>wrgsbase</c>). On Windows gs is the system's.
+    /// </summary>
+    public bool CanSetGsBase => Native.SwapGsBase.Value != 0;
+
     /// <summary>Whether every byte of the arena is in rel32 reach of an address.</summary>
     /// <param name="address">The address.</param>
     /// <returns>Whether direct calls reach it from everywhere in the arena.</returns>
@@ -82,7 +89,7 @@ public sealed partial class CodeArena : IDisposable
 
     internal NativeCode Native { get; }
 
-    internal ExecutorList Executors { get; } = new();
+    internal ExecutorList Executors { get; }
 
     internal BlockRegistry Registry { get; }
 
@@ -215,6 +222,22 @@ public sealed partial class CodeArena : IDisposable
         ArgumentNullException.ThrowIfNull(name);
         CheckUsable();
         return Executors.Add(name);
+    }
+
+    /// <summary>As <see cref="RegisterExecutor(string)"/>, for an executor with words of its own, which begin as zero.</summary>
+    /// <param name="name">A name for reports.</param>
+    /// <param name="words">The layout of its words, made for this arena.</param>
+    /// <returns>The executor, outside.</returns>
+    /// <exception cref="ArgumentException">The words were laid out for another arena.</exception>
+    /// <exception cref="PatchException">The arena was disposed of (PV8004).</exception>
+    public Executor RegisterExecutor(string name, ExecutorWords words)
+    {
+        ArgumentNullException.ThrowIfNull(name);
+        ArgumentNullException.ThrowIfNull(words);
+        CheckUsable();
+        return ReferenceEquals(words.Arena, this)
+            ? Executors.Add(name, words)
+            : throw new ArgumentException("the words were laid out for another arena", nameof(words));
     }
 
     /// <summary>

@@ -52,6 +52,18 @@ public sealed unsafe class CodeBlock
     /// <summary>Whether the block was retired: its sites are not written any more.</summary>
     public bool IsRetired => (_length & RetiredBit) != 0;
 
+    /// <summary>
+    /// Number of sites that are linked to an address in it, its own among them: of any arena, and of any layout. Blocks of the same code
+    /// have them in common. After a faulted batch also those that may still lead there.
+    /// </summary>
+    public int IncomingLinkCount => LinkLedger.CountInto(this);
+
+    /// <summary>
+    /// The sites that are linked to an address in it, in order of address: what <see cref="SiteScope.LinkedInto"/> unlinks, patcher by
+    /// patcher. A copy; a batch that is under way may have its new links in it already and its old ones still.
+    /// </summary>
+    public IReadOnlyList<LiveSite> IncomingLinks => LinkLedger.LinksInto([this], null);
+
     /// <summary>The slots its sites name; nothing where it has no sites.</summary>
     internal SlotTable? Slots => _owner as SlotTable;
 

@@ -5,12 +5,13 @@ namespace PvPatch.Live;
 /// <summary>
 /// The executors of an arena: who is inside, whether all have passed a safepoint since, and the gate that keeps them out for a while.
 /// </summary>
-internal sealed class ExecutorList
+internal sealed class ExecutorList(Action? applyRequests = null)
 {
     private readonly Lock _lock = new();
     private readonly object _gate = new();
     private volatile Executor[] _executors = [];
     private volatile GateState _gateState; // one store: who finds the gate closed also finds for how long
+    private volatile bool _hasRequests;
     private volatile GracePeriod? _awaitedForEver; // until it is over
 
     /// <summary>
@@ -20,9 +21,16 @@ internal sealed class ExecutorList
 
     public bool GateIsClosed => _gateState != GateState.Open;
 
-    public Executor Add(string name)
+    /// <summary>Whether links were requested that no safepoint has looked for yet.</summary>
+    public bool HasRequests
     {
-        var executor = new Executor(this, name);
+        get => _hasRequests;
+        set => _hasRequests = value;
+    }
+
+    public Executor Add(string name, ExecutorWords? words = null)
+    {
+        var executor = new Executor(this, name, words);
         lock (_lock)
         {
             _executors = [.. _executors, executor];
@@ -63,6 +71,16 @@ internal sealed class ExecutorList
         }
 
         return null;
+    }
+
+    /// <summary>Makes the links that were requested, on a thread at a safepoint.</summary>
+    public void ApplyRequests()
+    {
+        if (InsideOnThisThread() is null) // it may be inside with another executor, in the very site
+        {
+            _hasRequests = false; // first: what is requested from now on is for the next safepoint
+            applyRequests?.Invoke();
+        }
     }
 
     /// <summary>
