@@ -1,4 +1,5 @@
 using System.Numerics;
+using System.Runtime.Intrinsics;
 
 namespace PvPatch.Live;
 
@@ -18,7 +19,7 @@ internal sealed class StubAllocator(ArenaMemory memory)
     private readonly Lock _lock = new();
     private readonly Page?[] _pages = new Page?[(memory.Size + PageSize - 1) / PageSize]; // by number in the arena
     private readonly Page?[] _byLongestRun = new Page?[UnitsInPage]; // the first page of each list
-    private readonly ulong[] _runs = new ulong[UnitsInPage / 64]; // which of these lists are not empty: a bit each
+    private Vector256<ulong> _runs; // which of these lists are not empty: a bit each
 
     /// <summary>Pages taken from the arena.</summary>
     public int PageCount { get; private set; }
@@ -109,7 +110,7 @@ internal sealed class StubAllocator(ArenaMemory memory)
         page.Next = _byLongestRun[run];
         page.Next?.Previous = page;
         _byLongestRun[run] = page;
-        Mark(_runs, run, 1, set: true);
+        Mark(ref _runs, run, 1, set: true);
     }
 
     private void Unlist(Page page)
@@ -127,23 +128,23 @@ internal sealed class StubAllocator(ArenaMemory memory)
         }
         else if ((_byLongestRun[run] = page.Next) is null)
         {
-            Mark(_runs, run, 1, set: false);
+            Mark(ref _runs, run, 1, set: false);
         }
 
         page.Next = page.Previous = null;
     }
 
-    private static void Mark(ulong[] bits, int start, int count, bool set)
+    private static void Mark(ref Vector256<ulong> bits, int start, int count, bool set)
     {
         for (int i = start; i < start + count; i++)
         {
             ulong bit = 1UL << i % 64;
-            bits[i / 64] = set ? bits[i / 64] | bit : bits[i / 64] & ~bit;
+            bits = bits.WithElement(i / 64, set ? bits[i / 64] | bit : bits[i / 64] & ~bit);
         }
     }
 
     /// <summary>The first bit from one on that is set, or that is not; 256 where there is none.</summary>
-    private static int Next(ulong[] bits, int from, bool isSet)
+    private static int Next(in Vector256<ulong> bits, int from, bool isSet)
     {
         for (int i = from; i < UnitsInPage; i = (i | 63) + 1)
         {
@@ -160,7 +161,7 @@ internal sealed class StubAllocator(ArenaMemory memory)
     /// <summary>A page and which of its units are taken.</summary>
     private sealed class Page
     {
-        private readonly ulong[] _taken = new ulong[UnitsInPage / 64]; // a bit for each unit
+        private Vector256<ulong> _taken; // a bit for each unit
         private uint[]? _owners; // of each unit, and one more; 0 for none
 
         public Page(VirtualAddress address, bool wasRun)
@@ -169,7 +170,7 @@ internal sealed class StubAllocator(ArenaMemory memory)
             WasRun = wasRun;
 
             // The arena keeps some readable bytes behind every piece: here the last unit.
-            Mark(_taken, UnitsInPage - 1, ArenaMemory.Slack / Alignment, set: true);
+            Mark(ref _taken, UnitsInPage - 1, ArenaMemory.Slack / Alignment, set: true);
             LongestRun = UnitsInPage - 1;
         }
 
@@ -195,7 +196,7 @@ internal sealed class StubAllocator(ArenaMemory memory)
                 at = Next(_taken, end, isSet: false);
             }
 
-            Mark(_taken, at, units, set: true);
+            Mark(ref _taken, at, units, set: true);
             SetOwner(at, units, owner + 1 ?? 0);
             FindLongestRun();
             return at;
@@ -203,7 +204,7 @@ internal sealed class StubAllocator(ArenaMemory memory)
 
         public void Give(int at, int units)
         {
-            Mark(_taken, at, units, set: false);
+            Mark(ref _taken, at, units, set: false);
             SetOwner(at, units, 0);
             WasRun = true;
             FindLongestRun();
