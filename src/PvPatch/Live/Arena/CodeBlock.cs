@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using System.Diagnostics;
 using System.Globalization;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
@@ -74,9 +73,14 @@ public sealed unsafe class CodeBlock
     /// <summary>
     /// The sites that are linked to an address in it, kept once for all blocks of the same code by <see cref="LinkLedger"/>.
     /// </summary>
-    internal ref LinkSet LinksInto => ref (_rare?.SameCode?[0] ?? this)._linksInto;
+    internal ref LinkSet LinksInto => ref First._linksInto;
+
+    /// <summary>The static calls that lead into it, kept as the links are.</summary>
+    internal List<LiveSetting>? CallsInto => First._rare?.CallsInto;
 
     internal SiteRecord[] Records => _records;
+
+    private CodeBlock First => _rare?.SameCode?[0] ?? this; // of the blocks of the same code
 
     private RareData Rare => _rare ??= new RareData();
 
@@ -154,6 +158,16 @@ public sealed unsafe class CodeBlock
         return false;
     }
 
+    /// <summary>Notes a static call that leads into it, once.</summary>
+    internal void AddCall(LiveSetting setting)
+    {
+        List<LiveSetting> calls = First.Rare.CallsInto ??= [];
+        if (!calls.Contains(setting))
+        {
+            calls.Add(setting);
+        }
+    }
+
     /// <summary>Makes it retired. Under the patch lock.</summary>
     internal void SetRetired() => _length |= RetiredBit;
 
@@ -180,11 +194,7 @@ public sealed unsafe class CodeBlock
             }
 
             int length = KindOf(i).Budget;
-            if (!setting.TryDecide(AddressOf(i), length, out PatchAction action, out SiteBytes bytes))
-            {
-                throw new UnreachableException("the reach of every way is checked when the block is made");
-            }
-
+            SiteBytes bytes = setting.Decide(AddressOf(i), length, out PatchAction action);
             bytes.CopyTo(Arena.Memory.Span(AddressOf(i), length), length);
             SetBytes(i, bytes);
             _records[i].Set(LiveSiteState.Bound, SettingPlanner.FormOf(action), action, PatchReason.None);
@@ -318,6 +328,9 @@ public sealed unsafe class CodeBlock
 
         /// <summary>What the sites that follow settings follow.</summary>
         public SettingSite?[]? Settings;
+
+        /// <summary>The static calls that lead into it.</summary>
+        public List<LiveSetting>? CallsInto;
 
         /// <summary>The blocks of the same code, where there are several.</summary>
         public CodeBlock[]? SameCode;
