@@ -141,7 +141,7 @@ public sealed class PlanDiagnosticsTests
         var cases = new PlanCases(3);
         SiteTable sites = SiteTable.Create(cases.Sites[0], cases.Sites[2]);
         Assert.Equal(good, new PatchPlanner().TryPlan(cases.Image, sites, cases.All(s_call),
-            new PlanOptions { Thunks = new ThunkArea(address, length) }, out _, out IReadOnlyList<PatchDiagnostic> found));
+            new PlanOptions { Thunks = new AddressRange(address, length) }, out _, out IReadOnlyList<PatchDiagnostic> found));
         Assert.Equal(good ? [] : [DiagnosticCodes.ThunkArea], found.Select(static d => d.Code));
     }
 

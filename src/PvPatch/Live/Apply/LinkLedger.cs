@@ -229,7 +229,7 @@ internal sealed class LinkLedger(CodeArena arena)
                 return PatchDiagnostic.Error(DiagnosticCodes.BlockLinked, "a static call still leads to the block") with
                 {
                     Address = called.Address,
-                    Found = string.Join(", ", called.CallsInto.Select(static c => c.Name)),
+                    Found = string.Join(", ", called.CallsInto!.Select(static c => c.Name)),
                     Help = "Give the call another target, or none, before the block is retired.",
                 };
             }

@@ -85,15 +85,15 @@ public sealed unsafe class CodeBlock
     /// <summary>
     /// The sites that are linked to an address in it, kept once for all blocks of the same code by <see cref="LinkLedger"/>.
     /// </summary>
-    internal ref LinkSet LinksInto => ref (_rare?.SameCode?[0] ?? this)._linksInto;
+    internal ref LinkSet LinksInto => ref First._linksInto;
 
     /// <summary>The static calls that lead into it, kept as the links are.</summary>
-    internal IReadOnlyList<LiveSetting> CallsInto => SameCode[0]._rare?.CallsInto ?? [];
+    internal IReadOnlyList<LiveSetting> CallsInto => First._rare?.CallsInto ?? [];
 
     /// <summary>Notes that a static call leads into it, or no longer does.</summary>
     internal void SetCalled(LiveSetting call, bool isCalled)
     {
-        List<LiveSetting> calls = SameCode[0].Rare.CallsInto ??= [];
+        List<LiveSetting> calls = First.Rare.CallsInto ??= [];
         calls.Remove(call);
         if (isCalled)
         {
@@ -102,6 +102,8 @@ public sealed unsafe class CodeBlock
     }
 
     internal SiteRecord[] Records => _records;
+
+    private CodeBlock First => _rare?.SameCode?[0] ?? this; // of the blocks of the same code
 
     private RareData Rare => _rare ??= new RareData();
 
