@@ -267,6 +267,17 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
         return entry.IsOverflow ? entry.OverflowLength : Olds[entry.Old].Length;
     }
 
+    /// <summary>The index of the first site from an index on whose bytes are in the overflow; an end where there is none before it.</summary>
+    internal int NextInOverflow(int index, int end)
+    {
+        while (_overflow.Length > 0 && index < end && !Entries[index].IsOverflow)
+        {
+            index++;
+        }
+
+        return _overflow.Length > 0 ? index : end;
+    }
+
     internal int OutcomeIndexOf(int index)
     {
         ref readonly PlanEntry entry = ref Entries[index];

@@ -121,10 +121,10 @@ internal struct NewForm
     public int Outcome;
 
     /// <summary>1, or 0 where the site keeps its bytes.</summary>
-    public short Changes;
+    public int Changes;
 
-    /// <summary>Ones where there is a fix-up, whose distance has to be in reach.</summary>
-    public short DistanceMask;
+    /// <summary>Whether there is a fix-up, whose distance has to be in reach.</summary>
+    public readonly bool HasDistance => Insert != SiteBytes.Nothing;
 
     /// <summary>New bytes of a site that does not keep its bytes; nothing where it does.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -224,7 +224,6 @@ internal sealed class PlanForms
             CodeFixup fixup = template.FixupSpan[0];
             form.Insert = SiteBytes.Insert(fixup.Offset, sizeof(int));
             form.Origin = unchecked(fixup.Target.Value - fixup.InstructionEnd);
-            form.DistanceMask = -1;
         }
 
         return Add(form);

@@ -96,7 +96,7 @@ internal sealed class KindDecisions
             decisions[i] = decision;
             walked[i] = decision.Walked;
             missing |= decision.IsMissing;
-            if (decision.Form >= 0 && Forms.News[decision.Form] is { DistanceMask: not 0 } form)
+            if (decision.Form >= 0 && Forms.News[decision.Form] is { HasDistance: true } form)
             {
                 lowest = Math.Min(lowest, form.Origin);
                 highest = Math.Max(highest, form.Origin);

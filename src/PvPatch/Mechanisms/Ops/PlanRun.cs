@@ -190,9 +190,9 @@ internal sealed class PlanRun
             if (looksAtReach)
             {
                 ref readonly NewForm wanted = ref Unsafe.Add(ref news, kind.NewForm >>> 16);
-                // a branch on whether there is a fix-up could not be foretold
-                long distance = unchecked((long)(wanted.Origin - address)) & wanted.DistanceMask;
-                if (distance != (int)distance)
+                long distance = unchecked((long)(wanted.Origin - address));
+                // & and not &&: a branch on whether there is a fix-up could not be foretold
+                if (wanted.HasDistance & distance != (int)distance)
                 {
                     break;
                 }
