@@ -36,7 +36,8 @@ internal static class ImageApplier
 
         if (AllHold(plan, image, !toNew))
         {
-            written = WriteAll(plan, image, toNew, masked);
+            WriteAll(plan, image, toNew, masked);
+            written = plan.ChangeCount;
         }
         else if (!AllHold(plan, image, toNew))
         {
@@ -69,7 +70,7 @@ internal static class ImageApplier
         for (int i = 0; i < plan.Count; i++)
         {
             reach = i < reach ? reach : EndOf(plan, i, window);
-            i = HoldRun(plan, i, plan.NextInOverflow(i, reach), window, isNew);
+            i = HoldRun(plan, i, NextInOverflow(plan, i, reach), window, isNew);
             if (i < plan.Count && !Holds(plan, i, isNew, ref window))
             {
                 return false;
@@ -119,6 +120,22 @@ internal static class ImageApplier
         return low;
     }
 
+    /// <summary>The index of the first site from an index on whose bytes are in the overflow; an end where there is none before it.</summary>
+    private static int NextInOverflow(PatchPlan plan, int index, int end)
+    {
+        if (!plan.HasOverflow)
+        {
+            return end;
+        }
+
+        while (index < end && !plan.Entries[index].IsOverflow)
+        {
+            index++;
+        }
+
+        return index;
+    }
+
     private static ApplyReport NewReport(PatchPlan plan) => new(plan.Backend) { IsOfImage = true, Count = plan.Count };
 
     /// <summary>Findings where a site of a mixed image holds unknown bytes or is not in it.</summary>
@@ -144,30 +161,25 @@ internal static class ImageApplier
         return wrong;
     }
 
-    /// <summary>
-    /// Writes all sites that hold other bytes than the wanted ones, where every site holds those it is changed from; how many.
-    /// </summary>
-    private static int WriteAll(PatchPlan plan, CodeImage image, bool toNew, bool masked)
+    /// <summary>Writes all sites that hold other bytes than the wanted ones, where every site holds those it is changed from.</summary>
+    private static void WriteAll(PatchPlan plan, CodeImage image, bool toNew, bool masked)
     {
-        int written = 0;
         var window = new ImageWindow(image);
         int reach = 0;
         for (int i = 0; i < plan.Count; i++)
         {
             reach = i < reach ? reach : EndOf(plan, i, window);
-            int end = plan.NextInOverflow(i, reach);
-            written += WriteRun(plan, i, end, window, toNew, masked);
+            int end = NextInOverflow(plan, i, reach);
+            WriteRun(plan, i, end, window, toNew, masked);
             i = end;
             if (i < plan.Count)
             {
-                written += WriteOne(plan, i, toNew, ref window);
+                WriteOne(plan, i, toNew, ref window);
             }
         }
-
-        return written;
     }
 
-    private static unsafe int WriteRun(PatchPlan plan, int index, int end, in ImageWindow window, bool toNew, bool masked)
+    private static unsafe void WriteRun(PatchPlan plan, int index, int end, in ImageWindow window, bool toNew, bool masked)
     {
         fixed (byte* first = window.Bytes)
         fixed (PlanEntry* entries = plan.Entries)
@@ -175,9 +187,18 @@ internal static class ImageApplier
         fixed (NewForm* news = plan.News)
         {
             byte* origin = unchecked(first - window.Start);
-            return !masked ? SiteLoops.StoreBlended(entries + index, entries + end, olds, news, origin, toNew)
-                : toNew ? SiteLoops.StoreNew(entries + index, entries + end, news, origin)
-                : SiteLoops.StoreOld(entries + index, entries + end, olds, news, origin);
+            if (!masked)
+            {
+                SiteLoops.StoreBlended(entries + index, entries + end, olds, news, origin, toNew);
+            }
+            else if (toNew)
+            {
+                SiteLoops.StoreNew(entries + index, entries + end, news, origin);
+            }
+            else
+            {
+                SiteLoops.StoreOld(entries + index, entries + end, olds, news, origin);
+            }
         }
     }
 

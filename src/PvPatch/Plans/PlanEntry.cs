@@ -44,7 +44,7 @@ internal readonly struct PlanEntry
 
     public static PlanEntry InOverflow(ulong address, int length, int offset) => new(address, offset, FirstOverflow + length, 0);
 
-    /// <summary>Stores an entry as two words.</summary>
+    /// <summary>Stores an entry.</summary>
     /// <param name="entry">Where to.</param>
     /// <param name="address">The site's run address.</param>
     /// <param name="field">What stands in the hole of its old form.</param>
@@ -52,9 +52,9 @@ internal readonly struct PlanEntry
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Store(ref PlanEntry entry, ulong address, int field, int forms)
     {
-        ref ulong words = ref Unsafe.As<PlanEntry, ulong>(ref entry);
-        words = address;
-        Unsafe.Add(ref words, 1) = (uint)field | (ulong)(uint)forms << 32;
+        Unsafe.AsRef(in entry.Address) = address;
+        Unsafe.AsRef(in entry.Field) = field;
+        Unsafe.As<ushort, int>(ref Unsafe.AsRef(in entry._old)) = forms; // both numbers in one store
     }
 }
 
@@ -133,7 +133,7 @@ internal struct NewForm
 
     /// <summary>New bytes of a site with these old bytes.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public readonly Vector128<byte> At(ulong address, Vector128<byte> old) => Vector128.AndNot(old, Written) | At(address);
+    public readonly Vector128<byte> At(ulong address, Vector128<byte> old) => Vector128.ConditionalSelect(Written, At(address), old);
 }
 
 /// <summary>

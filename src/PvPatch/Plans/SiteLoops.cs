@@ -20,7 +20,7 @@ internal static unsafe class SiteLoops
     public static PlanEntry* HoldOld(PlanEntry* entry, PlanEntry* end, OldForm* olds, byte* origin)
     {
         // One branch for four sites; where it says that one differs, they are asked again one by one.
-        for (; end - entry >= 4; entry += 4)
+        for (PlanEntry* four = end - 3; entry < four; entry += 4)
         {
             if ((OldDifference(entry, olds, origin) | OldDifference(entry + 1, olds, origin)
                 | OldDifference(entry + 2, olds, origin) | OldDifference(entry + 3, olds, origin)) != Vector128<byte>.Zero)
@@ -41,7 +41,7 @@ internal static unsafe class SiteLoops
     [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
     public static PlanEntry* HoldNew(PlanEntry* entry, PlanEntry* end, OldForm* olds, NewForm* news, byte* origin)
     {
-        for (; end - entry >= 4; entry += 4)
+        for (PlanEntry* four = end - 3; entry < four; entry += 4)
         {
             if ((NewDifference(entry, olds, news, origin) | NewDifference(entry + 1, olds, news, origin)
                 | NewDifference(entry + 2, olds, news, origin) | NewDifference(entry + 3, olds, news, origin)) != Vector128<byte>.Zero)
@@ -58,54 +58,50 @@ internal static unsafe class SiteLoops
         return entry;
     }
 
-    /// <summary>Writes sites that hold their old bytes; how many do not keep them. Needs AVX-512.</summary>
+    /// <summary>Writes sites that hold their old bytes. Needs AVX-512.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
-    public static int StoreNew(PlanEntry* entry, PlanEntry* end, NewForm* news, byte* origin)
+    public static void StoreNew(PlanEntry* entry, PlanEntry* end, NewForm* news, byte* origin)
     {
-        int changes = 0;
-        for (; entry < end; entry++)
+        // A masked store touches the site's bytes and no others; none where the site keeps its bytes.
+        for (PlanEntry* four = end - 3; entry < four; entry += 4)
         {
-            // The store touches the site's bytes and no others; none where the site keeps its bytes.
-            NewForm* form = news + entry->New;
-            Avx512BW.VL.MaskStore(origin + entry->Address, form->Written, form->At(entry->Address));
-            changes += form->Changes;
+            StoreNew(entry, news, origin);
+            StoreNew(entry + 1, news, origin);
+            StoreNew(entry + 2, news, origin);
+            StoreNew(entry + 3, news, origin);
         }
 
-        return changes;
-    }
-
-    /// <summary>Gives sites that hold their new bytes the old ones; how many had others. Needs AVX-512.</summary>
-    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
-    public static int StoreOld(PlanEntry* entry, PlanEntry* end, OldForm* olds, NewForm* news, byte* origin)
-    {
-        int changes = 0;
         for (; entry < end; entry++)
         {
-            NewForm* form = news + entry->New;
-            Avx512BW.VL.MaskStore(origin + entry->Address, form->Written, olds[entry->Old].With(entry->Field));
-            changes += form->Changes;
+            StoreNew(entry, news, origin);
         }
-
-        return changes;
     }
 
-    /// <summary>As <see cref="StoreNew"/> or <see cref="StoreOld"/>, on any processor.</summary>
+    /// <summary>Gives sites that hold their new bytes the old ones. Needs AVX-512.</summary>
     [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
-    public static int StoreBlended(PlanEntry* entry, PlanEntry* end, OldForm* olds, NewForm* news, byte* origin, bool toNew)
+    public static void StoreOld(PlanEntry* entry, PlanEntry* end, OldForm* olds, NewForm* news, byte* origin)
+    {
+        for (; entry < end; entry++)
+        {
+            Avx512BW.VL.MaskStore(origin + entry->Address, news[entry->New].Written, olds[entry->Old].With(entry->Field));
+        }
+    }
+
+    /// <summary>As <see cref="StoreNew(PlanEntry*, PlanEntry*, NewForm*, byte*)"/> or <see cref="StoreOld"/>, on any processor.</summary>
+    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
+    public static void StoreBlended(PlanEntry* entry, PlanEntry* end, OldForm* olds, NewForm* news, byte* origin, bool toNew)
     {
         // Eight sites are read, then written, so that no load waits for the store of the site before, which often reaches into the next
-        // one's 16 bytes:
+        // one's 16 bytes. Bytes behind a site are stored back as they were read. That is right because sites are stored in order of
+        // address: where they belong to a later site, that one's store follows (sites o and p, a dot for other code):
         //
-        //   old    o o o o o o|. .|p p p p p p p|. . .      sites o and p, other code between and behind them
-        //   store  O O O O O O|. .|p p p p p p p|.          of o: 16 bytes as they were read, p's old ones among them
-        //   store                 |P P P P P P P|. . . ...  of p: the store behind puts that right
+        //   as it was       oooooo..ppppppp.........
+        //   store of o      OOOOOO..pppppppp
+        //   store of p              PPPPPPP.........
         //
-        // Bytes behind a site are stored back as they were read. That is right because sites are stored in order of address: where they
-        // belong to a later site, that one's store follows. Nobody else runs or writes the image now; a blend would be just as wrong as
-        // any other store if somebody did.
+        // Nobody else runs or writes the image now; a blend would be just as wrong as any other store if somebody did.
         byte* unused = stackalloc byte[sizeof(Vector128<byte>)];
-        int changes = 0;
-        for (; end - entry >= 8; entry += 8)
+        for (PlanEntry* eight = end - 7; entry < eight; entry += 8)
         {
             Vector128<byte> b0 = Blend(entry, olds, news, origin, toNew);
             Vector128<byte> b1 = Blend(entry + 1, olds, news, origin, toNew);
@@ -115,22 +111,27 @@ internal static unsafe class SiteLoops
             Vector128<byte> b5 = Blend(entry + 5, olds, news, origin, toNew);
             Vector128<byte> b6 = Blend(entry + 6, olds, news, origin, toNew);
             Vector128<byte> b7 = Blend(entry + 7, olds, news, origin, toNew);
-            changes += Store(b0, entry, news, origin, unused);
-            changes += Store(b1, entry + 1, news, origin, unused);
-            changes += Store(b2, entry + 2, news, origin, unused);
-            changes += Store(b3, entry + 3, news, origin, unused);
-            changes += Store(b4, entry + 4, news, origin, unused);
-            changes += Store(b5, entry + 5, news, origin, unused);
-            changes += Store(b6, entry + 6, news, origin, unused);
-            changes += Store(b7, entry + 7, news, origin, unused);
+            Store(b0, entry, news, origin, unused);
+            Store(b1, entry + 1, news, origin, unused);
+            Store(b2, entry + 2, news, origin, unused);
+            Store(b3, entry + 3, news, origin, unused);
+            Store(b4, entry + 4, news, origin, unused);
+            Store(b5, entry + 5, news, origin, unused);
+            Store(b6, entry + 6, news, origin, unused);
+            Store(b7, entry + 7, news, origin, unused);
         }
 
         for (; entry < end; entry++)
         {
-            changes += Store(Blend(entry, olds, news, origin, toNew), entry, news, origin, unused);
+            Store(Blend(entry, olds, news, origin, toNew), entry, news, origin, unused);
         }
+    }
 
-        return changes;
+    [MethodImpl(MethodImplOptions.AggressiveInlining)]
+    private static void StoreNew(PlanEntry* entry, NewForm* news, byte* origin)
+    {
+        NewForm* form = news + entry->New;
+        Avx512BW.VL.MaskStore(origin + entry->Address, form->Written, form->At(entry->Address));
     }
 
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -153,8 +154,9 @@ internal static unsafe class SiteLoops
     private static Vector128<byte> Blend(PlanEntry* entry, OldForm* olds, NewForm* news, byte* origin, bool toNew)
     {
         NewForm* form = news + entry->New;
-        Vector128<byte> wanted = toNew ? form->At(entry->Address) : olds[entry->Old].With(entry->Field) & form->Written;
-        return Vector128.AndNot(Vector128.Load(origin + entry->Address), form->Written) | wanted;
+        Vector128<byte> there = Vector128.Load(origin + entry->Address);
+        return toNew ? form->At(entry->Address, there)
+            : Vector128.ConditionalSelect(form->Written, olds[entry->Old].With(entry->Field), there);
     }
 
     /// <summary>
@@ -162,10 +164,6 @@ internal static unsafe class SiteLoops
     /// each store. A branch could not be foretold.
     /// </summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    private static int Store(Vector128<byte> bytes, PlanEntry* entry, NewForm* news, byte* origin, byte* unused)
-    {
-        int changes = news[entry->New].Changes;
-        Vector128.Store(bytes, unused + ((nint)(origin + entry->Address - unused) & -(nint)changes));
-        return changes;
-    }
+    private static void Store(Vector128<byte> bytes, PlanEntry* entry, NewForm* news, byte* origin, byte* unused) =>
+        Vector128.Store(bytes, unused + ((nint)(origin + entry->Address - unused) & -(nint)news[entry->New].Changes));
 }

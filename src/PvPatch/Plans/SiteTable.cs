@@ -198,11 +198,12 @@ public sealed class SiteTable : IReadOnlyList<PatchSite>
 /// </summary>
 internal sealed class SiteKinds
 {
-    private SiteKinds(int[] ofSite, PatchSite[] kinds, int[] first)
+    private SiteKinds(int[] ofSite, PatchSite[] kinds, int[] first, int[] counts)
     {
         OfSite = ofSite;
         Kinds = kinds;
         First = first;
+        Counts = counts;
     }
 
     /// <summary>The number of each site's kind, by the site's index.</summary>
@@ -213,6 +214,9 @@ internal sealed class SiteKinds
 
     /// <summary>The index of the first site of each kind.</summary>
     public int[] First { get; }
+
+    /// <summary>Number of sites of each kind.</summary>
+    public int[] Counts { get; }
 
     /// <summary>Numbers the kinds of sites.</summary>
     /// <param name="sites">The sites in order.</param>
@@ -257,7 +261,13 @@ internal sealed class SiteKinds
             kinds[i] = sites[first[i]];
         }
 
-        return new SiteKinds(numbers, kinds, [.. first]);
+        int[] counts = new int[kinds.Length];
+        foreach (int kind in numbers)
+        {
+            counts[kind]++;
+        }
+
+        return new SiteKinds(numbers, kinds, [.. first], counts);
     }
 
     /// <summary>Where a key is, or the empty place where it belongs.</summary>

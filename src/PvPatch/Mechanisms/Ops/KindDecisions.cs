@@ -29,7 +29,7 @@ internal sealed class KindDecisions
     /// </summary>
     private readonly Dictionary<ulong, int> _outcomes = [];
 
-    private PatchSite[] _kinds = [];
+    private SiteKinds? _kinds;
 
     public KindDecisions(Backend backend, PlanOptions options, TemplateCache templates, NopStyle nops, int bitness)
     {
@@ -58,12 +58,15 @@ internal sealed class KindDecisions
         && options.Thunks is null && options.BugTarget == _options.BugTarget && options.BugTargetName == _options.BugTargetName;
 
     /// <summary>
-    /// The decision for each kind of the table that <see cref="Decide(PatchSite[], ThunkPlanner?)"/> was called for last.
+    /// The decision for each kind of the table that <see cref="Decide(SiteKinds, ThunkPlanner?)"/> was called for last.
     /// </summary>
     public KindDecision[] Decisions { get; private set; } = [];
 
     /// <summary>The same as the walk over the sites wants them.</summary>
     public WalkedKind[] Walked { get; private set; } = [];
+
+    /// <summary>How many sites of forms change where each follows the decision for its kind.</summary>
+    public int Changes { get; private set; }
 
     /// <summary>Whether some kind's operation is missing.</summary>
     public bool SomeAreMissing { get; private set; }
@@ -75,20 +78,22 @@ internal sealed class KindDecisions
     public (ulong Lowest, ulong Highest) Origins { get; private set; }
 
     /// <summary>Decides for each kind of a table, where that was not done before.</summary>
-    /// <param name="kinds">A site of each kind.</param>
+    /// <param name="table">The table's kinds.</param>
     /// <param name="thunks">Who places thunks.</param>
-    public void Decide(PatchSite[] kinds, ThunkPlanner? thunks)
+    public void Decide(SiteKinds table, ThunkPlanner? thunks)
     {
-        if (ReferenceEquals(kinds, _kinds))
+        if (ReferenceEquals(table, _kinds))
         {
             return; // the table of the last plan
         }
 
+        PatchSite[] kinds = table.Kinds;
         _made.EnsureCapacity(Math.Min(kinds.Length, KeptDecisions));
         var decisions = new KindDecision[kinds.Length];
         var walked = new WalkedKind[kinds.Length];
         (ulong lowest, ulong highest) = (ulong.MaxValue, ulong.MinValue);
         bool missing = false;
+        int changes = 0;
         for (int i = 0; i < kinds.Length; i++)
         {
             ref KindDecision? decision = ref CollectionsMarshal.GetValueRefOrAddDefault(_made, kinds[i].DecisionKey, out _);
@@ -96,6 +101,7 @@ internal sealed class KindDecisions
             decisions[i] = decision;
             walked[i] = decision.Walked;
             missing |= decision.IsMissing;
+            changes += table.Counts[i] * ChangesOf(decision);
             if (decision.Form >= 0 && Forms.News[decision.Form] is { HasDistance: true } form)
             {
                 lowest = Math.Min(lowest, form.Origin);
@@ -103,8 +109,12 @@ internal sealed class KindDecisions
             }
         }
 
-        (Decisions, Walked, SomeAreMissing, Origins, _kinds) = (decisions, walked, missing, (lowest, highest), kinds);
+        (Decisions, Walked, SomeAreMissing, Changes) = (decisions, walked, missing, changes);
+        (Origins, _kinds) = ((lowest, highest), table);
     }
+
+    /// <summary>1 where a site of a form changes if it follows a decision; 0 where it keeps its bytes or has no form.</summary>
+    public int ChangesOf(KindDecision decision) => decision.Form >= 0 ? Forms.News[decision.Form].Changes : 0;
 
     private KindDecision Decide(in PatchSite site, ThunkPlanner? thunks)
     {
