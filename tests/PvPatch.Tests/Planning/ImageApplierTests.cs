@@ -76,6 +76,90 @@ public sealed class ImageApplierTests
         }
     }
 
+    /// <summary>
+    /// The image ends with the process's memory, with the last site or up to 16 bytes behind it: nothing behind it is read or written.
+    /// </summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Nothing_behind_the_image_is_touched(bool masked)
+    {
+        Assert.SkipUnless(GuardedMemory.IsSupported, "needs mmap");
+        Assert.SkipWhen(masked && !Avx512BW.VL.IsSupported, "needs a processor with AVX-512");
+        const ulong Start = 0x40_0000;
+        for (int length = 6; length <= 17; length++)
+        {
+            for (int behind = 0; behind <= 16; behind++)
+            {
+                const int Sites = 11; // more than are handled at once, and not a multiple of that
+                using var memory = new GuardedMemory((Sites * length) + behind);
+                Span<byte> code = memory.GetSpan();
+                code.Fill(0xcc);
+                byte[] wanted = [.. code];
+                var sites = new PatchSite[Sites];
+                for (int i = 0; i < Sites; i++)
+                {
+                    int at = i * length;
+                    sites[i] = new PatchSite(Start + (ulong)at, 0, length, RegisterSet.All);
+                    ((byte[])[0xff, 0x15, 1, 2, 3, (byte)i, .. Enumerable.Repeat((byte)0x90, length - 6)]).CopyTo(code[at..]);
+                    ((byte[])[0xe8, .. BitConverter.GetBytes(0x1000 - at - 5)]).CopyTo(wanted, at); // call, to 0x401000
+                    NopStyle.P6.Fill(wanted.AsSpan(at + 5, length - 5), 64);
+                }
+
+                byte[] original = [.. code];
+                var image = new CodeImage(64, new CodeSegment("end", Start, memory.Memory));
+                OpsLayout layout = OpsLayout.Create(static b => b.Table("t", static t => t.Slot("call")));
+                PatchPlan plan = new PatchPlanner().Plan(
+                    image, SiteTable.Create(sites), Backend.Create("b", layout, static b => b.Call("t.call", Start + 0x1000)));
+                Assert.True(ImageApplier.TryRun(plan, image, toNew: true, masked, out ApplyResult applied));
+                applied.AssertApplied(Sites, 0);
+                Assert.Equal(wanted, memory.GetSpan());
+                Assert.True(ImageApplier.TryRun(plan, image, toNew: false, masked, out _));
+                Assert.Equal(original, memory.GetSpan());
+            }
+        }
+    }
+
+    /// <summary>Sites that keep their bytes and sites that hold the wanted ones get no store, not even of the same bytes.</summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Nothing_is_stored_where_bytes_stay(bool masked)
+    {
+        Assert.SkipUnless(GuardedMemory.IsSupported, "needs mmap");
+        Assert.SkipWhen(masked && !Avx512BW.VL.IsSupported, "needs a processor with AVX-512");
+        const ulong Start = 0x40_0000;
+        const int Sites = 21;
+        const int Length = 8;
+        using var memory = new GuardedMemory((Sites * Length) + 16);
+        var sites = new PatchSite[Sites];
+        for (int i = 0; i < Sites; i++)
+        {
+            ((byte[])[0xff, 0x15, 1, 2, 3, (byte)i, 0x66, 0x90]).CopyTo(memory.GetSpan()[(i * Length)..]);
+            sites[i] = new PatchSite(Start + (ulong)(i * Length), 0, Length, RegisterSet.All);
+        }
+
+        var image = new CodeImage(64, new CodeSegment("text", Start, memory.Memory));
+        OpsLayout layout = OpsLayout.Create(static b => b.Table("t", static t => t.Slot("op")));
+        PatchPlan Plan(ulong target) => new PatchPlanner().Plan(
+            image, SiteTable.Create(sites), Backend.Create("b", layout, b => b.Call("t.op", target)));
+        PatchPlan outOfReach = Plan(0xffff_ffff_0000_0000);
+        PatchPlan calls = Plan(Start + 0x1000);
+
+        memory.Protect(isReadOnly: true);
+        foreach (bool toNew in (bool[])[true, false])
+        {
+            Assert.True(ImageApplier.TryRun(outOfReach, image, toNew, masked, out ApplyResult kept));
+            kept.AssertApplied(0, Sites);
+        }
+
+        memory.Protect(isReadOnly: false);
+        Assert.True(ImageApplier.TryRun(calls, image, toNew: true, masked, out _));
+        memory.Protect(isReadOnly: true);
+        Assert.True(ImageApplier.TryRun(calls, image, toNew: true, masked, out ApplyResult second));
+        second.AssertApplied(0, Sites);
+    }
+
     /// <summary>Sites of every length from 5 to 20, nothing between some of them, in two segments of one array.</summary>
     private sealed class Work
     {
