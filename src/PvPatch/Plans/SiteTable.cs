@@ -31,6 +31,9 @@ public sealed class SiteTable : IReadOnlyList<PatchSite>
     /// <summary>The index of the first site of each kind.</summary>
     internal int[] FirstOfKind { get; private set; }
 
+    /// <summary>Number of sites of each kind.</summary>
+    internal int[] CountOfKind { get; private set; }
+
     /// <summary>The number of each site's kind, by the site's index.</summary>
     internal int[] KindOf { get; }
 
@@ -203,7 +206,7 @@ public sealed class SiteTable : IReadOnlyList<PatchSite>
         PatchDiagnostic.Error(code, message) with { SiteIndex = index, Address = site.Address };
 
     /// <summary>Numbers the kinds.</summary>
-    [MemberNotNull(nameof(Kinds), nameof(FirstOfKind))]
+    [MemberNotNull(nameof(Kinds), nameof(FirstOfKind), nameof(CountOfKind))]
     private void NumberKinds()
     {
         ReadOnlySpan<PatchSite> sites = _sites;
@@ -249,6 +252,11 @@ public sealed class SiteTable : IReadOnlyList<PatchSite>
 
         Kinds = kinds;
         FirstOfKind = [.. first];
+        CountOfKind = new int[kinds.Length];
+        foreach (int kind in numbers)
+        {
+            CountOfKind[kind]++;
+        }
     }
 
     /// <summary>Where a key is, or the empty place where it belongs.</summary>

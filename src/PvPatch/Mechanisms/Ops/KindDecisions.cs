@@ -58,12 +58,15 @@ internal sealed class KindDecisions
         && options.Thunks is null && options.BugTarget == _options.BugTarget && options.BugTargetName == _options.BugTargetName;
 
     /// <summary>
-    /// The decision for each kind of the table that <see cref="Decide(PatchSite[], ThunkPlanner?)"/> was called for last.
+    /// The decision for each kind of the table that <see cref="Decide(SiteTable, ThunkPlanner)"/> was called for last.
     /// </summary>
     public Decision[] Decisions { get; private set; } = [];
 
     /// <summary>The same as the walk over the sites wants them.</summary>
     public WalkedKind[] Walked { get; private set; } = [];
+
+    /// <summary>How many sites of forms change where each follows the decision for its kind.</summary>
+    public int Changes { get; private set; }
 
     /// <summary>Whether some kind's operation is missing.</summary>
     public bool SomeAreMissing { get; private set; }
@@ -75,20 +78,22 @@ internal sealed class KindDecisions
     public (ulong Lowest, ulong Highest) Origins { get; private set; }
 
     /// <summary>Decides for each kind of a table, where that was not done before.</summary>
-    /// <param name="kinds">A site of each kind.</param>
+    /// <param name="table">The table.</param>
     /// <param name="thunks">Who places thunks.</param>
-    public void Decide(PatchSite[] kinds, ThunkPlanner thunks)
+    public void Decide(SiteTable table, ThunkPlanner thunks)
     {
-        if (ReferenceEquals(kinds, _kinds))
+        if (ReferenceEquals(table.Kinds, _kinds))
         {
             return; // the table of the last plan
         }
 
+        PatchSite[] kinds = table.Kinds;
         _made.EnsureCapacity(Math.Min(kinds.Length, KeptDecisions));
         var decisions = new Decision[kinds.Length];
         var walked = new WalkedKind[kinds.Length];
         (ulong lowest, ulong highest) = (ulong.MaxValue, ulong.MinValue);
         bool missing = false;
+        int changes = 0;
         for (int i = 0; i < kinds.Length; i++)
         {
             ref Decision? decision = ref CollectionsMarshal.GetValueRefOrAddDefault(_made, kinds[i].DecisionKey, out _);
@@ -96,15 +101,20 @@ internal sealed class KindDecisions
             decisions[i] = decision;
             walked[i] = Walk(decision, kinds[i].Budget);
             missing |= decision.IsMissing;
-            if (decision.Form >= 0 && Forms.News[decision.Form] is { DistanceMask: not 0 } form)
+            changes += table.CountOfKind[i] * ChangesOf(decision);
+            if (decision.Form >= 0 && Forms.News[decision.Form] is { HasDistance: true } form)
             {
                 lowest = Math.Min(lowest, form.Origin);
                 highest = Math.Max(highest, form.Origin);
             }
         }
 
-        (Decisions, Walked, SomeAreMissing, Origins, _kinds) = (decisions, walked, missing, (lowest, highest), kinds);
+        (Decisions, Walked, SomeAreMissing, Changes) = (decisions, walked, missing, changes);
+        (Origins, _kinds) = ((lowest, highest), kinds);
     }
+
+    /// <summary>1 where a site of a form changes if it follows a decision; 0 where it keeps its bytes or has no form.</summary>
+    public int ChangesOf(Decision decision) => decision.Form >= 0 ? Forms.News[decision.Form].Changes : 0;
 
     private Decision Decide(in PatchSite site, ThunkPlanner thunks)
     {
