@@ -135,6 +135,7 @@ internal sealed partial class LiveApplier
                 outcomes = _plan.Publish(_arena.Ledger, report, _arena.Address);
                 _plan.After.CopyTo(_slots.Bound, 0);
                 _plan.Settings.ForEach(static s => s.Setting.Value = s.Value);
+                _slots.Whole = changes.List.FindLast(static c => c is { Kind: ChangeKind.Use, Scope.IsAll: true })?.Backend ?? _slots.Whole;
             }
             else
             {
