@@ -7,10 +7,10 @@ namespace PvPatch.Linux.Files;
 internal interface IPlacedSymbols
 {
     /// <summary>The number of symbols in its table.</summary>
-    int Count { get; }
+    public int Count { get; }
 
     /// <summary>The value of a symbol, where it is known.</summary>
-    bool TryGetValue(int index, out ulong value);
+    public bool TryGetValue(int index, out ulong value);
 }
 
 /// <summary>
