@@ -38,10 +38,9 @@ internal static unsafe class WordSpeed
         *at = Value;
 
         // Near the code: a word that is reached by rip, as a static is.
-        using CodeReservation data = arena.Allocate(64);
-        data.Span[..64].Clear();
-        data.Span[0] = Value;
-        ulong fixedWord = data.Address.Value;
+        var data = new Assembler(64);
+        data.dd(Value);
+        ulong fixedWord = arena.Emit(data).Address.Value;
         int* words = (int*)executor.WordsAddress.Value;
         var ways = new List<(string Name, Func<long> Run, long Count)>
         {
