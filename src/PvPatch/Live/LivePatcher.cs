@@ -73,7 +73,7 @@ public sealed partial class LivePatcher : IDisposable
 
         if (arena.Barrier == BarrierKind.Weak)
         {
-            LiveLog.WeakBarrier(logger);
+            LiveEvents.WeakBarrier(logger);
         }
     }
 

@@ -318,18 +318,18 @@ internal sealed partial class LiveApplier
 
     private ApplyResult Finish(ApplyResult result)
     {
-        LiveMetrics.Batch(result);
+        LiveEvents.Batch(result);
         LiveEventSource.Log.BatchStop(result);
         if (_logger.IsEnabled(result.Succeeded ? LogLevel.Information : LogLevel.Warning))
         {
             string text = result.ToString(); // as text: a result is no plain value to a logger
             if (result.Succeeded)
             {
-                LiveLog.Applied(_logger, text);
+                LiveEvents.Applied(_logger, text);
             }
             else
             {
-                LiveLog.Failed(_logger, text, result.Diagnostics.Count, result.Diagnostics[0]);
+                LiveEvents.Failed(_logger, text, result.Diagnostics.Count, result.Diagnostics[0]);
             }
         }
 
@@ -340,7 +340,7 @@ internal sealed partial class LiveApplier
                 // A block may be retired and reused by now.
                 if (_arena.TryFindSite(site.Address, out LiveSite live))
                 {
-                    LiveLog.Site(_logger, live.Name, site);
+                    LiveEvents.Site(_logger, live.Name, site);
                 }
             }
         }

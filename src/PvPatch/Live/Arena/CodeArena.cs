@@ -32,7 +32,7 @@ public sealed partial class CodeArena : IDisposable
         Barrier = barrier;
         Native = native;
         TrustsCacheLines = options.TrustCacheLines;
-        HasAtomic16 = options.Atomic16 ?? SiteClassifier.HasAtomic16;
+        HasAtomic16 = options.Atomic16 ?? SiteRecord.HasAtomic16;
         Executors = new ExecutorList(() => Array.ForEach(_slots, static s => s.Patcher?.ApplyRequestsAtSafepoint()));
         PatchLock = new PatchLock(Executors);
         Registry = new BlockRegistry(this);
@@ -189,12 +189,12 @@ public sealed partial class CodeArena : IDisposable
 
             // On a line of their own: what is called most shares it with nothing that is written.
             int traps = NativeCode.SlotTrapsLength(layout.Count);
-            if (!Memory.TryTakeCode(traps, SiteClassifier.LineSize, out VirtualAddress trap, out bool reused, out PatchDiagnostic? error))
+            if (!Memory.TryTakeCode(traps, SiteRecord.LineSize, out VirtualAddress trap, out bool reused, out PatchDiagnostic? error))
             {
                 throw new PatchException(error!);
             }
 
-            if (!Memory.TryTakeData(Math.Max(1, layout.Count) * 8L, SiteClassifier.LineSize, out VirtualAddress address, out error))
+            if (!Memory.TryTakeData(Math.Max(1, layout.Count) * 8L, SiteRecord.LineSize, out VirtualAddress address, out error))
             {
                 Memory.GiveCode(trap, traps, wereRun: false);
                 throw new PatchException(error!);
@@ -206,7 +206,7 @@ public sealed partial class CodeArena : IDisposable
                 _ = RunBarrier();
             }
 
-            slots = new SlotTable(Memory, layout, address, trap);
+            slots = new SlotTable(this, layout, address, trap);
             _slots = [.. _slots, slots];
             return slots;
         }
@@ -313,7 +313,7 @@ public sealed partial class CodeArena : IDisposable
             return false;
         }
 
-        LiveMetrics.Barrier(Barrier);
+        LiveEvents.Barrier(Barrier);
         return true;
     }
 

@@ -109,7 +109,7 @@ internal sealed class NativeCode
 
         assembler.int3();
 
-        if (!memory.TryTakeCode(1024, SiteClassifier.LineSize, out VirtualAddress address, out _, out error))
+        if (!memory.TryTakeCode(1024, SiteRecord.LineSize, out VirtualAddress address, out _, out error))
         {
             return false;
         }

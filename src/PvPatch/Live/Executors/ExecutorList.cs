@@ -10,10 +10,8 @@ internal sealed class ExecutorList(Action? applyRequests = null)
     private readonly Lock _lock = new();
     private readonly object _gate = new();
     private volatile Executor[] _executors = [];
-    private volatile bool _gateIsClosed;
+    private volatile GateState _gateState; // one store: who finds the gate closed also finds for how long
     private volatile bool _hasRequests;
-    private volatile bool _isClosed; // the gate stays closed for good
-    private volatile bool _gateWaitsForEver; // until nobody is inside
     private volatile GracePeriod? _awaitedForEver; // until it is over
 
     /// <summary>
@@ -21,7 +19,7 @@ internal sealed class ExecutorList(Action? applyRequests = null)
     /// </summary>
     public bool IsTracking { get; private set; }
 
-    public bool GateIsClosed => _gateIsClosed;
+    public bool GateIsClosed => _gateState != GateState.Open;
 
     /// <summary>Whether links were requested that no safepoint has looked for yet.</summary>
     public bool HasRequests
@@ -92,9 +90,10 @@ internal sealed class ExecutorList(Action? applyRequests = null)
     public Executor? AwaitedForEver()
     {
         GracePeriod? period = _awaitedForEver;
-        return period is null && !_gateWaitsForEver
+        bool gateWaits = _gateState == GateState.WaitsForEver;
+        return period is null && !gateWaits
             ? null
-            : Array.Find(_executors, e => e.IsInsideOnThisThread && (_gateWaitsForEver || period?.WaitsFor(e) == true));
+            : Array.Find(_executors, e => e.IsInsideOnThisThread && (gateWaits || period?.WaitsFor(e) == true));
     }
 
     /// <summary>
@@ -133,9 +132,9 @@ internal sealed class ExecutorList(Action? applyRequests = null)
     /// <param name="inside">Who is still inside, where the time ran out; the gate is open again then.</param>
     public bool TryCloseGate(Func<bool> barrier, TimeSpan timeout, CancellationToken cancellation, out Executor? inside)
     {
-        // Before the gate is closed: who finds it closed must also find that this thread, inside already, would wait for itself.
-        _gateWaitsForEver = timeout == Timeout.InfiniteTimeSpan;
-        _gateIsClosed = true;
+        // Closed, then the barrier, then a look at who is inside: in this order, which Executor.Enter relies on.
+        _gateState = timeout == Timeout.InfiniteTimeSpan ? GateState.WaitsForEver : GateState.Closed;
+        bool nobody = false;
         try
         {
             if (!barrier())
@@ -146,18 +145,20 @@ internal sealed class ExecutorList(Action? applyRequests = null)
             }
 
             Executor? last = null;
-            bool nobody = WaitUntil(() => (last = Inside()) is null, timeout, cancellation);
-            if (!nobody)
-            {
-                OpenGate();
-            }
-
+            nobody = WaitUntil(() => (last = Inside()) is null, timeout, cancellation);
             inside = last;
             return nobody;
         }
         finally
         {
-            _gateWaitsForEver = false;
+            if (nobody)
+            {
+                _gateState = GateState.Closed;
+            }
+            else
+            {
+                OpenGate();
+            }
         }
     }
 
@@ -174,7 +175,7 @@ internal sealed class ExecutorList(Action? applyRequests = null)
 
         lock (_gate)
         {
-            _isClosed = true;
+            _gateState = GateState.ClosedForGood;
             Monitor.PulseAll(_gate);
         }
 
@@ -185,7 +186,7 @@ internal sealed class ExecutorList(Action? applyRequests = null)
     {
         lock (_gate)
         {
-            _gateIsClosed = false;
+            _gateState = GateState.Open;
             Monitor.PulseAll(_gate);
         }
     }
@@ -200,9 +201,9 @@ internal sealed class ExecutorList(Action? applyRequests = null)
     {
         lock (_gate)
         {
-            while (_gateIsClosed)
+            while (GateIsClosed)
             {
-                if (_isClosed)
+                if (_gateState == GateState.ClosedForGood)
                 {
                     throw new PatchException(ArenaMemory.Disposed());
                 }
@@ -234,6 +235,20 @@ internal sealed class ExecutorList(Action? applyRequests = null)
         }
 
         return true;
+    }
+
+    private enum GateState
+    {
+        Open,
+
+        /// <summary>Until a batch is over that waits for nobody, or for a limited time.</summary>
+        Closed,
+
+        /// <summary>A batch waits until nobody is inside, without a time limit.</summary>
+        WaitsForEver,
+
+        /// <summary>The arena was disposed of.</summary>
+        ClosedForGood,
     }
 }
 
