@@ -53,7 +53,8 @@ internal static class QemuSpeed
         double start = 0;
         Console.WriteLine($"{"",-26}{"ms of a processor",31}{"sample to",13}{"at one place",35}");
         Console.WriteLine(
-            $"{"program",-12}{"instructions",14}{"QEMU",10}{"sample",10}{"no sites",11}{"QEMU",8}{"without its start",19}{"no sites",10}{"median",10}{"most",8}");
+            $"{"program",-12}{"instructions",14}{"QEMU",10}{"sample",10}{"no sites",11}{"QEMU",8}{"without its start",19}{"no sites",10}"
+            + $"{"median",10}{"most",8}");
         foreach (string path in empty is null ? paths : [empty, .. paths])
         {
             string name = Path.GetFileName(path);
@@ -84,7 +85,8 @@ internal static class QemuSpeed
             double[] ratios = [.. ours.Zip(plain, static (a, b) => a / b).Take(rounds)];
             Console.WriteLine(
                 $"{name,-12}{expected.Instructions,14:n0}{time,10}{ours.Min() / 1000,10:0.0}{plain.Min() / 1000,11:0.0}"
-                + $"{toQemu,8}{toQemuStarted,19}{ours.Min() / plain.Min(),10:0.000}{Figures.Median(ratios),10:0.000}{ratios.Max(),8:0.000}");
+                + $"{toQemu,8}{toQemuStarted,19}{ours.Min() / plain.Min(),10:0.000}"
+                + $"{Figures.Median(ratios),10:0.000}{ratios.Max(),8:0.000}");
         }
     }
 

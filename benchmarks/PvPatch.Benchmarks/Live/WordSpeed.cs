@@ -82,7 +82,8 @@ internal static unsafe class WordSpeed
         for (int i = 0; i < ways.Count; i++)
         {
             double unit = least[ways.FindIndex(w => w.Name.StartsWith(ways[i].Name.Split(' ')[0], StringComparison.Ordinal))];
-            Console.WriteLine(string.Create(CultureInfo.InvariantCulture, $"{ways[i].Name,-42}{least[i],10:0.000}{least[i] / unit,10:0.00}"));
+            Console.WriteLine(string.Create(
+                CultureInfo.InvariantCulture, $"{ways[i].Name,-42}{least[i],10:0.000}{least[i] / unit,10:0.00}"));
         }
 
         Func<long> Generated(Action<Assembler> body)
