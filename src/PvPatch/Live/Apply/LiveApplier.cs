@@ -13,9 +13,6 @@ namespace PvPatch.Live;
 /// </summary>
 internal sealed partial class LiveApplier
 {
-    private static readonly LiveChanges s_none = new();
-    private static readonly SwitchOptions s_requests = new();
-
     private readonly CodeArena _arena;
     private readonly SlotTable _slots;
     private readonly ILogger _logger;
