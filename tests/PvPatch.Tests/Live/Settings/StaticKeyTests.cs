@@ -1,7 +1,6 @@
 using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Plans;
-using PvPatch.Tests.Shared;
 using PvPatch.Tests.Support;
 using static Iced.Intel.AssemblerRegisters;
 
@@ -56,6 +55,26 @@ public sealed class StaticKeyTests : IDisposable
         Assert.Equal((1, 0, false), (result.Written, key.Count, key.IsEnabled));
         Assert.Equal(before, site.ToArray());
         Assert.Equal(jumps, SettingCode.Run(block));
+    }
+
+    /// <summary>By itself, and in a batch that goes over all blocks, this one among them, before and behind.</summary>
+    [Theory]
+    [InlineData(0)]
+    [InlineData(1)]
+    [InlineData(2)]
+    public void A_site_of_a_key_can_not_be_linked(int place)
+    {
+        using var code = new LiveCode();
+        CodeBlock other = code.EmitFunction(SiteWish.Aligned());
+        CodeBlock block = SettingCode.Emit(code.Arena, new StaticKey("key"));
+        using LivePatcher patcher = code.Patcher(code.Direct);
+        byte[] before = LiveCode.Snapshot([block, other]);
+        SiteLink link = new(block[0], code.Five);
+        Assert.False(patcher.TryApply(
+            c => _ = place == 0 ? c.Link(link) : place == 1 ? c.Link(link).Use(code.Inlined) : c.Use(code.Inlined).Link(link), null,
+            out ApplyResult result));
+        Assert.Contains(result.Diagnostics, d => (d.Code, d.Address) == (DiagnosticCodes.SiteOfSetting, block[0].Address));
+        Assert.Equal(before, LiveCode.Snapshot([block, other]));
     }
 
     [Fact]
