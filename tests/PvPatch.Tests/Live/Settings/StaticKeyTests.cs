@@ -65,16 +65,22 @@ public sealed class StaticKeyTests : IDisposable
     public void A_site_of_a_key_can_not_be_linked(int place)
     {
         using var code = new LiveCode();
-        CodeBlock other = code.EmitFunction(SiteWish.Aligned());
-        CodeBlock block = SettingCode.Emit(code.Arena, new StaticKey("key"));
+        var a = new Assembler(64);
+        var sites = new SiteEmitter(code.Layout);
+        Label end = a.CreateLabel();
+        sites.Branch(a, new StaticKey("key"), end);
+        sites.Emit(a, code.First);
+        a.Label(ref end);
+        a.ret();
+        CodeBlock block = code.Arena.Emit(a, sites);
         using LivePatcher patcher = code.Patcher(code.Direct);
-        byte[] before = LiveCode.Snapshot([block, other]);
+        byte[] before = block.ToArray();
         SiteLink link = new(block[0], code.Five);
         Assert.False(patcher.TryApply(
             c => _ = place == 0 ? c.Link(link) : place == 1 ? c.Link(link).Use(code.Inlined) : c.Use(code.Inlined).Link(link), null,
             out ApplyResult result));
         Assert.Contains(result.Diagnostics, d => (d.Code, d.Address) == (DiagnosticCodes.SiteOfSetting, block[0].Address));
-        Assert.Equal(before, LiveCode.Snapshot([block, other]));
+        Assert.Equal(before, block.ToArray());
     }
 
     [Fact]
