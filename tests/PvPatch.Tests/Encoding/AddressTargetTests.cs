@@ -1,4 +1,5 @@
 using Iced.Intel;
+using PvPatch.Images;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
@@ -63,7 +64,7 @@ public sealed class AddressTargetTests
     {
         var cases = new PlanCases(1, clobbers: RegisterSet.Rax);
         PatchPlan plan = cases.Plan(Operation.Call(target, destroys: RegisterSet.Rax | RegisterSet.Rcx),
-            new PlanOptions { Thunks = new ThunkArea(PlanCases.Start + 8, 64) });
+            new PlanOptions { Thunks = new AddressRange(PlanCases.Start + 8, 64) });
         SiteDecision thunk = Assert.Single(Enumerable.Range(0, plan.Count).Select(i => plan[i]), static s => s.Action == PatchAction.Thunk);
         byte[] code = thunk.NewBytes.ToArray();
         var decoder = Decoder.Create(64, code, thunk.Address.Value);

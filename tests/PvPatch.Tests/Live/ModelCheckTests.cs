@@ -109,7 +109,7 @@ public sealed unsafe class ModelCheckTests
         int images = 0;
 
         // 1: the head alone changed, in one store inside an aligned 8.
-        Assert.True(SiteClassifier.Fits(site.Address, 2, 8));
+        Assert.True(SiteRecord.Fits(site.Address, 2, 8));
         Assert.Equal(1, routine(&entry, 1, 1, null));
         Assert.Equal(old[2..], there[2..].ToArray());
         AssertGuard(site, there);
@@ -163,7 +163,7 @@ public sealed unsafe class ModelCheckTests
         {
             for (int length = 6; length <= 15; length++)
             {
-                if (SiteClassifier.Classify((ulong)start, length, true, atomic16, trust) == kind)
+                if (SiteRecord.Classify((ulong)start, length, true, atomic16, trust) == kind)
                 {
                     yield return (start, length);
                 }

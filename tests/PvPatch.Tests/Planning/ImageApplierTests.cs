@@ -122,6 +122,45 @@ public sealed class ImageApplierTests
         }
     }
 
+    /// <summary>Sites that keep their bytes and sites that hold the wanted ones get no store, not even of the same bytes.</summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Nothing_is_stored_where_bytes_stay(bool masked)
+    {
+        Assert.SkipWhen(masked && !Avx512BW.VL.IsSupported, "needs a processor with AVX-512");
+        const ulong Start = 0x40_0000;
+        const int Sites = 21;
+        const int Length = 8;
+        using var memory = new GuardedMemory((Sites * Length) + 16, toTheEnd: true);
+        var sites = new PatchSite[Sites];
+        for (int i = 0; i < Sites; i++)
+        {
+            ((byte[])[0xff, 0x15, 1, 2, 3, (byte)i, 0x66, 0x90]).CopyTo(memory.GetSpan()[(i * Length)..]);
+            sites[i] = new PatchSite(Start + (ulong)(i * Length), 0, Length, RegisterSet.All);
+        }
+
+        var image = new CodeImage(64, new CodeSegment("text", Start, memory.Memory));
+        OpsLayout layout = OpsLayout.Create(static b => b.Table("t", static t => t.Slot("op")));
+        PatchPlan Plan(ulong target) => new PatchPlanner().Plan(
+            image, SiteTable.Create(sites), Backend.Create("b", layout, b => b.Call("t.op", target)));
+        PatchPlan outOfReach = Plan(0xffff_ffff_0000_0000);
+        PatchPlan calls = Plan(Start + 0x1000);
+
+        memory.Protect(isReadOnly: true);
+        foreach (bool toNew in (bool[])[true, false])
+        {
+            Assert.True(ImageApplier.TryRun(outOfReach, image, toNew, masked, out ApplyResult kept));
+            kept.AssertApplied(0, Sites);
+        }
+
+        memory.Protect(isReadOnly: false);
+        Assert.True(ImageApplier.TryRun(calls, image, toNew: true, masked, out _));
+        memory.Protect(isReadOnly: true);
+        Assert.True(ImageApplier.TryRun(calls, image, toNew: true, masked, out ApplyResult second));
+        second.AssertApplied(0, Sites);
+    }
+
     /// <summary>Sites of every length from 5 to 20, nothing between some of them, in two segments of one array.</summary>
     private sealed class Work
     {

@@ -159,6 +159,6 @@ public sealed class LimitTests
     {
         var cases = new PlanCases(1, clobbers: RegisterSet.Rax);
         Operation call = Operation.Call(PlanCases.Target, destroys: RegisterSet.Rax | RegisterSet.Rcx);
-        return cases.Plan(call, new PlanOptions { Thunks = new ThunkArea(PlanCases.Start + 16, room) });
+        return cases.Plan(call, new PlanOptions { Thunks = new AddressRange(PlanCases.Start + 16, room) });
     }
 }

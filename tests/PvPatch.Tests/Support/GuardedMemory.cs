@@ -10,6 +10,7 @@ internal sealed unsafe partial class GuardedMemory : MemoryManager<byte>
 {
     private const int Page = 4096;
     private const int ProtNone = 0;
+    private const int ProtRead = 1;
     private const int ProtReadWrite = 3;
     private const int MapPrivateAnonymous = 0x22;
 
@@ -33,6 +34,15 @@ internal sealed unsafe partial class GuardedMemory : MemoryManager<byte>
         }
 
         _start = toTheEnd ? _all + Page + usable - length : _all + Page;
+    }
+
+    /// <summary>Makes a store to it end the process too, or not.</summary>
+    public void Protect(bool isReadOnly)
+    {
+        if (MemoryProtect(_all + Page, _mapped - (2 * Page), isReadOnly ? ProtRead : ProtReadWrite) != 0)
+        {
+            throw new InvalidOperationException($"mprotect failed, errno {Marshal.GetLastPInvokeError()}");
+        }
     }
 
     public override Span<byte> GetSpan() => new(_start, _length);

@@ -187,20 +187,24 @@ internal sealed unsafe class ConcurrentStores(
 
     private void WriteGuards(ReadOnlySpan<int> sites, bool toNew, int firstPhase, int lastPhase)
     {
-        var entries = new GuardEntry[sites.Length];
-        Span<PlannedSite> planned = Plan.Sites;
-        for (int i = 0; i < sites.Length; i++)
+        GuardEntry* entries = (GuardEntry*)NativeMemory.Alloc((nuint)sites.Length, GuardEntry.SizeInBytes);
+        try
         {
-            ref PlannedSite site = ref planned[sites[i]];
-            ref SiteRecord record = ref RecordOf(site, out SiteBytes old, out byte* at);
-            sbyte forward = record.Forward == 0
-                ? (sbyte)0 : SiteClassifier.UsableForward(record, Plan.After[Slots.Kinds[record.Kind].Slot]);
-            entries[i] = GuardEntry.Create(at, site.Length, toNew ? Plan.NewOf(sites[i]) : old, forward);
-        }
+            Span<PlannedSite> planned = Plan.Sites;
+            for (int i = 0; i < sites.Length; i++)
+            {
+                ref PlannedSite site = ref planned[sites[i]];
+                ref SiteRecord record = ref RecordOf(site, out SiteBytes old, out byte* at);
+                sbyte forward = record.Forward == 0
+                    ? (sbyte)0 : record.UsableForward(Plan.After[Slots.KindOf(record.Kind).Slot]);
+                entries[i] = GuardEntry.Create(at, site.Length, toNew ? Plan.NewOf(sites[i]) : old, forward);
+            }
 
-        fixed (GuardEntry* first = entries)
+            RunGuards(entries, sites.Length, firstPhase, lastPhase);
+        }
+        finally
         {
-            RunGuards(first, sites.Length, firstPhase, lastPhase);
+            NativeMemory.Free(entries);
         }
     }
 
@@ -220,7 +224,7 @@ internal sealed unsafe class ConcurrentStores(
             if (done > 0)
             {
                 Report.AddBarriers(done, Arena.Barrier);
-                LiveMetrics.Barrier(Arena.Barrier, done);
+                LiveEvents.Barrier(Arena.Barrier, done);
             }
 
             if (stopped == 0)

@@ -86,7 +86,7 @@ internal sealed unsafe class SitePlanner
         SiteBytes bytes = default;
         byte[]? longBytes = null;
         bool ready = body.IsPlain && !record.IsForeign
-            && (body.Island is null || TryFindIsland(record.Offset, body.Island, out entry))
+            && (body.Island < 0 || TryFindIsland(record.Offset, body.Island, out entry))
             && body.TryFinish(_start + record.Offset + body.Length, entry, out bytes);
         if (ready || TryMake(block, index, body, entry, ref site, out bytes, out longBytes))
         {
@@ -196,9 +196,9 @@ internal sealed unsafe class SitePlanner
         }
 
         bool inReach = true;
-        if (body.Island is not null && !TryFindIsland(record.Offset, body.Island, out entry))
+        if (body.Island >= 0 && !TryFindIsland(record.Offset, body.Island, out entry))
         {
-            if (!_places && body.Island.Body.Fixups.All(f => _arena.Reaches(f.Target)))
+            if (!_places && _arena.Islands[body.Island].Fixups.All(f => _arena.Reaches(f.Target)))
             {
                 bytes = body.Bytes;
                 site.IsUnplaced = true;
@@ -252,8 +252,9 @@ internal sealed unsafe class SitePlanner
 
         // Bodies of several instructions are drained before slots are stored, guards put up behind that.
         int slot = wish.Body!.Slot;
-        sbyte forward = record.Forward == 0 ? (sbyte)0 : SiteClassifier.UsableForward(record, record.Form == LiveForm.InPlace ? _slots.Bound[slot] : _plan.After[slot]);
-        if (SiteClassifier.CanChangeLive(_arena, record, known, wish.Body.Length, forward))
+        sbyte forward = record.Forward == 0
+            ? (sbyte)0 : record.UsableForward(record.Form == LiveForm.InPlace ? _slots.Bound[slot] : _plan.After[slot]);
+        if (record.CanChangeLive(_arena, known, wish.Body.Length, forward))
         {
             return true;
         }
@@ -268,7 +269,7 @@ internal sealed unsafe class SitePlanner
 
         if (_live)
         {
-            _report.Add(SiteClassifier.NeedsQuiescence(block[index]));
+            _report.Add(SiteRecord.NeedsQuiescence(block[index]));
         }
 
         return !_live;
@@ -294,7 +295,7 @@ internal sealed unsafe class SitePlanner
         }
     }
 
-    private bool TryFindIsland(uint site, CodeContent content, out VirtualAddress address)
+    private bool TryFindIsland(uint site, int body, out VirtualAddress address)
     {
         if (!_holdsIslands)
         {
@@ -302,7 +303,7 @@ internal sealed unsafe class SitePlanner
             _holdsIslands = true;
         }
 
-        return _arena.Islands.TryFind(site, content, out address);
+        return _arena.Islands.TryFind(site, body, out address);
     }
 
     private void WarnMissing(int slot)

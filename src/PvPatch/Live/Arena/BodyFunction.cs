@@ -40,7 +40,7 @@ internal sealed class BodyFunction
     {
         _body = body;
         _exits = new bool[body?.Fixups.Count ?? 0];
-        Key = body is null ? "" : (called ? "call " : "jump ") + CodeContent.KeyOf(body);
+        Key = body is null ? "" : (called ? "call " : "jump ") + body.ContentKey();
         if (body is not null && called)
         {
             List<Instruction> instructions = [.. Decoder.Create(64, body.Bytes.ToArray())]; // what leads out is told by its fix-up
@@ -77,7 +77,7 @@ internal sealed class BodyFunction
             MoveStack(code, -Room);
         }
 
-        if (_body is not null && !new CodeContent(_body).TryWrite(address + Start, code.Slice(Start, length)))
+        if (_body is not null && !_body.TryWrite(address + Start, code.Slice(Start, length)))
         {
             return false;
         }
