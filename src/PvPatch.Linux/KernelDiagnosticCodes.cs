@@ -90,10 +90,18 @@ public static class KernelDiagnosticCodes
     /// <summary>The compressed data was unpacked, but it is not an ELF file.</summary>
     public const string PayloadNotElf = "PV6040";
 
+    /// <summary>
+    /// Parts of a bzImage (kernel, compressed kernel, EFI headers and sections, signature) share bytes or addresses, or lie outside the
+    /// file or the part that must hold them.
+    /// </summary>
+    public const string BzImageOverlap = "PV6041";
+
     /// <summary>The BTF header is missing, truncated or of a version that is not read here.</summary>
     public const string BtfBadHeader = "PV6050";
 
-    /// <summary>The type or string part of the BTF data lies outside of it, or its strings are not terminated.</summary>
+    /// <summary>
+    /// The type or string part of the BTF data lies outside of it, the two share bytes, or the strings are not terminated.
+    /// </summary>
     public const string BtfPartOutsideData = "PV6051";
 
     /// <summary>A BTF type record is cut short, or of an unknown kind.</summary>

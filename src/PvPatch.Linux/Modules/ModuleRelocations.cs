@@ -16,7 +16,7 @@ internal sealed class ModuleRelocations(List<UnresolvedRelocation> unresolved, M
     /// <summary>Whether a range holds none.</summary>
     /// <param name="address">Its first address.</param>
     /// <param name="length">Its length in bytes.</param>
-    /// <param name="what">What it is, for the message.</param>
+    /// <param name="what">Its name for the message.</param>
     /// <param name="error">PV6143 with the first one.</param>
     public bool TryCheck(VirtualAddress address, long length, string what, [NotNullWhen(false)] out PatchDiagnostic? error)
     {

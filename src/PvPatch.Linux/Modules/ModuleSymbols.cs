@@ -1,6 +1,6 @@
 using PvPatch.Linux.Eras;
 using PvPatch.Linux.Files;
-using PvPatch.Linux.Tables;
+using PvPatch.Linux.Layouts;
 
 namespace PvPatch.Linux.Modules;
 

@@ -6,7 +6,7 @@ using PvPatch.Records;
 
 namespace PvPatch.Tool.Sites;
 
-/// <summary><c>pvpatch sites</c>: every site as it is in the image, and what is done there.</summary>
+/// <summary><c>pvpatch sites</c>: every site of the image, and the decision of a plan for it.</summary>
 internal sealed class SitesCommand : ToolCommand
 {
     private readonly Argument<string> _image = KernelInput.Argument();

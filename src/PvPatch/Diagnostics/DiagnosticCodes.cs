@@ -130,6 +130,9 @@ public static class DiagnosticCodes
     /// </summary>
     public const string ExecutorMisuse = "PV8007";
 
+    /// <summary>Executors can't have their words behind the gs base.</summary>
+    public const string NoGsBase = "PV8008";
+
     /// <summary>A live site lies outside its block.</summary>
     public const string LiveSiteOutside = "PV8010";
 
@@ -204,6 +207,9 @@ public static class DiagnosticCodes
 
     /// <summary>A key is disabled more often than it was enabled.</summary>
     public const string KeyCount = "PV8038";
+
+    /// <summary>A link that was requested from inside generated code was not made.</summary>
+    public const string RequestNotMade = "PV8050";
 
     /// <summary>Code could not be followed, so nothing is known of what it destroys or reads.</summary>
     public const string CodeNotFollowed = "PV9001";

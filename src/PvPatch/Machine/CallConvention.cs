@@ -36,7 +36,8 @@ public enum CallConvention
 public static class CallConventions
 {
     private static readonly RegisterSet s_windows =
-        RegisterSet.Rax | RegisterSet.Rcx | RegisterSet.Rdx | RegisterSet.R8 | RegisterSet.R9 | RegisterSet.R10 | RegisterSet.R11 | RegisterSet.Flags;
+        RegisterSet.Rax | RegisterSet.Rcx | RegisterSet.Rdx | RegisterSet.R8 | RegisterSet.R9 | RegisterSet.R10 | RegisterSet.R11
+        | RegisterSet.Flags;
 
     private static readonly RegisterSet s_i386 = RegisterSet.Rax | RegisterSet.Rcx | RegisterSet.Rdx | RegisterSet.Flags;
 

@@ -4,15 +4,21 @@ using static Iced.Intel.AssemblerRegisters;
 namespace PvPatch.Machine;
 
 /// <summary>
-/// The instructions of a save/restore thunk: push what the target destroys and the site must keep, call the target, pop, return.
+/// A save/restore thunk, by what makes it one. It pushes what the target destroys and the site must keep, calls the target, pops, returns.
 /// </summary>
-internal static class ThunkCode
+/// <param name="Target">Run address of the function that it calls.</param>
+/// <param name="Saves">What it saves around the call: general registers and flags.</param>
+/// <param name="Convention">The target's calling convention.</param>
+internal readonly record struct ThunkCode(VirtualAddress Target, RegisterSet Saves, CallConvention Convention)
 {
-    /// <summary>Writes a thunk.</summary>
-    public static void Write(Assembler a, ThunkRequest request, int bitness)
+    /// <summary>Writes the thunk's instructions.</summary>
+    /// <param name="a">Where to.</param>
+    /// <param name="bitness">32 or 64.</param>
+    public void Write(Assembler a, int bitness)
     {
-        int[] saved = [.. Enumerable.Range(0, 16).Where(n => n != 4 && request.Saves.Contains(RegisterSet.General(n)))];
-        bool flags = request.Saves.Contains(RegisterSet.Flags);
+        RegisterSet saves = Saves;
+        int[] saved = [.. Enumerable.Range(0, 16).Where(n => n != 4 && saves.Contains(RegisterSet.General(n)))];
+        bool flags = saves.Contains(RegisterSet.Flags);
         foreach (int number in saved)
         {
             Push(a, number, bitness);
@@ -27,9 +33,9 @@ internal static class ThunkCode
         // callees also own 32 bytes above their return address. lea, because add would change the flags.
         int word = bitness / 8;
         int pushed = saved.Length + (flags ? 1 : 0);
-        int room = bitness == 64 ? (request.Convention == CallConvention.WindowsX64 ? 32 : 0) + (pushed % 2 == 0 ? word : 0) : 0;
+        int room = bitness == 64 ? (Convention == CallConvention.WindowsX64 ? 32 : 0) + (pushed % 2 == 0 ? word : 0) : 0;
         Move(a, -room, bitness);
-        a.call(request.Target.Value);
+        a.call(Target.Value);
         Move(a, room, bitness);
         if (flags)
         {
@@ -113,6 +119,3 @@ internal static class ThunkCode
         }
     }
 }
-
-/// <summary>A thunk by what makes it one: target and registers to save.</summary>
-internal readonly record struct ThunkRequest(VirtualAddress Target, RegisterSet Saves, CallConvention Convention);

@@ -21,7 +21,7 @@ internal readonly record struct ElfRelocation(ulong Place, uint Type, uint Symbo
         : new(BinaryPrimitives.ReadUInt32LittleEndian(entry), entry[4], BinaryPrimitives.ReadUInt32LittleEndian(entry[4..]) >> 8, 0);
 }
 
-/// <summary>What a type of relocation writes: how many bytes, and whether the value or its distance from the place.</summary>
+/// <summary>The field that a relocation type writes: its width, and whether it is absolute or relative.</summary>
 /// <param name="Width">Bytes written: 4 or 8; 1 where the type is not known.</param>
 /// <param name="IsRelative">Whether it is the distance from the place.</param>
 /// <param name="IsSigned">Whether a field of 4 bytes is sign-extended when it is used.</param>

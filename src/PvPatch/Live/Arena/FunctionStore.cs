@@ -11,7 +11,7 @@ internal sealed class FunctionStore(ArenaMemory memory, StubAllocator stubs)
 {
     private readonly Lock _lock = new();
     private readonly Dictionary<string, VirtualAddress> _functions = [];
-    private readonly Dictionary<ThunkRequest, VirtualAddress> _thunks = [];
+    private readonly Dictionary<ThunkCode, VirtualAddress> _thunks = [];
     private readonly Dictionary<VirtualAddress, VirtualAddress> _far = [];
     private readonly Dictionary<VirtualAddress, VirtualAddress> _targets = []; // of thunks and far jumps
 
@@ -45,18 +45,18 @@ internal sealed class FunctionStore(ArenaMemory memory, StubAllocator stubs)
     }
 
     /// <summary>A thunk that saves registers around a target.</summary>
-    public bool TryGetThunk(ThunkRequest request, out VirtualAddress thunk, out PatchDiagnostic? error)
+    public bool TryGetThunk(ThunkCode code, out VirtualAddress thunk, out PatchDiagnostic? error)
     {
         lock (_lock)
         {
             error = null;
-            if (_thunks.TryGetValue(request, out thunk))
+            if (_thunks.TryGetValue(code, out thunk))
             {
                 return true;
             }
 
-            InlineBody code = InlineBody.Create(a => ThunkCode.Write(a, request, 64));
-            if (!BodyBuilder.TryBuild(code, request.Convention, 64, out AssembledBody? body, out error))
+            InlineBody inline = InlineBody.Create(a => code.Write(a, 64));
+            if (!BodyBuilder.TryBuild(inline, code.Convention, 64, out AssembledBody? body, out error))
             {
                 return false;
             }
@@ -66,15 +66,15 @@ internal sealed class FunctionStore(ArenaMemory memory, StubAllocator stubs)
                 return false;
             }
 
-            if (!new CodeContent(body).TryWrite(thunk, memory.Span(thunk, body.Bytes.Length)))
+            if (!body.TryWrite(thunk, memory.Span(thunk, body.Bytes.Length)))
             {
                 stubs.Give(thunk, body.Bytes.Length);
-                error = OutOfReach(request.Target);
+                error = OutOfReach(code.Target);
                 return false;
             }
 
-            _thunks.Add(request, thunk);
-            _targets.Add(thunk, request.Target);
+            _thunks.Add(code, thunk);
+            _targets.Add(thunk, code.Target);
             return true;
         }
     }

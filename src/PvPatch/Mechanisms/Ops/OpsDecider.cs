@@ -12,14 +12,14 @@ internal sealed class OpsDecider
 
     private readonly PatchRules _rules;
     private readonly PlanOptions _options;
-    private readonly TemplateCache _templates;
+    private readonly TemplateStore _templates;
     private readonly int _bitness;
     private readonly RegisterSet _any;
 
     /// <summary>What refusals say, by what is destroyed: many kinds of site are refused for the same.</summary>
     private readonly ConcurrentDictionary<uint, string> _details = new();
 
-    public OpsDecider(PlanOptions options, TemplateCache templates, int bitness)
+    public OpsDecider(PlanOptions options, TemplateStore templates, int bitness)
     {
         _rules = options.Rules;
         _options = options;
@@ -125,7 +125,7 @@ internal sealed class OpsDecider
                 return new Decision
                 {
                     Action = PatchAction.LeaveAlone,
-                    Stop = PatchDiagnostic.Error(DiagnosticCodes.RulesNeedAddress,
+                    Failed = PatchDiagnostic.Error(DiagnosticCodes.RulesNeedAddress,
                         $"the rules {_rules.Name} call a BUG function where an operation is missing ({slot.Name}), and its address is "
                         + $"not known") with
                     {
@@ -240,7 +240,7 @@ internal sealed class OpsDecider
             Target = target,
             TargetName = operation.TargetName,
             Detail = $"saves {excess.ToString(_bitness)}",
-            Thunk = new ThunkRequest(target, excess, slot.Convention),
+            Thunk = new ThunkCode(target, excess, slot.Convention),
         };
     }
 
@@ -263,7 +263,7 @@ internal sealed class OpsDecider
     {
         Action = PatchAction.LeaveAlone,
         Reason = PatchReason.TooSmall,
-        Stop = PatchDiagnostic.Error(
+        Failed = PatchDiagnostic.Error(
             DiagnosticCodes.KernelWouldStop, $"a kernel of {_rules.Name} would stop at this site of {slot.Name}") with
         {
             Found = $"a site of {site.Budget} bytes",

@@ -1,3 +1,4 @@
+using PvPatch.Images;
 using PvPatch.Machine;
 using PvPatch.Plans;
 
@@ -34,7 +35,7 @@ public sealed record PlanOptions
     public PatchPlan? Previous { get; init; }
 
     /// <summary>Room for save/restore thunks, in the image and outside every site. It belongs to the plan from then on.</summary>
-    public ThunkArea? Thunks { get; init; }
+    public AddressRange? Thunks { get; init; }
 
     /// <summary>The function called at the sites of missing operations under rules that call one.</summary>
     public VirtualAddress? BugTarget { get; init; }
@@ -45,8 +46,3 @@ public sealed record PlanOptions
     /// <summary>The nops, where the rules do not fix them: kernels up to 5.10 choose by processor.</summary>
     public NopStyle? Nops { get; init; }
 }
-
-/// <summary>A stretch of the image that thunks may be written to.</summary>
-/// <param name="Address">Run address of its first byte.</param>
-/// <param name="Length">Its length in bytes.</param>
-public readonly record struct ThunkArea(VirtualAddress Address, int Length);
