@@ -5,13 +5,19 @@ TortureOptions options = TortureOptions.Parse(args);
 Console.WriteLine($"--seed {options.Seed}");
 switch (options.Command)
 {
+    case "run" when options.Sites >= SiteKind.Keys:
+        using (var run = new TortureSettings(options))
+        {
+            return run.Execute();
+        }
+
     case "run":
         using (var run = new TortureRun(options))
         {
             return run.Execute();
         }
 
-    case "cost":
+    case "cost" when options.Sites < SiteKind.Keys:
         using (var run = new TortureRun(options))
         {
             return run.Measure();
@@ -24,6 +30,6 @@ switch (options.Command)
         }
 
     default:
-        Console.Error.WriteLine($"unknown command {options.Command}; known: run, chain, cost");
+        Console.Error.WriteLine($"unknown command {options.Command} for {options.Sites}; known: run, chain, cost (of sites of operations)");
         return 64;
 }
