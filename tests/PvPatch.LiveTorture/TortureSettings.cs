@@ -7,7 +7,8 @@ namespace PvPatch.LiveTorture;
 
 /// <summary>
 /// Executors run functions of <see cref="SettingCode"/> while one thread changes keys, branches, calls and a backend, all in one batch, and
-/// now and then puts a new function in the place of one. The protocols other than the library's each leave out one thing.
+/// now and then puts a new function in the place of one. Protocols other than the library's: a byte-wise copy, a label left out, a key told to be
+/// changed before the batch with its barrier is over.
 /// </summary>
 internal sealed unsafe class TortureSettings : IDisposable
 {
@@ -22,7 +23,8 @@ internal sealed unsafe class TortureSettings : IDisposable
     private readonly long[] _words; // pinned: what each setting was told to be
     private readonly long[] _values;
     private readonly long[][] _counts; // pinned, of each executor
-    private readonly List<(nint At, int Length, SiteBytes Off, SiteBytes On)> _stored = []; // sites of the first key, for wrong protocols
+    private readonly List<(nint At, int Length, SiteBytes Off, SiteBytes On)> _stored = []; // sites of the first key, for the byte-wise copy
+    private readonly int[] _rounds; // of each executor
     private long _sequence;
     private volatile bool _stop;
     private volatile string? _fault;
@@ -39,11 +41,12 @@ internal sealed unsafe class TortureSettings : IDisposable
         _words = GC.AllocateArray<long>(_code.WordCount, pinned: true);
         _values = new long[_code.WordCount];
         _counts = [.. Enumerable.Range(0, options.Executors).Select(static _ => GC.AllocateArray<long>(SettingCode.Counts + 1, pinned: true))];
+        _rounds = new int[options.Executors];
         Note(backend: 0);
         bool[] all = new bool[_words.Length];
         Array.Fill(all, true);
         Tell(all, inMotion: false);
-        if (options.Protocol is Protocol.ByteCopy or Protocol.NoBarrier)
+        if (options.Protocol == Protocol.ByteCopy)
         {
             Record();
         }
@@ -60,7 +63,11 @@ internal sealed unsafe class TortureSettings : IDisposable
         while (_fault is null && Stopwatch.GetElapsedTime(start).TotalSeconds < _options.Seconds)
         {
             flips += _stored.Count > 0 ? Store(on: batches % 2 == 0) : Change();
-            Thread.SpinWait(_random.Next(1000)); // what stands still is checked best
+            if (_options.Protocol == Protocol.Library)
+            {
+                Thread.SpinWait(_random.Next(1000)); // what stands still is checked best
+            }
+
             if (++batches % RenewEvery == 0 && _stored.Count == 0)
             {
                 Renew();
@@ -158,6 +165,10 @@ internal sealed unsafe class TortureSettings : IDisposable
         Tell(chosen, inMotion: false);
     }
 
+    /// <summary>
+    /// Puts a new function in the place of one. Sites of a retired block are not written any more: whoever is still inside does what the
+    /// settings were then, so nothing is changed until all have left it.
+    /// </summary>
     private void Renew()
     {
         int index = _random.Next(Functions);
@@ -166,6 +177,14 @@ internal sealed unsafe class TortureSettings : IDisposable
         _patcher.Bind(made);
         Volatile.Write(ref _blocks[index], made);
         _code.Arena.Retire(old);
+        int[] before = [.. _rounds];
+        for (int i = 0; i < before.Length; i++)
+        {
+            while (_fault is null && Volatile.Read(ref _rounds[i]) == before[i])
+            {
+                Thread.Yield();
+            }
+        }
     }
 
     /// <summary>What the settings are now.</summary>
@@ -226,7 +245,7 @@ internal sealed unsafe class TortureSettings : IDisposable
         _patcher.Disable(key);
     }
 
-    /// <summary>Changes the key's sites as one should not: byte by byte, or at once but without a barrier before it is told.</summary>
+    /// <summary>Changes the key's sites as one should not: byte by byte.</summary>
     private long Store(bool on)
     {
         bool[] chosen = new bool[_words.Length];
@@ -235,14 +254,9 @@ internal sealed unsafe class TortureSettings : IDisposable
         foreach ((nint at, int length, SiteBytes off, SiteBytes made) in _stored)
         {
             SiteBytes bytes = on ? made : off;
-            for (int i = 0; i < length && _options.Protocol == Protocol.ByteCopy; i++)
+            for (int i = 0; i < length; i++)
             {
                 Volatile.Write(ref ((byte*)at)[i], (byte)(bytes.Low >> i * 8));
-            }
-
-            if (_options.Protocol == Protocol.NoBarrier)
-            {
-                _ = ConcurrentStores.TryStore((byte*)at, SiteClass.Atomic8, length, on ? off : made, bytes);
             }
         }
 
@@ -264,6 +278,7 @@ internal sealed unsafe class TortureSettings : IDisposable
                 CodeBlock block = Volatile.Read(ref _blocks[i % Functions]);
                 long failed = ((delegate* unmanaged<long*, long*, long>)block.Address.Value)(counts, words);
                 executor.Leave();
+                Volatile.Write(ref _rounds[number], _rounds[number] + 1);
                 if (failed != 0)
                 {
                     _fault = $"function {i % Functions}, check {failed}";
@@ -288,7 +303,7 @@ internal sealed unsafe class TortureSettings : IDisposable
         bool all = !(_code.Has(SiteKind.Keys) && seen[SettingCode.KeyCounts..SettingCode.BranchCounts].Contains(0))
             && !(_code.Has(SiteKind.Branches) && seen[SettingCode.BranchCounts..SettingCode.CallCounts].Contains(0))
             && !(_code.Has(SiteKind.Calls) && Enumerable.Range(0, SettingCode.Nothing + 1).Any(
-                r => r is <= 3 or SettingCode.Nothing && seen[SettingCode.CallCounts + r] == 0))
+                r => (r is <= 3 or SettingCode.Nothing) && seen[SettingCode.CallCounts + r] == 0))
             && !(_code.Has(SiteKind.Settings) && seen[(SettingCode.OpCounts + 1)..].Contains(0));
         Console.WriteLine(all || _options.Protocol != Protocol.Library ? "OK" : "NOT ALL SEEN");
         return all || _options.Protocol != Protocol.Library ? 0 : 3;
