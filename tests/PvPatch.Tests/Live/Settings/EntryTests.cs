@@ -102,6 +102,9 @@ public sealed unsafe class EntryTests : IDisposable
         Assert.Equal("PV8013", result.Diagnostics[0].Code);
         Assert.Equal(_whole[1], _entries[0].Target); // nor was the one that could be
         Assert.False(_live.TrySwitch(_backends[2], null, null, out result));
+        Assert.Equal("PV8013", result.Diagnostics[0].Code);
+        Assert.False(_live.TrySwitch(_backends[0], SiteScope.Sites(_own[0][0]), null, out result));
+        Assert.Equal("PV8035", result.Diagnostics[0].Code);
         Assert.Equal(Enumerable.Repeat((byte)1, Answers), Run(EmitAll()));
     }
 
