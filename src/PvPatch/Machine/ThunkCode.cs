@@ -4,15 +4,51 @@ using static Iced.Intel.AssemblerRegisters;
 namespace PvPatch.Machine;
 
 /// <summary>
-/// The instructions of a save/restore thunk: push what the target destroys and the site must keep, call the target, pop, return.
+/// The instructions of a save/restore thunk: save what the target destroys and the site must keep, call the target, restore, return.
 /// </summary>
+/// <remarks>
+/// Registers and flags are pushed. Vector state goes into an area of its own, aligned to 64, for which nothing is taken for granted of the
+/// stack: neither how it is aligned nor that nobody uses what lies below it.
+/// <code>
+/// lea  rsp,[rsp-120]          what the site's code keeps below its stack pointer, but for the return address
+/// push …; pushfq              what is to be kept; the flags in any case
+/// push rax
+/// lea  rax,[rsp+8]            the stack pointer to come back to
+/// sub  rsp,size+64                                           [64] vector state
+/// and  rsp,-64                                               [48] rdx
+/// mov  [rsp+32],rax                                          [40] rax
+/// …                                                          [32] the stack pointer to come back to
+/// xsavec64 [rsp+64]           edx:eax = the components       [0]  a callee's own, by Windows' convention
+/// fnclex; emms; cld           an empty x87 stack and no pending exception, as every function takes for granted
+/// call target                 rax and rdx as at the site
+/// xrstor64 [rsp+64]           rax and rdx as the target left them
+/// mov  rsp,[rsp+32]
+/// popfq; pop …
+/// lea  rsp,[rsp+120]
+/// ret
+/// </code>
+/// MXCSR and the x87 control word are those of the site in the target, as at a direct call, and restored behind it.
+/// </remarks>
 internal static class ThunkCode
 {
+    private const int RedZone = 128 - 8; // the return address took the first word of it
+    private const int Area = 64; // vector state; below it:
+    private const int RdxSlot = 48;
+    private const int RaxSlot = 40;
+    private const int StackSlot = 32;
+    private const int PageSize = 4096;
+
     /// <summary>Writes a thunk.</summary>
-    public static void Write(Assembler a, ThunkRequest request, int bitness)
+    /// <param name="a">The assembler.</param>
+    /// <param name="request">What it saves, and what it calls.</param>
+    /// <param name="bitness">32 or 64.</param>
+    /// <param name="vector">How vector state is saved, where the request asks for it: in 64-bit code only.</param>
+    public static void Write(Assembler a, ThunkRequest request, int bitness, VectorSave vector = default)
     {
         int[] saved = [.. Enumerable.Range(0, 16).Where(n => n != 4 && request.Saves.Contains(RegisterSet.General(n)))];
-        bool flags = request.Saves.Contains(RegisterSet.Flags);
+        bool savesVector = request.Saves.Contains(RegisterSet.Vector);
+        bool flags = savesVector || request.Saves.Contains(RegisterSet.Flags);
+        Move(a, savesVector ? -RedZone : 0, bitness);
         foreach (int number in saved)
         {
             Push(a, number, bitness);
@@ -23,17 +59,31 @@ internal static class ThunkCode
             PushFlags(a, bitness);
         }
 
-        // The stack was aligned for the site's own call, so it is off by one word here; the target expects the same. Windows
-        // callees also own 32 bytes above their return address. lea, because add would change the flags.
-        int word = bitness / 8;
-        int pushed = saved.Length + (flags ? 1 : 0);
-        int room = bitness == 64 ? (request.Convention == CallConvention.WindowsX64 ? 32 : 0) + (pushed % 2 == 0 ? word : 0) : 0;
-        Move(a, -room, bitness);
-        a.call(request.Target.Value);
-        Move(a, room, bitness);
+        if (savesVector)
+        {
+            SaveVector(a, vector);
+            a.call(request.Target.Value);
+            RestoreVector(a, vector);
+        }
+        else
+        {
+            // The stack was aligned for the site's own call, so it is off by one word here; the target expects the same. Windows
+            // callees also own 32 bytes above their return address. lea, because add would change the flags.
+            int word = bitness / 8;
+            int pushed = saved.Length + (flags ? 1 : 0);
+            int room = bitness == 64 ? (request.Convention == CallConvention.WindowsX64 ? 32 : 0) + (pushed % 2 == 0 ? word : 0) : 0;
+            Move(a, -room, bitness);
+            a.call(request.Target.Value);
+            Move(a, room, bitness);
+        }
+
         if (flags)
         {
-            KeepInterruptFlag(a, bitness);
+            if (!savesVector) // such a thunk runs in a process, where nobody sets that flag
+            {
+                KeepInterruptFlag(a, bitness);
+            }
+
             PopFlags(a, bitness);
         }
 
@@ -42,7 +92,83 @@ internal static class ThunkCode
             Pop(a, number, bitness);
         }
 
+        Move(a, savesVector ? RedZone : 0, bitness);
         a.ret();
+    }
+
+    private static void SaveVector(Assembler a, VectorSave vector)
+    {
+        a.push(rax);
+        a.lea(rax, __[rsp + 8]);
+        for (int page = PageSize; page < vector.Size + Area; page += PageSize)
+        {
+            a.test(__dword_ptr[rsp - page], eax); // Windows makes a stack longer page by page, as each is touched
+        }
+
+        a.sub(rsp, vector.Size + Area);
+        a.and(rsp, -VectorSave.Alignment);
+        a.mov(__qword_ptr[rsp + StackSlot], rax);
+        a.mov(rax, __qword_ptr[rax - 8]);
+        a.mov(__qword_ptr[rsp + RaxSlot], rax);
+        a.mov(__qword_ptr[rsp + RdxSlot], rdx);
+        switch (vector.Form)
+        {
+            case VectorSaveForm.Fxsave:
+                a.fxsave64(__[rsp + Area]);
+                break;
+            case VectorSaveForm.Xsave:
+                ClearHeader(a, 0); // xsave keeps bits of the first word
+                Components(a, vector);
+                a.xsave64(__[rsp + Area]);
+                break;
+            default:
+                ClearHeader(a, 16); // xsavec writes two words
+                Components(a, vector);
+                a.xsavec64(__[rsp + Area]);
+                break;
+        }
+
+        a.fnclex();
+        a.emms();
+        a.cld();
+        a.mov(rax, __qword_ptr[rsp + RaxSlot]);
+        a.mov(rdx, __qword_ptr[rsp + RdxSlot]);
+    }
+
+    private static void RestoreVector(Assembler a, VectorSave vector)
+    {
+        if (vector.Form == VectorSaveForm.Fxsave)
+        {
+            a.fxrstor64(__[rsp + Area]);
+        }
+        else
+        {
+            a.mov(__qword_ptr[rsp + RaxSlot], rax);
+            a.mov(__qword_ptr[rsp + RdxSlot], rdx);
+            Components(a, vector);
+            a.xrstor64(__[rsp + Area]);
+            a.mov(rax, __qword_ptr[rsp + RaxSlot]);
+            a.mov(rdx, __qword_ptr[rsp + RdxSlot]);
+        }
+
+        a.mov(rsp, __qword_ptr[rsp + StackSlot]);
+    }
+
+    /// <summary>Zeroes the words of the area's header that saving does not write: restoring faults where one is not zero.</summary>
+    private static void ClearHeader(Assembler a, int from)
+    {
+        a.lea(rax, __[rsp + (Area + VectorSave.Header)]);
+        a.xor(edx, edx);
+        for (int at = from; at < VectorSave.Alignment; at += 8)
+        {
+            a.mov(__qword_ptr[rax + at], rdx);
+        }
+    }
+
+    private static void Components(Assembler a, VectorSave vector)
+    {
+        a.mov(eax, vector.Mask);
+        a.xor(edx, edx);
     }
 
     private static void Move(Assembler a, int bytes, int bitness)

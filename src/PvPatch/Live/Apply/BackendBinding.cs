@@ -109,12 +109,13 @@ internal sealed class BackendBinding
                     });
             }
 
-            if (excess.Contains(RegisterSet.Vector))
+            if (excess.Contains(RegisterSet.Vector) && !_arena.Functions.SavesVector)
             {
                 return new Function(
-                    default, allowed, Unfit(slot, $"it destroys {excess}, and the vector registers can't be saved around it") with
+                    default, allowed, Unfit(slot, $"it destroys {excess}, and the arena's thunks do not save vector state") with
                     {
-                        Help = "Let the sites of the slot allow it, or say what the target really destroys (Operation.Call, destroys).",
+                        Help = "Reserve the arena with ArenaOptions.SaveVectorState, let the sites of the slot allow it, or say what the "
+                            + "target really destroys (Operation.Call, destroys).",
                     });
             }
 

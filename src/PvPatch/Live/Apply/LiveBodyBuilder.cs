@@ -37,7 +37,8 @@ internal sealed class LiveBodyBuilder
         _layout = slots.Layout;
 
         // The whole arena is room for thunks.
-        _decider = new OpsDecider(new PlanOptions { Thunks = new ThunkArea(arena.Address, (int)arena.Size) }, _templates, 64);
+        var options = new PlanOptions { Thunks = new ThunkArea(arena.Address, (int)arena.Size) };
+        _decider = new OpsDecider(options, _templates, 64, arena.Functions.SavesVector);
     }
 
     public TemplateCache Templates => _templates;
@@ -162,9 +163,7 @@ internal sealed class LiveBodyBuilder
         }
         else if (!shape.Saves.IsEmpty)
         {
-            // The thunk calls, and is in the arena: where no place of that reaches the target for certain, it calls the stub.
-            _ = (_arena.Reaches(target) || _arena.Functions.TryGetFar(target, out entry, out error))
-                && _arena.Functions.TryGetThunk(new ThunkRequest(entry, shape.Saves, slot.Convention), out entry, out error);
+            _ = _arena.Functions.TryGetThunk(new ThunkRequest(target, shape.Saves, slot.Convention), out entry, out error);
         }
         else if (!body.TryFinish(link.Site.End, target, out _))
         {

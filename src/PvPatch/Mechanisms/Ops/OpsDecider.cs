@@ -15,12 +15,19 @@ internal sealed class OpsDecider
     private readonly TemplateCache _templates;
     private readonly int _bitness;
     private readonly RegisterSet _any;
+    private readonly bool _savesVector;
 
     /// <summary>What refusals say, by what is destroyed: many kinds of site are refused for the same.</summary>
     private readonly ConcurrentDictionary<uint, string> _details = new();
 
-    public OpsDecider(PlanOptions options, TemplateCache templates, int bitness)
+    /// <summary>Makes a decider.</summary>
+    /// <param name="options">What the plan's caller says.</param>
+    /// <param name="templates">What is assembled.</param>
+    /// <param name="bitness">32 or 64.</param>
+    /// <param name="savesVector">Whether thunks can save vector state: where the processor that runs them is known.</param>
+    public OpsDecider(PlanOptions options, TemplateCache templates, int bitness, bool savesVector = false)
     {
+        _savesVector = savesVector;
         _rules = options.Rules;
         _options = options;
         _templates = templates;
@@ -229,7 +236,7 @@ internal sealed class OpsDecider
         }
 
         string detail = DestroysToo(excess);
-        if (!_rules.UsesThunks || _options.Thunks is null || excess.Contains(RegisterSet.Vector))
+        if (!_rules.UsesThunks || _options.Thunks is null || (excess.Contains(RegisterSet.Vector) && !_savesVector))
         {
             return Decision.LeaveAlone(PatchReason.ClobbersTooMuch, detail);
         }
