@@ -123,7 +123,7 @@ public static class KernelLayouts
     /// <summary>32 or 64, where the layout tells by its slots' conventions; 0 where it does not.</summary>
     internal static int BitnessOf(OpsLayout layout) =>
         layout.Slots.Any(static s => s.Convention == CallConvention.I386RegParm) ? 32
-        : layout.Slots.Any(static s => s.Convention is CallConvention.KernelSysV or CallConvention.SysV) ? 64
+        : layout.Slots.Any(static s => s.Convention == CallConvention.KernelSysV || s.Convention == CallConvention.SysV) ? 64
         : 0;
 
     private static OpsLayout LoadKnown(string name)

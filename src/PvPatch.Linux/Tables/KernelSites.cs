@@ -149,7 +149,7 @@ internal sealed record KernelSites
                 return false;
             }
 
-            list.Add(new PatchSite(record.Address, slot.Index, record.Length, CallConventions.DestroyedBy(slot.Convention, elf.Bitness)));
+            list.Add(new PatchSite(record.Address, slot.Index, record.Length, slot.Convention.DestroyedBy(elf.Bitness)));
         }
 
         if (!TryMakeTable([.. list], null, out SiteTable? sites, out error))

@@ -1,6 +1,5 @@
 using System.Collections.Concurrent;
 using Iced.Intel;
-using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Machine;
 
@@ -74,7 +73,7 @@ internal sealed class TemplateCache
 
     public CodeTemplate Inline(InlineBody body, CallConvention convention, int budget) => Body(body, convention).InBudget(budget, _nops);
 
-    public CodeTemplate Nops(int budget) => Inline(InlineBody.Nothing, default, budget);
+    public CodeTemplate Nops(int budget) => Inline(InlineBody.Nothing, CallConvention.SysV, budget);
 
     public CodeTemplate Call(VirtualAddress target, int budget) =>
         _store.Standard(Mnemonic.Call, target.Value, _bitness, static (a, to) => a.call(to)).InBudget(budget, _nops);
@@ -86,24 +85,23 @@ internal sealed class TemplateCache
         _store.Standard(Mnemonic.Ud2, 0, _bitness, static (a, _) => a.ud2()).InBudget(budget, _nops); // 0f 0b
 
     /// <summary>
-    /// mov eax,edi (89 f8) or mov rax,rdi (48 89 f8) for System V, with ecx/rcx (89 c8, 48 89 c8) for Windows. The 32-bit move
-    /// clears the upper half, as a 32-bit result may. Store form (89), as the kernel's assembler chose it.
+    /// The move from a convention's first argument to its result, two different registers: mov eax,edi (89 f8) or mov rax,rdi (48 89 f8)
+    /// for System V. The 32-bit move clears the upper half, as a 32-bit result may. Store form (89), as the kernel's assembler chose it.
     /// </summary>
-    public AssembledBody IdentityBody(RegisterSet argument, bool wide) =>
-        _store.Standard(Mnemonic.Mov, (argument == RegisterSet.Rcx ? 2u : 0) | (wide ? 1u : 0), _bitness, static (a, which) =>
+    public AssembledBody IdentityBody(CallConvention convention, bool wide)
+    {
+        int from = convention.ArgumentNumbers(_bitness)[0];
+        ulong detail = (uint)convention.ResultNumber | (uint)from << 4 | (wide ? 256u : 0);
+        return _store.Standard(Mnemonic.Mov, detail, _bitness, static (a, which) =>
         {
-            bool windows = (which & 2) != 0;
-            if ((which & 1) != 0)
-            {
-                a.mov(rax, windows ? rcx : rdi);
-            }
-            else
-            {
-                a.mov(eax, windows ? ecx : edi);
-            }
+            Register first = (which & 256) != 0 ? Register.RAX : Register.EAX;
+            a.AddInstruction(Instruction.Create(
+                (which & 256) != 0 ? Code.Mov_rm64_r64 : Code.Mov_rm32_r32, first + (int)(which & 15), first + (int)(which >> 4 & 15)));
         });
+    }
 
-    public CodeTemplate Identity(RegisterSet argument, bool wide, int budget) => IdentityBody(argument, wide).InBudget(budget, _nops);
+    public CodeTemplate Identity(CallConvention convention, bool wide, int budget) =>
+        IdentityBody(convention, wide).InBudget(budget, _nops);
 }
 
 /// <summary>Finished bytes for a budget, but for the fields that depend on the site's address: a body and behind it nops.</summary>

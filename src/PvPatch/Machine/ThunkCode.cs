@@ -59,22 +59,45 @@ internal static class ThunkCode
             PushFlags(a, bitness);
         }
 
+        int word = bitness / 8;
+        int pushed = saved.Length + (flags ? 1 : 0);
+        int home = bitness == 64 && request.Convention == CallConvention.WindowsX64 ? 32 : 0; // a callee's own, above its return address
         if (savesVector)
         {
             SaveVector(a, vector);
+            MoveArguments(a, request, bitness);
+            if (request.CallerArgument is int caller)
+            {
+                Load(a, request, caller, Register.RSP, StackSlot, bitness);
+                Load(a, request, caller, Register.RAX + request.Convention.ArgumentNumbers(bitness)[caller], pushed * word + RedZone, bitness);
+            }
+
             a.call(request.Target.Value);
+            MoveResult(a, request, bitness);
             RestoreVector(a, vector);
         }
         else
         {
-            // The stack was aligned for the site's own call, so it is off by one word here; the target expects the same. Windows
-            // callees also own 32 bytes above their return address. lea, because add would change the flags.
-            int word = bitness / 8;
-            int pushed = saved.Length + (flags ? 1 : 0);
-            int room = bitness == 64 ? (request.Convention == CallConvention.WindowsX64 ? 32 : 0) + (pushed % 2 == 0 ? word : 0) : 0;
+            MoveArguments(a, request, bitness);
+            if (request.CallerArgument is int caller)
+            {
+                Load(a, request, caller, bitness == 64 ? Register.RSP : Register.ESP, pushed * word, bitness);
+            }
+
+            bool hasHome = home == 0 || request.From is null || request.From == CallConvention.WindowsX64; // from the site's call
+            if (pushed == 0 && !request.MovesResult && hasHome)
+            {
+                a.jmp(request.Target.Value); // and the target returns to the site
+                return;
+            }
+
+            // The stack was aligned for the site's own call, so it is off by one word here; the target expects the same. lea, because
+            // add would change the flags.
+            int room = bitness == 64 ? home + (pushed % 2 == 0 ? word : 0) : 0;
             Move(a, -room, bitness);
             a.call(request.Target.Value);
             Move(a, room, bitness);
+            MoveResult(a, request, bitness);
         }
 
         if (flags)
@@ -94,6 +117,42 @@ internal static class ThunkCode
 
         Move(a, savesVector ? RedZone : 0, bitness);
         a.ret();
+    }
+
+    /// <summary>Brings arguments to the target's registers, by way of the stack: one's place may be another's.</summary>
+    private static void MoveArguments(Assembler a, ThunkRequest request, int bitness)
+    {
+        (int From, int To)[] moves = [.. request.Moves(bitness)];
+        foreach ((int from, _) in moves)
+        {
+            Push(a, from, bitness);
+        }
+
+        foreach ((_, int to) in moves.Reverse())
+        {
+            Pop(a, to, bitness);
+        }
+    }
+
+    private static void MoveResult(Assembler a, ThunkRequest request, int bitness)
+    {
+        if (request.MovesResult)
+        {
+            Register first = bitness == 64 ? Register.RAX : Register.EAX;
+            a.AddInstruction(Instruction.Create(
+                bitness == 64 ? Code.Mov_rm64_r64 : Code.Mov_rm32_r32, first + request.From!.ResultNumber,
+                first + request.Convention.ResultNumber));
+        }
+    }
+
+    /// <summary>Loads the register of the argument that gets the caller's address.</summary>
+    private static void Load(Assembler a, ThunkRequest request, int argument, Register memory, int offset, int bitness)
+    {
+        int number = request.Convention.ArgumentNumbers(bitness)[argument];
+        MemoryOperand operand = offset == 0 ? new MemoryOperand(memory) : new MemoryOperand(memory, offset);
+        a.AddInstruction(bitness == 64
+            ? Instruction.Create(Code.Mov_r64_rm64, Register.RAX + number, operand)
+            : Instruction.Create(Code.Mov_r32_rm32, Register.EAX + number, operand));
     }
 
     private static void SaveVector(Assembler a, VectorSave vector)
@@ -118,12 +177,12 @@ internal static class ThunkCode
                 break;
             case VectorSaveForm.Xsave:
                 ClearHeader(a, 0); // xsave keeps bits of the first word
-                Components(a, vector);
+                a.mov(eax, vector.Mask); // and edx is zero
                 a.xsave64(__[rsp + Area]);
                 break;
             default:
                 ClearHeader(a, 16); // xsavec writes two words
-                Components(a, vector);
+                a.mov(eax, vector.Mask);
                 a.xsavec64(__[rsp + Area]);
                 break;
         }
@@ -145,7 +204,8 @@ internal static class ThunkCode
         {
             a.mov(__qword_ptr[rsp + RaxSlot], rax);
             a.mov(__qword_ptr[rsp + RdxSlot], rdx);
-            Components(a, vector);
+            a.mov(eax, vector.Mask);
+            a.xor(edx, edx);
             a.xrstor64(__[rsp + Area]);
             a.mov(rax, __qword_ptr[rsp + RaxSlot]);
             a.mov(rdx, __qword_ptr[rsp + RdxSlot]);
@@ -163,12 +223,6 @@ internal static class ThunkCode
         {
             a.mov(__qword_ptr[rax + at], rdx);
         }
-    }
-
-    private static void Components(Assembler a, VectorSave vector)
-    {
-        a.mov(eax, vector.Mask);
-        a.xor(edx, edx);
     }
 
     private static void Move(Assembler a, int bytes, int bitness)
@@ -240,5 +294,51 @@ internal static class ThunkCode
     }
 }
 
-/// <summary>A thunk by what makes it one: target and registers to save.</summary>
-internal readonly record struct ThunkRequest(VirtualAddress Target, RegisterSet Saves, CallConvention Convention);
+/// <summary>A thunk by what makes it one.</summary>
+/// <param name="Target">What it calls.</param>
+/// <param name="Saves">What it saves.</param>
+/// <param name="Convention">The target's convention.</param>
+internal readonly record struct ThunkRequest(VirtualAddress Target, RegisterSet Saves, CallConvention Convention)
+{
+    /// <summary>The convention of the code that calls the thunk, where arguments and result are brought over.</summary>
+    public CallConvention? From { get; init; }
+
+    /// <summary>The argument that gets the address the thunk returns to.</summary>
+    public int? CallerArgument { get; init; }
+
+    /// <summary>The registers of arguments that are brought over, in order.</summary>
+    public IEnumerable<(int From, int To)> Moves(int bitness)
+    {
+        int[] from = From is null ? [] : From.ArgumentNumbers(bitness).ToArray();
+        int[] to = Convention.ArgumentNumbers(bitness).ToArray();
+        return from.Zip(to).Where(static m => m.First != m.Second);
+    }
+
+    /// <summary>Whether the result is brought over.</summary>
+    public bool MovesResult => From is { ResultNumber: >= 0 } && From.ResultNumber != Convention.ResultNumber;
+
+    /// <summary>Whether a thunk has something to do besides saving registers.</summary>
+    public bool DoesMore(int bitness) =>
+        CallerArgument is not null || MovesResult || Moves(bitness).Any()
+            || (From is not null && From != CallConvention.WindowsX64 && Convention == CallConvention.WindowsX64);
+
+    /// <summary>What it does, for reports.</summary>
+    public string Describe(int bitness)
+    {
+        string?[] parts =
+        [
+            Saves.IsEmpty ? null : $"saves {Saves.ToString(bitness)}",
+            From is null ? null : $"calls by {Convention}",
+            CallerArgument is int argument ? $"passes the caller as argument {argument}" : null,
+        ];
+        return string.Join(", ", parts.OfType<string>());
+    }
+
+    /// <summary>What the thunk writes itself.</summary>
+    public RegisterSet Writes(int bitness)
+    {
+        RegisterSet set = CallerArgument is int caller ? Convention.Argument(caller, bitness) : RegisterSet.None;
+        set |= MovesResult ? RegisterSet.General(From!.ResultNumber) : RegisterSet.None;
+        return Moves(bitness).Aggregate(set, static (all, m) => all | RegisterSet.General(m.To));
+    }
+}

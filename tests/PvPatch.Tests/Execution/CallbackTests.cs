@@ -50,7 +50,7 @@ public sealed unsafe class CallbackTests
     public void What_a_site_allows_is_not_saved()
     {
         using var run = new Callback(VectorSave.Current);
-        RegisterSet destroyed = CallConventions.DestroyedBy(CallConvention.SysV, 64);
+        RegisterSet destroyed = CallConvention.SysV.DestroyedBy(64);
         for (int i = 0; i < 100; i++)
         {
             RegisterSet allowed = RegisterSet.FromBits((uint)run.Random.Next(1 << 18)) & destroyed;
@@ -93,7 +93,7 @@ public sealed unsafe class CallbackTests
     [Fact]
     public void A_target_said_to_destroy_less_than_it_does_is_seen()
     {
-        RegisterSet all = CallConventions.DestroyedBy(CallConvention.SysV, 64);
+        RegisterSet all = CallConvention.SysV.DestroyedBy(64);
         foreach (int number in (int[])[0, 1, 2, 6, 7, 8, 9, 10, 11])
         {
             RegisterSet one = RegisterSet.General(number);
@@ -109,7 +109,7 @@ public sealed unsafe class CallbackTests
     public void The_harness_sees_everything_a_function_destroys()
     {
         using var run = new Callback(VectorSave.Current);
-        IReadOnlyList<string> changed = run.State.Run(run.Emit(CallConventions.DestroyedBy(CallConvention.SysV, 64), 0), tame: true);
+        IReadOnlyList<string> changed = run.State.Run(run.Emit(CallConvention.SysV.DestroyedBy(64), 0), tame: true);
         Assert.Superset(
             new HashSet<string>(["rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "flags", "red zone",
                 .. WholeState.Parts.Select(static p => p.Name)]),

@@ -63,7 +63,7 @@ public sealed class ClobberProperties
     {
         OpSlot slot = built.Layout[site.Slot];
         Operation operation = built.Backends[0][site.Slot];
-        RegisterSet byCalls = CallConventions.DestroyedBy(slot.Convention, plan.Bitness);
+        RegisterSet byCalls = slot.Convention.DestroyedBy(plan.Bitness);
         RegisterSet byTarget = operation.TargetDestroys ?? byCalls;
         switch (decision.Action)
         {

@@ -23,7 +23,7 @@ internal static class ScenarioGen
         (1, Gen.Constant(RegisterSet.None)),
         (1, Gen.Constant(RegisterSet.Flags)),
         (2, Gen.Constant(RegisterSet.Rax | RegisterSet.Flags)),
-        (3, Gen.Constant(CallConventions.DestroyedBy(CallConvention.KernelSysV, 64))),
+        (3, Gen.Constant(CallConvention.KernelSysV.DestroyedBy(64))),
         (3, Gen.Choose(0, 0x3ffff).Select(bits => RegisterSet.FromBits((uint)bits))));
 
     private static Gen<Scenario> Scenario(int bitness) =>

@@ -57,7 +57,8 @@ internal sealed class BackendBinding
         LiveBody body;
         try
         {
-            body = _builder.Build(site, Backend[site.Slot], inPlace);
+            body = Broken(Backend.Layout[site.Slot]) is PatchDiagnostic broken
+                ? LiveBody.Failed(broken) : _builder.Build(site, Backend[site.Slot], inPlace);
             if (body.Form is LiveForm.Call or LiveForm.Jump && Backend[site.Slot] is { Target: VirtualAddress target } operation
                 && !_builder.IsCode(Backend.Layout[site.Slot], target, operation.TargetName, out PatchDiagnostic? error))
             {
@@ -88,6 +89,11 @@ internal sealed class BackendBinding
 
         try
         {
+            if (Broken(slot) is PatchDiagnostic broken)
+            {
+                return new Function(default, allowed, broken);
+            }
+
             if (!TryPlainFunction(
                 slot, operation, out VirtualAddress function, out RegisterSet destroys, out bool jumpsOut, out PatchDiagnostic? error))
             {
@@ -95,7 +101,9 @@ internal sealed class BackendBinding
             }
 
             RegisterSet excess = destroys.Except(allowed);
-            if (excess.IsEmpty || slot.Kind == SlotKind.Jump)
+            ThunkRequest call = operation.Target is null
+                ? new(function, RegisterSet.None, slot.Convention) : operation.CallOf(function, slot.Convention);
+            if ((excess.IsEmpty && !call.DoesMore(64)) || slot.Kind == SlotKind.Jump)
             {
                 return new Function(function, allowed, null);
             }
@@ -119,7 +127,7 @@ internal sealed class BackendBinding
                     });
             }
 
-            return _arena.Functions.TryGetThunk(new ThunkRequest(function, excess, slot.Convention), out VirtualAddress thunk, out error)
+            return _arena.Functions.TryGetThunk(call with { Saves = excess }, out VirtualAddress thunk, out error)
                 ? new Function(thunk, allowed, null)
                 : new Function(default, allowed, error);
         }
@@ -127,6 +135,14 @@ internal sealed class BackendBinding
         {
             return new Function(default, allowed, e.Diagnostic);
         }
+    }
+
+    /// <summary>Why an operation does not keep to its slot's convention.</summary>
+    private PatchDiagnostic? Broken(OpSlot slot)
+    {
+        Operation operation = Backend[slot.Index];
+        return ConventionContract.Check(slot, operation, _builder.Templates, 64)
+            ?? ConventionContract.CheckTarget(slot, operation, _builder.CodeAt(slot, operation.Target));
     }
 
     private bool TryPlainFunction(
@@ -140,7 +156,7 @@ internal sealed class BackendBinding
         if (operation.Target is VirtualAddress target)
         {
             function = target;
-            destroys = operation.TargetDestroys ?? CallConventions.DestroyedBy(slot.Convention, 64);
+            destroys = operation.DestroysBy(operation.CallOf(target, slot.Convention), 64);
             return _builder.IsCode(slot, target, operation.TargetName, out error);
         }
 
@@ -153,8 +169,9 @@ internal sealed class BackendBinding
         AssembledBody? body = operation.Kind switch
         {
             OperationKind.Nop => null,
-            OperationKind.Identity32 => _builder.Templates.IdentityBody(CallConventions.FirstArgument(slot.Convention, 64), wide: false),
-            OperationKind.Identity64 => _builder.Templates.IdentityBody(CallConventions.FirstArgument(slot.Convention, 64), wide: true),
+            OperationKind.Identity32 or OperationKind.Identity64 when slot.Convention.ReturnsArgumentInPlace(64) => null,
+            OperationKind.Identity32 => _builder.Templates.IdentityBody(slot.Convention, wide: false),
+            OperationKind.Identity64 => _builder.Templates.IdentityBody(slot.Convention, wide: true),
             _ => _builder.Templates.Body(operation.Body!, slot.Convention),
         };
         destroys = body?.Destroys ?? RegisterSet.None;

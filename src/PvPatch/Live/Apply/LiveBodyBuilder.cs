@@ -1,3 +1,4 @@
+using PvPatch.Images;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
@@ -57,6 +58,11 @@ internal sealed class LiveBodyBuilder
         return isCode;
     }
 
+    /// <summary>The block a target is in, where what it does is of interest.</summary>
+    public CodeImage? CodeAt(OpSlot slot, VirtualAddress? target) =>
+        slot.Convention.IsOfHost && target is VirtualAddress at && _arena.Ledger.BlockAt(at) is CodeBlock block
+            ? new CodeImage(block.Address, block.ToArray()) : null;
+
     // Also where the system does not tell. The list of mappings is read when it is needed, and once more before a target is refused: it may
     // be younger than the list.
     private bool IsExecutable(VirtualAddress address)
@@ -86,6 +92,11 @@ internal sealed class LiveBodyBuilder
         int room = kind.Budget >= BranchLength ? PatchSite.MaxBudget : kind.Budget;
         Decision decision = _decider.Decide(
             slot, operation, new PatchSite(VirtualAddress.Zero, kind.Slot, room, kind.Clobbers, kind.Traits));
+        if (decision.Stop is not null)
+        {
+            return LiveBody.Failed(decision.Stop);
+        }
+
         if (kind.Budget > SiteClassifier.MaxLiveLength)
         {
             return BuildLong(slot, kind, operation);
@@ -132,7 +143,8 @@ internal sealed class LiveBodyBuilder
         VirtualAddress target = link.Target!.Value;
         entry = target;
         body = s_none;
-        if (!IsCode(slot, target, null, out error))
+        error = ConventionContract.CheckTarget(slot, target, link.Destroys is not null, CodeAt(slot, target));
+        if (error is not null || !IsCode(slot, target, null, out error))
         {
             return false;
         }

@@ -102,8 +102,13 @@ public sealed class SiteEmitter
         int longest = placement switch { SitePlacement.InsideAligned8 => 8, SitePlacement.InsideAligned16 => 16, _ => PatchSite.MaxBudget };
         ArgumentOutOfRangeException.ThrowIfGreaterThan(budget, longest);
         CheckSlot(slot);
+        if (WhyNoCall(slot, traits) is string why)
+        {
+            throw new PatchException(Misuse(why));
+        }
+
         Bind(assembler);
-        RegisterSet allowed = clobbers ?? CallConventions.DestroyedBy(slot.Convention, 64);
+        RegisterSet allowed = clobbers ?? slot.Convention.DestroyedBy(64);
         var kind = new PatchSite(VirtualAddress.Zero, slot.Index, budget, allowed, traits);
         _sites.Add(new EmittedSite(assembler.Instructions.Count, kind, placement, forwarding, start, Placeholder.Emit(assembler, budget)));
         return new SiteTicket(_sites.Count - 1);
@@ -142,6 +147,11 @@ public sealed class SiteEmitter
     }
 
     internal static PatchDiagnostic Misuse(string message) => PatchDiagnostic.Error(DiagnosticCodes.EmitterMisuse, message);
+
+    /// <summary>Why a site can't be a call through its slot, which is what every live site is until it is patched.</summary>
+    internal static string? WhyNoCall(OpSlot slot, SiteTraits traits) =>
+        slot.Kind == SlotKind.Call && (!slot.Convention.HasStack || (traits & SiteTraits.NoStack) != 0)
+            ? $"a site of {slot} would call through its slot, and there is no stack" : null;
 
     private void CheckSlot(OpSlot slot)
     {
