@@ -63,7 +63,7 @@ public sealed class SwitchingTests
         Assert.All(sites, static s => Assert.Equal(GuestOps.Budget, s.Budget));
         ApplyResult result = engine.Switch(engine.Backends.Checked);
         Assert.Equal(0, result.KeptIndirect);
-        Assert.Equal(sites.Count(static s => s.Slot.Table == "mem"), result.Written);
+        Assert.Equal(sites.Count(static s => s.Slot!.Table == "mem"), result.Written);
         Assert.Equal(1, result.Barriers);
     }
 
@@ -73,7 +73,7 @@ public sealed class SwitchingTests
         using var guest = new Guest(s_program);
         using var engine = new TranslatorEngine(guest);
         guest.Run(engine);
-        Assert.All(Sites(engine).Where(static s => s.Slot.Table != "trap"), static s => Assert.Equal(LiveForm.OneInstruction, s.Form));
+        Assert.All(Sites(engine).Where(static s => s.Slot!.Table != "trap"), static s => Assert.Equal(LiveForm.OneInstruction, s.Form));
     }
 
     [Fact]
@@ -100,7 +100,7 @@ public sealed class SwitchingTests
         using var engine = new TranslatorEngine(guest);
         engine.Switch(engine.Backends.Indirect);
         Assert.Equal(expected, RunRecord.Of(guest, engine));
-        LiveSite[] memory = [.. Sites(engine).Where(static s => s.Slot.Table == "mem")];
+        LiveSite[] memory = [.. Sites(engine).Where(static s => s.Slot!.Table == "mem")];
         byte[][] emitted = [.. memory.Select(static s => s.ToArray())];
         Assert.All(emitted, static b => Assert.Equal([0xff, 0x15], b[..2])); // call [rip+slot]
         engine.Switch(engine.Backends.Profiled);

@@ -179,6 +179,18 @@ public static class DiagnosticCodes
     /// <summary>A site can do the operation through its slot only, and the slot does something else.</summary>
     public const string SiteNeedsSlot = "PV8034";
 
+    /// <summary>A site follows a key, a branch or the like, so it can't be given to a backend, linked or reverted.</summary>
+    public const string SiteOfSetting = "PV8035";
+
+    /// <summary>A key, a branch or the like belongs to another arena.</summary>
+    public const string SettingArena = "PV8036";
+
+    /// <summary>A label is out of reach of a branch.</summary>
+    public const string BranchReach = "PV8037";
+
+    /// <summary>A key is disabled more often than it was enabled.</summary>
+    public const string KeyCount = "PV8038";
+
     /// <summary>Code could not be followed, so nothing is known of what it destroys or reads.</summary>
     public const string CodeNotFollowed = "PV9001";
 

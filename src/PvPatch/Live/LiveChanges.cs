@@ -1,3 +1,4 @@
+using System.Globalization;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 
@@ -14,6 +15,8 @@ namespace PvPatch.Live;
 /// </remarks>
 public sealed class LiveChanges
 {
+    private const int NamesShown = 8;
+
     private readonly List<LiveChange> _list = [];
 
     internal LiveChanges()
@@ -27,7 +30,10 @@ public sealed class LiveChanges
 
     /// <summary>For reports.</summary>
     internal string Target =>
-        _list.Count == 0 ? "nothing" : _list.Count == 1 ? _list[0].Name : string.Join(", ", _list.Select(static c => c.Name));
+        _list.Count == 0 ? "nothing"
+        : _list.Count == 1 ? _list[0].Name
+        : string.Join(", ", _list.Take(NamesShown).Select(static c => c.Name))
+            + (_list.Count > NamesShown ? string.Create(CultureInfo.InvariantCulture, $" and {_list.Count - NamesShown} more") : "");
 
     /// <summary>
     /// Switches sites to a backend. With all sites or a slot in the scope, slots get its functions, and sites that are linked keep their
@@ -90,6 +96,33 @@ public sealed class LiveChanges
     /// <returns>This set.</returns>
     public LiveChanges Revert(SiteScope? scope = null) => Add(new LiveChange(ChangeKind.Revert, scope ?? SiteScope.All));
 
+    /// <summary>Enables a key once more. It is on until it was disabled as often.</summary>
+    /// <param name="key">A key of the patcher's arena.</param>
+    /// <returns>This set.</returns>
+    public LiveChanges Enable(StaticKey key) => Set(key, 1, isStep: true);
+
+    /// <summary>Disables a key once, which was enabled before (else PV8038).</summary>
+    /// <param name="key">A key of the patcher's arena.</param>
+    /// <returns>This set.</returns>
+    public LiveChanges Disable(StaticKey key) => Set(key, -1, isStep: true);
+
+    /// <summary>Chooses the way that the sites of a branch go.</summary>
+    /// <param name="branch">A branch of the patcher's arena.</param>
+    /// <param name="way">The way, from 0; <see langword="null"/> where its sites are to fall through.</param>
+    /// <returns>This set.</returns>
+    public LiveChanges Set(MultiBranch branch, int? way)
+    {
+        ArgumentNullException.ThrowIfNull(branch);
+        branch.CheckWay(way);
+        return Set(branch, way ?? MultiBranch.Nowhere, isStep: false);
+    }
+
+    private LiveChanges Set(LiveSetting setting, long value, bool isStep)
+    {
+        ArgumentNullException.ThrowIfNull(setting);
+        return Add(new LiveChange(ChangeKind.Set, SiteScope.None) { Setting = setting, Value = value, IsStep = isStep });
+    }
+
     private LiveChanges Add(LiveChange change)
     {
         change.Order = _list.Count;
@@ -107,6 +140,9 @@ public sealed class SiteScope
 
     /// <summary>Every site of the patcher's layout in its arena, and every slot.</summary>
     public static SiteScope All { get; } = new("all sites");
+
+    /// <summary>No operation's site: the sites follow from the setting.</summary>
+    internal static SiteScope None { get; } = new("its sites") { OnlyBlocks = [] };
 
     internal bool IsAll => ReferenceEquals(this, All);
 
@@ -189,6 +225,7 @@ internal enum ChangeKind
     Unlink,
     Bind,
     Revert,
+    Set,
 }
 
 /// <summary>One setting and its scope.</summary>
@@ -208,6 +245,15 @@ internal sealed class LiveChange(ChangeKind kind, SiteScope scope)
 
     public IReadOnlyList<SiteLink> Links { get; init; } = [];
 
+    /// <summary>The setting that gets another value.</summary>
+    public LiveSetting? Setting { get; init; }
+
+    /// <summary>The value, or what is added to it.</summary>
+    public long Value { get; init; }
+
+    /// <summary>Whether the value is added to what there is.</summary>
+    public bool IsStep { get; init; }
+
     /// <summary>Whether slots get functions.</summary>
     public bool SetsSlots => Kind == ChangeKind.Use && Scope.HasSlots;
 
@@ -217,6 +263,8 @@ internal sealed class LiveChange(ChangeKind kind, SiteScope scope)
         ChangeKind.Link => "links",
         ChangeKind.Unlink => "unlinked",
         ChangeKind.Bind => "new blocks",
+        ChangeKind.Set when Setting is StaticKey => $"{Setting} {(Value > 0 ? "enabled" : "disabled")}",
+        ChangeKind.Set => $"{Setting} = {Setting!.Show(Value)}",
         _ => "original",
     };
 }

@@ -2,7 +2,6 @@ using System.Diagnostics.Metrics;
 using System.Diagnostics.Tracing;
 using Microsoft.Extensions.Logging;
 using PvPatch.Machine;
-using PvPatch.Mechanisms;
 using PvPatch.Plans;
 
 namespace PvPatch.Live;
@@ -17,8 +16,8 @@ internal static partial class LiveLog
         EventId = 1201, EventName = "LiveFailed", Level = LogLevel.Warning, Message = "{Result}; {Count} findings, the first: {First}")]
     public static partial void Failed(ILogger logger, string result, int count, PatchDiagnostic first);
 
-    [LoggerMessage(EventId = 1202, EventName = "LiveSite", Level = LogLevel.Debug, Message = "{Slot} {Site}")]
-    public static partial void Site(ILogger logger, OpSlot slot, SiteOutcome site);
+    [LoggerMessage(EventId = 1202, EventName = "LiveSite", Level = LogLevel.Debug, Message = "{Name} {Site}")]
+    public static partial void Site(ILogger logger, string name, SiteOutcome site);
 
     [LoggerMessage(EventId = 1203, EventName = "LiveWeakBarrier", Level = LogLevel.Warning,
         Message = "no core-serializing barrier is to be had here; switching uses one that nobody promises to serialize other processors")]

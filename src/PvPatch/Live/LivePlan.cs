@@ -2,6 +2,7 @@ using System.Buffers.Binary;
 using System.Globalization;
 using PvPatch.Images;
 using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
 
 namespace PvPatch.Live;
@@ -165,15 +166,20 @@ public sealed class LivePlan
         bool kept = outcome.Change == SiteChange.KeptIndirect;
         bool linked = outcome.State == LiveSiteState.Linked;
         VirtualAddress? target = kept ? null : BranchTarget(outcome, bytes, site.Address);
+        if (site.Slot is not OpSlot slot)
+        {
+            return new PlanOutcome { Label = site.Name, Action = outcome.Action, Target = target };
+        }
+
         return new PlanOutcome
         {
-            Label = site.Slot.ToString(),
-            Type = site.Slot.Index,
+            Label = slot.ToString(),
+            Type = slot.Index,
             Clobbers = site.Clobbers,
             Action = outcome.Action,
             Reason = outcome.Reason,
             Target = target is VirtualAddress entry ? arena.Functions.TargetOf(entry) : null,
-            TargetName = target is null || linked ? null : decided.After[site.Slot.Index]?.Backend[site.Slot.Index].TargetName,
+            TargetName = target is null || linked ? null : decided.After[slot.Index]?.Backend[slot.Index].TargetName,
             Detail = linked ? "linked"
                 : outcome.IsUnplaced ? "in an island that has no place yet"
                 : outcome.Form == LiveForm.Island && !kept ? "in an island"
@@ -184,6 +190,7 @@ public sealed class LivePlan
     private static VirtualAddress? BranchTarget(in PlannedSite outcome, ReadOnlySpan<byte> bytes, VirtualAddress address) =>
         outcome.Form switch
         {
+            LiveForm.Jump when bytes.Length == BranchCode.ShortLength => address + BranchCode.ShortLength + (sbyte)bytes[1],
             LiveForm.Call or LiveForm.Jump => address + bytes.Length + BinaryPrimitives.ReadInt32LittleEndian(bytes[^sizeof(int)..]),
             LiveForm.InPlace when outcome.Action is PatchAction.Call or PatchAction.ThunkCall or PatchAction.Jump && bytes[0] is 0xe8 or 0xe9 =>
                 address + 5 + BinaryPrimitives.ReadInt32LittleEndian(bytes[1..]),

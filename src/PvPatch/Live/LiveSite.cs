@@ -36,7 +36,7 @@ public enum LiveForm : byte
     /// <summary>A direct call that ends where the site ends.</summary>
     Call,
 
-    /// <summary>A direct jump out of the code.</summary>
+    /// <summary>A direct jump: out of the code, or to a label where the site follows settings.</summary>
     Jump,
 
     /// <summary>A jump to an immutable block that holds the body's instructions and jumps back.</summary>
@@ -75,8 +75,14 @@ public readonly record struct LiveSite
     /// <summary>What a body may destroy.</summary>
     public RegisterSet Clobbers => Block.KindOf(Index).Clobbers;
 
-    /// <summary>The operation.</summary>
-    public OpSlot Slot => Block.Slots!.Layout[Block.KindOf(Index).Slot];
+    /// <summary>The operation; <see langword="null"/> where the site follows settings.</summary>
+    public OpSlot? Slot => Block.KindOf(Index).Slot is int slot && slot < Block.Slots!.Layout.Count ? Block.Slots.Layout[slot] : null;
+
+    /// <summary>The settings it follows: several for a branch on several keys, none where it is an operation's.</summary>
+    public IReadOnlyList<LiveSetting> Settings => Block.SettingOf(Index) is SettingSite setting ? setting.Settings.ToArray() : [];
+
+    /// <summary>The operation's name, or the settings'.</summary>
+    public string Name => Block.SettingOf(Index)?.Name ?? Slot!.ToString();
 
     /// <summary>How it can be written while other threads run it.</summary>
     public SiteClass Class => Record.Class;
@@ -115,5 +121,5 @@ public readonly record struct LiveSite
     }
 
     /// <inheritdoc/>
-    public override string ToString() => string.Create(CultureInfo.InvariantCulture, $"{Address} {Slot} {Class} {State} {Form}");
+    public override string ToString() => string.Create(CultureInfo.InvariantCulture, $"{Address} {Name} {Class} {State} {Form}");
 }

@@ -170,7 +170,7 @@ internal sealed class LinkLedger(CodeArena arena)
 
     public static PatchDiagnostic Retired(LiveSite site, VirtualAddress target) =>
         PatchDiagnostic.Error(
-            DiagnosticCodes.BlockRetired, $"the target of {site.Slot} lies in a block that was retired") with
+            DiagnosticCodes.BlockRetired, $"the target of {site.Name} lies in a block that was retired") with
         { Address = target };
 
     private void Forget(LiveSite site, CodeBlock? kept)

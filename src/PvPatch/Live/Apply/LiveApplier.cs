@@ -123,6 +123,7 @@ internal sealed class LiveApplier
             {
                 outcomes = _plan.Publish(_arena.Ledger, report, _arena.Address);
                 _plan.After.CopyTo(_slots.Bound, 0);
+                _plan.Settings.ForEach(static s => s.Setting.Value = s.Value);
             }
             else
             {
@@ -221,6 +222,11 @@ internal sealed class LiveApplier
 
         foreach (LiveChange change in changes.List)
         {
+            if (change.Setting?.Claim(_arena) is PatchDiagnostic foreign)
+            {
+                return foreign;
+            }
+
             // By index: an enumerator of an interface is an object, and most batches are small.
             for (int i = 0; i < change.Links.Count; i++)
             {
@@ -326,7 +332,7 @@ internal sealed class LiveApplier
                 // A block may be retired and reused by now.
                 if (_arena.TryFindSite(site.Address, out LiveSite live))
                 {
-                    LiveLog.Site(_logger, live.Slot, site);
+                    LiveLog.Site(_logger, live.Name, site);
                 }
             }
         }

@@ -25,6 +25,7 @@ internal sealed class LivePlanner
     private readonly CodeArena _arena;
     private readonly SlotTable _slots;
     private readonly LiveBodyBuilder _builder;
+    private readonly SettingPlanner _settings = new();
 
     // The change for all sites of each slot, and for all sites of each block of the plan, if any are named; the slots that are set.
     private readonly LiveChange?[] _bySlot;
@@ -77,6 +78,7 @@ internal sealed class LivePlanner
         {
             Sort(changes.List);
             Walk();
+            _settings.Run(changes.List, plan, report, _sites);
             PlanSlots();
         }
         finally
@@ -233,6 +235,18 @@ internal sealed class LivePlanner
     {
         (CodeBlock block, int index) = (site.Block, site.Index);
         int kind = block.Records[index].Kind;
+        if (block.SettingOf(index) is SettingSite setting)
+        {
+            _report.Add(PatchDiagnostic.Error(DiagnosticCodes.SiteOfSetting,
+                $"the site follows \"{setting.Name}\": it has no operation that could be switched, linked or reverted") with
+            {
+                SiteIndex = index,
+                Address = site.Address,
+                Help = "Change the setting instead (LiveChanges.Enable, Disable, Set).",
+            });
+            return;
+        }
+
         if (named.Target is not VirtualAddress target)
         {
             SiteWish wish = WishOf(named.Change, kind, _slots.Kinds[kind].Slot);
@@ -261,6 +275,11 @@ internal sealed class LivePlanner
     private SiteWish WishOf(int kind, LiveChange? byBlock, int cut)
     {
         int slot = _slots.Kinds[kind].Slot;
+        if (slot >= _bySlot.Length)
+        {
+            return new SiteWish { Order = -1, Cut = -1, Stamp = _stamp }; // follows settings: no switch asks anything of it
+        }
+
         LiveChange? bySlot = _bySlot[slot];
         LiveChange? change = bySlot is null || byBlock?.Order > bySlot.Order ? byBlock : bySlot;
         cut = Math.Max(cut, _cutBySlot[slot]);

@@ -84,6 +84,9 @@ internal sealed class PlannedSites
     /// <summary>The sites that are to be linked, by index, and their targets.</summary>
     public List<(int Index, VirtualAddress Target)> Links { get; } = [];
 
+    /// <summary>The settings that get another value when all is written, and that.</summary>
+    public List<(LiveSetting Setting, long Value)> Settings { get; } = [];
+
     /// <summary>What each slot is switched to when all is written.</summary>
     public BackendBinding?[] After { get; set; } = [];
 
@@ -100,6 +103,7 @@ internal sealed class PlannedSites
         Slots.Clear();
         LongBytes.Clear();
         Links.Clear();
+        Settings.Clear();
         After = [];
         _count = 0;
         AnyWrite = false;

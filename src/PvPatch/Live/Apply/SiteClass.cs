@@ -95,9 +95,9 @@ internal static class SiteClassifier
         bool managed = !several && site.Class == SiteClass.Guarded;
         CodeArena arena = site.Block.Arena;
         string cause = managed
-            ? $"the site of {site.Slot} can't be changed live: only managed code can run the barrier of this system ({arena.Barrier}), "
+            ? $"the site of {site.Name} can't be changed live: only managed code can run the barrier of this system ({arena.Barrier}), "
                 + $"and that must not hold a guard at which threads wait"
-            : $"the site of {site.Slot} can't be changed while threads may be in it";
+            : $"the site of {site.Name} can't be changed while threads may be in it";
         return PatchDiagnostic.Error(DiagnosticCodes.NeedsQuiescence, cause) with
         {
             SiteIndex = site.Index,

@@ -106,6 +106,26 @@ internal sealed unsafe class SitePlanner
             return;
         }
 
+        Compare(block, index, wish, bytes, ref site);
+    }
+
+    /// <summary>Decides a site by its finished bytes: up to 16, which say the same whatever the slots hold.</summary>
+    /// <param name="number">Its block's number in the plan.</param>
+    /// <param name="block">Its block.</param>
+    /// <param name="index">Its place in that.</param>
+    /// <param name="body">What it is: form, action, length.</param>
+    /// <param name="bytes">What it is to hold.</param>
+    public void PlanBytes(int number, CodeBlock block, int index, LiveBody body, SiteBytes bytes)
+    {
+        ref PlannedSite site = ref _plan.Add(number, index, body.Form, LiveSiteState.Bound, body.Action, body.Reason);
+        Compare(block, index, new SiteWish { Body = body }, bytes, ref site);
+    }
+
+    /// <summary>Compares what a site holds with what it should hold and is to hold.</summary>
+    private void Compare(CodeBlock block, int index, in SiteWish wish, SiteBytes bytes, ref PlannedSite site)
+    {
+        LiveBody body = wish.Body!;
+        ref SiteRecord record = ref block.Records[index];
         byte* at = _writeView + record.Offset;
 
         // Word by word, which the compiler keeps in registers: for a site that is not written this is most of what is done.
@@ -237,7 +257,7 @@ internal sealed unsafe class SitePlanner
 
         // Bodies of several instructions are drained before slots are stored, guards put up behind that.
         int slot = wish.Body!.Slot;
-        sbyte forward = SiteClassifier.UsableForward(record, record.Form == LiveForm.InPlace ? _slots.Bound[slot] : _plan.After[slot]);
+        sbyte forward = record.Forward == 0 ? (sbyte)0 : SiteClassifier.UsableForward(record, record.Form == LiveForm.InPlace ? _slots.Bound[slot] : _plan.After[slot]);
         if (SiteClassifier.CanChangeLive(_arena, record, known, wish.Body.Length, forward))
         {
             return true;
@@ -303,7 +323,7 @@ internal sealed unsafe class SitePlanner
 
     private static PatchDiagnostic NeedsSlot(LiveSite site, PatchReason reason) =>
         PatchDiagnostic.Error(DiagnosticCodes.SiteNeedsSlot,
-            $"the site of {site.Slot} can do this through its slot only, and the slot does something else") with
+            $"the site of {site.Name} can do this through its slot only, and the slot does something else") with
         {
             SiteIndex = site.Index,
             Address = site.Address,

@@ -22,7 +22,7 @@ public sealed unsafe class SlotTable
         _traps = traps;
         Layout = layout;
         Address = address;
-        Kinds = new SiteKinds(layout.Count);
+        Kinds = new SiteKinds(SettingSlotOf(layout) + 1);
         Bound = new BackendBinding?[layout.Count];
         _stored = new VirtualAddress[layout.Count];
         for (int i = 0; i < layout.Count; i++)
@@ -43,6 +43,9 @@ public sealed unsafe class SlotTable
     /// What each slot is switched to: it holds a function of that. Changed under the patch lock; outlives the patcher that changed it.
     /// </summary>
     internal BackendBinding?[] Bound { get; }
+
+    /// <summary>The number that stands for a slot in kinds of sites that have none, for they follow settings: the one behind the last.</summary>
+    internal static int SettingSlotOf(OpsLayout layout) => layout.Count;
 
     /// <summary>Each kind of site as it was emitted: what sites are reverted to.</summary>
     internal LiveBody OriginalOf(int kind)

@@ -70,7 +70,7 @@ internal static class ArenaDump
 
         if (sites.TryGetValue(instruction.IP, out LiveSite site))
         {
-            Add($"site {site.Slot} {site.Class} {site.State} {site.Form}{(site.HasForwarding ? " forwarding" : "")}");
+            Add($"site {site.Name} {site.Class} {site.State} {site.Form}{(site.HasForwarding ? " forwarding" : "")}");
         }
 
         if (arena.Islands.Find(instruction.IP) is var (owner, start) && start.Value == instruction.IP)

@@ -1,8 +1,10 @@
 using System.Buffers.Binary;
+using System.Diagnostics;
 using System.Diagnostics.CodeAnalysis;
 using System.Globalization;
 using System.Runtime.InteropServices;
 using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
 
 namespace PvPatch.Live;
@@ -27,6 +29,9 @@ public sealed unsafe class CodeBlock
     // have any.
     private Dictionary<int, byte[]>? _originals;
     private Dictionary<int, byte[]>? _longBytes;
+
+    // Of the sites that follow settings, once there is one.
+    private SettingSite?[]? _settings;
     private LinkSet _linksInto;
     private CodeBlock[]? _sameCode;
 
@@ -158,6 +163,47 @@ public sealed unsafe class CodeBlock
 
     internal PatchSite KindOf(int site) => Slots!.Kinds[_records[site].Kind];
 
+    /// <summary>What a site follows, where that is settings; nothing where it is a slot's.</summary>
+    internal SettingSite? SettingOf(int site) => _settings?[site];
+
+    internal void SetSetting(int site, SettingSite setting) => (_settings ??= new SettingSite?[_records.Length])[site] = setting;
+
+    /// <summary>
+    /// Gives the sites that follow settings the bytes for what these are now. Under the patch lock, before anyone can run the block.
+    /// </summary>
+    internal void SettleSettings()
+    {
+        for (int i = 0; _settings is not null && i < _settings.Length; i++)
+        {
+            if (_settings[i] is not SettingSite setting)
+            {
+                continue;
+            }
+
+            int length = KindOf(i).Budget;
+            if (!setting.TryDecide(AddressOf(i), length, out PatchAction action, out SiteBytes bytes))
+            {
+                throw new UnreachableException("the reach of every way is checked when the block is made");
+            }
+
+            bytes.CopyTo(Arena.Memory.Span(AddressOf(i), length), length);
+            SetBytes(i, bytes);
+            _records[i].Set(LiveSiteState.Bound, SettingPlanner.FormOf(action), action, PatchReason.None);
+        }
+    }
+
+    /// <summary>Makes the sites that follow settings known to these. Under the same lock, when nothing can fail any more.</summary>
+    internal void JoinSettings()
+    {
+        for (int i = 0; _settings is not null && i < _settings.Length; i++)
+        {
+            foreach (LiveSetting setting in _settings[i] is SettingSite site ? site.Settings : [])
+            {
+                setting.Add(new LiveSite(this, i));
+            }
+        }
+    }
+
     /// <summary>The bytes the site was registered with.</summary>
     internal byte[] OriginalOf(int site)
     {
@@ -183,6 +229,11 @@ public sealed unsafe class CodeBlock
         VirtualAddress address = AddressOf(site);
         if (record.Form is LiveForm.Call or LiveForm.Jump)
         {
+            if (budget == BranchCode.ShortLength)
+            {
+                return address + budget + (sbyte)(record.Low >> 8);
+            }
+
             int shift = 8 * (budget - sizeof(int)); // the displacement comes last
             (ulong low, ulong high) = BytesOf(site);
             ulong displacement = shift >= 64 ? high >> shift - 64 : low >> shift | high << 1 << 63 - shift;

@@ -122,6 +122,10 @@ public sealed unsafe class CodeReservation : IDisposable
         using PatchLock? held = Array.Exists(blocks, static b => b.Slots is not null) ? _arena.PatchLock.Enter(wait: true) : null;
         _arena.CheckUsable();
         Admit(blocks);
+        foreach (CodeBlock block in blocks)
+        {
+            block.SettleSettings();
+        }
 
         // Other processors may have something of these bytes from before: as code, where the room was used once; by reading ahead, always.
         if (!_arena.RunBarrier() && _reused)
@@ -139,6 +143,7 @@ public sealed unsafe class CodeReservation : IDisposable
         foreach (CodeBlock block in blocks)
         {
             _arena.Registry.Add(block);
+            block.JoinSettings();
         }
     }
 

@@ -32,6 +32,7 @@ internal sealed class BlockAssembly
     private readonly int _islandsBehind;
     private readonly int[] _padding; // before each site
     private readonly int _siteBytes; // of sites and islands
+    private readonly Dictionary<ulong, int> _placed = []; // the instruction behind each label, if any site follows settings
 
     // Of every instruction but the last, before anything is put between them. Those that may change, branches, are not asked for.
     private int[] _lengths = [];
@@ -73,6 +74,7 @@ internal sealed class BlockAssembly
 
         Placeholder.Check(assembler.Instructions, _sites);
         CodeLabels.Check(assembler);
+        CheckSettings();
         _slots = new SlotTable[emitters.Length];
         for (int i = 0; i < _slots.Length; i++)
         {
@@ -129,11 +131,52 @@ internal sealed class BlockAssembly
         for (int i = 0; i < _sites.Length; i++)
         {
             CodeBlock block = blocks[_emitterOf[i]];
-            Finish(i, labels, code, block, ref block.Records[next[_emitterOf[i]]++]);
+            Finish(i, labels, code, block, next[_emitterOf[i]]++);
         }
 
         reservation.Commit(code, blocks);
         return blocks;
+    }
+
+    /// <summary>Finds the labels of sites that follow settings, and whether these may be in this arena.</summary>
+    private void CheckSettings()
+    {
+        bool any = false;
+        for (int i = 0; i < _sites.Length; i++)
+        {
+            if (_sites[i].Setting is not EmittedSetting emitted)
+            {
+                continue;
+            }
+
+            for (int j = 0; !any && j < _assembler.Instructions.Count; j++)
+            {
+                if (_assembler.Instructions[j].IP is ulong label and not 0)
+                {
+                    _placed.Add(label, j);
+                }
+            }
+
+            any = true;
+            foreach (ulong label in emitted.Labels)
+            {
+                if (label != 0 && !_placed.ContainsKey(label))
+                {
+                    throw new PatchException(SiteEmitter.Misuse($"a label of \"{emitted.Settings[0].Name}\" is used but not placed") with
+                    {
+                        Help = "Place it in the same assembler; code elsewhere is reached by a jump behind a label.",
+                    });
+                }
+            }
+
+            foreach (LiveSetting setting in emitted.Settings)
+            {
+                if (setting.Claim(_arena) is PatchDiagnostic error)
+                {
+                    throw new PatchException(error);
+                }
+            }
+        }
     }
 
     private void CheckEmitter(int number)
@@ -329,16 +372,29 @@ internal sealed class BlockAssembly
     ///               e9 dd dd dd dd            jmp to the site's end
     /// </code>
     /// </summary>
-    private void Finish(int index, CodeLabels labels, Span<byte> code, CodeBlock block, ref SiteRecord record)
+    private void Finish(int index, CodeLabels labels, Span<byte> code, CodeBlock block, int number)
     {
+        ref SiteRecord record = ref block.Records[number];
         EmittedSite emitted = _sites[index];
         SlotTable slots = block.Slots!;
         int offset = labels.OffsetOf(emitted.Instruction);
         int budget = emitted.Kind.Budget;
         VirtualAddress site = block.Address + offset;
-        slots.WriteOriginal(emitted.Kind, site, code.Slice(offset, budget));
         record.Offset = (uint)(site - _arena.Address);
         record.Kind = slots.Kinds.NumberOf(emitted.Kind);
+        if (emitted.Setting is EmittedSetting follows)
+        {
+            SettingSite setting = follows.Place(_arena, (uint)(block.Address - _arena.Address), _placed, labels);
+            if (setting.CheckReach(site, budget) is PatchDiagnostic error)
+            {
+                throw new PatchException(error);
+            }
+
+            block.SetSetting(number, setting); // its bytes are put there under the patch lock
+            return;
+        }
+
+        slots.WriteOriginal(emitted.Kind, site, code.Slice(offset, budget));
         if (!emitted.Forwarding)
         {
             return;

@@ -1,4 +1,3 @@
-using System.Buffers.Binary;
 using Iced.Intel;
 
 namespace PvPatch.Live;
@@ -12,6 +11,7 @@ namespace PvPatch.Live;
 /// before   0f 0b  nn nn nn nn  cc cc     ud2, the number, int3 as far as the site goes
 /// behind   2e 2e  ff 15  dd dd dd dd     cs cs call [rip+slot], ending where the site ends
 /// </code>
+/// Iced keeps 16 bytes of each data instruction, and emits as many as it has: so the number is there of shorter sites too.
 /// </remarks>
 internal static class Placeholder
 {
@@ -23,17 +23,26 @@ internal static class Placeholder
     private static readonly uint s_gather = InverseOf(Spread);
     private static uint s_last;
 
-    /// <summary>Emits a placeholder of 6 bytes or more.</summary>
+    /// <summary>Emits a placeholder of 2 bytes or more.</summary>
     /// <returns>Its number.</returns>
     public static uint Emit(Assembler assembler, int length)
     {
         uint number = Interlocked.Increment(ref s_last);
         byte[] data = new byte[Math.Min(length, LongestData)];
-        data[0] = 0x0f;
-        data[1] = 0x0b;
-        BinaryPrimitives.WriteUInt32LittleEndian(data.AsSpan(2), unchecked(number * Spread));
-        data.AsSpan(MarkedLength).Fill(0xcc);
-        assembler.db(data, 0, data.Length);
+        Instruction marked = Instruction.CreateDeclareByte(data);
+        marked.SetDeclareByteValue(0, 0x0f);
+        marked.SetDeclareByteValue(1, 0x0b);
+        for (int i = 0; i < sizeof(uint); i++)
+        {
+            marked.SetDeclareByteValue(2 + i, (byte)(unchecked(number * Spread) >> 8 * i));
+        }
+
+        for (int i = MarkedLength; i < data.Length; i++)
+        {
+            marked.SetDeclareByteValue(i, 0xcc);
+        }
+
+        assembler.AddInstruction(marked);
         if (length > data.Length)
         {
             data.AsSpan().Fill(0xcc);
@@ -126,7 +135,7 @@ internal static class Placeholder
     private static bool TryRead(in Instruction instruction, out uint number)
     {
         number = 0;
-        if (instruction.Code != Code.DeclareByte || instruction.DeclareDataCount < MarkedLength
+        if (instruction.Code != Code.DeclareByte || instruction.DeclareDataCount < 2
             || instruction.GetDeclareByteValue(0) != 0x0f || instruction.GetDeclareByteValue(1) != 0x0b)
         {
             return false;

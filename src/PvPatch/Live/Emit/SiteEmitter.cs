@@ -39,10 +39,16 @@ public enum SitePlacement
 /// several, may emit into the same assembler: <see cref="CodeArena.Emit(Assembler, IReadOnlyList{SiteEmitter}, out CodeLabels)"/> takes
 /// them all. Not safe for several threads.
 /// </summary>
-public sealed class SiteEmitter
+public sealed partial class SiteEmitter
 {
     private readonly List<EmittedSite> _sites = [];
     private int _withoutIsland;
+
+    /// <summary>Makes an emitter for code without operations.</summary>
+    public SiteEmitter()
+        : this(OpsLayout.Empty)
+    {
+    }
 
     /// <summary>Makes an emitter.</summary>
     /// <param name="layout">The layout whose operations the sites are.</param>
@@ -202,6 +208,9 @@ internal readonly record struct EmittedSite(
 
     /// <summary>Index of the forwarding island in the assembler; -1 where none was emitted.</summary>
     public int Island { get; init; } = -1;
+
+    /// <summary>What it depends on; nothing where it is an operation's.</summary>
+    public EmittedSetting? Setting { get; init; }
 
     /// <summary>Number of the island's placeholder.</summary>
     public uint IslandPlaceholder { get; init; }

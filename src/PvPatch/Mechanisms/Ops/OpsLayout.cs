@@ -18,6 +18,9 @@ public sealed class OpsLayout : IReadOnlyList<OpSlot>
         _byName = _slots.ToDictionary(static s => s.Name, StringComparer.Ordinal);
     }
 
+    /// <summary>The layout without slots, of code that has sites of other kinds only.</summary>
+    internal static OpsLayout Empty { get; } = new("none", []);
+
     /// <summary>A name for reports.</summary>
     public string Name { get; }
 

@@ -1,0 +1,110 @@
+using PvPatch.Machine;
+using PvPatch.Plans;
+
+namespace PvPatch.Live;
+
+/// <summary>
+/// Plans the changes of settings: their values to be, and for each site of those that change its bytes. A site of several settings is
+/// planned once, by what all of them will be.
+/// </summary>
+internal sealed class SettingPlanner
+{
+    private readonly List<LiveSetting> _changed = [];
+    private readonly HashSet<LiveSetting> _seen = [];
+    private readonly HashSet<SettingSite> _shared = []; // sites of several settings that are planned
+
+    // Where sites of a length do a thing: what all of them have in common.
+    private readonly LiveBody?[] _bodies = new LiveBody?[3 * (SiteBytes.LongestInstruction + 1)];
+
+    /// <summary>What form a site of a setting has.</summary>
+    public static LiveForm FormOf(PatchAction action) => action switch
+    {
+        PatchAction.Jump => LiveForm.Jump,
+        PatchAction.Call => LiveForm.Call,
+        _ => LiveForm.OneInstruction,
+    };
+
+    /// <summary>Plans.</summary>
+    /// <param name="changes">The changes of settings among them are looked at, in order.</param>
+    /// <param name="plan">Where decisions go.</param>
+    /// <param name="report">Where findings go.</param>
+    /// <param name="sites">Plans a site by its bytes.</param>
+    public void Run(List<LiveChange> changes, PlannedSites plan, ApplyReport report, SitePlanner sites)
+    {
+        try
+        {
+            foreach (LiveChange change in changes)
+            {
+                if (change.Setting is LiveSetting setting && !TrySet(setting, change, report))
+                {
+                    return;
+                }
+            }
+
+            foreach (LiveSetting setting in _changed)
+            {
+                plan.Settings.Add((setting, setting.Pending));
+                for (int i = 0; i < setting.Sites.Count; i++)
+                {
+                    PlanSite(setting.Sites[i], plan, sites);
+                }
+            }
+        }
+        finally
+        {
+            // Told when everything is written; until then nothing has changed.
+            _changed.ForEach(static s => s.Pending = s.Value);
+            _changed.Clear();
+            _seen.Clear();
+            _shared.Clear();
+        }
+    }
+
+    private bool TrySet(LiveSetting setting, LiveChange change, ApplyReport report)
+    {
+        long value = change.IsStep ? setting.Pending + change.Value : change.Value;
+        if (setting.Check(value) is PatchDiagnostic error)
+        {
+            report.Add(error);
+            return false;
+        }
+
+        if (_seen.Add(setting))
+        {
+            _changed.Add(setting);
+        }
+
+        setting.Pending = value;
+        return true;
+    }
+
+    private void PlanSite(LiveSite site, PlannedSites plan, SitePlanner sites)
+    {
+        (CodeBlock block, int index) = (site.Block, site.Index);
+        SettingSite setting = block.SettingOf(index)!;
+        if (block.IsRetired || (setting.Settings.Length > 1 && !_shared.Add(setting)))
+        {
+            return;
+        }
+
+        int length = block.KindOf(index).Budget;
+        if (!setting.TryDecide(block.AddressOf(index), length, out PatchAction action, out SiteBytes bytes))
+        {
+            throw new InvalidOperationException($"the reach of every way of \"{setting.Name}\" is checked when its block is made");
+        }
+
+        sites.PlanBytes(plan.NumberOf(block), block, index, BodyOf(action, length), bytes);
+    }
+
+    private LiveBody BodyOf(PatchAction action, int length)
+    {
+        ref LiveBody? body = ref _bodies[length * 3 + (action switch { PatchAction.Jump => 0, PatchAction.Call => 1, _ => 2 })];
+        return body ??= new LiveBody
+        {
+            Form = FormOf(action),
+            Action = action,
+            Length = length,
+            Mask = new SiteBytes(ulong.MaxValue, ulong.MaxValue).Cut(length),
+        };
+    }
+}
