@@ -69,7 +69,8 @@ internal static class ThunkCode
             if (request.CallerArgument is int caller)
             {
                 Load(a, request, caller, Register.RSP, StackSlot, bitness);
-                Load(a, request, caller, Register.RAX + request.Convention.ArgumentNumbers(bitness)[caller], pushed * word + RedZone, bitness);
+                Register there = Register.RAX + request.Convention.ArgumentNumbers(bitness)[caller];
+                Load(a, request, caller, there, pushed * word + RedZone, bitness);
             }
 
             a.call(request.Target.Value);

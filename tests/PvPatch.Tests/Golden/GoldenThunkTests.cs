@@ -17,7 +17,8 @@ public sealed class GoldenThunkTests
             VectorSave vector = Vector(row);
             InlineBody code = InlineBody.Create(a => ThunkCode.Write(a, request, bitness, vector));
             Assert.True(
-                BodyBuilder.TryBuild(code, request.Convention, bitness, out AssembledBody? body, out PatchDiagnostic? error), $"{row.Place}: {error}");
+                BodyBuilder.TryBuild(code, request.Convention, bitness, out AssembledBody? body, out PatchDiagnostic? error),
+                $"{row.Place}: {error}");
             byte[] bytes = new byte[body.Bytes.Length];
             Assert.True(CodeTemplate.Create(body, bytes.Length, NopStyle.Default(bitness)).TryWrite(row.Number("site"), bytes), row.Place);
             if (!row.Bytes("bytes").AsSpan().SequenceEqual(bytes))

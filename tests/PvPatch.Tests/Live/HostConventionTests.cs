@@ -212,7 +212,8 @@ public sealed unsafe class HostConventionTests
         CallConvention convention = CallConvention.Create("bare", [RegisterSet.Rdi], RegisterSet.Rax, RegisterSet.Flags, hasStack: false);
         OpsLayout layout = Layout(convention);
         using var arena = CodeArena.Reserve(size: 1 << 20);
-        foreach ((OpsLayout of, SiteTraits traits) in (ReadOnlySpan<(OpsLayout, SiteTraits)>)[(layout, SiteTraits.None), (s_layout, SiteTraits.NoStack)])
+        (OpsLayout, SiteTraits)[] ways = [(layout, SiteTraits.None), (s_layout, SiteTraits.NoStack)];
+        foreach ((OpsLayout of, SiteTraits traits) in ways)
         {
             var sites = new SiteEmitter(of);
             PatchDiagnostic error = Assert.Throws<PatchException>(() => sites.Emit(new Assembler(64), of[0], traits: traits)).Diagnostic;

@@ -16,16 +16,18 @@ public sealed class ConventionPlanTests
             CallConvention.Create("bare", [RegisterSet.Rdi], RegisterSet.Rax, RegisterSet.Flags, hasStack: false));
         byte[] code = [0xff, 0x15, 0, 0, 0, 0];
         var site = SiteTable.Create([new PatchSite(0x1000, 0, 6, RegisterSet.All)]);
-        PatchPlan plan = new PatchPlanner().Plan(new CodeImage(0x1000, code), site, Use(layout, Operation.Inline(InlineBody.Create(static a => a.mov(eax, edi)))));
+        Backend moves = Use(layout, Operation.Inline(InlineBody.Create(static a => a.mov(eax, edi))));
+        PatchPlan plan = new PatchPlanner().Plan(new CodeImage(0x1000, code), site, moves);
         Assert.Equal(PatchAction.Inline, plan[0].Action);
-        PatchException pushes = Assert.Throws<PatchException>(() => new PatchPlanner().Plan(new CodeImage(0x1000, code), site, Use(layout, Operation.Inline(
-            InlineBody.Create(static a =>
-            {
-                a.push(rdi);
-                a.pop(rax);
-            })))));
-        Assert.Equal(DiagnosticCodes.ConventionBroken, pushes.Diagnostic.Code);
-        Assert.Contains("uses the stack: push rdi at +0", pushes.Diagnostic.Message, StringComparison.Ordinal);
+        Backend pushes = Use(layout, Operation.Inline(InlineBody.Create(static a =>
+        {
+            a.push(rdi);
+            a.pop(rax);
+        })));
+        PatchDiagnostic error = Assert.Throws<PatchException>(
+            () => new PatchPlanner().Plan(new CodeImage(0x1000, code), site, pushes)).Diagnostic;
+        Assert.Equal(DiagnosticCodes.ConventionBroken, error.Code);
+        Assert.Contains("uses the stack: push rdi at +0", error.Message, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -47,7 +49,8 @@ public sealed class ConventionPlanTests
 
         // A host's own convention: the image's code is looked at.
         OpsLayout own = Layout(CallConvention.Create("kept", [RegisterSet.R11], RegisterSet.R10, RegisterSet.R11));
-        Assert.Equal(PatchAction.Call, new PatchPlanner().Plan(new CodeImage(0x1000, code), site, Use(own, Operation.Call(0x1030)))[0].Action);
+        plan = new PatchPlanner().Plan(new CodeImage(0x1000, code), site, Use(own, Operation.Call(0x1030)));
+        Assert.Equal(PatchAction.Call, plan[0].Action);
         code[0x30] = 0xf8; // clc
         code[0x31] = 0xc3;
         PatchException refused = Assert.Throws<PatchException>(

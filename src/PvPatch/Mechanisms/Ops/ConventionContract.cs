@@ -113,7 +113,8 @@ internal static class ConventionContract
             : slot.Convention.IsOfHost
                 && slot.Convention.ArgumentNumbers(bitness).Length > call.Convention.ArgumentNumbers(bitness).Length
                 ? $"the target's convention {call.Convention} has fewer arguments in registers"
-            : slot.Convention.ResultNumber >= 0 && call.Convention.ResultNumber < 0 ? $"the target's convention {call.Convention} has no result"
+            : slot.Convention.ResultNumber >= 0 && call.Convention.ResultNumber < 0
+                ? $"the target's convention {call.Convention} has no result"
             : null;
         return wrong is null ? null : Broken(slot, wrong) with { Address = target };
     }
@@ -165,19 +166,22 @@ internal static class ConventionContract
     {
         CodeSegment segment = code.Find(address, 1)!;
         ReadOnlySpan<byte> bytes = segment.Bytes.Span[(int)(address - segment.Address)..];
-        var decoder = Decoder.Create(code.Bitness, bytes[..Math.Min(SiteBytes.LongestInstruction, bytes.Length)].ToArray(), address.Value);
+        byte[] instruction = bytes[..Math.Min(SiteBytes.LongestInstruction, bytes.Length)].ToArray();
+        var decoder = Decoder.Create(code.Bitness, instruction, address.Value);
         return Text(decoder.Decode());
     }
 
     private static string Text(in Instruction instruction)
     {
         var output = new StringOutput();
-        new IntelFormatter(new FormatterOptions { SpaceAfterOperandSeparator = true, HexPrefix = "0x", HexSuffix = null }).Format(instruction, output);
+        var options = new FormatterOptions { SpaceAfterOperandSeparator = true, HexPrefix = "0x", HexSuffix = null };
+        new IntelFormatter(options).Format(instruction, output);
         return output.ToStringAndReset();
     }
 
     private static PatchDiagnostic Broken(OpSlot slot, string why) =>
-        PatchDiagnostic.Error(DiagnosticCodes.ConventionBroken, $"the operation of {slot} does not keep to its convention {slot.Convention}: {why}") with
+        PatchDiagnostic.Error(
+            DiagnosticCodes.ConventionBroken, $"the operation of {slot} does not keep to its convention {slot.Convention}: {why}") with
         {
             Source = slot.Name,
         };
