@@ -29,7 +29,7 @@ public sealed class LiveChanges
     internal bool OnlyBinds => _list.Count > 0 && _list.TrueForAll(static c => c.Kind == ChangeKind.Bind);
 
     /// <summary>For reports.</summary>
-    internal string Target =>
+    internal string Description =>
         _list.Count == 0 ? "nothing"
         : _list.Count == 1 ? _list[0].Name
         : string.Join(", ", _list.Take(NamesShown).Select(static c => c.Name))
@@ -116,6 +116,28 @@ public sealed class LiveChanges
         branch.CheckWay(way);
         return Set(branch, way ?? MultiBranch.Nowhere, isStep: false);
     }
+
+    /// <summary>Gives a static call another target.</summary>
+    /// <param name="call">A call of the patcher's arena.</param>
+    /// <param name="target">
+    /// Run address of the function, anywhere in the process; <see langword="null"/> where nothing is to be called.
+    /// </param>
+    /// <returns>This set.</returns>
+    public LiveChanges Target(StaticCall call, VirtualAddress? target)
+    {
+        ArgumentNullException.ThrowIfNull(call);
+        if (target is VirtualAddress address && StaticCall.CodeOf((long)address.Value) is null)
+        {
+            throw new ArgumentOutOfRangeException(nameof(target), target, "no code can be there");
+        }
+
+        return Set(call, target is VirtualAddress code ? (long)code.Value : StaticCallCode.Null, isStep: false);
+    }
+
+    /// <summary>Makes a static call one that only gives 0.</summary>
+    /// <param name="call">A call of the patcher's arena.</param>
+    /// <returns>This set.</returns>
+    public LiveChanges ReturnZero(StaticCall call) => Set(call, StaticCallCode.Zero, isStep: false);
 
     private LiveChanges Set(LiveSetting setting, long value, bool isStep)
     {

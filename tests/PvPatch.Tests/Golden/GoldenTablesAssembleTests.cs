@@ -12,7 +12,7 @@ public sealed class GoldenTablesAssembleTests
     private const ulong AnyAddress = 0x1000;
 
     public static TheoryData<string> Tables =>
-        ["bodies.txt", "nops.txt", "decisions.txt", "clobbers.txt", "parainstructions.txt", "thunks.txt"];
+        ["bodies.txt", "nops.txt", "decisions.txt", "clobbers.txt", "parainstructions.txt", "branches.txt", "thunks.txt"];
 
     [Theory]
     [MemberData(nameof(Tables))]

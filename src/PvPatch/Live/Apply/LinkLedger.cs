@@ -39,7 +39,7 @@ internal sealed class LinkLedger(CodeArena arena)
     /// <returns>Why not all of them can be; nothing is noted then.</returns>
     public PatchDiagnostic? Reserve(PlannedSites plan)
     {
-        if (plan.Links.Count == 0)
+        if (plan.Links.Count == 0 && plan.Settings.Count == 0)
         {
             return null;
         }
@@ -52,10 +52,29 @@ internal sealed class LinkLedger(CodeArena arena)
                 if (block is { IsRetired: true })
                 {
                     Release(plan);
-                    return Retired(plan.SiteOf(index), target);
+                    return Retired(plan.SiteOf(index).Name, target);
                 }
 
                 block?.LinksInto.Add(plan.SiteOf(index));
+            }
+
+            foreach ((LiveSetting setting, long value) in plan.Settings)
+            {
+                if (TargetBlockOf(setting, value, out VirtualAddress target) is not CodeBlock block)
+                {
+                    continue;
+                }
+
+                if (block.IsRetired)
+                {
+                    Release(plan);
+                    return Retired(setting.Name, target);
+                }
+
+                if (!block.CallsInto.Contains(setting))
+                {
+                    block.CallsInto.Add(setting);
+                }
             }
         }
 
@@ -67,7 +86,7 @@ internal sealed class LinkLedger(CodeArena arena)
     /// </summary>
     public void Release(PlannedSites plan)
     {
-        if (plan.Links.Count == 0)
+        if (plan.Links.Count == 0 && plan.Settings.Count == 0)
         {
             return;
         }
@@ -83,6 +102,17 @@ internal sealed class LinkLedger(CodeArena arena)
                     block.LinksInto.Remove(site);
                 }
             }
+
+            // Where sites could not be taken back, they may go on leading there.
+            bool faulted = plan.AnyFaulted;
+            foreach ((LiveSetting setting, long value) in plan.Settings)
+            {
+                CodeBlock? block = TargetBlockOf(setting, value, out _);
+                if (!faulted && !ReferenceEquals(block, TargetBlockOf(setting, setting.Value, out _)))
+                {
+                    block?.CallsInto.Remove(setting);
+                }
+            }
         }
     }
 
@@ -92,6 +122,21 @@ internal sealed class LinkLedger(CodeArena arena)
     /// </summary>
     public void Publish(PlannedSites plan)
     {
+        if (plan.Settings.Count > 0)
+        {
+            lock (s_lock)
+            {
+                foreach ((LiveSetting setting, long value) in plan.Settings)
+                {
+                    CodeBlock? before = TargetBlockOf(setting, setting.Value, out _);
+                    if (!ReferenceEquals(before, TargetBlockOf(setting, value, out _)))
+                    {
+                        before?.CallsInto.Remove(setting);
+                    }
+                }
+            }
+        }
+
         if (Count > 0)
         {
             lock (s_lock)
@@ -152,6 +197,16 @@ internal sealed class LinkLedger(CodeArena arena)
                 }
             }
 
+            if (Array.Find(blocks, static b => b.CallsInto.Exists(static c => c.Arena is { Memory.IsDisposed: false })) is CodeBlock called)
+            {
+                return PatchDiagnostic.Error(DiagnosticCodes.BlockLinked, "a static call still leads to the block") with
+                {
+                    Address = called.Address,
+                    Found = string.Join(", ", called.CallsInto.Select(static c => c.Name)),
+                    Help = "Give the call another target, or none, before the block is retired.",
+                };
+            }
+
             foreach (CodeBlock block in blocks)
             {
                 block.IsRetired = true;
@@ -168,10 +223,15 @@ internal sealed class LinkLedger(CodeArena arena)
         return null;
     }
 
-    public static PatchDiagnostic Retired(LiveSite site, VirtualAddress target) =>
-        PatchDiagnostic.Error(
-            DiagnosticCodes.BlockRetired, $"the target of {site.Name} lies in a block that was retired") with
-        { Address = target };
+    public static PatchDiagnostic Retired(string user, VirtualAddress target) =>
+        PatchDiagnostic.Error(DiagnosticCodes.BlockRetired, $"the target of {user} lies in a block that was retired") with
+        {
+            Address = target,
+        };
+
+    /// <summary>Why a static call can't lead into a block, if it can't.</summary>
+    public static PatchDiagnostic? CheckTarget(CodeBlock? block, string user, VirtualAddress target) =>
+        block is { IsRetired: true } ? Retired(user, target) : null;
 
     private void Forget(LiveSite site, CodeBlock? kept)
     {
@@ -181,6 +241,13 @@ internal sealed class LinkLedger(CodeArena arena)
         {
             before?.LinksInto.Remove(site);
         }
+    }
+
+    /// <summary>The block that a static call leads into with a value.</summary>
+    private CodeBlock? TargetBlockOf(LiveSetting setting, long value, out VirtualAddress target)
+    {
+        target = setting is StaticCall ? StaticCall.CodeOf(value) ?? default : default;
+        return target == default ? null : BlockAt(target);
     }
 
     private CodeBlock? TargetBlockOf(LiveSite site)

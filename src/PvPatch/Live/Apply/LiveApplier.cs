@@ -39,7 +39,7 @@ internal sealed class LiveApplier
     /// <param name="promised">The plan that says what will be written, where one was made before.</param>
     public ApplyResult Apply(LiveChanges changes, SwitchOptions options, LivePlan? promised = null)
     {
-        var report = new ApplyReport(changes.Target);
+        var report = new ApplyReport(changes.Description);
         long start = Stopwatch.GetTimestamp();
         LiveEventSource.Log.BatchStart(report.Target, options.Mode);
         if (Check(changes, options, promised) is PatchDiagnostic misuse)
@@ -69,7 +69,7 @@ internal sealed class LiveApplier
         out IReadOnlyList<PatchDiagnostic> diagnostics)
     {
         plan = null;
-        var report = new ApplyReport(changes.Target);
+        var report = new ApplyReport(changes.Description);
         PatchDiagnostic? misuse = Check(changes, options);
         if (misuse is null && _arena.PatchLock.TryEnter(options.WaitForOther, out PatchLock? held, out misuse, options.Cancellation))
         {

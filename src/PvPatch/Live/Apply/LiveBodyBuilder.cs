@@ -47,21 +47,26 @@ internal sealed class LiveBodyBuilder
     /// <summary>Whether a target is executable memory; if not, a finding says so.</summary>
     public bool IsCode(OpSlot slot, VirtualAddress target, string? name, out PatchDiagnostic? error)
     {
-        bool isCode = _arena.Memory.Contains(target, 1) ? _arena.Memory.IsCommittedCode(target, 1) : IsExecutable(target);
-        error = isCode
-            ? null : PatchDiagnostic.Error(DiagnosticCodes.TargetNotExecutable, $"the target of {slot} is not executable memory") with
-            {
-                Address = target,
-                Found = name,
-                Help = "Give the address of native code, or of an UnmanagedCallersOnly method (ManagedTarget).",
-            };
-        return isCode;
+        error = IsCode(target) ? null : NoCode(slot.ToString(), target) with { Found = name };
+        return error is null;
     }
 
     /// <summary>The block a target is in, where what it does is of interest.</summary>
     public CodeImage? CodeAt(OpSlot slot, VirtualAddress? target) =>
         slot.Convention.IsOfHost && target is VirtualAddress at && _arena.Ledger.BlockAt(at) is CodeBlock block
             ? new CodeImage(block.Address, block.ToArray()) : null;
+
+    /// <summary>Whether a target is executable memory.</summary>
+    public bool IsCode(VirtualAddress target) =>
+        _arena.Memory.Contains(target, 1) ? _arena.Memory.IsCommittedCode(target, 1) : IsExecutable(target);
+
+    /// <summary>A target is not executable memory.</summary>
+    public static PatchDiagnostic NoCode(string user, VirtualAddress target) =>
+        PatchDiagnostic.Error(DiagnosticCodes.TargetNotExecutable, $"the target of {user} is not executable memory") with
+        {
+            Address = target,
+            Help = "Give the address of native code, or of an UnmanagedCallersOnly method (ManagedTarget).",
+        };
 
     // Also where the system does not tell. The list of mappings is read when it is needed, and once more before a target is refused: it may
     // be younger than the list.
@@ -151,7 +156,7 @@ internal sealed class LiveBodyBuilder
 
         if (_arena.Ledger.BlockAt(target) is { IsRetired: true })
         {
-            error = LinkLedger.Retired(link.Site, target);
+            error = LinkLedger.Retired(link.Site.Name, target);
             return false;
         }
 

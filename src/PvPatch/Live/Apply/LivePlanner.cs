@@ -25,7 +25,7 @@ internal sealed class LivePlanner
     private readonly CodeArena _arena;
     private readonly SlotTable _slots;
     private readonly LiveBodyBuilder _builder;
-    private readonly SettingPlanner _settings = new();
+    private readonly SettingPlanner _settings;
 
     // The change for all sites of each slot, and for all sites of each block of the plan, if any are named; the slots that are set.
     private readonly LiveChange?[] _bySlot;
@@ -55,6 +55,7 @@ internal sealed class LivePlanner
         _arena = arena;
         _slots = slots;
         _builder = builder;
+        _settings = new SettingPlanner(arena, builder);
         _bySlot = new LiveChange?[slots.Layout.Count];
         _isSet = new bool[slots.Layout.Count];
         _cutBySlot = new int[slots.Layout.Count];

@@ -97,6 +97,21 @@ internal sealed class PlannedSites
     /// <summary>Whether any site is to be written.</summary>
     public bool AnyWrite { get; private set; }
 
+    /// <summary>Whether any site could not be taken back.</summary>
+    public bool AnyFaulted
+    {
+        get
+        {
+            bool any = false;
+            foreach (ref PlannedSite site in Sites)
+            {
+                any |= site.Change == SiteChange.Faulted;
+            }
+
+            return any;
+        }
+    }
+
     public void Clear()
     {
         Blocks.Clear();

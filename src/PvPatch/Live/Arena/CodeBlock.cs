@@ -1,5 +1,4 @@
 using System.Buffers.Binary;
-using System.Diagnostics;
 using System.Diagnostics.CodeAnalysis;
 using System.Globalization;
 using System.Runtime.InteropServices;
@@ -34,6 +33,7 @@ public sealed unsafe class CodeBlock
     private SettingSite?[]? _settings;
     private LinkSet _linksInto;
     private CodeBlock[]? _sameCode;
+    private List<LiveSetting>? _callsInto;
 
     internal CodeBlock(CodeArena arena, SlotTable? slots, VirtualAddress address, int length, SiteRecord[] records)
     {
@@ -82,6 +82,9 @@ public sealed unsafe class CodeBlock
     /// The sites that are linked to an address in it, kept once for all blocks of the same code by <see cref="LinkLedger"/>.
     /// </summary>
     internal ref LinkSet LinksInto => ref (_sameCode?[0] ?? this)._linksInto;
+
+    /// <summary>The static calls that lead into it, kept as the links are.</summary>
+    internal List<LiveSetting> CallsInto => SameCode[0]._callsInto ??= [];
 
     internal SiteRecord[] Records => _records;
 
@@ -181,11 +184,7 @@ public sealed unsafe class CodeBlock
             }
 
             int length = KindOf(i).Budget;
-            if (!setting.TryDecide(AddressOf(i), length, out PatchAction action, out SiteBytes bytes))
-            {
-                throw new UnreachableException("the reach of every way is checked when the block is made");
-            }
-
+            SiteBytes bytes = setting.Decide(AddressOf(i), length, out PatchAction action);
             bytes.CopyTo(Arena.Memory.Span(AddressOf(i), length), length);
             SetBytes(i, bytes);
             _records[i].Set(LiveSiteState.Bound, SettingPlanner.FormOf(action), action, PatchReason.None);

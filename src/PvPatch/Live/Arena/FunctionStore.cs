@@ -115,6 +115,15 @@ internal sealed class FunctionStore(ArenaMemory memory, StubAllocator stubs, Vec
         }
     }
 
+    /// <summary>The jump to a target that was made before.</summary>
+    public VirtualAddress FarOf(VirtualAddress target)
+    {
+        lock (_lock)
+        {
+            return _far[target];
+        }
+    }
+
     /// <summary>What a thunk or far jump leads to; of any other address that address.</summary>
     public VirtualAddress TargetOf(VirtualAddress entry)
     {

@@ -15,21 +15,24 @@ internal sealed class NativeCode
 {
     private const int SlotTrapLength = 4;
 
-    private NativeCode(VirtualAddress trap, VirtualAddress barrier, VirtualAddress guards)
+    private NativeCode()
     {
-        Trap = trap;
-        Barrier = barrier;
-        Guards = guards;
     }
 
     /// <summary><c>ud2</c>.</summary>
-    public VirtualAddress Trap { get; }
+    public VirtualAddress Trap { get; private init; }
+
+    /// <summary><c>ret</c>: a function that does nothing.</summary>
+    public VirtualAddress Return { get; private init; }
+
+    /// <summary><c>xor eax,eax; ret</c>: a function that gives 0.</summary>
+    public VirtualAddress ReturnZero { get; private init; }
 
     /// <summary>Runs the barrier, gives 0; address 0 where only managed code can run it.</summary>
-    public VirtualAddress Barrier { get; }
+    public VirtualAddress Barrier { get; private init; }
 
     /// <summary>The routine; see <see cref="WriteGuards"/>.</summary>
-    public VirtualAddress Guards { get; }
+    public VirtualAddress Guards { get; private init; }
 
     /// <summary>Bytes for the traps of so many slots.</summary>
     public static int SlotTrapsLength(int slots) => Math.Max(1, slots) * SlotTrapLength;
@@ -72,8 +75,14 @@ internal sealed class NativeCode
         Label trap = assembler.CreateLabel();
         Label barrier = assembler.CreateLabel();
         Label guards = assembler.CreateLabel();
+        Label zero = assembler.CreateLabel();
+        Label nothing = assembler.CreateLabel();
         assembler.Label(ref trap);
         assembler.ud2();
+        assembler.Label(ref zero);
+        assembler.xor(eax, eax);
+        assembler.Label(ref nothing);
+        assembler.ret();
         assembler.Label(ref guards);
         WriteGuards(assembler, OperatingSystem.IsWindows());
         assembler.Label(ref barrier);
@@ -89,8 +98,14 @@ internal sealed class NativeCode
         AssemblerResult result = assembler.Assemble(
             new StreamCodeWriter(stream), address.Value, BlockEncoderOptions.ReturnNewInstructionOffsets);
         stream.ToArray().CopyTo(memory.Span(address, 1024));
-        code = new NativeCode(
-            result.GetLabelRIP(trap), native ? result.GetLabelRIP(barrier) : VirtualAddress.Zero, result.GetLabelRIP(guards));
+        code = new NativeCode
+        {
+            Trap = result.GetLabelRIP(trap),
+            ReturnZero = result.GetLabelRIP(zero),
+            Return = result.GetLabelRIP(nothing),
+            Guards = result.GetLabelRIP(guards),
+            Barrier = native ? result.GetLabelRIP(barrier) : VirtualAddress.Zero,
+        };
         return true;
     }
 

@@ -384,7 +384,9 @@ internal sealed class BlockAssembly
         record.Kind = slots.Kinds.NumberOf(emitted.Kind);
         if (emitted.Setting is EmittedSetting follows)
         {
-            SettingSite setting = follows.Place(_arena, (uint)(block.Address - _arena.Address), _placed, labels);
+            uint start = (uint)(block.Address - _arena.Address);
+            SettingSite setting = follows.Place(
+                _arena, Array.ConvertAll(follows.Labels, l => l == 0 ? 0 : start + (uint)labels.OffsetOf(_placed[l])));
             if (setting.CheckReach(site, budget) is PatchDiagnostic error)
             {
                 throw new PatchException(error);

@@ -85,6 +85,56 @@ public sealed partial class SiteEmitter
             : throw new ArgumentException($"there must be {branch.Ways} labels, one for each way", nameof(labels));
     }
 
+    /// <summary>
+    /// Emits a call of a static call's target: a direct call, a nop while there is none, <c>xor eax,eax</c> where it only gives 0.
+    /// </summary>
+    /// <param name="assembler">A 64-bit assembler.</param>
+    /// <param name="call">The call.</param>
+    /// <returns>The site's ticket.</returns>
+    /// <exception cref="PatchException">The call belongs to another arena (PV8036), when the code is put into one.</exception>
+    public SiteTicket Call(Assembler assembler, StaticCall call) => EmitCall(assembler, call, StaticCallForm.Call);
+
+    /// <summary>Emits a tail call: a direct jump to the target, <c>ret</c> while there is none.</summary>
+    /// <param name="assembler">A 64-bit assembler.</param>
+    /// <param name="call">The call.</param>
+    /// <returns>The site's ticket.</returns>
+    /// <exception cref="PatchException">As for <see cref="Call"/>.</exception>
+    public SiteTicket Jump(Assembler assembler, StaticCall call) => EmitCall(assembler, call, StaticCallForm.TailCall);
+
+    /// <summary>Emits a tail call under a condition of the flags: a conditional jump to the target, or to a <c>ret</c>.</summary>
+    /// <param name="assembler">A 64-bit assembler.</param>
+    /// <param name="condition">The condition; where it does not hold, control goes on behind the site.</param>
+    /// <param name="call">The call.</param>
+    /// <returns>The site's ticket.</returns>
+    /// <exception cref="PatchException">As for <see cref="Call"/>.</exception>
+    public SiteTicket JumpIf(Assembler assembler, ConditionCode condition, StaticCall call)
+    {
+        if (condition is < ConditionCode.o or > ConditionCode.g)
+        {
+            throw new ArgumentOutOfRangeException(nameof(condition), condition, "a conditional tail call needs a condition");
+        }
+
+        return EmitCall(assembler, call, StaticCallForm.ConditionalTailCall, condition);
+    }
+
+    /// <summary>
+    /// Emits the entry of a function that can be replaced whole, as the function's first instruction: a nop while the call has no target,
+    /// and the function behind it runs; else a jump to the target, which is to do what the function does. Several entries that belong
+    /// together are switched in one batch.
+    /// </summary>
+    /// <param name="assembler">A 64-bit assembler.</param>
+    /// <param name="call">The call whose target replaces the function.</param>
+    /// <returns>The site's ticket.</returns>
+    /// <exception cref="PatchException">As for <see cref="Call"/>.</exception>
+    public SiteTicket Entry(Assembler assembler, StaticCall call) => EmitCall(assembler, call, StaticCallForm.Entry);
+
+    private SiteTicket EmitCall(Assembler assembler, StaticCall call, StaticCallForm form, ConditionCode condition = ConditionCode.None)
+    {
+        ArgumentNullException.ThrowIfNull(call);
+        int length = form == StaticCallForm.ConditionalTailCall ? StaticCallCode.ConditionalLength : StaticCallCode.Length;
+        return EmitSetting(assembler, new StaticCallSite.Emitted(call, form, condition), length);
+    }
+
     private SiteTicket EmitSetting(Assembler assembler, LiveSetting[] settings, IReadOnlyList<Label> labels, int length)
     {
         if (length is not (BranchCode.ShortLength or BranchCode.NearLength))
@@ -92,15 +142,18 @@ public sealed partial class SiteEmitter
             throw new ArgumentOutOfRangeException(nameof(length), length, "a branch has 2 or 5 bytes");
         }
 
-        ArgumentNullException.ThrowIfNull(assembler);
         Array.ForEach(settings, static s => ArgumentNullException.ThrowIfNull(s, "keys"));
+        return EmitSetting(assembler, new BranchSite.Emitted(settings) { Labels = [.. labels.Select(NumberOf)] }, length);
+    }
+
+    private SiteTicket EmitSetting(Assembler assembler, EmittedSetting setting, int length)
+    {
         Bind(assembler);
-        ulong[] numbers = [.. labels.Select(NumberOf)];
         var kind = new PatchSite(VirtualAddress.Zero, SlotTable.SettingSlotOf(Layout), length, RegisterSet.None);
         _sites.Add(new EmittedSite(
             assembler.Instructions.Count, kind, SitePlacement.InsideAligned8, Forwarding: false, Start: -1, Placeholder.Emit(assembler, length))
         {
-            Setting = new EmittedSetting(settings, numbers),
+            Setting = setting,
         });
         return new SiteTicket(_sites.Count - 1);
     }

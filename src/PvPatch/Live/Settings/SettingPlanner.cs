@@ -7,7 +7,7 @@ namespace PvPatch.Live;
 /// Plans the changes of settings: their values to be, and for each site of those that change its bytes. A site of several settings is
 /// planned once, by what all of them will be.
 /// </summary>
-internal sealed class SettingPlanner
+internal sealed class SettingPlanner(CodeArena arena, LiveBodyBuilder builder)
 {
     private readonly List<LiveSetting> _changed = [];
     private readonly HashSet<LiveSetting> _seen = [];
@@ -63,7 +63,7 @@ internal sealed class SettingPlanner
     private bool TrySet(LiveSetting setting, LiveChange change, ApplyReport report)
     {
         long value = change.IsStep ? setting.Pending + change.Value : change.Value;
-        if (setting.Check(value) is PatchDiagnostic error)
+        if ((setting.Check(value) ?? CheckTarget(setting, value)) is PatchDiagnostic error)
         {
             report.Add(error);
             return false;
@@ -78,6 +78,24 @@ internal sealed class SettingPlanner
         return true;
     }
 
+    /// <summary>Whether a static call can lead to a function; where that is out of reach, a jump of the arena is made for it.</summary>
+    private PatchDiagnostic? CheckTarget(LiveSetting setting, long value)
+    {
+        if (setting is not StaticCall call || StaticCall.CodeOf(value) is not VirtualAddress target)
+        {
+            return null;
+        }
+
+        PatchDiagnostic? error = builder.IsCode(target) ? LinkLedger.CheckTarget(arena.Ledger.BlockAt(target), call.Name, target)
+            : LiveBodyBuilder.NoCode(call.Name, target);
+        if (error is null && !arena.Reaches(target))
+        {
+            _ = arena.Functions.TryGetFar(target, out _, out error);
+        }
+
+        return error;
+    }
+
     private void PlanSite(LiveSite site, PlannedSites plan, SitePlanner sites)
     {
         (CodeBlock block, int index) = (site.Block, site.Index);
@@ -88,11 +106,7 @@ internal sealed class SettingPlanner
         }
 
         int length = block.KindOf(index).Budget;
-        if (!setting.TryDecide(block.AddressOf(index), length, out PatchAction action, out SiteBytes bytes))
-        {
-            throw new InvalidOperationException($"the reach of every way of \"{setting.Name}\" is checked when its block is made");
-        }
-
+        SiteBytes bytes = setting.Decide(block.AddressOf(index), length, out PatchAction action);
         sites.PlanBytes(plan.NumberOf(block), block, index, BodyOf(action, length), bytes);
     }
 

@@ -1,3 +1,4 @@
+using Iced.Intel;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
@@ -5,20 +6,17 @@ using PvPatch.Plans;
 namespace PvPatch.Live;
 
 /// <summary>
-/// What a site is whose bytes follow from settings: which ones, and where it leads for each of their values. Made when its block gets an
+/// What a site is whose bytes follow from settings: which ones, and what it holds for each of their values. Made when its block gets an
 /// address, and never changed.
 /// </summary>
-internal sealed class SettingSite
+internal abstract class SettingSite
 {
-    private readonly CodeArena _arena;
     private readonly LiveSetting[] _settings; // one, but for sites of several keys
-    private readonly uint[] _ways; // from the arena's start; 0 (which is never code of a block) where control falls through
 
-    public SettingSite(CodeArena arena, LiveSetting[] settings, uint[] ways)
+    protected SettingSite(CodeArena arena, LiveSetting[] settings)
     {
-        _arena = arena;
+        Arena = arena;
         _settings = settings;
-        _ways = ways;
     }
 
     /// <summary>What it depends on.</summary>
@@ -27,49 +25,64 @@ internal sealed class SettingSite
     /// <summary>For reports.</summary>
     public string Name => _settings.Length == 1 ? _settings[0].Name : string.Join('+', _settings.Select(static s => s.Name));
 
-    /// <summary>
-    /// Where it leads when its settings have the values that are pending: the label, or nothing. See the table at
-    /// <see cref="BranchCode"/>.
-    /// </summary>
-    public VirtualAddress? Way()
-    {
-        long way = _settings[0].Pending;
-        if (_settings[0] is StaticKey)
-        {
-            way = 0;
-            for (int i = 0; i < _settings.Length; i++)
-            {
-                way |= _settings[i].Pending > 0 ? 1L << i : 0;
-            }
-        }
+    protected CodeArena Arena { get; }
 
-        return way == MultiBranch.Nowhere || _ways[way] == 0 ? null : _arena.Address + _ways[way];
-    }
-
-    /// <summary>Decides what the site holds when its settings have the values that are pending.</summary>
+    /// <summary>Decides what the site holds when its settings have the values that are pending. Always in reach.</summary>
     /// <param name="site">Its run address.</param>
     /// <param name="length">Its length in bytes.</param>
     /// <param name="action">What that is.</param>
-    /// <param name="bytes">The bytes.</param>
-    /// <returns>Whether everything is in reach.</returns>
-    public bool TryDecide(VirtualAddress site, int length, out PatchAction action, out SiteBytes bytes)
+    public abstract SiteBytes Decide(VirtualAddress site, int length, out PatchAction action);
+
+    /// <summary>Whether all it may lead to is in reach.</summary>
+    public virtual PatchDiagnostic? CheckReach(VirtualAddress site, int length) => null;
+}
+
+/// <summary>A <see cref="SettingSite"/> before its code has an address.</summary>
+/// <param name="Settings">What it depends on.</param>
+internal abstract record EmittedSetting(LiveSetting[] Settings)
+{
+    /// <summary>Iced's numbers of the labels it may lead to; 0 where control falls through.</summary>
+    public ulong[] Labels { get; init; } = [];
+
+    /// <summary>The site, now that there are addresses.</summary>
+    /// <param name="arena">The arena.</param>
+    /// <param name="ways">For each label where it is, from the arena's start; 0 where control falls through.</param>
+    public abstract SettingSite Place(CodeArena arena, uint[] ways);
+}
+
+/// <summary>A branch on keys or a multiway branch; see the tables at <see cref="BranchCode"/>.</summary>
+internal sealed class BranchSite(CodeArena arena, LiveSetting[] settings, uint[] ways) : SettingSite(arena, settings)
+{
+    /// <inheritdoc/>
+    public override SiteBytes Decide(VirtualAddress site, int length, out PatchAction action)
     {
-        VirtualAddress? way = Way();
-        action = way is null ? PatchAction.Nop : PatchAction.Jump;
-        return BranchCode.TryEncode(site, length, way, out bytes);
+        long number = Settings[0].Pending;
+        if (Settings[0] is StaticKey)
+        {
+            number = 0;
+            for (int i = 0; i < Settings.Length; i++)
+            {
+                number |= Settings[i].Pending > 0 ? 1L << i : 0;
+            }
+        }
+
+        uint way = number == MultiBranch.Nowhere ? 0 : ways[number];
+        action = way == 0 ? PatchAction.Nop : PatchAction.Jump;
+        return Encode(site, length, way) is SiteBytes bytes ? bytes
+            : throw new InvalidOperationException($"the reach of every way of \"{Name}\" is checked when its block is made");
     }
 
-    /// <summary>Whether all its ways are in reach.</summary>
-    public PatchDiagnostic? CheckReach(VirtualAddress site, int length)
+    /// <inheritdoc/>
+    public override PatchDiagnostic? CheckReach(VirtualAddress site, int length)
     {
-        foreach (uint way in _ways)
+        foreach (uint way in ways)
         {
-            if (way != 0 && !BranchCode.TryEncode(site, length, _arena.Address + way, out _))
+            if (Encode(site, length, way) is null)
             {
                 return PatchDiagnostic.Error(DiagnosticCodes.BranchReach, $"a label of \"{Name}\" is out of reach of its site") with
                 {
                     Address = site,
-                    Found = $"{_arena.Address + way}, {_arena.Address + way - (site + length)} bytes from the site's end",
+                    Found = $"{Arena.Address + way}, {Arena.Address + way - (site + length)} bytes from the site's end",
                     Expected = $"-128 to 127 for a site of {length} bytes",
                     Help = $"Give the site {BranchCode.NearLength} bytes.",
                 };
@@ -78,18 +91,42 @@ internal sealed class SettingSite
 
         return null;
     }
+
+    // 0 is never code of a block: the arena's own comes first.
+    private SiteBytes? Encode(VirtualAddress site, int length, uint way) =>
+        BranchCode.TryEncode(site, length, way == 0 ? null : Arena.Address + way, out SiteBytes bytes) ? bytes : null;
+
+    /// <summary>Such a site before its code has an address.</summary>
+    internal sealed record Emitted(LiveSetting[] Settings) : EmittedSetting(Settings)
+    {
+        /// <inheritdoc/>
+        public override SettingSite Place(CodeArena arena, uint[] ways) => new BranchSite(arena, Settings, ways);
+    }
 }
 
-/// <summary>A <see cref="SettingSite"/> before its labels have addresses.</summary>
-/// <param name="Settings">What it depends on.</param>
-/// <param name="Labels">Iced's numbers of the labels; 0 where control falls through.</param>
-internal sealed record EmittedSetting(LiveSetting[] Settings, ulong[] Labels)
+/// <summary>A site of a static call; see the table at <see cref="StaticCallCode"/>.</summary>
+internal sealed class StaticCallSite(CodeArena arena, StaticCall call, StaticCallForm form, ConditionCode condition)
+    : SettingSite(arena, [call])
 {
-    /// <summary>The site, now that there are addresses.</summary>
-    /// <param name="arena">The arena.</param>
-    /// <param name="start">Where the code begins, from the arena's start.</param>
-    /// <param name="placed">The instruction behind each label.</param>
-    /// <param name="labels">Where instructions are.</param>
-    public SettingSite Place(CodeArena arena, uint start, Dictionary<ulong, int> placed, CodeLabels labels) =>
-        new(arena, Settings, Array.ConvertAll(Labels, l => l == 0 ? 0 : start + (uint)labels.OffsetOf(placed[l])));
+    /// <inheritdoc/>
+    public override SiteBytes Decide(VirtualAddress site, int length, out PatchAction action)
+    {
+        long target = call.Pending;
+        VirtualAddress entry = target switch
+        {
+            StaticCallCode.Null => Arena.Native.Return,
+            StaticCallCode.Zero => Arena.Native.ReturnZero,
+            _ when Arena.Reaches((ulong)target) => (ulong)target,
+            _ => Arena.Functions.FarOf((ulong)target), // made when the target was set
+        };
+        return StaticCallCode.TryEncode(form, condition, site, target, entry, out action, out SiteBytes bytes) ? bytes
+            : throw new InvalidOperationException($"\"{call.Name}\" leads to {entry}, which is in reach of the whole arena");
+    }
+
+    /// <summary>Such a site before its code has an address.</summary>
+    internal sealed record Emitted(StaticCall Call, StaticCallForm Form, ConditionCode Condition) : EmittedSetting([Call])
+    {
+        /// <inheritdoc/>
+        public override SettingSite Place(CodeArena arena, uint[] ways) => new StaticCallSite(arena, Call, Form, Condition);
+    }
 }
