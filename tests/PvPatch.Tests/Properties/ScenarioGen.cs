@@ -46,7 +46,7 @@ internal static class ScenarioGen
         select new SlotSpec(kind, convention);
 
     private static Gen<OpSpec> Op(int bitness) =>
-        from kind in Gen.Elements(Enum.GetValues<OpKind>())
+        from kind in Gen.Frequency((4, Gen.Elements(Enum.GetValues<OpKind>())), (1, Gen.Constant(OpKind.CallWithCaller)))
         from body in Gen.Choose(0, Bodies.Of(bitness).Count - 1)
         from target in Gen.Choose(0, 7)
         select new OpSpec(kind, body, target);
