@@ -7,10 +7,12 @@ using PvPatch.Paravirt;
 
 namespace PvPatch.Linux;
 
-/// <summary>Makes the backends of a kernel image: what its slots hold when its sites are patched, on each thing it can boot on.</summary>
+/// <summary>
+/// Makes the backends of a kernel image: the content of its slots when its sites are patched, on each hypervisor or machine it can boot on.
+/// </summary>
 public static class KernelBackends
 {
-    /// <summary>The backends known, by name.</summary>
+    /// <summary>Names of all known backends.</summary>
     public static IReadOnlyList<string> Names { get; } =
         [NativeBackend.Name, KvmBackend.Name, XenBackend.Name, HyperVBackend.Name, VmwareBackend.Name, TdxBackend.Name, LguestBackend.Name,
             VmiBackend.Name];
@@ -38,10 +40,10 @@ public static class KernelBackends
 
     /// <summary>Makes a backend.</summary>
     /// <param name="image">The image.</param>
-    /// <param name="machine">What it boots on.</param>
+    /// <param name="machine">The machine it boots on.</param>
     /// <returns>The backend.</returns>
     /// <exception cref="PatchException">
-    /// The name is none of <see cref="Names"/>, or the kernel has not what the backend needs (PV6106); a slot or symbol of the overrides is
+    /// The name is none of <see cref="Names"/>, or the kernel lacks what the backend needs (PV6106); a slot or symbol of the overrides is
     /// unknown.
     /// </exception>
     public static Backend Create(KernelImage image, BootMachine machine)
@@ -58,7 +60,7 @@ public static class KernelBackends
 
     /// <summary>Makes a backend.</summary>
     /// <param name="image">The image.</param>
-    /// <param name="machine">What it boots on.</param>
+    /// <param name="machine">The machine it boots on.</param>
     /// <param name="backend">The backend.</param>
     /// <param name="error">Why there is none: the codes of <see cref="Create"/>.</param>
     /// <returns>Whether there is one.</returns>
@@ -162,7 +164,10 @@ public static class KernelBackends
         (image.Elf.Bitness == 32 || !s_only32.Contains(name))
         && (s_proof[name] is { Length: 0 } || s_proof[name].Any(symbol => image.Targets.Find(symbol) is not null));
 
-    /// <summary>A guest's functions must be in the kernel, or nearly every slot would silently be missing or stay native.</summary>
+    /// <summary>
+    /// Throws where the kernel lacks the functions of a guest's backend: nearly every slot would be missing or stay native without a
+    /// diagnostic.
+    /// </summary>
     private static void Check(KernelImage image, string name)
     {
         if (!Names.Contains(name))

@@ -90,10 +90,18 @@ public static class KernelDiagnosticCodes
     /// <summary>The compressed data was unpacked, but it is not an ELF file.</summary>
     public const string PayloadNotElf = "PV6040";
 
+    /// <summary>
+    /// Parts of a bzImage (kernel, compressed kernel, EFI headers and sections, signature) share bytes or addresses, or lie outside the
+    /// file or the part that must hold them.
+    /// </summary>
+    public const string BzImageOverlap = "PV6041";
+
     /// <summary>The BTF header is missing, truncated or of a version that is not read here.</summary>
     public const string BtfBadHeader = "PV6050";
 
-    /// <summary>The type or string part of the BTF data lies outside of it, or its strings are not terminated.</summary>
+    /// <summary>
+    /// The type or string part of the BTF data lies outside of it, the two share bytes, or the strings are not terminated.
+    /// </summary>
     public const string BtfPartOutsideData = "PV6051";
 
     /// <summary>A BTF type record is cut short, or of an unknown kind.</summary>
@@ -248,7 +256,7 @@ public static class KernelDiagnosticCodes
     /// <summary>The module is for another machine than the kernel.</summary>
     public const string ModuleWrongMachine = "PV6141";
 
-    /// <summary>A module's relocations are damaged: their size, section, symbol or place is none that can be.</summary>
+    /// <summary>The relocations of a module or object file are damaged: their size, section, symbol or place is none that can be.</summary>
     public const string ModuleBadRelocations = "PV6142";
 
     /// <summary>A module's site, replacement or table refers to something that is not known or out of reach.</summary>
@@ -289,4 +297,22 @@ public static class KernelDiagnosticCodes
 
     /// <summary>The kernel is of a kind that cannot be audited: one of 32 bits.</summary>
     public const string AuditNotSupported = "PV6170";
+
+    /// <summary>The sections of an object file cannot lie where they were told to.</summary>
+    public const string ObjectBadPlacement = "PV6180";
+
+    /// <summary>A site, replacement or record of an object file refers to a symbol whose address is not known, or out of reach.</summary>
+    public const string ObjectUnresolved = "PV6181";
+
+    /// <summary>A name given for tables or functions is that of several symbols of the file, none of them global.</summary>
+    public const string SiteNameAmbiguous = "PV6182";
+
+    /// <summary>The file keeps no relocations of its code.</summary>
+    public const string RelocationsMissing = "PV6183";
+
+    /// <summary>References to a listed table or function are no calls that can be patched (for information).</summary>
+    public const string ReferenceNotACall = "PV6184";
+
+    /// <summary>The object file has several tables of records.</summary>
+    public const string ObjectSeveralTables = "PV6185";
 }

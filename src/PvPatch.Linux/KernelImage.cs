@@ -11,8 +11,8 @@ using PvPatch.Plans;
 namespace PvPatch.Linux;
 
 /// <summary>
-/// A kernel's ELF file with all that is needed to plan its paravirt sites: sites, layout, ops table, alternatives, era. Nothing is
-/// copied: <see cref="Code"/> views the file's own bytes, so a plan applied to it changes the file in memory.
+/// A kernel's ELF file and the data needed to plan its paravirt sites: sites, layout, ops table, alternatives, era. Nothing is copied:
+/// <see cref="Code"/> views the file's own bytes, so a plan applied to it changes the file in memory.
 /// </summary>
 public sealed class KernelImage
 {
@@ -32,21 +32,21 @@ public sealed class KernelImage
     /// <summary>32 or 64.</summary>
     public int Bitness => Elf.Bitness;
 
-    /// <summary>What is odd about the file though it can be planned.</summary>
+    /// <summary>Warnings about a file that can be planned.</summary>
     public IReadOnlyList<PatchDiagnostic> Warnings => Elf.Warnings;
 
     internal ElfImage Elf { get; }
 
-    /// <summary>Its sections of code, at their link addresses.</summary>
+    /// <summary>The sections of code, at their link addresses.</summary>
     public CodeImage Code { get; }
 
-    /// <summary>The era it is of.</summary>
+    /// <summary>The kernel era.</summary>
     public KernelEra Era { get; }
 
-    /// <summary>The order of its slots. Where the lock slots are a table of their own (after 6.18), they are the last.</summary>
+    /// <summary>The layout: the order of the slots. Lock slots that are a table of their own (after 6.18) come last.</summary>
     public OpsLayout Layout { get; }
 
-    /// <summary>Its sites, by address.</summary>
+    /// <summary>The sites, in order of address.</summary>
     public SiteTable Sites => _sites.Sites;
 
     /// <summary>The records of its <c>.parainstructions</c>, as stored; none where its sites are alternatives.</summary>
@@ -63,22 +63,22 @@ public sealed class KernelImage
     /// </summary>
     public VirtualAddress OpsTable => SlotWords[0];
 
-    /// <summary>The functions its ops table holds on disk, and all others by name.</summary>
+    /// <summary>The functions in the ops table on disk, and all functions by name.</summary>
     public SlotTargets Targets { get; }
 
-    /// <summary>The functions its ops table holds on disk: those of a native boot.</summary>
+    /// <summary>The functions in the ops table on disk: those of a native boot.</summary>
     public Backend Native { get; }
 
     internal AltInstrTable? Alternatives { get; init; }
 
-    /// <summary>Its symbols: those given, its own symbol table, or its kallsyms; <see langword="null"/> where it has none.</summary>
+    /// <summary>The symbols: those given, the image's symbol table, or its kallsyms; <see langword="null"/> where it has none.</summary>
     public KernelSymbols? Symbols { get; internal init; }
 
     /// <summary>The function called where an operation is missing, in eras that call one and where it is known.</summary>
     public VirtualAddress? BugTarget =>
         _sites.BugTarget ?? (Era.BugFunction is string name ? Targets.Find(name) : null);
 
-    /// <summary>The names of the backends the kernel can be planned for: native, and those whose functions it has.</summary>
+    /// <summary>Names of the backends that the kernel can be planned for: native, and those whose functions the kernel has.</summary>
     public IReadOnlyList<string> BackendNames => KernelBackends.NamesFor(this);
 
     /// <summary>Opens a kernel file: a vmlinux, a vmlinuz (bzImage) or a compressed vmlinux on disk.</summary>
@@ -88,7 +88,7 @@ public sealed class KernelImage
     /// What is wrong: PV60xx for the file, no sites (PV6101), an unknown era (PV6102) or layout (PV6103), no ops table (PV6104), a bad site
     /// table (PV1xxx).
     /// </param>
-    /// <param name="options">Known facts and limits; the usual ones where <see langword="null"/>.</param>
+    /// <param name="options">Known facts and limits; <see langword="null"/> for the defaults.</param>
     /// <param name="cancellationToken">Stops the work.</param>
     /// <returns>Whether the image can be planned.</returns>
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
@@ -106,7 +106,7 @@ public sealed class KernelImage
 
     /// <summary>Opens a kernel file: a vmlinux, a vmlinuz (bzImage) or a compressed vmlinux on disk.</summary>
     /// <param name="path">The file.</param>
-    /// <param name="options">Known facts and limits; the usual ones where <see langword="null"/>.</param>
+    /// <param name="options">Known facts and limits; <see langword="null"/> for the defaults.</param>
     /// <param name="cancellationToken">Stops the work.</param>
     /// <returns>The image.</returns>
     /// <exception cref="PatchException">
@@ -119,13 +119,13 @@ public sealed class KernelImage
             ? image : throw new PatchException(error);
 
     /// <summary>Opens a kernel file: a vmlinux, a vmlinuz (bzImage) or a compressed vmlinux in a stream.</summary>
-    /// <param name="stream">The stream, read from where it stands to its end; it is not closed.</param>
+    /// <param name="stream">The stream, read from its position to its end; not closed.</param>
     /// <param name="image">The image.</param>
     /// <param name="error">
     /// What is wrong: PV60xx for the file, no sites (PV6101), an unknown era (PV6102) or layout (PV6103), no ops table (PV6104), a bad site
     /// table (PV1xxx).
     /// </param>
-    /// <param name="options">Known facts and limits; the usual ones where <see langword="null"/>.</param>
+    /// <param name="options">Known facts and limits; <see langword="null"/> for the defaults.</param>
     /// <param name="cancellationToken">Stops the work.</param>
     /// <returns>Whether the image can be planned.</returns>
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
@@ -142,8 +142,8 @@ public sealed class KernelImage
     }
 
     /// <summary>Opens a kernel file: a vmlinux, a vmlinuz (bzImage) or a compressed vmlinux in a stream.</summary>
-    /// <param name="stream">The stream, read from where it stands to its end; it is not closed.</param>
-    /// <param name="options">Known facts and limits; the usual ones where <see langword="null"/>.</param>
+    /// <param name="stream">The stream, read from its position to its end; not closed.</param>
+    /// <param name="options">Known facts and limits; <see langword="null"/> for the defaults.</param>
     /// <param name="cancellationToken">Stops the work.</param>
     /// <returns>The image.</returns>
     /// <exception cref="PatchException">
@@ -162,7 +162,7 @@ public sealed class KernelImage
     /// What is wrong: PV60xx for the file, no sites (PV6101), an unknown era (PV6102) or layout (PV6103), no ops table (PV6104), a bad site
     /// table (PV1xxx).
     /// </param>
-    /// <param name="options">Known facts and limits; the usual ones where <see langword="null"/>.</param>
+    /// <param name="options">Known facts and limits; <see langword="null"/> for the defaults.</param>
     /// <param name="cancellationToken">Stops the work.</param>
     /// <returns>Whether the image can be planned.</returns>
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
@@ -180,7 +180,7 @@ public sealed class KernelImage
 
     /// <summary>Opens a kernel file: a vmlinux, a vmlinuz (bzImage) or a compressed vmlinux in memory.</summary>
     /// <param name="file">The whole file. An uncompressed one is not copied: a plan applied to <see cref="Code"/> changes it.</param>
-    /// <param name="options">Known facts and limits; the usual ones where <see langword="null"/>.</param>
+    /// <param name="options">Known facts and limits; <see langword="null"/> for the defaults.</param>
     /// <param name="cancellationToken">Stops the work.</param>
     /// <returns>The image.</returns>
     /// <exception cref="PatchException">
@@ -193,11 +193,11 @@ public sealed class KernelImage
             ? image : throw new PatchException(error);
 
     /// <summary>
-    /// Writes the image as it is in memory now: what the ELF headers account for, so not the KASLR relocations behind a kernel unpacked
-    /// from a bzImage. How a file is made whole and lasting is the caller's to say; <c>pvpatch patch</c> writes beside the file, waits for
-    /// the disk and renames.
+    /// Writes the image as it is in memory now: the bytes that the ELF headers account for, without the KASLR relocations behind a kernel
+    /// unpacked from a bzImage. Atomic replacement of a file is left to the caller; <c>pvpatch patch</c> writes a temporary file, flushes
+    /// it to the disk and renames it.
     /// </summary>
-    /// <param name="destination">The stream, written to from where it stands; neither flushed nor closed.</param>
+    /// <param name="destination">The stream, written to from its position; neither flushed nor closed.</param>
     /// <exception cref="IOException">The stream cannot be written to.</exception>
     public void Save(Stream destination)
     {
@@ -219,7 +219,7 @@ public sealed class KernelImage
 
     /// <summary>Opens a kernel's ELF file.</summary>
     /// <param name="elf">The file.</param>
-    /// <param name="options">What the caller knows better; <see langword="null"/> for nothing.</param>
+    /// <param name="options">Facts that the caller knows; <see langword="null"/> for none.</param>
     /// <param name="image">The image.</param>
     /// <param name="error">
     /// What is wrong: an unlinked file (PV6011), no sites (PV6101), an unknown layout (PV6103), no ops table (PV6104), a bad site table

@@ -10,7 +10,7 @@ using PvPatch.Paravirt;
 
 namespace PvPatch.Linux;
 
-/// <summary>Makes an image of a kernel's ELF file: finds its era and its layout, its sites and what its ops table holds on disk.</summary>
+/// <summary>Makes an image of a kernel's ELF file: finds its era, layout and sites and the content of its ops table on disk.</summary>
 internal static class KernelImageReader
 {
     /// <summary>
@@ -63,9 +63,7 @@ internal static class KernelImageReader
         return true;
     }
 
-    /// <summary>
-    /// The layout and the era: what the caller says, else what the image's type information says, else what its sites and tables tell.
-    /// </summary>
+    /// <summary>The layout and the era: from the caller, else from the image's type information, else from its sites and tables.</summary>
     private static bool TryFindLayoutAndEra(
         ElfImage elf,
         CodeImage code,
@@ -94,7 +92,7 @@ internal static class KernelImageReader
             && (era is not null || KernelEraDetector.TryDetect(elf, source, layout, evidence, symbols, out era, out error));
     }
 
-    /// <summary>Whether what the caller says can be true of the image.</summary>
+    /// <summary>Whether the image agrees with the facts that the caller gives.</summary>
     private static bool Agree(ElfImage elf, SiteSource source, KernelOptions options, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         error = null;

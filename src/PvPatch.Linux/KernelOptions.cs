@@ -6,17 +6,20 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Linux;
 
 /// <summary>
-/// Options for opening a kernel or module: facts that the caller knows better than the file says, and limits for reading and unpacking it.
+/// Options for opening a kernel or module: known facts, which replace those read from the file, and limits for reading and unpacking.
 /// </summary>
 public sealed record KernelOptions
 {
-    /// <summary>The era; found out from the image where there is none.</summary>
+    /// <summary>The era; <see langword="null"/> (the default) to detect it from the image.</summary>
     public KernelEra? Era { get; init; }
 
-    /// <summary>The order of the ops table; read from the image's type information, or proved by its tables, where there is none.</summary>
+    /// <summary>
+    /// The layout of the ops table; <see langword="null"/> (the default) to read it from the image's type information or to find a known
+    /// one that its tables prove.
+    /// </summary>
     public OpsLayout? Layout { get; init; }
 
-    /// <summary>The symbols; the image's own symbol table or kallsyms where there are none.</summary>
+    /// <summary>The symbols; <see langword="null"/> (the default) for the image's own symbol table or kallsyms.</summary>
     public KernelSymbols? Symbols { get; init; }
 
     /// <summary>The largest unpacked kernel accepted, in bytes. Default: 1 GiB.</summary>
@@ -28,8 +31,8 @@ public sealed record KernelOptions
     }
 
     /// <summary>
-    /// How many times larger than its compressed form an unpacked kernel may be. Default: 128; kernels are 4 to 12 times larger.
-    /// Up to 16 MiB of output are accepted whatever the ratio is.
+    /// The largest accepted ratio of unpacked to compressed size. Default: 128; kernels are 4 to 12 times larger. Up to 16 MiB of output
+    /// are accepted whatever the ratio is.
     /// </summary>
     /// <exception cref="ArgumentOutOfRangeException">The value is not positive.</exception>
     public int MaxExpansion
@@ -47,8 +50,8 @@ public sealed record KernelOptions
     }
 
     /// <summary>
-    /// The directories in which unpacking programs are looked for, separated as in <c>PATH</c>; <see langword="null"/> (the
-    /// default) for <c>PATH</c> itself. Directories that are not absolute are passed over.
+    /// The directories to search for unpacking programs, separated as in <c>PATH</c>; <see langword="null"/> (the default) for <c>PATH</c>
+    /// itself. Directories that are not absolute are passed over.
     /// </summary>
     public string? ProgramSearchPath
     {
@@ -56,13 +59,13 @@ public sealed record KernelOptions
         init => Unpacking = Unpacking with { ProgramSearchPath = value };
     }
 
-    /// <summary>Told the number of bytes unpacked so far, about once per mebibyte and at the end.</summary>
+    /// <summary>Receiver of the number of bytes unpacked so far, about once per mebibyte and at the end.</summary>
     public IProgress<long>? Progress
     {
         get => Unpacking.Progress;
         init => Unpacking = Unpacking with { Progress = value };
     }
 
-    /// <summary>What of these options the readers of files need.</summary>
+    /// <summary>The limits among these options, for the readers of files.</summary>
     internal UnpackLimits Unpacking { get; private init; } = UnpackLimits.Default;
 }

@@ -15,29 +15,30 @@ public sealed class KernelPlanner
     private readonly PatchPlanner _planner;
 
     /// <summary>Makes a planner.</summary>
-    /// <param name="loggerFactory">Where it and its plans log; nowhere where there is none.</param>
+    /// <param name="loggerFactory">The factory of the loggers of the planner and its plans; <see langword="null"/> for no logging.</param>
     public KernelPlanner(ILoggerFactory? loggerFactory = null) => _planner = new PatchPlanner(loggerFactory);
 
-    /// <summary>Makes a plan for a backend with its defaults; see the other form.</summary>
+    /// <summary>Makes a plan for a backend on a machine with default facts.</summary>
     /// <param name="image">The image; read only.</param>
     /// <param name="backend">A name from <see cref="KernelBackends.Names"/>.</param>
     /// <param name="plan">The plan.</param>
-    /// <param name="diagnostics">Why there is none.</param>
-    /// <returns>Whether there is a plan.</returns>
+    /// <param name="diagnostics">The reasons where no plan was made.</param>
+    /// <returns>Whether a plan was made.</returns>
     public bool TryPlan(
         KernelImage image, string backend, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics) =>
         TryPlan(image, new BootMachine { Backend = backend }, out plan, out diagnostics);
 
     /// <summary>
-    /// Makes a plan by the rules of the image's era: the paravirt patcher's work, and the alternatives at the same addresses on top.
+    /// Makes a plan by the rules of the image's era: the bytes of the paravirt patcher, and over them those of the alternatives at the same
+    /// addresses.
     /// </summary>
     /// <param name="image">The image; read only.</param>
-    /// <param name="machine">What it boots on.</param>
+    /// <param name="machine">The machine it boots on.</param>
     /// <param name="plan">The plan.</param>
     /// <param name="diagnostics">
     /// Why there is none: an unknown backend (PV6106), an alternative of unknown form (PV6105), or what <see cref="PatchPlanner"/> says.
     /// </param>
-    /// <returns>Whether there is a plan.</returns>
+    /// <returns>Whether a plan was made.</returns>
     public bool TryPlan(
         KernelImage image, BootMachine machine, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
     {
@@ -57,7 +58,7 @@ public sealed class KernelPlanner
     /// <param name="diagnostics">
     /// Why there is none: an unknown backend (PV6106), an alternative of unknown form (PV6105), or what <see cref="PatchPlanner"/> says.
     /// </param>
-    /// <returns>Whether there is a plan.</returns>
+    /// <returns>Whether a plan was made.</returns>
     public bool TryPlan(
         PlacedModule module, BootMachine machine, [NotNullWhen(true)] out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
     {
@@ -71,23 +72,23 @@ public sealed class KernelPlanner
     /// <param name="module">The module; read only.</param>
     /// <param name="machine">The machine its kernel booted on.</param>
     /// <returns>The plan, for <see cref="PlacedModule.Code"/>.</returns>
-    /// <exception cref="PatchException">There is none; the first error.</exception>
+    /// <exception cref="PatchException">No plan can be made; the exception has the first error.</exception>
     public PatchPlan Plan(PlacedModule module, BootMachine machine) =>
         TryPlan(module, machine, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
             ? plan : throw new PatchException(FirstError(diagnostics));
 
-    /// <summary>Makes a plan for a backend with its defaults.</summary>
+    /// <summary>Makes a plan for a backend on a machine with default facts.</summary>
     /// <param name="image">The image; read only.</param>
     /// <param name="backend">A name from <see cref="KernelBackends.Names"/>.</param>
     /// <returns>The plan.</returns>
-    /// <exception cref="PatchException">There is none; the first error.</exception>
+    /// <exception cref="PatchException">No plan can be made; the exception has the first error.</exception>
     public PatchPlan Plan(KernelImage image, string backend) => Plan(image, new BootMachine { Backend = backend });
 
     /// <summary>Makes a plan by the rules of the image's era.</summary>
     /// <param name="image">The image; read only.</param>
     /// <param name="machine">The machine it boots on.</param>
     /// <returns>The plan.</returns>
-    /// <exception cref="PatchException">There is none; the first error.</exception>
+    /// <exception cref="PatchException">No plan can be made; the exception has the first error.</exception>
     public PatchPlan Plan(KernelImage image, BootMachine machine) =>
         TryPlan(image, machine, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
             ? plan : throw new PatchException(FirstError(diagnostics));
@@ -95,7 +96,7 @@ public sealed class KernelPlanner
     internal static PatchDiagnostic FirstError(IReadOnlyList<PatchDiagnostic> diagnostics) =>
         diagnostics.First(static d => d.Severity == DiagnosticSeverity.Error);
 
-    /// <summary>Makes a plan for a kernel from a backend made of it already.</summary>
+    /// <summary>Makes a plan for a kernel from a backend of that kernel.</summary>
     internal bool TryPlan(KernelImage image, BootMachine machine, Backend backend, [NotNullWhen(true)] out PatchPlan? plan,
         out IReadOnlyList<PatchDiagnostic> diagnostics) =>
         TryPlan(image, CodeOf(image), machine, backend, out plan, out diagnostics);
@@ -163,7 +164,7 @@ public sealed class KernelPlanner
     }
 
     /// <summary>
-    /// Whether a lock slot no longer holds the native function: what paravirt_set_cap asks before alternatives are applied.
+    /// Whether a lock slot no longer holds the native function: the condition that paravirt_set_cap tests before alternatives are applied.
     /// </summary>
     private static bool IsChanged(KernelImage image, Backend backend, string slot) =>
         image.Layout.TryGetSlot(slot, out OpSlot? op) && backend[op.Index].Target != image.Native[op.Index].Target;

@@ -59,7 +59,7 @@ public sealed record KnownMachine
     /// <summary>Whether the CPU is known to have LKGS; <see langword="false"/> leaves it open.</summary>
     public bool HasLkgs { get; init; }
 
-    /// <summary>Slots that hold something else than the backend says.</summary>
+    /// <summary>Slots whose content differs from the backend's.</summary>
     public SlotOverrides? Overrides { get; init; }
 
     /// <summary>The machine of a backend, unknown facts at their defaults.</summary>
@@ -128,7 +128,7 @@ public sealed record KnownMachine
         }
     }
 
-    /// <summary>A machine on the hosts that offer what is not known of it: what the host offers usually, or nothing of it.</summary>
+    /// <summary>The variants of a machine by host features that are not known: with the usual ones of the host, and with none.</summary>
     private IEnumerable<BootMachine> Hosts(BootMachine usual)
     {
         yield return usual;

@@ -1,6 +1,6 @@
 namespace PvPatch.Tool;
 
-/// <summary>What the process ends with. Scripts rely on the numbers; <c>docs/tool.md</c> lists them.</summary>
+/// <summary>Exit codes of the process. Scripts rely on the numbers; <c>docs/tool.md</c> lists them.</summary>
 internal enum ExitCode
 {
     /// <summary>Done.</summary>
@@ -12,7 +12,7 @@ internal enum ExitCode
     /// <summary>A file cannot be read, or is not what was asked for, or is of a kind that is not supported.</summary>
     BadInput = 2,
 
-    /// <summary>Everything was understood, and doing it would not be safe: unknown bytes at a site, an output that is the input.</summary>
+    /// <summary>The request is not safe: unknown bytes at a site, an output that is the input.</summary>
     Refused = 3,
 
     /// <summary>The output file cannot be written.</summary>
@@ -22,18 +22,18 @@ internal enum ExitCode
     MissingProgram = 5,
 
     /// <summary>
-    /// Compared, and not as it should be: memory with sites tampered with or of another backend, plans that differ, sites that destroy what
-    /// is read behind them, code that breaks its slot's convention.
+    /// A comparison with differences: memory with sites tampered with or of another backend, plans that differ, sites that destroy what is
+    /// read behind them, code that breaks its slot's convention.
     /// </summary>
     Different = 6,
 
     /// <summary>The memory was dumped before the kernel patched itself.</summary>
     NotPatched = 7,
 
-    /// <summary>All that could be compared is as it should be, and sites were not in the memory.</summary>
+    /// <summary>No difference in what could be compared, but the memory lacks sites.</summary>
     Incomplete = 8,
 
-    /// <summary>A mistake in the tool itself, or of the engine, as a check of the demo shows.</summary>
+    /// <summary>An internal error of the tool, or of the engine in a check of the demo.</summary>
     Internal = 70,
 
     /// <summary>Stopped by the user: 128 + SIGINT, as shells count it, whichever signal it was.</summary>

@@ -4,7 +4,7 @@ using PvPatch.Linux;
 
 namespace PvPatch.Tool;
 
-/// <summary>The whole tool as one function: takes the command line, gives the exit code, and lets no exception out.</summary>
+/// <summary>Entry point of the tool: runs a command line and returns the exit code. Throws nothing.</summary>
 internal static class ToolApplication
 {
     /// <summary>Runs one command line.</summary>
@@ -53,7 +53,7 @@ internal static class ToolApplication
         return empty ? ExitCode.Usage : (ExitCode)result;
     }
 
-    /// <summary>Says what happened, whatever it was. A stack trace is for a debugger.</summary>
+    /// <summary>Reports an exception as a finding, without a stack trace.</summary>
     private static ExitCode Fail(ToolRun run, Exception exception)
     {
         ToolFailure failure = exception switch

@@ -1,14 +1,12 @@
 namespace PvPatch.Tool;
 
-/// <summary>
-/// Everything the tool touches of its process: two streams, what they lead to, the disk it writes files to, and the wish to stop.
-/// </summary>
+/// <summary>The tool's view of its process: standard output and error, whether they are terminals, the disk, and cancellation.</summary>
 internal sealed class ToolConsole
 {
-    /// <summary>Where results go.</summary>
+    /// <summary>The stream of results.</summary>
     public required Stream Out { get; init; }
 
-    /// <summary>Where findings and progress go.</summary>
+    /// <summary>The stream of findings and progress.</summary>
     public required Stream Error { get; init; }
 
     /// <summary>Whether <see cref="Out"/> is a terminal.</summary>
@@ -23,10 +21,10 @@ internal sealed class ToolConsole
     /// <summary>The disk that files are written to.</summary>
     public OutputDisk Disk { get; init; } = new();
 
-    /// <summary>The user's wish to stop.</summary>
+    /// <summary>Cancelled when the user stops the tool.</summary>
     public CancellationToken Cancellation { get; init; }
 
-    /// <summary>Whether colours are understood and not unwanted (https://no-color.org).</summary>
+    /// <summary>Whether colours are supported and not turned off (https://no-color.org).</summary>
     public bool WantsColour => string.IsNullOrEmpty(Environment("NO_COLOR")) && Environment("TERM") != "dumb";
 
     /// <summary>The streams of this process.</summary>

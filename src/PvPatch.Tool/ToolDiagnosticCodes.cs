@@ -6,7 +6,7 @@ internal static class ToolDiagnosticCodes
     /// <summary>The command line cannot be understood.</summary>
     public const string Usage = "PV7001";
 
-    /// <summary>An address is not one, or no site has a byte there.</summary>
+    /// <summary>The text is no address, or no site has a byte there.</summary>
     public const string NoSiteAtAddress = "PV7002";
 
     /// <summary>No slot matches the pattern.</summary>

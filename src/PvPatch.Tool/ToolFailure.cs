@@ -2,7 +2,7 @@ using PvPatch.Linux;
 
 namespace PvPatch.Tool;
 
-/// <summary>Ends a command: carries what is to be printed and what the process ends with.</summary>
+/// <summary>Failure of a command: carries its findings and the exit code.</summary>
 internal sealed class ToolFailure : Exception
 {
     public ToolFailure(params IReadOnlyList<PatchDiagnostic> diagnostics)
@@ -16,7 +16,7 @@ internal sealed class ToolFailure : Exception
 
     public ExitCode ExitCode { get; }
 
-    /// <summary>What the process ends with for a finding.</summary>
+    /// <summary>The exit code of a finding.</summary>
     public static ExitCode ExitCodeOf(string code) => code switch
     {
         KernelDiagnosticCodes.DecompressorMissing => ExitCode.MissingProgram,

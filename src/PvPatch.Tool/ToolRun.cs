@@ -2,7 +2,7 @@ using System.Text.Json;
 
 namespace PvPatch.Tool;
 
-/// <summary>One run of one command: where its results and findings go, and in which form.</summary>
+/// <summary>One run of one command: the outputs of its results and findings, and their form.</summary>
 internal sealed class ToolRun
 {
     private readonly List<string> _written = [];
@@ -30,18 +30,20 @@ internal sealed class ToolRun
     /// <summary>The files that were written, as the user named them.</summary>
     public IReadOnlyList<string> Written => _written;
 
-    /// <summary>Remembers that a file was written: whatever fails afterwards, it is there.</summary>
+    /// <summary>Records a written file. It is reported even if the command fails afterwards.</summary>
     public void NoteWritten(string name) => _written.Add(name);
 
     /// <summary>Writes the result as JSON.</summary>
     public void WriteJson(ToolDocument document) => JsonOutput.Write(Console.Out, document);
 
-    /// <summary>Writes a result that the library knows how to write.</summary>
+    /// <summary>Writes a result as JSON by a writer of the library.</summary>
     public void WriteJson(Action<Utf8JsonWriter> write) => JsonOutput.Write(Console.Out, write);
 
-    /// <summary>Says what is odd: on standard error as text. In JSON, findings are in the document itself.</summary>
+    /// <summary>Writes findings to standard error as text. In JSON mode findings are in the document itself.</summary>
     /// <param name="diagnostics">The findings.</param>
-    /// <param name="hasNoPlace">Whether the document has no place for them, so that they are text on standard error in any case.</param>
+    /// <param name="hasNoPlace">
+    /// Whether the JSON document has no member for them, so that they are text on standard error in any case.
+    /// </param>
     public void Warn(IReadOnlyList<PatchDiagnostic> diagnostics, bool hasNoPlace = false)
     {
         if ((!IsJson || hasNoPlace) && diagnostics.Count > 0)
@@ -52,7 +54,7 @@ internal sealed class ToolRun
         }
     }
 
-    /// <summary>Says why the command failed: on standard error, as text or as one JSON document.</summary>
+    /// <summary>Writes the reason of a failure to standard error, as text or as one JSON document.</summary>
     public ExitCode Fail(IReadOnlyList<PatchDiagnostic> diagnostics, ExitCode exitCode)
     {
         if (!IsJson)

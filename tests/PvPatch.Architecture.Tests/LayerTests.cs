@@ -9,11 +9,13 @@ public sealed class LayerTests
 {
     private const string Planted = "PvPatch.Architecture.Tests.Planted";
 
-    // Layers of PvPatch.Linux. What a kernel's era is and what its tables say are found out of one another, so they are one layer; so are
-    // the image and the planners of its text.
+    // Layers of PvPatch.Linux. Three namespaces are one layer, as public types of each name those of another: a KernelImage says which
+    // backends it can be planned for, those of KernelBackends; a BootMachine, of which they are made, has SlotOverrides (Text);
+    // BootablePlan (Text) takes a KernelImage; KernelPlanner plans a PlacedModule (Modules), which has the KernelImage it lies in.
     private const string Files = "PvPatch.Linux.Files";
     private const string Symbols = "PvPatch.Linux.Symbols";
-    private const string Tables = "PvPatch.Linux.Eras PvPatch.Linux.Tables";
+    private const string Tables = "PvPatch.Linux.Tables";
+    private const string Eras = "PvPatch.Linux.Eras";
     private const string Layouts = "PvPatch.Linux.Layouts";
     private const string Kernel = "PvPatch.Linux PvPatch.Linux.Text PvPatch.Linux.Modules";
     private const string Dumps = "PvPatch.Linux.Dumps";
@@ -28,6 +30,7 @@ public sealed class LayerTests
         new Layer("PvPatch.Images", "PvPatch"),
         new Layer("PvPatch.Machine", "PvPatch.Images", "PvPatch"),
         new Layer("PvPatch.Plans", "PvPatch.Machine", "PvPatch.Images", "PvPatch"),
+        new Layer("PvPatch.Records", "PvPatch.Plans", "PvPatch.Machine", "PvPatch.Images", "PvPatch"),
         new Layer("PvPatch.Analysis", "PvPatch.Machine", "PvPatch.Images", "PvPatch"),
         new Layer("PvPatch.Mechanisms", "PvPatch.Analysis", "PvPatch.Plans", "PvPatch.Machine", "PvPatch.Images", "PvPatch"),
         new Layer("PvPatch.Paravirt", "PvPatch.Mechanisms", "PvPatch.Plans", "PvPatch.Machine", "PvPatch.Images", "PvPatch"),
@@ -36,13 +39,15 @@ public sealed class LayerTests
     private static readonly Layers s_linuxLayers = new(
         s_linux,
         new Layer(Files),
+        new Layer("PvPatch.Linux.Objects", Files),
         new Layer(Symbols, Files),
         new Layer(Tables, Symbols, Files),
-        new Layer(Layouts, Tables, Symbols, Files),
-        new Layer(Kernel, Layouts, Tables, Symbols, Files),
-        new Layer("PvPatch.Linux.Audit", Kernel, Layouts, Tables, Symbols, Files),
+        new Layer(Eras, Tables, Symbols, Files),
+        new Layer(Layouts, Eras, Tables, Symbols, Files),
+        new Layer(Kernel, Layouts, Eras, Tables, Symbols, Files),
+        new Layer("PvPatch.Linux.Audit", Kernel, Layouts, Eras, Tables, Symbols, Files),
         new Layer(Dumps, Files),
-        new Layer(Verify, Dumps, Kernel, Layouts, Tables, Symbols, Files));
+        new Layer(Verify, Dumps, Kernel, Layouts, Eras, Tables, Symbols, Files));
 
     private static readonly Layers s_toolLayers = new(s_tool, new Layer("PvPatch.Tool"));
 
@@ -93,7 +98,7 @@ public sealed class LayerTests
     [Theory]
     [InlineData("using PvPatch.Live;", "PvPatch.Machine", true)]
     [InlineData("using PvPatch.Images;", "PvPatch.Machine", false)]
-    [InlineData("using static PvPatch.Live.SiteClassifier;", "PvPatch.Machine", true)]
+    [InlineData("using static PvPatch.Live.SiteRecord;", "PvPatch.Machine", true)]
     [InlineData("using Kept = PvPatch.Paravirt.LinuxRules;", "PvPatch.Mechanisms.Ops", true)]
     [InlineData("using PvPatch.Mechanisms;", "PvPatch.Live", false)]
     [InlineData("/// <see cref=\"PvPatch.Live.CodeArena\"/>", "PvPatch.Images", true)]

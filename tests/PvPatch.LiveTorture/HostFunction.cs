@@ -101,8 +101,8 @@ internal sealed class HostFunction(CodeArena arena, OpsLayout layout, VirtualAdd
             length = random.Next(3) == 0 ? ShortestSite : random.Next(ShortestSite, LongestSite + 1);
             start = random.Next(LineSize);
         }
-        while (SiteClassifier.Classify(
-            (ulong)start, length, single: true, SiteClassifier.HasAtomic16, trustLines: false) == SiteClass.QuiescentOnly);
+        while (SiteRecord.Classify(
+            (ulong)start, length, single: true, SiteRecord.HasAtomic16, trustLines: false) == SiteClass.QuiescentOnly);
 
         while ((int)(Here.Value % LineSize) != start)
         {

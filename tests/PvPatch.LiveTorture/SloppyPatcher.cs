@@ -1,5 +1,8 @@
+using System.Runtime.CompilerServices;
+using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Machine;
+using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.LiveTorture;
 
@@ -10,6 +13,9 @@ internal sealed unsafe class SloppyPatcher
 {
     private readonly Protocol _protocol;
     private readonly List<Site> _sites = [];
+    private readonly delegate* unmanaged<GuardEntry*, long, int, void*, int> _guards;
+    private readonly VirtualAddress _noBarrier;
+    private readonly GuardEntry[] _entries; // pinned: each site's way to its first bytes, then each one's to its second
     private bool _second;
 
     public SloppyPatcher(Protocol protocol, TortureCode code, LivePatcher patcher)
@@ -31,12 +37,31 @@ internal sealed unsafe class SloppyPatcher
 
             _sites.Add(new Site((nint)at, SiteBytes.From(direct[i]), SiteBytes.From(inlined[i])));
         }
+
+        var nothing = new Assembler(64);
+        nothing.xor(eax, eax); // it succeeded
+        nothing.ret();
+        _noBarrier = code.Arena.Emit(nothing).Address;
+        _guards = (delegate* unmanaged<GuardEntry*, long, int, void*, int>)code.Arena.Native.Guards.Value;
+        _entries = GC.AllocateArray<GuardEntry>(2 * _sites.Count, pinned: true);
+        for (int i = 0; i < _sites.Count; i++)
+        {
+            byte* at = (byte*)_sites[i].At;
+            _entries[i] = GuardEntry.Create(at, 6, _sites[i].First, forward: 0);
+            _entries[_sites.Count + i] = GuardEntry.Create(at, 6, _sites[i].Second, forward: 0);
+        }
     }
 
     /// <summary>Flips all sites once.</summary>
     public long Flip()
     {
         _second = !_second;
+        if (_protocol == Protocol.NoBarrier)
+        {
+            WriteWithoutBarriers();
+            return _sites.Count;
+        }
+
         foreach (Site site in _sites)
         {
             (SiteBytes old, SiteBytes bytes) = _second ? (site.First, site.Second) : (site.Second, site.First);
@@ -53,9 +78,6 @@ internal sealed unsafe class SloppyPatcher
                 case Protocol.CallNotAtEnd:
                     // The store itself is perfect; the first one finds the library's own bytes there and does nothing.
                     _ = ConcurrentStores.TryStore(at, SiteClass.Atomic8, 6, old, bytes) || TryInitial(at, bytes);
-                    break;
-                case Protocol.NoBarrier:
-                    WriteWithoutBarriers(at, bytes);
                     break;
                 default:
                     Volatile.Write(ref *(ushort*)at, GuardEntry.Spin);
@@ -87,13 +109,20 @@ internal sealed unsafe class SloppyPatcher
         return there == bytes || ConcurrentStores.TryStore(at, SiteClass.Atomic8, 6, there, bytes);
     }
 
-    /// <summary>Guard, tail, head, one straight behind the other.</summary>
-    private static void WriteWithoutBarriers(byte* at, SiteBytes bytes)
+    /// <summary>
+    /// The library's own routine with a barrier that does nothing, a site at a time: guard, tail and head one straight behind the other.
+    /// Managed stores take so long in between, where the code is not optimised, that a torn site is hardly ever met.
+    /// </summary>
+    private void WriteWithoutBarriers()
     {
-        GuardEntry entry = GuardEntry.Create(at, 6, bytes, forward: 0);
-        Volatile.Write(ref *(ushort*)at, entry.Guard);
-        entry.Tail.CopyTo(new Span<byte>(at + 2, entry.TailLength));
-        Volatile.Write(ref *(ushort*)at, entry.Head);
+        GuardEntry* entries = (GuardEntry*)Unsafe.AsPointer(ref _entries[_second ? _sites.Count : 0]);
+        for (int i = 0; i < _sites.Count; i++)
+        {
+            if (_guards(entries + i, 1, 1, (void*)_noBarrier.Value) != 0)
+            {
+                throw new InvalidOperationException("the guard routine stopped");
+            }
+        }
     }
 
     /// <summary>2e e8 rel32 as e8 rel32; nop: the same call, but it returns into the site.</summary>

@@ -192,8 +192,8 @@ internal sealed class TortureCode : IDisposable
         {
             int start = random.Next(64);
             int budget = options.Protocol == Protocol.Library ? random.Next(6, 16) : 6;
-            SiteClass kind = SiteClassifier.Classify(
-                (ulong)start, budget, single: true, SiteClassifier.HasAtomic16, options.Sites == SiteKind.Line);
+            SiteClass kind = SiteRecord.Classify(
+                (ulong)start, budget, single: true, SiteRecord.HasAtomic16, options.Sites == SiteKind.Line);
             bool fits = options.Sites switch
             {
                 SiteKind.Atomic8 => kind == SiteClass.Atomic8,

@@ -56,6 +56,7 @@ public sealed class JsonDocumentationTests : IDisposable
         yield return ToolRunner.Run("demo", "--json").Succeeds().Json;
         yield return ToolRunner.Run([.. info, "--json"]).Succeeds().Json;
         yield return ToolRunner.Run("sites", _files.Vmlinux, "--json").Succeeds().Json;
+        yield return ToolRunner.Run("sites", ObjectSitesTests.Build(_files, link: false), "--records", "--json").Succeeds().Json;
         yield return ToolRunner.Run("plan", _files.Vmlinux, "--backend", "native", "--json").Succeeds().Json;
         yield return ToolRunner.Run("explain", _files.Vmlinux, "site:0", "--json").Succeeds().Json;
         yield return ToolRunner.Run("explain", _files.Vmlinux, "site:24", "--json").Succeeds().Json;

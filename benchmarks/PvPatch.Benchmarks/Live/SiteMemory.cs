@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Runtime.CompilerServices;
 using PvPatch.Live;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
@@ -11,12 +12,13 @@ namespace PvPatch.Benchmarks.Live;
 internal static class SiteMemory
 {
     private const int Sites = 100_000;
+    private const int FewestOfGoal = 20; // in smaller blocks it is the blocks that are measured
 
     public static void Run(Goals goals)
     {
         Console.WriteLine();
         Console.WriteLine($"{"bytes a site, " + Sites + " sites",-36}{"emitted",10}{"switched",10}{"a result",10}{"arena",10}");
-        foreach (int inBlock in new[] { 20, 100, 1000 })
+        foreach (int inBlock in new[] { 1, 5, 20, 100, 1000 })
         {
             Measure(inBlock, goals);
         }
@@ -44,20 +46,31 @@ internal static class SiteMemory
         }
 
         long emitted = GC.GetTotalMemory(forceFullCollection: true) - before;
-        ApplyResult result = patcher.Switch(two);
-        Figures.Check("sites switched", result.Written, Sites + inBlock);
-        long withResult = GC.GetTotalMemory(forceFullCollection: true) - before;
-        GC.KeepAlive(result);
-        result = patcher.Switch(one, SiteScope.Sites());
+        long withResult = SwitchAll(patcher, two, Sites + inBlock) - before;
+        ApplyResult nothing = patcher.Switch(one, SiteScope.Sites());
         long switched = GC.GetTotalMemory(forceFullCollection: true) - before;
-        GC.KeepAlive(result);
+        GC.KeepAlive(nothing);
         long beside = arena.Used - arenaBefore - code;
         Console.WriteLine(string.Create(
             CultureInfo.InvariantCulture,
             $"{"in blocks of " + inBlock,-36}{Each(emitted),10:0.0}{Each(switched),10:0.0}{Each(withResult - switched),10:0.0}"
                 + $"{Each(beside),10:0.0}"));
-        goals.Below($"bytes kept for a site, blocks of {inBlock}, emitted", 32, Each(emitted));
-        goals.Below($"bytes kept for a site, blocks of {inBlock}, after a switch", 32, Each(switched));
+        if (inBlock >= FewestOfGoal)
+        {
+            goals.Below($"bytes kept for a site, blocks of {inBlock}, emitted", 32, Each(emitted));
+            goals.Below($"bytes kept for a site, blocks of {inBlock}, after a switch", 32, Each(switched));
+        }
+    }
+
+    /// <summary>The heap while a switch's result is kept. A method of its own: nothing of the result is left in the caller's frame.</summary>
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private static long SwitchAll(LivePatcher patcher, Backend backend, int sites)
+    {
+        ApplyResult result = patcher.Switch(backend);
+        Figures.Check("sites switched", result.Written, sites);
+        long heap = GC.GetTotalMemory(forceFullCollection: true);
+        GC.KeepAlive(result);
+        return heap;
     }
 
     private static double Each(long bytes) => (double)bytes / Sites;

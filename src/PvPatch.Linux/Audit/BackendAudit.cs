@@ -5,10 +5,10 @@ using PvPatch.Plans;
 
 namespace PvPatch.Linux.Audit;
 
-/// <summary>What an audit says of a site.</summary>
+/// <summary>Verdict of an audit on a site.</summary>
 internal enum AuditVerdict
 {
-    /// <summary>Nothing that is destroyed there is read behind it.</summary>
+    /// <summary>No register destroyed at the site is read behind it.</summary>
     Proved,
 
     /// <summary>It is not known whether what is destroyed is read.</summary>
@@ -18,10 +18,10 @@ internal enum AuditVerdict
     Contradiction,
 }
 
-/// <summary>Why a site is not proved.</summary>
+/// <summary>Reason why a site is not proved.</summary>
 internal enum AuditCause
 {
-    /// <summary>What is put there, or called there, could not be followed.</summary>
+    /// <summary>The code put or called there could not be followed.</summary>
     NotFollowed,
 
     /// <summary>An instruction reads the register.</summary>
@@ -43,24 +43,26 @@ internal enum AuditCause
 /// <summary>One site under one backend.</summary>
 /// <param name="Site">The site.</param>
 /// <param name="Slot">Its slot.</param>
-/// <param name="Decision">What the plan puts there.</param>
+/// <param name="Decision">The plan's decision.</param>
 /// <param name="Verdict">The verdict.</param>
 /// <param name="Cause">Why it is not proved; <see langword="null"/> where it is.</param>
-/// <param name="Destroys">What the code put there destroys, or may, its result left out; the stack pointer where it is moved.</param>
-/// <param name="Breaks">What of it the slot's convention keeps; nothing where it is not known what is destroyed.</param>
+/// <param name="Destroys">
+/// Registers that the code put there destroys or may destroy, without its result; the stack pointer where it is moved.
+/// </param>
+/// <param name="Breaks">Those of them that the slot's convention keeps; empty where the destroyed registers are not known.</param>
 /// <param name="Use">The first read of a register that is destroyed, or may be.</param>
-/// <param name="Undecided">Why it is not known what the code destroys, or what is live behind it.</param>
+/// <param name="Undecided">Reason why the destroyed or the live registers are not known.</param>
 internal sealed record AuditedSite(
     PatchSite Site, OpSlot Slot, SiteDecision Decision, AuditVerdict Verdict, AuditCause? Cause, RegisterSet Destroys, RegisterSet Breaks,
     RegisterUse? Use, PatchDiagnostic? Undecided);
 
 /// <summary>The function of one slot under one backend.</summary>
 /// <param name="Slot">The slot.</param>
-/// <param name="Effects">What the function does.</param>
+/// <param name="Effects">Effects of the function.</param>
 /// <param name="Breaks">
-/// What it destroys though the slot's convention keeps it, the stack pointer included; nothing where it is not known what it does.
+/// Registers that it destroys though the slot's convention keeps them, the stack pointer included; empty where its effects are not known.
 /// </param>
-/// <param name="Spared">What the convention lets it destroy and it does not.</param>
+/// <param name="Spared">Registers that the convention lets it destroy and that it keeps.</param>
 internal sealed record AuditedSlot(OpSlot Slot, FunctionEffects Effects, RegisterSet Breaks, RegisterSet Spared);
 
 /// <summary>The audit of a kernel's sites and slots under one backend.</summary>
@@ -77,19 +79,19 @@ internal sealed class BackendAudit(PatchPlan plan, IReadOnlyList<AuditedSite> si
     /// <summary>Slots whose function destroys what their convention keeps.</summary>
     public IEnumerable<AuditedSlot> BrokenSlots => slots.Where(static s => !s.Breaks.IsEmpty);
 
-    /// <summary>Slots of whose function it is not known what it destroys.</summary>
+    /// <summary>Slots with a function whose destroyed registers are not known.</summary>
     public IEnumerable<AuditedSlot> UndecidedSlots => slots.Where(static s => s.Effects.Undecided is not null);
 
     /// <summary>The number of sites with a verdict.</summary>
     public int Count(AuditVerdict verdict) => sites.Count(s => s.Verdict == verdict);
 
-    /// <summary>Sites at which something destroys what the convention of their slot keeps.</summary>
+    /// <summary>Sites at which a register is destroyed that the convention of their slot keeps.</summary>
     public int Broken => sites.Count(static s => !s.Breaks.IsEmpty);
 
     /// <summary>Whether there is no contradiction, and no site or slot is known to break its convention.</summary>
     public bool IsSound => Broken == 0 && Count(AuditVerdict.Contradiction) == 0 && !BrokenSlots.Any();
 
-    /// <summary>Why sites are undecided, most frequent first.</summary>
+    /// <summary>Reasons why sites are undecided, most frequent first.</summary>
     public IEnumerable<(AuditCause Cause, int Count)> Causes => sites
         .Where(static s => s.Verdict == AuditVerdict.Undecided)
         .GroupBy(static s => s.Cause!.Value)
@@ -97,7 +99,7 @@ internal sealed class BackendAudit(PatchPlan plan, IReadOnlyList<AuditedSite> si
         .OrderByDescending(static c => c.Item2)
         .ThenBy(static c => c.Key);
 
-    /// <summary>The findings of the plan, and each reason once why something is not known of a site or slot.</summary>
+    /// <summary>The findings of the plan, and once each reason why a site or slot is undecided.</summary>
     public IReadOnlyList<PatchDiagnostic> Diagnostics =>
         [.. plan.Diagnostics
             .Concat(slots.Select(static s => s.Effects.Undecided).OfType<PatchDiagnostic>())

@@ -4,7 +4,7 @@ using PvPatch.Linux.Files;
 
 namespace PvPatch.Linux.Audit;
 
-/// <summary>What a function takes and gives, in registers.</summary>
+/// <summary>Arguments and results of a function, in registers.</summary>
 /// <param name="Arguments">
 /// Registers that its arguments take, of six, the address of a result in memory among them; what does not fit is on the stack.
 /// </param>

@@ -7,7 +7,9 @@ using PvPatch.Plans;
 
 namespace PvPatch.Linux.Audit;
 
-/// <summary>Checks what is put at a kernel's sites against what is live behind them: computed, not taken from masks.</summary>
+/// <summary>
+/// Checks the registers destroyed at a kernel's sites against those live behind them; both are computed, not taken from clobber masks.
+/// </summary>
 internal sealed class KernelAudit
 {
     private readonly KernelImage _image;
@@ -142,14 +144,16 @@ internal sealed class KernelAudit
             site, slot, decision, verdict, cause, destroyed, BreaksOf(slot, effects), use, effects.Undecided ?? liveness.Undecided);
     }
 
-    /// <summary>What a slot's convention keeps and code is known to destroy. What is jumped to does not come back.</summary>
+    /// <summary>
+    /// Registers that code is known to destroy and the slot's convention keeps. Code that is jumped to does not come back.
+    /// </summary>
     private static RegisterSet BreaksOf(OpSlot slot, SiteEffects effects) =>
         slot.Kind == SlotKind.Jump || effects.Undecided is not null
             ? RegisterSet.None : effects.Destroys.Except(slot.Convention.DestroyedBy(64));
 
     private static RegisterSet First(RegisterSet set) => RegisterSet.FromBits(set.Bits & (0 - set.Bits));
 
-    /// <summary>What the new bytes of a site destroy, called functions included.</summary>
+    /// <summary>Registers that the new bytes of a site destroy, called functions included.</summary>
     private SiteEffects EffectsOf(SiteDecision decision, VirtualAddress? target)
     {
         if (decision.Action is PatchAction.Call or PatchAction.Jump && decision.Target is VirtualAddress function)
@@ -163,9 +167,9 @@ internal sealed class KernelAudit
         return new SiteEffects(own.Destroys | facts.Moved, own.Undecided ?? facts.Undecided);
     }
 
-    /// <summary>What code at a site destroys.</summary>
-    /// <param name="Destroys">What it destroys, or may; the stack pointer where it is moved.</param>
-    /// <param name="Undecided">Why that is not known.</param>
+    /// <summary>Registers that code at a site destroys.</summary>
+    /// <param name="Destroys">Registers that it destroys or may destroy; the stack pointer where it is moved.</param>
+    /// <param name="Undecided">Reason why that is not known.</param>
     private readonly record struct SiteEffects(RegisterSet Destroys, PatchDiagnostic? Undecided)
     {
         public SiteEffects(FunctionEffects effects)
@@ -182,7 +186,7 @@ internal sealed class KernelAudit
         /// <summary>The stack pointer, where something called moves it.</summary>
         public RegisterSet Moved { get; private set; }
 
-        /// <summary>Why it is not known what something called does.</summary>
+        /// <summary>Reason why the effects of a called function are not known.</summary>
         public PatchDiagnostic? Undecided { get; private set; }
 
         public FunctionFacts? FunctionAt(VirtualAddress address) =>
@@ -190,7 +194,7 @@ internal sealed class KernelAudit
 
         public FunctionFacts? CalledFrom(VirtualAddress instruction) => target is VirtualAddress known ? Of(known) : null;
 
-        /// <summary>Facts say what a function destroys. What else is known of it, or that nothing is, is kept here.</summary>
+        /// <summary>Effects of a function beyond the destroyed registers that facts give, or the reason why they are not known.</summary>
         private FunctionFacts Of(VirtualAddress address)
         {
             FunctionEffects effects = audit.Analyzer.EffectsOf(address);

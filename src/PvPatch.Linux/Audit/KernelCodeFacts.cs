@@ -10,7 +10,7 @@ using PvPatch.Plans;
 namespace PvPatch.Linux.Audit;
 
 /// <summary>
-/// What a kernel image tells of its own code: symbols, prototypes, sites, and the tables of its exceptions, bugs, static keys and
+/// Facts of a kernel image about its own code: symbols, prototypes, sites, and the tables of its exceptions, bugs, static keys and
 /// alternatives.
 /// </summary>
 internal sealed class KernelCodeFacts : ICodeFacts

@@ -3,7 +3,7 @@ using PvPatch.Mechanisms;
 
 namespace PvPatch.Linux.Audit;
 
-/// <summary>What the operations of a kernel's table take and give.</summary>
+/// <summary>Prototypes of the operations in a kernel's table.</summary>
 internal sealed class SlotPrototypes(KernelImage image, BtfPrototypes types)
 {
     private static readonly RegisterSet[] s_arguments = [
@@ -32,7 +32,7 @@ internal sealed class SlotPrototypes(KernelImage image, BtfPrototypes types)
         ["vcpu_is_preempted"] = new(1, 1),
     };
 
-    /// <summary>What an operation takes and gives; <see langword="null"/> where nobody says.</summary>
+    /// <summary>The prototype of an operation; <see langword="null"/> where it is not known.</summary>
     public FunctionPrototype? Of(OpSlot slot)
     {
         string name = slot.ShortName[(slot.ShortName.LastIndexOf('.') + 1)..];

@@ -3,7 +3,7 @@ using PvPatch.Linux.Files;
 
 namespace PvPatch.Linux.Dumps;
 
-/// <summary>What the program headers of a core say: which bytes of the file have which virtual and which physical addresses.</summary>
+/// <summary>The map that a core's program headers give: virtual and physical addresses of the file's bytes.</summary>
 /// <remarks>
 /// QEMU's dump-guest-memory gives both addresses with paging, and without it the physical one twice (older versions: 0 as the virtual one);
 /// makedumpfile and kdump give both; /proc/kcore gives virtual ones, and physical ones since 4.19 (-1 where there is none, before 0
@@ -32,7 +32,7 @@ internal sealed class CoreLayout
 
     public MemorySpace Physical { get; private set; } = null!;
 
-    /// <summary>Where the file holds notes.</summary>
+    /// <summary>Ranges of the file that hold notes.</summary>
     public List<MemorySegment> Notes { get; } = [];
 
     public static CoreLayout Read(MemorySource source, CoreHeader header, List<PatchDiagnostic> warnings)

@@ -2,7 +2,7 @@ using PvPatch.Linux.Files;
 
 namespace PvPatch.Linux.Dumps;
 
-/// <summary>Recognises dumps in other forms than ELF, to say how to make an ELF core of them.</summary>
+/// <summary>Recognises dumps in other formats than ELF, so that a diagnostic can name the conversion to an ELF core.</summary>
 internal static class CoreMagic
 {
     public static PatchDiagnostic NotACore(ReadOnlySpan<byte> start)

@@ -2,11 +2,11 @@ using System.Runtime.InteropServices;
 
 namespace PvPatch.Linux.Dumps;
 
-/// <summary>Looks through a memory file for the place at which a kernel stands.</summary>
+/// <summary>Searches a memory file for the address of a kernel.</summary>
 /// <remarks>
-/// Kernels are moved by multiples of 2 MiB (CONFIG_PHYSICAL_ALIGN), so a few bytes at each such place are looked at first; then every
-/// page, for 32-bit kernels aligned less and for raw memory with a base that is off. Both are bounded, whatever the file says of
-/// itself: 4 Mi places, 16 GiB of pages.
+/// Kernels are moved by multiples of 2 MiB (CONFIG_PHYSICAL_ALIGN), so a few bytes at each such place are looked at first; then every page,
+/// for 32-bit kernels aligned less and for raw memory with a base that is off. Both are bounded, whatever the file says of itself: 4 Mi
+/// places, 16 GiB of pages.
 /// </remarks>
 internal sealed class DisplacementSearch
 {
@@ -38,16 +38,16 @@ internal sealed class DisplacementSearch
     /// <summary>The lowest and highest addresses of the image.</summary>
     public (ulong Low, ulong High) Range => _signature.Range;
 
-    /// <summary>How many places were looked at.</summary>
+    /// <summary>Number of places examined.</summary>
     public long Places => _places + _pageBytes / Page;
 
-    /// <summary>Whether there was more memory than is looked through.</summary>
+    /// <summary>Whether there was more memory than the search examines.</summary>
     public bool IsExhausted => _places >= MaxPlaces || _pageBytes >= MaxPageBytes;
 
-    /// <summary>The best that was found where nothing was good enough.</summary>
+    /// <summary>The best match where none was sufficient.</summary>
     public MemoryMatch Best { get; private set; }
 
-    /// <summary>The first line of a kernel's that was met while looking at pages; not needed where a kernel was found.</summary>
+    /// <summary>The first kernel banner met during the search of pages; not needed where a kernel was found.</summary>
     public string? BannerSeen { get; private set; }
 
     public bool TryPlace(MemorySpace space, ulong displacement, out MemoryMatch match)
@@ -61,7 +61,7 @@ internal sealed class DisplacementSearch
         return match.IsKernel;
     }
 
-    /// <summary>Looks at each place 2 MiB from the next.</summary>
+    /// <summary>Examines the places at multiples of 2 MiB.</summary>
     public bool TryLarge(MemorySpace space, bool isWindowed, out ulong displacement, out MemoryMatch match)
     {
         Span<byte> there = stackalloc byte[AnchorLength];
@@ -93,7 +93,7 @@ internal sealed class DisplacementSearch
         return None(out displacement, out match);
     }
 
-    /// <summary>Looks at every page.</summary>
+    /// <summary>Examines every page.</summary>
     public bool TryPages(MemorySpace space, bool isWindowed, out ulong displacement, out MemoryMatch match)
     {
         byte[] chunk = new byte[ChunkSize];

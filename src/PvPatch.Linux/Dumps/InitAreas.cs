@@ -3,8 +3,8 @@ using PvPatch.Linux.Files;
 namespace PvPatch.Linux.Dumps;
 
 /// <summary>
-/// The part of a kernel image that is freed once the kernel is up (free_initmem): its pages are filled with 0xcc and given to
-/// whoever asks for memory.
+/// The part of a kernel image that is freed once the kernel is up (free_initmem): its pages are filled with 0xcc and given back to the
+/// allocator.
 /// </summary>
 /// <remarks>
 /// By name: <c>.init.*</c>, <c>.exit.text</c>, <c>.altinstr_aux</c> and the tables that only the start needs. The linker script

@@ -2,25 +2,23 @@ using System.Globalization;
 
 namespace PvPatch.Linux.Dumps;
 
-/// <summary>How a kernel was found in a memory file.</summary>
+/// <summary>Way in which a kernel was found in a memory file.</summary>
 public enum KernelFoundBy
 {
-    /// <summary>It stands at its link addresses: no KASLR.</summary>
+    /// <summary>At its link addresses: no KASLR.</summary>
     LinkAddress,
 
-    /// <summary>The core's own notes say where it is.</summary>
+    /// <summary>By the core's own notes.</summary>
     Notes,
 
-    /// <summary>Its bytes were looked for.</summary>
+    /// <summary>By a search for its bytes.</summary>
     Signature,
 
-    /// <summary>Page tables in physical memory lead to it: its own pages are scattered, or those that look like it are a copy.</summary>
+    /// <summary>By page tables in physical memory: its pages are scattered, or contiguous pages that match it are a copy.</summary>
     PageTables,
 }
 
-/// <summary>
-/// A kernel's memory, read by the addresses of its image file: where it is in a dump was found out by <see cref="KernelMemoryLocator"/>.
-/// </summary>
+/// <summary>A kernel's memory in a dump, read by link addresses. Made by <see cref="KernelMemoryLocator"/>.</summary>
 /// <remarks>A view into the <see cref="MemoryFile"/>, which must stay open.</remarks>
 public sealed class KernelMemory
 {
@@ -47,33 +45,30 @@ public sealed class KernelMemory
     public bool IsPhysical => ReferenceEquals(_space, File.PhysicalSpace);
 
     /// <summary>
-    /// What is added to a link address to have the address in the file: virtual, physical, or from the base given for raw memory. Modulo
+    /// Number added to a link address to get the address in the file: virtual, physical, or from the base given for raw memory. Modulo
     /// 2^64.
     /// </summary>
     public long Displacement => unchecked((long)_displacement);
 
-    /// <summary>By how much KASLR moved the kernel's virtual addresses; <see langword="null"/> where it can't be told.</summary>
+    /// <summary>The KASLR slide of the kernel's virtual addresses in bytes; <see langword="null"/> where it is not known.</summary>
     public long? Slide { get; internal init; }
 
-    /// <summary>How it was found.</summary>
+    /// <summary>Way in which it was found.</summary>
     public KernelFoundBy FoundBy { get; internal init; }
 
-    /// <summary>How many pieces of the image were compared with the memory to make sure.</summary>
+    /// <summary>Number of pieces of the image that were compared with the memory for confirmation.</summary>
     public int PiecesCompared { get; internal init; }
 
-    /// <summary>How many of them stand there; the start changes some pieces of code.</summary>
+    /// <summary>Number of these pieces that match; the kernel's start changes some pieces of code.</summary>
     public int PiecesMatched { get; internal init; }
 
-    /// <summary>
-    /// What is odd: those of the file, a base that does not fit (PV6130), notes that are wrong (PV6131), a slide that is not known
-    /// (PV6139).
-    /// </summary>
+    /// <summary>Warnings: those of the file, a base that does not fit (PV6130), wrong notes (PV6131), an unknown slide (PV6139).</summary>
     public IReadOnlyList<PatchDiagnostic> Diagnostics { get; internal init; } = [];
 
     /// <summary>Reads the kernel's memory.</summary>
-    /// <param name="linkAddress">The address by the image file, KASLR not included.</param>
-    /// <param name="destination">What to fill.</param>
-    /// <returns>Whether the file holds all of it; where not, the content of <paramref name="destination"/> is of no use.</returns>
+    /// <param name="linkAddress">The link address (KASLR not included).</param>
+    /// <param name="destination">The buffer to fill.</param>
+    /// <returns>Whether the file holds the whole range; if not, the content of <paramref name="destination"/> is undefined.</returns>
     public bool TryRead(VirtualAddress linkAddress, Span<byte> destination) => _space.TryRead(AddressOf(linkAddress.Value), destination);
 
     /// <inheritdoc/>

@@ -4,12 +4,12 @@ using PvPatch.Linux.Files;
 namespace PvPatch.Linux.Dumps;
 
 /// <summary>
-/// Finds a kernel in a memory dump: by what the dump says of itself where that is true, else at its link addresses, else by looking for
-/// pieces of the image that its start never changes. Whatever was found is checked against many pieces of the image.
+/// Finds a kernel in a memory dump: by the dump's own notes where they are right, else at its link addresses, else by a search for pieces
+/// of the image that the kernel's start never changes. Every result is checked against many pieces of the image.
 /// </summary>
 /// <remarks>
-/// The search knows that kernels move as a whole, by 2 MiB or at least by pages. It looks at virtual addresses first (of x86-64 only at
-/// the 1 GiB that kernel images are in), then at physical ones, then through page tables in physical memory: pages of a Xen PV guest may be
+/// The search knows that kernels move as a whole, by 2 MiB or at least by pages. It looks at virtual addresses first (of x86-64 only at the
+/// 1 GiB that kernel images are in), then at physical ones, then through page tables in physical memory: pages of a Xen PV guest may be
 /// scattered over the machine.
 /// </remarks>
 internal static class KernelMemoryLocator
@@ -24,7 +24,9 @@ internal static class KernelMemoryLocator
     /// <param name="image">The kernel's ELF file, as built.</param>
     /// <param name="file">The dump.</param>
     /// <returns>The kernel's memory.</returns>
-    /// <exception cref="PatchException">It is not there (PV6128), or nothing is known to look for (PV6129).</exception>
+    /// <exception cref="PatchException">
+    /// The dump does not hold it (PV6128), or the image has nothing to be recognised by (PV6129).
+    /// </exception>
     public static KernelMemory Locate(ElfImage image, MemoryFile file) =>
         TryLocate(image, file, out KernelMemory? memory, out PatchDiagnostic? error) ? memory : throw new PatchException(error);
 

@@ -4,12 +4,13 @@ using PvPatch.Linux.Files;
 namespace PvPatch.Linux.Dumps;
 
 /// <summary>
-/// What a kernel is recognised by in memory: its banner, pieces of constant data, and pieces of code for memory that holds nothing else.
+/// Bytes by which a kernel is recognised in memory: its banner, pieces of constant data, and pieces of code for memory that holds nothing
+/// else.
 /// </summary>
 /// <remarks>
-/// A piece never holds what KASLR changes: no word in it, at whatever place, may be an address of the image. Data stays as it is but
-/// for what is read-only only after the start, so most of it must match. Of code a fair part changes (function entries,
-/// returns, alternatives, all at a few bytes each), so a quarter of small pieces is enough: by chance not even one matches.
+/// A piece never holds what KASLR changes: no word in it, at whatever place, may be an address of the image. Data stays as it is but for
+/// what is read-only only after the start, so most of it must match. Of code a fair part changes (function entries, returns, alternatives,
+/// all at a few bytes each), so a quarter of small pieces is enough: by chance not even one matches.
 /// </remarks>
 internal sealed class KernelSignature
 {
@@ -47,7 +48,7 @@ internal sealed class KernelSignature
         }
     }
 
-    /// <summary>The kernel's own line of text with version, builder and date, up to its end; what tells one build from the next.</summary>
+    /// <summary>The kernel's banner with version, builder and date, up to its end; it tells builds apart.</summary>
     public SignaturePiece? Banner { get; private set; }
 
     /// <summary>Pieces of constant data.</summary>

@@ -3,10 +3,10 @@ using PvPatch.Linux.Files;
 
 namespace PvPatch.Linux.Dumps;
 
-/// <summary>In which form memory is in a file.</summary>
+/// <summary>Format of a memory file.</summary>
 public enum MemoryFileKind
 {
-    /// <summary>The bytes as they are, from one address on.</summary>
+    /// <summary>Raw bytes from one address on.</summary>
     Raw,
 
     /// <summary>An ELF core.</summary>
@@ -14,8 +14,8 @@ public enum MemoryFileKind
 }
 
 /// <summary>
-/// A memory dump: raw memory from a given address on, or an ELF core as QEMU's dump-guest-memory, makedumpfile and /proc/kcore give.
-/// Read only where asked; files may be larger than memory, and parts of them may be missing.
+/// A memory dump: raw memory from a given address on, or an ELF core as QEMU's dump-guest-memory, makedumpfile and /proc/kcore give. Only
+/// requested ranges are read; files may be larger than memory, and parts of them may be missing.
 /// </summary>
 /// <remarks>Safe for reading from several threads. Dispose closes the file.</remarks>
 public sealed class MemoryFile : IDisposable
@@ -31,27 +31,27 @@ public sealed class MemoryFile : IDisposable
         PhysicalSpace = physicalSpace;
     }
 
-    /// <summary>The path it was opened by.</summary>
+    /// <summary>The path given when it was opened.</summary>
     public string Path { get; }
 
-    /// <summary>The form.</summary>
+    /// <summary>The format.</summary>
     public MemoryFileKind Kind { get; }
 
-    /// <summary>The bitness of the machine, 32 or 64; not known of raw memory.</summary>
+    /// <summary>The bitness of the machine, 32 or 64; <see langword="null"/> for raw memory.</summary>
     public int? Bitness { get; private init; }
 
-    /// <summary>What the kernel says of itself in the notes of a core, where there is such a note.</summary>
+    /// <summary>The kernel's own description in the notes of a core; <see langword="null"/> without such a note.</summary>
     internal VmCoreInfo? Notes { get; private init; }
 
     /// <summary>
-    /// What is odd about the file though it can be read: cut short (PV6125), segments that overlap (PV6126), damaged notes (PV6127).
+    /// Warnings about a file that can be read: cut short (PV6125), overlapping segments (PV6126), damaged notes (PV6127).
     /// </summary>
     public IReadOnlyList<PatchDiagnostic> Warnings { get; private init; } = [];
 
-    /// <summary>Whether bytes are known by virtual addresses of the kernel. Raw memory counts as such, whatever its base.</summary>
+    /// <summary>Whether the file has virtual addresses of the kernel. Raw memory counts as such, whatever its base.</summary>
     public bool HasVirtualAddresses => !VirtualSpace.IsEmpty;
 
-    /// <summary>Whether bytes are known by physical addresses.</summary>
+    /// <summary>Whether the file has physical addresses.</summary>
     public bool HasPhysicalAddresses => !PhysicalSpace.IsEmpty;
 
     internal MemorySpace VirtualSpace { get; }
@@ -65,7 +65,7 @@ public sealed class MemoryFile : IDisposable
     /// for a core.
     /// </param>
     /// <param name="file">The file, to be disposed.</param>
-    /// <param name="error">Why it can't be read: PV6120 to PV6124.</param>
+    /// <param name="error">The reason where it can't be read: PV6120 to PV6124.</param>
     /// <returns>Whether it was opened.</returns>
     public static bool TryOpen(
         string path, VirtualAddress? baseAddress, [NotNullWhen(true)] out MemoryFile? file, [NotNullWhen(false)] out PatchDiagnostic? error)
@@ -102,14 +102,14 @@ public sealed class MemoryFile : IDisposable
 
     /// <summary>Reads memory by virtual address.</summary>
     /// <param name="address">The address at the time of the dump, KASLR included.</param>
-    /// <param name="destination">What to fill.</param>
-    /// <returns>Whether the file holds all of it; where not, the content of <paramref name="destination"/> is of no use.</returns>
+    /// <param name="destination">The buffer to fill.</param>
+    /// <returns>Whether the file holds the whole range; if not, the content of <paramref name="destination"/> is undefined.</returns>
     public bool TryReadVirtual(VirtualAddress address, Span<byte> destination) => VirtualSpace.TryRead(address.Value, destination);
 
     /// <summary>Reads memory by physical address.</summary>
     /// <param name="address">The physical address.</param>
-    /// <param name="destination">What to fill.</param>
-    /// <returns>Whether the file holds all of it; where not, the content of <paramref name="destination"/> is of no use.</returns>
+    /// <param name="destination">The buffer to fill.</param>
+    /// <returns>Whether the file holds the whole range; if not, the content of <paramref name="destination"/> is undefined.</returns>
     public bool TryReadPhysical(ulong address, Span<byte> destination) => PhysicalSpace.TryRead(address, destination);
 
     /// <summary>Closes the file.</summary>

@@ -1,6 +1,6 @@
 namespace PvPatch.Linux.Dumps;
 
-/// <summary>How much of a kernel's signature stands in memory, for one assumption of where the kernel is.</summary>
+/// <summary>Numbers of pieces of a kernel's signature that memory holds and matches, for one assumed address of the kernel.</summary>
 internal readonly record struct MemoryMatch
 {
     public int DataRead { get; private init; }

@@ -17,7 +17,7 @@ internal sealed class MemorySpace
 
     public bool IsEmpty => _segments.Length == 0;
 
-    /// <summary>How many segments claimed addresses that another one has.</summary>
+    /// <summary>Number of segments with addresses of another one.</summary>
     public int Overlaps { get; }
 
     public MemorySource Source => _source;
@@ -85,7 +85,7 @@ internal sealed class MemorySpace
         return low;
     }
 
-    /// <summary>Where the file has the byte of an address; <see langword="null"/> where it has not.</summary>
+    /// <summary>Offset in the file of the byte at an address; <see langword="null"/> for an address that the file lacks.</summary>
     public long? OffsetOf(ulong address)
     {
         int index = IndexEndingBehind(address);

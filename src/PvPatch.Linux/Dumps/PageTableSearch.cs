@@ -3,7 +3,7 @@ using PvPatch.Linux.Files;
 
 namespace PvPatch.Linux.Dumps;
 
-/// <summary>Asks the page tables in physical memory where a kernel is, and whether one that was found there is the one in use.</summary>
+/// <summary>Finds a kernel by the page tables in physical memory, and tells whether a kernel found there is the one in use.</summary>
 internal static class PageTableSearch
 {
     /// <summary>Whether page tables within a kernel, whose image has room for its first ones, lead to that kernel itself.</summary>

@@ -4,8 +4,8 @@ using PvPatch.Linux.Files;
 namespace PvPatch.Linux.Dumps;
 
 /// <summary>
-/// Finds by how much KASLR moved the virtual addresses of a kernel whose place in a memory file is known: pointers of its data are in
-/// memory larger by just that. Physical addresses say nothing of it; on x86-64 both are chosen apart.
+/// Finds the KASLR slide of a kernel whose place in a memory file is known: pointers in its data are larger in memory by the slide.
+/// Physical addresses say nothing of it; on x86-64 both are chosen apart.
 /// </summary>
 internal static class SlideVote
 {

@@ -4,8 +4,8 @@ using System.Globalization;
 namespace PvPatch.Linux.Dumps;
 
 /// <summary>
-/// What a kernel tells of itself to those who read its dump: lines <c>KEY=VALUE</c> of the note <c>VMCOREINFO</c>
-/// (Documentation/admin-guide/kdump/vmcoreinfo.rst). A claim, to be checked against the memory.
+/// The kernel's description of itself for readers of its dump: lines <c>KEY=VALUE</c> of the note <c>VMCOREINFO</c>
+/// (Documentation/admin-guide/kdump/vmcoreinfo.rst). Untrusted; to be checked against the memory.
 /// </summary>
 internal sealed class VmCoreInfo
 {
@@ -29,10 +29,10 @@ internal sealed class VmCoreInfo
         }
     }
 
-    /// <summary>The kernel's release, <c>uname -r</c>, where it is told.</summary>
+    /// <summary>The kernel's release, <c>uname -r</c>; <see langword="null"/> without it.</summary>
     public string? Release => TryGet("OSRELEASE", out string? value) ? value : null;
 
-    /// <summary>By how much KASLR moved the kernel's virtual addresses (<c>KERNELOFFSET</c>, hexadecimal).</summary>
+    /// <summary>The KASLR slide of the kernel's virtual addresses in bytes (<c>KERNELOFFSET</c>, hexadecimal).</summary>
     public long? KernelOffset => TryGet("KERNELOFFSET", out string? text)
         && long.TryParse(text, NumberStyles.AllowHexSpecifier, CultureInfo.InvariantCulture, out long value) ? value : null;
 

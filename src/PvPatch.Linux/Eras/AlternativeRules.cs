@@ -2,7 +2,7 @@ using PvPatch.Machine;
 
 namespace PvPatch.Linux.Eras;
 
-/// <summary>What of a replacement is moved along when it is copied to its site.</summary>
+/// <summary>Operands of a replacement that are adjusted when it is copied to its site.</summary>
 internal enum ReplacementRelocation
 {
     /// <summary>Only a replacement that is one call or jump of 5 bytes (to 6.7; read in 5.10 and 6.1).</summary>
@@ -12,7 +12,7 @@ internal enum ReplacementRelocation
     EveryInstruction,
 }
 
-/// <summary>What becomes of nops at a site once its bytes are there.</summary>
+/// <summary>Treatment of nops at a site after its bytes are written.</summary>
 internal enum NopMerging
 {
     /// <summary>Runs of two or more one-byte nops (0x90) become the fewest nops (to 6.7; read in 5.10 and 6.1).</summary>
@@ -24,7 +24,7 @@ internal enum NopMerging
     RunsOfAnyNops,
 }
 
-/// <summary>How one era's alternatives work, where they meet paravirt sites (<c>arch/x86/kernel/alternative.c</c>).</summary>
+/// <summary>Rules of one era's alternatives at paravirt sites (<c>arch/x86/kernel/alternative.c</c>).</summary>
 internal sealed record AlternativeRules
 {
     /// <summary>The number of the feature "runs as a Xen PV guest" (X86_FEATURE_XENPV, word 8 bit 16).</summary>
@@ -36,10 +36,10 @@ internal sealed record AlternativeRules
     /// <summary>The number of the feature "vcpu_is_preempted is paravirtualised" (X86_FEATURE_VCPUPREEMPT, word 8 bit 21).</summary>
     public required int VcpuPreempt { get; init; }
 
-    /// <summary>What of a replacement is moved along.</summary>
+    /// <summary>Operands of a replacement that are adjusted.</summary>
     public required ReplacementRelocation Relocation { get; init; }
 
-    /// <summary>What becomes of nops.</summary>
+    /// <summary>Treatment of nops.</summary>
     public required NopMerging Merging { get; init; }
 
     /// <summary>The nops of 64-bit kernels.</summary>

@@ -4,21 +4,20 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Linux.Eras;
 
 /// <summary>
-/// What an image shows of its era. An era fits where no trait contradicts the era's record; what was not looked at contradicts none. All
-/// facts are in
-/// <see cref="KernelEra"/>: a new era is one record there and nothing here.
+/// Traits of an image that tell its era. An era fits where no trait contradicts its record; unknown traits contradict none. All facts are
+/// in <see cref="KernelEra"/>: a new era is one record there and nothing here.
 /// </summary>
 internal sealed record EraTraits
 {
     private const string CalleeSaveProbe = "irq.save_fl";
 
-    /// <summary>Where the sites are.</summary>
+    /// <summary>The table that holds the sites.</summary>
     public required SiteSource Source { get; init; }
 
     /// <summary>32 or 64.</summary>
     public required int Bitness { get; init; }
 
-    /// <summary>How the slots lie in memory.</summary>
+    /// <summary>Arrangement of the slots in memory.</summary>
     public required SlotPlacement Placement { get; init; }
 
     /// <summary>The forms of the sites; <see langword="null"/> where they were not looked at.</summary>
@@ -40,7 +39,7 @@ internal sealed record EraTraits
     public IReadOnlyList<KernelEra> Match() =>
         [.. KernelEra.All.Where(era => !era.IsReadAsNext && Contradictions(era).All(static c => !c.Holds))];
 
-    /// <summary>What of the image rules an era out, for a message: each trait that contradicts at least one of the eras.</summary>
+    /// <summary>The traits that rule eras out, for a message: each one that contradicts at least one of the eras.</summary>
     public string Describe() =>
         string.Join("; ", KernelEra.All.SelectMany(Contradictions).Where(static c => c.Holds).Select(static c => c.Trait).Distinct());
 

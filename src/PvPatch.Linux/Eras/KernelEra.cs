@@ -5,7 +5,7 @@ using PvPatch.Paravirt;
 
 namespace PvPatch.Linux.Eras;
 
-/// <summary>Where a kernel keeps its paravirt sites.</summary>
+/// <summary>Table in which a kernel keeps its paravirt sites.</summary>
 internal enum SiteSource
 {
     /// <summary>In <c>.parainstructions</c> (2.6.20 to 6.7).</summary>
@@ -15,7 +15,7 @@ internal enum SiteSource
     DirectCallAlternatives,
 }
 
-/// <summary>How a kernel's slots lie in memory.</summary>
+/// <summary>Arrangement of a kernel's slots in memory.</summary>
 internal enum SlotPlacement
 {
     /// <summary>
@@ -33,8 +33,8 @@ internal enum SlotPlacement
 }
 
 /// <summary>
-/// What is particular to the kernels of one era, as data: where their sites are, how the table is laid out, by which rules sites
-/// are patched, and what alternatives do on top.
+/// The facts of one kernel era, as data: the table of its sites, the arrangement of its slots, the rules its sites are patched by, and the
+/// rules of its alternatives.
 /// </summary>
 public sealed record KernelEra
 {
@@ -47,7 +47,7 @@ public sealed record KernelEra
     /// <summary>The era's name.</summary>
     public string Name { get; private init; }
 
-    /// <summary>Where the sites are.</summary>
+    /// <summary>The table that holds the sites.</summary>
     internal SiteSource Source { get; private init; }
 
     /// <summary>The layout of <c>.parainstructions</c>, for 64-bit kernels.</summary>
@@ -59,7 +59,7 @@ public sealed record KernelEra
     /// <summary>The rules of the kernel's own patcher.</summary>
     public PatchRules Rules { get; private init; }
 
-    /// <summary>How the slots lie in memory.</summary>
+    /// <summary>Arrangement of the slots in memory.</summary>
     internal SlotPlacement Placement { get; private init; }
 
     /// <summary>
@@ -75,7 +75,7 @@ public sealed record KernelEra
     internal bool? InlinesInterruptReturn { get; private init; }
 
     /// <summary>
-    /// What alternatives at the addresses of sites do after the patcher; <see langword="null"/> where none are laid over.
+    /// Rules of the alternatives at the addresses of sites, applied after the patcher; <see langword="null"/> for eras without them.
     /// </summary>
     internal AlternativeRules? Alternatives { get; private init; }
 
@@ -90,7 +90,7 @@ public sealed record KernelEra
     /// <summary>Whether there are no 64-bit kernels of the era with paravirt sites.</summary>
     internal bool Is32BitOnly { get; private init; }
 
-    /// <summary>Whether its images show nothing that tells them from those of the next era (and are patched to the same bytes).</summary>
+    /// <summary>Whether its images cannot be told from those of the next era (and are patched to the same bytes).</summary>
     internal bool IsReadAsNext { get; private init; }
 
     /// <summary>The forms of sites that its images may have.</summary>
@@ -318,7 +318,7 @@ public sealed record KernelEra
         MayHaveTypes = true,
     };
 
-    /// <summary>The eras images can be opened for, oldest first.</summary>
+    /// <summary>All supported eras, oldest first.</summary>
     public static IReadOnlyList<KernelEra> All { get; } =
     [
         Linux2620, Linux2621, Linux2622, Linux2623, Linux2624, Linux2625, Linux2627, Linux2630, Linux2630Stable, Linux42, Linux418Backports,

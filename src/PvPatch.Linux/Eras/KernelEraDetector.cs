@@ -8,7 +8,7 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Linux.Eras;
 
 /// <summary>
-/// Tells a kernel's era by what is in the image. Version strings are not looked at: stable and vendor kernels carry changes of later ones.
+/// Detects a kernel's era from the image. Version strings are not looked at: stable and vendor kernels carry changes of later ones.
 /// </summary>
 internal static class KernelEraDetector
 {
@@ -40,12 +40,12 @@ internal static class KernelEraDetector
         return false;
     }
 
-    /// <summary>Tells the era.</summary>
+    /// <summary>Detects the era.</summary>
     /// <param name="elf">The image.</param>
     /// <param name="source">Where its sites are.</param>
     /// <param name="layout">Its slots.</param>
     /// <param name="evidence">
-    /// What its sites tell; <see langword="null"/> where its own type information gave the layout, which tells enough.
+    /// Evidence of its sites; <see langword="null"/> where its own type information gave the layout, which is enough.
     /// </param>
     /// <param name="symbols">Its symbols.</param>
     /// <param name="era">The era.</param>

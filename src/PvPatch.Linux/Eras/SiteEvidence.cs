@@ -49,10 +49,10 @@ internal enum SiteShapes
     AnySave = 1 << 10,
 }
 
-/// <summary>What the site table of an image and the bytes at its sites tell of the kernel's era. Pure.</summary>
+/// <summary>Evidence of the kernel's era in an image's site table and in the bytes at its sites. Pure.</summary>
 internal sealed class SiteEvidence
 {
-    /// <summary>What each form is called in a message.</summary>
+    /// <summary>Names of the forms in messages.</summary>
     public static readonly (SiteShapes Shape, string Text)[] ShapeTexts =
     [
         (SiteShapes.Saves10, "sites of 10 bytes that save ecx and edx"),
@@ -86,7 +86,7 @@ internal sealed class SiteEvidence
 
     public int Bitness { get; }
 
-    /// <summary>How many sites there are.</summary>
+    /// <summary>Number of sites.</summary>
     public int Count { get; }
 
     public byte HighestType { get; }
@@ -153,13 +153,13 @@ internal sealed class SiteEvidence
     }
 
     /// <summary>
-    /// What most sites of a group agree on as the address of the group's word 0: operand - word * index. Sites whose index is negative are
-    /// not of the group.
+    /// The address of a group's word 0 that most sites of the group agree on: operand - word * index. Sites whose index is negative are not
+    /// of the group.
     /// </summary>
     /// <param name="indexOf">The index of a type within the group.</param>
     /// <param name="address">The address; 0 where there is no site.</param>
-    /// <param name="voices">How many sites say so.</param>
-    /// <param name="of">How many sites there are to ask.</param>
+    /// <param name="voices">Number of sites that agree on it.</param>
+    /// <param name="of">Number of sites of the group.</param>
     public void Vote(Func<byte, int> indexOf, out ulong address, out int voices, out int of)
     {
         var votes = new Dictionary<ulong, int>();
@@ -178,7 +178,7 @@ internal sealed class SiteEvidence
         (address, voices) = votes.OrderByDescending(static v => v.Value).ThenBy(static v => v.Key).FirstOrDefault();
     }
 
-    /// <summary>How the slots lie, by symbols and else by whether all sites agree on one table.</summary>
+    /// <summary>The arrangement of the slots: by symbols, else by whether all sites agree on one table.</summary>
     public SlotPlacement PlacementOf(KernelSymbols? symbols)
     {
         bool Has(string name) => symbols is not null && symbols.TryGetAddress(name, out _);

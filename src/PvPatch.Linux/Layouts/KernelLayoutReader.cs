@@ -25,14 +25,14 @@ internal static class KernelLayoutReader
     /// <param name="elf">The kernel.</param>
     /// <param name="symbols">Its symbols, by which a known layout can be told where there is no type information.</param>
     /// <param name="evidence">
-    /// What its sites tell; asked for where there is no type information. <see langword="null"/> where it has no table of sites.
+    /// Evidence of its sites, used without type information; <see langword="null"/> without a table of sites.
     /// </param>
     /// <param name="era">The era, where the caller knows it.</param>
     /// <param name="layout">All slots, those of a lock table of its own last (struct pv_lock_ops, after 6.18).</param>
     /// <param name="lockTable">
     /// The index of the first slot of a lock table of its own; the number of slots where the main table has the lock slots.
     /// </param>
-    /// <param name="error">Why there is none.</param>
+    /// <param name="error">The reason where there is none.</param>
     public static bool TryRead(
         ElfImage elf,
         KernelSymbols? symbols,

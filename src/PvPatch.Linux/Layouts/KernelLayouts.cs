@@ -31,7 +31,7 @@ public static class KernelLayouts
 
     private static readonly Lazy<IReadOnlyList<OpsLayout>> s_all = new(static () => [.. s_names.Select(static n => LoadKnown(n.Name))]);
 
-    /// <summary>The layouts known, oldest first.</summary>
+    /// <summary>All known layouts, oldest first.</summary>
     public static IReadOnlyList<OpsLayout> All => s_all.Value;
 
     /// <summary>Finds a layout by name.</summary>
@@ -62,7 +62,7 @@ public static class KernelLayouts
         return KernelLayoutText.TryRead(utf8, name, out layout, out error);
     }
 
-    /// <summary>Finds a layout by what a user wrote: the name of one of <see cref="All"/>, else the path of a file with a layout.</summary>
+    /// <summary>Finds a layout by a user's text: the name of one of <see cref="All"/>, else the path of a file with a layout.</summary>
     /// <param name="nameOrPath">The name or path.</param>
     /// <param name="layout">The layout.</param>
     /// <param name="error">PV6163 where it is neither; else as <see cref="TryRead"/>, with the file as the source.</param>
@@ -116,11 +116,11 @@ public static class KernelLayouts
     public static OpsLayout Load(string nameOrPath) =>
         TryLoad(nameOrPath, out OpsLayout? layout, out PatchDiagnostic? error) ? layout : throw new PatchException(error);
 
-    /// <summary>The layouts known of kernels of a bitness whose slots lie in a certain way.</summary>
+    /// <summary>The known layouts of kernels of a bitness and an arrangement of slots.</summary>
     internal static IEnumerable<OpsLayout> For(int bitness, SlotPlacement placement) =>
         All.Where((l, i) => BitnessOf(l) == bitness && s_names[i].Placement == placement);
 
-    /// <summary>32 or 64, where the layout tells by its slots' conventions; 0 where it does not.</summary>
+    /// <summary>The bitness, 32 or 64, that the conventions of the slots imply; 0 where they imply none.</summary>
     internal static int BitnessOf(OpsLayout layout) =>
         layout.Slots.Any(static s => s.Convention == CallConvention.I386RegParm) ? 32
         : layout.Slots.Any(static s => s.Convention == CallConvention.KernelSysV || s.Convention == CallConvention.SysV) ? 64

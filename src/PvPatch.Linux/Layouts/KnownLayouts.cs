@@ -34,9 +34,7 @@ internal static class KnownLayouts
         ("lock.vcpu_is_preempted*", "__raw_callee_save___native_vcpu_is_preempted"),
     ];
 
-    /// <summary>
-    /// The order whose functions the image holds; <see langword="null"/> where none is, or where there are no symbols to tell by.
-    /// </summary>
+    /// <summary>The layout whose functions the image holds; <see langword="null"/> where there is none, or no symbols.</summary>
     public static OpsLayout? Find(ElfImage elf, KernelSymbols? symbols)
     {
         ParaInstructionsFormat format = elf.Bitness == 64 ? ParaInstructionsFormat.X64Since420 : ParaInstructionsFormat.I386;

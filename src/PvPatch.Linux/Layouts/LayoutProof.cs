@@ -100,7 +100,7 @@ internal sealed class LayoutProof(ElfImage elf, KernelSymbols? symbols)
         return contradicted == 0 && confirmed >= FewestConfirmed;
     }
 
-    /// <summary>Whether a function is that of a slot; <see langword="null"/> where it does not tell.</summary>
+    /// <summary>Whether a function is that of a slot; <see langword="null"/> where that is not known.</summary>
     private bool? Says(OpSlot slot, ulong function, HashSet<string> names)
     {
         if (symbols is not null && SlotNamedBy(function, slot.ShortName, names) is string named)
@@ -135,7 +135,7 @@ internal sealed class LayoutProof(ElfImage elf, KernelSymbols? symbols)
 
     /// <param name="slot">The slot.</param>
     /// <param name="function">The function.</param>
-    /// <param name="calls">How deep to look into functions it calls: those of callee-save slots are called by a thunk.</param>
+    /// <param name="calls">Depth to which functions it calls are followed: those of callee-save slots are called by a thunk.</param>
     private bool HasInstruction(string slot, ulong function, int calls)
     {
         Memory<byte> code = default;

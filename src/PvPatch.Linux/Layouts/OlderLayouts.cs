@@ -1,7 +1,6 @@
 using PvPatch.Linux.Eras;
 using PvPatch.Linux.Files;
 using PvPatch.Linux.Symbols;
-using PvPatch.Linux.Tables;
 using PvPatch.Mechanisms;
 
 namespace PvPatch.Linux.Layouts;
@@ -14,8 +13,8 @@ internal static class OlderLayouts
     /// <summary>Finds the layout.</summary>
     /// <param name="elf">The image.</param>
     /// <param name="symbols">Its symbols.</param>
-    /// <param name="evidence">What its sites tell.</param>
-    /// <param name="placement">How its slots lie.</param>
+    /// <param name="evidence">Evidence of its sites.</param>
+    /// <param name="placement">Arrangement of its slots.</param>
     /// <param name="allowed">The layouts that the sites allow, proved or not.</param>
     /// <returns>The layout; <see langword="null"/> where none or more than one is proved.</returns>
     public static OpsLayout? Find(

@@ -3,7 +3,7 @@ using PvPatch.Linux.Files;
 
 namespace PvPatch.Linux.Modules;
 
-/// <summary>A kernel module as its file has it (<c>.ko</c>, packed or not): relocatable, without addresses. Read only.</summary>
+/// <summary>A kernel module file (<c>.ko</c>, compressed or not): relocatable, without addresses. Read only.</summary>
 public sealed class KernelModule
 {
     private const string InfoSection = ".modinfo";
@@ -18,7 +18,7 @@ public sealed class KernelModule
     /// <summary>The relocatable ELF file.</summary>
     internal ElfImage Elf { get; }
 
-    /// <summary>The module's name as it says it (since 4.13); <see langword="null"/> where it does not.</summary>
+    /// <summary>The module's name from its <c>.modinfo</c> (since 4.13); <see langword="null"/> without one.</summary>
     public string? Name { get; }
 
     /// <summary>
@@ -30,10 +30,12 @@ public sealed class KernelModule
     public string? Release => VersionMagic?.Split(' ')[0];
 
     /// <summary>Reads and unpacks a module.</summary>
-    /// <param name="path">A <c>.ko</c>, <c>.ko.gz</c>, <c>.ko.xz</c> or <c>.ko.zst</c>; what it is tells its content, not its name.</param>
+    /// <param name="path">
+    /// A <c>.ko</c>, <c>.ko.gz</c>, <c>.ko.xz</c> or <c>.ko.zst</c>; the format is recognised by content, not by name.
+    /// </param>
     /// <param name="module">The module.</param>
     /// <param name="error">What is wrong: PV6140 no module, PV60xx for the file and its packing.</param>
-    /// <param name="options">Limits; the usual ones where <see langword="null"/>.</param>
+    /// <param name="options">Limits; <see langword="null"/> for the defaults.</param>
     /// <param name="cancellationToken">Stops the work.</param>
     /// <returns>Whether the file is a module.</returns>
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
@@ -56,10 +58,10 @@ public sealed class KernelModule
     }
 
     /// <summary>Unpacks a module that is in memory.</summary>
-    /// <param name="file">The whole file; kept where it is not packed. It must not change as long as the module is used.</param>
+    /// <param name="file">The whole file. An uncompressed one is kept, not copied, and must not change while the module is used.</param>
     /// <param name="module">The module.</param>
     /// <param name="error">What is wrong: PV6140 no module, PV60xx for the file and its packing.</param>
-    /// <param name="options">Limits; the usual ones where <see langword="null"/>.</param>
+    /// <param name="options">Limits; <see langword="null"/> for the defaults.</param>
     /// <param name="cancellationToken">Stops the work.</param>
     /// <returns>Whether the bytes are a module.</returns>
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
@@ -83,7 +85,7 @@ public sealed class KernelModule
 
     /// <summary>Reads and unpacks a module.</summary>
     /// <param name="path">A <c>.ko</c>, <c>.ko.gz</c>, <c>.ko.xz</c> or <c>.ko.zst</c>.</param>
-    /// <param name="options">Limits; the usual ones where <see langword="null"/>.</param>
+    /// <param name="options">Limits; <see langword="null"/> for the defaults.</param>
     /// <param name="cancellationToken">Stops the work.</param>
     /// <returns>The module.</returns>
     /// <exception cref="PatchException">The file is no module, or cannot be read.</exception>
@@ -93,8 +95,8 @@ public sealed class KernelModule
             ? module : throw new PatchException(error);
 
     /// <summary>Unpacks a module that is in memory.</summary>
-    /// <param name="file">The whole file; kept where it is not packed. It must not change as long as the module is used.</param>
-    /// <param name="options">Limits; the usual ones where <see langword="null"/>.</param>
+    /// <param name="file">The whole file. An uncompressed one is kept, not copied, and must not change while the module is used.</param>
+    /// <param name="options">Limits; <see langword="null"/> for the defaults.</param>
     /// <param name="cancellationToken">Stops the work.</param>
     /// <returns>The module.</returns>
     /// <exception cref="PatchException">The bytes are no module.</exception>
@@ -105,7 +107,7 @@ public sealed class KernelModule
 
     /// <summary>Places the module into a kernel; see <see cref="TryPlace"/>.</summary>
     /// <param name="kernel">The kernel, at its link addresses.</param>
-    /// <param name="placement">Where the module lies.</param>
+    /// <param name="placement">Addresses of the module's sections.</param>
     /// <returns>The placed module.</returns>
     /// <exception cref="PatchException">The module cannot be planned in this kernel.</exception>
     public PlacedModule Place(KernelImage kernel, ModulePlacement placement) =>
@@ -113,7 +115,7 @@ public sealed class KernelModule
 
     /// <summary>Places the module into a kernel: gives its sections addresses, does its relocations and reads its sites.</summary>
     /// <param name="kernel">The kernel, at its link addresses.</param>
-    /// <param name="placement">Where the module lies.</param>
+    /// <param name="placement">Addresses of the module's sections.</param>
     /// <param name="placed">The placed module.</param>
     /// <param name="error">
     /// What is wrong: PV6018 and PV6141 to PV6146; PV1xxx for its site table; PV6070, PV6071, PV6104 and PV6105 for its alternatives.

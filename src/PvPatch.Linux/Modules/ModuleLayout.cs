@@ -35,8 +35,8 @@ internal sealed class ModuleLayout
 
     /// <summary>Places a module.</summary>
     /// <param name="module">The module.</param>
-    /// <param name="placement">What is known of the addresses.</param>
-    /// <param name="kernel">The kernel it lies in.</param>
+    /// <param name="placement">Known addresses of its sections.</param>
+    /// <param name="kernel">The kernel it is placed in.</param>
     /// <param name="addresses">The address of each section, by its index; none for those that are not loaded.</param>
     /// <param name="error">PV6144 for a name no section has, PV6145 for addresses that cannot be.</param>
     public static bool TryPlace(
@@ -86,7 +86,7 @@ internal sealed class ModuleLayout
     }
 
     /// <summary>
-    /// The code that stays. Where a part of it has addresses already, the others lie as if all were laid out from one start.
+    /// Lays out the code that stays loaded. Where a part of it has addresses already, the others follow from the same start.
     /// </summary>
     private bool TryPlaceCode([NotNullWhen(false)] out PatchDiagnostic? error)
     {

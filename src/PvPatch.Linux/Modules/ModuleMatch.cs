@@ -1,7 +1,6 @@
 using System.Diagnostics.CodeAnalysis;
 using PvPatch.Linux.Eras;
 using PvPatch.Linux.Files;
-using PvPatch.Linux.Tables;
 
 namespace PvPatch.Linux.Modules;
 
@@ -99,7 +98,7 @@ internal static class ModuleMatch
         return false;
     }
 
-    /// <summary>The word behind "Linux version " in the kernel's banner, where it has a symbol.</summary>
+    /// <summary>The word after "Linux version " in the kernel's banner, if the banner has a symbol.</summary>
     private static string? KernelRelease(KernelImage kernel)
     {
         const int Most = 80;

@@ -1,9 +1,9 @@
 namespace PvPatch.Linux.Modules;
 
-/// <summary>Where the sections of a module lie in a running kernel. At least the address of <c>.text</c> has to be said.</summary>
+/// <summary>Run addresses of a module's sections in a kernel. The address of <c>.text</c> is required.</summary>
 /// <remarks>
-/// Addresses are those of a kernel at its link addresses. A kernel that KASLR moved has its modules at addresses that are moved as
-/// well: take off what it was moved by.
+/// Addresses are those of a kernel at its link addresses. In a kernel that KASLR moved, addresses of modules include the slide: subtract
+/// it.
 /// </remarks>
 public sealed record ModulePlacement
 {
@@ -14,12 +14,12 @@ public sealed record ModulePlacement
     public VirtualAddress? Text { get; init; }
 
     /// <summary>
-    /// Run addresses by section name, as the files in <c>/sys/module/NAME/sections</c> say them. Goes before <see cref="Text"/>. Sections
-    /// that are not named are laid out: those of code around <c>.text</c> as the kernel does it, all others behind what has an address.
+    /// Run addresses by section name, as the files in <c>/sys/module/NAME/sections</c> say them. Takes precedence over <see cref="Text"/>.
+    /// Sections that are not named are laid out: code around <c>.text</c> in the kernel's order, all others behind those with addresses.
     /// </summary>
     public IReadOnlyDictionary<string, VirtualAddress> Sections { get; init; } = new Dictionary<string, VirtualAddress>();
 
-    /// <summary>Makes a placement of the address of <c>.text</c> alone.</summary>
+    /// <summary>Makes a placement from the address of <c>.text</c> alone.</summary>
     /// <param name="text">Run address of <c>.text</c>.</param>
     /// <returns>The placement.</returns>
     public static ModulePlacement At(VirtualAddress text) => new() { Text = text };

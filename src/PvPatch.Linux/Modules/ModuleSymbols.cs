@@ -1,11 +1,11 @@
 using PvPatch.Linux.Eras;
 using PvPatch.Linux.Files;
-using PvPatch.Linux.Tables;
+using PvPatch.Linux.Layouts;
 
 namespace PvPatch.Linux.Modules;
 
 /// <summary>What the symbols of a placed module stand for: its own, and those it takes from the kernel. Each is looked up once.</summary>
-internal sealed class ModuleSymbols
+internal sealed class ModuleSymbols : IPlacedSymbols
 {
     // KSYM_NAME_LEN; the kernel has no longer names.
     private const int MostNameLength = 512;

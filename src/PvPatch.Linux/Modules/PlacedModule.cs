@@ -8,8 +8,8 @@ using PvPatch.Plans;
 namespace PvPatch.Linux.Modules;
 
 /// <summary>
-/// A module in a kernel: with addresses, relocated, its sites read. What the kernel's loader has in memory before it patches the
-/// module. Plan it with <see cref="KernelPlanner"/>; a plan applied to <see cref="Code"/> changes the module in memory.
+/// A module placed in a kernel: with addresses, relocated, its sites read; the state in which the kernel's loader has it before patching.
+/// Plan it with <see cref="KernelPlanner"/>; a plan applied to <see cref="Code"/> changes the module in memory.
 /// </summary>
 public sealed class PlacedModule
 {
@@ -24,10 +24,10 @@ public sealed class PlacedModule
         _relocations = relocations;
     }
 
-    /// <summary>The module as its file has it.</summary>
+    /// <summary>The module file.</summary>
     public KernelModule Module { get; }
 
-    /// <summary>The kernel it lies in.</summary>
+    /// <summary>The kernel it is placed in.</summary>
     public KernelImage Kernel { get; }
 
     /// <summary>
@@ -45,10 +45,10 @@ public sealed class PlacedModule
     /// <summary>Its alternatives; <see langword="null"/> where it has none, or the kernel's era lays none over sites.</summary>
     internal AltInstrTable? Alternatives { get; private set; }
 
-    /// <summary>How many relocations were left undone, as no site needs them: per-processor data, symbols of other modules.</summary>
+    /// <summary>Number of the relocations that were not applied, as no site needs them: per-CPU data, symbols of other modules.</summary>
     public int UnresolvedRelocations => _relocations.Count;
 
-    /// <summary>What is odd though the module can be planned: PV6147 where it was built for another release.</summary>
+    /// <summary>Warnings about a module that can be planned: PV6147 where it was built for another release.</summary>
     public IReadOnlyList<PatchDiagnostic> Warnings { get; private init; } = [];
 
     internal static bool TryMake(
@@ -58,14 +58,21 @@ public sealed class PlacedModule
         placed = null;
         if (!ModuleMatch.TryCheck(module, kernel, out ElfSymbolTable? table, out error)
             || !ModuleLayout.TryPlace(module.Elf, placement, kernel, out VirtualAddress?[]? addresses, out error)
-            || !PlacedElf.TryMake(module.Elf, addresses, out ElfImage? elf, out error)
-            || !ModuleRelocator.TryApply(
-                module.Elf, elf, new ModuleSymbols(module.Elf, table, addresses, kernel), out ModuleRelocations? relocations, out error))
+            || !PlacedElf.TryMake(module.Elf, addresses, out ElfImage? elf, out error))
         {
             return false;
         }
 
-        var made = new PlacedModule(module, kernel, elf, relocations) { Warnings = ModuleMatch.FindWarnings(module, kernel) };
+        var symbols = new ModuleSymbols(module.Elf, table, addresses, kernel);
+        if (!ElfRelocator.TryApply(module.Elf, elf, symbols, out List<UnresolvedRelocation>? unresolved, out error))
+        {
+            return false;
+        }
+
+        var made = new PlacedModule(module, kernel, elf, new ModuleRelocations(unresolved, symbols))
+        {
+            Warnings = ModuleMatch.FindWarnings(module, kernel),
+        };
         if (!made.TryReadAlternatives(out error) || !made.TryReadSites(out error) || !made.TryCheckReplacements(out error))
         {
             return false;

@@ -15,7 +15,7 @@ internal sealed class AddressRanges
     }
 
     /// <summary>
-    /// The ranges of an image: its loaded sections, or segments where it has no section headers; null where it says nothing.
+    /// The ranges of an image: its loaded sections, or segments where it has no section headers; null where it has neither.
     /// </summary>
     public static AddressRanges? Of(ElfImage image)
     {

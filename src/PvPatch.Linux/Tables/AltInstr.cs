@@ -1,6 +1,6 @@
 namespace PvPatch.Linux.Tables;
 
-/// <summary>When and how an alternative is applied. Bits that are not named here are passed on as they are.</summary>
+/// <summary>Conditions and form of an alternative. Unknown bits are kept.</summary>
 [Flags]
 internal enum AltInstrOptions
 {
@@ -31,13 +31,13 @@ internal readonly record struct AltInstr
     /// <summary>The length of the replacement in bytes.</summary>
     public byte ReplacementLength { get; internal init; }
 
-    /// <summary>How many bytes at the end of the original are padding; 0 in formats that do not say it.</summary>
+    /// <summary>Number of padding bytes at the end of the original; 0 in formats without that field.</summary>
     public byte PaddingLength { get; internal init; }
 
     /// <summary>The number of the processor feature: word times 32 plus bit. The numbers differ between kernel versions.</summary>
     public ushort Feature { get; internal init; }
 
-    /// <summary>When and how it is applied.</summary>
+    /// <summary>Its conditions and form.</summary>
     public AltInstrOptions Options { get; internal init; }
 
     /// <summary>Whether it is applied if the feature is absent.</summary>

@@ -10,8 +10,8 @@ namespace PvPatch.Linux.Tables;
 internal delegate bool AltAddressPredicate(VirtualAddress address, int length);
 
 /// <summary>
-/// Finds out the format of an alternatives table: by its size, and by whether every record makes sense. A kernel's version does
-/// not say it, since stable and vendor kernels changed the format within a release.
+/// Detects the format of an alternatives table: by its size, and by whether every record makes sense. The kernel's version does not
+/// determine it: stable and vendor kernels changed the format within a release.
 /// </summary>
 internal static class AltInstrDetector
 {

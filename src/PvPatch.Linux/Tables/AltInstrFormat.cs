@@ -2,7 +2,7 @@ using PvPatch.Linux.Files;
 
 namespace PvPatch.Linux.Tables;
 
-/// <summary>How one record of <c>.altinstructions</c> is laid out. Every layout a kernel has had is a value of this type.</summary>
+/// <summary>Format of a record of <c>.altinstructions</c>. Every layout a kernel has had is a value of this type.</summary>
 internal sealed class AltInstrFormat
 {
     private const int NotBit = 0x8000;

@@ -9,8 +9,8 @@ using PvPatch.Paravirt;
 namespace PvPatch.Linux.Tables;
 
 /// <summary>
-/// The backend an image holds: its ops table on disk has the native functions, and they are what stands there when a native boot
-/// patches its sites (measured on 5.10 to 7.2: no pointer changes before).
+/// The backend an image holds: its ops table on disk has the native functions, which it still holds when a native boot patches the sites
+/// (measured on 5.10 to 7.2: no pointer changes before).
 /// </summary>
 internal sealed class NativeTable
 {
@@ -31,11 +31,13 @@ internal sealed class NativeTable
         _symbols = symbols;
     }
 
-    /// <summary>The functions an image's ops table holds, and all others by name: what every backend of the image is made of.</summary>
+    /// <summary>
+    /// Reads the functions in an image's ops table, and all functions by name: the material of every backend of the image.
+    /// </summary>
     /// <param name="layout">The slots.</param>
     /// <param name="words">Their words; 0 for one that is not known.</param>
     /// <param name="targets">The functions.</param>
-    /// <param name="error">Why there are none.</param>
+    /// <param name="error">The reason where there are none.</param>
     public bool TryRead(
         OpsLayout layout, IReadOnlyList<VirtualAddress> words, [NotNullWhen(true)] out SlotTargets? targets,
         [NotNullWhen(false)] out PatchDiagnostic? error)
@@ -147,7 +149,7 @@ internal sealed class NativeTable
         return false;
     }
 
-    /// <summary>Whether a function does nothing but return: perhaps an endbr64, then ret or a jump to the return thunk.</summary>
+    /// <summary>Whether a function only returns: an optional endbr64, then ret or a jump to the return thunk.</summary>
     private bool IsEmptyFunction(VirtualAddress address)
     {
         // endbr64 and jmp rel32 have 9 bytes; the function may be the last of its section and shorter.

@@ -17,7 +17,7 @@ internal sealed class SlotWordLocator(CodeImage code, AltInstrTable alternatives
     /// <param name="lockTable">The index of the first slot of a lock table of its own; the number of slots where there is none.</param>
     /// <param name="isTable">Whether an address can be that of the main table: its words hold what an ops table holds.</param>
     /// <param name="words">The address of each slot's word.</param>
-    /// <param name="error">Why there are none.</param>
+    /// <param name="error">The reason where there are none.</param>
     public bool TryFind(
         OpsLayout layout, int lockTable, Func<VirtualAddress[], bool> isTable, [NotNullWhen(true)] out VirtualAddress[]? words,
         [NotNullWhen(false)] out PatchDiagnostic? error)

@@ -6,7 +6,7 @@ using PvPatch.Machine;
 
 namespace PvPatch.Linux.Text;
 
-/// <summary>What an era's kernel makes of the bytes of an alternative: moved to its site, padded, nops merged. Pure.</summary>
+/// <summary>The bytes that an era's kernel writes for an alternative: moved to its site, padded, nops merged. Pure.</summary>
 internal sealed class AlternativeCode
 {
     private readonly AlternativeRules _rules;
@@ -40,7 +40,7 @@ internal sealed class AlternativeCode
         return reaches;
     }
 
-    /// <summary>What the kernel does to any bytes of an alternative, replaced or not.</summary>
+    /// <summary>Steps applied to the bytes of every alternative, replaced or not.</summary>
     public void MergeNops(Span<byte> code)
     {
         // Only whole instructions count: 0x90 within an operand is no nop.

@@ -9,7 +9,7 @@ using PvPatch.Plans;
 namespace PvPatch.Linux.Text;
 
 /// <summary>
-/// Makes of the plan for a kernel's memory one for its file, such that the file boots: the kernel's own patcher runs over it again, and
+/// Converts the plan for a kernel's memory into one for its file, so that the file boots: the kernel's own patcher runs over it again, and
 /// code runs before that patcher has run.
 /// </summary>
 /// <remarks>
@@ -42,7 +42,7 @@ public static class BootablePlan
 
     /// <summary>Makes the plan.</summary>
     /// <param name="image">The image; read only.</param>
-    /// <param name="machine">What it boots on.</param>
+    /// <param name="machine">The machine it boots on.</param>
     /// <param name="plan">The plan for its memory, as <see cref="KernelPlanner"/> makes it.</param>
     /// <returns>The plan for its file. Apply it to <see cref="ImageOf(KernelImage)"/>.</returns>
     public static PatchPlan Create(KernelImage image, BootMachine machine, PatchPlan plan)
@@ -65,12 +65,12 @@ public static class BootablePlan
     /// patched.
     /// </summary>
     /// <param name="image">The kernel with the plan's old bytes; read only.</param>
-    /// <param name="stored">The plan: whoever wrote it may have written anything.</param>
+    /// <param name="stored">The plan; untrusted input.</param>
     /// <param name="diagnostics">
-    /// Why it is none: the kernel cannot be planned (as <see cref="KernelPlanner"/> says), or what <see cref="PatchPlan.TryCheckAgainst"/>
-    /// says of its sites. The plan must have just the sites of the kernel's table (PV5003), at each site it changes a call or jump through
-    /// the word of the site's own slot (PV5004), and of the table of alternatives no more than the records of direct calls, with the bytes
-    /// that such a plan puts there (PV5003).
+    /// The reasons where it is not: the kernel cannot be planned (as <see cref="KernelPlanner"/> says), or what
+    /// <see cref="PatchPlan.TryCheckAgainst"/> says of its sites. The plan must have just the sites of the kernel's table (PV5003), at each
+    /// site it changes a call or jump through the word of the site's own slot (PV5004), and of the table of alternatives no more than the
+    /// records of direct calls, with the bytes that such a plan puts there (PV5003).
     /// </param>
     /// <returns>Whether it is.</returns>
     public static bool TryCheckStored(KernelImage image, PatchPlan stored, out IReadOnlyList<PatchDiagnostic> diagnostics)
@@ -122,7 +122,7 @@ public static class BootablePlan
     /// <summary>Checks that a stored plan is one of a kernel, or throws. See <see cref="TryCheckStored"/>.</summary>
     /// <param name="image">The kernel with the plan's old bytes; read only.</param>
     /// <param name="stored">The plan.</param>
-    /// <exception cref="PatchException">It is none; the first finding.</exception>
+    /// <exception cref="PatchException">It is not one of the kernel; the exception has the first finding.</exception>
     public static void CheckStored(KernelImage image, PatchPlan stored)
     {
         if (!TryCheckStored(image, stored, out IReadOnlyList<PatchDiagnostic> diagnostics))

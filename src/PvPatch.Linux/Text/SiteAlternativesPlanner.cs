@@ -19,7 +19,7 @@ internal sealed class SiteAlternativesPlanner
     private readonly Dictionary<(int Feature, bool Not), string> _details = [];
 
     /// <param name="elf">The image, for the replacements' bytes.</param>
-    /// <param name="rules">How the era's alternatives work.</param>
+    /// <param name="rules">Rules of the era's alternatives.</param>
     /// <param name="hasFeature">Whether the machine has a feature; <see langword="null"/> where that is not known.</param>
     public SiteAlternativesPlanner(ElfImage elf, AlternativeRules rules, Func<int, bool?> hasFeature)
     {

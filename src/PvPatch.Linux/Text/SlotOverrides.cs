@@ -6,9 +6,8 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Linux.Text;
 
 /// <summary>
-/// Slots and what they hold, by a user's word: a JSON object of slot names, each with a symbol, an address in hexadecimal (<c>"0x…"</c>),
-/// <c>"nop"</c>
-/// for the kernel's empty function, or <c>null</c> for no function.
+/// Content of slots as given by a user: a JSON object of slot names, each with a symbol, an address in hexadecimal (<c>"0x…"</c>),
+/// <c>"nop"</c> for the kernel's empty function, or <c>null</c> for no function.
 /// </summary>
 public sealed class SlotOverrides
 {
@@ -16,7 +15,7 @@ public sealed class SlotOverrides
 
     private SlotOverrides(List<(string Slot, string? Value)> slots) => _slots = slots;
 
-    /// <summary>How many slots are spoken of.</summary>
+    /// <summary>Number of slots with an override.</summary>
     public int Count => _slots.Count;
 
     /// <summary>Reads overrides.</summary>

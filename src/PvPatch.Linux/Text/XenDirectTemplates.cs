@@ -20,7 +20,7 @@ internal static class XenDirectTemplates
     /// <summary>Reads the templates.</summary>
     /// <param name="elf">The image.</param>
     /// <param name="targets">Its functions.</param>
-    /// <param name="bodies">What tells the bodies.</param>
+    /// <param name="bodies">The source of the bodies.</param>
     /// <returns>
     /// Whether there are any: not in kernels whose templates only hold a place (64-bit, 2.6.27 to 2.6.29; they never place vcpu_info), nor
     /// where they are of an unknown form.

@@ -5,8 +5,9 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Linux.Text;
 
 /// <summary>
-/// What Xen's start-up code puts into the cpu slots, read where the image keeps it (<c>xen_cpu_ops</c>). The names of functions do not
-/// tell: an inline function such as native_wbinvd has a copy of its own in Xen's object file, under the same name as the native one.
+/// Functions that Xen's start-up code puts into the cpu slots, read from its template in the image (<c>xen_cpu_ops</c>). Names of functions
+/// are not enough: an inline function such as native_wbinvd has a copy of its own in Xen's object file, under the same name as the native
+/// one.
 /// </summary>
 /// <remarks>
 /// Measured on 5.10, 6.1 and 6.12: all cpu slots of a booted machine equal the template. The slots of irq and mmu are changed by later

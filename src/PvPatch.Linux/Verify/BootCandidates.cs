@@ -56,8 +56,8 @@ public sealed class BootCandidates : IReadOnlyList<BootCandidate>
     public IReadOnlyList<PatchPlan> Plans => [.. _all.Select(static c => c.Plan)];
 
     /// <summary>
-    /// Number of machines that were not planned, as there are more than <see cref="KernelVerifier"/> compares at once: of bytes that only
-    /// they leave at a site nothing is known.
+    /// Number of machines that were not planned, as there are more than <see cref="KernelVerifier"/> compares at once. Bytes that only
+    /// these machines leave at a site count as unknown.
     /// </summary>
     public int NotPlanned { get; private set; }
 
@@ -81,8 +81,8 @@ public sealed class BootCandidates : IReadOnlyList<BootCandidate>
     /// (PV6148).
     /// </param>
     /// <param name="known">Known facts of the machine; <see langword="null"/> for none.</param>
-    /// <param name="backends">The backends; those of the image where <see langword="null"/>.</param>
-    /// <param name="name">Gives a machine its name in reports; the library's own words where <see langword="null"/>.</param>
+    /// <param name="backends">The backends; <see langword="null"/> for those of the image.</param>
+    /// <param name="name">Names a machine for reports; <see langword="null"/> for the library's own names.</param>
     /// <returns>Whether every backend can be planned.</returns>
     public static bool TryCreate(
         KernelImage image,
@@ -124,8 +124,8 @@ public sealed class BootCandidates : IReadOnlyList<BootCandidate>
     /// <summary>Plans a kernel for the machines it may have booted on.</summary>
     /// <param name="image">The kernel.</param>
     /// <param name="known">Known facts of the machine; <see langword="null"/> for none.</param>
-    /// <param name="backends">The backends; those of the image where <see langword="null"/>.</param>
-    /// <param name="name">Gives a machine its name in reports; the library's own words where <see langword="null"/>.</param>
+    /// <param name="backends">The backends; <see langword="null"/> for those of the image.</param>
+    /// <param name="name">Names a machine for reports; <see langword="null"/> for the library's own names.</param>
     /// <returns>The candidates.</returns>
     /// <exception cref="PatchException">A backend cannot be planned.</exception>
     public static BootCandidates Create(
@@ -166,7 +166,7 @@ public sealed class BootCandidates : IReadOnlyList<BootCandidate>
     /// <param name="known">Known facts of the machine.</param>
     /// <param name="result">What the comparison with these candidates gave.</param>
     /// <param name="refined">The candidates; <see langword="null"/> where nothing more can be tried.</param>
-    /// <param name="diagnostics">Why one of them cannot be planned.</param>
+    /// <param name="diagnostics">The reasons where one of them cannot be planned.</param>
     /// <returns>Whether nothing failed.</returns>
     internal bool TryRefine(
         KnownMachine known, MemoryVerification result, out BootCandidates? refined, out IReadOnlyList<PatchDiagnostic> diagnostics)
@@ -198,7 +198,7 @@ public sealed class BootCandidates : IReadOnlyList<BootCandidate>
 
     /// <param name="machines">The machines, all of one backend.</param>
     /// <param name="first">The first candidate whose bytes another one must not have too.</param>
-    /// <param name="diagnostics">Why one of them cannot be planned.</param>
+    /// <param name="diagnostics">The reasons where one of them cannot be planned.</param>
     private bool TryAdd(IEnumerable<BootMachine> machines, int first, out IReadOnlyList<PatchDiagnostic> diagnostics)
     {
         diagnostics = [];
@@ -240,11 +240,11 @@ public sealed class BootCandidates : IReadOnlyList<BootCandidate>
         return true;
     }
 
-    /// <summary>A machine in words: its backend, and what it has else than the usual one.</summary>
+    /// <summary>The name of a machine for reports: its backend, and the facts that differ from the usual ones.</summary>
     private static string Describe(BootMachine machine, BootMachine usual) =>
         string.Join(", ", Differences(machine, usual).Select(static d => d.Value).Prepend(machine.Backend));
 
-    /// <summary>What a machine has else than the usual one: the fact's name, and what it is in words.</summary>
+    /// <summary>The facts of a machine that differ from the usual ones: name and value of each.</summary>
     private static IEnumerable<(string Fact, string Value)> Differences(BootMachine machine, BootMachine usual)
     {
         if (machine.OfferedKvmFeatures != usual.OfferedKvmFeatures)

@@ -5,7 +5,7 @@ using PvPatch.Plans;
 namespace PvPatch.Linux.Verify;
 
 /// <summary>
-/// Compares a kernel's memory with what it would hold at its paravirt sites on each of several backends. Only sites are compared: what a
+/// Compares the bytes at the paravirt sites of a kernel in memory with those of each of several backends. Only sites are compared: what a
 /// running system changes elsewhere in its code (ftrace, probes, jump labels) is not looked at.
 /// </summary>
 /// <remarks>
@@ -29,15 +29,15 @@ public static class KernelVerifier
     /// </summary>
     /// <param name="image">The kernel, as built.</param>
     /// <param name="file">The memory.</param>
-    /// <param name="verification">What stands at each site, and which machine accounts for it best.</param>
+    /// <param name="verification">The state of each site, and the machine that accounts for most of them.</param>
     /// <param name="diagnostics">
     /// Why there is no result: the kernel is not in the memory (PV6128 and other codes of the locator), or a backend cannot be planned.
     /// </param>
     /// <param name="known">Known facts of the machine; <see langword="null"/> for none.</param>
     /// <param name="backends">
-    /// The backends to compare with, the first of those that are level wins; those of the image where <see langword="null"/>.
+    /// The backends to compare with, in order of preference for equal results; <see langword="null"/> for those of the image.
     /// </param>
-    /// <param name="name">Gives a machine its name in reports; the library's own words where <see langword="null"/>.</param>
+    /// <param name="name">Names a machine for reports; <see langword="null"/> for the library's own names.</param>
     /// <param name="cancellationToken">Stops the work.</param>
     /// <returns>Whether there is a result.</returns>
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
@@ -84,11 +84,11 @@ public static class KernelVerifier
     /// <param name="image">The kernel, as built.</param>
     /// <param name="file">The memory.</param>
     /// <param name="known">Known facts of the machine; <see langword="null"/> for none.</param>
-    /// <param name="backends">The backends to compare with; those of the image where <see langword="null"/>.</param>
-    /// <param name="name">Gives a machine its name in reports; the library's own words where <see langword="null"/>.</param>
+    /// <param name="backends">The backends to compare with; <see langword="null"/> for those of the image.</param>
+    /// <param name="name">Names a machine for reports; <see langword="null"/> for the library's own names.</param>
     /// <param name="cancellationToken">Stops the work.</param>
-    /// <returns>What stands at each site, and which machine accounts for it best.</returns>
-    /// <exception cref="PatchException">There is no result; the first error.</exception>
+    /// <returns>The state of each site, and the machine that accounts for most of them.</returns>
+    /// <exception cref="PatchException">No result; the exception has the first error.</exception>
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
     public static MemoryVerification Verify(
         KernelImage image,
@@ -102,7 +102,7 @@ public static class KernelVerifier
             ? verification
             : throw new PatchException(KernelPlanner.FirstError(diagnostics));
 
-    /// <summary>Compares memory with plans, each of a machine of which no more is told than the plan's name.</summary>
+    /// <summary>Compares memory with plans; the machines are known by the plans' names only.</summary>
     internal static MemoryVerification Compare(IReadOnlyList<PatchPlan> plans, KernelMemory memory) =>
         Compare([.. plans.Select(static p => new BootCandidate(new BootMachine { Backend = p.Backend }, p))], memory);
 
@@ -111,8 +111,8 @@ public static class KernelVerifier
     /// The machines it may have booted on, with their plans, all of one image; 1 to <see cref="MaxCandidates"/>.
     /// </param>
     /// <param name="memory">The kernel's memory.</param>
-    /// <param name="leftOut">What is to be said of machines that are not among them.</param>
-    /// <returns>What stands at each site, and which machine accounts for it best.</returns>
+    /// <param name="leftOut">Diagnostics about machines that are not among them.</param>
+    /// <returns>The state of each site, and the machine that accounts for most of them.</returns>
     internal static MemoryVerification Compare(
         IReadOnlyList<BootCandidate> machines, KernelMemory memory, IReadOnlyList<PatchDiagnostic>? leftOut = null)
     {

@@ -3,7 +3,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Linux.Verify;
 
-/// <summary>In which state a kernel's memory is.</summary>
+/// <summary>State of a kernel's memory.</summary>
 public enum MemoryState
 {
     /// <summary>Every site compared holds the bytes of one backend.</summary>
@@ -20,7 +20,7 @@ public enum MemoryState
     /// <summary>At least one site holds bytes that neither the image nor a candidate accounts for.</summary>
     Tampered,
 
-    /// <summary>Most sites do: it is another kernel, or it ran on a backend that is not among the candidates.</summary>
+    /// <summary>Most sites hold unknown bytes: the memory is of another kernel, or of a backend that is not among the candidates.</summary>
     NotThisKernel,
 
     /// <summary>No site could be compared.</summary>
@@ -54,7 +54,10 @@ public sealed class CandidateMatch
     public string Backend => Plan.Backend;
 }
 
-/// <summary>What stands at a kernel's sites in memory, and on which backend it ran. Made by <see cref="KernelVerifier"/>.</summary>
+/// <summary>
+/// Result of the comparison of a kernel's sites in memory with candidates: the state of each site, and the backend the kernel ran on. Made
+/// by <see cref="KernelVerifier"/>.
+/// </summary>
 public sealed class MemoryVerification
 {
     // Below this many sites, most of them being unknown says nothing about the kernel.
@@ -76,7 +79,7 @@ public sealed class MemoryVerification
         State = StateOf(compared);
     }
 
-    /// <summary>The state as a whole.</summary>
+    /// <summary>The state of the memory as a whole.</summary>
     public MemoryState State { get; }
 
     /// <summary>The memory.</summary>
@@ -89,7 +92,7 @@ public sealed class MemoryVerification
     public IReadOnlyList<CandidateMatch> Candidates { get; }
 
     /// <summary>
-    /// The candidate that accounts for the most sites, the first of those that are level. Says nothing where the state is
+    /// The candidate that accounts for the most sites; of several, the first. Without meaning where the state is
     /// <see cref="MemoryState.NotPatched"/>.
     /// </summary>
     public CandidateMatch Best { get; }
@@ -97,12 +100,12 @@ public sealed class MemoryVerification
     /// <summary>The other candidates that account for as many sites as the best one.</summary>
     public IReadOnlyList<CandidateMatch> Tied { get; }
 
-    /// <summary>How many sites were compared: all but those that can't be read or are freed.</summary>
+    /// <summary>Number of the sites compared: all but those that can't be read or are freed.</summary>
     public int Compared { get; }
 
     /// <summary>
-    /// Number of sites that the memory does not hold though a running kernel keeps them: nothing is known of them. Sites in sections that
-    /// are freed after the start do not count.
+    /// Number of sites that the memory does not hold though a running kernel keeps them. Sites in sections that are freed after the start
+    /// do not count.
     /// </summary>
     public int Missing => Sites.Count(static s => s.State == MemorySiteState.Unreadable && !InitAreas.IsFreed(s.Decision.Section));
 
@@ -112,7 +115,7 @@ public sealed class MemoryVerification
     public bool IsComplete => Missing == 0;
 
     /// <summary>
-    /// Whether every site compared holds the bytes of the best candidate. Says nothing of sites that were not; see
+    /// Whether every site compared holds the bytes of the best candidate. Sites that were not compared do not count; see
     /// <see cref="IsComplete"/>.
     /// </summary>
     public bool IsPatched => State == MemoryState.Patched;
@@ -120,17 +123,17 @@ public sealed class MemoryVerification
     /// <summary>Candidates that were not compared with (PV6148); none where all were.</summary>
     internal IReadOnlyList<PatchDiagnostic> LeftOut { get; }
 
-    /// <summary>How many sites are in a state.</summary>
+    /// <summary>Counts the sites in a state.</summary>
     /// <param name="state">The state.</param>
     /// <returns>The number.</returns>
     public int Count(MemorySiteState state) => Sites.Count(s => s.State == state);
 
-    /// <summary>The sites whose bytes are not those of the best candidate though known: originals, or another backend's.</summary>
+    /// <summary>The sites with known bytes that are not those of the best candidate: originals, or another backend's.</summary>
     /// <returns>The sites; all of them where nothing is patched.</returns>
     public IEnumerable<SiteVerification> MixedSites() =>
         Sites.Where(s => s.State is MemorySiteState.Patched or MemorySiteState.Original && !s.Matches(Best.Index));
 
-    /// <summary>All that may legally stand at a site in this memory, originals moved as KASLR moved the kernel.</summary>
+    /// <summary>All allowed bytes of a site in this memory, with addresses in originals moved by the KASLR slide.</summary>
     /// <param name="site">One of <see cref="Sites"/>.</param>
     /// <returns>
     /// Each byte string once, with the names of the candidates that put it there: the original first, then in the order of the candidates.
@@ -141,14 +144,13 @@ public sealed class MemoryVerification
         return site.Allowed(Memory.Slide ?? 0, Memory.Bitness);
     }
 
-    /// <summary>The findings as diagnostics: of the whole first, then of single sites.</summary>
-    /// <param name="maxSites">How many sites are told of, at most; with 0 they are only counted.</param>
+    /// <summary>The findings as diagnostics: first those of the memory as a whole, then those of single sites.</summary>
+    /// <param name="maxSites">The largest number of sites with a diagnostic each; with 0 sites are only counted.</param>
     /// <returns>None where every site was compared with every candidate and holds the bytes of one backend.</returns>
     public IReadOnlyList<PatchDiagnostic> ToDiagnostics(int maxSites = 100) => new VerificationReport(this).Diagnostics(maxSites);
 
     /// <summary>
-    /// Writes the result as one JSON object of the format <c>pvpatch-verification</c>. Sites that are as they should be are counted, not
-    /// listed.
+    /// Writes the result as one JSON object of the format <c>pvpatch-verification</c>. Sites without a finding are counted, not listed.
     /// </summary>
     /// <param name="json">The writer. It is not flushed.</param>
     public void WriteTo(System.Text.Json.Utf8JsonWriter json) => MemoryVerificationJson.Write(this, json);

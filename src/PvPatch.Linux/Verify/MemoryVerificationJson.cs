@@ -5,7 +5,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Linux.Verify;
 
-/// <summary>What was found in memory, as JSON. Sites that are as they should be are counted, not listed.</summary>
+/// <summary>The JSON form of a <see cref="MemoryVerification"/>. Sites without a finding are counted, not listed.</summary>
 internal static class MemoryVerificationJson
 {
     /// <summary>The value of the member <c>format</c>.</summary>
@@ -18,12 +18,12 @@ internal static class MemoryVerificationJson
 
     /// <summary>Writes a result as one JSON object.</summary>
     /// <param name="result">The result.</param>
-    /// <param name="json">Where to. Not flushed.</param>
+    /// <param name="json">The writer; not flushed.</param>
     public static void Write(MemoryVerification result, Utf8JsonWriter json) => Write(result, json, []);
 
     /// <summary>Writes a result as one JSON object, with findings of the caller's own.</summary>
     /// <param name="result">The result.</param>
-    /// <param name="json">Where to. Not flushed.</param>
+    /// <param name="json">The writer; not flushed.</param>
     /// <param name="more">Findings that come first in the member <c>diagnostics</c>.</param>
     public static void Write(MemoryVerification result, Utf8JsonWriter json, IReadOnlyList<PatchDiagnostic> more)
     {

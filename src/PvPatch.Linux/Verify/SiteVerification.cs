@@ -2,7 +2,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Linux.Verify;
 
-/// <summary>What stands at a site in memory.</summary>
+/// <summary>State of a site in memory.</summary>
 public enum MemorySiteState
 {
     /// <summary>The bytes of at least one candidate.</summary>
@@ -12,7 +12,7 @@ public enum MemorySiteState
     Original,
 
     /// <summary>
-    /// Unknown bytes, in memory that the kernel gave away at the end of its start. See <see cref="KernelVerifier"/> for the rule.
+    /// Unknown bytes in memory that the kernel frees at the end of its start. See <see cref="KernelVerifier"/> for the rule.
     /// </summary>
     Freed,
 
@@ -36,24 +36,24 @@ public sealed class SiteVerification
         _matches = matches;
     }
 
-    /// <summary>What the first candidate that knows the site says of it: label, section, original bytes.</summary>
+    /// <summary>The site in the plan of the first candidate that has it: label, section, original bytes.</summary>
     public SiteDecision Decision { get; }
 
-    /// <summary>The site's address by the image file (KASLR not included).</summary>
+    /// <summary>The link address of the site (KASLR not included).</summary>
     public VirtualAddress Address => Decision.Address;
 
-    /// <summary>What stands there.</summary>
+    /// <summary>The state of the site.</summary>
     public MemorySiteState State { get; internal set; }
 
-    /// <summary>Whether the original bytes stand there (moved by KASLR); a candidate may leave them there too.</summary>
+    /// <summary>Whether the site holds its original bytes (moved by KASLR); a candidate may leave them there too.</summary>
     public bool IsOriginal { get; internal init; }
 
-    /// <summary>The bytes found; none where the site can't be read.</summary>
+    /// <summary>The bytes found; empty for a site that can't be read.</summary>
     public ReadOnlyMemory<byte> Found { get; internal init; }
 
-    /// <summary>Whether a candidate's bytes stand there.</summary>
+    /// <summary>Whether the site holds a candidate's bytes.</summary>
     /// <param name="candidate">The candidate's index in the list that was verified.</param>
-    /// <returns>Whether they do.</returns>
+    /// <returns>Whether it does.</returns>
     public bool Matches(int candidate)
     {
         ArgumentOutOfRangeException.ThrowIfNegative(candidate);
@@ -61,14 +61,14 @@ public sealed class SiteVerification
         return (_matches >> candidate & 1) != 0;
     }
 
-    /// <summary>The names of the backends whose bytes stand there.</summary>
+    /// <summary>Names of the backends whose bytes the site holds.</summary>
     public IEnumerable<string> Backends => _candidates.Where((_, i) => Matches(i)).Select(static p => p.Backend).Distinct();
 
     internal bool IsKnown => _matches != 0 || IsOriginal;
 
     internal List<AllowedBytes> Allowed(long slide, int bitness) => AllowedSite.Collect(_candidates, Decision, slide, bitness);
 
-    /// <summary>What may stand there, by text: <c>ff 15 .. (original), e8 .. 90 (native, kvm)</c>.</summary>
+    /// <summary>The allowed bytes as text: <c>ff 15 .. (original), e8 .. 90 (native, kvm)</c>.</summary>
     internal string Expected(long slide, int bitness) =>
         string.Join(", ", Allowed(slide, bitness).Select(static a => $"{HexBytes.Format(a.Bytes.Span)} ({string.Join(", ", a.Of)})"));
 }

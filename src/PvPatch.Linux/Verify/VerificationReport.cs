@@ -3,7 +3,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Linux.Verify;
 
-/// <summary>Words for what a comparison of memory found.</summary>
+/// <summary>Text of the findings of a comparison of memory.</summary>
 internal sealed class VerificationReport(MemoryVerification result)
 {
     public List<PatchDiagnostic> Diagnostics(int maxSites)

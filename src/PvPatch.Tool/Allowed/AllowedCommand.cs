@@ -5,7 +5,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Allowed;
 
-/// <summary><c>pvpatch allowed</c>: for each site the bytes that may legally stand there.</summary>
+/// <summary><c>pvpatch allowed</c>: the allowed bytes of each site.</summary>
 internal sealed class AllowedCommand : ToolCommand
 {
     private readonly Argument<string> _image = KernelInput.Argument();

@@ -4,12 +4,12 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Allowed;
 
-/// <summary>What <c>allowed</c> wrote: how many byte strings for how many sites.</summary>
+/// <summary>Report of <c>allowed</c>: number of byte strings and sites written.</summary>
 internal sealed record AllowedReport(
     string Image, string Output, long Size, IReadOnlyList<string> Plans, int Sites, int Strings, IReadOnlyList<PatchDiagnostic> Diagnostics)
 {
     /// <summary>Writes the list to a file.</summary>
-    /// <param name="candidates">What the kernel may boot on.</param>
+    /// <param name="candidates">The machines the kernel may boot on.</param>
     /// <param name="image">The image, as the user named it.</param>
     /// <param name="output">The file to write, resolved.</param>
     /// <param name="outputPath">The file to write, as the user named it.</param>
@@ -41,7 +41,7 @@ internal sealed record AllowedReport(
     public AllowedDocument ToDocument() => new(Image, Output, Size, Sites, Strings, Plans, JsonPart.Of(Diagnostics));
 }
 
-/// <summary>The same for scripts.</summary>
+/// <summary>The report as JSON.</summary>
 internal sealed record AllowedDocument(
     string Image, string Output, long Size, int Sites, int Strings, IReadOnlyList<string> Backends, IReadOnlyList<JsonPart> Diagnostics)
     : ToolDocument("pvpatch-allowed-written");

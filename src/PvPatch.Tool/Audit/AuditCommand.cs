@@ -5,7 +5,7 @@ using PvPatch.Linux.Audit;
 namespace PvPatch.Tool.Audit;
 
 /// <summary>
-/// <c>pvpatch audit</c>: whether what is put at each site destroys a register that is read behind it, computed from the kernel's code.
+/// <c>pvpatch audit</c>: whether the code put at each site destroys a register that is read behind it, computed from the kernel's code.
 /// </summary>
 internal sealed class AuditCommand : ToolCommand
 {

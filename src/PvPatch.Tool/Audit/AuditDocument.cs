@@ -4,7 +4,7 @@ using PvPatch.Linux.Audit;
 
 namespace PvPatch.Tool.Audit;
 
-/// <summary>An audit for scripts. Of the sites only those that are not proved, or break their slot's convention, are listed.</summary>
+/// <summary>An audit as JSON. Only sites that are not proved, or break their slot's convention, are listed.</summary>
 internal sealed record AuditDocument(string Image, int Total,
     IReadOnlyList<AuditBackend> Backends, IReadOnlyList<AuditFunction> Unconventional) : ToolDocument("pvpatch-audit")
 {

@@ -6,7 +6,7 @@ using PvPatch.Linux.Audit;
 namespace PvPatch.Tool.Audit;
 
 /// <summary>
-/// An audit for people: the counts of each backend, why sites are undecided, and every contradiction with its way to the read.
+/// An audit as text: the counts of each backend, why sites are undecided, and every contradiction with its way to the read.
 /// </summary>
 internal static class AuditText
 {

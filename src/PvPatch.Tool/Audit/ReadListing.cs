@@ -4,10 +4,10 @@ using PvPatch.Linux;
 
 namespace PvPatch.Tool.Audit;
 
-/// <summary>Lists the code from a site on as far as the read of a register, run by run.</summary>
+/// <summary>Lists the code from a site to the read of a register, run by run.</summary>
 internal sealed class ReadListing(KernelImage image, KernelNames names)
 {
-    /// <summary>Instructions shown of either end of a way that is too long to be shown whole.</summary>
+    /// <summary>Number of instructions shown at either end of a path that is too long to be shown whole.</summary>
     public const int Shown = 12;
 
     private const int LongestInstruction = 15;

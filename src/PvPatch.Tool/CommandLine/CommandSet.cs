@@ -14,7 +14,7 @@ using PvPatch.Tool.Verify;
 
 namespace PvPatch.Tool.CommandLine;
 
-/// <summary>The commands the tool has, and the root they hang on.</summary>
+/// <summary>The commands of the tool, and the root command.</summary>
 internal sealed class CommandSet
 {
     private readonly ToolCommand[] _commands =

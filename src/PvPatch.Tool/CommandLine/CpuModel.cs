@@ -6,7 +6,7 @@ namespace PvPatch.Tool.CommandLine;
 /// <summary>
 /// Processors as far as kernels up to 5.12 choose their nops by them (<c>ideal_nops</c>, arch/x86/kernel/alternative.c of 5.10).
 /// </summary>
-/// <param name="Name">What <c>--cpu</c> takes.</param>
+/// <param name="Name">The value of <c>--cpu</c>.</param>
 /// <param name="Nops64">The nops a 64-bit kernel takes.</param>
 /// <param name="Nops32">The nops a 32-bit kernel takes.</param>
 internal sealed record CpuModel(string Name, NopStyle Nops64, NopStyle Nops32)

@@ -4,7 +4,7 @@ using System.CommandLine.Invocation;
 
 namespace PvPatch.Tool.CommandLine;
 
-/// <summary>Help: what the parser knows of a command, with examples and exit codes behind it.</summary>
+/// <summary>Help: the parser's description of a command, followed by examples and exit codes.</summary>
 internal static class HelpText
 {
     private const int Width = 110;
@@ -40,7 +40,7 @@ internal static class HelpText
     }
 }
 
-/// <summary>What <c>--help</c> does.</summary>
+/// <summary>The action of <c>--help</c>.</summary>
 internal sealed class HelpTextAction(CommandSet tool) : SynchronousCommandLineAction
 {
     public override int Invoke(ParseResult parseResult)

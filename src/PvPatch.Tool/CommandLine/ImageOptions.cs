@@ -7,7 +7,7 @@ using PvPatch.Mechanisms;
 
 namespace PvPatch.Tool.CommandLine;
 
-/// <summary>The options by which a user tells what the image does not say: symbols, era, order of the slots.</summary>
+/// <summary>The options for facts that an image lacks: symbols, era, layout.</summary>
 internal sealed class ImageOptions
 {
     private readonly Option<string?> _systemMap = new("--system-map")
@@ -69,7 +69,7 @@ internal sealed class ImageOptions
     public IEnumerable<string?> Files(ParseResult arguments) =>
         [arguments.GetValue(_systemMap), arguments.GetValue(_kallsyms), arguments.GetValue(_layout)];
 
-    /// <summary>What the command line says of an image.</summary>
+    /// <summary>The values of the options.</summary>
     /// <exception cref="ToolFailure">A file of symbols or slots cannot be read (PV7007, PV6083 to PV6085, PV6160 to PV6163).</exception>
     public KernelOptions Read(ParseResult arguments, ElfImage elf) => new()
     {

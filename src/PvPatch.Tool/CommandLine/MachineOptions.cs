@@ -7,7 +7,7 @@ using PvPatch.Paravirt;
 
 namespace PvPatch.Tool.CommandLine;
 
-/// <summary>The options that say what machine a kernel boots on, for every command that plans.</summary>
+/// <summary>The options of the machine a kernel boots on, for every command that plans.</summary>
 internal sealed class MachineOptions
 {
     private const int MostCpus = 1 << 20;
@@ -100,13 +100,13 @@ internal sealed class MachineOptions
             $"--cpu takes one of {string.Join(", ", CpuModel.All.Select(static m => m.Name))}"));
     }
 
-    /// <summary>What a VMware clock is called on the command line.</summary>
+    /// <summary>The name of a VMware clock on the command line.</summary>
     public static string NameOf(VmwareClock clock) => s_clocks.Single(c => c.Value == clock).Key;
 
     /// <summary>The files that the options name.</summary>
     public IEnumerable<string?> Files(ParseResult arguments) => [arguments.GetValue(_slots)];
 
-    /// <summary>What the command line says.</summary>
+    /// <summary>The values of the options.</summary>
     /// <exception cref="ToolFailure">The slot file cannot be read (PV7007, PV6108).</exception>
     public MachineSettings Read(ParseResult arguments) => new(
         new KnownMachine

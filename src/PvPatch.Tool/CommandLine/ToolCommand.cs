@@ -2,7 +2,7 @@ using System.CommandLine;
 
 namespace PvPatch.Tool.CommandLine;
 
-/// <summary>One command of the tool: how it is called, and what it does.</summary>
+/// <summary>One command of the tool: its syntax and its work.</summary>
 internal abstract class ToolCommand
 {
     protected ToolCommand(string name, string description, params IReadOnlyList<string> examples)
@@ -12,7 +12,7 @@ internal abstract class ToolCommand
         Definition.Options.Add(Json);
     }
 
-    /// <summary>The command as the parser knows it.</summary>
+    /// <summary>The command in the parser.</summary>
     public Command Definition { get; }
 
     /// <summary>Command lines for the help, without the program's name.</summary>
@@ -20,7 +20,7 @@ internal abstract class ToolCommand
 
     public Option<bool> Json { get; } = new("--json") { Description = "Write one JSON document (docs/json.md) instead of text" };
 
-    /// <summary>Does the work.</summary>
-    /// <exception cref="ToolFailure">It could not be done.</exception>
+    /// <summary>Runs the command.</summary>
+    /// <exception cref="ToolFailure">It failed.</exception>
     public abstract ExitCode Execute(ParseResult arguments, ToolRun run);
 }

@@ -3,7 +3,7 @@ using System.CommandLine.Parsing;
 
 namespace PvPatch.Tool.CommandLine;
 
-/// <summary>What the parser found wrong with a command line, as findings.</summary>
+/// <summary>Errors of the parser as findings.</summary>
 internal static class UsageErrors
 {
     public static IReadOnlyList<PatchDiagnostic> Of(CommandSet tool, ParseResult parsed)

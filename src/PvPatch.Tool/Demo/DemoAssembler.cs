@@ -1,13 +1,12 @@
 using Iced.Intel;
+using PvPatch.Images;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
 
 namespace PvPatch.Tool.Demo;
 
-/// <summary>
-/// Lays the demo's guest down byte by byte. What lies between its parts is int3, so that a slip of one byte would be seen.
-/// </summary>
+/// <summary>Assembles the demo's guest. Bytes between its parts are int3, so that an error of one byte shows.</summary>
 internal sealed class DemoAssembler(int bitness, VirtualAddress start, VirtualAddress opsTable, OpsLayout layout)
 {
     private const int Alignment = 16;
@@ -18,12 +17,12 @@ internal sealed class DemoAssembler(int bitness, VirtualAddress start, VirtualAd
 
     private readonly int _word = bitness / 8;
 
-    /// <summary>What was laid down so far.</summary>
+    /// <summary>The bytes assembled so far.</summary>
     public byte[] Bytes => [.. _code];
 
     private VirtualAddress End => start + _code.Count;
 
-    /// <summary>Adds a site and what follows it: a return, unless the site itself leaves for good.</summary>
+    /// <summary>Adds a site and the return behind it, which a site that does not come back has not.</summary>
     public PatchSite AddSite(DemoSite site)
     {
         OpSlot slot = layout[site.Slot];
@@ -51,9 +50,9 @@ internal sealed class DemoAssembler(int bitness, VirtualAddress start, VirtualAd
     }
 
     /// <summary>Adds room for thunks.</summary>
-    public ThunkArea AddRoom(int length)
+    public AddressRange AddRoom(int length)
     {
-        var room = new ThunkArea(End, length);
+        var room = new AddressRange(End, length);
         _code.AddRange(Enumerable.Repeat(Int3, length));
         return room;
     }

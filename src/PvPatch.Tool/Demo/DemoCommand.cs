@@ -46,6 +46,6 @@ internal sealed class DemoCommand : ToolCommand
         return ExitCodeOf(runs);
     }
 
-    /// <summary>A guest that is not as planned is a mistake of the engine, and no success.</summary>
+    /// <summary>The exit code. A guest that is not as planned is an internal error.</summary>
     internal static ExitCode ExitCodeOf(IEnumerable<DemoRun> runs) => runs.All(static r => r.Holds) ? ExitCode.Success : ExitCode.Internal;
 }

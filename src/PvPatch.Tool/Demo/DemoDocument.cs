@@ -1,6 +1,6 @@
 namespace PvPatch.Tool.Demo;
 
-/// <summary>The demo for scripts: for each backend its plan as <c>plan --json</c> writes it, and what was checked.</summary>
+/// <summary>The demo as JSON: for each backend its plan as <c>plan --json</c> writes it, and the checks.</summary>
 internal sealed record DemoDocument(int Bitness, string Address, string Code, IReadOnlyList<DemoBackend> Backends)
     : ToolDocument("pvpatch-demo")
 {

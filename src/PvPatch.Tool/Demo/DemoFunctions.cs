@@ -2,14 +2,14 @@ namespace PvPatch.Tool.Demo;
 
 /// <summary>
 /// The functions of the demo's guest by the names kernels give them, so that the standard backends find them. Each is a stub of the guest;
-/// two are "loaded" farther away than a call reaches. What is not named here (<c>xen_alloc_p4d</c>) the guest does not have.
+/// two are "loaded" farther away than a call reaches. The guest has no others (<c>xen_alloc_p4d</c>, for one).
 /// </summary>
 internal static class DemoFunctions
 {
     /// <summary>Functions farther than 2 GiB from the guest's code, 64-bit only: in 32-bit code a call reaches everything.</summary>
     public static readonly string[] Far = ["xen_sched_clock", "kvm_sched_clock_read"];
 
-    /// <summary>What both guests have.</summary>
+    /// <summary>Functions of both guests.</summary>
     private const string Both =
         "nop_func pv_native_save_fl pv_native_irq_disable pv_native_irq_enable native_restore_fl pv_native_read_cr2 native_write_cr3 "
         + "native_set_pte native_set_pte_at native_flush_tlb_multi native_iret native_clts native_sched_clock "

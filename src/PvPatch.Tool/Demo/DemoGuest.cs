@@ -84,8 +84,8 @@ internal sealed class DemoGuest
     /// <summary>Run address of the ops table.</summary>
     public VirtualAddress OpsTable { get; }
 
-    /// <summary>Where save/restore thunks may be put.</summary>
-    public ThunkArea Thunks { get; }
+    /// <summary>Room for save/restore thunks.</summary>
+    public AddressRange Thunks { get; }
 
     /// <summary>Assembles the guest.</summary>
     public static DemoGuest Assemble(int bitness) => new(bitness);

@@ -4,7 +4,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Demo;
 
-/// <summary>What became of the guest under one backend: planned, applied to a copy of its own, verified, applied again, reverted.</summary>
+/// <summary>Result of the demo under one backend: planned, applied to a copy of the guest, verified, applied again, reverted.</summary>
 internal sealed class DemoRun
 {
     internal DemoRun(PatchPlan plan) => Plan = plan;
@@ -12,7 +12,7 @@ internal sealed class DemoRun
     /// <summary>The plan.</summary>
     public PatchPlan Plan { get; }
 
-    /// <summary>What applying it did.</summary>
+    /// <summary>Result of applying it.</summary>
     public ApplyResult Applied { get; private init; }
 
     /// <summary>Whether every site held the planned bytes afterwards.</summary>
@@ -21,16 +21,16 @@ internal sealed class DemoRun
     /// <summary>Whether no byte outside the sites (and thunks) had changed.</summary>
     public bool OutsideUntouched { get; init; }
 
-    /// <summary>How many sites were written by applying it once more: none.</summary>
+    /// <summary>Number of sites written by a second apply; must be 0.</summary>
     public int WrittenAgain { get; init; }
 
     /// <summary>Whether revert gave the original back bit for bit.</summary>
     public bool Restored { get; init; }
 
-    /// <summary>Whether all of it is as it must be.</summary>
+    /// <summary>Whether all checks passed.</summary>
     public bool Holds => Verified && OutsideUntouched && WrittenAgain == 0 && Restored;
 
-    /// <summary>Takes one backend through everything.</summary>
+    /// <summary>Runs all steps for one backend.</summary>
     /// <exception cref="PatchException">The guest cannot be planned; it always can.</exception>
     public static DemoRun Of(DemoGuest guest, Backend backend, PatchPlanner planner)
     {

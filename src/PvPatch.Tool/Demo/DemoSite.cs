@@ -3,7 +3,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Demo;
 
-/// <summary>How a site of the demo's guest is written.</summary>
+/// <summary>Form of a site of the demo's guest.</summary>
 internal enum DemoForm
 {
     /// <summary>
@@ -17,20 +17,20 @@ internal enum DemoForm
     /// <summary>A call through a register that points to the slot's own table (ff 53 d8): short enough for a site of 5 bytes.</summary>
     Register,
 
-    /// <summary>Not a call at all: somebody wrote the instruction there by hand.</summary>
+    /// <summary>No call: a privileged instruction written by hand.</summary>
     ByHand,
 }
 
 /// <summary>One site of the demo's guest.</summary>
 /// <param name="Slot">Its slot, in the standard layout.</param>
 /// <param name="Budget">Its length in bytes.</param>
-/// <param name="Clobbers">What a patch may destroy there.</param>
-/// <param name="Form">How it is written.</param>
-/// <param name="Traits">What else it demands.</param>
+/// <param name="Clobbers">Registers that a patch may destroy there.</param>
+/// <param name="Form">Its form.</param>
+/// <param name="Traits">Its traits.</param>
 internal sealed record DemoSite(
     string Slot, int Budget, RegisterSet Clobbers, DemoForm Form = DemoForm.Direct, SiteTraits Traits = SiteTraits.None)
 {
-    /// <summary>The sites of a guest: every budget from 5 to 16 bytes, and one of each kind that makes a difference.</summary>
+    /// <summary>The sites of a guest: every budget from 5 to 16 bytes, and one of each kind that is decided differently.</summary>
     public static IReadOnlyList<DemoSite> For(int bitness)
     {
         // What a C function may destroy, and what a function with the callee-save convention may.

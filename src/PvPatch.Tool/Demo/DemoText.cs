@@ -4,9 +4,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Demo;
 
-/// <summary>
-/// The demo for people: what the words mean, every site under every backend, what was left alone and why, and what was checked.
-/// </summary>
+/// <summary>The demo as text: a glossary, every site under every backend, the sites left alone with reasons, and the checks.</summary>
 internal sealed class DemoText(DemoGuest guest, IReadOnlyList<DemoRun> runs, TextOutput output)
 {
     private const int NameWidth = 9;

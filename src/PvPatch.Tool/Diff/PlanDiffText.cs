@@ -3,7 +3,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Diff;
 
-/// <summary>Differences of two plans: summed up by slot and by what is done, or site by site for some slots.</summary>
+/// <summary>Differences of two plans: counted by slot and action, or site by site for some slots.</summary>
 internal static class PlanDiffText
 {
     private const int SlotWidth = 34;
@@ -12,7 +12,7 @@ internal static class PlanDiffText
 
     /// <param name="diff">The differences.</param>
     /// <param name="slot">The slots to list each site of; <see langword="null"/> for none of them.</param>
-    /// <param name="output">Where to.</param>
+    /// <param name="output">The output.</param>
     public static void Write(PlanDiff diff, string? slot, TextOutput output)
     {
         var disassembler = new Disassembler(diff.First.Bitness, Names(diff));
@@ -82,7 +82,7 @@ internal static class PlanDiffText
 
     private static string Name(PatchPlan plan) => $"{plan.Backend} ({plan.Rules})";
 
-    /// <summary>The names of targets, which is all a stored plan has of symbols.</summary>
+    /// <summary>The names of targets: a stored plan has no other symbols.</summary>
     private static Func<ulong, string?> Names(PlanDiff diff)
     {
         var names = new Dictionary<ulong, string>();

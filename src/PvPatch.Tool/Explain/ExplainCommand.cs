@@ -5,7 +5,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Explain;
 
-/// <summary><c>pvpatch explain</c>: everything about one site, or the sites of one slot, on every backend.</summary>
+/// <summary><c>pvpatch explain</c>: facts and decisions of one site, or of the sites of one slot, on every backend.</summary>
 internal sealed class ExplainCommand : ToolCommand
 {
     private readonly Argument<string> _image = KernelInput.Argument();

@@ -2,7 +2,7 @@ using PvPatch.Linux.Tables;
 
 namespace PvPatch.Tool.Explain;
 
-/// <summary>One site explained to scripts.</summary>
+/// <summary>Explanation of a site as JSON.</summary>
 internal sealed record ExplainDocument() : ToolDocument("pvpatch-explain")
 {
     public required string Image { get; init; }
@@ -71,7 +71,7 @@ internal sealed record ExplainAlternative(
 
 internal sealed record ExplainBackend(string Backend, string Rules, JsonPart Site, IReadOnlyList<ExplainInstruction> NewCode);
 
-/// <summary>A slot explained to scripts.</summary>
+/// <summary>Explanation of a slot as JSON.</summary>
 internal sealed record ExplainSlotDocument(
     string Image, string Slot, int Type, int Total, string? Native, IReadOnlyList<ExplainSlotBackend> Backends)
     : ToolDocument("pvpatch-explain-slot");

@@ -6,7 +6,7 @@ using PvPatch.Plans;
 namespace PvPatch.Tool.Explain;
 
 /// <summary>
-/// One site explained to people: what it is, then what becomes of it on each backend; those that do the same stand together.
+/// Explanation of a site as text: its facts, then its decision on each backend; backends with the same decision are grouped.
 /// </summary>
 internal static class ExplainText
 {

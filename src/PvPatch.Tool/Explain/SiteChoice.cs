@@ -5,7 +5,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Explain;
 
-/// <summary>Finds the site a user means.</summary>
+/// <summary>Finds the site or slot that a text names.</summary>
 internal static class SiteChoice
 {
     private const string IndexPrefix = "site:";

@@ -6,13 +6,13 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Explain;
 
-/// <summary>Everything known of one site, gathered to be told.</summary>
+/// <summary>The facts of one site and its decisions in several plans.</summary>
 internal sealed class SiteExplanation
 {
     private const int AlwaysFeature = (3 * 32) + 21; // X86_FEATURE_ALWAYS, arch/x86/include/asm/cpufeatures.h of 5.10 to 7.2
 
     /// <param name="image">The kernel.</param>
-    /// <param name="plans">What becomes of the site, once or more; at least one.</param>
+    /// <param name="plans">The plans of the site; at least one.</param>
     /// <param name="index">The site's place in order of address.</param>
     /// <param name="names">The kernel's names.</param>
     public SiteExplanation(KernelImage image, IReadOnlyList<PatchPlan> plans, int index, KernelNames names)
@@ -40,21 +40,21 @@ internal sealed class SiteExplanation
 
     public OpSlot Slot { get; }
 
-    /// <summary>What the ops table on disk holds for the slot.</summary>
+    /// <summary>The content of the slot in the ops table on disk.</summary>
     public Operation Native { get; }
 
-    /// <summary>The alternatives that the kernel lays over the site, in the order it does.</summary>
+    /// <summary>The alternatives at the site, in the order in which the kernel applies them.</summary>
     public IReadOnlyList<AltInstr> Alternatives { get; }
 
-    /// <summary>Whether kernels of this era look at what a site says may be destroyed.</summary>
+    /// <summary>Whether kernels of this era check the clobbers of a site.</summary>
     public bool ClobbersCount =>
         Image.Era.Source == SiteSource.ParaInstructions
             && (Image.Elf.Bitness == 64 ? Image.Era.SiteTable64 : Image.Era.SiteTable32).HasClobbers;
 
-    /// <summary>Where the site is in the file.</summary>
+    /// <summary>The offset of the site in the file.</summary>
     public long? FileOffset => Image.Elf.TryGetFileOffset(Site.Address, Site.Budget, out long offset) ? offset : null;
 
-    /// <summary>What a plan says of the site.</summary>
+    /// <summary>The entry of a plan for the site.</summary>
     public SiteDecision DecisionOf(PatchPlan plan) => plan[plan.IndexContaining(Site.Address)];
 
     /// <summary>The plans in groups that do the same thing and leave the same bytes.</summary>
@@ -90,7 +90,7 @@ internal sealed class SiteExplanation
         return record.IsNot ? $"!{feature}" : feature;
     }
 
-    /// <summary>The bytes an alternative would put there; empty for "nothing", and where they are not in the file.</summary>
+    /// <summary>The bytes of an alternative's replacement; empty for an empty replacement, and where they are not in the file.</summary>
     public ReadOnlyMemory<byte> Replacement(in AltInstr record) =>
         record.ReplacementLength > 0 && Image.Elf.TryGetBytes(record.ReplacementAddress, record.ReplacementLength, out Memory<byte> bytes)
             ? bytes : default;

@@ -5,7 +5,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Explain;
 
-/// <summary>A slot explained by its sites: on each backend what is done at how many of them, and where they are.</summary>
+/// <summary>Explanation of a slot: on each backend the number of its sites by action, and the places of the sites.</summary>
 internal sealed class SlotExplanation(
     KernelImage image, OpSlot slot, Func<IReadOnlyList<VirtualAddress>, IReadOnlyList<PatchPlan>> plansAt, KernelNames names)
 {

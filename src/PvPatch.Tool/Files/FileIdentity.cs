@@ -3,7 +3,7 @@ using System.Runtime.InteropServices;
 
 namespace PvPatch.Tool.Files;
 
-/// <summary>The kind of thing a path leads to.</summary>
+/// <summary>Kind of a file.</summary>
 internal enum FileKind
 {
     Regular,
@@ -14,7 +14,7 @@ internal enum FileKind
     Device,
 }
 
-/// <summary>What the system knows a file by, whatever its name, and who may use it. Links are followed.</summary>
+/// <summary>Identity of a file (device and inode), its kind, permissions and owner. Links are followed.</summary>
 /// <param name="Device">The file system.</param>
 /// <param name="Inode">The file in it: two names with the same device and inode are hard links to one file.</param>
 /// <param name="Kind">The kind.</param>
@@ -37,7 +37,7 @@ internal readonly record struct FileIdentity(ulong Device, ulong Inode, FileKind
     private const int KindMask = 0xf000; // S_IFMT
     private const int ModeMask = 0xfff;
 
-    /// <summary>Asks the system. Only Linux is asked.</summary>
+    /// <summary>Reads the identity of a file; on Linux only.</summary>
     /// <returns>Whether there is something at the path and the system says what.</returns>
     public static bool TryGet(string path, out FileIdentity identity)
     {

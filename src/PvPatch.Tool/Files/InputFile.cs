@@ -7,8 +7,8 @@ internal static class InputFile
 
     /// <summary>All bytes of a file. A pipe is read to its end; a device, which may have none, is not opened.</summary>
     /// <param name="path">The file.</param>
-    /// <param name="largest">The most bytes it may have.</param>
-    /// <param name="error">What to say where it cannot be read.</param>
+    /// <param name="largest">The largest accepted size in bytes.</param>
+    /// <param name="error">The diagnostic for a file that cannot be read.</param>
     /// <exception cref="ToolFailure">It cannot be read.</exception>
     public static ReadOnlyMemory<byte> Read(string path, int largest, PatchDiagnostic error)
     {

@@ -3,7 +3,7 @@ using Microsoft.Win32.SafeHandles;
 
 namespace PvPatch.Tool.Files;
 
-/// <summary>The steps of writing that a disk can refuse. A test gives a disk that is full, or that breaks at the worst moment.</summary>
+/// <summary>The steps of writing that can fail. Tests replace it by a disk that is full or fails at a given step.</summary>
 internal class OutputDisk
 {
     private const int ReadOnlyDirectory = 0x10000 | 0x80000; // O_RDONLY | O_DIRECTORY | O_CLOEXEC, x86-64
@@ -18,7 +18,7 @@ internal class OutputDisk
     /// <exception cref="IOException">They are not.</exception>
     public virtual void Flush(FileStream file) => file.Flush(flushToDisk: true);
 
-    /// <summary>Gives a file another name, in place of what had that name.</summary>
+    /// <summary>Renames a file over whatever has that name.</summary>
     /// <exception cref="IOException">It keeps its name.</exception>
     public virtual void Rename(string from, string to) => File.Move(from, to, overwrite: true);
 
@@ -50,7 +50,7 @@ internal class OutputDisk
     }
 
     /// <summary>Gives a file a second name.</summary>
-    /// <returns>Whether it has one: not on file systems without hard links.</returns>
+    /// <returns>Whether it was given: not on file systems without hard links.</returns>
     public virtual bool TryLink(string existing, string second) => OperatingSystem.IsLinux() && Link(Path(existing), Path(second)) == 0;
 
     /// <summary>Gives a file the owner and group of the one it replaces, as far as this user may.</summary>

@@ -5,10 +5,10 @@ using PvPatch.Plans;
 namespace PvPatch.Tool.Files;
 
 /// <summary>
-/// The files one command writes. All of them appear, whole, or none: each is written to a temporary file beside its place and waited for
-/// until it is on the disk; only then do they get their names.
+/// The output files of one command: all of them appear, whole, or none. Each is written to a temporary file beside its place and flushed to
+/// the disk before any is renamed.
 /// </summary>
-/// <param name="run">The command's run: its disk, and the wish to stop.</param>
+/// <param name="run">The command's run: its disk and cancellation.</param>
 /// <param name="source">
 /// The image they are made from. New files get its permissions, as far as the umask allows; what is replaced keeps its own.
 /// </param>
@@ -24,10 +24,11 @@ internal sealed class OutputFiles(ToolRun run, string source)
     private OutputDisk Disk => run.Console.Disk;
 
     /// <summary>
-    /// Adds an image: what its ELF headers account for. The KASLR relocations behind a kernel unpacked from a bzImage are left out.
+    /// Adds an image: the bytes that its ELF headers account for. The KASLR relocations behind a kernel unpacked from a bzImage are left
+    /// out.
     /// </summary>
     /// <param name="elf">The file, as it is in memory now.</param>
-    /// <param name="path">Where to, resolved.</param>
+    /// <param name="path">The output path, resolved.</param>
     /// <param name="name">The path as the user gave it.</param>
     public OutputFiles Add(ElfImage elf, string path, string name) => Add(elf.File[..(int)elf.EndOfFileContent], path, name);
 
@@ -135,7 +136,7 @@ internal sealed class OutputFiles(ToolRun run, string source)
         OwnerOnly | (
             FileIdentity.TryGet(source, out FileIdentity image) && image.Kind == FileKind.Regular ? image.Mode & Everybody : Everybody);
 
-    /// <summary>The permissions without those that would now be somebody else's.</summary>
+    /// <summary>The permissions, without those that would go to another owner or group.</summary>
     private static UnixFileMode ModeFor(UnixFileMode mode, bool sameOwner, bool sameGroup)
     {
         const UnixFileMode OfGroup = UnixFileMode.GroupRead | UnixFileMode.GroupWrite | UnixFileMode.GroupExecute;
@@ -210,10 +211,10 @@ internal sealed class OutputFiles(ToolRun run, string source)
 
         public string Name => name;
 
-        /// <summary>Where its bytes are until it has its name.</summary>
+        /// <summary>The temporary file with its bytes.</summary>
         public string? Temporary { get; set; }
 
-        /// <summary>A second name for what it replaced.</summary>
+        /// <summary>A hard link to the file it replaced.</summary>
         public string? Replaced { get; set; }
 
         public bool IsNew { get; set; }

@@ -4,13 +4,13 @@ using PvPatch.Linux;
 
 namespace PvPatch.Tool.Files;
 
-/// <summary>Where an output goes: never to a file that is read as well, and never to what is no file.</summary>
+/// <summary>Resolves output paths. An output is never an input of the same command, and always a regular file.</summary>
 internal static class OutputPath
 {
     public static Option<string> Option(string description) =>
         new("--output", "-o") { Description = description, HelpName = "FILE", Required = true };
 
-    /// <summary>The file that a path means, links followed; refuses one that is also read, and what is no file.</summary>
+    /// <summary>Resolves a path, links followed; refuses inputs of the command and anything but regular files.</summary>
     /// <param name="output">The path as given.</param>
     /// <param name="others">The other files of the command, by whatever name or link, hard ones included.</param>
     /// <exception cref="ToolFailure">It is one of them (PV7004), is a device or pipe (PV6107), or is empty (PV7001).</exception>

@@ -2,7 +2,7 @@ using System.Collections.Concurrent;
 
 namespace PvPatch.Tool.Files;
 
-/// <summary>The temporary files of this process, so that they go even where the process is ended at once.</summary>
+/// <summary>The temporary files of this process, kept so that they are deleted even if the process ends at once.</summary>
 internal static class TemporaryFiles
 {
     private static readonly ConcurrentDictionary<string, bool> s_paths = new();
@@ -10,7 +10,7 @@ internal static class TemporaryFiles
     /// <summary>A name beside a file, not in use: short, for the file's own name may be as long as names can be.</summary>
     public static string NameBeside(string path) => Path.Join(Path.GetDirectoryName(path), $".pvpatch-{Path.GetRandomFileName()}");
 
-    /// <summary>Takes a file that was just made for one of this process.</summary>
+    /// <summary>Registers a new temporary file.</summary>
     /// <returns>Its path.</returns>
     public static string Own(string path)
     {

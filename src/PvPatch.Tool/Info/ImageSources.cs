@@ -5,7 +5,7 @@ using PvPatch.Linux.Symbols;
 
 namespace PvPatch.Tool.Info;
 
-/// <summary>How it was found out what <c>info</c> says of a kernel.</summary>
+/// <summary>Sources of the facts that <c>info</c> reports.</summary>
 internal static class ImageSources
 {
     /// <summary>The sections that decide what can be done with a kernel.</summary>
@@ -14,7 +14,7 @@ internal static class ImageSources
 
     private const string TypeInformation = ".BTF";
 
-    /// <summary>What told the era.</summary>
+    /// <summary>The source of the era.</summary>
     public static string OfEra(KernelImage image, KernelOptions options) =>
         options.Era is not null ? "--era"
         : image.Era.Source == SiteSource.DirectCallAlternatives ? "direct calls in .altinstructions"
@@ -22,7 +22,7 @@ internal static class ImageSources
         : image.Layout.HasSlot("init.patch") ? ".parainstructions, and a patch function among the slots"
         : ".parainstructions, and no patch function among the slots";
 
-    /// <summary>What told the order of the slots.</summary>
+    /// <summary>The source of the layout.</summary>
     public static string OfLayout(KernelImage image, KernelOptions options) =>
         options.Layout is not null ? "--layout"
         : HasTypeInformation(image) ? "the kernel's type information (.BTF)"
@@ -30,7 +30,7 @@ internal static class ImageSources
 
     private static bool HasTypeInformation(KernelImage image) => image.Elf.TryGetSection(TypeInformation, out ElfSection? _);
 
-    /// <summary>Where the symbols are from.</summary>
+    /// <summary>The source of the symbols.</summary>
     public static string? OfSymbols(KernelImage image) => image.Symbols?.Source switch
     {
         null => null,

@@ -3,7 +3,7 @@ using PvPatch.Linux;
 
 namespace PvPatch.Tool.Info;
 
-/// <summary><c>pvpatch info</c>: what a kernel file is, which tables it has, how many sites each slot has.</summary>
+/// <summary><c>pvpatch info</c>: kind of a kernel file, its tables, and the number of sites of each slot.</summary>
 internal sealed class InfoCommand : ToolCommand
 {
     private readonly Argument<string> _image = KernelInput.Argument();

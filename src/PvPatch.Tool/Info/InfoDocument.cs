@@ -3,7 +3,7 @@ using PvPatch.Linux.Files;
 
 namespace PvPatch.Tool.Info;
 
-/// <summary>What <c>info</c> says, for scripts. From the era on, members are there of supported kernels only.</summary>
+/// <summary>Output of <c>info</c> as JSON. Members from the era on are present for supported kernels only.</summary>
 internal sealed record InfoDocument() : ToolDocument("pvpatch-info")
 {
     public required bool Supported { get; init; }

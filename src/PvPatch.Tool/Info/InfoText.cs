@@ -5,7 +5,7 @@ using PvPatch.Linux.Files;
 
 namespace PvPatch.Tool.Info;
 
-/// <summary>What <c>info</c> says, for people.</summary>
+/// <summary>Output of <c>info</c> as text.</summary>
 internal static class InfoText
 {
     private static readonly CultureInfo s_culture = CultureInfo.InvariantCulture;

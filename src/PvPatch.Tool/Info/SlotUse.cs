@@ -4,9 +4,9 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Info;
 
-/// <summary>How often a slot is used.</summary>
+/// <summary>Use of a slot: number and lengths of its sites.</summary>
 /// <param name="Slot">The slot.</param>
-/// <param name="Sites">How many sites it has.</param>
+/// <param name="Sites">Number of its sites.</param>
 /// <param name="Shortest">The length of its shortest site in bytes; 0 without sites.</param>
 /// <param name="Longest">The length of its longest site in bytes; 0 without sites.</param>
 internal readonly record struct SlotUse(OpSlot Slot, int Sites, int Shortest, int Longest)

@@ -1,6 +1,6 @@
 namespace PvPatch.Tool.Info;
 
-/// <summary>Finds the text by which a kernel introduces itself: <c>Linux version 6.1.0-18-amd64 (…) …</c>.</summary>
+/// <summary>Finds the banner of a kernel: <c>Linux version 6.1.0-18-amd64 (…) …</c>.</summary>
 internal static class VersionBanner
 {
     private const int Longest = 512;

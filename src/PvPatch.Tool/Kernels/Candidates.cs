@@ -4,10 +4,10 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Kernels;
 
-/// <summary>The plans of everything a kernel may have booted on, each named by the backend and the options that ask for it.</summary>
+/// <summary>The plans of all machines that a kernel may have booted on, each named by its backend and options.</summary>
 internal static class Candidates
 {
-    /// <summary>Plans backends in every setting that makes a difference and that the user left open.</summary>
+    /// <summary>Plans backends in every setting that changes bytes and that the user left open.</summary>
     /// <exception cref="ToolFailure">A backend cannot be planned.</exception>
     public static BootCandidates Of(KernelImage image, MachineSettings settings, IReadOnlyList<string> backends, string path)
     {
@@ -40,10 +40,10 @@ internal static class Candidates
         return [.. candidates.DifferingAt(sites).Select(static c => c.Plan)];
     }
 
-    /// <summary>Compares memory with a kernel: what stands at its sites, and on what it ran.</summary>
+    /// <summary>Compares memory with a kernel.</summary>
     /// <param name="image">The kernel.</param>
     /// <param name="memory">The memory.</param>
-    /// <param name="settings">What the user said of the machine.</param>
+    /// <param name="settings">The facts of the machine given by the user.</param>
     /// <param name="wanted">The backend the machine should have run on; <see langword="null"/> for any.</param>
     /// <param name="path">The kernel's file.</param>
     /// <param name="cancellation">Stops the work.</param>

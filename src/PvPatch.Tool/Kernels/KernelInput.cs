@@ -6,7 +6,7 @@ using PvPatch.Linux.Text;
 
 namespace PvPatch.Tool.Kernels;
 
-/// <summary>A kernel file as the commands take it: read, unpacked, its ELF headers checked.</summary>
+/// <summary>A kernel file that was read and unpacked and whose ELF headers were checked.</summary>
 internal sealed class KernelInput
 {
     private KernelInput(string path, LoadedKernelFile file, ElfImage elf)
@@ -25,7 +25,7 @@ internal sealed class KernelInput
     /// <summary>The ELF file in it.</summary>
     public ElfImage Elf { get; }
 
-    /// <summary>The argument every command on a kernel begins with.</summary>
+    /// <summary>The first argument of every command on a kernel.</summary>
     public static Argument<string> Argument(string description = "A kernel: vmlinux, vmlinuz (bzImage) or a compressed vmlinux") =>
         new("IMAGE") { Description = description };
 

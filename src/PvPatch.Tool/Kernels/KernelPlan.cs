@@ -4,12 +4,12 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Kernels;
 
-/// <summary>Plans of kernels, as the commands need them.</summary>
+/// <summary>Plans of kernels for the commands, and the options that name backends.</summary>
 internal static class KernelPlan
 {
     private static readonly KernelPlanner s_planner = new();
 
-    /// <summary>The option that says which backend, for commands that do something with it.</summary>
+    /// <summary>The option of the backend, for commands that need one.</summary>
     public static Option<string> RequiredBackend() =>
         new("--backend", "-b")
         {
@@ -18,7 +18,7 @@ internal static class KernelPlan
             Required = true
         };
 
-    /// <summary>The option that says which backend, for commands that show something.</summary>
+    /// <summary>The option of the backend, for commands that can do without.</summary>
     public static Option<string> Backend() =>
         new("--backend", "-b")
         {
@@ -27,7 +27,7 @@ internal static class KernelPlan
             DefaultValueFactory = static _ => "native"
         };
 
-    /// <summary>The option that says which backends, for commands that show several.</summary>
+    /// <summary>The option of several backends.</summary>
     public static Option<string[]> Backends(string description) =>
         new("--backend", "-b") { Description = description, HelpName = "NAME" };
 
@@ -40,7 +40,7 @@ internal static class KernelPlan
         }
     }
 
-    /// <summary>Plans an image, or says why it cannot be planned.</summary>
+    /// <summary>Plans an image, or gives the reasons why it cannot be planned.</summary>
     public static PatchPlan? TryMake(KernelImage image, BootMachine machine, string path, out IReadOnlyList<PatchDiagnostic> diagnostics)
     {
         CheckName(machine.Backend);

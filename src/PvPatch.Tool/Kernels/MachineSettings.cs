@@ -4,18 +4,18 @@ using PvPatch.Paravirt;
 
 namespace PvPatch.Tool.Kernels;
 
-/// <summary>What a user says of the machine a kernel boots on, and the option text of other machines.</summary>
+/// <summary>Facts of the machine a kernel boots on, given by the user, and the names of machines in options.</summary>
 /// <param name="Facts">All but the nops.</param>
-/// <param name="Cpu">The processor; <see langword="null"/> where it is not said.</param>
+/// <param name="Cpu">The processor; <see langword="null"/> where it is not given.</param>
 internal sealed record MachineSettings(KnownMachine Facts, CpuModel? Cpu)
 {
-    /// <summary>What is known of the machine, for a kernel.</summary>
+    /// <summary>The known facts of the machine, for a kernel.</summary>
     public KnownMachine Known(KernelImage image) => Facts with { Nops = Cpu?.Nops(image.Elf.Bitness) };
 
-    /// <summary>The machine of a backend, with defaults for what is not said.</summary>
+    /// <summary>The machine of a backend, with defaults for facts that are not given.</summary>
     public BootMachine Machine(KernelImage image, string backend) => Known(image).ToMachine(backend);
 
-    /// <summary>The name of a machine: its backend, and the options that make another machine of it than the one this makes.</summary>
+    /// <summary>The name of a machine: its backend, and the options in which it differs from the machine of these facts.</summary>
     public string Describe(KernelImage image, BootMachine machine)
     {
         BootMachine usual = Machine(image, machine.Backend);

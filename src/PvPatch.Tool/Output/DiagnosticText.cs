@@ -2,9 +2,7 @@ using System.Globalization;
 
 namespace PvPatch.Tool.Output;
 
-/// <summary>
-/// Findings as blocks of text: what is wrong on the first line, then where, what was found, what was expected, what to do.
-/// </summary>
+/// <summary>Findings as text: the message on the first line, then place, found, expected and help.</summary>
 internal static class DiagnosticText
 {
     private const int Shown = 10;

@@ -4,9 +4,9 @@ using Iced.Intel;
 namespace PvPatch.Tool.Output;
 
 /// <summary>One instruction as text.</summary>
-/// <param name="Address">Where it begins.</param>
+/// <param name="Address">Its address.</param>
 /// <param name="Length">Its length in bytes.</param>
-/// <param name="Text">The text; <c>(bad)</c> for bytes that are none.</param>
+/// <param name="Text">The text; <c>(bad)</c> for bytes that are no instruction.</param>
 /// <param name="IsNop">Whether it does nothing.</param>
 internal readonly record struct InstructionText(VirtualAddress Address, int Length, string Text, bool IsNop);
 

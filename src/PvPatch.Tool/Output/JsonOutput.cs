@@ -26,7 +26,7 @@ internal static class JsonOutput
     /// <summary>An address as all documents write it: <c>0x</c> and hexadecimal digits.</summary>
     public static string Hex(VirtualAddress address) => string.Create(CultureInfo.InvariantCulture, $"0x{address.Value:x}");
 
-    /// <summary>An address that may not be there.</summary>
+    /// <summary>An address, or null.</summary>
     public static string? Hex(VirtualAddress? address) => address is VirtualAddress there ? Hex(there) : null;
 
     /// <summary>The name of an enumeration's value as all documents write it.</summary>

@@ -31,13 +31,13 @@ internal sealed class KernelNames
             ? string.Create(CultureInfo.InvariantCulture, $"{name}+0x{offset:x}")
             : null;
 
-    /// <summary>The address and, where there is one, the name of what is there.</summary>
+    /// <summary>The address, and the name at it if there is one.</summary>
     public string Describe(VirtualAddress address) => NameOf(address.Value) is string name ? $"{address} {name}" : address.ToString();
 
     /// <summary>Finds a place given by the name of a function: <c>native_halt+0x12</c>.</summary>
     /// <param name="place">The place.</param>
     /// <param name="address">Its address.</param>
-    /// <param name="error">Why there is none; <see langword="null"/> also where the kernel has no symbols.</param>
+    /// <param name="error">The reason where there is none; <see langword="null"/> also for a kernel without symbols.</param>
     public bool TryFind(string place, out VirtualAddress address, out PatchDiagnostic? error)
     {
         address = default;

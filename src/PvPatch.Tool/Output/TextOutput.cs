@@ -3,7 +3,7 @@ using System.Text;
 
 namespace PvPatch.Tool.Output;
 
-/// <summary>How a piece of text stands out on a terminal that has colours.</summary>
+/// <summary>Style of a piece of text on a terminal with colours.</summary>
 internal enum Ink
 {
     Plain,
@@ -16,8 +16,8 @@ internal enum Ink
 }
 
 /// <summary>
-/// Text for people. The one place that writes it: names and texts that come from a file lose their control characters here, so that no file
-/// can send commands to the user's terminal.
+/// Text output. The one place that writes it: names and texts that come from a file lose their control characters here, so that no file can
+/// send commands to the user's terminal.
 /// </summary>
 internal sealed class TextOutput(Stream stream, bool colour)
 {

@@ -12,10 +12,7 @@ using PvPatch.Tool.Sites;
 
 namespace PvPatch.Tool.Output;
 
-/// <summary>
-/// What every JSON document of the tool begins with. Members are written in the order they are declared in; those that are not there are
-/// left out.
-/// </summary>
+/// <summary>Common members of the tool's JSON documents. Members are written in order of declaration; null ones are left out.</summary>
 /// <param name="Format">The name of the document.</param>
 internal abstract record ToolDocument([property: JsonPropertyOrder(-2)] string Format)
 {
@@ -24,7 +21,7 @@ internal abstract record ToolDocument([property: JsonPropertyOrder(-2)] string F
     public int Version { get; } = 1;
 }
 
-/// <summary>Why a command failed.</summary>
+/// <summary>The document of a command that failed.</summary>
 internal sealed record FailureDocument(int ExitCode, IReadOnlyList<JsonPart> Diagnostics) : ToolDocument("pvpatch-failure");
 
 /// <summary>A part of a document that the library writes, or that has members of its own choice.</summary>
@@ -44,7 +41,7 @@ internal readonly record struct JsonPart(Action<Utf8JsonWriter> Write)
         [.. diagnostics.Select(static d => new JsonPart(json => DiagnosticJson.Write(d, json)))];
 }
 
-/// <summary>Lets a part write itself.</summary>
+/// <summary>Writes such a part.</summary>
 internal sealed class JsonPartConverter : JsonConverter<JsonPart>
 {
     public override JsonPart Read(ref Utf8JsonReader reader, Type typeToConvert, JsonSerializerOptions options) =>
@@ -53,7 +50,7 @@ internal sealed class JsonPartConverter : JsonConverter<JsonPart>
     public override void Write(Utf8JsonWriter writer, JsonPart value, JsonSerializerOptions options) => value.Write(writer);
 }
 
-/// <summary>How the documents are written. Made when the tool is built: nothing is found out by reflection.</summary>
+/// <summary>Serialisation of the documents, generated at build time: no reflection.</summary>
 [JsonSourceGenerationOptions(
     PropertyNamingPolicy = JsonKnownNamingPolicy.CamelCase, DefaultIgnoreCondition = JsonIgnoreCondition.WhenWritingNull)]
 [JsonSerializable(typeof(AllowedDocument))]
@@ -63,6 +60,7 @@ internal sealed class JsonPartConverter : JsonConverter<JsonPart>
 [JsonSerializable(typeof(ExplainSlotDocument))]
 [JsonSerializable(typeof(FailureDocument))]
 [JsonSerializable(typeof(InfoDocument))]
+[JsonSerializable(typeof(ObjectSitesDocument))]
 [JsonSerializable(typeof(PatchDocument))]
 [JsonSerializable(typeof(RevertDocument))]
 [JsonSerializable(typeof(SitesDocument))]

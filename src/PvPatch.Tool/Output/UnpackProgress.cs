@@ -5,8 +5,8 @@ using Spectre.Console;
 namespace PvPatch.Tool.Output;
 
 /// <summary>
-/// Says on a terminal how far unpacking has come, once it has taken half a second. The terminal is drawn from a thread of its own, so
-/// that nothing of it is loaded for kernels that are read in no time, nor where nobody looks.
+/// Progress of unpacking on a terminal, shown after half a second. A separate thread draws it, so that its libraries are not loaded for
+/// kernels that unpack fast, nor without a terminal.
 /// </summary>
 internal sealed class UnpackProgress : IProgress<long>, IDisposable
 {
@@ -21,7 +21,7 @@ internal sealed class UnpackProgress : IProgress<long>, IDisposable
 
     private UnpackProgress(string name) => _name = name;
 
-    /// <summary>Begins to count the time; <see langword="null"/> where there is no terminal or the output is for scripts.</summary>
+    /// <summary>Starts the progress; <see langword="null"/> without a terminal or with JSON output.</summary>
     public static UnpackProgress? Start(string path, ToolRun run) =>
         run.Console.ErrorIsTerminal && !run.IsJson ? new UnpackProgress(Path.GetFileName(path)) : null;
 

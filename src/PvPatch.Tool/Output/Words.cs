@@ -3,10 +3,10 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Output;
 
-/// <summary>Actions, reasons and register sets in a few words.</summary>
+/// <summary>Short texts for actions, reasons and register sets.</summary>
 internal static class Words
 {
-    /// <summary>What is done, in at most twelve letters.</summary>
+    /// <summary>An action in at most twelve letters.</summary>
     public static string Of(PatchAction action) => action switch
     {
         PatchAction.LeaveAlone => "left alone",
@@ -24,7 +24,7 @@ internal static class Words
         _ => action.ToString(),
     };
 
-    /// <summary>Why a site is left alone, as a sentence.</summary>
+    /// <summary>The reason why a site is left alone, as a sentence.</summary>
     public static string Of(PatchReason reason) => reason switch
     {
         PatchReason.None => "it is not left alone",

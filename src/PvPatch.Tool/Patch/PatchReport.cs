@@ -3,7 +3,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Patch;
 
-/// <summary>What <c>patch</c> wrote.</summary>
+/// <summary>Report of <c>patch</c>.</summary>
 internal sealed record PatchReport(string Image, string Output, string? PlanFile, long Size, PatchPlan Plan, ApplyResult Applied)
 {
     public void WriteText(TextOutput output)
@@ -30,7 +30,7 @@ internal sealed record PatchReport(string Image, string Output, string? PlanFile
             ? path : $"'{path.Replace("'", "'\\''", StringComparison.Ordinal)}'";
 }
 
-/// <summary>The same for scripts.</summary>
+/// <summary>The report as JSON.</summary>
 internal sealed record PatchDocument(
     string Image, string Output, string? Plan, string Backend, string Rules, long Size, int Sites, int Written, string Summary,
     IReadOnlyList<JsonPart> Diagnostics)

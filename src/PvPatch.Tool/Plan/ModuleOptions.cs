@@ -6,7 +6,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Plan;
 
-/// <summary>The options that say that a module is meant, loaded into the kernel given, and where.</summary>
+/// <summary>The options of a module loaded into the kernel: its file and its addresses.</summary>
 internal sealed class ModuleOptions
 {
     private static readonly KernelPlanner s_planner = new();

@@ -5,7 +5,7 @@ using PvPatch.Tool.Allowed;
 
 namespace PvPatch.Tool.Plan;
 
-/// <summary><c>pvpatch plan</c>: what would be done, without doing it.</summary>
+/// <summary><c>pvpatch plan</c>: the plan of a kernel or module; nothing is written.</summary>
 internal sealed class PlanCommand : ToolCommand
 {
     private readonly Argument<string> _image = KernelInput.Argument();

@@ -4,7 +4,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Plan;
 
-/// <summary>A plan summed up: for each slot and each thing that is done there, how many sites, and one of them as an example.</summary>
+/// <summary>Summary of a plan: for each slot, action and reason the number of sites, and one of them as an example.</summary>
 internal static class PlanText
 {
     private const int SlotWidth = 34;
@@ -35,7 +35,7 @@ internal static class PlanText
 
 /// <summary>Sites of a plan that share slot, action and reason.</summary>
 /// <param name="First">The index of the first of them.</param>
-/// <param name="Count">How many there are.</param>
+/// <param name="Count">Their number.</param>
 internal readonly record struct PlanGroup(int First, int Count)
 {
     /// <summary>All groups, by type number, then in order of address.</summary>

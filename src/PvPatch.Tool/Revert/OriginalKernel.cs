@@ -6,7 +6,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Revert;
 
-/// <summary>Finds out, from an original kernel, with which of its plans an image was patched.</summary>
+/// <summary>Finds the plan of an original kernel with which an image was patched.</summary>
 internal static class OriginalKernel
 {
     /// <summary>The plan, among those of the original's backends in every setting, that accounts for every site of the image.</summary>

@@ -6,7 +6,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Revert;
 
-/// <summary><c>pvpatch revert</c>: gives a patched kernel its original bytes back.</summary>
+/// <summary><c>pvpatch revert</c>: restores the original bytes of a patched kernel.</summary>
 internal sealed class RevertCommand : ToolCommand
 {
     private readonly Argument<string> _image = KernelInput.Argument("The patched vmlinux");
@@ -94,9 +94,8 @@ internal sealed class RevertCommand : ToolCommand
     }
 
     /// <summary>
-    /// Holds a plan from a file against the image it was reverted in, in memory only. A plan file is input like any other: whoever writes
-    /// it says which bytes go where, so what stands in the image afterwards must be a kernel that was never patched, and the plan one of
-    /// that kernel.
+    /// Checks a stored plan against the image it was reverted in, in memory only. A plan file is untrusted input that says which bytes go
+    /// where: the reverted image must be a kernel that was never patched, and the plan one of that kernel.
     /// </summary>
     /// <exception cref="ToolFailure">It is no plan of this image (PV7009).</exception>
     private static void Check(PatchPlan stored, string planPath, KernelInput reverted, KernelOptions options)

@@ -3,7 +3,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Revert;
 
-/// <summary>What <c>revert</c> wrote.</summary>
+/// <summary>Report of <c>revert</c>.</summary>
 internal sealed record RevertReport(string Image, string Output, string By, long Size, PatchPlan Plan, ApplyResult Reverted)
 {
     public void WriteText(TextOutput output)
@@ -23,7 +23,7 @@ internal sealed record RevertReport(string Image, string Output, string By, long
     public RevertDocument ToDocument() => new(Image, Output, By, Plan.Backend, Plan.Rules, Size, Plan.Summary.Total, Reverted.Written, []);
 }
 
-/// <summary>The same for scripts.</summary>
+/// <summary>The report as JSON.</summary>
 internal sealed record RevertDocument(
     string Image, string Output, string By, string Backend, string Rules, long Size, int Sites, int Written,
     IReadOnlyList<JsonPart> Diagnostics)

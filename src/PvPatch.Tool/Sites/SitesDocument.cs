@@ -4,7 +4,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Sites;
 
-/// <summary>A kernel's sites for scripts.</summary>
+/// <summary>A kernel's sites as JSON.</summary>
 internal sealed record SitesDocument(
     string Image, string? Backend, string? Rules, int Total, IReadOnlyList<JsonPart> Sites, IReadOnlyList<JsonPart> Diagnostics)
     : ToolDocument("pvpatch-sites")

@@ -4,7 +4,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Sites;
 
-/// <summary>A kernel's sites as a table, one to a line.</summary>
+/// <summary>A kernel's sites as text, one a line.</summary>
 internal static class SitesText
 {
     private const int AddressWidth = 20;

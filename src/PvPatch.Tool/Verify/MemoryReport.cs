@@ -7,7 +7,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Verify;
 
-/// <summary>What <c>verify</c> found in a memory dump.</summary>
+/// <summary>Report of <c>verify</c> on a memory dump.</summary>
 internal sealed class MemoryReport
 {
     private const int Indent = 2;
@@ -31,7 +31,7 @@ internal sealed class MemoryReport
             && !result.Tied.Prepend(result.Best).Any(c => c.Machine.Backend == wanted);
     }
 
-    /// <summary>Whether everything is as on one backend, which is not the one wanted.</summary>
+    /// <summary>Whether all sites are those of one backend, which is not the one wanted.</summary>
     public bool IsOther { get; }
 
     public ExitCode ExitCode => _result.State switch
@@ -42,7 +42,7 @@ internal sealed class MemoryReport
         _ => ExitCode.BadInput,
     };
 
-    /// <summary>What there is to say of the whole; single sites are only counted.</summary>
+    /// <summary>Findings on the memory as a whole; single sites are only counted.</summary>
     public IReadOnlyList<PatchDiagnostic> Diagnostics
     {
         get
@@ -92,13 +92,13 @@ internal sealed class MemoryReport
         };
     }
 
-    /// <summary>What no verdict can be given of. Sites that the kernel gave away after its start are of no matter.</summary>
+    /// <summary>Sites without a verdict. Sites that the kernel frees after its start do not count.</summary>
     private string NotSeen() =>
         _result.IsComplete ? "" : string.Create(s_culture, $"; of {_result.Missing} that the dump lacks nothing is known");
 
     private string Every() => _result.Compared == _result.Sites.Count ? "every site" : "every site compared";
 
-    /// <summary>How well each backend accounts for the sites; of each the setting that does best.</summary>
+    /// <summary>Number of sites that each backend accounts for, in its best setting.</summary>
     private void WriteCandidates(TextOutput output)
     {
         output.Line();
@@ -136,7 +136,7 @@ internal sealed class MemoryReport
         }
     }
 
-    /// <summary>The names without those that only add options to another of them.</summary>
+    /// <summary>The names, without those that only add options to another one.</summary>
     private static IEnumerable<string> Shortest(IReadOnlyList<string> names) =>
         names.Where(name => !names.Any(other => name.StartsWith(other + " ", StringComparison.Ordinal)));
 

@@ -5,7 +5,7 @@ using PvPatch.Linux.Verify;
 
 namespace PvPatch.Tool.Verify;
 
-/// <summary><c>pvpatch verify</c>: compares a memory dump with what the kernel would hold on each backend.</summary>
+/// <summary><c>pvpatch verify</c>: compares a memory dump with the kernel's bytes on each backend.</summary>
 internal sealed class VerifyCommand : ToolCommand
 {
     private const string Auto = "auto";

@@ -30,6 +30,23 @@ public static class DiagnosticCodes
     /// <summary>The size of a site table does not fit its records.</summary>
     public const string TableStride = "PV1010";
 
+    /// <summary>A record of a site section is of a version or mechanism that is not known.</summary>
+    public const string RecordUnknown = "PV1011";
+
+    /// <summary>A field of a record has a value that its mechanism does not allow.</summary>
+    public const string RecordField = "PV1012";
+
+    /// <summary>
+    /// The name of a record is missing, outside the section of names, without an end, no text, or given twice in a region.
+    /// </summary>
+    public const string RecordName = "PV1013";
+
+    /// <summary>The target of a record is missing, outside the code, in the record's own region or out of reach.</summary>
+    public const string RecordTarget = "PV1014";
+
+    /// <summary>Two records give one slot different words or functions.</summary>
+    public const string RecordSlot = "PV1015";
+
     /// <summary>A layout, backend or registry was asked for a slot it does not have.</summary>
     public const string UnknownSlot = "PV2001";
 
@@ -116,6 +133,9 @@ public static class DiagnosticCodes
     /// </summary>
     public const string ExecutorMisuse = "PV8007";
 
+    /// <summary>Executors can't have their words behind the gs base.</summary>
+    public const string NoGsBase = "PV8008";
+
     /// <summary>A live site lies outside its block.</summary>
     public const string LiveSiteOutside = "PV8010";
 
@@ -190,6 +210,9 @@ public static class DiagnosticCodes
 
     /// <summary>A key is disabled more often than it was enabled.</summary>
     public const string KeyCount = "PV8038";
+
+    /// <summary>A link that was requested from inside generated code was not made.</summary>
+    public const string RequestNotMade = "PV8050";
 
     /// <summary>Code could not be followed, so nothing is known of what it destroys or reads.</summary>
     public const string CodeNotFollowed = "PV9001";

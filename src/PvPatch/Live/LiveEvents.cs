@@ -6,26 +6,11 @@ using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
-/// <summary>What live patchers write to a log: one line a batch, per site only at debug. Event ids are stable.</summary>
-internal static partial class LiveLog
-{
-    [LoggerMessage(EventId = 1200, EventName = "LiveApplied", Level = LogLevel.Information, Message = "{Result}")]
-    public static partial void Applied(ILogger logger, string result);
-
-    [LoggerMessage(
-        EventId = 1201, EventName = "LiveFailed", Level = LogLevel.Warning, Message = "{Result}; {Count} findings, the first: {First}")]
-    public static partial void Failed(ILogger logger, string result, int count, PatchDiagnostic first);
-
-    [LoggerMessage(EventId = 1202, EventName = "LiveSite", Level = LogLevel.Debug, Message = "{Name} {Site}")]
-    public static partial void Site(ILogger logger, string name, SiteOutcome site);
-
-    [LoggerMessage(EventId = 1203, EventName = "LiveWeakBarrier", Level = LogLevel.Warning,
-        Message = "no core-serializing barrier is to be had here; switching uses one that nobody promises to serialize other processors")]
-    public static partial void WeakBarrier(ILogger logger);
-}
-
-/// <summary>The counters of the meter <c>PvPatch.Live</c>. Nothing is measured that nobody listens to.</summary>
-internal static class LiveMetrics
+/// <summary>
+/// What live patchers tell of their batches: one line each in a log, per site only at debug, and the counters of the meter
+/// <c>PvPatch.Live</c>. Event ids are stable. Nothing is measured that nobody listens to.
+/// </summary>
+internal static partial class LiveEvents
 {
     public const string MeterName = "PvPatch.Live";
 
@@ -52,8 +37,24 @@ internal static class LiveMetrics
         s_meter.CreateObservableGauge("pvpatch.live.arena.committed", static () => CodeArena.SumOverAll(static a => a.Committed), "By",
             "Bytes of arenas the system was asked for");
 
+    [LoggerMessage(EventId = 1200, EventName = "LiveApplied", Level = LogLevel.Information, Message = "{Result}")]
+    public static partial void Applied(ILogger logger, string result);
+
+    [LoggerMessage(
+        EventId = 1201, EventName = "LiveFailed", Level = LogLevel.Warning, Message = "{Result}; {Count} findings, the first: {First}")]
+    public static partial void Failed(ILogger logger, string result, int count, PatchDiagnostic first);
+
+    [LoggerMessage(EventId = 1202, EventName = "LiveSite", Level = LogLevel.Debug, Message = "{Name} {Site}")]
+    public static partial void Site(ILogger logger, string name, SiteOutcome site);
+
+    [LoggerMessage(EventId = 1203, EventName = "LiveWeakBarrier", Level = LogLevel.Warning,
+        Message = "no core-serializing barrier is to be had here; switching uses one that nobody promises to serialize other processors")]
+    public static partial void WeakBarrier(ILogger logger);
+
+    /// <summary>Counts barriers that were run.</summary>
     public static void Barrier(BarrierKind kind, int count = 1) => Interlocked.Add(ref s_barrierCounts[(int)kind], count);
 
+    /// <summary>Counts a batch.</summary>
     public static void Batch(in ApplyResult result)
     {
         s_flips.Add(result.Written);

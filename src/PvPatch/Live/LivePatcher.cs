@@ -21,7 +21,7 @@ namespace PvPatch.Live;
 /// generated code; one batch runs at a time in an arena. Those that begin with Try give the reason in the result, the others throw a
 /// <see cref="PatchException"/> with the result's first diagnostic.
 /// </remarks>
-public sealed class LivePatcher : IDisposable
+public sealed partial class LivePatcher : IDisposable
 {
     private static readonly SwitchOptions s_live = new();
     private static readonly SwitchOptions s_newBlocks = new() { Mode = SwitchMode.NotEntered, WaitForOther = true };
@@ -73,7 +73,7 @@ public sealed class LivePatcher : IDisposable
 
         if (arena.Barrier == BarrierKind.Weak)
         {
-            LiveLog.WeakBarrier(logger);
+            LiveEvents.WeakBarrier(logger);
         }
     }
 

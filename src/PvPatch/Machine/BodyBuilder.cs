@@ -1,4 +1,6 @@
 using System.Diagnostics.CodeAnalysis;
+using System.Globalization;
+using System.Text;
 using Iced.Intel;
 
 namespace PvPatch.Machine;
@@ -82,6 +84,12 @@ internal static class BodyBuilder
     internal static bool IsNearBranch(in Instruction instruction) =>
         instruction.Op0Kind is OpKind.NearBranch16 or OpKind.NearBranch32 or OpKind.NearBranch64;
 
+    /// <summary>The address or label an instruction names by its distance: of a near branch or of an operand relative to RIP.</summary>
+    internal static ulong? RelativeTarget(in Instruction instruction) =>
+        IsNearBranch(instruction) ? instruction.NearBranchTarget
+        : instruction.IsIPRelativeMemoryOperand ? instruction.IPRelativeMemoryAddress
+        : null;
+
     private static PatchDiagnostic Invalid(string reason) =>
         PatchDiagnostic.Error(DiagnosticCodes.BodyInvalid, $"an inline body cannot be used: {reason}");
 }
@@ -138,6 +146,28 @@ internal sealed class AssembledBody
         CodeTemplate?[] templates = _templates;
         return budget < templates.Length && templates[budget] is CodeTemplate known && ReferenceEquals(known.Nops, nops)
             ? known : Keep(CodeTemplate.Create(this, budget, nops));
+    }
+
+    /// <summary>Writes the body as it is, without nops.</summary>
+    /// <param name="address">Run address of its first byte.</param>
+    /// <param name="destination">Where to; at least as long.</param>
+    /// <returns>Whether everything it refers to is in reach.</returns>
+    public bool TryWrite(VirtualAddress address, Span<byte> destination)
+    {
+        Bytes.Span.CopyTo(destination);
+        return Displacement.TryFill(destination, _fixups, address, Bitness);
+    }
+
+    /// <summary>What two bodies that are written alike at every address have in common: their bytes and what these refer to.</summary>
+    public string ContentKey()
+    {
+        var key = new StringBuilder(Convert.ToHexString(Bytes.Span));
+        foreach (CodeFixup fixup in _fixups)
+        {
+            key.Append(CultureInfo.InvariantCulture, $" {fixup.Offset}:{fixup.Target}");
+        }
+
+        return key.ToString();
     }
 
     private CodeTemplate Keep(CodeTemplate template)

@@ -55,8 +55,7 @@ internal sealed class BodyReader
             NoteEffects(instruction, infos.GetInfo(instruction));
         }
 
-        bool reachesEnd = true;
-        wrong = instructions.Count == 0 ? null : BodyFlow.Walk(instructions, origin.Value, end, out reachesEnd);
+        wrong = BodyFlow.Walk(instructions, origin.Value, end, out bool reachesEnd);
         return wrong is not null ? null : new AssembledBody(code, [.. _fixups], _bitness)
         {
             Destroys = reachesEnd ? _destroys : RegisterSet.None,
@@ -84,21 +83,14 @@ internal sealed class BodyReader
 
     private string? NoteReferences(byte[] code, Decoder decoder, in Instruction instruction, VirtualAddress origin, ulong end)
     {
-        bool branch = BodyBuilder.IsNearBranch(instruction);
-        if (!branch && !instruction.IsIPRelativeMemoryOperand)
-        {
-            return null;
-        }
-
-        ulong target = branch ? instruction.NearBranchTarget : instruction.IPRelativeMemoryAddress;
-        if (target >= origin.Value && target <= end)
+        if (BodyBuilder.RelativeTarget(instruction) is not ulong target || (target >= origin.Value && target <= end))
         {
             return null; // inside the body: moves along with it
         }
 
         ConstantOffsets offsets = decoder.GetConstantOffsets(instruction);
         int start = (int)(instruction.IP - origin.Value);
-        (int at, int size) = branch
+        (int at, int size) = BodyBuilder.IsNearBranch(instruction)
             ? (start + offsets.ImmediateOffset, offsets.ImmediateSize)
             : (start + offsets.DisplacementOffset, offsets.DisplacementSize);
         if (size != 4)
@@ -203,10 +195,10 @@ internal sealed class BodyFlow
     public static string? Walk(List<Instruction> instructions, ulong start, ulong end, out bool reachesEnd)
     {
         var flow = new BodyFlow(instructions, end);
-        string? wrong = flow.Arrive(0, 0) ?? flow.WalkAll(start);
-        int? atEnd = flow._moved[^1];
-        reachesEnd = atEnd is not null;
-        return wrong ?? (atEnd is not null and not 0 ? $"it leaves the stack pointer moved by {atEnd} bytes" : null);
+        flow.Arrive(0, 0);
+        string? wrong = flow.WalkAll(start);
+        reachesEnd = flow._moved[^1] is not null;
+        return wrong;
     }
 
     private string? WalkAll(ulong start)
@@ -242,11 +234,12 @@ internal sealed class BodyFlow
         }
 
         _moved[index] = moved;
-        if (index < _instructions.Count)
+        if (index == _instructions.Count)
         {
-            _toVisit.Push(index);
+            return moved == 0 ? null : $"it leaves the stack pointer moved by {moved} bytes";
         }
 
+        _toVisit.Push(index);
         return null;
     }
 

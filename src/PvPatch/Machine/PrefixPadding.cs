@@ -1,13 +1,48 @@
+using System.Buffers.Binary;
 using Iced.Intel;
 
 namespace PvPatch.Machine;
 
-/// <summary>Makes one instruction as long as a site, by prefixes that change nothing.</summary>
+/// <summary>
+/// Makes one instruction as long as a site, by prefixes that change nothing: the indirect call a site is emitted with, what replaces it.
+/// </summary>
 internal static class PrefixPadding
 {
-    private const byte Cs = 0x2e;
+    /// <summary>Bytes of an indirect call or jump without padding: ff 15 or ff 25 and a 32-bit displacement.</summary>
+    public const int IndirectLength = 6;
+
+    /// <summary>
+    /// What does nothing in 64-bit code and may stand before any instruction but a conditional jump: a cs segment override.
+    /// </summary>
+    public const byte Cs = 0x2e;
+
     private const byte Fs = 0x64;
     private const byte Gs = 0x65;
+
+    /// <summary>
+    /// Writes <c>2e … ff 15 rel32</c> (call [rip+slot]) or <c>ff 25</c> (jmp), which end exactly where the site ends. Up to 15 bytes that
+    /// is one instruction; beyond, nops come first and the call is the last of several.
+    /// </summary>
+    /// <param name="destination">As long as the site, 6 bytes or more.</param>
+    /// <param name="site">The site's run address.</param>
+    /// <param name="slot">The slot's run address, in reach: both lie in one arena.</param>
+    /// <param name="jump">A jump in place of the call.</param>
+    public static void WriteIndirect(Span<byte> destination, VirtualAddress site, VirtualAddress slot, bool jump)
+    {
+        int before = destination.Length - IndirectLength;
+        if (destination.Length <= SiteBytes.LongestInstruction)
+        {
+            destination[..before].Fill(Cs);
+        }
+        else
+        {
+            NopStyle.P6.Fill(destination[..before]);
+        }
+
+        destination[before] = 0xff;
+        destination[before + 1] = (byte)(jump ? 0x25 : 0x15);
+        BinaryPrimitives.WriteInt32LittleEndian(destination[(before + 2)..], checked((int)(slot - (site + destination.Length))));
+    }
 
     /// <summary>Writes an instruction so that it fills a span and ends where the span ends.</summary>
     /// <param name="instruction">Bytes of an instruction.</param>

@@ -3,45 +3,84 @@ using Iced.Intel;
 
 namespace PvPatch.Machine;
 
-/// <summary>What a planner has assembled so far: every body is assembled once, until the store is full.</summary>
+/// <summary>
+/// What a planner has assembled so far for one bitness and one nop style: every body is assembled once, until the store is full.
+/// </summary>
 internal sealed class TemplateStore
 {
     // A host that makes new backends for ever must not make the store grow for ever.
     private const int Limit = 1 << 13;
 
-    private readonly ConcurrentDictionary<(InlineBody Body, CallConvention Convention, int Bitness), AssembledBody> _bodies = new();
-    private readonly ConcurrentDictionary<(Mnemonic Instruction, ulong Detail, int Bitness), AssembledBody> _standard = new();
+    private readonly ConcurrentDictionary<(InlineBody Body, CallConvention Convention), AssembledBody> _bodies = new();
+    private readonly ConcurrentDictionary<(Mnemonic Instruction, ulong Detail), AssembledBody> _standard = new();
+    private readonly int _bitness;
+    private readonly NopStyle _nops;
 
-    public AssembledBody Body(InlineBody body, CallConvention convention, int bitness)
+    public TemplateStore(int bitness, NopStyle nops)
     {
-        if (_bodies.TryGetValue((body, convention, bitness), out AssembledBody? known))
+        nops.ThrowUnlessSupported(bitness);
+        _bitness = bitness;
+        _nops = nops;
+    }
+
+    public AssembledBody Body(InlineBody body, CallConvention convention)
+    {
+        if (_bodies.TryGetValue((body, convention), out AssembledBody? known))
         {
             return known;
         }
 
         DropWhereFull();
-        return _bodies.GetOrAdd((body, convention, bitness), Build(body, convention, bitness));
+        return _bodies.GetOrAdd((body, convention), Build(body, convention));
     }
+
+    public CodeTemplate Inline(InlineBody body, CallConvention convention, int budget) => Body(body, convention).InBudget(budget, _nops);
+
+    public CodeTemplate Nops(int budget) => Inline(InlineBody.Nothing, CallConvention.SysV, budget);
+
+    public CodeTemplate Call(VirtualAddress target, int budget) =>
+        Standard(Mnemonic.Call, target.Value, static (a, to) => a.call(to)).InBudget(budget, _nops);
+
+    public CodeTemplate Jump(VirtualAddress target, int budget) =>
+        Standard(Mnemonic.Jmp, target.Value, static (a, to) => a.jmp(to)).InBudget(budget, _nops);
+
+    public CodeTemplate Trap(int budget) => Standard(Mnemonic.Ud2, 0, static (a, _) => a.ud2()).InBudget(budget, _nops); // 0f 0b
+
+    /// <summary>
+    /// The move from a convention's first argument to its result, two different registers: mov eax,edi (89 f8) or mov rax,rdi (48 89 f8)
+    /// for System V. The 32-bit move clears the upper half, as a 32-bit result may. Store form (89), as the kernel's assembler chose it.
+    /// </summary>
+    public AssembledBody IdentityBody(CallConvention convention, bool wide)
+    {
+        int from = convention.ArgumentNumbers(_bitness)[0];
+        ulong detail = (uint)convention.ResultNumber | (uint)from << 4 | (wide ? 256u : 0);
+        return Standard(Mnemonic.Mov, detail, static (a, which) =>
+        {
+            Register first = (which & 256) != 0 ? Register.RAX : Register.EAX;
+            a.AddInstruction(Instruction.Create(
+                (which & 256) != 0 ? Code.Mov_rm64_r64 : Code.Mov_rm32_r32, first + (int)(which & 15), first + (int)(which >> 4 & 15)));
+        });
+    }
+
+    public CodeTemplate Identity(CallConvention convention, bool wide, int budget) =>
+        IdentityBody(convention, wide).InBudget(budget, _nops);
 
     /// <summary>A body of one instruction.</summary>
     /// <param name="instruction">The instruction, and of it what <paramref name="write"/> asks: the target of a branch.</param>
     /// <param name="detail">What tells instructions of one mnemonic apart.</param>
-    /// <param name="bitness">32 or 64.</param>
     /// <param name="write">Writes it, of that detail.</param>
-    public AssembledBody Standard(Mnemonic instruction, ulong detail, int bitness, Action<Assembler, ulong> write) =>
-        _standard.TryGetValue((instruction, detail, bitness), out AssembledBody? known)
-            ? known : NewStandard(instruction, detail, bitness, write);
+    private AssembledBody Standard(Mnemonic instruction, ulong detail, Action<Assembler, ulong> write) =>
+        _standard.TryGetValue((instruction, detail), out AssembledBody? known) ? known : NewStandard(instruction, detail, write);
 
-    private AssembledBody NewStandard(Mnemonic instruction, ulong detail, int bitness, Action<Assembler, ulong> write)
+    private AssembledBody NewStandard(Mnemonic instruction, ulong detail, Action<Assembler, ulong> write)
     {
         DropWhereFull();
         // The convention counts only for calls inside a body, and what a call's target destroys is asked of the operation.
-        return _standard.GetOrAdd(
-            (instruction, detail, bitness), Build(InlineBody.Create(a => write(a, detail)), CallConvention.SysV, bitness));
+        return _standard.GetOrAdd((instruction, detail), Build(InlineBody.Create(a => write(a, detail)), CallConvention.SysV));
     }
 
-    private static AssembledBody Build(InlineBody body, CallConvention convention, int bitness) =>
-        BodyBuilder.TryBuild(body, convention, bitness, out AssembledBody? built, out PatchDiagnostic? error)
+    private AssembledBody Build(InlineBody body, CallConvention convention) =>
+        BodyBuilder.TryBuild(body, convention, _bitness, out AssembledBody? built, out PatchDiagnostic? error)
             ? built : throw new PatchException(error);
 
     private void DropWhereFull()
@@ -52,56 +91,6 @@ internal sealed class TemplateStore
             _standard.Clear();
         }
     }
-}
-
-/// <summary>The store as one plan sees it: for one bitness and one nop style.</summary>
-internal sealed class TemplateCache
-{
-    private readonly TemplateStore _store;
-    private readonly int _bitness;
-    private readonly NopStyle _nops;
-
-    public TemplateCache(TemplateStore store, int bitness, NopStyle nops)
-    {
-        nops.ThrowUnlessSupported(bitness);
-        _store = store;
-        _bitness = bitness;
-        _nops = nops;
-    }
-
-    public AssembledBody Body(InlineBody body, CallConvention convention) => _store.Body(body, convention, _bitness);
-
-    public CodeTemplate Inline(InlineBody body, CallConvention convention, int budget) => Body(body, convention).InBudget(budget, _nops);
-
-    public CodeTemplate Nops(int budget) => Inline(InlineBody.Nothing, CallConvention.SysV, budget);
-
-    public CodeTemplate Call(VirtualAddress target, int budget) =>
-        _store.Standard(Mnemonic.Call, target.Value, _bitness, static (a, to) => a.call(to)).InBudget(budget, _nops);
-
-    public CodeTemplate Jump(VirtualAddress target, int budget) =>
-        _store.Standard(Mnemonic.Jmp, target.Value, _bitness, static (a, to) => a.jmp(to)).InBudget(budget, _nops);
-
-    public CodeTemplate Trap(int budget) =>
-        _store.Standard(Mnemonic.Ud2, 0, _bitness, static (a, _) => a.ud2()).InBudget(budget, _nops); // 0f 0b
-
-    /// <summary>
-    /// The move from a convention's first argument to its result, two different registers: mov eax,edi (89 f8) or mov rax,rdi (48 89 f8)
-    /// for System V. The 32-bit move clears the upper half, as a 32-bit result may. Store form (89), as the kernel's assembler chose it.
-    /// </summary>
-    public AssembledBody IdentityBody(CallConvention convention, bool wide)
-    {
-        int from = convention.ArgumentNumbers(_bitness)[0];
-        ulong detail = (uint)convention.ResultNumber | (uint)from << 4 | (wide ? 256u : 0);
-        return _store.Standard(Mnemonic.Mov, detail, _bitness, static (a, which) =>
-        {
-            Register first = (which & 256) != 0 ? Register.RAX : Register.EAX;
-            a.AddInstruction(Instruction.Create(
-                (which & 256) != 0 ? Code.Mov_rm64_r64 : Code.Mov_rm32_r32, first + (int)(which & 15), first + (int)(which >> 4 & 15)));
-        });
-    }
-
-    public CodeTemplate Identity(CallConvention convention, bool wide, int budget) =>
-        IdentityBody(convention, wide).InBudget(budget, _nops);
 }
 
 /// <summary>Finished bytes for a budget, but for the fields that depend on the site's address: a body and behind it nops.</summary>

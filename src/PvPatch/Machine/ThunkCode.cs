@@ -4,8 +4,11 @@ using static Iced.Intel.AssemblerRegisters;
 namespace PvPatch.Machine;
 
 /// <summary>
-/// The instructions of a save/restore thunk: save what the target destroys and the site must keep, call the target, restore, return.
+/// A thunk, by what makes it one: it saves what the target destroys and the site must keep, calls the target, restores, returns.
 /// </summary>
+/// <param name="Target">Run address of the function that it calls.</param>
+/// <param name="Saves">What it saves around the call.</param>
+/// <param name="Convention">The target's calling convention.</param>
 /// <remarks>
 /// Registers and flags are pushed. Vector state goes into an area of its own, aligned to 64, for which nothing is taken for granted of the
 /// stack: neither how it is aligned nor that nobody uses what lies below it.
@@ -29,7 +32,7 @@ namespace PvPatch.Machine;
 /// </code>
 /// MXCSR and the x87 control word are those of the site in the target, as at a direct call, and restored behind it.
 /// </remarks>
-internal static class ThunkCode
+internal readonly record struct ThunkCode(VirtualAddress Target, RegisterSet Saves, CallConvention Convention)
 {
     private const int RedZone = 128 - 8; // the return address took the first word of it
     private const int Area = 64; // vector state; below it:
@@ -38,16 +41,58 @@ internal static class ThunkCode
     private const int StackSlot = 32;
     private const int PageSize = 4096;
 
-    /// <summary>Writes a thunk.</summary>
-    /// <param name="a">The assembler.</param>
-    /// <param name="request">What it saves, and what it calls.</param>
-    /// <param name="bitness">32 or 64.</param>
-    /// <param name="vector">How vector state is saved, where the request asks for it: in 64-bit code only.</param>
-    public static void Write(Assembler a, ThunkRequest request, int bitness, VectorSave vector = default)
+    /// <summary>The convention of the code that calls the thunk, where arguments and result are brought over.</summary>
+    public CallConvention? From { get; init; }
+
+    /// <summary>The argument that gets the address the thunk returns to.</summary>
+    public int? CallerArgument { get; init; }
+
+    /// <summary>The registers of arguments that are brought over, in order.</summary>
+    public IEnumerable<(int From, int To)> Moves(int bitness)
     {
-        int[] saved = [.. Enumerable.Range(0, 16).Where(n => n != 4 && request.Saves.Contains(RegisterSet.General(n)))];
-        bool savesVector = request.Saves.Contains(RegisterSet.Vector);
-        bool flags = savesVector || request.Saves.Contains(RegisterSet.Flags);
+        int[] from = From is null ? [] : From.ArgumentNumbers(bitness).ToArray();
+        int[] to = Convention.ArgumentNumbers(bitness).ToArray();
+        return from.Zip(to).Where(static m => m.First != m.Second);
+    }
+
+    /// <summary>Whether the result is brought over.</summary>
+    public bool MovesResult => From is { ResultNumber: >= 0 } && From.ResultNumber != Convention.ResultNumber;
+
+    /// <summary>Whether a thunk has something to do besides saving registers.</summary>
+    public bool DoesMore(int bitness) =>
+        CallerArgument is not null || MovesResult || Moves(bitness).Any()
+            || (From is not null && From != CallConvention.WindowsX64 && Convention == CallConvention.WindowsX64);
+
+    /// <summary>What it does, for reports.</summary>
+    public string Describe(int bitness)
+    {
+        string?[] parts =
+        [
+            Saves.IsEmpty ? null : $"saves {Saves.ToString(bitness)}",
+            From is null ? null : $"calls by {Convention}",
+            CallerArgument is int argument ? $"passes the caller as argument {argument}" : null,
+        ];
+        return string.Join(", ", parts.OfType<string>());
+    }
+
+    /// <summary>What the thunk writes itself.</summary>
+    public RegisterSet Writes(int bitness)
+    {
+        RegisterSet set = CallerArgument is int caller ? Convention.Argument(caller, bitness) : RegisterSet.None;
+        set |= MovesResult ? RegisterSet.General(From!.ResultNumber) : RegisterSet.None;
+        return Moves(bitness).Aggregate(set, static (all, m) => all | RegisterSet.General(m.To));
+    }
+
+    /// <summary>Writes the thunk's instructions.</summary>
+    /// <param name="a">Where to.</param>
+    /// <param name="bitness">32 or 64.</param>
+    /// <param name="vector">How vector state is saved, where that is to be saved: in 64-bit code only.</param>
+    public void Write(Assembler a, int bitness, VectorSave vector = default)
+    {
+        RegisterSet saves = Saves;
+        int[] saved = [.. Enumerable.Range(0, 16).Where(n => n != 4 && saves.Contains(RegisterSet.General(n)))];
+        bool savesVector = Saves.Contains(RegisterSet.Vector);
+        bool flags = savesVector || Saves.Contains(RegisterSet.Flags);
         Move(a, savesVector ? -RedZone : 0, bitness);
         foreach (int number in saved)
         {
@@ -61,34 +106,34 @@ internal static class ThunkCode
 
         int word = bitness / 8;
         int pushed = saved.Length + (flags ? 1 : 0);
-        int home = bitness == 64 && request.Convention == CallConvention.WindowsX64 ? 32 : 0; // a callee's own, above its return address
+        int home = bitness == 64 && Convention == CallConvention.WindowsX64 ? 32 : 0; // a callee's own, above its return address
         if (savesVector)
         {
             SaveVector(a, vector);
-            MoveArguments(a, request, bitness);
-            if (request.CallerArgument is int caller)
+            MoveArguments(a, bitness);
+            if (CallerArgument is int caller)
             {
-                Load(a, request, caller, Register.RSP, StackSlot, bitness);
-                Register there = Register.RAX + request.Convention.ArgumentNumbers(bitness)[caller];
-                Load(a, request, caller, there, pushed * word + RedZone, bitness);
+                Load(a, caller, Register.RSP, StackSlot, bitness);
+                Register there = Register.RAX + Convention.ArgumentNumbers(bitness)[caller];
+                Load(a, caller, there, pushed * word + RedZone, bitness);
             }
 
-            a.call(request.Target.Value);
-            MoveResult(a, request, bitness);
+            a.call(Target.Value);
+            MoveResult(a, bitness);
             RestoreVector(a, vector);
         }
         else
         {
-            MoveArguments(a, request, bitness);
-            if (request.CallerArgument is int caller)
+            MoveArguments(a, bitness);
+            if (CallerArgument is int caller)
             {
-                Load(a, request, caller, bitness == 64 ? Register.RSP : Register.ESP, pushed * word, bitness);
+                Load(a, caller, bitness == 64 ? Register.RSP : Register.ESP, pushed * word, bitness);
             }
 
-            bool hasHome = home == 0 || request.From is null || request.From == CallConvention.WindowsX64; // from the site's call
-            if (pushed == 0 && !request.MovesResult && hasHome)
+            bool hasHome = home == 0 || From is null || From == CallConvention.WindowsX64; // from the site's call
+            if (pushed == 0 && !MovesResult && hasHome)
             {
-                a.jmp(request.Target.Value); // and the target returns to the site
+                a.jmp(Target.Value); // and the target returns to the site
                 return;
             }
 
@@ -96,9 +141,9 @@ internal static class ThunkCode
             // add would change the flags.
             int room = bitness == 64 ? home + (pushed % 2 == 0 ? word : 0) : 0;
             Move(a, -room, bitness);
-            a.call(request.Target.Value);
+            a.call(Target.Value);
             Move(a, room, bitness);
-            MoveResult(a, request, bitness);
+            MoveResult(a, bitness);
         }
 
         if (flags)
@@ -121,9 +166,9 @@ internal static class ThunkCode
     }
 
     /// <summary>Brings arguments to the target's registers, by way of the stack: one's place may be another's.</summary>
-    private static void MoveArguments(Assembler a, ThunkRequest request, int bitness)
+    private void MoveArguments(Assembler a, int bitness)
     {
-        (int From, int To)[] moves = [.. request.Moves(bitness)];
+        (int From, int To)[] moves = [.. Moves(bitness)];
         foreach ((int from, _) in moves)
         {
             Push(a, from, bitness);
@@ -135,21 +180,21 @@ internal static class ThunkCode
         }
     }
 
-    private static void MoveResult(Assembler a, ThunkRequest request, int bitness)
+    private void MoveResult(Assembler a, int bitness)
     {
-        if (request.MovesResult)
+        if (MovesResult)
         {
             Register first = bitness == 64 ? Register.RAX : Register.EAX;
             a.AddInstruction(Instruction.Create(
-                bitness == 64 ? Code.Mov_rm64_r64 : Code.Mov_rm32_r32, first + request.From!.ResultNumber,
-                first + request.Convention.ResultNumber));
+                bitness == 64 ? Code.Mov_rm64_r64 : Code.Mov_rm32_r32, first + From!.ResultNumber,
+                first + Convention.ResultNumber));
         }
     }
 
     /// <summary>Loads the register of the argument that gets the caller's address.</summary>
-    private static void Load(Assembler a, ThunkRequest request, int argument, Register memory, int offset, int bitness)
+    private void Load(Assembler a, int argument, Register memory, int offset, int bitness)
     {
-        int number = request.Convention.ArgumentNumbers(bitness)[argument];
+        int number = Convention.ArgumentNumbers(bitness)[argument];
         MemoryOperand operand = offset == 0 ? new MemoryOperand(memory) : new MemoryOperand(memory, offset);
         a.AddInstruction(bitness == 64
             ? Instruction.Create(Code.Mov_r64_rm64, Register.RAX + number, operand)
@@ -292,54 +337,5 @@ internal static class ThunkCode
         {
             a.popfd();
         }
-    }
-}
-
-/// <summary>A thunk by what makes it one.</summary>
-/// <param name="Target">What it calls.</param>
-/// <param name="Saves">What it saves.</param>
-/// <param name="Convention">The target's convention.</param>
-internal readonly record struct ThunkRequest(VirtualAddress Target, RegisterSet Saves, CallConvention Convention)
-{
-    /// <summary>The convention of the code that calls the thunk, where arguments and result are brought over.</summary>
-    public CallConvention? From { get; init; }
-
-    /// <summary>The argument that gets the address the thunk returns to.</summary>
-    public int? CallerArgument { get; init; }
-
-    /// <summary>The registers of arguments that are brought over, in order.</summary>
-    public IEnumerable<(int From, int To)> Moves(int bitness)
-    {
-        int[] from = From is null ? [] : From.ArgumentNumbers(bitness).ToArray();
-        int[] to = Convention.ArgumentNumbers(bitness).ToArray();
-        return from.Zip(to).Where(static m => m.First != m.Second);
-    }
-
-    /// <summary>Whether the result is brought over.</summary>
-    public bool MovesResult => From is { ResultNumber: >= 0 } && From.ResultNumber != Convention.ResultNumber;
-
-    /// <summary>Whether a thunk has something to do besides saving registers.</summary>
-    public bool DoesMore(int bitness) =>
-        CallerArgument is not null || MovesResult || Moves(bitness).Any()
-            || (From is not null && From != CallConvention.WindowsX64 && Convention == CallConvention.WindowsX64);
-
-    /// <summary>What it does, for reports.</summary>
-    public string Describe(int bitness)
-    {
-        string?[] parts =
-        [
-            Saves.IsEmpty ? null : $"saves {Saves.ToString(bitness)}",
-            From is null ? null : $"calls by {Convention}",
-            CallerArgument is int argument ? $"passes the caller as argument {argument}" : null,
-        ];
-        return string.Join(", ", parts.OfType<string>());
-    }
-
-    /// <summary>What the thunk writes itself.</summary>
-    public RegisterSet Writes(int bitness)
-    {
-        RegisterSet set = CallerArgument is int caller ? Convention.Argument(caller, bitness) : RegisterSet.None;
-        set |= MovesResult ? RegisterSet.General(From!.ResultNumber) : RegisterSet.None;
-        return Moves(bitness).Aggregate(set, static (all, m) => all | RegisterSet.General(m.To));
     }
 }

@@ -6,36 +6,27 @@ namespace PvPatch.Machine;
 /// <summary>
 /// The instructions of a body as its writer gave them to Iced's assembler, labels and addresses told apart. In the assembler's list a
 /// branch to a label holds the label's number (1, 2, …), a branch to an address holds the address, and an instruction without a label has
-/// the number 0: an address of 0 or of a few units would be taken for a label. So addresses are moved out of the way of labels before Iced
+/// the number 0: an address of 0 or of a few units would be taken for a label. So instructions get numbers that no address has before Iced
 /// encodes the list.
 /// </summary>
 internal sealed class WrittenBody
 {
-    /// <summary>
-    /// Distance kept between the place a body is assembled at and the addresses it refers to, so that no short branch reaches them.
-    /// </summary>
-    private const long Away = 0x10000;
-
-    /// <summary>Step between the distances tried for moving addresses away from labels.</summary>
-    private const ulong Step = 0x0100_0000;
+    /// <summary>Step between the places tried for a body. Half of it lies between the place and each address it refers to.</summary>
+    private const ulong Away = 0x10000;
 
     private readonly Instruction[] _instructions;
-    private readonly bool[] _refersToAddress;
-    private readonly ulong _labels;
+    private readonly int[] _labelled; // for each instruction the one that it leads to by a label, or -1
     private readonly int _bitness;
 
-    private WrittenBody(Instruction[] instructions, bool[] refersToAddress, ulong labels, int bitness)
+    private WrittenBody(Instruction[] instructions, int[] labelled, int bitness)
     {
         _instructions = instructions;
-        _refersToAddress = refersToAddress;
-        _labels = labels;
+        _labelled = labelled;
         _bitness = bitness;
     }
 
     /// <summary>Runs a writer.</summary>
-    /// <param name="write">
-    /// Writes the instructions, the same each time; it is run twice where a target could be a label or an address.
-    /// </param>
+    /// <param name="write">Writes the instructions, the same each time; it is run twice where they refer to a label or an address.</param>
     /// <param name="bitness">32 or 64.</param>
     /// <param name="preferShort">Whether branches to labels are short.</param>
     /// <param name="body">The instructions.</param>
@@ -46,18 +37,21 @@ internal sealed class WrittenBody
         [NotNullWhen(false)] out string? reason)
     {
         body = null;
-        if (!TryRun(write, bitness, preferShort, 0, out Instruction[]? first, out ulong labels, out reason))
+        if (!TryRun(write, new Assembler(bitness) { PreferShortBranch = preferShort }, out Instruction[]? first, out reason))
         {
             return false;
         }
 
-        // Every number below the next label's could be a label. Written once more with all labels moved up, what moved along is one.
-        bool[] refersToAddress = new bool[first.Length];
+        // Any number could be a label's or an address. Written once more with all labels moved up by one, what moved along is a label.
         Instruction[] second = first;
-        if (first.Any(i => RelativeTarget(i) is ulong target && target != 0 && target < labels)
-            && !TryRun(write, bitness, preferShort, labels, out second!, out _, out reason))
+        if (first.Any(static i => BodyBuilder.RelativeTarget(i) is not null))
         {
-            return false;
+            var assembler = new Assembler(bitness) { PreferShortBranch = preferShort };
+            assembler.CreateLabel();
+            if (!TryRun(write, assembler, out second!, out reason))
+            {
+                return false;
+            }
         }
 
         if (second.Length != first.Length)
@@ -66,21 +60,20 @@ internal sealed class WrittenBody
             return false;
         }
 
-        var placed = new HashSet<ulong>(first.Select(static i => i.IP));
+        int[] labelled = new int[first.Length];
         for (int i = 0; i < first.Length; i++)
         {
-            if (RelativeTarget(first[i]) is ulong target)
+            ulong? target = BodyBuilder.RelativeTarget(first[i]);
+            bool isLabel = BodyBuilder.RelativeTarget(second[i]) != target;
+            labelled[i] = isLabel ? Array.FindIndex(first, other => other.IP == target) : -1;
+            if (isLabel && labelled[i] < 0)
             {
-                refersToAddress[i] = target == 0 || target >= labels || RelativeTarget(second[i]) == target;
-                if (!refersToAddress[i] && !placed.Contains(target))
-                {
-                    reason = $"the label of the {first[i].Mnemonic.ToString().ToLowerInvariant()} (instruction {i}) is nowhere placed";
-                    return false;
-                }
+                reason = $"the label of the {first[i].Mnemonic.ToString().ToLowerInvariant()} (instruction {i}) is nowhere placed";
+                return false;
             }
         }
 
-        body = new WrittenBody(first, refersToAddress, labels, bitness);
+        body = new WrittenBody(first, labelled, bitness);
         return true;
     }
 
@@ -91,66 +84,55 @@ internal sealed class WrittenBody
     /// <returns>Whether they were encoded.</returns>
     public bool TryEncode([NotNullWhen(true)] out byte[]? code, out VirtualAddress origin, [NotNullWhen(false)] out string? reason)
     {
-        ulong mask = _bitness == 32 ? uint.MaxValue : ulong.MaxValue;
-        ulong shift = FreeShift(mask);
-        Instruction[] moved = [.. _instructions];
-        ulong? outside = null;
-        for (int i = 0; i < moved.Length; i++)
+        ulong place = FreePlace();
+        origin = new VirtualAddress(place);
+        Instruction[] numbered = [.. _instructions];
+        for (int i = 0; i < numbered.Length; i++)
         {
-            if (_refersToAddress[i])
+            numbered[i].IP = place + (ulong)i;
+            if (_labelled[i] >= 0)
             {
-                ulong target = unchecked(RelativeTarget(moved[i])!.Value + shift) & mask;
-                SetRelativeTarget(ref moved[i], target);
-                outside ??= target;
+                SetRelativeTarget(ref numbered[i], place + (ulong)_labelled[i]);
             }
         }
 
-        ulong place = outside is not ulong first ? Away : first < mask - (2 * Away) ? first + Away : first - Away;
-        origin = new VirtualAddress(unchecked(place - shift) & mask);
-        // Where the body would run over the end of the address space it is put at the other side of its target.
-        if (outside is not null && origin.Value > mask - Away)
+        code = null;
+        var writer = new ByteWriter(SiteBytes.MaxLength);
+        if (!BlockEncoder.TryEncode(
+            _bitness, new InstructionBlock(writer, numbered, place), out reason, out _, BlockEncoderOptions.DontFixBranches))
         {
-            place -= 2 * Away;
-            origin = new VirtualAddress(unchecked(place - shift) & mask);
+            return false;
         }
 
-        var writer = new ByteWriter(SiteBytes.MaxLength);
-        bool encoded = BlockEncoder.TryEncode(
-            _bitness, new InstructionBlock(writer, moved, place), out string? error, out _, BlockEncoderOptions.DontFixBranches);
-        code = encoded ? writer.ToArray() : null;
-        reason = encoded ? null : error!;
-        return encoded;
+        code = writer.ToArray();
+        return true;
     }
 
-    /// <summary>By how much addresses are moved so that none has the number of a label.</summary>
-    private ulong FreeShift(ulong mask)
+    /// <summary>
+    /// A place near the first address the body refers to, and so far from all of them that none lies in the body, is the number of an
+    /// instruction or is reached by a short branch.
+    /// </summary>
+    private ulong FreePlace()
     {
-        ulong shift = 0;
-        while (_instructions.Where((_, i) => _refersToAddress[i]).Any(i => (unchecked(RelativeTarget(i)!.Value + shift) & mask) < _labels))
+        ulong mask = _bitness == 32 ? uint.MaxValue : ulong.MaxValue;
+        ulong[] addresses = [
+            .. _instructions.Where((_, i) => _labelled[i] < 0).Select(static i => BodyBuilder.RelativeTarget(i)).OfType<ulong>()];
+        ulong place = addresses.FirstOrDefault();
+        bool up = place <= mask / 2; // not over an end of the address space
+        do
         {
-            shift += Step; // ends: each reference is in the way of a few steps at most
+            place = up ? place + Away : place - Away; // ends: each address is in the way of one place
         }
+        while (addresses.Any(address => (unchecked(place - address + (Away / 2)) & mask) < Away));
 
-        return shift;
+        return place;
     }
 
     private static bool TryRun(
-        Action<Assembler> write,
-        int bitness,
-        bool preferShort,
-        ulong labelsBefore,
-        [NotNullWhen(true)] out Instruction[]? instructions,
-        out ulong labels,
+        Action<Assembler> write, Assembler assembler, [NotNullWhen(true)] out Instruction[]? instructions,
         [NotNullWhen(false)] out string? reason)
     {
-        var assembler = new Assembler(bitness) { PreferShortBranch = preferShort };
-        for (ulong i = 0; i < labelsBefore; i++)
-        {
-            assembler.CreateLabel();
-        }
-
         write(assembler);
-        labels = assembler.CreateLabel().Id;
         instructions = null;
         reason = null;
         // A label or a prefix that waits for its instruction would be lost without a word: it shows in one more instruction.
@@ -167,11 +149,6 @@ internal sealed class WrittenBody
         instructions = written;
         return true;
     }
-
-    private static ulong? RelativeTarget(in Instruction instruction) =>
-        BodyBuilder.IsNearBranch(instruction) ? instruction.NearBranchTarget
-        : instruction.IsIPRelativeMemoryOperand ? instruction.IPRelativeMemoryAddress
-        : null;
 
     private static void SetRelativeTarget(ref Instruction instruction, ulong target)
     {

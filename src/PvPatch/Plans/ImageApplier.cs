@@ -36,7 +36,8 @@ internal static class ImageApplier
 
         if (AllHold(plan, image, !toNew))
         {
-            written = masked ? WriteMasked(plan, image, toNew) : WriteWhereDifferent(plan, image, toNew);
+            WriteAll(plan, image, toNew, masked);
+            written = plan.ChangeCount;
         }
         else if (!AllHold(plan, image, toNew))
         {
@@ -65,11 +66,11 @@ internal static class ImageApplier
     private static bool AllHold(PatchPlan plan, CodeImage image, bool isNew)
     {
         var window = new ImageWindow(image);
-        int end = 0;
+        int reach = 0;
         for (int i = 0; i < plan.Count; i++)
         {
-            end = i < end ? end : EndOf(plan, i, window);
-            i = isNew ? HoldNew(plan, i, end, ref window.First, window.Start) : HoldOld(plan, i, end, ref window.First, window.Start);
+            reach = i < reach ? reach : EndOf(plan, i, window);
+            i = HoldRun(plan, i, NextInOverflow(plan, i, reach), window, isNew);
             if (i < plan.Count && !Holds(plan, i, isNew, ref window))
             {
                 return false;
@@ -79,56 +80,18 @@ internal static class ImageApplier
         return true;
     }
 
-    // The loops have a method each, which calls nothing, so that all they work with stays in registers. They are optimised when they are
-    // first called: a plan is most often applied once, and they are over before a second tier would help. Each gives the first site that is
-    // not done.
-
-    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
-    private static int HoldOld(PatchPlan plan, int i, int end, ref byte first, ulong start)
+    private static unsafe int HoldRun(PatchPlan plan, int index, int end, in ImageWindow window, bool isNew)
     {
-        ref PlanEntry entries = ref MemoryMarshal.GetArrayDataReference(plan.Entries);
-        ref OldForm olds = ref MemoryMarshal.GetArrayDataReference(plan.Olds);
-        for (; i < end; i++)
+        fixed (byte* first = window.Bytes)
+        fixed (PlanEntry* entries = plan.Entries)
+        fixed (OldForm* olds = plan.Olds)
+        fixed (NewForm* news = plan.News)
         {
-            ref readonly PlanEntry entry = ref Unsafe.Add(ref entries, i);
-            if (entry.IsOverflow)
-            {
-                break;
-            }
-
-            ref readonly OldForm old = ref Unsafe.Add(ref olds, entry.Old);
-            if ((Vector128.LoadUnsafe(ref Unsafe.Add(ref first, (nint)(entry.Address - start))) & old.Whole) != old.With(entry.Field))
-            {
-                break;
-            }
+            byte* origin = unchecked(first - window.Start);
+            PlanEntry* reached = isNew ? SiteLoops.HoldNew(entries + index, entries + end, olds, news, origin)
+                : SiteLoops.HoldOld(entries + index, entries + end, olds, origin);
+            return (int)(reached - entries);
         }
-
-        return i;
-    }
-
-    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
-    private static int HoldNew(PatchPlan plan, int i, int end, ref byte first, ulong start)
-    {
-        ref PlanEntry entries = ref MemoryMarshal.GetArrayDataReference(plan.Entries);
-        ref OldForm olds = ref MemoryMarshal.GetArrayDataReference(plan.Olds);
-        ref NewForm news = ref MemoryMarshal.GetArrayDataReference(plan.News);
-        for (; i < end; i++)
-        {
-            ref readonly PlanEntry entry = ref Unsafe.Add(ref entries, i);
-            if (entry.IsOverflow)
-            {
-                break;
-            }
-
-            ref readonly OldForm old = ref Unsafe.Add(ref olds, entry.Old);
-            Vector128<byte> wanted = Unsafe.Add(ref news, entry.New).At(entry.Address, old.With(entry.Field));
-            if ((Vector128.LoadUnsafe(ref Unsafe.Add(ref first, (nint)(entry.Address - start))) & old.Whole) != wanted)
-            {
-                break;
-            }
-        }
-
-        return i;
     }
 
     /// <summary>
@@ -143,18 +106,22 @@ internal static class ImageApplier
 
     /// <summary>The index of the first site from an index on that can't be handled as a vector in the segment where a walk is.</summary>
     [MethodImpl(MethodImplOptions.NoInlining)]
-    private static int EndOf(PatchPlan plan, int index, in ImageWindow window)
+    private static int EndOf(PatchPlan plan, int index, in ImageWindow window) => window.EndOf(plan.Entries, index);
+
+    /// <summary>The index of the first site from an index on whose bytes are in the overflow; an end where there is none before it.</summary>
+    private static int NextInOverflow(PatchPlan plan, int index, int end)
     {
-        PlanEntry[] entries = plan.Entries;
-        int low = index;
-        int high = entries.Length;
-        while (low < high)
+        if (!plan.HasOverflow)
         {
-            int middle = (low + high) >>> 1;
-            (low, high) = entries[middle].Address - window.Start < window.VectorCount ? (middle + 1, high) : (low, middle);
+            return end;
         }
 
-        return low;
+        while (index < end && !plan.Entries[index].IsOverflow)
+        {
+            index++;
+        }
+
+        return index;
     }
 
     private static ApplyReport NewReport(PatchPlan plan) => new(plan.Backend) { IsOfImage = true, Count = plan.Count };
@@ -182,55 +149,45 @@ internal static class ImageApplier
         return wrong;
     }
 
-    /// <summary>
-    /// Writes all sites that hold other bytes than the wanted ones, where every site holds those it is changed from; how many.
-    /// </summary>
-    private static unsafe int WriteMasked(PatchPlan plan, CodeImage image, bool toNew)
+    /// <summary>Writes all sites that hold other bytes than the wanted ones, where every site holds those it is changed from.</summary>
+    private static void WriteAll(PatchPlan plan, CodeImage image, bool toNew, bool masked)
     {
-        int written = 0;
         var window = new ImageWindow(image);
-        int end = 0;
+        int reach = 0;
         for (int i = 0; i < plan.Count; i++)
         {
-            end = i < end ? end : EndOf(plan, i, window);
-            fixed (byte* first = window.Bytes)
-            {
-                i = WriteMasked(plan, i, end, first, window.Start, toNew, ref written);
-            }
-
+            reach = i < reach ? reach : EndOf(plan, i, window);
+            int end = NextInOverflow(plan, i, reach);
+            WriteRun(plan, i, end, window, toNew, masked);
+            i = end;
             if (i < plan.Count)
             {
-                written += WriteOne(plan, i, toNew, ref window);
+                WriteOne(plan, i, toNew, ref window);
             }
         }
-
-        return written;
     }
 
-    [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
-    private static unsafe int WriteMasked(PatchPlan plan, int i, int end, byte* first, ulong start, bool toNew, ref int written)
+    private static unsafe void WriteRun(PatchPlan plan, int index, int end, in ImageWindow window, bool toNew, bool masked)
     {
-        ref PlanEntry entries = ref MemoryMarshal.GetArrayDataReference(plan.Entries);
-        ref OldForm olds = ref MemoryMarshal.GetArrayDataReference(plan.Olds);
-        ref NewForm news = ref MemoryMarshal.GetArrayDataReference(plan.News);
-        int changes = 0;
-        for (; i < end; i++)
+        fixed (byte* first = window.Bytes)
+        fixed (PlanEntry* entries = plan.Entries)
+        fixed (OldForm* olds = plan.Olds)
+        fixed (NewForm* news = plan.News)
         {
-            ref readonly PlanEntry entry = ref Unsafe.Add(ref entries, i);
-            if (entry.IsOverflow)
+            byte* origin = unchecked(first - window.Start);
+            if (!masked)
             {
-                break;
+                SiteLoops.StoreBlended(entries + index, entries + end, olds, news, origin, toNew);
             }
-
-            // The store touches the site's bytes and no others; none where the site keeps its bytes.
-            ref readonly NewForm form = ref Unsafe.Add(ref news, entry.New);
-            Vector128<byte> wanted = toNew ? form.At(entry.Address) : Unsafe.Add(ref olds, entry.Old).With(entry.Field);
-            Avx512BW.VL.MaskStore(first + (entry.Address - start), form.Written, wanted);
-            changes += form.Changes;
+            else if (toNew)
+            {
+                SiteLoops.StoreNew(entries + index, entries + end, news, origin);
+            }
+            else
+            {
+                SiteLoops.StoreOld(entries + index, entries + end, olds, news, origin);
+            }
         }
-
-        written += changes;
-        return i;
     }
 
     /// <summary>Writes all sites that hold other bytes than the wanted ones, whatever each holds; how many.</summary>

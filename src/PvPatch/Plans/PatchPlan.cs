@@ -49,6 +49,7 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
         Backend = other.Backend;
         Rules = other.Rules;
         Bitness = other.Bitness;
+        ChangeCount = other.ChangeCount;
         Segments = other.Segments;
         Diagnostics = other.Diagnostics;
         Previous = other.Previous;
@@ -91,6 +92,9 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     /// <summary>The plan whose bytes the image held when this one was made; its originals are this one's originals.</summary>
     internal PatchPlan? Previous { get; init; }
 
+    /// <summary>Number of sites whose new bytes are not their old ones: what is written where every site holds the one or the other.</summary>
+    internal int ChangeCount { get; init; }
+
     internal PlanEntry[] Entries { get; }
 
     /// <summary>What the entries refer to: old forms.</summary>
@@ -101,6 +105,9 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
 
     /// <summary>Outcomes there are; some may be of other plans.</summary>
     internal int OutcomeCount { get; }
+
+    /// <summary>Whether some site's bytes are in the overflow.</summary>
+    internal bool HasOverflow => _overflow.Length > 0;
 
     internal ILogger Logger { get; }
 
@@ -120,26 +127,15 @@ public sealed class PatchPlan : IReadOnlyList<SiteDecision>
     public int IndexContaining(VirtualAddress address)
     {
         int low = 0;
-        int high = Entries.Length - 1;
-        while (low <= high)
+        int high = Entries.Length;
+        while (low < high)
         {
             int middle = (low + high) >>> 1;
-            ref readonly PlanEntry entry = ref Entries[middle];
-            if (address.Value < entry.Address)
-            {
-                high = middle - 1;
-            }
-            else if (address.Value - entry.Address < (ulong)LengthOf(middle))
-            {
-                return middle;
-            }
-            else
-            {
-                low = middle + 1;
-            }
+            (low, high) = Entries[middle].Address <= address.Value ? (middle + 1, high) : (low, middle);
         }
 
-        return -1;
+        int last = low - 1; // the last site that does not begin behind the address
+        return last >= 0 && address.Value - Entries[last].Address < (ulong)LengthOf(last) ? last : -1;
     }
 
     /// <summary>Writes the new bytes, or throws. See <see cref="TryApply"/>.</summary>

@@ -20,6 +20,7 @@ internal sealed class PlanBuilder
     private byte[] _overflow = [];
     private int _overflowUsed;
     private int _count;
+    private int _changes;
     private bool _sorted = true;
     private bool _apart = true;
     private ulong _lastAddress;
@@ -102,6 +103,9 @@ internal sealed class PlanBuilder
         Add(address, oldBytes, newBytes, OutcomeIndex(outcome));
     }
 
+    /// <summary>Counts sites of forms that do not keep their bytes; those in the overflow are counted when they are added.</summary>
+    internal void AddChanges(int count) => _changes += count;
+
     /// <summary>The entries so far, and room for more.</summary>
     internal PlanEntry[] Entries => _entries;
 
@@ -136,6 +140,7 @@ internal sealed class PlanBuilder
         MemoryMarshal.Write(_overflow.AsSpan(offset), outcome);
         oldBytes.CopyTo(_overflow.AsSpan(offset + sizeof(int)));
         newBytes.CopyTo(_overflow.AsSpan(offset + sizeof(int) + length));
+        _changes += oldBytes.SequenceEqual(newBytes) ? 0 : 1;
         return PlanEntry.InOverflow(address, length, offset);
     }
 
@@ -164,7 +169,8 @@ internal sealed class PlanBuilder
                     SiteIndex = i,
                     Address = entry.Address,
                     Found =
-                        $"{new VirtualAddress(before.Address)}+{LengthOf(before)} and {new VirtualAddress(entry.Address)}+{LengthOf(entry)}",
+                        $"{new VirtualAddress(before.Address)}+{LengthOf(before)} and "
+                        + $"{new VirtualAddress(entry.Address)}+{LengthOf(entry)}",
                 });
             }
         }
@@ -175,6 +181,7 @@ internal sealed class PlanBuilder
             Backend = _backend,
             Rules = _rules,
             Bitness = _bitness,
+            ChangeCount = _changes,
             Segments = _segments is PlanSegment[] owned ? Array.AsReadOnly(owned) : _segments,
             Diagnostics = _diagnostics.AsReadOnly(),
             Previous = Previous?.WithAncestors(PatchPlan.RememberedAncestors - 1),

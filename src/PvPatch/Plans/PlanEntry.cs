@@ -44,7 +44,7 @@ internal readonly struct PlanEntry
 
     public static PlanEntry InOverflow(ulong address, int length, int offset) => new(address, offset, FirstOverflow + length, 0);
 
-    /// <summary>Stores an entry as two words.</summary>
+    /// <summary>Stores an entry.</summary>
     /// <param name="entry">Where to.</param>
     /// <param name="address">The site's run address.</param>
     /// <param name="field">What stands in the hole of its old form.</param>
@@ -52,9 +52,9 @@ internal readonly struct PlanEntry
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
     public static void Store(ref PlanEntry entry, ulong address, int field, int forms)
     {
-        ref ulong words = ref Unsafe.As<PlanEntry, ulong>(ref entry);
-        words = address;
-        Unsafe.Add(ref words, 1) = (uint)field | (ulong)(uint)forms << 32;
+        Unsafe.AsRef(in entry.Address) = address;
+        Unsafe.AsRef(in entry.Field) = field;
+        Unsafe.As<ushort, int>(ref Unsafe.AsRef(in entry._old)) = forms; // both numbers in one store
     }
 }
 
@@ -121,10 +121,10 @@ internal struct NewForm
     public int Outcome;
 
     /// <summary>1, or 0 where the site keeps its bytes.</summary>
-    public short Changes;
+    public int Changes;
 
-    /// <summary>Ones where there is a fix-up, whose distance has to be in reach.</summary>
-    public short DistanceMask;
+    /// <summary>Whether there is a fix-up, whose distance has to be in reach.</summary>
+    public readonly bool HasDistance => Insert != SiteBytes.Nothing;
 
     /// <summary>New bytes of a site that does not keep its bytes; nothing where it does.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
@@ -133,7 +133,7 @@ internal struct NewForm
 
     /// <summary>New bytes of a site with these old bytes.</summary>
     [MethodImpl(MethodImplOptions.AggressiveInlining)]
-    public readonly Vector128<byte> At(ulong address, Vector128<byte> old) => Vector128.AndNot(old, Written) | At(address);
+    public readonly Vector128<byte> At(ulong address, Vector128<byte> old) => Vector128.ConditionalSelect(Written, At(address), old);
 }
 
 /// <summary>
@@ -224,7 +224,6 @@ internal sealed class PlanForms
             CodeFixup fixup = template.FixupSpan[0];
             form.Insert = SiteBytes.Insert(fixup.Offset, sizeof(int));
             form.Origin = unchecked(fixup.Target.Value - fixup.InstructionEnd);
-            form.DistanceMask = -1;
         }
 
         return Add(form);

@@ -129,6 +129,38 @@ internal sealed class SiteFormReader
     }
 
     /// <summary>
+    /// Reads a site whose code is a direct call: whole instructions, one of them a near call, none of them another branch.
+    /// </summary>
+    /// <param name="bytes">The site's bytes.</param>
+    /// <param name="address">Its run address.</param>
+    /// <param name="target">Run address of the function called.</param>
+    public bool TryReadDirectCall(ReadOnlySpan<byte> bytes, ulong address, out ulong target)
+    {
+        target = 0;
+        int calls = 0;
+        bytes.CopyTo(_bytes);
+        _reader.Position = 0;
+        _decoder.IP = address;
+        while (_reader.Position < bytes.Length)
+        {
+            _decoder.Decode(out Instruction instruction);
+            if (instruction.IsInvalid || _reader.Position > bytes.Length
+                || (instruction.FlowControl != FlowControl.Next && !instruction.IsCallNear))
+            {
+                return false;
+            }
+
+            if (instruction.IsCallNear)
+            {
+                target = instruction.NearBranchTarget;
+                calls++;
+            }
+        }
+
+        return calls == 1;
+    }
+
+    /// <summary>
     /// Where the absolute address is in the original bytes of a site, or -1: that of an indirect call or jump through a fixed address,
     /// which KASLR's relocations change before the kernel patches the site. Calls relative to the instruction pointer stay as they are.
     /// </summary>

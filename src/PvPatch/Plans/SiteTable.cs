@@ -9,19 +9,33 @@ public sealed class SiteTable : IReadOnlyList<PatchSite>
 {
     private readonly PatchSite[] _sites;
 
-    private SiteTable(PatchSite[] sites, SiteKinds kinds)
+    private SiteTable(PatchSite[] sites, int[] numbers)
     {
         _sites = sites;
-        Kinds = kinds;
+        KindOf = numbers;
+        NumberKinds();
     }
 
     /// <summary>A table without sites.</summary>
-    public static SiteTable Empty { get; } = new([], SiteKinds.Of([], []));
+    public static SiteTable Empty { get; } = new([], []);
 
     /// <summary>How many sites there are.</summary>
     public int Count => _sites.Length;
 
-    internal SiteKinds Kinds { get; }
+    /// <summary>
+    /// A site of each kind, the first. Sites that differ in nothing but the address are of one kind: what is decided for one holds for all.
+    /// Kinds are numbered once, in the order of these, so that a plan looks a decision up once for each kind and not for each site.
+    /// </summary>
+    internal PatchSite[] Kinds { get; private set; }
+
+    /// <summary>The index of the first site of each kind.</summary>
+    internal int[] FirstOfKind { get; private set; }
+
+    /// <summary>Number of sites of each kind.</summary>
+    internal int[] CountOfKind { get; private set; }
+
+    /// <summary>The number of each site's kind, by the site's index.</summary>
+    internal int[] KindOf { get; }
 
     /// <summary>The sites in order of address.</summary>
     public ReadOnlySpan<PatchSite> Sites => _sites;
@@ -74,7 +88,7 @@ public sealed class SiteTable : IReadOnlyList<PatchSite>
             CheckPair(sorted[i - 1], order[i - 1], sorted[i], order[i], found);
         }
 
-        table = found.HasErrors ? null : new SiteTable(sorted, SiteKinds.Of(sorted, order)); // the order is not needed any more
+        table = found.HasErrors ? null : new SiteTable(sorted, numbers: order); // the order is not needed any more
         diagnostics = found.ToList();
         return table is not null;
     }
@@ -190,35 +204,14 @@ public sealed class SiteTable : IReadOnlyList<PatchSite>
 
     private static PatchDiagnostic At(string code, string message, PatchSite site, int index) =>
         PatchDiagnostic.Error(code, message) with { SiteIndex = index, Address = site.Address };
-}
 
-/// <summary>
-/// The sites of a table that differ in nothing but their address are one kind: what is decided for the first of them holds for all. The
-/// table numbers its kinds once, so that a plan looks a decision up once for each kind and not for each site.
-/// </summary>
-internal sealed class SiteKinds
-{
-    private SiteKinds(int[] ofSite, PatchSite[] kinds, int[] first)
+    /// <summary>Numbers the kinds.</summary>
+    [MemberNotNull(nameof(Kinds), nameof(FirstOfKind), nameof(CountOfKind))]
+    private void NumberKinds()
     {
-        OfSite = ofSite;
-        Kinds = kinds;
-        First = first;
-    }
+        ReadOnlySpan<PatchSite> sites = _sites;
+        int[] numbers = KindOf;
 
-    /// <summary>The number of each site's kind, by the site's index.</summary>
-    public int[] OfSite { get; }
-
-    /// <summary>The first site of each kind; kinds are numbered in the order of these.</summary>
-    public PatchSite[] Kinds { get; }
-
-    /// <summary>The index of the first site of each kind.</summary>
-    public int[] First { get; }
-
-    /// <summary>Numbers the kinds of sites.</summary>
-    /// <param name="sites">The sites in order.</param>
-    /// <param name="numbers">Room for a number for each; becomes <see cref="OfSite"/>.</param>
-    public static SiteKinds Of(ReadOnlySpan<PatchSite> sites, int[] numbers)
-    {
         // A hash table from keys to numbers from 1 on, a quarter full at most: nearly every key is at its first place, which is what the
         // processor bets on.
         int bits = 8;
@@ -257,7 +250,13 @@ internal sealed class SiteKinds
             kinds[i] = sites[first[i]];
         }
 
-        return new SiteKinds(numbers, kinds, [.. first]);
+        Kinds = kinds;
+        FirstOfKind = [.. first];
+        CountOfKind = new int[kinds.Length];
+        foreach (int kind in numbers)
+        {
+            CountOfKind[kind]++;
+        }
     }
 
     /// <summary>Where a key is, or the empty place where it belongs.</summary>

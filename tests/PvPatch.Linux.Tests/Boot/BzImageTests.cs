@@ -22,8 +22,8 @@ public sealed class BzImageTests
     [Fact]
     public void No_setup_sectors_stand_for_four()
     {
-        byte[] file = [.. s_file, .. new byte[2 * 512]];
-        file[0x1f1] = 0;
+        byte[] file = TestBzImage.Build(s_payload, setupSectors: 4);
+        Assert.Equal(0, file[0x1f1]);
         Assert.True(BzImage.TryRead(file, out BzImage? image, out _));
         Assert.Equal(4, image.SetupSectors);
         Assert.Equal((5 * 512) + TestBzImage.PayloadOffset, image.PayloadOffset);
@@ -59,6 +59,18 @@ public sealed class BzImageTests
         Assert.Equal(0x206, old.FileOffset);
     }
 
+    [Fact]
+    public void A_header_that_ends_before_its_payload_fields_is_refused()
+    {
+        PatchDiagnostic error = Refuse(With8(s_file, 0x201, 0x4d));
+        Assert.Equal(KernelDiagnosticCodes.BzImageBadHeader, error.Code);
+        Assert.Equal(0x201, error.FileOffset);
+
+        // That of protocol 2.08 ends there; what lies behind it is code, whatever its bytes are.
+        byte[] old = With8(s_file, 0x201, 0x4e).With16(0x206, 0x208).With32(0x260, 1).With32(0x264, 0xffffffff).With32(0x268, 0xffffffff);
+        Assert.True(BzImage.TryRead(old, out _, out _));
+    }
+
     [Theory]
     [InlineData(0x248, 0xffffffff)]
     [InlineData(0x24c, 0xffffffff)]
@@ -71,6 +83,13 @@ public sealed class BzImageTests
     {
         Assert.True(BzImage.TryRead(s_file, out BzImage? image, out _));
         Assert.Throws<ArgumentException>(() => image.GetPayload(new byte[100]));
+    }
+
+    private static byte[] With8(byte[] bytes, int offset, byte value)
+    {
+        byte[] copy = [.. bytes];
+        copy[offset] = value;
+        return copy;
     }
 
     private static PatchDiagnostic Refuse(byte[] file)

@@ -33,6 +33,20 @@ public sealed class BtfBadInputTests
     public void Parts_outside_the_data_are_refused(int field, uint value) =>
         Assert.Equal(KernelDiagnosticCodes.BtfPartOutsideData, Refuse(Sound().Build().With32(field, value)).Code);
 
+    [Theory]
+    [InlineData(-1, false)]
+    [InlineData(0, true)]
+    public void Types_and_strings_that_share_bytes_are_refused(int moved, bool isAccepted)
+    {
+        // Strings start where the types end; one byte earlier they would be the types' last as well.
+        byte[] btf = Sound().Build();
+        uint types = BitConverter.ToUInt32(btf, 12);
+        Assert.Equal(types, BitConverter.ToUInt32(btf, 16));
+        byte[] other = btf.With32(16, (uint)(types + moved)).With32(20, (uint)(BitConverter.ToInt32(btf, 20) - moved));
+        Assert.Equal(isAccepted, BtfStructLayout.TryRead(other, "ops", out _, out PatchDiagnostic? error));
+        Assert.Equal(isAccepted ? null : KernelDiagnosticCodes.BtfPartOutsideData, error?.Code);
+    }
+
     [Fact]
     public void Strings_without_an_end_are_refused()
     {

@@ -38,6 +38,15 @@ internal static class Tools
         return File.ReadAllBytes(result);
     }
 
+    /// <summary>Assembles source that may include files of a folder.</summary>
+    public static byte[] Assemble(string source, int bitness, string includes)
+    {
+        using var folder = new TestFolder();
+        string result = folder.File("out.o");
+        Pipe(System.Text.Encoding.ASCII.GetBytes(source), "as", $"--{bitness}", "--fatal-warnings", "-I", includes, "-o", result, "-");
+        return File.ReadAllBytes(result);
+    }
+
     /// <summary>Assembles AT&amp;T source and links it to an executable with its sections at the addresses given.</summary>
     public static byte[] AssembleAndLink(string source, int bitness, params (string Section, ulong Address)[] places) =>
         Link(Assemble(source, bitness), bitness, [], places);

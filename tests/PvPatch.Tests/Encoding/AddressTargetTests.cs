@@ -1,4 +1,5 @@
 using Iced.Intel;
+using PvPatch.Images;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
@@ -63,7 +64,7 @@ public sealed class AddressTargetTests
     {
         var cases = new PlanCases(1, clobbers: RegisterSet.Rax);
         PatchPlan plan = cases.Plan(Operation.Call(target, destroys: RegisterSet.Rax | RegisterSet.Rcx),
-            new PlanOptions { Thunks = new ThunkArea(PlanCases.Start + 8, 64) });
+            new PlanOptions { Thunks = new AddressRange(PlanCases.Start + 8, 64) });
         SiteDecision thunk = Assert.Single(Enumerable.Range(0, plan.Count).Select(i => plan[i]), static s => s.Action == PatchAction.Thunk);
         byte[] code = thunk.NewBytes.ToArray();
         var decoder = Decoder.Create(64, code, thunk.Address.Value);
@@ -97,6 +98,62 @@ public sealed class AddressTargetTests
         Assert.Equal(target, decoded[2].NearBranchTarget);
         Assert.Equal(target, decoded[4].IPRelativeMemoryAddress);
         Assert.Equal(0x74, code[2]); // je rel8
+    }
+
+    /// <summary>
+    /// A body is assembled near the first address it refers to. Where another lies where the body would have been put, it is neither taken
+    /// for one of the body's own instructions nor reached by a short branch. As one branch is long, all are.
+    /// </summary>
+    [Theory]
+    [InlineData(64, 0x4000_0000)]
+    [InlineData(64, 0xffff_ffff_8100_0000)]
+    [InlineData(32, 0x4000_0000)]
+    [InlineData(32, 0xc100_0000)]
+    public void A_body_refers_to_several_addresses_however_they_lie_to_each_other(int bitness, ulong first)
+    {
+        int seed = Random.Shared.Next();
+        TestContext.Current.TestOutputHelper?.WriteLine($"seed {seed}");
+        var random = new Random(seed);
+        CallConvention convention = bitness == 64 ? CallConvention.SysV : CallConvention.I386RegParm;
+        // Every address in and around the places 64 KiB to both sides, and some anywhere.
+        IEnumerable<long> distances = Enumerable.Range(-200, 400).SelectMany(static i => (long[])[0x1_0000 + i, -0x1_0000 + i])
+            .Concat(Enumerable.Range(0, 200).Select(_ => random.NextInt64(-0x4_0000, 0x4_0000)));
+        foreach (long distance in distances)
+        {
+            ulong second = first + (ulong)distance;
+            ulong third = second + (ulong)random.NextInt64(-0x2_0000, 0x2_0000);
+            InlineBody body = InlineBody.Create(a =>
+            {
+                Label over = a.CreateLabel();
+                a.je(over);
+                a.call(first);
+                a.jne(second);
+                a.Label(ref over);
+                a.jmp(third);
+            });
+            Assert.True(
+                BodyBuilder.TryBuild(body, convention, bitness, out AssembledBody? built, out PatchDiagnostic? error),
+                $"{distance:x}: {error}");
+            Assert.Equal([first, second, third], built.Fixups.Select(static f => f.Target.Value));
+            Assert.Equal("0f 84 0b 00 00 00 e8 00 00 00 00 0f 85 00 00 00 00 e9 00 00 00 00", HexBytes.Format(built.Bytes.Span));
+        }
+    }
+
+    /// <summary>More addresses than one, each where the body would go next: all of them are avoided.</summary>
+    [Fact]
+    public void Addresses_that_follow_each_other_at_the_distance_of_the_places_are_all_avoided()
+    {
+        ulong[] targets = [.. Enumerable.Range(0, 50).Select(static i => 0x4000_0000UL + ((ulong)i * 0x1_0000))];
+        InlineBody body = InlineBody.Create(a =>
+        {
+            foreach (ulong target in targets)
+            {
+                a.call(target);
+            }
+        });
+        Assert.True(
+            BodyBuilder.TryBuild(body, CallConvention.SysV, 64, out AssembledBody? built, out PatchDiagnostic? error), error?.ToString());
+        Assert.Equal(targets, built.Fixups.Select(static f => f.Target.Value));
     }
 
     [Fact]

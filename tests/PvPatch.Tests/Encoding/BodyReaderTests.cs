@@ -90,7 +90,11 @@ public sealed class BodyReaderTests
     [InlineData("50 85 c0 74 01 58", "moved")] // push rax; test; jz over the pop
     [InlineData("eb 01 b8 00 00 00 00 90", "middle of an instruction")]
     [InlineData("75 7f", "field of 1 bytes")] // jnz rel8 out of the body
-    [InlineData("06", "no instruction")] // push es is none in 64-bit code
+    [InlineData("50 eb fd", "moved differently")] // push rax; jmp to the push: the stack never ends
+    [InlineData("90 eb 01 b8 00 00 00 00 90", "a branch at +1 leads into the middle")]
+    [InlineData("06", "bytes at +0 are no instruction")] // push es is none in 64-bit code
+    [InlineData("90 90 06", "bytes at +2 are no instruction")]
+    [InlineData("90 eb 7f", "jmp at +1 leaves the body with a field of 1 bytes")]
     [InlineData("b8 00", "no instruction")] // cut off
     public void A_body_that_cannot_stand_at_a_site_is_refused(string bytes, string why)
     {
@@ -110,6 +114,24 @@ public sealed class BodyReaderTests
         Assert.False(BodyBuilder.TryBuild(body, s_callee, bitness, out _, out PatchDiagnostic? error));
         Assert.Equal(DiagnosticCodes.BodyInvalid, error.Code);
     }
+
+    [Theory]
+    [InlineData(64, 0xfffffffffffffffa)]
+    [InlineData(32, 0xfffffffa)]
+    public void A_body_may_end_before_the_last_byte_of_the_address_space(int bitness, ulong origin)
+    {
+        InlineBody body = InlineBody.FromBytes([0xb8, 1, 0, 0, 0], origin);
+        Assert.True(BodyBuilder.TryBuild(body, s_callee, bitness, out AssembledBody? built, out PatchDiagnostic? error), error?.ToString());
+        Assert.Equal([0xb8, 1, 0, 0, 0], built.Bytes.ToArray());
+    }
+
+    [Theory]
+    [InlineData("ff 13", true)] // call [rbx]
+    [InlineData("ff 23", true)] // jmp [rbx]
+    [InlineData("e8 00 00 10 00", false)] // call rel32
+    [InlineData("48 8b 03", false)] // mov rax,[rbx]
+    public void A_body_has_an_indirect_branch_where_it_calls_or_jumps_through_memory(string bytes, bool has) =>
+        Assert.Equal(has, Build(bytes).HasIndirectBranch);
 
     [Fact]
     public void A_body_without_bytes_is_refused_but_the_one_that_stands_for_nothing()

@@ -10,23 +10,23 @@ public sealed class TemplateStoreTests
     [Fact]
     public void A_template_is_assembled_once_and_kept_until_the_store_is_full()
     {
-        var cache = new TemplateCache(new TemplateStore(), 64, NopStyle.P6);
-        CodeTemplate first = cache.Call(0x40_0000, 5);
-        Assert.Same(first, cache.Call(0x40_0000, 5));
-        Assert.NotSame(first, cache.Call(0x40_0000, 6));
-        Assert.NotSame(first, cache.Jump(0x40_0000, 5));
+        var store = new TemplateStore(64, NopStyle.P6);
+        CodeTemplate first = store.Call(0x40_0000, 5);
+        Assert.Same(first, store.Call(0x40_0000, 5));
+        Assert.NotSame(first, store.Call(0x40_0000, 6));
+        Assert.NotSame(first, store.Jump(0x40_0000, 5));
         for (uint i = 1; i < Limit / 2; i++)
         {
-            cache.Call(0x40_0000 + i, 5);
+            store.Call(0x40_0000 + i, 5);
         }
 
-        Assert.Same(first, cache.Call(0x40_0000, 5));
+        Assert.Same(first, store.Call(0x40_0000, 5));
         for (uint i = Limit / 2; i < Limit + 16; i++)
         {
-            cache.Call(0x40_0000 + i, 5);
+            store.Call(0x40_0000 + i, 5);
         }
 
-        CodeTemplate later = cache.Call(0x40_0000, 5);
+        CodeTemplate later = store.Call(0x40_0000, 5);
         Assert.NotSame(first, later);
         byte[] bytes = new byte[5];
         Assert.True(later.TryWrite(0x40_0000, bytes));

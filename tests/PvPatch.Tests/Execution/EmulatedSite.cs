@@ -49,7 +49,7 @@ internal sealed class EmulatedSite : IDisposable
             image,
             SiteTable.Create(new PatchSite(Code, 0, budget, allowed ?? RegisterSet.All)),
             Backend.Create("b", layout, b => b.Set("ops.a", operation)),
-            new PlanOptions { Nops = nops, Thunks = new ThunkArea(Room, 0x100) });
+            new PlanOptions { Nops = nops, Thunks = new AddressRange(Room, 0x100) });
         Decision = plan[0];
         plan.Apply(image);
 

@@ -44,7 +44,7 @@ internal sealed class SiteHarness
     public const ulong Base = 0x10000000; // all branches stay inside the code, so it may run elsewhere
     public const ulong Result = 0x600d600d600d600d;
     public static readonly VirtualAddress Target = Base + 0x800;
-    public static readonly ThunkArea Room = new(Base + 0x1000, 0x200);
+    public static readonly AddressRange Room = new(Base + 0x1000, 0x200);
     private const int Budget = 8;
     private const int FlagsIn = 0xcd7; // all watched flags, and bit 1, which is always set
     private const int Stored = 0x80; // where in the note the registers go

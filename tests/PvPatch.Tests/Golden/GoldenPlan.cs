@@ -70,7 +70,7 @@ internal sealed class GoldenPlan
             Rules = First.Rules,
             Nops = First.Nops,
             BugTarget = First.Bug,
-            Thunks = First.Room is VirtualAddress room ? new ThunkArea(room, RoomLength) : null,
+            Thunks = First.Room is VirtualAddress room ? new AddressRange(room, RoomLength) : null,
         };
         return new PatchPlanner().TryPlan(image, sites, backend, options, out plan, out diagnostics);
     }

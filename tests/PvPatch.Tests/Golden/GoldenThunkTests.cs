@@ -13,9 +13,9 @@ public sealed class GoldenThunkTests
         foreach (GoldenRow row in GoldenTable.Load("thunks.txt").Rows)
         {
             int bitness = row.Int32("bits");
-            ThunkRequest request = Request(row, bitness);
+            ThunkCode request = Request(row, bitness);
             VectorSave vector = Vector(row);
-            InlineBody code = InlineBody.Create(a => ThunkCode.Write(a, request, bitness, vector));
+            InlineBody code = InlineBody.Create(a => request.Write(a, bitness, vector));
             Assert.True(
                 BodyBuilder.TryBuild(code, request.Convention, bitness, out AssembledBody? body, out PatchDiagnostic? error),
                 $"{row.Place}: {error}");
@@ -39,17 +39,17 @@ public sealed class GoldenThunkTests
     {
         CallConvention from = CallConvention.Create(
             "from", [.. Enumerable.Range(10, 6).Select(RegisterSet.General)], RegisterSet.Rbx, RegisterSet.None);
-        var request = new ThunkRequest(0x7f0000001000, RegisterSet.All.Except(RegisterSet.Rsp), CallConvention.SysV)
+        var request = new ThunkCode(0x7f0000001000, RegisterSet.All.Except(RegisterSet.Rsp), CallConvention.SysV)
         {
             From = from,
             CallerArgument = 5,
         };
         var vector = new VectorSave((VectorSaveForm)form, 0x600e7, 11008);
-        InlineBody code = InlineBody.Create(a => ThunkCode.Write(a, request, 64, vector));
+        InlineBody code = InlineBody.Create(a => request.Write(a, 64, vector));
         Assert.True(BodyBuilder.TryBuild(code, request.Convention, 64, out _, out PatchDiagnostic? error), error?.ToString());
     }
 
-    private static ThunkRequest Request(GoldenRow row, int bitness)
+    private static ThunkCode Request(GoldenRow row, int bitness)
     {
         Assert.True(RegisterSet.TryParse(row["saves"], out RegisterSet saves), row.Place);
         CallConvention convention = row["convention"] switch
@@ -68,7 +68,7 @@ public sealed class GoldenThunkTests
                 "host", [.. sides[0].Split(',').Select(static r => RegisterSet.Parse(r))], RegisterSet.Parse(sides[1]), RegisterSet.None);
         }
 
-        return new ThunkRequest(bitness == 64 ? 0x7f0000001000UL : 0x8001000UL, saves, convention)
+        return new ThunkCode(bitness == 64 ? 0x7f0000001000UL : 0x8001000UL, saves, convention)
         {
             From = from,
             CallerArgument = (int?)row.OptionalNumber("caller"),

@@ -24,6 +24,23 @@ public sealed class ArenaTests
     }
 
     [Fact]
+    public void A_block_is_80_bytes_beside_its_sites()
+    {
+        using var code = new LiveCode();
+        SlotTable slots = code.Arena.SlotsOf(code.Layout);
+        const int Blocks = 1000;
+        var blocks = new CodeBlock[Blocks];
+        long before = GC.GetAllocatedBytesForCurrentThread();
+        for (int i = 0; i < Blocks; i++)
+        {
+            blocks[i] = new CodeBlock(code.Arena, slots, code.Arena.Address, 64, []);
+        }
+
+        Assert.InRange(GC.GetAllocatedBytesForCurrentThread() - before, 1, Blocks * 80);
+        Assert.Equal(code.Arena, blocks[0].Arena);
+    }
+
+    [Fact]
     public void Slots_are_not_executable()
     {
         using var code = new LiveCode();

@@ -30,6 +30,8 @@ public sealed class ChangeScopeTests
         using LivePatcher patcher = code.Patcher(code.Direct);
         patcher.Apply(c => c.Use(code.Outlined).Use(code.Inlined, SiteScope.Blocks(blocks[1])));
         Assert.Equal([3, 1, 3], blocks.Select(static b => LiveCode.Call(b)));
+        patcher.Switch(code.Nops); // nothing of the batch before is left
+        Assert.Equal([0, 0, 0], blocks.Select(static b => LiveCode.Call(b)));
 
         // The later change counts, whichever is the narrower.
         patcher.Apply(c => c.Use(code.Inlined, SiteScope.Blocks(blocks[0])).Use(code.Direct));
@@ -84,6 +86,126 @@ public sealed class ChangeScopeTests
                 patcher.Bind(target);
             }
         }
+    }
+
+    /// <summary>Two sites of a slot in two blocks and one of another slot, linked where the case says; what each does afterwards.</summary>
+    [Fact]
+    public void Of_links_and_other_changes_in_a_batch_the_later_one_counts_at_each_site()
+    {
+        using var code = new LiveCode();
+        CodeBlock[] blocks = [
+            code.EmitFunction(SiteWish.Aligned()), code.EmitFunction(SiteWish.Aligned()), code.EmitFunction(SiteWish.Aligned(1))];
+        LiveSite[] sites = [.. blocks.Select(static b => b[0])];
+        using LivePatcher patcher = code.Patcher(code.Direct);
+        var overrides = new SwitchOptions { OverridesLinks = true };
+        SiteLink ToFive(int i) => new(sites[i], code.Five);
+        (string Name, SwitchOptions? Options, long[] Does, Action<LiveChanges> Changes)[] cases =
+        [
+            ("links in one of two blocks cut", null, [1, 5, 5],
+                c => c.Unlink(SiteScope.Blocks(blocks[0])).Use(code.Inlined, SiteScope.Blocks(blocks[0], blocks[1]))),
+            ("link, then a switch that overrides", overrides, [1, 1, 1], c => c.Link(ToFive(0)).Use(code.Inlined)),
+            ("link, then a switch that does not", null, [5, 5, 5], c => c.Link(ToFive(0)).Use(code.Inlined)),
+            ("a site, then all", overrides, [1, 1, 1], c => c.Use(code.Outlined, SiteScope.Sites(sites[0])).Use(code.Inlined)),
+            ("all, then a site", overrides, [3, 1, 1], c => c.Use(code.Inlined).Use(code.Outlined, SiteScope.Sites(sites[0]))),
+            ("bound against links", overrides, [2, 2, 5], c => c.Bind(blocks[0], blocks[1])),
+            ("bound", null, [5, 5, 5], c => c.Bind(blocks[0], blocks[1])),
+            ("cut, then linked", null, [5, 2, 2], c => c.Unlink(SiteScope.All).Link(ToFive(0))),
+            ("another slot, then a link", overrides, [1, 1, 5], c => c.Use(code.Inlined, SiteScope.Slot(code.First)).Link(ToFive(2))),
+            ("a link, then another slot", overrides, [1, 1, 5], c => c.Link(ToFive(2)).Use(code.Inlined, SiteScope.Slot(code.First))),
+        ];
+        foreach ((string name, SwitchOptions? options, long[] does, Action<LiveChanges> changes) in cases)
+        {
+            patcher.Switch(code.Direct, overrides);
+            patcher.Link([ToFive(0), ToFive(1), ToFive(2)]);
+            patcher.Apply(changes, options);
+            Assert.True(does.SequenceEqual(blocks.Select(static b => LiveCode.Call(b))),
+                $"{name}: {string.Join(' ', blocks.Select(static b => LiveCode.Call(b)))}");
+        }
+    }
+
+    /// <summary>Where no backend was switched to, binding leaves a site as it is, or as an earlier change of the batch says.</summary>
+    [Fact]
+    public void Binding_where_nothing_is_bound_leaves_what_earlier_changes_say()
+    {
+        using var code = new LiveCode();
+        CodeBlock block = code.EmitFunction(SiteWish.Aligned(), SiteWish.Aligned());
+        using LivePatcher patcher = code.Patcher();
+        patcher.Apply(c => c.Use(code.Inlined, SiteScope.Sites(block[0])).Bind(block));
+        Assert.Equal((LiveSiteState[])[LiveSiteState.Bound, LiveSiteState.Original], [block[0].State, block[1].State]);
+        patcher.Link(block[0], code.Five);
+        patcher.Apply(c => c.Bind(block));
+        Assert.Equal((LiveSiteState[])[LiveSiteState.Linked, LiveSiteState.Original], [block[0].State, block[1].State]);
+        patcher.Apply(c => c.Unlink(SiteScope.All).Bind(block));
+        Assert.Equal((LiveSiteState[])[LiveSiteState.Original, LiveSiteState.Original], [block[0].State, block[1].State]);
+    }
+
+    /// <summary>A slot that somebody else wrote stops a batch that sets it, and no other.</summary>
+    [Fact]
+    public unsafe void A_batch_that_sets_no_slot_looks_at_none()
+    {
+        using var code = new LiveCode();
+        CodeBlock block = code.EmitFunction(SiteWish.Aligned());
+        using LivePatcher patcher = code.Patcher(code.Direct);
+        *(ulong*)code.Arena.Memory.WriteView(code.Arena.SlotsOf(code.Layout).AddressOf(code.First)) = code.Five.Value;
+        Assert.False(patcher.TrySwitch(code.Inlined).Succeeded);
+        Assert.Equal(1, patcher.Switch([block[0]], code.Inlined).Written);
+        Assert.Equal(1, LiveCode.Call(block));
+    }
+
+    /// <summary>A forwarding island calls through the slot: threads are not sent there while it holds nothing yet.</summary>
+    [Fact]
+    public void A_body_in_place_is_not_drained_into_a_slot_that_is_not_bound()
+    {
+        using var code = new LiveCode();
+        CodeBlock block = code.EmitFunction(new SiteWish(0, 15, Start: 0, Forwarding: true));
+        using Executor executor = code.Arena.RegisterExecutor();
+        using LivePatcher patcher = code.Patcher();
+        patcher.Switch([block[0]], code.Outlined, LiveCode.Quiescent with { InPlace = true });
+        Assert.Equal(LiveForm.InPlace, block[0].Form);
+        Assert.Equal(DiagnosticCodes.NeedsQuiescence, patcher.TrySwitch(code.Direct).Diagnostics[0].Code);
+        Assert.Equal(3, LiveCode.Call(block));
+        patcher.Switch(code.First, code.Outlined, LiveCode.Quiescent with { InPlace = true });
+        Assert.True(patcher.TrySwitch(code.Direct).Succeeded);
+        Assert.Equal(2, LiveCode.Call(block));
+    }
+
+    /// <summary>Bytes 15 and 16 of a line: no store changes such a site while threads run.</summary>
+    [Fact]
+    public void Before_anyone_enters_a_site_gets_what_its_slot_does_not_do_though_it_could_not_be_changed_live()
+    {
+        using var code = new LiveCode();
+        CodeBlock block = code.EmitFunction(new SiteWish(0, 6, Start: 15));
+        Assert.Equal(SiteClass.QuiescentOnly, block[0].Class);
+        using LivePatcher patcher = code.Patcher();
+        var notEntered = new SwitchOptions { Mode = SwitchMode.NotEntered };
+        Assert.Equal(1, patcher.Switch([block[0]], code.Direct, notEntered).Written);
+        Assert.Equal(2, LiveCode.Call(block));
+        Assert.Equal(1, patcher.Switch([block[0]], code.Inlined, notEntered).Written);
+        Assert.Equal(1, LiveCode.Call(block));
+    }
+
+    [Fact]
+    public void Islands_are_placed_by_one_thread_at_a_time()
+    {
+        using var code = new LiveCode();
+        CodeBlock block = code.EmitFunction(SiteWish.Aligned());
+        using LivePatcher patcher = code.Patcher();
+        using var planned = new ManualResetEventSlim();
+        patcher.Probe = (_, _) => planned.Set();
+        code.Arena.Islands.Hold();
+        var other = new Thread(() => patcher.Switch(code.Outlined, LiveCode.Quiescent)) { IsBackground = true };
+        try
+        {
+            other.Start();
+            Assert.False(planned.Wait(TimeSpan.FromMilliseconds(200)), "an island was placed while another thread held their store");
+        }
+        finally
+        {
+            code.Arena.Islands.Release();
+        }
+
+        Assert.True(other.Join(TimeSpan.FromSeconds(60)), "it waits for ever");
+        Assert.Equal(3, LiveCode.Call(block));
     }
 
     [Fact]

@@ -122,6 +122,103 @@ public sealed class ExecutorThreadTests
     }
 
     [Fact]
+    public void Who_comes_while_the_gate_is_being_closed_waits()
+    {
+        var executors = new ExecutorList();
+        Executor executor = executors.Add("late");
+        using var entered = new ManualResetEventSlim();
+        var thread = new Thread(() =>
+        {
+            executor.Enter();
+            entered.Set();
+            executor.Leave();
+        });
+        Assert.True(executors.TryCloseGate(Barrier, TimeSpan.FromSeconds(60), CancellationToken.None, out _));
+        Assert.False(entered.IsSet);
+        executors.OpenGate();
+        thread.Join();
+
+        bool Barrier()
+        {
+            Assert.True(executors.GateIsClosed);
+            thread.Start();
+            Assert.False(entered.Wait(50));
+            return true;
+        }
+    }
+
+    [Fact]
+    public void Who_finds_the_gate_closed_finds_that_it_waits_for_ever()
+    {
+        // The thread is inside with one executor and comes to the gate with another, before the batch has looked who is inside.
+        var executors = new ExecutorList();
+        Executor first = executors.Add("first");
+        Executor second = executors.Add("second");
+        first.Enter();
+        using var closing = new ManualResetEventSlim();
+        using var seen = new ManualResetEventSlim();
+        var closer = new Thread(() => executors.TryCloseGate(Barrier, Timeout.InfiniteTimeSpan, CancellationToken.None, out _));
+        closer.Start();
+        closing.Wait();
+        Assert.True(executors.GateIsClosed);
+        Assert.Same(first, executors.AwaitedForEver());
+        Assert.Equal(DiagnosticCodes.ExecutorMisuse, Assert.Throws<PatchException>(second.Enter).Diagnostic.Code);
+        seen.Set();
+        first.Leave();
+        closer.Join();
+        Assert.True(executors.GateIsClosed);
+        Assert.Null(executors.AwaitedForEver());
+        executors.OpenGate();
+
+        bool Barrier()
+        {
+            closing.Set();
+            return seen.Wait(TimeSpan.FromSeconds(60));
+        }
+    }
+
+    [Fact]
+    public void A_gate_whose_barrier_throws_is_open_again()
+    {
+        var executors = new ExecutorList();
+        Executor executor = executors.Add("waiting");
+        Assert.Throws<InvalidOperationException>(() => executors.TryCloseGate(
+            static () => throw new InvalidOperationException("injected"), TimeSpan.FromSeconds(1), CancellationToken.None, out _));
+        Assert.False(executors.GateIsClosed);
+        OnThread(executor.Enter);
+    }
+
+    [Fact]
+    public void An_executor_declares_itself_inside_before_it_looks_at_the_gate()
+    {
+        // Who looked first could find the gate open, be passed over by the batch, and go in while it writes. The counter tells: odd before
+        // the closed gate was seen, even behind it, odd again when it is open.
+        var executors = new ExecutorList();
+        Executor executor = executors.Add("late");
+        long before = executor.Counter;
+        Assert.True(executors.TryCloseGate(static () => true, TimeSpan.FromSeconds(60), CancellationToken.None, out _));
+        using var entered = new ManualResetEventSlim();
+        using var leave = new ManualResetEventSlim();
+        var thread = new Thread(() =>
+        {
+            executor.Enter();
+            entered.Set();
+            leave.Wait();
+            executor.Leave();
+        });
+        thread.Start();
+        Assert.True(SpinWait.SpinUntil(() => executor.Counter == before + 2, TimeSpan.FromSeconds(60)));
+        Assert.False(entered.Wait(50));
+        Assert.Equal(before + 2, executor.Counter);
+        executors.OpenGate();
+        entered.Wait();
+        Assert.Equal(before + 3, executor.Counter);
+        leave.Set();
+        thread.Join();
+        Assert.Equal(before + 4, executor.Counter);
+    }
+
+    [Fact]
     public void The_gate_waits_for_ever_where_it_is_told_to()
     {
         var executors = new ExecutorList();
@@ -156,7 +253,7 @@ public sealed class ExecutorThreadTests
         Assert.False(executor.IsInside);
     }
 
-    private static void OnThread(Action action)
+    internal static void OnThread(Action action)
     {
         Exception? failure = null;
         var thread = new Thread(() => failure = Record.Exception(action));

@@ -37,7 +37,11 @@ internal sealed unsafe class FaultyPlatform : LivePlatform, IDisposable
         set => *_nativeBarriersLeft = value;
     }
 
+    public bool HasGsBase { get; init; } = true;
+
     public override int Granularity => _real.Granularity;
+
+    public override bool CanSetGsBase => HasGsBase && _real.CanSetGsBase;
 
     public override bool TryReserve(
         VirtualAddress? near, long size, ArenaOptions options, out CodeMapping? mapping, out PatchDiagnostic? error)

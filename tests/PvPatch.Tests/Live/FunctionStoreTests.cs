@@ -41,7 +41,7 @@ public sealed unsafe class FunctionStoreTests
         Assert.True(store.TryGet(goes, out VirtualAddress gone, out _));
         Assert.Equal((5, $"e9 {Rel32(code.Two - (gone + 5))}"), (goes.Length, Bytes(gone, 5)));
 
-        var request = new ThunkRequest(code.Two, RegisterSet.Rcx, CallConvention.SysV);
+        var request = new ThunkCode(code.Two, RegisterSet.Rcx, CallConvention.SysV);
         Assert.True(store.TryGetThunk(request, out VirtualAddress thunk, out _));
         Assert.True(store.TryGetThunk(request, out again, out _));
         Assert.Equal((thunk, code.Two), (again, store.TargetOf(thunk)));
@@ -105,7 +105,7 @@ public sealed unsafe class FunctionStoreTests
         Assert.Equal(DiagnosticCodes.ArenaFull, error!.Code);
         Assert.False(store.TryGet(Function(Body("b8 01 00 00 00")), out _, out error));
         Assert.Equal(DiagnosticCodes.ArenaFull, error!.Code);
-        Assert.False(store.TryGetThunk(new ThunkRequest(code.Two, RegisterSet.Rcx, CallConvention.SysV), out _, out error));
+        Assert.False(store.TryGetThunk(new ThunkCode(code.Two, RegisterSet.Rcx, CallConvention.SysV), out _, out error));
         Assert.Equal(DiagnosticCodes.ArenaFull, error!.Code);
         Assert.True(store.TryGetFar(Far, out _, out _)); // is there
     }

@@ -221,7 +221,7 @@ public sealed unsafe class HostConventionTests
             Assert.Equal(0, sites.Count);
             CodeReservation room = arena.Allocate(64);
             byte[] call = new byte[6];
-            IndirectForm.Write(call, room.Address, arena.SlotsOf(of).AddressOf(0), jump: false);
+            PrefixPadding.WriteIndirect(call, room.Address, arena.SlotsOf(of).AddressOf(0), jump: false);
             call.CopyTo(room.Span);
             var table = SiteTable.Create([new PatchSite(room.Address, 0, 6, RegisterSet.All, traits)]);
             error = Assert.Throws<PatchException>(() => room.Commit(6, of, table)).Diagnostic;

@@ -2,6 +2,7 @@ using PvPatch.Live;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
+using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live;
 
@@ -51,6 +52,35 @@ public sealed class LeftAloneTests
             "alone", b => b.Set("t.first", Operation.Inline(InlineBody.Create(LiveCode.AddThree)).LeftAloneByBackend())));
         Assert.Equal(LiveForm.Original, block[0].Form);
         Assert.Equal(3, LiveCode.Call(block));
+    }
+
+    /// <summary>A site of 30 bytes: what does not reach or destroys too much is left to the slot, with the reason.</summary>
+    [Theory]
+    [InlineData(false, PatchReason.OutOfReach, 8)]
+    [InlineData(true, PatchReason.ClobbersTooMuch, 3)]
+    public void A_long_site_is_made_indirect_and_the_reason_is_said(bool destroysTooMuch, object reason, long does)
+    {
+        using CodeArena low = CodeArena.Reserve(0x10_0000_0000, 1 << 20);
+        using var code = new LiveCode();
+        VirtualAddress far = LiveCode.EmitHelper(low, 8);
+        CodeBlock block = code.EmitFunction(new SiteWish(0, 30));
+        byte[] original = block.ToArray();
+        using LivePatcher patcher = code.Patcher();
+        SwitchOptions options = LiveCode.Quiescent with { InPlace = true };
+        patcher.Switch(code.Inlined, options);
+        Assert.NotEqual(original, block.ToArray());
+        Backend next = destroysTooMuch
+            ? code.Direct.Derive("much", static b => b.Inline("t.first", static a =>
+            {
+                a.mov(rcx, 3); // rcx is not among what the site allows
+                a.mov(rax, rcx);
+            }))
+            : code.Direct.Derive("far", b => b.Call("t.first", far, "far", RegisterSet.Rax));
+        ApplyResult result = patcher.Switch(next, options);
+        Assert.Equal((SiteChange.MadeIndirect, (PatchReason)reason), (result.Outcomes[0].Change, result.Outcomes[0].Reason));
+        Assert.Equal((LiveForm.Original, (PatchReason)reason), (block[0].Form, block[0].Reason));
+        Assert.Equal(original, block.ToArray());
+        Assert.Equal(does, LiveCode.Call(block));
     }
 
     [Fact]

@@ -132,6 +132,83 @@ public sealed unsafe class LinkRetirementTests
         code.Arena.Retire(target);
     }
 
+    [Theory]
+    [InlineData("bound")]
+    [InlineData("linked elsewhere")]
+    [InlineData("linked to the same block")]
+    public void A_link_that_could_not_be_taken_back_holds_the_blocks_it_may_lead_to(string before)
+    {
+        using var code = new LiveCode();
+        using LivePatcher patcher = code.Patcher(code.Direct);
+        CodeBlock block = code.EmitFunction(SiteWish.Aligned(), SiteWish.Aligned(), SiteWish.Aligned());
+        CodeBlock target = code.EmitFunction(SiteWish.Aligned());
+        CodeBlock other = code.EmitFunction(SiteWish.Aligned());
+        patcher.Bind(block);
+        CodeBlock? linked = before switch { "bound" => null, "linked elsewhere" => other, _ => target };
+        if (linked is not null)
+        {
+            patcher.Link(block[0], linked.Address);
+        }
+
+        byte[] old = block[0].ToArray();
+        byte* first = code.Arena.Memory.WriteView(block[0].Address);
+        patcher.Probe = (step, index) =>
+        {
+            if (step == PatchStep.Store && index == 2)
+            {
+                *first = 0xcc; // a breakpoint, in the link that was written
+                throw new InvalidOperationException("injected");
+            }
+        };
+        VirtualAddress entry = target.Address + 4; // behind sub rsp,8
+        ApplyResult result = patcher.TryLink([.. Enumerable.Range(0, 3).Select(i => new SiteLink(block[i], entry))]);
+        patcher.Probe = null;
+        Assert.Equal(ApplyStatus.Faulted, result.Status);
+        Assert.Equal([SiteChange.Faulted, SiteChange.RolledBack, SiteChange.NotWritten], result.Outcomes.Select(static o => o.Change));
+        Assert.Equal(LiveSiteState.Faulted, block[0].State);
+
+        // The breakpoint goes, and the site leads into the new target; it may be put back to the old one as well.
+        Assert.Equal(1, target.LinksInto.Count);
+        CodeBlock[] held = linked is null ? [target] : [target, linked];
+        Assert.All(held, b => Assert.Equal(
+            DiagnosticCodes.BlockLinked, Assert.Throws<PatchException>(() => code.Arena.Retire(b)).Diagnostic.Code));
+        Assert.Equal(
+            DiagnosticCodes.UnexpectedLiveBytes, Assert.Throws<PatchException>(() => patcher.UnlinkFrom([target])).Diagnostic.Code);
+        Assert.Equal(1, target.LinksInto.Count);
+
+        // Its bytes are known again, and the next batch says where it leads.
+        old.CopyTo(new Span<byte>(first, old.Length));
+        Assert.Equal(1, patcher.UnlinkFrom([target]).Count);
+        Assert.Equal(LiveSiteState.Bound, block[0].State);
+        Assert.Equal((0, 0, 0), (target.LinksInto.Count, other.LinksInto.Count, code.Arena.Ledger.Count));
+        code.Arena.Retire([target, other]);
+    }
+
+    [Fact]
+    public void A_link_that_could_not_be_taken_back_goes_with_its_own_block()
+    {
+        using var code = new LiveCode();
+        using LivePatcher patcher = code.Patcher(code.Direct);
+        CodeBlock block = code.EmitFunction(SiteWish.Aligned(), SiteWish.Aligned());
+        CodeBlock target = code.EmitFunction(SiteWish.Aligned());
+        patcher.Bind(block);
+        byte* first = code.Arena.Memory.WriteView(block[0].Address);
+        patcher.Probe = (step, index) =>
+        {
+            if (step == PatchStep.Barrier)
+            {
+                *first = 0xcc;
+                throw new InvalidOperationException("injected");
+            }
+        };
+        Assert.Equal(ApplyStatus.Faulted, patcher.TryLink([new(block[0], target.Address)]).Status);
+        patcher.Probe = null;
+        Assert.Equal(DiagnosticCodes.BlockLinked, Assert.Throws<PatchException>(() => code.Arena.Retire(target)).Diagnostic.Code);
+        code.Arena.Retire(block);
+        Assert.Empty(patcher.UnlinkFrom([target]).Outcomes);
+        code.Arena.Retire(target);
+    }
+
     [Fact]
     public void Blocks_that_are_linked_to_each_other_are_retired_together()
     {

@@ -122,7 +122,7 @@ public sealed class LiveObservabilityTests
 
     private static void EnableOurs(Instrument instrument, MeterListener listener)
     {
-        if (instrument.Meter.Name == LiveMetrics.MeterName)
+        if (instrument.Meter.Name == LiveEvents.MeterName)
         {
             listener.EnableMeasurementEvents(instrument);
         }

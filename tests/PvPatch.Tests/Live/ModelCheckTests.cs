@@ -1,6 +1,8 @@
+using System.Buffers;
 using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Machine;
+using PvPatch.Tests.Support;
 
 namespace PvPatch.Tests.Live;
 
@@ -39,17 +41,18 @@ public sealed unsafe class ModelCheckTests
     public void One_store_sites_change_nothing_around_them_and_one_aligned_piece(SiteClass kind)
     {
         using var code = new LiveCode(atomic16: kind == SiteClass.Atomic16, trustLines: kind == SiteClass.Line, size: 8 << 20);
-        byte* line = (byte*)System.Runtime.InteropServices.NativeMemory.AlignedAlloc(128, 64);
-        try
+        // Behind the line nothing can be touched; of an aligned 16 all that is read may be 16 bytes from the site's first on.
+        using IMemoryOwner<byte> memory = new GuardedMemory(kind == SiteClass.Atomic16 ? 128 : 64, toTheEnd: true);
+        fixed (byte* line = memory.Memory.Span)
         {
             foreach ((int start, int length) in Places(kind, atomic16: kind == SiteClass.Atomic16, kind == SiteClass.Line))
             {
-                Span<byte> all = new(line, 128);
+                Span<byte> all = memory.Memory.Span;
                 Random.Shared.NextBytes(all);
                 byte[] before = all.ToArray();
                 byte[] @new = new byte[length];
                 Random.Shared.NextBytes(@new);
-                SiteBytes old = SiteBytes.Read(line + start, length);
+                SiteBytes old = SiteBytes.From(all.Slice(start, length));
                 Assert.True(ConcurrentStores.TryStore(line + start, kind, length, old, SiteBytes.From(@new)));
                 Assert.Equal([.. before[..start], .. @new, .. before[(start + length)..]], all.ToArray());
 
@@ -57,10 +60,6 @@ public sealed unsafe class ModelCheckTests
                 Assert.False(ConcurrentStores.TryStore(line + start, kind, length, new SiteBytes(~old.Low, old.High), old));
                 Assert.Equal([.. before[..start], .. @new, .. before[(start + length)..]], all.ToArray());
             }
-        }
-        finally
-        {
-            System.Runtime.InteropServices.NativeMemory.AlignedFree(line);
         }
     }
 
@@ -111,7 +110,7 @@ public sealed unsafe class ModelCheckTests
         int images = 0;
 
         // 1: the head alone changed, in one store inside an aligned 8.
-        Assert.True(SiteClassifier.Fits(site.Address, 2, 8));
+        Assert.True(SiteRecord.Fits(site.Address, 2, 8));
         Assert.Equal(1, routine(&entry, 1, 1, null));
         Assert.Equal(old[2..], there[2..].ToArray());
         AssertGuard(site, there);
@@ -165,7 +164,7 @@ public sealed unsafe class ModelCheckTests
         {
             for (int length = 6; length <= 15; length++)
             {
-                if (SiteClassifier.Classify((ulong)start, length, true, atomic16, trust) == kind)
+                if (SiteRecord.Classify((ulong)start, length, true, atomic16, trust) == kind)
                 {
                     yield return (start, length);
                 }

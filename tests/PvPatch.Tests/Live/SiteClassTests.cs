@@ -17,7 +17,7 @@ public sealed class SiteClassTests
                 {
                     foreach (bool trust in (bool[])[false, true])
                     {
-                        SiteClass found = SiteClassifier.Classify(Line + (ulong)start, length, single: true, atomic16, trust);
+                        SiteClass found = SiteRecord.Classify(Line + (ulong)start, length, single: true, atomic16, trust);
                         Assert.Equal(ByBytes(start, length, atomic16, trust), found);
                     }
                 }
@@ -31,9 +31,9 @@ public sealed class SiteClassTests
         for (int start = 0; start < 64; start++)
         {
             Assert.Equal(
-                SiteClass.QuiescentOnly, SiteClassifier.Classify(Line + (ulong)start, 6, single: false, atomic16: true, trustLines: true));
+                SiteClass.QuiescentOnly, SiteRecord.Classify(Line + (ulong)start, 6, single: false, atomic16: true, trustLines: true));
             Assert.Equal(
-                SiteClass.QuiescentOnly, SiteClassifier.Classify(Line + (ulong)start, 16, single: true, atomic16: true, trustLines: true));
+                SiteClass.QuiescentOnly, SiteRecord.Classify(Line + (ulong)start, 16, single: true, atomic16: true, trustLines: true));
         }
     }
 
@@ -42,7 +42,7 @@ public sealed class SiteClassTests
     public void A_six_byte_site_falls_as_often_into_each_class_as_counted_by_hand(int length, int atomic8, int atomic16, int guarded)
     {
         ILookup<SiteClass, int> starts = Enumerable.Range(0, 64)
-            .ToLookup(s => SiteClassifier.Classify(Line + (ulong)s, length, single: true, atomic16: true, trustLines: false));
+            .ToLookup(s => SiteRecord.Classify(Line + (ulong)s, length, single: true, atomic16: true, trustLines: false));
         Assert.Equal(atomic8, starts[SiteClass.Atomic8].Count());
         Assert.Equal(atomic16, starts[SiteClass.Atomic16].Count());
         Assert.Equal(guarded, starts[SiteClass.Guarded].Count());

@@ -112,7 +112,7 @@ public sealed class SiteEmitterTests
             {
                 LiveSite site = code.EmitFunction(new SiteWish(0, budget, Start: start))[0];
                 Assert.Equal(start, (int)(site.Address.Value % 64));
-                Assert.Equal(SiteClassifier.Classify((ulong)start, budget, true, true, false), site.Class);
+                Assert.Equal(SiteRecord.Classify((ulong)start, budget, true, true, false), site.Class);
             }
         }
     }

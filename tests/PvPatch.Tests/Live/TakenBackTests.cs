@@ -44,6 +44,32 @@ public sealed class TakenBackTests
         Assert.Equal(before, block.ToArray());
     }
 
+    // Nobody runs the sites: one barrier before anyone enters, and one where any was written. The long site holds 30 bytes.
+    [Theory]
+    [InlineData(PatchStep.Planned, No, 0)]
+    [InlineData(PatchStep.Slot, No, 0)]
+    [InlineData(PatchStep.Store, No, 1)]
+    [InlineData(PatchStep.Barrier, Back, 1)]
+    [InlineData(PatchStep.Publish, Back, 2)]
+    internal void A_quiescent_batch_is_taken_back(PatchStep step, SiteChange change, int barriers)
+    {
+        using var code = new LiveCode();
+        CodeBlock block = code.EmitFunction(SiteWish.Aligned(), new SiteWish(1, 30), SiteWish.Straddling(2));
+        using LivePatcher patcher = code.Patcher(code.Direct);
+        SwitchOptions options = LiveCode.Quiescent with { InPlace = true };
+        patcher.Switch(code.Inlined, options);
+        byte[] before = block.ToArray();
+        FailAt(patcher, step);
+        ApplyResult result = patcher.TrySwitch(code.Outlined, options);
+        Assert.Equal(ApplyStatus.RolledBack, result.Status);
+        Assert.Equal([change, change, change], Enumerable.Range(0, result.Count).Select(i => result.Outcomes[i].Change));
+        Assert.Equal(barriers, result.Barriers);
+        Assert.Equal(before, block.ToArray());
+        patcher.Probe = null;
+        Assert.Equal(3, patcher.Switch(code.Outlined, options).Written);
+        Assert.NotEqual(before, block.ToArray());
+    }
+
     // The head of a body of several instructions is forwarded behind one barrier, then put back behind another, and a last one is run; or
     // it is written with the guarded sites.
     [Theory]

@@ -41,10 +41,10 @@ public sealed class ConventionPlanTests
         Backend backend = Use(layout, Operation.Call(0x1030).PassingCaller(1));
         PatchPlan plan = new PatchPlanner().Plan(new CodeImage(0x1000, code), site, backend);
         Assert.Equal((PatchAction.LeaveAlone, PatchReason.NeedsThunk), (plan[0].Action, plan[0].Reason));
-        plan = new PatchPlanner().Plan(new CodeImage(0x1000, code), site, backend, new PlanOptions { Thunks = new ThunkArea(0x1010, 16) });
+        plan = new PatchPlanner().Plan(new CodeImage(0x1000, code), site, backend, new PlanOptions { Thunks = new AddressRange(0x1010, 16) });
         Assert.Equal((PatchAction.ThunkCall, PatchAction.Thunk), (plan[0].Action, plan[1].Action));
         Assert.Equal("48 8b 34 24 e9 17 00 00 00", HexBytes.Format(plan[1].NewBytes)); // mov (%rsp),%rsi; jmp 0x1030
-        plan = new PatchPlanner().Plan(new CodeImage(0x1000, code), site, backend, new PlanOptions { Thunks = new ThunkArea(0x1010, 4) });
+        plan = new PatchPlanner().Plan(new CodeImage(0x1000, code), site, backend, new PlanOptions { Thunks = new AddressRange(0x1010, 4) });
         Assert.Equal((PatchAction.LeaveAlone, PatchReason.NeedsThunk), (plan[0].Action, plan[0].Reason));
 
         // A host's own convention: the image's code is looked at.

@@ -96,7 +96,7 @@ public sealed class DecisionOrderTests
         PatchRules rules = LinuxRules.All.First(static r => r.MissingCallsBug);
         Decision decision = new OpsDecider(new PlanOptions { Rules = rules, BugTarget = bug }, Templates(32), 32)
             .Decide(s_layout32[0], Operation.Missing, new PatchSite(0x1000, 0, budget, RegisterSet.All));
-        Assert.Equal((action, stops), (decision.Action, decision.Stop is not null));
+        Assert.Equal((action, stops), (decision.Action, decision.Failed is not null));
     }
 
     [Theory]
@@ -112,7 +112,7 @@ public sealed class DecisionOrderTests
 
     private static (PatchAction Action, PatchReason Reason) ActionOf(Decision decision) => (decision.Action, decision.Reason);
 
-    private static TemplateCache Templates(int bitness) => new(new TemplateStore(), bitness, NopStyle.Default(bitness));
+    private static TemplateStore Templates(int bitness) => new(bitness, NopStyle.Default(bitness));
 
     private static Decision Decide(PatchRules rules, Operation operation, int budget, RegisterSet? clobbers = null, OpSlot? slot = null) =>
         new OpsDecider(new PlanOptions { Rules = rules }, Templates(64), 64)

@@ -86,7 +86,7 @@ public sealed class EdgeTests
         for (int length = 0; length <= 128; length++)
         {
             var cases = new PlanCases(8, clobbers: RegisterSet.Rax | RegisterSet.Vector);
-            var options = new PlanOptions { Thunks = new ThunkArea(PlanCases.Start + 64, Math.Min(length, 64)) };
+            var options = new PlanOptions { Thunks = new AddressRange(PlanCases.Start + 64, Math.Min(length, 64)) };
             Backend backend = cases.All(Operation.Nop).Derive(
                 "b", b => b.Call("ops.s0", PlanCases.Target).Call("ops.s1", PlanCases.Target + 16).Call("ops.s2", PlanCases.Target));
             PatchPlan plan = new PatchPlanner().Plan(cases.Image, cases.Sites, backend, options);
@@ -102,7 +102,7 @@ public sealed class EdgeTests
         var enough = new PlanCases(8, clobbers: RegisterSet.Rax | RegisterSet.Vector);
         PatchPlan shared = new PatchPlanner().Plan(
             enough.Image, enough.Sites, enough.All(Operation.Call(PlanCases.Target)),
-            new PlanOptions { Thunks = new ThunkArea(PlanCases.Start + 64, 64) });
+            new PlanOptions { Thunks = new AddressRange(PlanCases.Start + 64, 64) });
         Assert.Equal((8, 1), (shared.Summary.Count(PatchAction.ThunkCall), shared.Summary.Count(PatchAction.Thunk)));
     }
 
@@ -114,7 +114,7 @@ public sealed class EdgeTests
         PatchPlan? plan = null;
         for (int i = 0; i < 20; i++)
         {
-            var options = new PlanOptions { Thunks = i == 7 ? null : new ThunkArea(PlanCases.Start + 32, 64), Previous = plan };
+            var options = new PlanOptions { Thunks = i == 7 ? null : new AddressRange(PlanCases.Start + 32, 64), Previous = plan };
             plan = cases.Plan(i % 2 == 0 ? Operation.Call(PlanCases.Target) : Operation.Nop, options);
             Assert.Equal(i % 2 == 0 ? 4 : 0, plan.Summary.Count(PatchAction.ThunkCall));
             Assert.Equal(1, plan.Summary.Count(PatchAction.Thunk));

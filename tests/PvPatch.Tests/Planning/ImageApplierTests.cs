@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Runtime.Intrinsics.X86;
 using PvPatch.Images;
 using PvPatch.Machine;
@@ -69,11 +70,96 @@ public sealed class ImageApplierTests
                     byte[] before = [.. work.Code];
                     Assert.False(ImageApplier.TryRun(plan, work.Image, toNew, masked, out ApplyResult refused));
                     Assert.Equal(before, work.Code);
+                    Assert.Equal((Count, 0, 0), (refused.Count, refused.Written, refused.AlreadyThere));
                     Assert.Equal(
                         (DiagnosticCodes.UnexpectedBytes, i), (Assert.Single(refused.Diagnostics).Code, refused.Diagnostics[0].SiteIndex));
                 }
             }
         }
+    }
+
+    /// <summary>
+    /// A segment whose first or last byte stands beside memory that can't be read: a site of any length at any distance from the segment's
+    /// end is planned, applied, verified and reverted without a byte outside being touched.
+    /// </summary>
+    [Theory]
+    [InlineData(false, true)]
+    [InlineData(false, false)]
+    [InlineData(true, true)]
+    public void Nothing_outside_a_segment_is_read_or_written(bool masked, bool toTheEnd)
+    {
+        Assert.SkipWhen(masked && !Avx512BW.VL.IsSupported, "needs a processor with AVX-512");
+        var cases = new PlanCases(1);
+        Backend backend = cases.All(Operation.Nop).Derive("b", static b => b.Call("ops.s0", PlanCases.Target));
+        for (int length = 6; length <= 18; length++)
+        {
+            for (int behind = 0; behind < 20; behind++)
+            {
+                using IMemoryOwner<byte> memory = new GuardedMemory((8 * length) + behind, toTheEnd);
+                Span<byte> code = memory.Memory.Span;
+                PatchSite[] sites = [.. Enumerable.Range(0, 8)
+                    .Select(i => new PatchSite(PlanCases.Start + (ulong)(i * length), i % 4, length, RegisterSet.All))];
+                for (int i = 0; i < sites.Length; i++)
+                {
+                    code.Slice(i * length, length).Fill(0x90);
+                    ((byte[])[0xff, 0x15, 0, 0, 0, 0]).CopyTo(code[(i * length)..]);
+                }
+
+                byte[] before = code.ToArray();
+                var image = new CodeImage(64, new CodeSegment(".text", PlanCases.Start, memory.Memory));
+                PatchPlan plan = new PatchPlanner().Plan(image, SiteTable.Create(sites), backend);
+                Assert.True(ImageApplier.TryRun(plan, image, toNew: true, masked, out ApplyResult applied));
+                applied.AssertApplied(8, 0);
+                for (int i = 0; i < sites.Length; i++)
+                {
+                    byte[] call = [0xe8, .. BitConverter.GetBytes((int)(PlanCases.Target - sites[i].Address.Value - 5))];
+                    Assert.Equal(i % 4 == 0 ? call : [], code.Slice(i * length, i % 4 == 0 ? 5 : 0).ToArray());
+                }
+
+                Assert.True(plan.Verify(image).IsPatched);
+                Assert.True(ImageApplier.TryRun(plan, image, toNew: false, masked, out _));
+                Assert.Equal(before, code.ToArray());
+            }
+        }
+    }
+
+    /// <summary>Sites that keep their bytes and sites that hold the wanted ones get no store, not even of the same bytes.</summary>
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void Nothing_is_stored_where_bytes_stay(bool masked)
+    {
+        Assert.SkipWhen(masked && !Avx512BW.VL.IsSupported, "needs a processor with AVX-512");
+        const ulong Start = 0x40_0000;
+        const int Sites = 21;
+        const int Length = 8;
+        using var memory = new GuardedMemory((Sites * Length) + 16, toTheEnd: true);
+        var sites = new PatchSite[Sites];
+        for (int i = 0; i < Sites; i++)
+        {
+            ((byte[])[0xff, 0x15, 1, 2, 3, (byte)i, 0x66, 0x90]).CopyTo(memory.GetSpan()[(i * Length)..]);
+            sites[i] = new PatchSite(Start + (ulong)(i * Length), 0, Length, RegisterSet.All);
+        }
+
+        var image = new CodeImage(64, new CodeSegment("text", Start, memory.Memory));
+        OpsLayout layout = OpsLayout.Create(static b => b.Table("t", static t => t.Slot("op")));
+        PatchPlan Plan(ulong target) => new PatchPlanner().Plan(
+            image, SiteTable.Create(sites), Backend.Create("b", layout, b => b.Call("t.op", target)));
+        PatchPlan outOfReach = Plan(0xffff_ffff_0000_0000);
+        PatchPlan calls = Plan(Start + 0x1000);
+
+        memory.Protect(isReadOnly: true);
+        foreach (bool toNew in (bool[])[true, false])
+        {
+            Assert.True(ImageApplier.TryRun(outOfReach, image, toNew, masked, out ApplyResult kept));
+            kept.AssertApplied(0, Sites);
+        }
+
+        memory.Protect(isReadOnly: false);
+        Assert.True(ImageApplier.TryRun(calls, image, toNew: true, masked, out _));
+        memory.Protect(isReadOnly: true);
+        Assert.True(ImageApplier.TryRun(calls, image, toNew: true, masked, out ApplyResult second));
+        second.AssertApplied(0, Sites);
     }
 
     /// <summary>Sites of every length from 5 to 20, nothing between some of them, in two segments of one array.</summary>

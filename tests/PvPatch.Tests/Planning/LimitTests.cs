@@ -96,10 +96,67 @@ public sealed class LimitTests
         Assert.False(PrefixPadding.TryPad(instruction, new byte[instruction.Length + 2]));
     }
 
+    /// <summary>An entry's 16 bytes say all of a site of up to 16 bytes; one byte more is kept beside the entries.</summary>
+    [Theory]
+    [InlineData(64)]
+    [InlineData(32)]
+    public void Sites_of_up_to_16_bytes_take_an_entry_and_nothing_else(int bitness)
+    {
+        int[] lengths = [.. Enumerable.Range(6, 15), .. Enumerable.Range(6, 15)]; // the first of each length is decoded, the second known
+        var code = new List<byte>();
+        var table = new List<PatchSite>();
+        foreach (int length in lengths)
+        {
+            table.Add(new PatchSite(PlanCases.Start + (ulong)code.Count, table.Count % 3, length, RegisterSet.All));
+            code.AddRange([0xff, 0x15, 0, 0, 0x50, 0, .. Enumerable.Repeat((byte)0x90, length - 6)]);
+        }
+
+        code.AddRange(new byte[32]);
+        var cases = new PlanCases(1, bitness);
+        var image = new CodeImage(bitness, new CodeSegment(".text", PlanCases.Start, code.ToArray()));
+        Backend backend = cases.All(Operation.Call(PlanCases.Target)).Derive("b", static b => b.Nop("ops.s1").Call("ops.s2", 1UL << 40));
+        PatchPlan plan = new PatchPlanner().Plan(image, SiteTable.Create([.. table]), backend);
+        Assert.Equal(
+            lengths.Select((l, i) => (l, i % 3 == 0 ? PatchAction.Call : i % 3 == 1 ? PatchAction.Nop : PatchAction.LeaveAlone)),
+            Enumerable.Range(0, plan.Count).Select(i => (plan[i].Length, plan[i].Action)));
+        Assert.Equal(lengths.Select(static l => l > SiteBytes.MaxLength), plan.Entries.Select(static e => e.IsOverflow));
+    }
+
+    /// <summary>
+    /// More forms of new bytes than fit into 15 bits: each site has a target of its own, and one is out of reach, so each is looked at.
+    /// </summary>
+    [Fact]
+    public void Forty_thousand_targets_each_get_their_own_call()
+    {
+        const int Count = 40_000;
+        const ulong Far = 0x7000_0000_0000;
+        var cases = new PlanCases(2 * Count, slots: Count); // the second site of each slot is known by the first's form
+        Backend backend = Backend.Create("many", cases.Layout, static b =>
+        {
+            for (int i = 0; i < Count; i++)
+            {
+                b.Call($"ops.s{i}", i == 7 ? Far : PlanCases.Target + (ulong)(i * 16));
+            }
+        });
+        PatchPlan plan = new PatchPlanner().Plan(cases.Image, cases.Sites, backend);
+        Assert.Equal((2 * Count) - 2, plan.Summary.Count(PatchAction.Call));
+        plan.Apply(cases.Image);
+        for (int i = 0; i < 2 * Count; i++)
+        {
+            if (i % Count != 7)
+            {
+                ulong site = PlanCases.Start + (ulong)(i * 8);
+                Assert.Equal(0xe8, cases.Code[i * 8]);
+                Assert.Equal(
+                    PlanCases.Target + (ulong)(i % Count * 16), site + 5 + (ulong)BitConverter.ToInt32(cases.Code, (i * 8) + 1));
+            }
+        }
+    }
+
     private static PatchPlan PlanIn(int room)
     {
         var cases = new PlanCases(1, clobbers: RegisterSet.Rax);
         Operation call = Operation.Call(PlanCases.Target, destroys: RegisterSet.Rax | RegisterSet.Rcx);
-        return cases.Plan(call, new PlanOptions { Thunks = new ThunkArea(PlanCases.Start + 16, room) });
+        return cases.Plan(call, new PlanOptions { Thunks = new AddressRange(PlanCases.Start + 16, room) });
     }
 }

@@ -42,7 +42,7 @@ public sealed class NopBitnessTests
         PatchRules rules = PatchRules.Default with { Nops64 = style };
         Assert.Equal(DiagnosticCodes.WrongNops, Assert.Single(cases.Refused(Operation.Nop, new PlanOptions { Rules = rules })).Code);
         Assert.Throws<ArgumentException>(() => style.Fill(new byte[4], 64));
-        Assert.Throws<ArgumentException>(() => new TemplateCache(new TemplateStore(), 64, style));
+        Assert.Throws<ArgumentException>(() => new TemplateStore(64, style));
         Assert.True(BodyBuilder.TryBuild(InlineBody.FromBytes([0xfa]), CallConvention.SysV, 64, out AssembledBody? body, out _));
         Assert.Throws<ArgumentException>(() => CodeTemplate.Create(body, 6, style));
         Assert.Throws<ArgumentException>(() => body.InBudget(6, style));

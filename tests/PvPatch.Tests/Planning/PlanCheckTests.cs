@@ -176,7 +176,7 @@ public sealed class PlanCheckTests
     public void Thunks_belong_to_the_image_where_they_may_be()
     {
         var cases = new PlanCases(2, clobbers: RegisterSet.Rax);
-        var room = new ThunkArea(PlanCases.Start + 16, 64);
+        var room = new AddressRange(PlanCases.Start + 16, 64);
         PatchPlan plan = cases.Plan(
             Operation.Call(PlanCases.Target, destroys: RegisterSet.Rax | RegisterSet.Rcx), new PlanOptions { Thunks = room });
         Assert.False(plan.TryCheckAgainst(cases.Image, cases.Sites, null, out _));

@@ -119,15 +119,35 @@ public sealed class PlanDiagnosticsTests
     [InlineData(PlanCases.Start, 16)] // on a site
     [InlineData(PlanCases.Start + 20, 64)] // over a site's end
     [InlineData(PlanCases.Start + 30, 1000)] // over the image's end
-    [InlineData(PlanCases.Start + 40, -1)]
-    public void PV3006_no_good_room_for_thunks(ulong address, int length)
+    [InlineData(PlanCases.Start + 40, 1L << 32)] // its lower half is 0
+    public void PV3006_no_good_room_for_thunks(ulong address, long length)
     {
         var cases = new PlanCases(3);
-        PatchDiagnostic found = Assert.Single(cases.Refused(s_call, new PlanOptions { Thunks = new ThunkArea(address, length) }));
+        PatchDiagnostic found = Assert.Single(cases.Refused(s_call, new PlanOptions { Thunks = new AddressRange(address, length) }));
         Assert.Equal((DiagnosticCodes.ThunkArea, new VirtualAddress(address)), (found.Code, found.Address));
         Assert.Equal($"{length} bytes", found.Found);
         Assert.NotNull(found.Expected);
     }
+
+    [Theory]
+    [InlineData(PlanCases.Start + 8, 8, true)] // from the end of one site to the start of the next
+    [InlineData(PlanCases.Start + 7, 9, false)]
+    [InlineData(PlanCases.Start + 8, 9, false)]
+    [InlineData(PlanCases.Start + 24, 64, true)] // to the image's last byte
+    [InlineData(PlanCases.Start + 24, 65, false)]
+    [InlineData(PlanCases.Start + 4, 0, true)] // no room at all holds no site, wherever it is
+    public void Room_for_thunks_may_touch_sites_and_not_overlap_them(ulong address, int length, bool good)
+    {
+        var cases = new PlanCases(3);
+        SiteTable sites = SiteTable.Create(cases.Sites[0], cases.Sites[2]);
+        Assert.Equal(good, new PatchPlanner().TryPlan(cases.Image, sites, cases.All(s_call),
+            new PlanOptions { Thunks = new AddressRange(address, length) }, out _, out IReadOnlyList<PatchDiagnostic> found));
+        Assert.Equal(good ? [] : [DiagnosticCodes.ThunkArea], found.Select(static d => d.Code));
+    }
+
+    [Fact]
+    public void Room_of_a_negative_length_is_no_range() =>
+        Assert.Throws<ArgumentOutOfRangeException>(static () => new AddressRange(PlanCases.Start, -1));
 
     [Fact]
     public void PV3007_a_previous_plan_of_another_bitness()

@@ -52,7 +52,7 @@ internal sealed class BuiltScenario
 
     public VirtualAddress TableAddress => Base + 0x300000;
 
-    public ThunkArea? Room => _scenario.Room ? new ThunkArea(Base + 0x100008, RoomLength - 16) : null;
+    public AddressRange? Room => _scenario.Room ? new AddressRange(Base + 0x100008, RoomLength - 16) : null;
 
     public PlanOptions Options(PatchPlan? previous = null) => new()
     {

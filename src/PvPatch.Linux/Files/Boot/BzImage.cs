@@ -10,6 +10,7 @@ namespace PvPatch.Linux.Files;
 internal sealed class BzImage
 {
     private const int SetupSectorsAt = 0x1f1;
+    private const int HeaderLengthAt = 0x201;
     private const int MagicAt = 0x202;
     private const int ProtocolAt = 0x206;
     private const int KernelVersionAt = 0x20e;
@@ -26,12 +27,15 @@ internal sealed class BzImage
         SetupSectors = file[SetupSectorsAt] == 0 ? 4 : file[SetupSectorsAt];
         ProtocolVersion = BinaryPrimitives.ReadUInt16LittleEndian(file[ProtocolAt..]);
         KernelVersion = ReadVersion(file, SetupSectors);
-        PayloadOffset = ((SetupSectors + 1) * SectorSize) + (long)BinaryPrimitives.ReadUInt32LittleEndian(file[PayloadOffsetAt..]);
+        PayloadOffset = SetupLength + (long)BinaryPrimitives.ReadUInt32LittleEndian(file[PayloadOffsetAt..]);
         PayloadLength = BinaryPrimitives.ReadUInt32LittleEndian(file[PayloadLengthAt..]);
     }
 
     /// <summary>The number of 512-byte sectors of real-mode code behind the first sector.</summary>
     public int SetupSectors { get; }
+
+    /// <summary>The length of the boot sector and the setup code in bytes: where the kernel's protected-mode code starts.</summary>
+    public int SetupLength => (SetupSectors + 1) * SectorSize;
 
     /// <summary>The version of the boot protocol: 0x20f is 2.15.</summary>
     public int ProtocolVersion { get; }
@@ -55,8 +59,8 @@ internal sealed class BzImage
     /// <summary>Reads the boot header.</summary>
     /// <param name="file">The whole file; it is not kept.</param>
     /// <param name="image">The header.</param>
-    /// <param name="error">What is wrong: codes PV6030 to PV6032.</param>
-    /// <returns>Whether the file is a bzImage whose payload lies inside of it.</returns>
+    /// <param name="error">What is wrong: codes PV6030 to PV6032 and PV6041.</param>
+    /// <returns>Whether the file is a bzImage whose parts lie inside of it and apart from each other.</returns>
     public static bool TryRead(
         ReadOnlySpan<byte> file, [NotNullWhen(true)] out BzImage? image, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
@@ -92,6 +96,14 @@ internal sealed class BzImage
             return false;
         }
 
+        // The header is jumped over; it ends where the jump leads to.
+        if (file[HeaderLengthAt] < HeaderEnd - MagicAt)
+        {
+            error = BadHeader("The boot header ends before it says where the compressed kernel is", HeaderLengthAt,
+                FileRange.Hex(file[HeaderLengthAt]), $"{FileRange.Hex(HeaderEnd - MagicAt)} or more");
+            return false;
+        }
+
         if (read.PayloadLength == 0 || !FileRange.Fits((ulong)read.PayloadOffset, (ulong)read.PayloadLength, file.Length))
         {
             error = PatchDiagnostic.Error(
@@ -102,6 +114,11 @@ internal sealed class BzImage
                 Expected = $"a range within {FileRange.Hex((ulong)file.Length)} bytes",
                 Help = "The file is cut short or its boot header is damaged; copy or download it again",
             };
+            return false;
+        }
+
+        if (!BzImageOverlapCheck.TryCheck(file, read, out error))
+        {
             return false;
         }
 

@@ -2,7 +2,7 @@ using System.Diagnostics.CodeAnalysis;
 
 namespace PvPatch.Linux.Files;
 
-/// <summary>What is known of one compression: how it starts, and which program of which Debian package unpacks it.</summary>
+/// <summary>Facts of one compression: its magic number, and the program and Debian package that unpack it.</summary>
 internal sealed class CompressionFormat
 {
     // xz and zstd take the window size from the file; kernels use 128 MiB at most, so a file that asks for more is refused

@@ -2,14 +2,14 @@ using System.Diagnostics.CodeAnalysis;
 
 namespace PvPatch.Linux.Files;
 
-/// <summary>The front door for kernel files: takes an ELF file, a bzImage or a compressed ELF file and gives the ELF file.</summary>
+/// <summary>Reads kernel files: takes an ELF file, a bzImage or a compressed ELF file and gives the ELF file.</summary>
 internal static class KernelFile
 {
     /// <summary>Reads and unpacks a kernel file from disk.</summary>
     /// <param name="path">The file.</param>
-    /// <param name="options">The limits; <see langword="null"/> for the usual ones.</param>
+    /// <param name="options">The limits; <see langword="null"/> for the defaults.</param>
     /// <param name="kernel">The kernel.</param>
-    /// <param name="error">What is wrong, with <paramref name="path"/> as its source: codes PV6001 to PV6003 and PV6030 to PV6040.</param>
+    /// <param name="error">What is wrong, with <paramref name="path"/> as its source: codes PV6001 to PV6003 and PV6030 to PV6041.</param>
     /// <param name="cancellationToken">Stops the work.</param>
     /// <returns>Whether the file is a kernel that was unpacked. The ELF file in it is not checked further than its magic number.</returns>
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
@@ -34,9 +34,9 @@ internal static class KernelFile
 
     /// <summary>Reads and unpacks a kernel file from a stream, from where the stream stands to its end.</summary>
     /// <param name="stream">The stream; it is not closed.</param>
-    /// <param name="options">The limits; <see langword="null"/> for the usual ones.</param>
+    /// <param name="options">The limits; <see langword="null"/> for the defaults.</param>
     /// <param name="kernel">The kernel.</param>
-    /// <param name="error">What is wrong: codes PV6001 to PV6003 and PV6030 to PV6040.</param>
+    /// <param name="error">What is wrong: codes PV6001 to PV6003 and PV6030 to PV6041.</param>
     /// <param name="cancellationToken">Stops the work.</param>
     /// <returns>Whether the stream holds a kernel that was unpacked.</returns>
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
@@ -55,9 +55,9 @@ internal static class KernelFile
 
     /// <summary>Unpacks a kernel file that is in memory.</summary>
     /// <param name="file">The whole file. An ELF file is handed back as it is, not copied.</param>
-    /// <param name="options">The limits; <see langword="null"/> for the usual ones.</param>
+    /// <param name="options">The limits; <see langword="null"/> for the defaults.</param>
     /// <param name="kernel">The kernel.</param>
-    /// <param name="error">What is wrong: codes PV6001 and PV6030 to PV6040.</param>
+    /// <param name="error">What is wrong: codes PV6001 and PV6030 to PV6041.</param>
     /// <param name="cancellationToken">Stops the work.</param>
     /// <returns>Whether the bytes are a kernel that was unpacked.</returns>
     /// <exception cref="OperationCanceledException">The work was stopped.</exception>
@@ -88,7 +88,7 @@ internal static class KernelFile
         }
     }
 
-    /// <summary>Tells by its start what a file is.</summary>
+    /// <summary>Recognises a file's kind by its first bytes.</summary>
     internal static bool TryRecognize(ReadOnlySpan<byte> start, out KernelFileKind kind, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         kind = KernelFileKind.Elf;

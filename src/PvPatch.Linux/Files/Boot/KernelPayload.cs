@@ -19,7 +19,7 @@ internal sealed class KernelPayload
         UnpackedSize = unpackedSize;
     }
 
-    /// <summary>How the kernel is compressed.</summary>
+    /// <summary>The kernel's compression.</summary>
     public PayloadCompression Compression { get; }
 
     /// <summary>The compressed stream alone, not copied.</summary>

@@ -1,6 +1,6 @@
 namespace PvPatch.Linux.Files;
 
-/// <summary>What a kernel file was on disk.</summary>
+/// <summary>Kind of a kernel file on disk.</summary>
 internal enum KernelFileKind
 {
     /// <summary>An ELF file as it is.</summary>
@@ -23,7 +23,7 @@ internal sealed class LoadedKernelFile
         FileSize = fileSize;
     }
 
-    /// <summary>What the file was.</summary>
+    /// <summary>The kind of the file.</summary>
     public KernelFileKind Kind { get; }
 
     /// <summary>
@@ -35,7 +35,7 @@ internal sealed class LoadedKernelFile
     /// <summary>The size of the file in bytes, as it was given.</summary>
     public long FileSize { get; }
 
-    /// <summary>How it was compressed.</summary>
+    /// <summary>The compression.</summary>
     public PayloadCompression Compression { get; internal init; }
 
     /// <summary>The boot header, where the file was a bzImage.</summary>

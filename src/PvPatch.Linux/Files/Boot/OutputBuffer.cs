@@ -3,8 +3,8 @@ using System.Diagnostics.CodeAnalysis;
 namespace PvPatch.Linux.Files;
 
 /// <summary>
-/// Where unpacked bytes go: one array of exactly the announced size, or, where no size is announced, pieces that are joined at
-/// the end. Neither ever takes more than the limit.
+/// Buffer of unpacked bytes: one array of exactly the announced size, or, without an announced size, pieces that are joined at the end.
+/// Neither ever takes more than the limit.
 /// </summary>
 internal sealed class OutputBuffer
 {
@@ -55,7 +55,7 @@ internal sealed class OutputBuffer
     }
 
     /// <summary>
-    /// Room for at least one more byte, even behind the announced end: what lands there is found out by <see cref="TryAdvance"/>.
+    /// Room for at least one more byte, even behind the announced end; bytes written there are refused by <see cref="TryAdvance"/>.
     /// </summary>
     public Memory<byte> GetRoom()
     {

@@ -1,6 +1,6 @@
 namespace PvPatch.Linux.Files;
 
-/// <summary>How a kernel is compressed.</summary>
+/// <summary>Compression of a kernel.</summary>
 internal enum PayloadCompression
 {
     /// <summary>Not at all.</summary>

@@ -20,7 +20,7 @@ internal static class PayloadDecompressor
     /// <param name="data">One compressed stream, without anything behind it.</param>
     /// <param name="compression">How it is compressed; not <see cref="PayloadCompression.None"/>.</param>
     /// <param name="announcedSize">The number of bytes it must unpack to, <see langword="null"/> where that is not known.</param>
-    /// <param name="options">The limits; <see langword="null"/> for the usual ones.</param>
+    /// <param name="options">The limits; <see langword="null"/> for the defaults.</param>
     /// <param name="unpacked">The unpacked bytes.</param>
     /// <param name="error">What is wrong: codes PV6034 to PV6039.</param>
     /// <param name="cancellationToken">Stops the work; a program that runs is killed.</param>

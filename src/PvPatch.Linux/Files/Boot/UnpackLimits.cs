@@ -19,8 +19,8 @@ internal sealed record UnpackLimits
     } = 1L << 30;
 
     /// <summary>
-    /// How many times larger than its compressed form an unpacked kernel may be. Default: 128; kernels are 4 to 12 times larger.
-    /// Up to 16 MiB of output are accepted whatever the ratio is.
+    /// The largest accepted ratio of unpacked to compressed size. Default: 128; kernels are 4 to 12 times larger. Up to 16 MiB of output
+    /// are accepted whatever the ratio is.
     /// </summary>
     /// <exception cref="ArgumentOutOfRangeException">The value is not positive.</exception>
     public int MaxExpansion
@@ -33,7 +33,7 @@ internal sealed record UnpackLimits
         }
     } = 128;
 
-    /// <summary>How long an unpacking program may run. Default: two minutes.</summary>
+    /// <summary>The time that an unpacking program may run. Default: two minutes.</summary>
     /// <exception cref="ArgumentOutOfRangeException">The value is not positive, or longer than a day.</exception>
     public TimeSpan TimeLimit
     {
@@ -47,12 +47,12 @@ internal sealed record UnpackLimits
     } = TimeSpan.FromMinutes(2);
 
     /// <summary>
-    /// The directories in which unpacking programs are looked for, separated as in <c>PATH</c>; <see langword="null"/> (the
-    /// default) for <c>PATH</c> itself. Directories that are not absolute are passed over.
+    /// The directories to search for unpacking programs, separated as in <c>PATH</c>; <see langword="null"/> (the default) for <c>PATH</c>
+    /// itself. Directories that are not absolute are passed over.
     /// </summary>
     public string? ProgramSearchPath { get; init; }
 
-    /// <summary>Told the number of bytes unpacked so far, about once per mebibyte and at the end.</summary>
+    /// <summary>Receiver of the number of bytes unpacked so far, about once per mebibyte and at the end.</summary>
     public IProgress<long>? Progress { get; init; }
 
     /// <summary>The most bytes that compressed data of a length may unpack to.</summary>

@@ -3,8 +3,8 @@ using System.Diagnostics.CodeAnalysis;
 namespace PvPatch.Linux.Files;
 
 /// <summary>
-/// The type information a kernel carries of itself (section <c>.BTF</c>): an index over the caller's bytes, which it keeps and
-/// does not copy. Make it once to look up several structs.
+/// The type information of a kernel (section <c>.BTF</c>): an index over the caller's bytes, which it keeps and does not copy. Make it once
+/// to look up several structs.
 /// </summary>
 internal sealed class BtfFile
 {
@@ -26,7 +26,7 @@ internal sealed class BtfFile
     /// <summary>The number of types, <c>void</c> (type 0) included.</summary>
     public int TypeCount { get; }
 
-    /// <summary>Where the types start in the data, for messages.</summary>
+    /// <summary>Offset of the types in the data, for messages.</summary>
     internal int TypesAt { get; }
 
     internal ReadOnlySpan<byte> Types => _types.Span;

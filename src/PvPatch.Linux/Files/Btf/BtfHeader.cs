@@ -3,7 +3,7 @@ using System.Diagnostics.CodeAnalysis;
 
 namespace PvPatch.Linux.Files;
 
-/// <summary>Where the types and the strings lie in BTF data, both checked against its length.</summary>
+/// <summary>The ranges of types and strings in BTF data, checked against its length and each other.</summary>
 /// <param name="Types">The range of the types.</param>
 /// <param name="Strings">The range of the strings, which end with NUL.</param>
 internal readonly record struct BtfHeader(Range Types, Range Strings)
@@ -49,6 +49,18 @@ internal readonly record struct BtfHeader(Range Types, Range Strings)
         if (!FileRange.Fits(stringOffset, stringLength, btf.Length))
         {
             error = Outside("strings", 16, stringOffset, stringLength, btf.Length);
+            return false;
+        }
+
+        if (typeOffset < stringOffset + stringLength && stringOffset < typeOffset + typeLength)
+        {
+            error = PatchDiagnostic.Error(KernelDiagnosticCodes.BtfPartOutsideData, "Types and strings of the BTF data share bytes") with
+            {
+                FileOffset = 8,
+                Found = $"{FileRange.Describe(typeOffset, typeLength)} and {FileRange.Describe(stringOffset, stringLength)}",
+                Expected = "two ranges apart from each other",
+                Help = "The section is damaged; take the original file again",
+            };
             return false;
         }
 

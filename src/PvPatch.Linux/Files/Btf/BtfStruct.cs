@@ -2,10 +2,10 @@ namespace PvPatch.Linux.Files;
 
 /// <summary>One member of a struct that was laid flat.</summary>
 /// <param name="Path">
-/// The names on the way to the member, joined by dots: <c>mmu.lazy_mode.enter</c>. Members without a name add nothing, elements
-/// of arrays add <c>[0]</c>, and the one member of a callee-save wrapper adds nothing.
+/// The names on the way to the member, joined by dots: <c>mmu.lazy_mode.enter</c>. Members without a name add nothing, elements of arrays
+/// add <c>[0]</c>, and the one member of a callee-save wrapper adds nothing.
 /// </param>
-/// <param name="Offset">Where it starts, in bytes from the start of the struct.</param>
+/// <param name="Offset">Its offset in bytes from the start of the struct.</param>
 /// <param name="Size">Its size in bytes.</param>
 /// <param name="IsPointer">Whether it is a pointer.</param>
 /// <param name="WrappingStruct">The name of the innermost struct it stands in that has a name, for example <c>pv_cpu_ops</c>.</param>

@@ -1,6 +1,6 @@
 namespace PvPatch.Linux.Files;
 
-/// <summary>What kind of ELF file it is (<c>e_type</c>, System V ABI, "ELF Header").</summary>
+/// <summary>Type of an ELF file (<c>e_type</c>, System V ABI, "ELF Header").</summary>
 internal enum ElfFileType
 {
     /// <summary>Relocatable: an object file or a kernel module. Its sections have no addresses yet.</summary>
@@ -23,7 +23,7 @@ internal enum ElfMachine
     X86X64 = 62,
 }
 
-/// <summary>What a section holds (<c>sh_type</c>). Values not named here occur in files and are passed on as they are.</summary>
+/// <summary>Type of a section (<c>sh_type</c>). Unknown values are kept.</summary>
 internal enum ElfSectionType
 {
     /// <summary>Nothing: an unused header.</summary>
@@ -54,7 +54,7 @@ internal enum ElfSectionType
     ExtendedSectionIndices = 18,
 }
 
-/// <summary>How a section is treated when the program is loaded (<c>sh_flags</c>). Other bits are passed on as they are.</summary>
+/// <summary>Attributes of a section (<c>sh_flags</c>). Unknown bits are kept.</summary>
 [Flags]
 internal enum ElfSectionAttributes : ulong
 {
@@ -74,7 +74,7 @@ internal enum ElfSectionAttributes : ulong
     ThreadLocal = 0x400,
 }
 
-/// <summary>What a segment is for (<c>p_type</c>). Values not named here are passed on as they are.</summary>
+/// <summary>Type of a segment (<c>p_type</c>). Unknown values are kept.</summary>
 internal enum ElfSegmentType
 {
     /// <summary>An unused header.</summary>
@@ -104,7 +104,7 @@ internal enum ElfSegmentAccess
     Read = 4,
 }
 
-/// <summary>What a symbol stands for (low four bits of <c>st_info</c>). Values not named here are passed on as they are.</summary>
+/// <summary>Type of a symbol (low four bits of <c>st_info</c>). Unknown values are kept.</summary>
 internal enum ElfSymbolType
 {
     /// <summary>Not said.</summary>
@@ -123,7 +123,7 @@ internal enum ElfSymbolType
     File = 4,
 }
 
-/// <summary>How far a symbol is seen (high four bits of <c>st_info</c>). Values not named here are passed on as they are.</summary>
+/// <summary>Binding of a symbol (high four bits of <c>st_info</c>). Unknown values are kept.</summary>
 internal enum ElfSymbolBinding
 {
     /// <summary>Seen in its own source file only.</summary>

@@ -3,7 +3,7 @@ using System.Diagnostics.CodeAnalysis;
 
 namespace PvPatch.Linux.Files;
 
-/// <summary>The ELF file header: what the file says of itself, with the file's kind checked but its tables not yet.</summary>
+/// <summary>The ELF file header, with the file's type checked but not its tables.</summary>
 internal sealed class ElfHeader
 {
     private const int HeaderSize32 = 52;

@@ -37,7 +37,7 @@ internal sealed class ElfImage
     /// <summary>32 or 64: the width of addresses, by the ELF class.</summary>
     public int Bitness { get; }
 
-    /// <summary>What kind of ELF file it is.</summary>
+    /// <summary>The file's type.</summary>
     public ElfFileType Type { get; }
 
     /// <summary>The processor it is for.</summary>
@@ -54,7 +54,7 @@ internal sealed class ElfImage
     /// <summary>All program headers, in their order.</summary>
     public IReadOnlyList<ElfSegment> Segments { get; }
 
-    /// <summary>What is odd about the file though it can be read: section headers or names that are missing.</summary>
+    /// <summary>Warnings about a file that can be read: missing section headers or names.</summary>
     public IReadOnlyList<PatchDiagnostic> Warnings { get; }
 
     /// <summary>
@@ -178,11 +178,9 @@ internal sealed class ElfImage
         return section is not null;
     }
 
-    /// <summary>
-    /// Where the bytes of an address are in the file: looked for in the loaded sections first, then in the loaded segments.
-    /// </summary>
+    /// <summary>The file offset of the bytes at an address: in the loaded sections first, then in the loaded segments.</summary>
     /// <param name="address">The first address.</param>
-    /// <param name="length">How many bytes are wanted, from 1.</param>
+    /// <param name="length">The number of bytes, from 1.</param>
     /// <param name="fileOffset">The offset in bytes from the start of the file.</param>
     /// <returns>Whether the file holds all of these bytes, in one piece; never for a relocatable file.</returns>
     public bool TryGetFileOffset(VirtualAddress address, long length, out long fileOffset)
@@ -210,7 +208,7 @@ internal sealed class ElfImage
 
     /// <summary>The bytes of a range of addresses.</summary>
     /// <param name="address">The first address.</param>
-    /// <param name="length">How many bytes are wanted, from 1.</param>
+    /// <param name="length">The number of bytes, from 1.</param>
     /// <param name="bytes">The bytes, not copied.</param>
     /// <returns>Whether the file holds all of them, in one piece.</returns>
     public bool TryGetBytes(VirtualAddress address, int length, out Memory<byte> bytes)

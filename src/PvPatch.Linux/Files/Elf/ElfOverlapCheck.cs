@@ -1,4 +1,5 @@
 using System.Diagnostics.CodeAnalysis;
+using PvPatch.Records;
 
 namespace PvPatch.Linux.Files;
 
@@ -19,11 +20,11 @@ namespace PvPatch.Linux.Files;
 /// </remarks>
 internal static class ElfOverlapCheck
 {
-    // Tables that a kernel's own patchers walk.
+    // Tables that a kernel's own patchers walk, and that of pvpatch.inc.
     private static readonly HashSet<string> s_tables =
     [
         ".parainstructions", ".altinstructions", ".smp_locks", ".retpoline_sites", ".return_sites", ".call_sites", ".ibt_endbr_seal",
-        "__jump_table", ".static_call_sites", "__mcount_loc", "__ex_table",
+        "__jump_table", ".static_call_sites", "__mcount_loc", "__ex_table", SiteRecords.SectionName,
     ];
 
     private readonly record struct Range(ulong Start, ulong Size, string Name, bool IsLoaded)

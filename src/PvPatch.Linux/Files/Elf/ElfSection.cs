@@ -17,16 +17,16 @@ internal sealed class ElfSection
     /// <summary>The name, for example <c>.altinstructions</c>; empty where the file names no sections.</summary>
     public string Name { get; }
 
-    /// <summary>What the section holds.</summary>
+    /// <summary>The type.</summary>
     public ElfSectionType Type { get; internal init; }
 
-    /// <summary>How it is treated when the program is loaded.</summary>
+    /// <summary>The attributes.</summary>
     public ElfSectionAttributes Flags { get; internal init; }
 
     /// <summary>The address its first byte has when the program runs; 0 in relocatable files.</summary>
     public VirtualAddress Address { get; internal init; }
 
-    /// <summary>Where its bytes start in the file.</summary>
+    /// <summary>The offset of its bytes in the file.</summary>
     public long FileOffset { get; internal init; }
 
     /// <summary>Its size in bytes, in memory; a section without bytes in the file has a size too.</summary>

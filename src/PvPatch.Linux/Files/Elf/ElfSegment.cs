@@ -3,13 +3,13 @@ namespace PvPatch.Linux.Files;
 /// <summary>One program header of an <see cref="ElfImage"/>, checked against the file.</summary>
 internal readonly record struct ElfSegment
 {
-    /// <summary>What the segment is for.</summary>
+    /// <summary>The type.</summary>
     public ElfSegmentType Type { get; internal init; }
 
     /// <summary>The access it allows.</summary>
     public ElfSegmentAccess Flags { get; internal init; }
 
-    /// <summary>Where its bytes start in the file.</summary>
+    /// <summary>The offset of its bytes in the file.</summary>
     public long FileOffset { get; internal init; }
 
     /// <summary>The number of its bytes in the file.</summary>

@@ -9,10 +9,10 @@ internal readonly record struct ElfSymbol
     /// <summary>The size in bytes; 0 where it is not known.</summary>
     public ulong Size { get; internal init; }
 
-    /// <summary>What the symbol stands for.</summary>
+    /// <summary>The type.</summary>
     public ElfSymbolType Type { get; internal init; }
 
-    /// <summary>How far the symbol is seen.</summary>
+    /// <summary>The binding.</summary>
     public ElfSymbolBinding Binding { get; internal init; }
 
     /// <summary>
@@ -22,6 +22,6 @@ internal readonly record struct ElfSymbol
 
     internal uint NameOffset { get; init; }
 
-    /// <summary>Whether the value is no offset but a number of its own (SHN_ABS).</summary>
+    /// <summary>Whether the value is absolute (SHN_ABS), not an offset.</summary>
     internal bool IsAbsolute { get; init; }
 }

@@ -14,7 +14,7 @@ internal sealed class KallsymsAddressFinder
     private readonly KallsymsNames _names;
     private readonly IReadOnlyList<ulong> _codeStarts;
 
-    /// <param name="region">What holds the tables.</param>
+    /// <param name="region">The region that holds the tables.</param>
     /// <param name="tokens">The tokens.</param>
     /// <param name="names">The names.</param>
     /// <param name="codeStarts">The addresses at which the image's pieces of code start.</param>

@@ -1,6 +1,6 @@
 namespace PvPatch.Linux.Symbols.Kallsyms;
 
-/// <summary>How the four bytes per symbol of <c>kallsyms_offsets</c> stand for an address.</summary>
+/// <summary>Encoding of an address in the four bytes per symbol of <c>kallsyms_offsets</c>.</summary>
 internal enum KallsymsAddressForm
 {
     /// <summary>Base plus an unsigned offset: 4.6 to 6.19, on i386 and wherever the next one is not used.</summary>

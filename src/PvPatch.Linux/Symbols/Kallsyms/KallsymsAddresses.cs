@@ -7,10 +7,10 @@ internal sealed class KallsymsAddresses
     private readonly ulong _origin;
     private readonly ulong _mask;
 
-    /// <param name="region">What holds the offsets.</param>
+    /// <param name="region">The region that holds the offsets.</param>
     /// <param name="start">Where in it they start; all of them lie inside.</param>
     /// <param name="count">The number of symbols.</param>
-    /// <param name="form">How they are to be read.</param>
+    /// <param name="form">Their form.</param>
     /// <param name="relativeBase">The base, where the form has one.</param>
     public KallsymsAddresses(KallsymsRegion region, int start, int count, KallsymsAddressForm form, ulong relativeBase)
     {

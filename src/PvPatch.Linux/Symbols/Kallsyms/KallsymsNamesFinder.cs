@@ -49,7 +49,7 @@ internal sealed class KallsymsNamesFinder
         return null;
     }
 
-    /// <summary>How many numbers there are that can be markers, the first, 0, included.</summary>
+    /// <summary>Number of values that can be markers, the first, 0, included.</summary>
     private int CountMarkers(ReadOnlySpan<byte> bytes, long markers)
     {
         int count = 1;

@@ -3,7 +3,7 @@ namespace PvPatch.Linux.Symbols.Kallsyms;
 /// <summary>The kernel's own symbols, left compressed in the image; four bytes a symbol say where each name is.</summary>
 internal sealed class KallsymsStore(KallsymsNames names, KallsymsAddresses addresses) : SymbolStore
 {
-    /// <summary>How the addresses are stored in this kernel.</summary>
+    /// <summary>Form in which this kernel stores addresses.</summary>
     public KallsymsAddressForm Form => addresses.Form;
 
     public override int Count => names.Count;

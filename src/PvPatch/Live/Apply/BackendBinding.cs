@@ -12,9 +12,9 @@ internal sealed class BackendBinding
 {
     private readonly CodeArena _arena;
     private readonly SlotTable _slots;
-    private readonly SiteKinds _kinds;
     private readonly LiveBodyBuilder _builder;
-    private readonly Function?[] _functions;
+    private readonly VirtualAddress?[] _functions; // of each slot, once it was asked for
+    private readonly RegisterSet[] _madeFor; // what the slot's sites allowed then
     private LiveBody?[] _bodies = [];
     private LiveBody?[] _inPlace = [];
 
@@ -22,9 +22,9 @@ internal sealed class BackendBinding
     {
         _arena = arena;
         _slots = slots;
-        _kinds = slots.Kinds;
         _builder = builder;
-        _functions = new Function?[slots.Layout.Count];
+        _functions = new VirtualAddress?[slots.Layout.Count];
+        _madeFor = new RegisterSet[slots.Layout.Count];
         Backend = backend;
     }
 
@@ -37,23 +37,29 @@ internal sealed class BackendBinding
         return (uint)kind < (uint)bodies.Length && bodies[kind] is LiveBody known ? known : Build(kind, inPlace, ref bodies);
     }
 
-    /// <summary>The function that a slot holds under this backend.</summary>
-    public Function FunctionOf(int slot)
+    /// <summary>The function that a slot holds under this backend. It depends on what the slot's sites allow.</summary>
+    /// <param name="slot">Index of the slot.</param>
+    /// <param name="function">Its run address.</param>
+    /// <param name="error">Why there is none.</param>
+    public bool TryGetFunction(int slot, out VirtualAddress function, out PatchDiagnostic? error)
     {
-        RegisterSet allowed = _kinds.AllowedBy(slot);
-        if (_functions[slot] is Function known && known.Allowed == allowed)
+        RegisterSet allowed = _slots.AllowedBy(slot);
+        if (_functions[slot] is VirtualAddress known && _madeFor[slot] == allowed)
         {
-            return known;
+            function = known;
+            error = null;
+            return true;
         }
 
-        Function made = MakeFunction(Backend.Layout[slot], Backend[slot], allowed);
-        _functions[slot] = made.Error is null ? made : null; // what is missing now may be there next time
+        bool made = TryMakeFunction(Backend.Layout[slot], Backend[slot], allowed, out function, out error);
+        _functions[slot] = made ? function : null; // what is missing now may be there next time
+        _madeFor[slot] = allowed;
         return made;
     }
 
     private LiveBody Build(int kind, bool inPlace, ref LiveBody?[] bodies)
     {
-        PatchSite site = _kinds[kind];
+        PatchSite site = _slots.KindOf(kind);
         LiveBody body;
         try
         {
@@ -72,7 +78,7 @@ internal sealed class BackendBinding
 
         if (kind >= bodies.Length)
         {
-            Array.Resize(ref bodies, Math.Max(kind + 1, _kinds.Count));
+            Array.Resize(ref bodies, Math.Max(kind + 1, _slots.KindCount));
         }
 
         body = (body.Form == LiveForm.Original ? body.WithBytesOf(_slots, site) : body).ReadyFor(site);
@@ -80,60 +86,64 @@ internal sealed class BackendBinding
         return body;
     }
 
-    private Function MakeFunction(OpSlot slot, Operation operation, RegisterSet allowed)
+    private bool TryMakeFunction(
+        OpSlot slot, Operation operation, RegisterSet allowed, out VirtualAddress function, out PatchDiagnostic? error)
     {
+        error = null;
         if (slot.Kind == SlotKind.Data && operation.Target is VirtualAddress value)
         {
-            return new Function(value, allowed, null); // a word that nobody calls
+            function = value; // a word that nobody calls
+            return true;
         }
 
         try
         {
-            if (Broken(slot) is PatchDiagnostic broken)
+            error = Broken(slot);
+            if (error is not null)
             {
-                return new Function(default, allowed, broken);
+                function = default;
+                return false;
             }
 
-            if (!TryPlainFunction(
-                slot, operation, out VirtualAddress function, out RegisterSet destroys, out bool jumpsOut, out PatchDiagnostic? error))
+            if (!TryPlainFunction(slot, operation, out function, out RegisterSet destroys, out bool jumpsOut, out error))
             {
-                return new Function(default, allowed, error);
+                return false;
             }
 
             RegisterSet excess = destroys.Except(allowed);
-            ThunkRequest call = operation.Target is null
+            ThunkCode call = operation.Target is null
                 ? new(function, RegisterSet.None, slot.Convention) : operation.CallOf(function, slot.Convention);
             if ((excess.IsEmpty && !call.DoesMore(64)) || slot.Kind == SlotKind.Jump)
             {
-                return new Function(function, allowed, null);
+                return true;
             }
 
             if (jumpsOut)
             {
-                return new Function(default, allowed,
-                    Unfit(slot, $"its body jumps out and destroys {excess}, which could only be saved around a return") with
-                    {
-                        Help = "Let the sites of the slot allow it, or keep those registers in the body.",
-                    });
+                error = Unfit(slot, $"its body jumps out and destroys {excess}, which could only be saved around a return") with
+                {
+                    Help = "Let the sites of the slot allow it, or keep those registers in the body.",
+                };
+                return false;
             }
 
             if (excess.Contains(RegisterSet.Vector) && !_arena.Functions.SavesVector)
             {
-                return new Function(
-                    default, allowed, Unfit(slot, $"it destroys {excess}, and the arena's thunks do not save vector state") with
-                    {
-                        Help = "Reserve the arena with ArenaOptions.SaveVectorState, let the sites of the slot allow it, or say what the "
-                            + "target really destroys (Operation.Call, destroys).",
-                    });
+                error = Unfit(slot, $"it destroys {excess}, and the arena's thunks do not save vector state") with
+                {
+                    Help = "Reserve the arena with ArenaOptions.SaveVectorState, let the sites of the slot allow it, or say what the "
+                        + "target really destroys (Operation.Call, destroys).",
+                };
+                return false;
             }
 
-            return _arena.Functions.TryGetThunk(call with { Saves = excess }, out VirtualAddress thunk, out error)
-                ? new Function(thunk, allowed, null)
-                : new Function(default, allowed, error);
+            return _arena.Functions.TryGetThunk(call with { Saves = excess }, out function, out error);
         }
         catch (PatchException e)
         {
-            return new Function(default, allowed, e.Diagnostic);
+            function = default;
+            error = e.Diagnostic;
+            return false;
         }
     }
 
@@ -191,7 +201,4 @@ internal sealed class BackendBinding
         {
             Help = "Give the operation a target (WithTarget): the function that sites call while they are indirect.",
         };
-
-    /// <summary>A slot's function, or why there is none. Depends on what the slot's sites allow.</summary>
-    internal sealed record Function(VirtualAddress Address, RegisterSet Allowed, PatchDiagnostic? Error);
 }

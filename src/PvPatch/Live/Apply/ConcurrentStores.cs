@@ -195,7 +195,7 @@ internal sealed unsafe class ConcurrentStores(
                 ref PlannedSite site = ref planned[sites[i]];
                 ref SiteRecord record = ref RecordOf(site, out SiteBytes old, out byte* at);
                 sbyte forward = record.Forward == 0
-                    ? (sbyte)0 : SiteClassifier.UsableForward(record, Plan.After[Slots.Kinds[record.Kind].Slot]);
+                    ? (sbyte)0 : record.UsableForward(Plan.After[Slots.KindOf(record.Kind).Slot]);
                 entries[i] = GuardEntry.Create(at, site.Length, toNew ? Plan.NewOf(sites[i]) : old, forward);
             }
 
@@ -223,7 +223,7 @@ internal sealed unsafe class ConcurrentStores(
             if (done > 0)
             {
                 Report.AddBarriers(done, Arena.Barrier);
-                LiveMetrics.Barrier(Arena.Barrier, done);
+                LiveEvents.Barrier(Arena.Barrier, done);
             }
 
             if (stopped == 0)
@@ -260,8 +260,8 @@ internal sealed unsafe class ConcurrentStores(
     /// <summary>One compare-and-swap of 8 bytes inside the line, wherever they begin.</summary>
     private static bool TrySwapInLine(byte* at, int length, ulong old, ulong @new)
     {
-        int inLine = (int)((nuint)at & (SiteClassifier.LineSize - 1));
-        int back = Math.Max(0, inLine + 8 - SiteClassifier.LineSize);
+        int inLine = (int)((nuint)at & (SiteRecord.LineSize - 1));
+        int back = Math.Max(0, inLine + 8 - SiteRecord.LineSize);
         return TrySwap((ulong*)(at - back), back, length, old, @new);
     }
 

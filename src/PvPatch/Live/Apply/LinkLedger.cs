@@ -4,12 +4,14 @@ namespace PvPatch.Live;
 
 /// <summary>
 /// Which sites are linked into which block, kept with the block, so that none is retired under a link and its links are found without
-/// looking at others. Sites and blocks may be of
-/// different arenas, each with a patch lock of its own: one more lock stands over all links.
+/// looking at others. Sites and blocks may be of different arenas, each with a patch lock of its own: one more lock stands over all links.
 /// </summary>
 internal sealed class LinkLedger(CodeArena arena)
 {
     private static readonly Lock s_lock = new();
+
+    // Sites of this arena that could not be taken back, and the blocks they may lead to until a batch writes them again. They stay noted.
+    private readonly List<(LiveSite Site, CodeBlock Target)> _faulted = [];
 
     /// <summary>How many sites of this arena are linked.</summary>
     public int Count { get; private set; }
@@ -19,8 +21,17 @@ internal sealed class LinkLedger(CodeArena arena)
         arena.Registry.TryFind(address, out CodeBlock? block)
             || (!arena.Memory.Contains(address, 1) && CodeArena.TryFindInAll(address, out block)) ? block : null;
 
-    /// <summary>The sites of some slots that are linked into some blocks, in order of address.</summary>
-    public static List<LiveSite> LinksInto(IReadOnlyList<CodeBlock> blocks, SlotTable slots)
+    /// <summary>How many sites are linked into a block.</summary>
+    public static int CountInto(CodeBlock block)
+    {
+        lock (s_lock)
+        {
+            return block.LinksInto.Count;
+        }
+    }
+
+    /// <summary>The sites, of some slots or of any, that are linked into some blocks, in order of address.</summary>
+    public static List<LiveSite> LinksInto(IReadOnlyList<CodeBlock> blocks, SlotTable? slots)
     {
         var sites = new List<LiveSite>();
         lock (s_lock)
@@ -71,10 +82,7 @@ internal sealed class LinkLedger(CodeArena arena)
                     return Retired(setting.Name, target);
                 }
 
-                if (!block.CallsInto.Contains(setting))
-                {
-                    block.CallsInto.Add(setting);
-                }
+                block.SetCalled(setting, true);
             }
         }
 
@@ -82,7 +90,7 @@ internal sealed class LinkLedger(CodeArena arena)
     }
 
     /// <summary>
-    /// Takes back what <see cref="Reserve"/> noted, for a batch that was taken back, but for sites that were not: they may still lead there.
+    /// Takes back what <see cref="Reserve"/> noted, for a batch that was taken back; not of sites that were not, for they may lead there.
     /// </summary>
     public void Release(PlannedSites plan)
     {
@@ -97,7 +105,16 @@ internal sealed class LinkLedger(CodeArena arena)
             {
                 LiveSite site = plan.SiteOf(index);
                 CodeBlock? block = BlockAt(target);
-                if (block is not null && plan.Sites[index].Change != SiteChange.Faulted && !ReferenceEquals(block, TargetBlockOf(site)))
+                if (block is null)
+                {
+                    continue;
+                }
+
+                if (plan.Sites[index].Change == SiteChange.Faulted)
+                {
+                    _faulted.Add((site, block));
+                }
+                else if (!ReferenceEquals(block, TargetBlockOf(site)))
                 {
                     block.LinksInto.Remove(site);
                 }
@@ -110,7 +127,7 @@ internal sealed class LinkLedger(CodeArena arena)
                 CodeBlock? block = TargetBlockOf(setting, value, out _);
                 if (!faulted && !ReferenceEquals(block, TargetBlockOf(setting, setting.Value, out _)))
                 {
-                    block?.CallsInto.Remove(setting);
+                    block?.SetCalled(setting, false);
                 }
             }
         }
@@ -131,13 +148,13 @@ internal sealed class LinkLedger(CodeArena arena)
                     CodeBlock? before = TargetBlockOf(setting, setting.Value, out _);
                     if (!ReferenceEquals(before, TargetBlockOf(setting, value, out _)))
                     {
-                        before?.CallsInto.Remove(setting);
+                        before?.SetCalled(setting, false);
                     }
                 }
             }
         }
 
-        if (Count > 0)
+        if (Count > 0 || _faulted.Count > 0)
         {
             lock (s_lock)
             {
@@ -147,7 +164,11 @@ internal sealed class LinkLedger(CodeArena arena)
                 {
                     CodeBlock? kept = link < plan.Links.Count && plan.Links[link].Index == i ? BlockAt(plan.Links[link++].Target) : null;
                     LiveSite site = plan.SiteOf(i);
-                    if (plan.Sites[i].Change != SiteChange.KeptLink && site.Record.State == LiveSiteState.Linked)
+                    if (site.Record.State == LiveSiteState.Faulted)
+                    {
+                        ForgetFaulted(site, kept);
+                    }
+                    else if (plan.Sites[i].Change != SiteChange.KeptLink && site.Record.State == LiveSiteState.Linked)
                     {
                         Forget(site, kept);
                     }
@@ -158,7 +179,9 @@ internal sealed class LinkLedger(CodeArena arena)
         Count += plan.Links.Count;
     }
 
-    /// <summary>Forgets the links of sites that could not be taken back.</summary>
+    /// <summary>
+    /// Counts the links of sites that could not be taken back no longer. They may still lead where they led before, and stay noted there.
+    /// </summary>
     public void PublishFaults(PlannedSites plan)
     {
         lock (s_lock)
@@ -168,7 +191,11 @@ internal sealed class LinkLedger(CodeArena arena)
                 LiveSite site = plan.SiteOf(i);
                 if (plan.Sites[i].Change == SiteChange.Faulted && site.Record.State == LiveSiteState.Linked)
                 {
-                    Forget(site, kept: null);
+                    Count--;
+                    if (TargetBlockOf(site) is CodeBlock before)
+                    {
+                        _faulted.Add((site, before));
+                    }
                 }
             }
         }
@@ -197,19 +224,20 @@ internal sealed class LinkLedger(CodeArena arena)
                 }
             }
 
-            if (Array.Find(blocks, static b => b.CallsInto.Exists(static c => c.Arena is { Memory.IsDisposed: false })) is CodeBlock called)
+            if (Array.Find(blocks, static b => b.CallsInto.Any(static c => c.Arena is { Memory.IsDisposed: false })) is CodeBlock called)
             {
                 return PatchDiagnostic.Error(DiagnosticCodes.BlockLinked, "a static call still leads to the block") with
                 {
                     Address = called.Address,
-                    Found = string.Join(", ", called.CallsInto.Select(static c => c.Name)),
+                    Found = string.Join(", ", called.CallsInto!.Select(static c => c.Name)),
                     Help = "Give the call another target, or none, before the block is retired.",
                 };
             }
 
+            ForgetFaulted(blocks);
             foreach (CodeBlock block in blocks)
             {
-                block.IsRetired = true;
+                block.SetRetired();
                 for (int i = 0; Count > 0 && i < block.SiteCount; i++)
                 {
                     if (block.Records[i].State == LiveSiteState.Linked)
@@ -250,6 +278,38 @@ internal sealed class LinkLedger(CodeArena arena)
         return target == default ? null : BlockAt(target);
     }
 
+    private void ForgetFaulted(LiveSite site, CodeBlock? kept)
+    {
+        for (int i = _faulted.Count - 1; i >= 0; i--)
+        {
+            if (_faulted[i].Site == site)
+            {
+                ForgetFaulted(i, kept);
+            }
+        }
+    }
+
+    private void ForgetFaulted(CodeBlock[] retired)
+    {
+        for (int i = _faulted.Count - 1; i >= 0; i--)
+        {
+            if (Array.IndexOf(retired, _faulted[i].Site.Block) >= 0)
+            {
+                ForgetFaulted(i, kept: null);
+            }
+        }
+    }
+
+    private void ForgetFaulted(int index, CodeBlock? kept)
+    {
+        (LiveSite site, CodeBlock target) = _faulted[index];
+        _faulted.RemoveAt(index);
+        if (!ReferenceEquals(target, kept))
+        {
+            target.LinksInto.Remove(site);
+        }
+    }
+
     private CodeBlock? TargetBlockOf(LiveSite site)
     {
         if (site.Record.State != LiveSiteState.Linked || site.Block.DirectTargetOf(site.Index) is not VirtualAddress entry)
@@ -259,65 +319,5 @@ internal sealed class LinkLedger(CodeArena arena)
 
         // Most links lead to a block of this arena at once; its thunks and far jumps lie in no block.
         return arena.Registry.TryFind(entry, out CodeBlock? block) ? block : BlockAt(arena.Functions.TargetOf(entry));
-    }
-}
-
-/// <summary>The sites that are linked into a block. Most blocks have none or one. Kept under the ledger's lock.</summary>
-internal struct LinkSet
-{
-    private LiveSite _first;
-    private HashSet<LiveSite>? _others;
-
-    /// <summary>How many.</summary>
-    public readonly int Count => (_first.Block is null ? 0 : 1) + (_others?.Count ?? 0);
-
-    public void Add(LiveSite site)
-    {
-        if (_first == site || (_others?.Contains(site) ?? false))
-        {
-            return;
-        }
-
-        if (_first.Block is null)
-        {
-            _first = site;
-        }
-        else
-        {
-            (_others ??= []).Add(site);
-        }
-    }
-
-    public void Remove(LiveSite site)
-    {
-        if (_first == site)
-        {
-            _first = default;
-        }
-        else
-        {
-            _ = _others?.Remove(site);
-        }
-    }
-
-    /// <summary>How many of them are in other blocks than those given.</summary>
-    public readonly int CountFromOutside(HashSet<CodeBlock> blocks) =>
-        (_first.Block is null || !IsOutside(_first, blocks) ? 0 : 1) + (_others?.Count(s => IsOutside(s, blocks)) ?? 0);
-
-    // A site that could not be taken back stays noted, and goes with its own block.
-    private static bool IsOutside(LiveSite site, HashSet<CodeBlock> blocks) => !blocks.Contains(site.Block) && !site.Block.IsRetired;
-
-    /// <summary>Adds those of some slots to a list.</summary>
-    public readonly void AddTo(List<LiveSite> sites, SlotTable slots)
-    {
-        if (_first.Block is not null && ReferenceEquals(_first.Block.Slots, slots))
-        {
-            sites.Add(_first);
-        }
-
-        if (_others is not null)
-        {
-            sites.AddRange(_others.Where(s => ReferenceEquals(s.Block.Slots, slots)));
-        }
     }
 }

@@ -11,8 +11,11 @@ namespace PvPatch.Live;
 /// plan it was promised by, written, published,
 /// told of. Slots, records and links are stored here and by what this calls, and nowhere else.
 /// </summary>
-internal sealed class LiveApplier
+internal sealed partial class LiveApplier
 {
+    private static readonly LiveChanges s_none = new();
+    private static readonly SwitchOptions s_requests = new();
+
     private readonly CodeArena _arena;
     private readonly SlotTable _slots;
     private readonly ILogger _logger;
@@ -25,6 +28,7 @@ internal sealed class LiveApplier
         _slots = slots;
         _logger = logger;
         _planner = new LivePlanner(arena, slots, builder);
+        Requests = new LinkRequests(arena, slots);
     }
 
     /// <summary>Whether its patcher was disposed of.</summary>
@@ -54,10 +58,17 @@ internal sealed class LiveApplier
             return Finish(Refused(report));
         }
 
+        ApplyResult? requested;
         ApplyResult result;
         using (held)
         {
+            requested = ApplyRequestsBefore(changes, options, promised);
             result = ApplyHeld(changes, options, promised, report, start);
+        }
+
+        if (requested is ApplyResult made)
+        {
+            _ = Finish(made);
         }
 
         return Finish(result); // outside: a logger is the host's code
@@ -310,18 +321,18 @@ internal sealed class LiveApplier
 
     private ApplyResult Finish(ApplyResult result)
     {
-        LiveMetrics.Batch(result);
+        LiveEvents.Batch(result);
         LiveEventSource.Log.BatchStop(result);
         if (_logger.IsEnabled(result.Succeeded ? LogLevel.Information : LogLevel.Warning))
         {
             string text = result.ToString(); // as text: a result is no plain value to a logger
             if (result.Succeeded)
             {
-                LiveLog.Applied(_logger, text);
+                LiveEvents.Applied(_logger, text);
             }
             else
             {
-                LiveLog.Failed(_logger, text, result.Diagnostics.Count, result.Diagnostics[0]);
+                LiveEvents.Failed(_logger, text, result.Diagnostics.Count, result.Diagnostics[0]);
             }
         }
 
@@ -332,7 +343,7 @@ internal sealed class LiveApplier
                 // A block may be retired and reused by now.
                 if (_arena.TryFindSite(site.Address, out LiveSite live))
                 {
-                    LiveLog.Site(_logger, live.Name, site);
+                    LiveEvents.Site(_logger, live.Name, site);
                 }
             }
         }

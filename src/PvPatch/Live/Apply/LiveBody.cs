@@ -31,8 +31,8 @@ internal sealed record LiveBody
     /// <summary>What the displacement leads to: a function, the slot's word, or data. An island's address comes from the store.</summary>
     public VirtualAddress Target { get; init; }
 
-    /// <summary>What the island does.</summary>
-    public CodeContent? Island { get; init; }
+    /// <summary>What the island does: the number of a body in <see cref="IslandStore"/>; -1 where there is no island.</summary>
+    public int Island { get; init; } = -1;
 
     /// <summary>The body in place and nops behind it.</summary>
     public CodeTemplate? InPlace { get; init; }
@@ -55,14 +55,14 @@ internal sealed record LiveBody
     /// <summary>This body with the bytes a site of a kind is emitted with, if it is short enough to be held in two words.</summary>
     public LiveBody WithBytesOf(SlotTable slots, PatchSite kind)
     {
-        if (kind.Budget is < IndirectForm.Length or > 16)
+        if (kind.Budget is < PrefixPadding.IndirectLength or > 16)
         {
             return this;
         }
 
         // Assembled for address 0, with the slot where the displacement comes out as 0.
         Span<byte> bytes = stackalloc byte[kind.Budget];
-        IndirectForm.Write(bytes, VirtualAddress.Zero, (ulong)kind.Budget, slots.Layout[kind.Slot].Kind == SlotKind.Jump);
+        PrefixPadding.WriteIndirect(bytes, VirtualAddress.Zero, (ulong)kind.Budget, slots.Layout[kind.Slot].Kind == SlotKind.Jump);
         return this with { Bytes = SiteBytes.From(bytes), Field = kind.Budget - 4, Target = slots.AddressOf(kind.Slot) };
     }
 

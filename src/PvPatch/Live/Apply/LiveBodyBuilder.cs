@@ -25,7 +25,7 @@ internal sealed class LiveBodyBuilder
     private readonly CodeArena _arena;
     private readonly SlotTable _slots;
     private readonly OpsLayout _layout;
-    private readonly TemplateCache _templates = new(new TemplateStore(), 64, NopStyle.P6);
+    private readonly TemplateStore _templates = new(64, NopStyle.P6);
     private readonly OpsDecider _decider;
     private readonly Dictionary<(int Kind, RegisterSet? Destroys), (LiveBody Body, RegisterSet Saves)> _links = [];
     private Predicate<VirtualAddress>? _executable;
@@ -38,11 +38,11 @@ internal sealed class LiveBodyBuilder
         _layout = slots.Layout;
 
         // The whole arena is room for thunks.
-        var options = new PlanOptions { Thunks = new ThunkArea(arena.Address, (int)arena.Size) };
+        var options = new PlanOptions { Thunks = new AddressRange(arena.Address, arena.Size) };
         _decider = new OpsDecider(options, _templates, 64, arena.Functions.SavesVector);
     }
 
-    public TemplateCache Templates => _templates;
+    public TemplateStore Templates => _templates;
 
     /// <summary>Whether a target is executable memory; if not, a finding says so.</summary>
     public bool IsCode(OpSlot slot, VirtualAddress target, string? name, out PatchDiagnostic? error)
@@ -97,12 +97,12 @@ internal sealed class LiveBodyBuilder
         int room = kind.Budget >= BranchLength ? PatchSite.MaxBudget : kind.Budget;
         Decision decision = _decider.Decide(
             slot, operation, new PatchSite(VirtualAddress.Zero, kind.Slot, room, kind.Clobbers, kind.Traits));
-        if (decision.Stop is not null)
+        if (decision.Failed is not null)
         {
-            return LiveBody.Failed(decision.Stop);
+            return LiveBody.Failed(decision.Failed);
         }
 
-        if (kind.Budget > SiteClassifier.MaxLiveLength)
+        if (kind.Budget > SiteRecord.MaxLiveLength)
         {
             return BuildLong(slot, kind, operation);
         }
@@ -143,7 +143,7 @@ internal sealed class LiveBodyBuilder
     public bool TryGetLink(SiteLink link, out LiveBody body, out VirtualAddress entry, out PatchDiagnostic? error)
     {
         int number = link.Site.Record.Kind;
-        PatchSite kind = _slots.Kinds[number];
+        PatchSite kind = _slots.KindOf(number);
         OpSlot slot = _slots.Layout[kind.Slot];
         VirtualAddress target = link.Target!.Value;
         entry = target;
@@ -160,7 +160,7 @@ internal sealed class LiveBodyBuilder
             return false;
         }
 
-        if (kind.Budget > SiteClassifier.MaxLiveLength)
+        if (kind.Budget > SiteRecord.MaxLiveLength)
         {
             return TryGetLongLink(link, kind, out body, ref entry, out error);
         }
@@ -180,7 +180,7 @@ internal sealed class LiveBodyBuilder
         }
         else if (!shape.Saves.IsEmpty)
         {
-            _ = _arena.Functions.TryGetThunk(new ThunkRequest(target, shape.Saves, slot.Convention), out entry, out error);
+            _ = _arena.Functions.TryGetThunk(new ThunkCode(target, shape.Saves, slot.Convention), out entry, out error);
         }
         else if (!body.TryFinish(link.Site.End, target, out _))
         {
@@ -266,7 +266,7 @@ internal sealed class LiveBodyBuilder
 
         return kind.Budget < BranchLength
             ? LiveBody.Indirect(PatchReason.TooSmall, "several instructions go into an island, and a jump has 5 bytes")
-            : Padded(kind, s_jump, decision, LiveForm.Island) with { Island = _arena.Islands.Intern(body) };
+            : Padded(kind, s_jump, decision, LiveForm.Island) with { Island = _arena.Islands.NumberOf(body) };
     }
 
     private static LiveBody Padded(
@@ -280,7 +280,7 @@ internal sealed class LiveBodyBuilder
         }
 
         // cs before a call, a jump, a move or ud2 does nothing; Linux fills its 6-byte sites in the same way.
-        bytes[..before].Fill(IndirectForm.Prefix);
+        bytes[..before].Fill(PrefixPadding.Cs);
         instruction.CopyTo(bytes[before..]);
         bool branch = form is LiveForm.Call or LiveForm.Jump or LiveForm.Island;
         return new LiveBody
@@ -299,7 +299,7 @@ internal sealed class LiveBodyBuilder
     {
         Decision decision = _decider.Decide(slot, operation, kind);
         CodeTemplate? template = decision.Template;
-        if (decision.Thunk is ThunkRequest request)
+        if (decision.Thunk is ThunkCode request)
         {
             if (!_arena.Functions.TryGetThunk(request, out VirtualAddress thunk, out PatchDiagnostic? error))
             {

@@ -195,9 +195,9 @@ internal sealed class LivePlanner
             _stamp++;
         }
 
-        if (_wishes.Length < _slots.Kinds.Count)
+        if (_wishes.Length < _slots.KindCount)
         {
-            Array.Resize(ref _wishes, Math.Max(_slots.Kinds.Count, 2 * _wishes.Length));
+            Array.Resize(ref _wishes, Math.Max(_slots.KindCount, 2 * _wishes.Length));
         }
 
         SiteRecord[] records = block.Records;
@@ -250,7 +250,7 @@ internal sealed class LivePlanner
 
         if (named.Target is not VirtualAddress target)
         {
-            SiteWish wish = WishOf(named.Change, kind, _slots.Kinds[kind].Slot);
+            SiteWish wish = WishOf(named.Change, kind, _slots.KindOf(kind).Slot);
             if (wish.Body is not null)
             {
                 _sites.Plan(number, block, index, wish);
@@ -261,21 +261,17 @@ internal sealed class LivePlanner
 
         if (!_builder.TryGetLink(named.Change.Links[named.Link], out LiveBody body, out VirtualAddress entry, out PatchDiagnostic? error))
         {
-            _report.Add(error! with { SiteIndex = error.SiteIndex ?? index });
+            _report.Add(error! with { SiteIndex = index });
             return;
         }
 
-        int planned = _plan.Count;
+        _plan.Links.Add((_plan.Count, target));
         _sites.Plan(number, block, index, new SiteWish { Body = body, Entry = entry, After = LiveSiteState.Linked });
-        if (_plan.Count > planned)
-        {
-            _plan.Links.Add((planned, target));
-        }
     }
 
     private SiteWish WishOf(int kind, LiveChange? byBlock, int cut)
     {
-        int slot = _slots.Kinds[kind].Slot;
+        int slot = _slots.KindOf(kind).Slot;
         if (slot >= _bySlot.Length)
         {
             return new SiteWish { Order = -1, Cut = -1, Stamp = _stamp }; // follows settings: no switch asks anything of it
@@ -336,11 +332,10 @@ internal sealed class LivePlanner
                 continue;
             }
 
-            BackendBinding.Function function = _plan.After[slot]!.FunctionOf(slot);
             VirtualAddress there = _slots[slot];
-            if (function.Error is not null)
+            if (!_plan.After[slot]!.TryGetFunction(slot, out VirtualAddress function, out PatchDiagnostic? error))
             {
-                _report.Add(function.Error);
+                _report.Add(error!);
             }
             else if (there != _slots.Expected(slot))
             {
@@ -355,7 +350,7 @@ internal sealed class LivePlanner
             }
             else
             {
-                _plan.Slots.Add(new SlotWrite(slot, there, function.Address));
+                _plan.Slots.Add(new SlotWrite(slot, there, function));
             }
         }
     }

@@ -78,7 +78,7 @@ internal abstract unsafe class LiveStores
 
         Interlocked.MemoryBarrierProcessWide();
         report.AddBarriers(1, BarrierKind.Weak);
-        LiveMetrics.Barrier(BarrierKind.Weak);
+        LiveEvents.Barrier(BarrierKind.Weak);
         report.Add(PatchDiagnostic.Warning(
             DiagnosticCodes.WeakBarrier, "the system refused its barrier in the middle of a batch; a weaker one was run in its place") with
         {

@@ -191,9 +191,6 @@ internal sealed class PlannedSites
         AnyWrite = true;
     }
 
-    /// <summary>Forgets the site that was added last, which could not be decided.</summary>
-    public void RemoveLast() => _count--;
-
     public LiveSite SiteOf(int index) => new(Blocks[_sites[index].Block], _sites[index].Site);
 
     /// <summary>Makes the records say what the sites hold now, counts, and gives what became of every site.</summary>

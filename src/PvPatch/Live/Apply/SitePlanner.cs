@@ -86,27 +86,25 @@ internal sealed unsafe class SitePlanner
         SiteBytes bytes = default;
         byte[]? longBytes = null;
         bool ready = body.IsPlain && !record.IsForeign
-            && (body.Island is null || TryFindIsland(record.Offset, body.Island, out entry))
+            && (body.Island < 0 || TryFindIsland(record.Offset, body.Island, out entry))
             && body.TryFinish(_start + record.Offset + body.Length, entry, out bytes);
         if (!ready && !TryMake(block, index, body, entry, ref site, out bytes, out longBytes))
         {
-            _plan.RemoveLast();
             return;
         }
 
         if (site.Form == LiveForm.Original && !wish.SlotServes)
         {
             _report.Add(NeedsSlot(block[index], site.Reason));
-            return;
         }
-
-        if (longBytes is not null)
+        else if (longBytes is not null)
         {
             PlanLong(block, index, wish, longBytes, ref site);
-            return;
         }
-
-        Compare(block, index, wish, bytes, ref site);
+        else
+        {
+            Compare(block, index, wish, bytes, ref site);
+        }
     }
 
     /// <summary>Decides a site by its finished bytes: up to 16, which say the same whatever the slots hold.</summary>
@@ -147,12 +145,11 @@ internal sealed unsafe class SitePlanner
         }
     }
 
-    /// <summary>Lets the store of islands go, where it was needed.</summary>
+    /// <summary>Lets the store of islands go, where it was needed. The planner is not to be used any more.</summary>
     public void Release()
     {
         if (_holdsIslands)
         {
-            _holdsIslands = false;
             _arena.Islands.Release();
         }
     }
@@ -201,9 +198,9 @@ internal sealed unsafe class SitePlanner
         }
 
         bool inReach = true;
-        if (body.Island is not null && !TryFindIsland(record.Offset, body.Island, out entry))
+        if (body.Island >= 0 && !TryFindIsland(record.Offset, body.Island, out entry))
         {
-            if (!_places && body.Island.Body.Fixups.All(f => _arena.Reaches(f.Target)))
+            if (!_places && _arena.Islands[body.Island].Fixups.All(f => _arena.Reaches(f.Target)))
             {
                 bytes = body.Bytes;
                 site.IsUnplaced = true;
@@ -257,8 +254,9 @@ internal sealed unsafe class SitePlanner
 
         // Bodies of several instructions are drained before slots are stored, guards put up behind that.
         int slot = wish.Body!.Slot;
-        sbyte forward = record.Forward == 0 ? (sbyte)0 : SiteClassifier.UsableForward(record, record.Form == LiveForm.InPlace ? _slots.Bound[slot] : _plan.After[slot]);
-        if (SiteClassifier.CanChangeLive(_arena, record, known, wish.Body.Length, forward))
+        sbyte forward = record.Forward == 0
+            ? (sbyte)0 : record.UsableForward(record.Form == LiveForm.InPlace ? _slots.Bound[slot] : _plan.After[slot]);
+        if (record.CanChangeLive(_arena, known, wish.Body.Length, forward))
         {
             return true;
         }
@@ -273,7 +271,7 @@ internal sealed unsafe class SitePlanner
 
         if (_live)
         {
-            _report.Add(SiteClassifier.NeedsQuiescence(block[index]));
+            _report.Add(SiteRecord.NeedsQuiescence(block[index]));
         }
 
         return !_live;
@@ -299,7 +297,7 @@ internal sealed unsafe class SitePlanner
         }
     }
 
-    private bool TryFindIsland(uint site, CodeContent content, out VirtualAddress address)
+    private bool TryFindIsland(uint site, int body, out VirtualAddress address)
     {
         if (!_holdsIslands)
         {
@@ -307,7 +305,7 @@ internal sealed unsafe class SitePlanner
             _holdsIslands = true;
         }
 
-        return _arena.Islands.TryFind(site, content, out address);
+        return _arena.Islands.TryFind(site, body, out address);
     }
 
     private void WarnMissing(int slot)

@@ -16,13 +16,22 @@ public sealed unsafe class SlotTable
     private readonly VirtualAddress[] _stored;
     private LiveBody?[] _originals = [];
 
-    internal SlotTable(ArenaMemory memory, OpsLayout layout, VirtualAddress address, VirtualAddress traps)
+    // What many sites share, slot, budget, clobbers and traits, has a number: the site's kind.
+    private readonly Lock _kindLock = new();
+    private readonly Dictionary<ulong, int> _kindNumbers = [];
+    private readonly RegisterSet[] _allowed; // by slot
+    private PatchSite[] _kinds = new PatchSite[16];
+    private int[] _siteCounts = new int[16]; // by kind
+
+    internal SlotTable(CodeArena arena, OpsLayout layout, VirtualAddress address, VirtualAddress traps)
     {
-        _memory = memory;
+        Arena = arena;
+        _memory = arena.Memory;
         _traps = traps;
         Layout = layout;
         Address = address;
-        Kinds = new SiteKinds(SettingSlotOf(layout) + 1);
+        _allowed = new RegisterSet[SettingSlotOf(layout) + 1];
+        Array.Fill(_allowed, RegisterSet.All);
         Bound = new BackendBinding?[layout.Count];
         _stored = new VirtualAddress[layout.Count];
         for (int i = 0; i < layout.Count; i++)
@@ -37,23 +46,58 @@ public sealed unsafe class SlotTable
     /// <summary>Run address of slot 0; slot n is 8·n bytes on.</summary>
     public VirtualAddress Address { get; }
 
-    internal SiteKinds Kinds { get; }
+    /// <summary>Number of kinds of site there are so far.</summary>
+    internal int KindCount { get; private set; }
+
+    internal CodeArena Arena { get; }
 
     /// <summary>
     /// What each slot is switched to: it holds a function of that. Changed under the patch lock; outlives the patcher that changed it.
     /// </summary>
     internal BackendBinding?[] Bound { get; }
 
-    /// <summary>The number that stands for a slot in kinds of sites that have none, for they follow settings: the one behind the last.</summary>
+    /// <summary>
+    /// The number that stands for a slot in kinds of sites that have none, for they follow settings: the one behind the last.
+    /// </summary>
     internal static int SettingSlotOf(OpsLayout layout) => layout.Count;
+
+    /// <summary>A kind of site by its number, as a site at address 0.</summary>
+    internal PatchSite KindOf(int number) => _kinds[number];
+
+    /// <summary>What every site of a slot allows to be destroyed; sites of retired blocks too, until no thread can be in them.</summary>
+    internal RegisterSet AllowedBy(int slot) => _allowed[slot];
+
+    /// <summary>The number of a site's kind; a new one where there is none yet.</summary>
+    internal int NumberOf(PatchSite site)
+    {
+        lock (_kindLock)
+        {
+            if (_kindNumbers.TryGetValue(site.DecisionKey, out int number))
+            {
+                return number;
+            }
+
+            if (KindCount == _kinds.Length)
+            {
+                Array.Resize(ref _siteCounts, KindCount * 2);
+                Array.Resize(ref _kinds, KindCount * 2);
+            }
+
+            number = KindCount;
+            _kinds[number] = new PatchSite(VirtualAddress.Zero, site.Slot, site.Budget, site.Clobbers, site.Traits);
+            _kindNumbers.Add(site.DecisionKey, number);
+            KindCount++;
+            return number;
+        }
+    }
 
     /// <summary>Each kind of site as it was emitted: what sites are reverted to.</summary>
     internal LiveBody OriginalOf(int kind)
     {
         if (kind >= _originals.Length || _originals[kind] is not LiveBody body)
         {
-            body = LiveBody.Indirect(PatchReason.None, null).WithBytesOf(this, Kinds[kind]).ReadyFor(Kinds[kind]);
-            Array.Resize(ref _originals, Math.Max(Kinds.Count, _originals.Length));
+            body = LiveBody.Indirect(PatchReason.None, null).WithBytesOf(this, _kinds[kind]).ReadyFor(_kinds[kind]);
+            Array.Resize(ref _originals, Math.Max(KindCount, _originals.Length));
             _originals[kind] = body;
         }
 
@@ -87,7 +131,7 @@ public sealed unsafe class SlotTable
     /// </exception>
     internal void Admit(CodeBlock block)
     {
-        if (!Kinds.Add(block.Records))
+        if (!Count(block))
         {
             return;
         }
@@ -97,18 +141,18 @@ public sealed unsafe class SlotTable
         {
             for (int slot = 0; slot < Bound.Length; slot++)
             {
-                if (Bound[slot]?.FunctionOf(slot) is not BackendBinding.Function function)
+                if (Bound[slot] is not BackendBinding binding)
                 {
                     continue;
                 }
 
-                if (function.Error is not null)
+                if (!binding.TryGetFunction(slot, out VirtualAddress function, out PatchDiagnostic? error))
                 {
-                    Kinds.Remove(block.Records);
-                    throw new PatchException(function.Error);
+                    Forget(block);
+                    throw new PatchException(error!);
                 }
 
-                if (pass == 1 && function.Address != _stored[slot])
+                if (pass == 1 && function != _stored[slot])
                 {
                     // A function where other code stood before: another processor may be reading ahead there.
                     if (!written && !block.Arena.RunBarrier())
@@ -117,7 +161,22 @@ public sealed unsafe class SlotTable
                     }
 
                     written = true;
-                    Store(slot, function.Address);
+                    Store(slot, function);
+                }
+            }
+        }
+    }
+
+    /// <summary>Takes a block's sites out of account, when no thread can be in them any more or none ever was.</summary>
+    internal void Forget(CodeBlock block)
+    {
+        lock (_kindLock)
+        {
+            foreach (ref SiteRecord record in block.Records.AsSpan())
+            {
+                if (--_siteCounts[record.Kind] == 0)
+                {
+                    Widen(_kinds[record.Kind].Slot);
                 }
             }
         }
@@ -163,7 +222,7 @@ public sealed unsafe class SlotTable
     /// The bytes a site of a kind is emitted with: cs prefixes, then <c>call</c> or <c>jmp [rip+slot]</c> ending where the site ends.
     /// </summary>
     internal void WriteOriginal(PatchSite kind, VirtualAddress site, Span<byte> destination) =>
-        IndirectForm.Write(destination[..kind.Budget], site, AddressOf(kind.Slot), Layout[kind.Slot].Kind == SlotKind.Jump);
+        PrefixPadding.WriteIndirect(destination[..kind.Budget], site, AddressOf(kind.Slot), Layout[kind.Slot].Kind == SlotKind.Jump);
 
     internal void CheckOwn(OpSlot slot)
     {
@@ -174,6 +233,42 @@ public sealed unsafe class SlotTable
     }
 
     internal bool IsOwn(OpSlot slot) => slot.Index < Layout.Count && ReferenceEquals(Layout[slot.Index], slot);
+
+    /// <summary>Counts a block's sites.</summary>
+    /// <returns>Whether a slot's sites allow less together than before.</returns>
+    private bool Count(CodeBlock block)
+    {
+        lock (_kindLock)
+        {
+            bool narrows = false;
+            foreach (ref SiteRecord record in block.Records.AsSpan())
+            {
+                if (_siteCounts[record.Kind]++ == 0)
+                {
+                    PatchSite kind = _kinds[record.Kind];
+                    RegisterSet allowed = _allowed[kind.Slot] & kind.Clobbers;
+                    narrows |= allowed != _allowed[kind.Slot];
+                    _allowed[kind.Slot] = allowed;
+                }
+            }
+
+            return narrows;
+        }
+    }
+
+    private void Widen(int slot)
+    {
+        RegisterSet allowed = RegisterSet.All;
+        for (int kind = 0; kind < KindCount; kind++)
+        {
+            if (_siteCounts[kind] > 0 && _kinds[kind].Slot == slot)
+            {
+                allowed &= _kinds[kind].Clobbers;
+            }
+        }
+
+        _allowed[slot] = allowed;
+    }
 
     internal PatchDiagnostic NotOwn(OpSlot slot) =>
         PatchDiagnostic.Error(DiagnosticCodes.WrongLayout, $"the slot {slot} is of another layout") with { Expected = Layout.Name };

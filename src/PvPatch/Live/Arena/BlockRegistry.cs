@@ -111,7 +111,7 @@ internal sealed class BlockRegistry(CodeArena arena)
             foreach (CodeBlock same in block.SameCode)
             {
                 Forget(same);
-                same.Slots?.Kinds.Remove(same.Records); // no thread can go through a slot from there any more
+                same.Slots?.Forget(same); // no thread can go through a slot from there any more
                 freed += arena.Islands.Free(same);
                 Interlocked.Add(ref _siteCount, -same.SiteCount);
             }

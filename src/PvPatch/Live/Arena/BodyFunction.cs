@@ -28,7 +28,6 @@ internal sealed class BodyFunction
     private const int Room = 40;
     private const int MoveLength = 5;
     private const int JumpLength = 5;
-    private const int Elsewhere = 0x40000000; // leads out of any body
 
     private readonly AssembledBody? _body;
     private readonly bool[] _exits; // for each fix-up of the body
@@ -41,10 +40,10 @@ internal sealed class BodyFunction
     {
         _body = body;
         _exits = new bool[body?.Fixups.Count ?? 0];
-        Key = body is null ? "" : (called ? "call " : "jump ") + CodeContent.KeyOf(body);
+        Key = body is null ? "" : (called ? "call " : "jump ") + body.ContentKey();
         if (body is not null && called)
         {
-            List<Instruction> instructions = Decode(body);
+            List<Instruction> instructions = [.. Decoder.Create(64, body.Bytes.ToArray())]; // what leads out is told by its fix-up
             _calls = instructions.Exists(static i => i.Mnemonic == Mnemonic.Call);
             Unfit = Walk(instructions);
         }
@@ -78,7 +77,7 @@ internal sealed class BodyFunction
             MoveStack(code, -Room);
         }
 
-        if (_body is not null && !new CodeContent(_body).TryWrite(address + Start, code.Slice(Start, length)))
+        if (_body is not null && !_body.TryWrite(address + Start, code.Slice(Start, length)))
         {
             return false;
         }
@@ -124,25 +123,6 @@ internal sealed class BodyFunction
     {
         ReadOnlySpan<byte> lea = [0x48, 0x8d, 0x64, 0x24, (byte)bytes];
         lea.CopyTo(code);
-    }
-
-    private static List<Instruction> Decode(AssembledBody body)
-    {
-        // The fields of what leads out are zero in the body, which would lead to the next instruction.
-        byte[] bytes = body.Bytes.ToArray();
-        foreach (CodeFixup fixup in body.Fixups)
-        {
-            BinaryPrimitives.WriteInt32LittleEndian(bytes.AsSpan(fixup.Offset), Elsewhere);
-        }
-
-        var instructions = new List<Instruction>();
-        var decoder = Decoder.Create(64, bytes);
-        while (decoder.IP < (ulong)bytes.Length)
-        {
-            instructions.Add(decoder.Decode());
-        }
-
-        return instructions;
     }
 
     /// <summary>

@@ -32,7 +32,8 @@ public sealed partial class CodeArena : IDisposable
         Barrier = barrier;
         Native = native;
         TrustsCacheLines = options.TrustCacheLines;
-        HasAtomic16 = options.Atomic16 ?? SiteClassifier.HasAtomic16;
+        HasAtomic16 = options.Atomic16 ?? SiteRecord.HasAtomic16;
+        Executors = new ExecutorList(() => Array.ForEach(_slots, static s => s.Patcher?.ApplyRequestsAtSafepoint()));
         PatchLock = new PatchLock(Executors);
         Registry = new BlockRegistry(this);
         Ledger = new LinkLedger(this);
@@ -65,6 +66,12 @@ public sealed partial class CodeArena : IDisposable
     /// </summary>
     public bool IsWritableAndExecutable => Memory.IsWritableAndExecutable;
 
+    /// <summary>
+    /// Whether executors can have their words behind the gs base: on Linux, where processor and kernel let a thread set it
+    /// (<c>wrgsbase</c>). On Windows gs is the system's.
+    /// </summary>
+    public bool CanSetGsBase => Native.SwapGsBase.Value != 0;
+
     /// <summary>Whether every byte of the arena is in rel32 reach of an address.</summary>
     /// <param name="address">The address.</param>
     /// <returns>Whether direct calls reach it from everywhere in the arena.</returns>
@@ -82,7 +89,7 @@ public sealed partial class CodeArena : IDisposable
 
     internal NativeCode Native { get; }
 
-    internal ExecutorList Executors { get; } = new();
+    internal ExecutorList Executors { get; }
 
     internal BlockRegistry Registry { get; }
 
@@ -182,12 +189,12 @@ public sealed partial class CodeArena : IDisposable
 
             // On a line of their own: what is called most shares it with nothing that is written.
             int traps = NativeCode.SlotTrapsLength(layout.Count);
-            if (!Memory.TryTakeCode(traps, SiteClassifier.LineSize, out VirtualAddress trap, out bool reused, out PatchDiagnostic? error))
+            if (!Memory.TryTakeCode(traps, SiteRecord.LineSize, out VirtualAddress trap, out bool reused, out PatchDiagnostic? error))
             {
                 throw new PatchException(error!);
             }
 
-            if (!Memory.TryTakeData(Math.Max(1, layout.Count) * 8L, SiteClassifier.LineSize, out VirtualAddress address, out error))
+            if (!Memory.TryTakeData(Math.Max(1, layout.Count) * 8L, SiteRecord.LineSize, out VirtualAddress address, out error))
             {
                 Memory.GiveCode(trap, traps, wereRun: false);
                 throw new PatchException(error!);
@@ -199,7 +206,7 @@ public sealed partial class CodeArena : IDisposable
                 _ = RunBarrier();
             }
 
-            slots = new SlotTable(Memory, layout, address, trap);
+            slots = new SlotTable(this, layout, address, trap);
             _slots = [.. _slots, slots];
             return slots;
         }
@@ -215,6 +222,22 @@ public sealed partial class CodeArena : IDisposable
         ArgumentNullException.ThrowIfNull(name);
         CheckUsable();
         return Executors.Add(name);
+    }
+
+    /// <summary>As <see cref="RegisterExecutor(string)"/>, for an executor with words of its own, which begin as zero.</summary>
+    /// <param name="name">A name for reports.</param>
+    /// <param name="words">The layout of its words, made for this arena.</param>
+    /// <returns>The executor, outside.</returns>
+    /// <exception cref="ArgumentException">The words were laid out for another arena.</exception>
+    /// <exception cref="PatchException">The arena was disposed of (PV8004).</exception>
+    public Executor RegisterExecutor(string name, ExecutorWords words)
+    {
+        ArgumentNullException.ThrowIfNull(name);
+        ArgumentNullException.ThrowIfNull(words);
+        CheckUsable();
+        return ReferenceEquals(words.Arena, this)
+            ? Executors.Add(name, words)
+            : throw new ArgumentException("the words were laid out for another arena", nameof(words));
     }
 
     /// <summary>
@@ -290,7 +313,7 @@ public sealed partial class CodeArena : IDisposable
             return false;
         }
 
-        LiveMetrics.Barrier(Barrier);
+        LiveEvents.Barrier(Barrier);
         return true;
     }
 

@@ -1,7 +1,5 @@
 using System.Buffers.Binary;
-using System.Diagnostics.CodeAnalysis;
 using System.Globalization;
-using System.Runtime.InteropServices;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
@@ -18,49 +16,56 @@ public sealed unsafe class CodeBlock
     private const int FarthestBefore = 128 - 2;
     private const int FarthestBehind = 2 + 127 + EmittedSite.IslandLength;
 
+    // Blocks of a few sites are what a translator makes most: 80 bytes a block, and what few blocks need is made when it is needed.
+    private const int RetiredBit = int.MinValue; // of the length, which is at most that of the arena
+
     private readonly SiteRecord[] _records;
+    private readonly object _owner; // the slots its sites name, which know the arena; the arena itself where it has no sites
     private readonly uint _offset;
+    private int _length;
 
     // Bytes 8 to 15 of each site, once one is longer than 8.
     private ulong[]? _behind;
-
-    // What no record has room for: the bytes of sites that a host's own emitter wrote, and what sites longer than 16 bytes hold. Few blocks
-    // have any.
-    private Dictionary<int, byte[]>? _originals;
-    private Dictionary<int, byte[]>? _longBytes;
-
-    // Of the sites that follow settings, once there is one.
-    private SettingSite?[]? _settings;
     private LinkSet _linksInto;
-    private CodeBlock[]? _sameCode;
-    private List<LiveSetting>? _callsInto;
+    private RareData? _rare;
 
     internal CodeBlock(CodeArena arena, SlotTable? slots, VirtualAddress address, int length, SiteRecord[] records)
     {
-        Arena = arena;
-        Slots = slots;
+        _owner = (object?)slots ?? arena;
         _offset = (uint)(address - arena.Memory.Start);
-        Length = length;
+        _length = length;
         _records = records;
     }
 
     /// <summary>The arena.</summary>
-    public CodeArena Arena { get; }
+    public CodeArena Arena => _owner is SlotTable slots ? slots.Arena : (CodeArena)_owner;
 
     /// <summary>Run address of the first byte, a multiple of 64.</summary>
     public VirtualAddress Address => Arena.Memory.Start + _offset;
 
     /// <summary>Length of the code in bytes.</summary>
-    public int Length { get; }
+    public int Length => _length & ~RetiredBit;
 
     /// <summary>Number of sites.</summary>
     public int SiteCount => _records.Length;
 
     /// <summary>Whether the block was retired: its sites are not written any more.</summary>
-    public bool IsRetired { get; internal set; }
+    public bool IsRetired => (_length & RetiredBit) != 0;
+
+    /// <summary>
+    /// Number of sites that are linked to an address in it, its own among them: of any arena, and of any layout. Blocks of the same code
+    /// have them in common. After a faulted batch also those that may still lead there.
+    /// </summary>
+    public int IncomingLinkCount => LinkLedger.CountInto(this);
+
+    /// <summary>
+    /// The sites that are linked to an address in it, in order of address: what <see cref="SiteScope.LinkedInto"/> unlinks, patcher by
+    /// patcher. A copy; a batch that is under way may have its new links in it already and its old ones still.
+    /// </summary>
+    public IReadOnlyList<LiveSite> IncomingLinks => LinkLedger.LinksInto([this], null);
 
     /// <summary>The slots its sites name; nothing where it has no sites.</summary>
-    internal SlotTable? Slots { get; }
+    internal SlotTable? Slots => _owner as SlotTable;
 
     /// <summary>Place among the blocks in use. Kept by <see cref="BlockRegistry"/>.</summary>
     internal int Number { get; set; }
@@ -71,22 +76,36 @@ public sealed unsafe class CodeBlock
     internal int PlanNumber { get; set; }
 
     /// <summary>The blocks of the same code, one for each layout; this one among them. They are retired together.</summary>
-    [AllowNull]
     internal CodeBlock[] SameCode
     {
-        get => _sameCode ?? [this];
-        set => _sameCode = value;
+        get => _rare?.SameCode ?? [this];
+        set => Rare.SameCode = value;
     }
 
     /// <summary>
     /// The sites that are linked to an address in it, kept once for all blocks of the same code by <see cref="LinkLedger"/>.
     /// </summary>
-    internal ref LinkSet LinksInto => ref (_sameCode?[0] ?? this)._linksInto;
+    internal ref LinkSet LinksInto => ref First._linksInto;
 
     /// <summary>The static calls that lead into it, kept as the links are.</summary>
-    internal List<LiveSetting> CallsInto => SameCode[0]._callsInto ??= [];
+    internal IReadOnlyList<LiveSetting> CallsInto => First._rare?.CallsInto ?? [];
+
+    /// <summary>Notes that a static call leads into it, or no longer does.</summary>
+    internal void SetCalled(LiveSetting call, bool isCalled)
+    {
+        List<LiveSetting> calls = First.Rare.CallsInto ??= [];
+        calls.Remove(call);
+        if (isCalled)
+        {
+            calls.Add(call);
+        }
+    }
 
     internal SiteRecord[] Records => _records;
+
+    private CodeBlock First => _rare?.SameCode?[0] ?? this; // of the blocks of the same code
+
+    private RareData Rare => _rare ??= new RareData();
 
     /// <summary>Bytes its code takes in the arena, slack included: once for all blocks of the same code.</summary>
     internal int Taken => CodeReservation.Round(Length);
@@ -162,23 +181,27 @@ public sealed unsafe class CodeBlock
         return false;
     }
 
+    /// <summary>Makes it retired. Under the patch lock.</summary>
+    internal void SetRetired() => _length |= RetiredBit;
+
     internal VirtualAddress AddressOf(int site) => Arena.Memory.Start + _records[site].Offset;
 
-    internal PatchSite KindOf(int site) => Slots!.Kinds[_records[site].Kind];
+    internal PatchSite KindOf(int site) => Slots!.KindOf(_records[site].Kind);
 
     /// <summary>What a site follows, where that is settings; nothing where it is a slot's.</summary>
-    internal SettingSite? SettingOf(int site) => _settings?[site];
+    internal SettingSite? SettingOf(int site) => _rare?.Settings?[site];
 
-    internal void SetSetting(int site, SettingSite setting) => (_settings ??= new SettingSite?[_records.Length])[site] = setting;
+    internal void SetSetting(int site, SettingSite setting) => (Rare.Settings ??= new SettingSite?[_records.Length])[site] = setting;
 
     /// <summary>
     /// Gives the sites that follow settings the bytes for what these are now. Under the patch lock, before anyone can run the block.
     /// </summary>
     internal void SettleSettings()
     {
-        for (int i = 0; _settings is not null && i < _settings.Length; i++)
+        SettingSite?[] settings = _rare?.Settings ?? [];
+        for (int i = 0; i < settings.Length; i++)
         {
-            if (_settings[i] is not SettingSite setting)
+            if (settings[i] is not SettingSite setting)
             {
                 continue;
             }
@@ -194,9 +217,10 @@ public sealed unsafe class CodeBlock
     /// <summary>Makes the sites that follow settings known to these. Under the same lock, when nothing can fail any more.</summary>
     internal void JoinSettings()
     {
-        for (int i = 0; _settings is not null && i < _settings.Length; i++)
+        SettingSite?[] settings = _rare?.Settings ?? [];
+        for (int i = 0; i < settings.Length; i++)
         {
-            foreach (LiveSetting setting in _settings[i] is SettingSite site ? site.Settings : [])
+            foreach (LiveSetting setting in settings[i] is SettingSite site ? site.Settings : [])
             {
                 setting.Add(new LiveSite(this, i));
             }
@@ -206,7 +230,7 @@ public sealed unsafe class CodeBlock
     /// <summary>The bytes the site was registered with.</summary>
     internal byte[] OriginalOf(int site)
     {
-        if (_originals is not null && _originals.TryGetValue(site, out byte[]? foreign))
+        if (_rare?.Originals is { } originals && originals.TryGetValue(site, out byte[]? foreign))
         {
             return foreign;
         }
@@ -270,14 +294,14 @@ public sealed unsafe class CodeBlock
     internal void KeepOriginal(int site, byte[] bytes)
     {
         _records[site].IsForeign = true;
-        (_originals ??= []).Add(site, bytes);
+        (Rare.Originals ??= []).Add(site, bytes);
     }
 
     /// <summary>What a site longer than 16 bytes is known to hold.</summary>
     internal byte[] LongBytesOf(int site) =>
-        _longBytes is not null && _longBytes.TryGetValue(site, out byte[]? bytes) ? bytes : OriginalOf(site);
+        _rare?.LongBytes is { } known && known.TryGetValue(site, out byte[]? bytes) ? bytes : OriginalOf(site);
 
-    internal void SetLongBytes(int site, byte[] bytes) => (_longBytes ??= [])[site] = bytes;
+    internal void SetLongBytes(int site, byte[] bytes) => (Rare.LongBytes ??= [])[site] = bytes;
 
     /// <summary>The first site that begins behind an offset.</summary>
     private static int FirstBehind(ReadOnlySpan<SiteRecord> records, uint offset)
@@ -305,64 +329,23 @@ public sealed unsafe class CodeBlock
         long into = offset - (record.Offset + 2L + record.Forward);
         return record.Forward != 0 && into is >= 0 and < EmittedSite.IslandLength;
     }
-}
 
-/// <summary>
-/// What is remembered of a live site: 20 bytes. Where, what kind, and the first eight bytes it holds now (zero behind its length); its
-/// block has the rest, if there is any.
-/// </summary>
-[StructLayout(LayoutKind.Sequential, Pack = 4, Size = SizeInBytes)]
-internal struct SiteRecord
-{
-    public const int SizeInBytes = 20;
-
-    /// <summary>From the arena's start.</summary>
-    public uint Offset;
-
-    /// <summary>Index in the slot table's kinds.</summary>
-    public int Kind;
-
-    private byte _classAndState;
-    private byte _formAndAction;
-
-    /// <summary>From the end of a two-byte jump at the site's start to its forwarding island; 0 where it has none.</summary>
-    public sbyte Forward;
-
-    private byte _reason;
-
-    /// <summary>Bytes 0 to 7 of what is there.</summary>
-    public ulong Low;
-
-    /// <summary>Notes what a batch made of the site.</summary>
-    public void Set(LiveSiteState state, LiveForm form, PatchAction action, PatchReason reason)
+    /// <summary>What few blocks have, and no record has room for.</summary>
+    private sealed class RareData
     {
-        State = state;
-        _formAndAction = (byte)((int)form | (int)action << 3);
-        _reason = (byte)reason;
+        /// <summary>The bytes of sites that a host's own emitter wrote.</summary>
+        public Dictionary<int, byte[]>? Originals;
+
+        /// <summary>What sites longer than 16 bytes hold.</summary>
+        public Dictionary<int, byte[]>? LongBytes;
+
+        /// <summary>What the sites that follow settings follow.</summary>
+        public SettingSite?[]? Settings;
+
+        /// <summary>The static calls that lead into the block.</summary>
+        public List<LiveSetting>? CallsInto;
+
+        /// <summary>The blocks of the same code, where there are several.</summary>
+        public CodeBlock[]? SameCode;
     }
-
-    public SiteClass Class
-    {
-        readonly get => (SiteClass)(_classAndState & 7);
-        set => _classAndState = (byte)((_classAndState & ~7) | (int)value);
-    }
-
-    public LiveSiteState State
-    {
-        readonly get => (LiveSiteState)(_classAndState >> 3 & 7);
-        set => _classAndState = (byte)((_classAndState & ~0x38) | (int)value << 3);
-    }
-
-    /// <summary>Whether the original bytes are the host's own, kept by the block; else they follow from the kind.</summary>
-    public bool IsForeign
-    {
-        readonly get => (_classAndState & 0x40) != 0;
-        set => _classAndState = (byte)((_classAndState & ~0x40) | (value ? 0x40 : 0));
-    }
-
-    public readonly PatchReason Reason => (PatchReason)_reason;
-
-    public readonly LiveForm Form => (LiveForm)(_formAndAction & 7);
-
-    public readonly PatchAction Action => (PatchAction)(_formAndAction >> 3);
 }

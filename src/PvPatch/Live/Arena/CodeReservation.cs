@@ -22,7 +22,7 @@ public sealed unsafe class CodeReservation : IDisposable
         _arena = arena;
         Capacity = capacity;
         _taken = Round(capacity);
-        if (!arena.Memory.TryTakeCode(_taken, SiteClassifier.LineSize, out VirtualAddress address, out _reused, out PatchDiagnostic? error))
+        if (!arena.Memory.TryTakeCode(_taken, SiteRecord.LineSize, out VirtualAddress address, out _reused, out PatchDiagnostic? error))
         {
             throw new PatchException(error!);
         }
@@ -115,7 +115,11 @@ public sealed unsafe class CodeReservation : IDisposable
         code.CopyTo(_arena.Memory.Span(Address, code.Length));
         foreach (CodeBlock block in blocks)
         {
-            block.SameCode = blocks.Length > 1 ? blocks : null;
+            if (blocks.Length > 1)
+            {
+                block.SameCode = blocks;
+            }
+
             Register(block);
         }
 
@@ -168,7 +172,7 @@ public sealed unsafe class CodeReservation : IDisposable
     {
         foreach (CodeBlock block in blocks)
         {
-            block.Slots?.Kinds.Remove(block.Records);
+            block.Slots?.Forget(block);
         }
     }
 
@@ -180,8 +184,8 @@ public sealed unsafe class CodeReservation : IDisposable
             ref SiteRecord record = ref block.Records[i];
             int budget = block.KindOf(i).Budget;
             VirtualAddress address = block.AddressOf(i);
-            bool single = record.IsForeign ? IsSingle(block.OriginalOf(i)) : budget <= SiteClassifier.MaxLiveLength;
-            record.Class = SiteClassifier.Classify(address, budget, single, _arena.HasAtomic16, _arena.TrustsCacheLines);
+            bool single = record.IsForeign ? IsSingle(block.OriginalOf(i)) : budget <= SiteRecord.MaxLiveLength;
+            record.Class = SiteRecord.Classify(address, budget, single, _arena.HasAtomic16, _arena.TrustsCacheLines);
             if (budget <= 16)
             {
                 if (budget > sizeof(ulong))
@@ -251,9 +255,9 @@ public sealed unsafe class CodeReservation : IDisposable
         CheckOperand(site, index, slots, slotAddress);
         ref SiteRecord record = ref block.Records[index];
         record.Offset = (uint)(site.Address - block.Arena.Address);
-        record.Kind = slots.Kinds.NumberOf(site);
+        record.Kind = slots.NumberOf(site);
         byte[] usual = new byte[site.Budget];
-        if (site.Budget >= IndirectForm.Length)
+        if (site.Budget >= PrefixPadding.IndirectLength)
         {
             slots.WriteOriginal(site, site.Address, usual);
         }
@@ -291,5 +295,5 @@ public sealed unsafe class CodeReservation : IDisposable
     }
 
     /// <summary>Bytes taken for code of a length, the slack behind it included.</summary>
-    internal static int Round(int length) => checked(length + ArenaMemory.Slack + SiteClassifier.LineSize - 1) & -SiteClassifier.LineSize;
+    internal static int Round(int length) => checked(length + ArenaMemory.Slack + SiteRecord.LineSize - 1) & -SiteRecord.LineSize;
 }

@@ -11,7 +11,7 @@ internal sealed class FunctionStore(ArenaMemory memory, StubAllocator stubs, Vec
 {
     private readonly Lock _lock = new();
     private readonly Dictionary<string, VirtualAddress> _functions = [];
-    private readonly Dictionary<ThunkRequest, VirtualAddress> _thunks = [];
+    private readonly Dictionary<ThunkCode, VirtualAddress> _thunks = [];
     private readonly Dictionary<VirtualAddress, VirtualAddress> _far = [];
     private readonly Dictionary<VirtualAddress, VirtualAddress> _targets = []; // of thunks and far jumps
 
@@ -48,18 +48,18 @@ internal sealed class FunctionStore(ArenaMemory memory, StubAllocator stubs, Vec
     }
 
     /// <summary>A thunk that saves registers around a target, which it calls by way of a far jump where it does not reach it.</summary>
-    public bool TryGetThunk(ThunkRequest request, out VirtualAddress thunk, out PatchDiagnostic? error)
+    public bool TryGetThunk(ThunkCode code, out VirtualAddress thunk, out PatchDiagnostic? error)
     {
         lock (_lock)
         {
             error = null;
-            if (_thunks.TryGetValue(request, out thunk))
+            if (_thunks.TryGetValue(code, out thunk))
             {
                 return true;
             }
 
-            InlineBody code = InlineBody.Create(a => ThunkCode.Write(a, request, 64, vector));
-            if (!BodyBuilder.TryBuild(code, request.Convention, 64, out AssembledBody? body, out error))
+            InlineBody inline = InlineBody.Create(a => code.Write(a, 64, vector));
+            if (!BodyBuilder.TryBuild(inline, code.Convention, 64, out AssembledBody? body, out error))
             {
                 return false;
             }
@@ -69,21 +69,21 @@ internal sealed class FunctionStore(ArenaMemory memory, StubAllocator stubs, Vec
                 return false;
             }
 
-            if (!new CodeContent(body).TryWrite(thunk, memory.Span(thunk, body.Bytes.Length)))
+            if (!body.TryWrite(thunk, memory.Span(thunk, body.Bytes.Length)))
             {
                 stubs.Give(thunk, body.Bytes.Length);
-                bool made = TryGetFar(request.Target, out VirtualAddress far, out error)
-                    && TryGetThunk(request with { Target = far }, out thunk, out error);
+                bool made = TryGetFar(code.Target, out VirtualAddress far, out error)
+                    && TryGetThunk(code with { Target = far }, out thunk, out error);
                 if (made)
                 {
-                    _thunks.Add(request, thunk);
+                    _thunks.Add(code, thunk);
                 }
 
                 return made;
             }
 
-            _thunks.Add(request, thunk);
-            _targets.Add(thunk, request.Target);
+            _thunks.Add(code, thunk);
+            _targets.Add(thunk, code.Target);
             return true;
         }
     }

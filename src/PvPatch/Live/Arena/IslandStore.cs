@@ -1,6 +1,4 @@
 using System.Buffers.Binary;
-using System.Globalization;
-using System.Text;
 using PvPatch.Machine;
 
 namespace PvPatch.Live;
@@ -22,67 +20,76 @@ namespace PvPatch.Live;
 /// </remarks>
 internal sealed class IslandStore(ArenaMemory memory, StubAllocator stubs)
 {
+    private const int LongestEnd = 5; // e9 rel32
+
     private readonly Lock _lock = new();
-    private readonly Dictionary<string, CodeContent> _contents = [];
+    private readonly List<AssembledBody> _bodies = [];
+    private readonly Dictionary<string, int> _numbers = [];
     private readonly Dictionary<ulong, VirtualAddress> _addresses = [];
-    private readonly Dictionary<uint, List<CodeContent>> _bySite = [];
+    private readonly Dictionary<uint, List<int>> _bySite = []; // the numbers of the bodies of its islands
 
     /// <summary>How many there are.</summary>
     public int Count => _addresses.Count;
 
-    /// <summary>The one object for a body's content.</summary>
-    public CodeContent Intern(AssembledBody body)
+    /// <summary>
+    /// The number of a body. Bodies of equal content have one, so that a host which makes the same backend again and again does not fill
+    /// its arena with the same code.
+    /// </summary>
+    public int NumberOf(AssembledBody body)
     {
         lock (_lock)
         {
-            string key = CodeContent.KeyOf(body);
-            if (!_contents.TryGetValue(key, out CodeContent? content))
+            string key = body.ContentKey();
+            if (!_numbers.TryGetValue(key, out int number))
             {
-                content = new CodeContent(body, _contents.Count);
-                _contents.Add(key, content);
+                number = _bodies.Count;
+                _bodies.Add(body);
+                _numbers.Add(key, number);
             }
 
-            return content;
+            return number;
         }
     }
+
+    /// <summary>A body by its number. To be called while the store is held.</summary>
+    public AssembledBody this[int body] => _bodies[body];
 
     /// <summary>Keeps others out while a batch asks for many islands, until <see cref="Release"/>.</summary>
     public void Hold() => _lock.Enter();
 
     public void Release() => _lock.Exit();
 
-    /// <summary>The site's island with a content, where there is one. To be called while the store is held.</summary>
-    public bool TryFind(uint site, CodeContent content, out VirtualAddress address) =>
-        _addresses.TryGetValue(Key(site, content), out address);
+    /// <summary>The site's island with a body, where there is one. To be called while the store is held.</summary>
+    public bool TryFind(uint site, int body, out VirtualAddress address) => _addresses.TryGetValue(Key(site, body), out address);
 
     /// <summary>Writes an island. To be called while the store is held.</summary>
     /// <param name="site">The site, from the arena's start.</param>
     /// <param name="end">Where the island goes on: the site's end.</param>
-    /// <param name="content">What it does.</param>
+    /// <param name="body">What it does: the number of a body.</param>
     /// <param name="address">Its run address.</param>
     /// <param name="error">No room; nothing where something it refers to is too far away.</param>
-    public bool TryAdd(uint site, VirtualAddress end, CodeContent content, out VirtualAddress address, out PatchDiagnostic? error)
+    public bool TryAdd(uint site, VirtualAddress end, int body, out VirtualAddress address, out PatchDiagnostic? error)
     {
-        int length = content.MaxLength;
+        int length = MaxLength(body);
         if (!stubs.TryTake(length, out address, out error, site))
         {
             return false;
         }
 
-        if (!TryWrite(content, address, end))
+        if (!TryWrite(body, address, end))
         {
             stubs.Give(address, length);
             return false;
         }
 
-        if (!_bySite.TryGetValue(site, out List<CodeContent>? contents))
+        if (!_bySite.TryGetValue(site, out List<int>? bodies))
         {
-            contents = [];
-            _bySite.Add(site, contents);
+            bodies = [];
+            _bySite.Add(site, bodies);
         }
 
-        contents.Add(content);
-        _addresses.Add(Key(site, content), address);
+        bodies.Add(body);
+        _addresses.Add(Key(site, body), address);
         return true;
     }
 
@@ -101,10 +108,10 @@ internal sealed class IslandStore(ArenaMemory memory, StubAllocator stubs)
         {
             if (stubs.TryFindOwner(address, out uint site))
             {
-                foreach (CodeContent content in _bySite[site])
+                foreach (int body in _bySite[site])
                 {
-                    VirtualAddress start = _addresses[Key(site, content)];
-                    if (address >= start && address.Value - start.Value < (ulong)content.MaxLength)
+                    VirtualAddress start = _addresses[Key(site, body)];
+                    if (address >= start && address.Value - start.Value < (ulong)MaxLength(body))
                     {
                         return (memory.Start + site, start);
                     }
@@ -123,16 +130,16 @@ internal sealed class IslandStore(ArenaMemory memory, StubAllocator stubs)
             long freed = 0;
             foreach (ref SiteRecord record in block.Records.AsSpan())
             {
-                if (!_bySite.Remove(record.Offset, out List<CodeContent>? contents))
+                if (!_bySite.Remove(record.Offset, out List<int>? bodies))
                 {
                     continue;
                 }
 
-                foreach (CodeContent content in contents)
+                foreach (int body in bodies)
                 {
-                    _addresses.Remove(Key(record.Offset, content), out VirtualAddress address);
-                    stubs.Give(address, content.MaxLength);
-                    freed += content.MaxLength;
+                    _addresses.Remove(Key(record.Offset, body), out VirtualAddress address);
+                    stubs.Give(address, MaxLength(body));
+                    freed += MaxLength(body);
                 }
             }
 
@@ -140,61 +147,27 @@ internal sealed class IslandStore(ArenaMemory memory, StubAllocator stubs)
         }
     }
 
-    private static ulong Key(uint site, CodeContent content) => (ulong)site << 32 | (uint)content.Number;
+    private static ulong Key(uint site, int body) => (ulong)site << 32 | (uint)body;
 
-    private bool TryWrite(CodeContent content, VirtualAddress address, VirtualAddress end)
+    /// <summary>The longest that an island with a body gets, with the way back behind it.</summary>
+    private int MaxLength(int body) => _bodies[body].Bytes.Length + LongestEnd;
+
+    private bool TryWrite(int number, VirtualAddress address, VirtualAddress end)
     {
-        Span<byte> bytes = memory.Span(address, content.MaxLength);
-        if (!content.TryWrite(address, bytes))
+        AssembledBody body = _bodies[number];
+        Span<byte> bytes = memory.Span(address, MaxLength(number));
+        if (!body.TryWrite(address, bytes))
         {
             return false;
         }
 
-        int length = content.Body.Bytes.Length;
-        if (!content.Body.EndsControlFlow)
+        int length = body.Bytes.Length;
+        if (!body.EndsControlFlow)
         {
             bytes[length] = 0xe9; // jmp rel32, in reach: island and site are in one arena
             BinaryPrimitives.WriteInt32LittleEndian(bytes[(length + 1)..], checked((int)(end - (address + length + 5))));
         }
 
         return true;
-    }
-}
-
-/// <summary>
-/// A body as it is put out of line: its bytes and what they refer to. Equal contents are one object in a store, so that a host which makes
-/// the same backend again and again does not fill its arena with the same code.
-/// </summary>
-internal sealed class CodeContent(AssembledBody body, int number = 0)
-{
-    /// <summary>e9 rel32, or c3.</summary>
-    public const int LongestEnd = 5;
-
-    public AssembledBody Body { get; } = body;
-
-    /// <summary>Its number in the store.</summary>
-    public int Number { get; } = number;
-
-    /// <summary>The longest it gets, with the way back behind it.</summary>
-    public int MaxLength => Body.Bytes.Length + LongestEnd;
-
-    /// <summary>What makes two contents the same.</summary>
-    public static string KeyOf(AssembledBody body)
-    {
-        var key = new StringBuilder(Convert.ToHexString(body.Bytes.Span));
-        foreach (CodeFixup fixup in body.Fixups)
-        {
-            key.Append(CultureInfo.InvariantCulture, $" {fixup.Offset}:{fixup.Target}");
-        }
-
-        return key.ToString();
-    }
-
-    /// <summary>Writes the body for an address.</summary>
-    /// <returns>Whether everything it refers to is in reach.</returns>
-    public bool TryWrite(VirtualAddress address, Span<byte> destination)
-    {
-        Body.Bytes.Span.CopyTo(destination);
-        return Displacement.TryFill(destination, Body.FixupSpan, address, Body.Bitness);
     }
 }

@@ -34,6 +34,16 @@ internal sealed class NativeCode
     /// <summary>The routine; see <see cref="WriteGuards"/>.</summary>
     public VirtualAddress Guards { get; private init; }
 
+    /// <summary>
+    /// <c>ulong SwapGsBase(ulong)</c>: sets the gs base of the thread, gives what it was; address 0 where a thread can't set it.
+    /// <code>
+    /// f3 48 0f ae c8    rdgsbase rax
+    /// f3 48 0f ae df    wrgsbase rdi
+    /// c3                ret
+    /// </code>
+    /// </summary>
+    public VirtualAddress SwapGsBase { get; private init; }
+
     /// <summary>Bytes for the traps of so many slots.</summary>
     public static int SlotTrapsLength(int slots) => Math.Max(1, slots) * SlotTrapLength;
 
@@ -66,7 +76,7 @@ internal sealed class NativeCode
         return offset >= 0 && offset < (long)slots * SlotTrapLength && offset % SlotTrapLength == 0;
     }
 
-    /// <summary>Assembles all three into an arena.</summary>
+    /// <summary>Assembles them into an arena.</summary>
     public static bool TryCreate(
         ArenaMemory memory, LivePlatform platform, BarrierKind kind, out NativeCode? code, out PatchDiagnostic? error)
     {
@@ -87,9 +97,19 @@ internal sealed class NativeCode
         WriteGuards(assembler, OperatingSystem.IsWindows());
         assembler.Label(ref barrier);
         bool native = platform.TryWriteBarrier(assembler, kind);
-        assembler.int3(); // behind the last instruction, so that the label has one to stand at in any case
+        assembler.int3(); // behind the last instruction of each, so that the label before has one to stand at in any case
+        Label swapGsBase = assembler.CreateLabel();
+        assembler.Label(ref swapGsBase);
+        if (platform.CanSetGsBase)
+        {
+            assembler.rdgsbase(rax);
+            assembler.wrgsbase(rdi);
+            assembler.ret();
+        }
 
-        if (!memory.TryTakeCode(1024, SiteClassifier.LineSize, out VirtualAddress address, out _, out error))
+        assembler.int3();
+
+        if (!memory.TryTakeCode(1024, SiteRecord.LineSize, out VirtualAddress address, out _, out error))
         {
             return false;
         }
@@ -105,6 +125,7 @@ internal sealed class NativeCode
             Return = result.GetLabelRIP(nothing),
             Guards = result.GetLabelRIP(guards),
             Barrier = native ? result.GetLabelRIP(barrier) : VirtualAddress.Zero,
+            SwapGsBase = platform.CanSetGsBase ? result.GetLabelRIP(swapGsBase) : VirtualAddress.Zero,
         };
         return true;
     }

@@ -1,5 +1,5 @@
 using System.Numerics;
-using System.Runtime.CompilerServices;
+using System.Runtime.Intrinsics;
 
 namespace PvPatch.Live;
 
@@ -19,7 +19,7 @@ internal sealed class StubAllocator(ArenaMemory memory)
     private readonly Lock _lock = new();
     private readonly Page?[] _pages = new Page?[(memory.Size + PageSize - 1) / PageSize]; // by number in the arena
     private readonly Page?[] _byLongestRun = new Page?[UnitsInPage]; // the first page of each list
-    private UnitSet _runs; // which of these lists are not empty
+    private Vector256<ulong> _runs; // which of these lists are not empty: a bit each
 
     /// <summary>Pages taken from the arena.</summary>
     public int PageCount { get; private set; }
@@ -34,7 +34,7 @@ internal sealed class StubAllocator(ArenaMemory memory)
         lock (_lock)
         {
             int units = UnitsFor(length);
-            int run = _runs.NextTaken(units);
+            int run = Next(_runs, units, isSet: true);
             Page page;
             error = null;
             if (run < UnitsInPage)
@@ -110,7 +110,7 @@ internal sealed class StubAllocator(ArenaMemory memory)
         page.Next = _byLongestRun[run];
         page.Next?.Previous = page;
         _byLongestRun[run] = page;
-        _runs.Take(run, 1);
+        Mark(ref _runs, run, 1, set: true);
     }
 
     private void Unlist(Page page)
@@ -128,16 +128,40 @@ internal sealed class StubAllocator(ArenaMemory memory)
         }
         else if ((_byLongestRun[run] = page.Next) is null)
         {
-            _runs.Free(run, 1);
+            Mark(ref _runs, run, 1, set: false);
         }
 
         page.Next = page.Previous = null;
     }
 
+    private static void Mark(ref Vector256<ulong> bits, int start, int count, bool set)
+    {
+        for (int i = start; i < start + count; i++)
+        {
+            ulong bit = 1UL << i % 64;
+            bits = bits.WithElement(i / 64, set ? bits[i / 64] | bit : bits[i / 64] & ~bit);
+        }
+    }
+
+    /// <summary>The first bit from one on that is set, or that is not; 256 where there is none.</summary>
+    private static int Next(in Vector256<ulong> bits, int from, bool isSet)
+    {
+        for (int i = from; i < UnitsInPage; i = (i | 63) + 1)
+        {
+            ulong word = (isSet ? bits[i / 64] : ~bits[i / 64]) >> i % 64;
+            if (word != 0)
+            {
+                return i + BitOperations.TrailingZeroCount(word);
+            }
+        }
+
+        return UnitsInPage;
+    }
+
     /// <summary>A page and which of its units are taken.</summary>
     private sealed class Page
     {
-        private UnitSet _taken;
+        private Vector256<ulong> _taken; // a bit for each unit
         private uint[]? _owners; // of each unit, and one more; 0 for none
 
         public Page(VirtualAddress address, bool wasRun)
@@ -146,7 +170,7 @@ internal sealed class StubAllocator(ArenaMemory memory)
             WasRun = wasRun;
 
             // The arena keeps some readable bytes behind every piece: here the last unit.
-            _taken.Take(UnitsInPage - 1, ArenaMemory.Slack / Alignment);
+            Mark(ref _taken, UnitsInPage - 1, ArenaMemory.Slack / Alignment, set: true);
             LongestRun = UnitsInPage - 1;
         }
 
@@ -166,13 +190,13 @@ internal sealed class StubAllocator(ArenaMemory memory)
         /// <summary>Takes units where they first fit; they do, for the longest run is long enough.</summary>
         public int Take(int units, uint? owner)
         {
-            int at = _taken.NextFree(0);
-            for (int end = _taken.NextTaken(at); end - at < units; end = _taken.NextTaken(at))
+            int at = Next(_taken, 0, isSet: false);
+            for (int end = Next(_taken, at, isSet: true); end - at < units; end = Next(_taken, at, isSet: true))
             {
-                at = _taken.NextFree(end);
+                at = Next(_taken, end, isSet: false);
             }
 
-            _taken.Take(at, units);
+            Mark(ref _taken, at, units, set: true);
             SetOwner(at, units, owner + 1 ?? 0);
             FindLongestRun();
             return at;
@@ -180,7 +204,7 @@ internal sealed class StubAllocator(ArenaMemory memory)
 
         public void Give(int at, int units)
         {
-            _taken.Free(at, units);
+            Mark(ref _taken, at, units, set: false);
             SetOwner(at, units, 0);
             WasRun = true;
             FindLongestRun();
@@ -209,56 +233,12 @@ internal sealed class StubAllocator(ArenaMemory memory)
         private void FindLongestRun()
         {
             LongestRun = 0;
-            for (int at = _taken.NextFree(0); at < UnitsInPage;)
+            for (int at = Next(_taken, 0, isSet: false); at < UnitsInPage;)
             {
-                int end = _taken.NextTaken(at);
+                int end = Next(_taken, at, isSet: true);
                 LongestRun = Math.Max(LongestRun, end - at);
-                at = _taken.NextFree(end);
+                at = Next(_taken, end, isSet: false);
             }
-        }
-    }
-
-    /// <summary>256 bits.</summary>
-    [InlineArray(UnitsInPage / 64)]
-    private struct UnitSet
-    {
-        private ulong _first;
-
-        public void Take(int start, int count)
-        {
-            for (int i = start; i < start + count; i++)
-            {
-                this[i / 64] |= 1UL << i % 64;
-            }
-        }
-
-        public void Free(int start, int count)
-        {
-            for (int i = start; i < start + count; i++)
-            {
-                this[i / 64] &= ~(1UL << i % 64);
-            }
-        }
-
-        /// <summary>The first bit that is set, from one on; 256 where there is none.</summary>
-        public readonly int NextTaken(int from) => Next(from, 0);
-
-        /// <summary>The first bit that is not set, from one on; 256 where there is none.</summary>
-        public readonly int NextFree(int from) => Next(from, ulong.MaxValue);
-
-        private readonly int Next(int from, ulong flip)
-        {
-            for (int i = from / 64; i < UnitsInPage / 64; i++)
-            {
-                ulong bits = this[i] ^ flip;
-                bits &= i == from / 64 ? ulong.MaxValue << from % 64 : ulong.MaxValue;
-                if (bits != 0)
-                {
-                    return i * 64 + BitOperations.TrailingZeroCount(bits);
-                }
-            }
-
-            return UnitsInPage;
         }
     }
 }

@@ -16,12 +16,6 @@ internal sealed class BlockAssembly
     // Padding in front of one site moves all that follow, and a short jump may grow: a few rounds settle it.
     private const int MaxRounds = 64;
 
-    // ds: ignored in 64-bit mode by everything that does not branch (AMD's manual, volume 3, 1.2.4; Intel's, volume 1, 3.4.2.1).
-    private const byte Prefix = 0x3e;
-
-    // As GNU as by default. Processors of some families decode slowly what has more.
-    private const int MostPrefixes = 5;
-
     private readonly CodeArena _arena;
     private readonly Assembler _assembler;
     private readonly SiteEmitter[] _emitters;
@@ -72,7 +66,7 @@ internal sealed class BlockAssembly
             _islandOf[i] = behind ? assembler.Instructions.Count + _islandsBehind++ : _sites[i].Island;
         }
 
-        Placeholder.Check(assembler.Instructions, _sites);
+        EmittedSite.CheckPlaceholders(assembler.Instructions, _sites);
         CodeLabels.Check(assembler);
         CheckSettings();
         _slots = new SlotTable[emitters.Length];
@@ -116,7 +110,7 @@ internal sealed class BlockAssembly
 
     /// <summary>Twice the longest instruction for what Iced makes of a branch that does not reach.</summary>
     private int LongestLength() => _assembler.Instructions.Count * 32
-        + _sites.Length * (2 * SiteClassifier.LineSize + EmittedSite.IslandLength) + SiteClassifier.LineSize;
+        + _sites.Length * (2 * SiteRecord.LineSize + EmittedSite.IslandLength) + SiteRecord.LineSize;
 
     private CodeBlock[] Commit(CodeReservation reservation, byte[] code, CodeLabels labels)
     {
@@ -288,7 +282,7 @@ internal sealed class BlockAssembly
         {
             if (next < _padding.Length && _sites[next].Instruction == i)
             {
-                AddPadding(instructions, i, _padding[next++]);
+                SitePadding.Add(instructions, _assembler.Instructions, _lengths, i, _padding[next++]);
             }
 
             moved[i] = instructions.Count;
@@ -297,71 +291,6 @@ internal sealed class BlockAssembly
 
         return (instructions, moved);
     }
-
-    /// <summary>
-    /// Brings a site to its place: by prefixes that do nothing on the instruction before it, where that can take them, else by nops. A nop
-    /// takes a place in the processor's pipeline each time it is run, which shows in small loops; a prefix does not. Assemblers keep
-    /// branches off boundaries the same way.
-    /// </summary>
-    private void AddPadding(List<Instruction> instructions, int site, int padding)
-    {
-        if (padding == 0)
-        {
-            return;
-        }
-
-        if (site > 0 && CanTakePrefixes(_assembler.Instructions[site - 1], _lengths[site - 1], padding))
-        {
-            AddPrefixes(instructions, padding);
-        }
-        else
-        {
-            AddNops(instructions, padding);
-        }
-    }
-
-    /// <summary>Whether an instruction can be made longer by so many prefixes.</summary>
-    /// <param name="before">The instruction before a site.</param>
-    /// <param name="length">Its length in bytes.</param>
-    /// <param name="padding">How many bytes are wanted.</param>
-    private static bool CanTakePrefixes(in Instruction before, int length, int padding) =>
-        padding <= MostPrefixes
-        && padding + length <= SiteBytes.LongestInstruction
-        && !IsData(before)
-        && before.FlowControl == FlowControl.Next
-        && before.SegmentPrefix == Register.None
-        && !(before.HasLockPrefix || before.HasRepPrefix || before.HasRepnePrefix || before.HasXacquirePrefix || before.HasXreleasePrefix);
-
-    /// <summary>
-    /// Adds the prefixes, in front of their instruction. They are the first bytes of it, so labels of it are theirs from now on: a fault is
-    /// reported there too.
-    /// </summary>
-    private static void AddPrefixes(List<Instruction> instructions, int count)
-    {
-        Instruction before = instructions[^1];
-        byte[] bytes = new byte[count];
-        bytes.AsSpan().Fill(Prefix);
-        Instruction prefixes = Instruction.CreateDeclareByte(bytes);
-        prefixes.IP = before.IP;
-        before.IP = 0;
-        instructions[^1] = prefixes;
-        instructions.Add(before);
-    }
-
-    private static void AddNops(List<Instruction> instructions, int length)
-    {
-        byte[] nops = new byte[length];
-        NopStyle.P6.Fill(nops);
-        for (int at = 0; at < length; at += NopStyle.P6.Longest)
-        {
-            instructions.Add(Instruction.CreateDeclareByte(nops[at..Math.Min(length, at + NopStyle.P6.Longest)]));
-        }
-    }
-
-    // fwait is an instruction of its own, though Iced takes it and the one that follows for one: not worth a rule.
-    private static bool IsData(in Instruction instruction) =>
-        instruction.Code is Code.DeclareByte or Code.DeclareWord or Code.DeclareDword or Code.DeclareQword or Code.Zero_bytes
-            || instruction.OpCode.Fwait;
 
     /// <summary>
     /// Writes a site and its forwarding island, where a guard leads that is put up while the site is changed:
@@ -381,7 +310,7 @@ internal sealed class BlockAssembly
         int budget = emitted.Kind.Budget;
         VirtualAddress site = block.Address + offset;
         record.Offset = (uint)(site - _arena.Address);
-        record.Kind = slots.Kinds.NumberOf(emitted.Kind);
+        record.Kind = slots.NumberOf(emitted.Kind);
         if (emitted.Setting is EmittedSetting follows)
         {
             uint start = (uint)(block.Address - _arena.Address);
@@ -405,10 +334,11 @@ internal sealed class BlockAssembly
         int island = labels.OffsetOf(_islandOf[index]);
         Span<byte> forwarding = code.Slice(island, EmittedSite.IslandLength);
         bool jump = slots.Layout[emitted.Kind.Slot].Kind == SlotKind.Jump;
-        IndirectForm.Write(forwarding[..IndirectForm.Length], block.Address + island, slots.AddressOf(emitted.Kind.Slot), jump);
-        forwarding[IndirectForm.Length] = 0xe9; // jmp rel32 to the site's end
+        VirtualAddress slot = slots.AddressOf(emitted.Kind.Slot);
+        PrefixPadding.WriteIndirect(forwarding[..PrefixPadding.IndirectLength], block.Address + island, slot, jump);
+        forwarding[PrefixPadding.IndirectLength] = 0xe9; // jmp rel32 to the site's end
         BinaryPrimitives.WriteInt32LittleEndian(
-            forwarding[(IndirectForm.Length + 1)..], offset + budget - (island + EmittedSite.IslandLength));
+            forwarding[(PrefixPadding.IndirectLength + 1)..], offset + budget - (island + EmittedSite.IslandLength));
         int distance = island - (offset + 2);
         record.Forward = distance is >= sbyte.MinValue and <= sbyte.MaxValue ? (sbyte)distance : (sbyte)0;
     }

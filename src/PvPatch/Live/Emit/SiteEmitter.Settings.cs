@@ -151,7 +151,8 @@ public sealed partial class SiteEmitter
         Bind(assembler);
         var kind = new PatchSite(VirtualAddress.Zero, SlotTable.SettingSlotOf(Layout), length, RegisterSet.None);
         _sites.Add(new EmittedSite(
-            assembler.Instructions.Count, kind, SitePlacement.InsideAligned8, Forwarding: false, Start: -1, Placeholder.Emit(assembler, length))
+            assembler.Instructions.Count, kind, SitePlacement.InsideAligned8, Forwarding: false, Start: -1,
+            EmittedSite.EmitPlaceholder(assembler, length))
         {
             Setting = setting,
         });

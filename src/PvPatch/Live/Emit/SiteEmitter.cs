@@ -90,7 +90,7 @@ public sealed partial class SiteEmitter
     public SiteTicket Emit(
         Assembler assembler,
         OpSlot slot,
-        int budget = IndirectForm.Length,
+        int budget = PrefixPadding.IndirectLength,
         RegisterSet? clobbers = null,
         SitePlacement placement = SitePlacement.WithinCacheLine,
         SiteTraits traits = SiteTraits.None,
@@ -103,7 +103,7 @@ public sealed partial class SiteEmitter
         int start)
     {
         ArgumentNullException.ThrowIfNull(slot);
-        ArgumentOutOfRangeException.ThrowIfLessThan(budget, IndirectForm.Length);
+        ArgumentOutOfRangeException.ThrowIfLessThan(budget, PrefixPadding.IndirectLength);
         ArgumentOutOfRangeException.ThrowIfGreaterThan(budget, PatchSite.MaxBudget);
         int longest = placement switch { SitePlacement.InsideAligned8 => 8, SitePlacement.InsideAligned16 => 16, _ => PatchSite.MaxBudget };
         ArgumentOutOfRangeException.ThrowIfGreaterThan(budget, longest);
@@ -116,7 +116,8 @@ public sealed partial class SiteEmitter
         Bind(assembler);
         RegisterSet allowed = clobbers ?? slot.Convention.DestroyedBy(64);
         var kind = new PatchSite(VirtualAddress.Zero, slot.Index, budget, allowed, traits);
-        _sites.Add(new EmittedSite(assembler.Instructions.Count, kind, placement, forwarding, start, Placeholder.Emit(assembler, budget)));
+        int first = assembler.Instructions.Count;
+        _sites.Add(new EmittedSite(first, kind, placement, forwarding, start, EmittedSite.EmitPlaceholder(assembler, budget)));
         return new SiteTicket(_sites.Count - 1);
     }
 
@@ -136,7 +137,7 @@ public sealed partial class SiteEmitter
                 _sites[_withoutIsland] = site with
                 {
                     Island = assembler.Instructions.Count,
-                    IslandPlaceholder = Placeholder.Emit(assembler, EmittedSite.IslandLength),
+                    IslandPlaceholder = EmittedSite.EmitPlaceholder(assembler, EmittedSite.IslandLength),
                 };
             }
         }
@@ -191,53 +192,4 @@ public sealed partial class SiteEmitter
 
         Assembler = assembler;
     }
-}
-
-/// <summary>A site before it has an address, and its forwarding island.</summary>
-/// <param name="Instruction">Index of its first instruction in the assembler.</param>
-/// <param name="Kind">Slot, budget and so on.</param>
-/// <param name="Placement">Where it may lie.</param>
-/// <param name="Forwarding">Whether it wants a forwarding island.</param>
-/// <param name="Start">Its place in a 64-byte line, where that is asked for; else -1.</param>
-/// <param name="Placeholder">Number of the <see cref="PvPatch.Live.Placeholder"/> that stands for it.</param>
-internal readonly record struct EmittedSite(
-    int Instruction, PatchSite Kind, SitePlacement Placement, bool Forwarding, int Start, uint Placeholder = 0)
-{
-    /// <summary>Bytes of a forwarding island: <c>call [rip+slot]; jmp site's end</c>, or <c>jmp [rip+slot]</c>.</summary>
-    public const int IslandLength = IndirectForm.Length + 5;
-
-    /// <summary>Index of the forwarding island in the assembler; -1 where none was emitted.</summary>
-    public int Island { get; init; } = -1;
-
-    /// <summary>What it depends on; nothing where it is an operation's.</summary>
-    public EmittedSetting? Setting { get; init; }
-
-    /// <summary>Number of the island's placeholder.</summary>
-    public uint IslandPlaceholder { get; init; }
-
-    /// <summary>Bytes to put before the site so that it lies where it may.</summary>
-    /// <param name="offset">Where it would begin, counted from a multiple of 64.</param>
-    public int PaddingFor(long offset)
-    {
-        for (int padding = 0; padding < SiteClassifier.LineSize; padding++)
-        {
-            VirtualAddress address = (ulong)(offset + padding);
-            if (Start < 0 ? Holds(Placement, address, Kind.Budget) : (int)(address.Value % SiteClassifier.LineSize) == Start)
-            {
-                return padding;
-            }
-        }
-
-        return 0; // longer than a line: there is no better place than this one
-    }
-
-    /// <summary>Whether a site at an address lies where a placement wants it.</summary>
-    public static bool Holds(SitePlacement placement, VirtualAddress address, int budget) => placement switch
-    {
-        SitePlacement.InsideAligned8 => SiteClassifier.Fits(address, budget, 8),
-        SitePlacement.InsideAligned16 => SiteClassifier.Fits(address, budget, 16),
-        SitePlacement.WithinCacheLine => SiteClassifier.Fits(address, budget, SiteClassifier.LineSize)
-            && (SiteClassifier.Fits(address, budget, 8) || SiteClassifier.Fits(address, 2, 8)),
-        _ => true,
-    };
 }

@@ -16,15 +16,22 @@ public sealed unsafe class Executor : IDisposable
     private readonly ExecutorList _list;
     private readonly long[] _memory; // pinned, as long as the executor: a counter given up can still be read
     private readonly long* _counter;
+    private readonly delegate* unmanaged[SuppressGCTransition]<ulong, ulong> _swapGsBase; // null where its words are not behind gs
+    private ulong _outerGsBase;
+    private Stack<ulong>? _innerGsBases; // what nested entries found
     private Thread? _thread;
     private int _depth;
     private bool _disposed;
 
-    internal Executor(ExecutorList list, string name)
+    internal Executor(ExecutorList list, string name, ExecutorWords? words = null)
     {
         _list = list;
         Name = name;
-        _memory = GC.AllocateArray<long>(3 * LinePair / sizeof(long), pinned: true);
+        Words = words;
+        _swapGsBase = words is { Register: null }
+            ? (delegate* unmanaged[SuppressGCTransition]<ulong, ulong>)words.Arena.Native.SwapGsBase.Value : null;
+        int length = (words?.Length ?? sizeof(long)) + LinePair - 1 & -LinePair;
+        _memory = GC.AllocateArray<long>((2 * LinePair + length) / sizeof(long), pinned: true);
         nint start = (nint)System.Runtime.CompilerServices.Unsafe.AsPointer(ref _memory[0]);
         _counter = (long*)(start + LinePair - 1 & -LinePair);
     }
@@ -41,6 +48,15 @@ public sealed unsafe class Executor : IDisposable
     /// </summary>
     public VirtualAddress CounterAddress => (ulong)_counter;
 
+    /// <summary>The layout of its words; <see langword="null"/> where it has none.</summary>
+    public ExecutorWords? Words { get; }
+
+    /// <summary>
+    /// Where its words begin, as long as the executor: what the gs base is while its thread is inside, or what the host loads into the
+    /// register it has named. The first is the safepoint counter.
+    /// </summary>
+    public VirtualAddress WordsAddress => CounterAddress;
+
     internal long Counter
     {
         get
@@ -56,7 +72,17 @@ public sealed unsafe class Executor : IDisposable
 
     internal bool IsInsideOnThisThread => ReferenceEquals(_thread, Thread.CurrentThread) && _depth > 0;
 
-    /// <summary>Declares that this thread is about to enter generated code. May be nested, for helpers that enter again.</summary>
+    /// <summary>Where one of its words is: for C#, and for other threads.</summary>
+    /// <param name="word">A word of its layout.</param>
+    /// <returns>The address, a multiple of the word's size, as long as the executor.</returns>
+    /// <exception cref="ArgumentException">It has no such word.</exception>
+    public VirtualAddress AddressOf(ExecutorWord word) =>
+        WordsAddress + (Words ?? throw new ArgumentException($"executor {Name} has no words", nameof(word))).OffsetOf(word);
+
+    /// <summary>
+    /// Declares that this thread is about to enter generated code, and sets its gs base where the executor's words are behind that. May be
+    /// nested, for helpers that enter again.
+    /// </summary>
     /// <exception cref="PatchException">
     /// Another thread is inside with this executor (PV8007); the arena was disposed of (PV8004).
     /// </exception>
@@ -93,16 +119,26 @@ public sealed unsafe class Executor : IDisposable
             }
         }
 
+        if (_swapGsBase is not null)
+        {
+            EnterGsBase();
+        }
+
         _depth++;
     }
 
-    /// <summary>Declares that this thread has come back from generated code.</summary>
+    /// <summary>Declares that this thread has come back from generated code, and gives it its gs base back.</summary>
     /// <exception cref="PatchException">It is not inside, or another thread is (PV8007).</exception>
     public void Leave()
     {
         if (_depth == 0 || !ReferenceEquals(_thread, Thread.CurrentThread))
         {
             throw Misuse($"executor {Name} is not inside on this thread");
+        }
+
+        if (_swapGsBase is not null)
+        {
+            _ = _swapGsBase(_depth == 1 ? _outerGsBase : _innerGsBases!.Pop());
         }
 
         if (--_depth == 0)
@@ -113,8 +149,8 @@ public sealed unsafe class Executor : IDisposable
 
     /// <summary>
     /// Declares that this thread, between <see cref="Enter"/> and <see cref="Leave"/>, is outside all generated code just now and will not
-    /// return into any: for a host's own dispatch loop. Waits while a quiescent batch is under way. Does nothing outside, and nothing where
-    /// entries are nested.
+    /// return into any: for a host's own dispatch loop. Makes the links that were requested (<see cref="LivePatcher.RequestLink(SiteLink)"/>),
+    /// and waits while a quiescent batch is under way. Does nothing outside, and nothing where entries are nested.
     /// </summary>
     /// <exception cref="PatchException">Another thread is inside with this executor (PV8007), which may be in any code.</exception>
     public void Safepoint()
@@ -134,9 +170,14 @@ public sealed unsafe class Executor : IDisposable
             return;
         }
 
-        if (_list.GateIsClosed)
+        if (_list.GateIsClosed || _list.HasRequests)
         {
             Leave();
+            if (_list.HasRequests)
+            {
+                _list.ApplyRequests();
+            }
+
             Enter();
             return;
         }
@@ -166,6 +207,21 @@ public sealed unsafe class Executor : IDisposable
         _list.Remove(this);
     }
 
+    /// <summary>
+    /// Sets the gs base. Another executor may have set it since this one was entered first: each entry keeps what it found.
+    /// </summary>
+    private void EnterGsBase()
+    {
+        if (_depth == 0)
+        {
+            _outerGsBase = _swapGsBase((ulong)_counter);
+            return;
+        }
+
+        (_innerGsBases ??= new()).EnsureCapacity(_depth); // before anything is set: it may fail
+        _innerGsBases.Push(_swapGsBase((ulong)_counter));
+    }
+
     /// <summary>Makes an executor free whose thread ended inside.</summary>
     private void TakeOver()
     {
@@ -175,6 +231,7 @@ public sealed unsafe class Executor : IDisposable
         }
 
         _depth = 0;
+        _innerGsBases?.Clear();
         Volatile.Write(ref *_counter, *_counter + 1);
     }
 

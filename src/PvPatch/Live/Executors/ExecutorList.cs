@@ -5,14 +5,13 @@ namespace PvPatch.Live;
 /// <summary>
 /// The executors of an arena: who is inside, whether all have passed a safepoint since, and the gate that keeps them out for a while.
 /// </summary>
-internal sealed class ExecutorList
+internal sealed class ExecutorList(Action? applyRequests = null)
 {
     private readonly Lock _lock = new();
     private readonly object _gate = new();
     private volatile Executor[] _executors = [];
-    private volatile bool _gateIsClosed;
-    private volatile bool _isClosed; // the gate stays closed for good
-    private volatile bool _gateWaitsForEver; // until nobody is inside
+    private volatile GateState _gateState; // one store: who finds the gate closed also finds for how long
+    private volatile bool _hasRequests;
     private volatile GracePeriod? _awaitedForEver; // until it is over
 
     /// <summary>
@@ -20,11 +19,18 @@ internal sealed class ExecutorList
     /// </summary>
     public bool IsTracking { get; private set; }
 
-    public bool GateIsClosed => _gateIsClosed;
+    public bool GateIsClosed => _gateState != GateState.Open;
 
-    public Executor Add(string name)
+    /// <summary>Whether links were requested that no safepoint has looked for yet.</summary>
+    public bool HasRequests
     {
-        var executor = new Executor(this, name);
+        get => _hasRequests;
+        set => _hasRequests = value;
+    }
+
+    public Executor Add(string name, ExecutorWords? words = null)
+    {
+        var executor = new Executor(this, name, words);
         lock (_lock)
         {
             _executors = [.. _executors, executor];
@@ -67,6 +73,16 @@ internal sealed class ExecutorList
         return null;
     }
 
+    /// <summary>Makes the links that were requested, on a thread at a safepoint.</summary>
+    public void ApplyRequests()
+    {
+        if (InsideOnThisThread() is null) // it may be inside with another executor, in the very site
+        {
+            _hasRequests = false; // first: what is requested from now on is for the next safepoint
+            applyRequests?.Invoke();
+        }
+    }
+
     /// <summary>
     /// The executor this thread is inside with, if a batch waits for it, and without a time limit. Such a thread must not wait for the
     /// batch in turn.
@@ -74,9 +90,10 @@ internal sealed class ExecutorList
     public Executor? AwaitedForEver()
     {
         GracePeriod? period = _awaitedForEver;
-        return period is null && !_gateWaitsForEver
+        bool gateWaits = _gateState == GateState.WaitsForEver;
+        return period is null && !gateWaits
             ? null
-            : Array.Find(_executors, e => e.IsInsideOnThisThread && (_gateWaitsForEver || period?.WaitsFor(e) == true));
+            : Array.Find(_executors, e => e.IsInsideOnThisThread && (gateWaits || period?.WaitsFor(e) == true));
     }
 
     /// <summary>
@@ -115,9 +132,9 @@ internal sealed class ExecutorList
     /// <param name="inside">Who is still inside, where the time ran out; the gate is open again then.</param>
     public bool TryCloseGate(Func<bool> barrier, TimeSpan timeout, CancellationToken cancellation, out Executor? inside)
     {
-        // Before the gate is closed: who finds it closed must also find that this thread, inside already, would wait for itself.
-        _gateWaitsForEver = timeout == Timeout.InfiniteTimeSpan;
-        _gateIsClosed = true;
+        // Closed, then the barrier, then a look at who is inside: in this order, which Executor.Enter relies on.
+        _gateState = timeout == Timeout.InfiniteTimeSpan ? GateState.WaitsForEver : GateState.Closed;
+        bool nobody = false;
         try
         {
             if (!barrier())
@@ -128,18 +145,20 @@ internal sealed class ExecutorList
             }
 
             Executor? last = null;
-            bool nobody = WaitUntil(() => (last = Inside()) is null, timeout, cancellation);
-            if (!nobody)
-            {
-                OpenGate();
-            }
-
+            nobody = WaitUntil(() => (last = Inside()) is null, timeout, cancellation);
             inside = last;
             return nobody;
         }
         finally
         {
-            _gateWaitsForEver = false;
+            if (nobody)
+            {
+                _gateState = GateState.Closed;
+            }
+            else
+            {
+                OpenGate();
+            }
         }
     }
 
@@ -156,7 +175,7 @@ internal sealed class ExecutorList
 
         lock (_gate)
         {
-            _isClosed = true;
+            _gateState = GateState.ClosedForGood;
             Monitor.PulseAll(_gate);
         }
 
@@ -167,7 +186,7 @@ internal sealed class ExecutorList
     {
         lock (_gate)
         {
-            _gateIsClosed = false;
+            _gateState = GateState.Open;
             Monitor.PulseAll(_gate);
         }
     }
@@ -182,9 +201,9 @@ internal sealed class ExecutorList
     {
         lock (_gate)
         {
-            while (_gateIsClosed)
+            while (GateIsClosed)
             {
-                if (_isClosed)
+                if (_gateState == GateState.ClosedForGood)
                 {
                     throw new PatchException(ArenaMemory.Disposed());
                 }
@@ -216,6 +235,20 @@ internal sealed class ExecutorList
         }
 
         return true;
+    }
+
+    private enum GateState
+    {
+        Open,
+
+        /// <summary>Until a batch is over that waits for nobody, or for a limited time.</summary>
+        Closed,
+
+        /// <summary>A batch waits until nobody is inside, without a time limit.</summary>
+        WaitsForEver,
+
+        /// <summary>The arena was disposed of.</summary>
+        ClosedForGood,
     }
 }
 

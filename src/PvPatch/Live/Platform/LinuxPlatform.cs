@@ -19,6 +19,9 @@ internal sealed unsafe partial class LinuxPlatform : LivePlatform
     // As on Windows, so that an arena is as big on both.
     public override int Granularity => 1 << 16;
 
+    // The kernel says so where it has turned FSGSBASE on (5.9 and later). fs is the thread's own; user code has no use for gs.
+    public override bool CanSetGsBase { get; } = ((long)getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE) != 0;
+
     public override bool TryReserve(
         VirtualAddress? near, long size, ArenaOptions options, out CodeMapping? mapping, out PatchDiagnostic? error)
     {
@@ -274,6 +277,9 @@ internal sealed unsafe partial class LinuxPlatform : LivePlatform
     private const int MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE = 32;
     private const int MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE = 64;
 
+    private const nuint AT_HWCAP2 = 26;
+    private const long HWCAP2_FSGSBASE = 2;
+
     private const int EEXIST = 17;
     private const int EINVAL = 22;
 
@@ -296,6 +302,9 @@ internal sealed unsafe partial class LinuxPlatform : LivePlatform
 
     [LibraryImport("libc", SetLastError = true)]
     private static partial int close(int file);
+
+    [LibraryImport("libc")]
+    private static partial nuint getauxval(nuint type);
 
     // libc has no wrapper for membarrier. syscall is variadic, which makes no difference to integer arguments on x86-64.
     [LibraryImport("libc", EntryPoint = "syscall", SetLastError = true)]

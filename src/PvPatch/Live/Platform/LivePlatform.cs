@@ -29,6 +29,9 @@ internal abstract class LivePlatform
     /// <summary>Reservations are multiples of this many bytes.</summary>
     public abstract int Granularity { get; }
 
+    /// <summary>Whether a thread may set its gs base by <c>wrgsbase</c>, and nothing else needs it.</summary>
+    public virtual bool CanSetGsBase => false;
+
     /// <summary>Reserves memory with a run view and a write view.</summary>
     /// <param name="near">The address it shall be near to; <see langword="null"/> where it does not matter.</param>
     /// <param name="size">Bytes, a multiple of <see cref="Granularity"/>.</param>

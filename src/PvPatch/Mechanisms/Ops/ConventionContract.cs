@@ -25,7 +25,7 @@ internal static class ConventionContract
     private const int MostInstructions = 100_000; // of a target's code, each counted as often as it is walked
 
     /// <summary>What can be said of an operation without looking at its target's code.</summary>
-    public static PatchDiagnostic? Check(OpSlot slot, Operation operation, TemplateCache templates, int bitness) =>
+    public static PatchDiagnostic? Check(OpSlot slot, Operation operation, TemplateStore templates, int bitness) =>
         CheckCall(slot, operation, bitness) ?? (slot.Convention.IsOfHost ? CheckOwn(slot, operation, templates, bitness) : null);
 
     /// <summary>Whether all targets of a backend in an image keep to a host's own conventions.</summary>
@@ -105,7 +105,7 @@ internal static class ConventionContract
             return null;
         }
 
-        ThunkRequest call = operation.CallOf(target, slot.Convention);
+        ThunkCode call = operation.CallOf(target, slot.Convention);
         string? wrong = slot.Kind == SlotKind.Jump || operation.Kind == OperationKind.Jump
             ? "code jumps to the target, and no thunk can stand between"
             : operation.CallerArgument is int caller && caller >= call.Convention.ArgumentNumbers(bitness).Length
@@ -119,7 +119,7 @@ internal static class ConventionContract
         return wrong is null ? null : Broken(slot, wrong) with { Address = target };
     }
 
-    private static PatchDiagnostic? CheckOwn(OpSlot slot, Operation operation, TemplateCache templates, int bitness)
+    private static PatchDiagnostic? CheckOwn(OpSlot slot, Operation operation, TemplateStore templates, int bitness)
     {
         CallConvention convention = slot.Convention;
         if (operation.Kind is OperationKind.Identity32 or OperationKind.Identity64

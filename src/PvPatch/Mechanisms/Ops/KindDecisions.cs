@@ -21,8 +21,8 @@ internal sealed class KindDecisions
     private readonly PlanOptions _options;
     private readonly NopStyle _nops;
     private readonly OpsDecider _decider;
-    private readonly TemplateCache _templates;
-    private readonly Dictionary<ulong, KindDecision> _made = [];
+    private readonly TemplateStore _templates;
+    private readonly Dictionary<ulong, Decision> _made = [];
 
     /// <summary>
     /// The outcomes by slot, clobbers, action and reason; what else they say follows from these, but for the detail of some.
@@ -31,7 +31,7 @@ internal sealed class KindDecisions
 
     private PatchSite[] _kinds = [];
 
-    public KindDecisions(Backend backend, PlanOptions options, TemplateCache templates, NopStyle nops, int bitness)
+    public KindDecisions(Backend backend, PlanOptions options, TemplateStore templates, NopStyle nops, int bitness)
     {
         _backend = backend;
         _options = options.Previous is null ? options : options with { Previous = null }; // not to be kept alive from here
@@ -58,12 +58,15 @@ internal sealed class KindDecisions
         && options.Thunks is null && options.BugTarget == _options.BugTarget && options.BugTargetName == _options.BugTargetName;
 
     /// <summary>
-    /// The decision for each kind of the table that <see cref="Decide(PatchSite[], ThunkPlanner?)"/> was called for last.
+    /// The decision for each kind of the table that <see cref="Decide(SiteTable, ThunkPlanner)"/> was called for last.
     /// </summary>
-    public KindDecision[] Decisions { get; private set; } = [];
+    public Decision[] Decisions { get; private set; } = [];
 
     /// <summary>The same as the walk over the sites wants them.</summary>
     public WalkedKind[] Walked { get; private set; } = [];
+
+    /// <summary>How many sites of forms change where each follows the decision for its kind.</summary>
+    public int Changes { get; private set; }
 
     /// <summary>Whether some kind's operation is missing.</summary>
     public bool SomeAreMissing { get; private set; }
@@ -75,43 +78,50 @@ internal sealed class KindDecisions
     public (ulong Lowest, ulong Highest) Origins { get; private set; }
 
     /// <summary>Decides for each kind of a table, where that was not done before.</summary>
-    /// <param name="kinds">A site of each kind.</param>
+    /// <param name="table">The table.</param>
     /// <param name="thunks">Who places thunks.</param>
-    public void Decide(PatchSite[] kinds, ThunkPlanner? thunks)
+    public void Decide(SiteTable table, ThunkPlanner thunks)
     {
-        if (ReferenceEquals(kinds, _kinds))
+        if (ReferenceEquals(table.Kinds, _kinds))
         {
             return; // the table of the last plan
         }
 
+        PatchSite[] kinds = table.Kinds;
         _made.EnsureCapacity(Math.Min(kinds.Length, KeptDecisions));
-        var decisions = new KindDecision[kinds.Length];
+        var decisions = new Decision[kinds.Length];
         var walked = new WalkedKind[kinds.Length];
         (ulong lowest, ulong highest) = (ulong.MaxValue, ulong.MinValue);
         bool missing = false;
+        int changes = 0;
         for (int i = 0; i < kinds.Length; i++)
         {
-            ref KindDecision? decision = ref CollectionsMarshal.GetValueRefOrAddDefault(_made, kinds[i].DecisionKey, out _);
+            ref Decision? decision = ref CollectionsMarshal.GetValueRefOrAddDefault(_made, kinds[i].DecisionKey, out _);
             decision ??= Decide(kinds[i], thunks);
             decisions[i] = decision;
-            walked[i] = decision.Walked;
+            walked[i] = Walk(decision, kinds[i].Budget);
             missing |= decision.IsMissing;
-            if (decision.Form >= 0 && Forms.News[decision.Form] is { DistanceMask: not 0 } form)
+            changes += table.CountOfKind[i] * ChangesOf(decision);
+            if (decision.Form >= 0 && Forms.News[decision.Form] is { HasDistance: true } form)
             {
                 lowest = Math.Min(lowest, form.Origin);
                 highest = Math.Max(highest, form.Origin);
             }
         }
 
-        (Decisions, Walked, SomeAreMissing, Origins, _kinds) = (decisions, walked, missing, (lowest, highest), kinds);
+        (Decisions, Walked, SomeAreMissing, Changes) = (decisions, walked, missing, changes);
+        (Origins, _kinds) = ((lowest, highest), kinds);
     }
 
-    private KindDecision Decide(in PatchSite site, ThunkPlanner? thunks)
+    /// <summary>1 where a site of a form changes if it follows a decision; 0 where it keeps its bytes or has no form.</summary>
+    public int ChangesOf(Decision decision) => decision.Form >= 0 ? Forms.News[decision.Form].Changes : 0;
+
+    private Decision Decide(in PatchSite site, ThunkPlanner thunks)
     {
         OpsLayout layout = _backend.Layout;
         if (site.Slot >= layout.Count)
         {
-            return new KindDecision(
+            return Decision.Fail(
                 PatchDiagnostic.Error(DiagnosticCodes.SiteUnknownSlot, "the site names a slot the layout does not have") with
                 {
                     Found = $"slot {site.Slot}",
@@ -123,7 +133,7 @@ internal sealed class KindDecisions
         OpSlot slot = layout[site.Slot];
         if (slot.Kind == SlotKind.Data)
         {
-            return new KindDecision(PatchDiagnostic.Error(DiagnosticCodes.SiteDataSlot, $"the site names {slot}, which no code calls"));
+            return Decision.Fail(PatchDiagnostic.Error(DiagnosticCodes.SiteDataSlot, $"the site names {slot}, which no code calls"));
         }
 
         Decision decision;
@@ -133,20 +143,19 @@ internal sealed class KindDecisions
         }
         catch (PatchException e) when (e.Diagnostic.Code == DiagnosticCodes.BodyInvalid)
         {
-            return new KindDecision(e.Diagnostic with { Source = slot.Name });
+            return Decision.Fail(e.Diagnostic with { Source = slot.Name });
         }
 
-        if (decision.Stop is not null)
+        if (decision.Failed is not null)
         {
-            return new KindDecision(decision.Stop);
+            return decision;
         }
 
-        CodeTemplate? template = decision.Template;
-        if (decision.Thunk is ThunkRequest request)
+        if (decision.Thunk is ThunkCode request)
         {
-            if (thunks!.Place(request, decision.TargetName) is VirtualAddress thunk)
+            if (thunks.Place(request, decision.TargetName) is VirtualAddress thunk)
             {
-                template = _templates.Call(thunk, site.Budget);
+                decision.Template = _templates.Call(thunk, site.Budget);
             }
             else
             {
@@ -155,8 +164,27 @@ internal sealed class KindDecisions
             }
         }
 
-        return new KindDecision(OutcomeIndex(slot, site, decision), template, site.Budget, Forms);
+        decision.Outcome = OutcomeIndex(slot, site, decision);
+        if (site.Budget <= SiteBytes.MaxLength)
+        {
+            decision.Form = decision.Template is null ? Forms.Kept(decision.Outcome) : Forms.Written(decision.Outcome, decision.Template);
+        }
+
+        return decision;
     }
+
+    /// <summary>The outcome of a site where a decision can't be followed.</summary>
+    /// <param name="decision">The decision for the site's kind.</param>
+    /// <param name="reason">Why it can't.</param>
+    public int LeftAlone(Decision decision, PatchReason reason) =>
+        Forms.OutcomeIndex(Forms.Outcomes[decision.Outcome] with { Action = PatchAction.LeaveAlone, Reason = reason });
+
+    /// <summary>
+    /// What the walk over the sites needs of a decision. A body that is itself a call through memory could be what stands at a site
+    /// already: such sites are compared one by one.
+    /// </summary>
+    private static WalkedKind Walk(Decision decision, int budget) =>
+        decision.Form < 0 || decision.Template is { HasIndirectBranch: true } ? default : new WalkedKind(budget, decision.Form);
 
     private int OutcomeIndex(OpSlot slot, in PatchSite site, Decision decision)
     {
@@ -179,63 +207,6 @@ internal sealed class KindDecisions
 
         return place;
     }
-}
-
-/// <summary>
-/// The decision for one kind of site, with its template and its form, and the outcomes that sites come to where it can't be followed.
-/// </summary>
-internal sealed class KindDecision
-{
-    private readonly PlanForms? _forms;
-
-    public KindDecision(PatchDiagnostic failed) => Failed = failed;
-
-    public KindDecision(int outcome, CodeTemplate? template, int budget, PlanForms forms)
-    {
-        _forms = forms;
-        Template = template;
-        Outcome = outcome;
-        if (budget > SiteBytes.MaxLength)
-        {
-            return;
-        }
-
-        Form = template is null ? forms.Kept(Outcome) : forms.Written(Outcome, template);
-        if (Form < 0)
-        {
-            return;
-        }
-
-        // A body that is itself a call through memory could be what stands at a site already: such sites are compared one by one.
-        if (template is null || !template.HasIndirectBranch)
-        {
-            Walked = new WalkedKind(budget, Form);
-        }
-    }
-
-    /// <summary>Why there can be no plan, but for the site it concerns.</summary>
-    public PatchDiagnostic? Failed { get; }
-
-    public int Outcome { get; }
-
-    /// <summary>The bytes to be; none where the site is left alone.</summary>
-    public CodeTemplate? Template { get; }
-
-    /// <summary>The number of the new form; -1 where no form describes the bytes.</summary>
-    public int Form { get; } = -1;
-
-    /// <summary>What the walk over the sites needs of it; empty where each site has to be looked at.</summary>
-    public WalkedKind Walked { get; }
-
-    /// <summary>Whether the operation is missing, and something stands at the site that says so.</summary>
-    public bool IsMissing => _forms?.Outcomes[Outcome].Action is PatchAction.Trap or PatchAction.CallBug;
-
-    public int OutOfReach() => LeftAlone(PatchReason.OutOfReach);
-
-    public int NotACall() => LeftAlone(PatchReason.NotACall);
-
-    private int LeftAlone(PatchReason reason) =>
-        _forms!.OutcomeIndex(_forms.Outcomes[Outcome] with { Action = PatchAction.LeaveAlone, Reason = reason });
 }
 
 /// <summary>

@@ -186,7 +186,7 @@ public sealed record Operation
     public Operation DefaultingWhereTooLong() => this with { DefaultsWhereTooLong = true };
 
     /// <summary>A call of a target from code of a convention: a thunk that saves nothing yet.</summary>
-    internal ThunkRequest CallOf(VirtualAddress target, CallConvention convention) =>
+    internal ThunkCode CallOf(VirtualAddress target, CallConvention convention) =>
         new(target, RegisterSet.None, TargetConvention ?? convention)
         {
             From = TargetConvention is null ? null : convention,
@@ -194,7 +194,7 @@ public sealed record Operation
         };
 
     /// <summary>What a call of the target destroys.</summary>
-    internal RegisterSet DestroysBy(ThunkRequest call, int bitness) =>
+    internal RegisterSet DestroysBy(ThunkCode call, int bitness) =>
         (TargetDestroys ?? call.Convention.DestroyedBy(bitness)) | call.Writes(bitness);
 
     /// <inheritdoc/>

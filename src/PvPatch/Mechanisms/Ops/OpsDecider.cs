@@ -12,7 +12,7 @@ internal sealed class OpsDecider
 
     private readonly PatchRules _rules;
     private readonly PlanOptions _options;
-    private readonly TemplateCache _templates;
+    private readonly TemplateStore _templates;
     private readonly int _bitness;
     private readonly RegisterSet _any;
     private readonly bool _savesVector;
@@ -25,7 +25,7 @@ internal sealed class OpsDecider
     /// <param name="templates">What is assembled.</param>
     /// <param name="bitness">32 or 64.</param>
     /// <param name="savesVector">Whether thunks can save vector state: where the processor that runs them is known.</param>
-    public OpsDecider(PlanOptions options, TemplateCache templates, int bitness, bool savesVector = false)
+    public OpsDecider(PlanOptions options, TemplateStore templates, int bitness, bool savesVector = false)
     {
         _savesVector = savesVector;
         _rules = options.Rules;
@@ -45,7 +45,7 @@ internal sealed class OpsDecider
 
         if (ConventionContract.Check(slot, operation, _templates, _bitness) is PatchDiagnostic broken)
         {
-            return new Decision { Action = PatchAction.LeaveAlone, Stop = broken };
+            return Decision.Fail(broken);
         }
 
         // The kernel's patch functions look for a body before anything else; a body has no competition from the other kinds under
@@ -137,7 +137,7 @@ internal sealed class OpsDecider
                 return new Decision
                 {
                     Action = PatchAction.LeaveAlone,
-                    Stop = PatchDiagnostic.Error(DiagnosticCodes.RulesNeedAddress,
+                    Failed = PatchDiagnostic.Error(DiagnosticCodes.RulesNeedAddress,
                         $"the rules {_rules.Name} call a BUG function where an operation is missing ({slot.Name}), and its address is "
                         + $"not known") with
                     {
@@ -227,7 +227,7 @@ internal sealed class OpsDecider
             return Decision.LeaveAlone(PatchReason.NeedsStack);
         }
 
-        ThunkRequest call = operation.CallOf(target, slot.Convention);
+        ThunkCode call = operation.CallOf(target, slot.Convention);
         RegisterSet destroys = operation.DestroysBy(call, _bitness);
         RegisterSet excess = _rules.ChecksTargetClobbers ? destroys.Except(site.Clobbers) : _any.Except(site.Clobbers | RegisterSet.Flags);
         bool doesMore = call.DoesMore(_bitness);
@@ -277,7 +277,7 @@ internal sealed class OpsDecider
     {
         Action = PatchAction.LeaveAlone,
         Reason = PatchReason.TooSmall,
-        Stop = PatchDiagnostic.Error(
+        Failed = PatchDiagnostic.Error(
             DiagnosticCodes.KernelWouldStop, $"a kernel of {_rules.Name} would stop at this site of {slot.Name}") with
         {
             Found = $"a site of {site.Budget} bytes",

@@ -6,7 +6,8 @@ using PvPatch.Plans;
 namespace PvPatch.Mechanisms;
 
 /// <summary>
-/// Says what a site's original bytes are and whether they are what they should be: an indirect call or jump, through the right slot.
+/// Says what a site's original bytes are and whether they are what they should be: an indirect call or jump through the right slot, or a
+/// direct call of the slot's function where <see cref="PlanOptions.SlotFunctions"/> names it.
 /// </summary>
 internal sealed class OriginalBytes
 {
@@ -15,6 +16,7 @@ internal sealed class OriginalBytes
     private readonly PatchRules _rules;
     private readonly PatchPlan? _previous;
     private readonly ulong[]? _slotWords;
+    private readonly IReadOnlyList<VirtualAddress>? _slotFunctions;
     private readonly DiagnosticList _found;
     private int _cursor;
 
@@ -25,6 +27,7 @@ internal sealed class OriginalBytes
         _rules = options.Rules;
         _previous = options.Previous;
         _slotWords = SlotWords(options, backend.Layout, bitness);
+        _slotFunctions = options.SlotFunctions;
         _found = found;
     }
 
@@ -102,6 +105,13 @@ internal sealed class OriginalBytes
             return _slotWords is null || IsRightSlot(site, slotAddress) || ReportSlot(index, site, original, slotAddress);
         }
 
+        if (form == SiteForm.OtherCode && _slotFunctions is not null && site.Slot < _slotFunctions.Count
+            && !_slotFunctions[site.Slot].IsZero && _forms.TryReadDirectCall(original, site.Address.Value, out ulong function))
+        {
+            isCall = function == _slotFunctions[site.Slot].Value;
+            return isCall || ReportFunction(index, site, original, function);
+        }
+
         if (form == SiteForm.NotCode || (!_rules.RequiresIndirectCall && site.Budget >= 5))
         {
             _found.Add(At(DiagnosticCodes.UnknownBytes,
@@ -133,6 +143,18 @@ internal sealed class OriginalBytes
             Found = $"{HexBytes.Format(original)}: {new VirtualAddress(slotAddress)}{(other >= 0 ? $" ({_backend.Layout[other]})" : "")}",
             Expected = $"{new VirtualAddress(_slotWords![site.Slot])}",
             Help = "The table, the layout or the address of the ops table is not this image's.",
+        });
+        return false;
+    }
+
+    private bool ReportFunction(int index, in PatchSite site, ReadOnlySpan<byte> original, ulong function)
+    {
+        _found.Add(At(DiagnosticCodes.WrongSlotOperand,
+            $"the direct call at the site of {_backend.Layout[site.Slot]} is not of the slot's function", index, site) with
+        {
+            Found = $"{HexBytes.Format(original)}: {new VirtualAddress(function)}",
+            Expected = $"{_slotFunctions![site.Slot]}",
+            Help = "If the image is patched already, give the plan it was patched with; else table or functions are not this image's.",
         });
         return false;
     }

@@ -1,3 +1,4 @@
+using System.Collections.Concurrent;
 using System.Diagnostics.CodeAnalysis;
 using Microsoft.Extensions.Logging;
 using Microsoft.Extensions.Logging.Abstractions;
@@ -15,7 +16,7 @@ public sealed class PatchPlanner
 {
     private readonly ILogger _logger;
     private readonly ILogger _planLogger;
-    private readonly TemplateStore _templates = new();
+    private readonly ConcurrentDictionary<(int Bitness, NopStyle Nops), TemplateStore> _templates = new(); // there are few nop styles
 
     /// <summary>
     /// Decisions of earlier plans: a host goes to and fro between backends. Whoever plans takes them out and puts them back, so that no two
@@ -89,7 +90,7 @@ public sealed class PatchPlanner
             }
 
             KindDecisions made = Take(backend, options, nops, image.Bitness)
-                ?? new KindDecisions(backend, options, new TemplateCache(_templates, image.Bitness, nops), nops, image.Bitness);
+                ?? new KindDecisions(backend, options, TemplatesOf(image.Bitness, nops), nops, image.Bitness);
             plan = new PlanRun(image, sites, backend, options, made, _planLogger, found).Execute();
             if (made.CanBeKept)
             {
@@ -106,6 +107,9 @@ public sealed class PatchPlanner
         Report(plan, backend, options, diagnostics);
         return plan is not null;
     }
+
+    private TemplateStore TemplatesOf(int bitness, NopStyle nops) =>
+        _templates.GetOrAdd((bitness, nops), static key => new TemplateStore(key.Bitness, key.Nops));
 
     private KindDecisions? Take(Backend backend, PlanOptions options, NopStyle nops, int bitness)
     {

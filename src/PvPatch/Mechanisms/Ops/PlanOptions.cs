@@ -1,3 +1,4 @@
+using PvPatch.Images;
 using PvPatch.Machine;
 using PvPatch.Plans;
 
@@ -22,13 +23,19 @@ public sealed record PlanOptions
     public IReadOnlyList<VirtualAddress>? SlotAddresses { get; init; }
 
     /// <summary>
+    /// Run address of the function that a slot's sites call directly before they are patched, by slot index; 0 for a slot whose sites do
+    /// not. A site that holds one direct call of that function is planned as one that holds an indirect call through the slot.
+    /// </summary>
+    public IReadOnlyList<VirtualAddress>? SlotFunctions { get; init; }
+
+    /// <summary>
     /// The plan the image was patched with. Its sites may hold that plan's bytes as well as the original ones, and the new plan's
     /// revert gives the originals back. Of a chain of such plans the last four are remembered: an image further behind is refused.
     /// </summary>
     public PatchPlan? Previous { get; init; }
 
     /// <summary>Room for save/restore thunks, in the image and outside every site. It belongs to the plan from then on.</summary>
-    public ThunkArea? Thunks { get; init; }
+    public AddressRange? Thunks { get; init; }
 
     /// <summary>The function called at the sites of missing operations under rules that call one.</summary>
     public VirtualAddress? BugTarget { get; init; }
@@ -39,8 +46,3 @@ public sealed record PlanOptions
     /// <summary>The nops, where the rules do not fix them: kernels up to 5.10 choose by processor.</summary>
     public NopStyle? Nops { get; init; }
 }
-
-/// <summary>A stretch of the image that thunks may be written to.</summary>
-/// <param name="Address">Run address of its first byte.</param>
-/// <param name="Length">Its length in bytes.</param>
-public readonly record struct ThunkArea(VirtualAddress Address, int Length);

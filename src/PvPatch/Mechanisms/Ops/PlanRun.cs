@@ -19,12 +19,15 @@ internal sealed class PlanRun
     private readonly Backend _backend;
     private readonly PlanOptions _options;
     private readonly DiagnosticList _found;
-    private readonly ThunkPlanner? _thunks;
+    private readonly ThunkPlanner _thunks;
     private readonly PlanBuilder _plan;
     private readonly PlanEntry[] _entries;
     private readonly KindDecisions _made;
     private readonly OriginalBytes _originals;
     private bool _mayBeOutOfReach;
+
+    /// <summary>How many sites more change than would if every one followed the decision for its kind.</summary>
+    private int _changes;
 
     public PlanRun(
         CodeImage image, SiteTable sites, Backend backend, PlanOptions options, KindDecisions made, ILogger planLogger,
@@ -36,8 +39,8 @@ internal sealed class PlanRun
         _options = options;
         _found = found;
         _made = made;
-        ThunkArea room = options.Thunks is ThunkArea given ? CheckRoom(given) : default;
-        _thunks = options.Thunks is not null || options.Previous is not null ? new ThunkPlanner(image, room, options.Previous) : null;
+        AddressRange room = options.Thunks is AddressRange given ? CheckRoom(given) : default;
+        _thunks = new ThunkPlanner(image, room, options.Previous);
         _plan = new PlanBuilder(
             backend.Name, options.Rules.Name, image, made.Forms, sites)
         { Previous = options.Previous, Logger = planLogger };
@@ -59,15 +62,15 @@ internal sealed class PlanRun
         }
 
         ConventionContract.CheckTargets(_backend, _image, _found);
-        _made.Decide(_sites.Kinds.Kinds, _thunks);
+        _made.Decide(_sites, _thunks);
         _mayBeOutOfReach = MayBeOutOfReach();
         var window = new ImageWindow(_image);
         ReadOnlySpan<PatchSite> sites = _sites.Sites;
         int end = 0;
-        for (int i = 0; i < sites.Length; i++)
+        for (int i = 0; ; i++)
         {
-            end = i < end ? end : EndOf(i, window);
-            i = i < end ? PlanKnown(i, end, window) : i;
+            end = i < end ? end : window.EndOf(sites, i);
+            i = PlanKnown(i, end, window);
             if (i == sites.Length)
             {
                 break;
@@ -94,7 +97,8 @@ internal sealed class PlanRun
             return null;
         }
 
-        _thunks?.AddTo(_plan);
+        _plan.AddChanges(_made.Changes + _changes);
+        _thunks.AddTo(_plan);
         ReportMissing();
         return _plan.Build();
     }
@@ -102,44 +106,47 @@ internal sealed class PlanRun
     /// <summary>
     /// Plans sites from <paramref name="index"/> on as far as all about them is known; the index of the first that is not done.
     /// </summary>
-    private int PlanKnown(int index, int end, in ImageWindow window)
+    private unsafe int PlanKnown(int index, int end, in ImageWindow window)
     {
-        if (!_originals.ChecksEachCall && !_mayBeOutOfReach)
+        if (_originals.ChecksEachCall || _mayBeOutOfReach)
         {
-            return PlanAll(
-                _sites.Sites, index, end,
-                ref MemoryMarshal.GetArrayDataReference(_sites.Kinds.OfSite),
-                ref MemoryMarshal.GetArrayDataReference(_made.Walked),
-                ref MemoryMarshal.GetArrayDataReference(_made.Reader.Known),
-                ref MemoryMarshal.GetArrayDataReference(_entries),
-                ref window.First, window.Start);
+            return PlanEach(index, end, ref window.First, window.Start);
         }
 
-        return PlanEach(index, end, ref window.First, window.Start);
+        fixed (byte* first = window.Bytes)
+        fixed (PatchSite* sites = _sites.Sites)
+        fixed (int* kinds = _sites.KindOf)
+        fixed (WalkedKind* walked = _made.Walked)
+        fixed (OldForm* known = _made.Reader.Known)
+        fixed (PlanEntry* entries = _entries)
+        {
+            PatchSite* reached = PlanAll(
+                sites + index, sites + end, kinds + index, walked, known, entries + index, unchecked(first - window.Start));
+            return (int)(reached - sites);
+        }
     }
 
     /// <summary>
     /// The loop over sites of which nothing has to be known but their kind and form. It calls nothing, so that all it works with stays in
     /// registers.
     /// </summary>
-    /// <remarks>Optimised when it is first called: a plan is most often made once.</remarks>
+    /// <remarks>
+    /// Optimised when it is first called: a plan is most often made once. <paramref name="origin"/> is where the byte of run address 0 would
+    /// be. The arrays of kinds and entries are as long as the table; a kind's number is below the number of kinds.
+    /// </remarks>
     [MethodImpl(MethodImplOptions.AggressiveOptimization | MethodImplOptions.NoInlining)]
-    private static int PlanAll(
-        ReadOnlySpan<PatchSite> table, int index, int end,
-        ref int kinds, ref WalkedKind walked, ref OldForm known, ref PlanEntry entries, ref byte first, ulong start)
+    private static unsafe PatchSite* PlanAll(
+        PatchSite* site, PatchSite* end, int* kinds, WalkedKind* walked, OldForm* known, PlanEntry* entry, byte* origin)
     {
-        // The arrays of kinds and entries are as long as the table; a kind's number is below the number of kinds.
-        ref PatchSite sites = ref MemoryMarshal.GetReference(table);
-        for (; index < end; index++)
+        for (; site < end; site++, kinds++, entry++)
         {
-            ulong address = Unsafe.Add(ref sites, index).Address.Value;
-            ref readonly WalkedKind kind = ref Unsafe.Add(ref walked, Unsafe.Add(ref kinds, index));
-            Vector128<byte> there = Vector128.LoadUnsafe(ref Unsafe.Add(ref first, (nint)(address - start)));
-            ref readonly OldForm form = ref Unsafe.Add(ref known, kind.FirstForm);
-            if (!form.Matches(there))
+            WalkedKind* kind = walked + *kinds;
+            Vector128<byte> there = Vector128.Load(origin + site->Address.Value);
+            OldForm* form = known + kind->FirstForm;
+            if (!form->Matches(there))
             {
                 int way = 1;
-                while (way < SiteFormReader.Ways && !Unsafe.Add(ref known, kind.FirstForm + way).Matches(there))
+                while (way < SiteFormReader.Ways && !form[way].Matches(there))
                 {
                     way++;
                 }
@@ -149,13 +156,13 @@ internal sealed class PlanRun
                     break;
                 }
 
-                form = ref Unsafe.Add(ref known, kind.FirstForm + way);
+                form += way;
             }
 
-            PlanEntry.Store(ref Unsafe.Add(ref entries, index), address, form.FieldOf(there), form.Number | kind.NewForm);
+            PlanEntry.Store(ref *entry, site->Address.Value, form->FieldOf(there), form->Number | kind->NewForm);
         }
 
-        return index;
+        return site;
     }
 
     /// <summary>
@@ -167,7 +174,7 @@ internal sealed class PlanRun
     {
         bool looksAtReach = _mayBeOutOfReach;
         ReadOnlySpan<PatchSite> sites = _sites.Sites;
-        ref int kinds = ref MemoryMarshal.GetArrayDataReference(_sites.Kinds.OfSite);
+        ref int kinds = ref MemoryMarshal.GetArrayDataReference(_sites.KindOf);
         ref WalkedKind walked = ref MemoryMarshal.GetArrayDataReference(_made.Walked);
         ref NewForm news = ref MemoryMarshal.GetArrayDataReference(_made.Forms.News);
         ref PlanEntry entries = ref MemoryMarshal.GetArrayDataReference(_entries);
@@ -191,9 +198,9 @@ internal sealed class PlanRun
             if (looksAtReach)
             {
                 ref readonly NewForm wanted = ref Unsafe.Add(ref news, kind.NewForm >>> 16);
-                // a branch on whether there is a fix-up could not be foretold
-                long distance = unchecked((long)(wanted.Origin - address)) & wanted.DistanceMask;
-                if (distance != (int)distance)
+                long distance = unchecked((long)(wanted.Origin - address));
+                // & and not &&: a branch on whether there is a fix-up could not be foretold
+                if (wanted.HasDistance & distance != (int)distance)
                 {
                     break;
                 }
@@ -220,32 +227,16 @@ internal sealed class PlanRun
             return false;
         }
 
-        // The distances farthest up and down, of spans short enough not to wrap.
+        // The distances farthest up and down. A target that is near by the way around the address space's end counts as far: the look at
+        // each finds that it is not.
         (ulong lowest, ulong highest) = _made.Origins;
-        (ulong first, ulong last) = (sites[0].Address.Value, sites[^1].Address.Value);
-        long up = unchecked((long)(highest - first));
-        long down = unchecked((long)(lowest - last));
-        return lowest <= highest
-            && (highest - lowest > uint.MaxValue || last - first > uint.MaxValue || up != (int)up || down != (int)down);
-    }
-
-    private int EndOf(int index, in ImageWindow window)
-    {
-        ReadOnlySpan<PatchSite> sites = _sites.Sites;
-        int low = index;
-        int high = sites.Length;
-        while (low < high)
-        {
-            int middle = (low + high) >>> 1;
-            (low, high) = sites[middle].Address.Value - window.Start < window.VectorCount ? (middle + 1, high) : (low, middle);
-        }
-
-        return low;
+        return (Int128)highest - sites[0].Address.Value > int.MaxValue || (Int128)lowest - sites[^1].Address.Value < int.MinValue;
     }
 
     private void PlanAny(int index, in PatchSite site, ReadOnlySpan<byte> there)
     {
-        KindDecision decision = _made.Decisions[_sites.Kinds.OfSite[index]];
+        Decision decision = _made.Decisions[_sites.KindOf[index]];
+        _changes -= _made.ChangesOf(decision);
         if (decision.Failed is PatchDiagnostic failed)
         {
             _found.Add(failed with { SiteIndex = index, Address = site.Address });
@@ -270,12 +261,12 @@ internal sealed class PlanRun
         }
         else if (!isCall && _options.Rules.RequiresIndirectCall)
         {
-            outcome = decision.NotACall();
+            outcome = _made.LeftAlone(decision, PatchReason.NotACall);
             original.CopyTo(bytes);
         }
         else if (!decision.Template.TryWrite(site.Address, bytes))
         {
-            outcome = decision.OutOfReach();
+            outcome = _made.LeftAlone(decision, PatchReason.OutOfReach);
             original.CopyTo(bytes);
         }
 
@@ -291,6 +282,7 @@ internal sealed class PlanRun
             if (!Unsafe.IsNullRef(in old))
             {
                 PlanEntry.Store(ref _entries[index], site.Address.Value, old.FieldOf(vector), old.Number | form << 16);
+                _changes += _made.Forms.News[form].Changes;
                 return;
             }
         }
@@ -308,7 +300,7 @@ internal sealed class PlanRun
         var reported = new HashSet<int>();
         for (int kind = 0; kind < _made.Decisions.Length; kind++)
         {
-            PatchSite site = _sites.Kinds.Kinds[kind];
+            PatchSite site = _sites.Kinds[kind];
             if (!_made.Decisions[kind].IsMissing || !reported.Add(site.Slot))
             {
                 continue;
@@ -319,24 +311,17 @@ internal sealed class PlanRun
                 $"the backend {_backend.Name} has no operation for {_backend.Layout[site.Slot]}: its sites trap, or call BUG by rules "
                     + $"that do") with
             {
-                SiteIndex = _sites.Kinds.First[kind],
+                SiteIndex = _sites.FirstOfKind[kind],
                 Address = site.Address,
                 Help = "Give the slot an operation, or a nop if nothing is to be done.",
             });
         }
     }
 
-    private ThunkArea CheckRoom(ThunkArea room)
+    private AddressRange CheckRoom(AddressRange room)
     {
-        bool bad = room.Length < 0 || _image.Find(room.Address, Math.Max(0, room.Length)) is null;
-        if (!bad && room.Length > 0)
-        {
-            foreach (PatchSite site in _sites.Sites)
-            {
-                bad |= site.Address < room.Address + room.Length && room.Address < site.End;
-            }
-        }
-
+        bool bad = room.Length > int.MaxValue || _image.Find(room.Address, (int)room.Length) is null
+            || (room.Length > 0 && _sites.Overlaps(room.Address, (int)room.Length));
         return !bad ? room : throw new PatchException(
             PatchDiagnostic.Error(DiagnosticCodes.ThunkArea, "the room for thunks is not in the image or holds a site") with
             {

@@ -17,14 +17,14 @@ internal sealed class ThunkPlanner
     private const int Alignment = 16; // a call target on its own fetch line
 
     private readonly CodeImage _image;
-    private readonly ThunkArea _room;
+    private readonly AddressRange _room;
     private readonly List<SiteDecision> _inherited = [];
-    private readonly Dictionary<ThunkRequest, VirtualAddress?> _placed = [];
+    private readonly Dictionary<ThunkCode, VirtualAddress?> _placed = [];
     private readonly List<(VirtualAddress Address, byte[] Code, PlanOutcome Outcome)> _thunks = [];
     private int _used;
 
     /// <summary>Begins with the thunks of a previous plan.</summary>
-    public ThunkPlanner(CodeImage image, ThunkArea room, PatchPlan? previous)
+    public ThunkPlanner(CodeImage image, AddressRange room, PatchPlan? previous)
     {
         _image = image;
         _room = room;
@@ -39,14 +39,14 @@ internal sealed class ThunkPlanner
     }
 
     /// <summary>
-    /// The address of the thunk for a request, or nothing where the room is used up or the target out of the thunk's reach.
+    /// The address of the thunk that is wanted, or nothing where the room is used up or the target out of the thunk's reach.
     /// </summary>
-    public VirtualAddress? Place(ThunkRequest request, string? targetName)
+    public VirtualAddress? Place(ThunkCode wanted, string? targetName)
     {
-        if (!_placed.TryGetValue(request, out VirtualAddress? address))
+        if (!_placed.TryGetValue(wanted, out VirtualAddress? address))
         {
-            address = PlaceNew(request, targetName);
-            _placed.Add(request, address);
+            address = PlaceNew(wanted, targetName);
+            _placed.Add(wanted, address);
         }
 
         return address;
@@ -67,10 +67,10 @@ internal sealed class ThunkPlanner
         }
     }
 
-    private VirtualAddress? PlaceNew(ThunkRequest request, string? targetName)
+    private VirtualAddress? PlaceNew(ThunkCode wanted, string? targetName)
     {
-        InlineBody body = InlineBody.Create(a => ThunkCode.Write(a, request, _image.Bitness));
-        if (!BodyBuilder.TryBuild(body, request.Convention, _image.Bitness, out AssembledBody? assembled, out PatchDiagnostic? error))
+        InlineBody body = InlineBody.Create(a => wanted.Write(a, _image.Bitness));
+        if (!BodyBuilder.TryBuild(body, wanted.Convention, _image.Bitness, out AssembledBody? assembled, out PatchDiagnostic? error))
         {
             throw new PatchException(error);
         }
@@ -97,9 +97,9 @@ internal sealed class ThunkPlanner
         {
             Label = "thunk",
             Action = PatchAction.Thunk,
-            Target = request.Target,
+            Target = wanted.Target,
             TargetName = targetName,
-            Detail = request.Describe(_image.Bitness),
+            Detail = wanted.Describe(_image.Bitness),
         }));
         return address;
     }

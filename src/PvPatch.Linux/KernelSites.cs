@@ -2,15 +2,17 @@ using System.Diagnostics.CodeAnalysis;
 using PvPatch.Images;
 using PvPatch.Linux.Eras;
 using PvPatch.Linux.Files;
+using PvPatch.Linux.Layouts;
 using PvPatch.Linux.Symbols;
+using PvPatch.Linux.Tables;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
 using PvPatch.Plans;
 
-namespace PvPatch.Linux.Tables;
+namespace PvPatch.Linux;
 
-/// <summary>The sites of a kernel and where the words are that they call through.</summary>
+/// <summary>The sites of a kernel, and the addresses of the words that they call through.</summary>
 internal sealed record KernelSites
 {
     public required SiteTable Sites { get; init; }
@@ -20,7 +22,7 @@ internal sealed record KernelSites
 
     public IReadOnlyList<ParaInstruction> Records { get; init; } = [];
 
-    /// <summary>What a direct call is to until it is patched: the function that a missing operation calls.</summary>
+    /// <summary>Target of a direct call before it is patched: the function called for a missing operation.</summary>
     public VirtualAddress? BugTarget { get; init; }
 
     /// <summary>Reads a <c>.parainstructions</c> table, and finds the words of its slots.</summary>
@@ -29,9 +31,9 @@ internal sealed record KernelSites
     /// <param name="era">Its era.</param>
     /// <param name="layout">Its slots.</param>
     /// <param name="symbols">Its symbols.</param>
-    /// <param name="evidence">What its sites tell; must be there for eras whose slots are not one table.</param>
+    /// <param name="evidence">Evidence of its sites; required for eras whose slots are not one table.</param>
     /// <param name="result">The sites.</param>
-    /// <param name="error">Why there are none.</param>
+    /// <param name="error">The reason where there are none.</param>
     public static bool TryReadTable(
         ElfImage elf,
         CodeImage code,

@@ -1,60 +1,69 @@
 using System.Buffers.Binary;
 using System.Diagnostics.CodeAnalysis;
-using PvPatch.Linux.Files;
 
-namespace PvPatch.Linux.Modules;
+namespace PvPatch.Linux.Files;
+
+/// <summary>What the symbols of a relocatable file stand for once it is placed.</summary>
+internal interface IPlacedSymbols
+{
+    /// <summary>The number of symbols in its table.</summary>
+    int Count { get; }
+
+    /// <summary>The value of a symbol, where it is known.</summary>
+    bool TryGetValue(int index, out ulong value);
+}
 
 /// <summary>
-/// Does the relocations of a module that was placed (psABI of x86-64 and of i386, "Relocation Types"). Those that cannot be done
-/// are left out and told: a module refers to much that no site needs, such as per-processor data and other modules.
+/// Does the relocations of a file that was placed (psABI of x86-64 and of i386, "Relocation Types"). Those that cannot be done are left
+/// out and told: a module or object refers to much that no site needs, such as per-processor data and other files.
 /// </summary>
-internal sealed class ModuleRelocator
+internal sealed class ElfRelocator
 {
-    private readonly ElfImage _module;
+    private readonly ElfImage _file;
     private readonly ElfImage _placed;
-    private readonly ModuleSymbols _symbols;
+    private readonly IPlacedSymbols _symbols;
     private readonly bool _is64;
-    private readonly List<ModuleReference> _unresolved = [];
+    private readonly List<UnresolvedRelocation> _unresolved = [];
 
-    private ModuleRelocator(ElfImage module, ElfImage placed, ModuleSymbols symbols)
+    private ElfRelocator(ElfImage file, ElfImage placed, IPlacedSymbols symbols)
     {
-        _module = module;
+        _file = file;
         _placed = placed;
         _symbols = symbols;
-        _is64 = module.Bitness == 64;
+        _is64 = file.Bitness == 64;
     }
 
-    private int EntrySize => _is64 ? 24 : 8; // Elf64_Rela, Elf32_Rel
+    private int EntrySize => ElfRelocation.Size(_is64);
 
     /// <summary>Writes the values into the placed copy.</summary>
-    /// <param name="module">The module as it is in its file, from which symbols and relocations are read.</param>
+    /// <param name="file">The file as it is, from which symbols and relocations are read.</param>
     /// <param name="placed">The copy with addresses.</param>
     /// <param name="symbols">What its symbols stand for.</param>
-    /// <param name="result">What could not be done.</param>
+    /// <param name="unresolved">What could not be done.</param>
     /// <param name="error">PV6142: the relocations are damaged.</param>
     public static bool TryApply(
-        ElfImage module, ElfImage placed, ModuleSymbols symbols, [NotNullWhen(true)] out ModuleRelocations? result,
+        ElfImage file, ElfImage placed, IPlacedSymbols symbols, [NotNullWhen(true)] out List<UnresolvedRelocation>? unresolved,
         [NotNullWhen(false)] out PatchDiagnostic? error)
     {
-        result = null;
+        unresolved = null;
         error = null;
-        var relocator = new ModuleRelocator(module, placed, symbols);
+        var relocator = new ElfRelocator(file, placed, symbols);
         long total = 0;
-        foreach (ElfSection section in module.Sections)
+        foreach (ElfSection section in file.Sections)
         {
             // As in the kernel: relocations of what is not loaded are of no interest.
             if (section.Type is not (ElfSectionType.RelocationsWithAddend or ElfSectionType.Relocations)
-                || section.Info >= (uint)module.Sections.Count || !placed.Sections[(int)section.Info].IsAllocated)
+                || section.Info >= (uint)file.Sections.Count || !placed.Sections[(int)section.Info].IsAllocated)
             {
                 continue;
             }
 
             // Honest tables share no bytes. Without this bound a small file of many headers over one table would take gigabytes.
             total += (long)section.Size;
-            if (total > module.File.Length)
+            if (total > file.File.Length)
             {
                 error = Bad(section, "the tables of relocations share bytes of the file", FileRange.Hex((ulong)total),
-                    $"at most {module.File.Length} bytes");
+                    $"at most {file.File.Length} bytes");
                 return false;
             }
 
@@ -64,7 +73,7 @@ internal sealed class ModuleRelocator
             }
         }
 
-        result = new ModuleRelocations(relocator._unresolved, symbols);
+        unresolved = relocator._unresolved;
         return true;
     }
 
@@ -74,15 +83,15 @@ internal sealed class ModuleRelocator
         bool right = section.Type == expected && section.EntrySize == (ulong)EntrySize && section.Size % (ulong)EntrySize == 0;
         if (!right)
         {
-            error = Bad(section, $"the relocations {section.Name} are not of the form of {_module.Bitness}-bit modules",
+            error = Bad(section, $"the relocations {section.Name} are not of the form of {_file.Bitness}-bit files",
                 $"type {(int)section.Type}, {section.Size} bytes in entries of {section.EntrySize}",
                 $"type {(int)expected} with entries of {EntrySize} bytes");
             return false;
         }
 
-        ElfSection? symbols = _module.Sections.FirstOrDefault(static s => s.Type == ElfSectionType.SymbolTable);
+        ElfSection? symbols = _file.Sections.FirstOrDefault(static s => s.Type == ElfSectionType.SymbolTable);
         error = section.Link == (uint?)symbols?.Index
-            ? null : Bad(section, $"the relocations {section.Name} do not name the module's symbol table", $"section {section.Link}",
+            ? null : Bad(section, $"the relocations {section.Name} do not name the file's symbol table", $"section {section.Link}",
             $"section {symbols?.Index}");
         return error is null;
     }
@@ -90,15 +99,12 @@ internal sealed class ModuleRelocator
     private bool TryApply(ElfSection section, ElfSection target, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         error = null;
-        ReadOnlySpan<byte> table = _module.GetBytes(section).Span;
+        ReadOnlySpan<byte> table = _file.GetBytes(section).Span;
         Span<byte> content = _placed.GetBytes(target).Span;
         for (int at = 0; at < table.Length; at += EntrySize)
         {
             ReadOnlySpan<byte> entry = table.Slice(at, EntrySize);
-            ulong offset = _is64 ? BinaryPrimitives.ReadUInt64LittleEndian(entry) : BinaryPrimitives.ReadUInt32LittleEndian(entry);
-            uint symbol = _is64
-                ? BinaryPrimitives.ReadUInt32LittleEndian(entry[12..]) : BinaryPrimitives.ReadUInt32LittleEndian(entry[4..]) >> 8;
-            uint type = _is64 ? BinaryPrimitives.ReadUInt32LittleEndian(entry[8..]) : entry[4];
+            (ulong offset, uint type, uint symbol, long addend) = ElfRelocation.Read(entry, _is64);
             if (type == RelocationField.None)
             {
                 continue;
@@ -117,8 +123,11 @@ internal sealed class ModuleRelocator
             }
 
             Span<byte> place = content.Slice((int)offset, field.Width);
-            long addend = _is64 ? BinaryPrimitives.ReadInt64LittleEndian(entry[16..]) : field.IsKnown
-                ? BinaryPrimitives.ReadInt32LittleEndian(place) : 0;
+            if (!_is64 && field.IsKnown)
+            {
+                addend = BinaryPrimitives.ReadInt32LittleEndian(place);
+            }
+
             Apply(field, place, target.Address + (long)offset, (int)symbol, addend);
         }
 
@@ -147,7 +156,7 @@ internal sealed class ModuleRelocator
             Leave(UnresolvedReason.OutOfReach);
         }
 
-        void Leave(UnresolvedReason reason) => _unresolved.Add(new ModuleReference(address.Value, symbol, (byte)field.Width, reason));
+        void Leave(UnresolvedReason reason) => _unresolved.Add(new UnresolvedRelocation(address.Value, symbol, (byte)field.Width, reason));
     }
 
     private static PatchDiagnostic Bad(ElfSection section, string message, string found, string expected) =>
@@ -156,6 +165,6 @@ internal sealed class ModuleRelocator
             FileOffset = section.FileOffset,
             Found = found,
             Expected = expected,
-            Help = "The module is damaged; take the original again.",
+            Help = "The file is damaged; take the original again.",
         };
 }

@@ -1,12 +1,11 @@
 using System.Buffers.Binary;
 using System.Diagnostics.CodeAnalysis;
-using PvPatch.Linux.Files;
 
-namespace PvPatch.Linux.Modules;
+namespace PvPatch.Linux.Files;
 
 /// <summary>
-/// Makes of a module's file one as a linker would have written it for the module's addresses, but for the relocations: a copy with
-/// addresses in its section headers. All that reads and plans kernels reads and plans this too.
+/// Makes of a relocatable file one as a linker would have written it for its addresses, but for the relocations: a copy with addresses in
+/// its section headers. All that reads and plans linked files reads and plans this too.
 /// </summary>
 internal static class PlacedElf
 {
@@ -17,25 +16,25 @@ internal static class PlacedElf
     private const int TypeOffset = 16; // e_type
 
     /// <summary>Makes the copy. What is not loaded loses its mark of being so, as it has no address.</summary>
-    /// <param name="module">The module.</param>
+    /// <param name="file">The relocatable file.</param>
     /// <param name="addresses">The address of each section, by its index.</param>
     /// <param name="placed">The copy.</param>
     /// <param name="error">PV6018: loaded sections share bytes of the file.</param>
     public static bool TryMake(
-        ElfImage module, ReadOnlySpan<VirtualAddress?> addresses, [NotNullWhen(true)] out ElfImage? placed,
+        ElfImage file, ReadOnlySpan<VirtualAddress?> addresses, [NotNullWhen(true)] out ElfImage? placed,
         [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         placed = null;
-        byte[] file = module.File.ToArray();
-        if (!ElfHeader.TryRead(file, out ElfHeader? header, out error))
+        byte[] copy = file.File.ToArray();
+        if (!ElfHeader.TryRead(copy, out ElfHeader? header, out error))
         {
             return false;
         }
 
-        BinaryPrimitives.WriteUInt16LittleEndian(file.AsSpan(TypeOffset), (ushort)ElfFileType.Executable);
+        BinaryPrimitives.WriteUInt16LittleEndian(copy.AsSpan(TypeOffset), (ushort)ElfFileType.Executable);
         for (int i = 0; i < addresses.Length; i++)
         {
-            Span<byte> record = file.AsSpan(
+            Span<byte> record = copy.AsSpan(
                 (int)header.SectionTableOffset + (i * header.ExpectedSectionEntrySize), header.ExpectedSectionEntrySize);
             if (addresses[i] is not VirtualAddress address)
             {
@@ -51,6 +50,6 @@ internal static class PlacedElf
             }
         }
 
-        return ElfImage.TryRead(file, out placed, out error);
+        return ElfImage.TryRead(copy, out placed, out error);
     }
 }

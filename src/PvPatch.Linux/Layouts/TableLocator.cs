@@ -3,7 +3,7 @@ using PvPatch.Linux.Eras;
 using PvPatch.Linux.Symbols;
 using PvPatch.Mechanisms;
 
-namespace PvPatch.Linux.Tables;
+namespace PvPatch.Linux.Layouts;
 
 /// <summary>
 /// Finds the words of slots that are no one table: by the symbols of the tables (2.6.24 to 4.19), else by the sites, as within a table

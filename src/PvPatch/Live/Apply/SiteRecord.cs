@@ -1,6 +1,8 @@
+using System.Runtime.InteropServices;
 using System.Runtime.Intrinsics.X86;
 using Iced.Intel;
 using PvPatch.Machine;
+using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
@@ -26,20 +28,75 @@ public enum SiteClass : byte
 }
 
 /// <summary>
-/// Finds a site's class, and whether a site of a class can be written while threads may be in it: asked when it is planned, and again by
-/// who writes.
+/// What is remembered of a live site: 20 bytes. Where, what kind, and the first eight bytes it holds now (zero behind its length); its
+/// block has the rest, if there is any. From it follows how the site can be written while threads may be in it: asked when it is planned,
+/// and again by who writes.
 /// </summary>
-internal static class SiteClassifier
+[StructLayout(LayoutKind.Sequential, Pack = 4, Size = SizeInBytes)]
+internal struct SiteRecord
 {
+    public const int SizeInBytes = 20;
+
     /// <summary>The longest live site: an x86 instruction has at most 15 bytes (SDM volume 2, 2.3.11).</summary>
     public const int MaxLiveLength = SiteBytes.LongestInstruction;
 
+    /// <summary>Bytes of a cache line.</summary>
     public const int LineSize = 64;
+
+    /// <summary>From the arena's start.</summary>
+    public uint Offset;
+
+    /// <summary>Index in the slot table's kinds.</summary>
+    public int Kind;
+
+    private byte _classAndState;
+    private byte _formAndAction;
+
+    /// <summary>From the end of a two-byte jump at the site's start to its forwarding island; 0 where it has none.</summary>
+    public sbyte Forward;
+
+    private byte _reason;
+
+    /// <summary>Bytes 0 to 7 of what is there.</summary>
+    public ulong Low;
+
+    /// <summary>Notes what a batch made of the site.</summary>
+    public void Set(LiveSiteState state, LiveForm form, PatchAction action, PatchReason reason)
+    {
+        State = state;
+        _formAndAction = (byte)((int)form | (int)action << 3);
+        _reason = (byte)reason;
+    }
+
+    public SiteClass Class
+    {
+        readonly get => (SiteClass)(_classAndState & 7);
+        set => _classAndState = (byte)((_classAndState & ~7) | (int)value);
+    }
+
+    public LiveSiteState State
+    {
+        readonly get => (LiveSiteState)(_classAndState >> 3 & 7);
+        set => _classAndState = (byte)((_classAndState & ~0x38) | (int)value << 3);
+    }
+
+    /// <summary>Whether the original bytes are the host's own, kept by the block; else they follow from the kind.</summary>
+    public bool IsForeign
+    {
+        readonly get => (_classAndState & 0x40) != 0;
+        set => _classAndState = (byte)((_classAndState & ~0x40) | (value ? 0x40 : 0));
+    }
+
+    public readonly PatchReason Reason => (PatchReason)_reason;
+
+    public readonly LiveForm Form => (LiveForm)(_formAndAction & 7);
+
+    public readonly PatchAction Action => (PatchAction)(_formAndAction >> 3);
 
     /// <summary>Whether aligned 16-byte stores are atomic: on processors with AVX (SDM volume 3, 8.1.1).</summary>
     public static bool HasAtomic16 => Avx.IsSupported;
 
-    /// <summary>The class.</summary>
+    /// <summary>The class of a site.</summary>
     /// <param name="address">Where the site begins.</param>
     /// <param name="length">Its bytes.</param>
     /// <param name="single">Whether it holds one instruction, and a call's return address is its end.</param>
@@ -67,21 +124,19 @@ internal static class SiteClassifier
     /// The way to a forwarding island, where executors forwarded there find in the slot what does the operation; 0 where there is none, and
     /// they wait at the guard.
     /// </summary>
-    /// <param name="record">The site.</param>
     /// <param name="bound">What its slot is switched to while the site is written: before nothing is, it holds a trap.</param>
-    public static sbyte UsableForward(in SiteRecord record, BackendBinding? bound) => bound is null ? (sbyte)0 : record.Forward;
+    public readonly sbyte UsableForward(BackendBinding? bound) => bound is null ? (sbyte)0 : Forward;
 
     /// <summary>Whether a site can be changed live.</summary>
     /// <param name="arena">The arena.</param>
-    /// <param name="record">The site.</param>
     /// <param name="bytes">What it holds.</param>
     /// <param name="length">Its length in bytes.</param>
     /// <param name="forward">Its usable way to a forwarding island.</param>
-    public static bool CanChangeLive(CodeArena arena, in SiteRecord record, SiteBytes bytes, int length, sbyte forward) =>
-        record.Class switch
+    public readonly bool CanChangeLive(CodeArena arena, SiteBytes bytes, int length, sbyte forward) =>
+        Class switch
         {
             SiteClass.QuiescentOnly => false,
-            _ when record.Form == LiveForm.InPlace => CanDrain(arena, record, bytes, length, forward),
+            _ when Form == LiveForm.InPlace => CanDrain(arena, bytes, length, forward),
 
             // A guard that spins must be taken down in the native call that put it up.
             SiteClass.Guarded => forward != 0 || !arena.Native.Barrier.IsZero,
@@ -115,12 +170,12 @@ internal static class SiteClassifier
     }
 
     /// <summary>Whether executors can be forwarded around a body of several instructions until none is inside.</summary>
-    private static bool CanDrain(CodeArena arena, in SiteRecord record, SiteBytes bytes, int length, sbyte forward)
+    private readonly bool CanDrain(CodeArena arena, SiteBytes bytes, int length, sbyte forward)
     {
         // Executors are forwarded by the first two bytes while the body drains; who is behind a first instruction of one byte would come
         // back into the middle of these.
         return forward != 0 && arena.Executors.IsTracking && length >= 2
-            && Fits(arena.Address + record.Offset, 2, 8) && FirstLength(bytes, length) >= 2;
+            && Fits(arena.Address + Offset, 2, 8) && FirstLength(bytes, length) >= 2;
     }
 
     private static int FirstLength(SiteBytes bytes, int length)

@@ -1,10 +1,13 @@
 using Iced.Intel;
+using PvPatch.Machine;
+using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
 /// <summary>
-/// What stands in an assembler for a site or a forwarding island until its block has an address: a trap that carries a number, so that code
-/// which gets into a machine without <see cref="CodeArena.Emit(Assembler, SiteEmitter)"/> traps, and so that each site is known again.
+/// A site before it has an address, and its forwarding island. Until its block has one, a placeholder stands for each in the assembler: a
+/// trap that carries a number, so that code which gets into a machine without <see cref="CodeArena.Emit(Assembler, SiteEmitter)"/> traps,
+/// and so that each site is known again.
 /// </summary>
 /// <remarks>
 /// <code>
@@ -13,8 +16,18 @@ namespace PvPatch.Live;
 /// </code>
 /// Iced keeps 16 bytes of each data instruction, and emits as many as it has: so the number is there of shorter sites too.
 /// </remarks>
-internal static class Placeholder
+/// <param name="Instruction">Index of its first instruction in the assembler.</param>
+/// <param name="Kind">Slot, budget and so on.</param>
+/// <param name="Placement">Where it may lie.</param>
+/// <param name="Forwarding">Whether it wants a forwarding island.</param>
+/// <param name="Start">Its place in a 64-byte line, where that is asked for; else -1.</param>
+/// <param name="Placeholder">Number of its placeholder.</param>
+internal readonly record struct EmittedSite(
+    int Instruction, PatchSite Kind, SitePlacement Placement, bool Forwarding, int Start, uint Placeholder = 0)
 {
+    /// <summary>Bytes of a forwarding island: <c>call [rip+slot]; jmp site's end</c>, or <c>jmp [rip+slot]</c>.</summary>
+    public const int IslandLength = PrefixPadding.IndirectLength + 5;
+
     private const int MarkedLength = 6;
     private const int LongestData = 16; // what Iced declares at once
 
@@ -23,13 +36,48 @@ internal static class Placeholder
     private static readonly uint s_gather = InverseOf(Spread);
     private static uint s_last;
 
+    /// <summary>Index of the forwarding island in the assembler; -1 where none was emitted.</summary>
+    public int Island { get; init; } = -1;
+
+    /// <summary>What it depends on; nothing where it is an operation's.</summary>
+    public EmittedSetting? Setting { get; init; }
+
+    /// <summary>Number of the island's placeholder.</summary>
+    public uint IslandPlaceholder { get; init; }
+
+    /// <summary>Bytes to put before the site so that it lies where it may.</summary>
+    /// <param name="offset">Where it would begin, counted from a multiple of 64.</param>
+    public int PaddingFor(long offset)
+    {
+        for (int padding = 0; padding < SiteRecord.LineSize; padding++)
+        {
+            VirtualAddress address = (ulong)(offset + padding);
+            if (Start < 0 ? Holds(Placement, address, Kind.Budget) : (int)(address.Value % SiteRecord.LineSize) == Start)
+            {
+                return padding;
+            }
+        }
+
+        return 0; // longer than a line: there is no better place than this one
+    }
+
+    /// <summary>Whether a site at an address lies where a placement wants it.</summary>
+    public static bool Holds(SitePlacement placement, VirtualAddress address, int budget) => placement switch
+    {
+        SitePlacement.InsideAligned8 => SiteRecord.Fits(address, budget, 8),
+        SitePlacement.InsideAligned16 => SiteRecord.Fits(address, budget, 16),
+        SitePlacement.WithinCacheLine => SiteRecord.Fits(address, budget, SiteRecord.LineSize)
+            && (SiteRecord.Fits(address, budget, 8) || SiteRecord.Fits(address, 2, 8)),
+        _ => true,
+    };
+
     /// <summary>Emits a placeholder of 2 bytes or more.</summary>
     /// <returns>Its number.</returns>
-    public static uint Emit(Assembler assembler, int length)
+    public static uint EmitPlaceholder(Assembler assembler, int length)
     {
         uint number = Interlocked.Increment(ref s_last);
         byte[] data = new byte[Math.Min(length, LongestData)];
-        Instruction marked = Instruction.CreateDeclareByte(data);
+        var marked = Iced.Intel.Instruction.CreateDeclareByte(data);
         marked.SetDeclareByteValue(0, 0x0f);
         marked.SetDeclareByteValue(1, 0x0b);
         for (int i = 0; i < sizeof(uint); i++)
@@ -62,7 +110,7 @@ internal static class Placeholder
     /// <param name="instructions">The assembler's instructions.</param>
     /// <param name="sites">The sites, in order of address.</param>
     /// <exception cref="PatchException">PV8014.</exception>
-    public static void Check(IReadOnlyList<Instruction> instructions, ReadOnlySpan<EmittedSite> sites)
+    public static void CheckPlaceholders(IReadOnlyList<Instruction> instructions, ReadOnlySpan<EmittedSite> sites)
     {
         ReadOnlySpan<(int Instruction, uint Number)> claims = Claims(sites);
         int next = 0;

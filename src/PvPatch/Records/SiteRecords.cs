@@ -1,0 +1,113 @@
+using System.Collections.ObjectModel;
+using System.Diagnostics.CodeAnalysis;
+using PvPatch.Images;
+using PvPatch.Plans;
+
+namespace PvPatch.Records;
+
+/// <summary>
+/// The sites of all mechanisms that code in assembler or C recorded with <c>pvpatch.inc</c>: read from the section
+/// <c>pvpatch_sites</c> and checked. No two sites share a byte.
+/// </summary>
+public sealed class SiteRecords
+{
+    private readonly IReadOnlyDictionary<int, VirtualAddress> _slotWords;
+    private readonly IReadOnlyDictionary<int, VirtualAddress> _slotFunctions;
+
+    internal SiteRecords(SiteRecordReader read, SiteTable sites)
+    {
+        Sites = sites;
+        StaticKeys = ByAddress(read.StaticKeys, static r => r.Address);
+        StaticCalls = ByAddress(read.StaticCalls, static r => r.Address);
+        Variants = ByAddress(read.Variants, static r => r.Address);
+        Alternatives = ByAddress(read.Alternatives, static r => r.Address);
+        _slotWords = read.SlotWords;
+        _slotFunctions = read.SlotFunctions;
+    }
+
+    /// <summary>The name of the section of records.</summary>
+    public const string SectionName = "pvpatch_sites";
+
+    /// <summary>The name of the section of names.</summary>
+    public const string NamesSectionName = "pvpatch_names";
+
+    /// <summary>The ops sites, for the planner.</summary>
+    public SiteTable Sites { get; }
+
+    /// <summary>Records of static keys, in order of address.</summary>
+    public IReadOnlyList<StaticKeyRecord> StaticKeys { get; }
+
+    /// <summary>Records of static calls, in order of address.</summary>
+    public IReadOnlyList<StaticCallRecord> StaticCalls { get; }
+
+    /// <summary>Records of variants, in order of address; those of one region in the order of the table.</summary>
+    public IReadOnlyList<ReplacementRecord> Variants { get; }
+
+    /// <summary>
+    /// Records of replacements, in order of address; those of one region in the order of the table, in which the last applicable one
+    /// counts.
+    /// </summary>
+    public IReadOnlyList<ReplacementRecord> Alternatives { get; }
+
+    /// <summary>Number of records of all mechanisms.</summary>
+    public int Count => Sites.Count + StaticKeys.Count + StaticCalls.Count + Variants.Count + Alternatives.Count;
+
+    /// <summary>Reads a table, or throws.</summary>
+    /// <param name="code">The code that the sites and the replacements lie in.</param>
+    /// <param name="records">The table of records with its run address: the section <c>pvpatch_sites</c>.</param>
+    /// <param name="names">The names with their run address: the section <c>pvpatch_names</c>; none where no record has a name.</param>
+    /// <returns>The records.</returns>
+    /// <exception cref="PatchException">A record is not sound; see <see cref="TryRead"/>.</exception>
+    public static SiteRecords Read(CodeImage code, CodeSegment records, CodeSegment? names = null) =>
+        TryRead(code, records, names, out SiteRecords? read, out IReadOnlyList<PatchDiagnostic> diagnostics)
+            ? read : throw new PatchException(diagnostics[0]);
+
+    /// <summary>Reads a table where every record is sound.</summary>
+    /// <param name="code">The code that the sites and the replacements lie in.</param>
+    /// <param name="records">The table of records with its run address: the section <c>pvpatch_sites</c>.</param>
+    /// <param name="names">The names with their run address: the section <c>pvpatch_names</c>; none where no record has a name.</param>
+    /// <param name="read">The records.</param>
+    /// <param name="diagnostics">
+    /// Every finding (up to a hundred), with the record's number as <see cref="PatchDiagnostic.SiteIndex"/>: a table that is cut off
+    /// (PV1010), a site outside the code (PV1005), empty (PV1001), too long (PV1002) or sharing bytes with another (PV1003, PV1004), a
+    /// version or mechanism that is not known (PV1011), a field with a value it can't have (PV1012), a name that is missing or no text
+    /// (PV1013), a target outside the code or out of reach (PV1014), slots that contradict one another (PV1015).
+    /// </param>
+    /// <returns>Whether all records are sound.</returns>
+    public static bool TryRead(
+        CodeImage code, CodeSegment records, CodeSegment? names, [NotNullWhen(true)] out SiteRecords? read,
+        out IReadOnlyList<PatchDiagnostic> diagnostics)
+    {
+        ArgumentNullException.ThrowIfNull(code);
+        ArgumentNullException.ThrowIfNull(records);
+        return new SiteRecordReader(code, records, names).TryRead(out read, out diagnostics);
+    }
+
+    /// <summary>Addresses of the slots' words as the records name them, for <c>PlanOptions.SlotAddresses</c>.</summary>
+    /// <param name="slots">Number of slots of the layout.</param>
+    /// <returns>One address for each slot; 0 where no record names the word.</returns>
+    public IReadOnlyList<VirtualAddress> SlotAddresses(int slots) => BySlot(_slotWords, slots);
+
+    /// <summary>Addresses of the functions that direct calls at ops sites call, for <c>PlanOptions.SlotFunctions</c>.</summary>
+    /// <param name="slots">Number of slots of the layout.</param>
+    /// <returns>One address for each slot; 0 where no site of the slot is a direct call.</returns>
+    public IReadOnlyList<VirtualAddress> SlotFunctions(int slots) => BySlot(_slotFunctions, slots);
+
+    private static VirtualAddress[] BySlot(IReadOnlyDictionary<int, VirtualAddress> known, int slots)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(slots);
+        var addresses = new VirtualAddress[slots];
+        foreach ((int slot, VirtualAddress address) in known)
+        {
+            if (slot < slots)
+            {
+                addresses[slot] = address;
+            }
+        }
+
+        return addresses;
+    }
+
+    private static ReadOnlyCollection<T> ByAddress<T>(IEnumerable<T> records, Func<T, VirtualAddress> address) =>
+        Array.AsReadOnly(records.OrderBy(address).ToArray()); // stable
+}
