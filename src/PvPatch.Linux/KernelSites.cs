@@ -5,7 +5,6 @@ using PvPatch.Linux.Files;
 using PvPatch.Linux.Layouts;
 using PvPatch.Linux.Symbols;
 using PvPatch.Linux.Tables;
-using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
 using PvPatch.Plans;

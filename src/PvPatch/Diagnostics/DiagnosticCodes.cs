@@ -211,6 +211,9 @@ public static class DiagnosticCodes
     /// <summary>A key is disabled more often than it was enabled.</summary>
     public const string KeyCount = "PV8038";
 
+    /// <summary>A site can't follow what it depends on: a field is too small for the value, or a backend has no variant there.</summary>
+    public const string SettingValue = "PV8039";
+
     /// <summary>A link that was requested from inside generated code was not made.</summary>
     public const string RequestNotMade = "PV8050";
 

@@ -13,9 +13,6 @@ namespace PvPatch.Live;
 /// </summary>
 internal sealed partial class LiveApplier
 {
-    private static readonly LiveChanges s_none = new();
-    private static readonly SwitchOptions s_requests = new();
-
     private readonly CodeArena _arena;
     private readonly SlotTable _slots;
     private readonly ILogger _logger;
@@ -135,6 +132,7 @@ internal sealed partial class LiveApplier
                 outcomes = _plan.Publish(_arena.Ledger, report, _arena.Address);
                 _plan.After.CopyTo(_slots.Bound, 0);
                 _plan.Settings.ForEach(static s => s.Setting.Value = s.Value);
+                _slots.Whole = changes.List.FindLast(static c => c is { Kind: ChangeKind.Use, Scope.IsAll: true })?.Backend ?? _slots.Whole;
             }
             else
             {

@@ -125,11 +125,9 @@ public sealed unsafe class CodeReservation : IDisposable
 
         using PatchLock? held = Array.Exists(blocks, static b => b.Slots is not null) ? _arena.PatchLock.Enter(wait: true) : null;
         _arena.CheckUsable();
+        Array.ForEach(blocks, static b => b.CheckSettings());
         Admit(blocks);
-        foreach (CodeBlock block in blocks)
-        {
-            block.SettleSettings();
-        }
+        Array.ForEach(blocks, static b => b.SettleSettings());
 
         // Other processors may have something of these bytes from before: as code, where the room was used once; by reading ahead, always.
         if (!_arena.RunBarrier() && _reused)
