@@ -92,6 +92,12 @@ public static class DiagnosticCodes
     /// <summary>The nops asked for change registers in code of the image's bitness.</summary>
     public const string WrongNops = "PV3009";
 
+    /// <summary>A change names a key, a static call or a variant that no record has.</summary>
+    public const string RecordNameUnknown = "PV3010";
+
+    /// <summary>A recorded site can't hold what is asked for.</summary>
+    public const string RecordUnfit = "PV3011";
+
     /// <summary>A planned site lies outside the image the plan is applied to.</summary>
     public const string PlanOutsideImage = "PV4001";
 

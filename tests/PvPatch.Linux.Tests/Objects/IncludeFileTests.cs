@@ -2,7 +2,6 @@ using System.Buffers.Binary;
 using PvPatch.Linux.Objects;
 using PvPatch.Linux.Tests.Support;
 using PvPatch.Machine;
-using PvPatch.Plans;
 using PvPatch.Records;
 
 namespace PvPatch.Linux.Tests.Objects;

@@ -127,11 +127,21 @@ public sealed unsafe class CodeReservation : IDisposable
         _arena.CheckUsable();
         Array.ForEach(blocks, static b => b.CheckSettings());
         Admit(blocks);
-        Array.ForEach(blocks, static b => b.SettleSettings());
+        var claims = new LiveSetting.Claims(_arena);
+        foreach (CodeBlock block in blocks)
+        {
+            if (block.SettleSettings(claims) is PatchDiagnostic foreign)
+            {
+                claims.Release();
+                Dismiss(blocks);
+                throw new PatchException(foreign);
+            }
+        }
 
         // Other processors may have something of these bytes from before: as code, where the room was used once; by reading ahead, always.
         if (!_arena.RunBarrier() && _reused)
         {
+            claims.Release();
             Dismiss(blocks);
             throw new PatchException(PatchDiagnostic.Error(
                 DiagnosticCodes.NoBarrier, "without a barrier used memory can't hold new code") with
@@ -140,6 +150,7 @@ public sealed unsafe class CodeReservation : IDisposable
 
         _done = true;
         _bytes = null;
+        claims.Keep();
         int used = Round(code.Length);
         _arena.Memory.GiveCode(Address + used, _taken - used, wereRun: false);
         foreach (CodeBlock block in blocks)

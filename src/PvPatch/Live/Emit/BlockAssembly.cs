@@ -165,7 +165,7 @@ internal sealed class BlockAssembly
 
             foreach (LiveSetting setting in emitted.Settings)
             {
-                if (setting.Claim(_arena) is PatchDiagnostic error)
+                if (setting.CheckArena(_arena) is PatchDiagnostic error)
                 {
                     throw new PatchException(error);
                 }

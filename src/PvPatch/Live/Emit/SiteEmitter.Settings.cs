@@ -256,6 +256,11 @@ public sealed partial class SiteEmitter
         }
 
         Array.ForEach(settings, static s => ArgumentNullException.ThrowIfNull(s, "keys"));
+        foreach (Label label in labels)
+        {
+            CheckLabel(assembler, label);
+        }
+
         return EmitSetting(assembler, new BranchSite.Emitted(settings) { Labels = [.. labels.Select(NumberOf)] }, length);
     }
 
@@ -270,6 +275,21 @@ public sealed partial class SiteEmitter
             Setting = setting,
         });
         return new SiteTicket(_sites.Count - 1);
+    }
+
+    /// <summary>
+    /// Throws for a label that was placed in another assembler: Iced numbers the labels of each from 1, so that its number is one of this
+    /// assembler's too. One that is not placed can't be told.
+    /// </summary>
+    private void CheckLabel(Assembler assembler, Label label)
+    {
+        ArgumentNullException.ThrowIfNull(assembler);
+        IReadOnlyList<Instruction> instructions = assembler.Instructions;
+        int index = label.IsEmpty ? -1 : label.InstructionIndex;
+        if (index > instructions.Count || (index >= 0 && index < instructions.Count && instructions[index].IP != NumberOf(label)))
+        {
+            throw new PatchException(Misuse($"the label {label} is placed in another assembler, or this one was reset"));
+        }
     }
 
     /// <summary>Iced's number of a label, placed or not, which it shows in what refers to the label; 0 of an empty one.</summary>
