@@ -32,8 +32,9 @@ internal static unsafe class WordSpeed
         ExecutorWord[] all = [s_read, s_written];
         var behind = new ExecutorWords(arena, all, rdi);
         ExecutorWords? gs = arena.CanSetGsBase ? new ExecutorWords(arena, all) : null;
-        using Executor executor = gs is null ? arena.RegisterExecutor("words", behind) : arena.RegisterExecutor("words", gs);
+        using Executor executor = arena.RegisterExecutor("words", gs ?? behind);
         using Executor plain = arena.RegisterExecutor("no words");
+        using Executor other = arena.RegisterExecutor("another", gs ?? behind);
         int* at = (int*)executor.AddressOf(s_read).Value;
         *at = Value;
 
@@ -54,7 +55,7 @@ internal static unsafe class WordSpeed
         {
             ways.Insert(1, ("read behind gs", Generated(a => a.mov(eax, gs.Operand(s_read))), Sites * Loops));
             ways.Insert(5, ("write behind gs", Generated(a => a.mov(gs.Operand(s_written), 0)), Sites * Loops));
-            ways.Add(("enter and leave, gs set and given back", () => Enter(executor), Loops));
+            ways.Add(("enter and leave, gs set and given back", () => Enter(other), Loops));
         }
 
         executor.Enter();
