@@ -151,8 +151,8 @@ public sealed record Operation
 
     /// <summary>
     /// The same operation, whose target has a convention of its own: calls go through a thunk that brings arguments and result from the
-    /// registers of the slot's convention to those of the target's, as many as both have general registers for, and saves what that destroys
-    /// and a site keeps. For C# methods and C functions as targets of slots with a host's own convention.
+    /// registers of the slot's convention to those of the target's, as many as both have general registers for, and saves what that
+    /// destroys and a site keeps. For C# methods and C functions as targets of slots with a host's own convention.
     /// </summary>
     /// <param name="convention">The target's convention.</param>
     /// <returns>A new operation.</returns>
