@@ -156,7 +156,7 @@ internal sealed class BlockAssembly
             {
                 if (label != 0 && !_placed.ContainsKey(label))
                 {
-                    throw new PatchException(SiteEmitter.Misuse($"a label of \"{emitted.Settings[0].Name}\" is used but not placed") with
+                    throw new PatchException(SiteEmitter.Misuse($"a label of \"{emitted.Settings.FirstOrDefault()?.Name ?? "variants"}\" is used but not placed") with
                     {
                         Help = "Place it in the same assembler; code elsewhere is reached by a jump behind a label.",
                     });
@@ -165,7 +165,7 @@ internal sealed class BlockAssembly
 
             foreach (LiveSetting setting in emitted.Settings)
             {
-                if (setting.Claim(_arena) is PatchDiagnostic error)
+                if (setting.CheckArena(_arena) is PatchDiagnostic error)
                 {
                     throw new PatchException(error);
                 }
@@ -315,7 +315,7 @@ internal sealed class BlockAssembly
         {
             uint start = (uint)(block.Address - _arena.Address);
             SettingSite setting = follows.Place(
-                _arena, Array.ConvertAll(follows.Labels, l => l == 0 ? 0 : start + (uint)labels.OffsetOf(_placed[l])));
+                slots, Array.ConvertAll(follows.Labels, l => l == 0 ? 0 : start + (uint)labels.OffsetOf(_placed[l])));
             if (setting.CheckReach(site, budget) is PatchDiagnostic error)
             {
                 throw new PatchException(error);
