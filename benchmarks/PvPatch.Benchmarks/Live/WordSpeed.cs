@@ -23,7 +23,7 @@ internal static unsafe class WordSpeed
     private static readonly ExecutorWord s_written = new("written", sizeof(short));
 
     [ThreadStatic]
-    private static int t_word;
+    private static int s_threadWord;
 
     public static void Run(int rounds)
     {
@@ -59,7 +59,7 @@ internal static unsafe class WordSpeed
         }
 
         executor.Enter();
-        t_word = Value;
+        s_threadWord = Value;
         double[] least = [.. ways.Select(static _ => double.MaxValue)];
         for (int round = -WarmUpRounds; round < rounds; round++)
         {
@@ -100,7 +100,7 @@ internal static unsafe class WordSpeed
         long sum = 0;
         for (int i = 0; i < Sites * Loops; i++)
         {
-            sum += Volatile.Read(ref t_word);
+            sum += Volatile.Read(ref s_threadWord);
         }
 
         return sum;
