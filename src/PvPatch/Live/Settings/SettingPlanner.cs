@@ -10,7 +10,6 @@ namespace PvPatch.Live;
 internal sealed class SettingPlanner(CodeArena arena, LiveBodyBuilder builder)
 {
     private readonly List<LiveSetting> _changed = [];
-    private readonly HashSet<LiveSetting> _seen = [];
     private readonly HashSet<SettingSite> _shared = []; // sites of several settings that are planned
 
     // Where sites of a length do a thing: what all of them have in common.
@@ -53,9 +52,12 @@ internal sealed class SettingPlanner(CodeArena arena, LiveBodyBuilder builder)
         finally
         {
             // Told when everything is written; until then nothing has changed.
-            _changed.ForEach(static s => s.Pending = s.Value);
+            foreach (LiveSetting setting in _changed)
+            {
+                (setting.Pending, setting.IsChanging) = (setting.Value, false);
+            }
+
             _changed.Clear();
-            _seen.Clear();
             _shared.Clear();
         }
     }
@@ -69,8 +71,9 @@ internal sealed class SettingPlanner(CodeArena arena, LiveBodyBuilder builder)
             return false;
         }
 
-        if (_seen.Add(setting))
+        if (!setting.IsChanging)
         {
+            setting.IsChanging = true;
             _changed.Add(setting);
         }
 

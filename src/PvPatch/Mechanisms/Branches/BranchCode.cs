@@ -30,6 +30,9 @@ internal static class BranchCode
     /// <summary>Length of a site that reaches any label of its block.</summary>
     public const int NearLength = 5;
 
+    private static readonly SiteBytes s_shortNop = SiteBytes.From([0x66, 0x90]);
+    private static readonly SiteBytes s_nearNop = SiteBytes.From([0x0f, 0x1f, 0x44, 0, 0]);
+
     private const byte JumpShort = 0xeb;
     private const byte JumpNear = 0xe9;
 
@@ -43,9 +46,7 @@ internal static class BranchCode
     {
         if (target is not VirtualAddress place)
         {
-            Span<byte> nop = stackalloc byte[length];
-            PrefixPadding.WriteNop(nop);
-            bytes = SiteBytes.From(nop);
+            bytes = length == ShortLength ? s_shortNop : s_nearNop;
             return true;
         }
 
