@@ -9,7 +9,7 @@ using static Iced.Intel.AssemblerRegisters;
 namespace PvPatch.Benchmarks.Live;
 
 /// <summary>
-/// What it costs to change keys while a thread runs code of the arena, though not at their sites: a thousand keys of one site each in one batch, and one at a time; and ten thousand keys
+/// What it costs to change keys while a thread runs code of the arena, though not at their sites (a time counts only if the thread had a processor all along, as in <see cref="SwitchCost"/>): a thousand keys of one site each in one batch, and one at a time; and ten thousand keys
 /// of ten sites: time and memory.
 /// </summary>
 internal static unsafe class SettingCost
@@ -18,17 +18,22 @@ internal static unsafe class SettingCost
     private const int ManyKeys = 10_000;
     private const int SitesOfEach = 10;
     private const int KeysInBlock = 100;
-    private const int WarmUpRounds = 1_000;
+    private const int WarmUpRounds = 200;
+    private const int BatchesInRound = 8; // on and off, on and off
+    private const int InRow = 8; // keys one at a time under one reading of the clock
+    private const int Enough = 20; // times that count: on a busy machine more rounds are made until there are so many
+
+    private static readonly TimeSpan s_patience = TimeSpan.FromSeconds(15);
 
     public static void Run(int rounds, Goals goals)
     {
         Console.WriteLine();
         Console.WriteLine($"{"keys, ns a site",-36}{"min",10}{"median",10}{"times",8}");
-        Alone(rounds, goals);
+        Few(rounds, goals);
         Many();
     }
 
-    private static void Alone(int rounds, Goals goals)
+    private static void Few(int rounds, Goals goals)
     {
         using var arena = CodeArena.Reserve(size: 16 << 20);
         using var patcher = new LivePatcher(arena);
@@ -39,43 +44,73 @@ internal static unsafe class SettingCost
         }
 
         bool stop = false;
+        ThreadClock? thread = null;
         CodeBlock other = Emit(arena, [new StaticKey("other")], KeysInBlock); // what runs costs a batch its barriers, not its sites
-        var runner = new Thread(() => Execute(arena, other, ref stop));
+        var runner = new Thread(() => Execute(arena, other, ref thread, ref stop));
         runner.Start();
         var batch = new List<double>();
         var alone = new List<double>();
         Action<LiveChanges> on = c => Array.ForEach(keys, k => c.Enable(k));
         Action<LiveChanges> off = c => Array.ForEach(keys, k => c.Disable(k));
-        for (int round = -WarmUpRounds; round < rounds; round++)
+        long began = Stopwatch.GetTimestamp();
+        for (int round = -WarmUpRounds; round < rounds
+            || (Math.Min(batch.Count, alone.Count) < Enough && Stopwatch.GetElapsedTime(began) < s_patience); round++)
         {
             if (round is -WarmUpRounds / 2 or 0)
             {
                 Thread.Sleep(500); // the compiler's later tiers are made in the background
             }
 
-            long start = Stopwatch.GetTimestamp();
-            int written = patcher.Apply(round % 2 == 0 ? on : off).Written;
-            double together = Stopwatch.GetElapsedTime(start).TotalNanoseconds / FewKeys;
-            Figures.Check("keys in a batch", written, FewKeys);
-            StaticKey key = keys[(round + WarmUpRounds) % FewKeys];
-            start = Stopwatch.GetTimestamp();
-            written = (key.IsEnabled ? patcher.Disable(key) : patcher.Enable(key)).Written;
-            double single = Stopwatch.GetElapsedTime(start).TotalNanoseconds;
-            Figures.Check("a key alone", written, 1);
-            _ = key.IsEnabled ? patcher.Disable(key) : patcher.Enable(key);
             if (round >= 0)
             {
-                batch.Add(together);
-                alone.Add(single);
+                Thread.Sleep(1); // a thread that has slept comes in at once, on a processor of its own if it can
             }
+
+            for (int i = 0; i < BatchesInRound; i++)
+            {
+                var clock = new Undisturbed(Volatile.Read(ref thread));
+                int written = patcher.Apply(i % 2 == 0 ? on : off).Written;
+                bool counts = clock.Stop(out double time) && round >= 0;
+                Figures.Check("keys in a batch", written, FewKeys);
+                if (counts)
+                {
+                    batch.Add(time / FewKeys);
+                }
+            }
+
+            Alone(patcher, keys, round, Volatile.Read(ref thread), alone);
         }
 
         Volatile.Write(ref stop, true);
         runner.Join();
-        Print($"{FewKeys} keys in a batch", batch);
-        Print("one at a time", alone);
-        goals.AtLeast("keys one at a time to a batch, minima", 100, alone.Min() / batch.Min());
-        goals.AtLeast("keys one at a time to a batch, medians", 100, Figures.Median(alone) / Figures.Median(batch));
+        bool measured = batch.Count > 0 && alone.Count > 0;
+        if (measured)
+        {
+            Print($"{FewKeys} keys in a batch", batch);
+            Print("one at a time", alone);
+        }
+
+        goals.AtLeast("keys one at a time to a batch, minima", 100, measured ? alone.Min() / batch.Min() : null);
+        goals.AtLeast("keys one at a time to a batch, medians", 100, measured ? Figures.Median(alone) / Figures.Median(batch) : null);
+    }
+
+    private static void Alone(LivePatcher patcher, StaticKey[] keys, int round, ThreadClock? thread, List<double> times)
+    {
+        int first = (round + WarmUpRounds) * InRow % keys.Length;
+        int written = 0;
+        var clock = new Undisturbed(thread);
+        for (int i = 0; i < InRow; i++)
+        {
+            written += patcher.Enable(keys[first + i]).Written; // the batches end with all of them off
+        }
+
+        bool counts = clock.Stop(out double time) && round >= 0;
+        Figures.Check("keys alone", written, InRow);
+        patcher.Apply(c => Array.ForEach(keys[first..(first + InRow)], k => c.Disable(k)));
+        if (counts)
+        {
+            times.Add(time / InRow);
+        }
     }
 
     private static void Many()
@@ -130,9 +165,10 @@ internal static unsafe class SettingCost
         return arena.Emit(a, sites);
     }
 
-    private static void Execute(CodeArena arena, CodeBlock block, ref bool stop)
+    private static void Execute(CodeArena arena, CodeBlock block, ref ThreadClock? thread, ref bool stop)
     {
         using Executor executor = arena.RegisterExecutor();
+        Volatile.Write(ref thread, new ThreadClock());
         while (!Volatile.Read(ref stop))
         {
             executor.Enter();
