@@ -33,6 +33,11 @@ if (args is ["qemu", ..])
     return QemuSpeed.Run(args.AsSpan(1));
 }
 
+if (args is ["recipes", ..])
+{
+    return RecipeSpeed.Run(args.AsSpan(1));
+}
+
 if (args is not ["ratios", ..])
 {
     Console.WriteLine($"C loop: {CLoop.Description}");
