@@ -93,7 +93,7 @@ public sealed partial class LivePatcher : IDisposable
         {
             BackendBinding?[] bound = _slots.Bound;
             Backend? first = bound.Length > 0 ? bound[0]?.Backend : null;
-            return Array.TrueForAll(bound, b => ReferenceEquals(b?.Backend, first)) ? first : null;
+            return bound.Length == 0 ? _slots.Whole : Array.TrueForAll(bound, b => ReferenceEquals(b?.Backend, first)) ? first : null;
         }
     }
 
