@@ -18,6 +18,11 @@ if (args is ["callbacks", ..])
     return CallbackSpeed.Run(args.AsSpan(1));
 }
 
+if (args is ["settings", ..])
+{
+    return SettingRun.Run(args.AsSpan(1));
+}
+
 if (args is ["host", ..])
 {
     return HostSpeed.Run(args.AsSpan(1));

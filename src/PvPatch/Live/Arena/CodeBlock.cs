@@ -105,7 +105,8 @@ public sealed unsafe class CodeBlock
 
     private CodeBlock First => _rare?.SameCode?[0] ?? this; // of the blocks of the same code
 
-    private RareData Rare => _rare ??= new RareData();
+    // What leads into a block is noted under another lock than what its sites hold, and one may come at the time of the other.
+    private RareData Rare => _rare ?? Interlocked.CompareExchange(ref _rare, new RareData(), null) ?? _rare!;
 
     /// <summary>Bytes its code takes in the arena, slack included: once for all blocks of the same code.</summary>
     internal int Taken => CodeReservation.Round(Length);
@@ -199,7 +200,7 @@ public sealed unsafe class CodeBlock
     {
         for (int i = 0; i < (_rare?.Settings?.Length ?? 0); i++)
         {
-            if (SettingOf(i) is SettingSite site && site.CheckValue(site.Settings[0].Value) is PatchDiagnostic error)
+            if (SettingOf(i) is SettingSite site && site.CheckValue(AddressOf(i), site.Settings[0].Value) is PatchDiagnostic error)
             {
                 throw new PatchException(error with { SiteIndex = i, Address = AddressOf(i) });
             }
