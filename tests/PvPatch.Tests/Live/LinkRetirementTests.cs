@@ -11,6 +11,40 @@ namespace PvPatch.Tests.Live;
 public sealed unsafe class LinkRetirementTests
 {
     [Fact]
+    public void A_backend_that_leads_into_a_retired_block_is_switched_to_no_more()
+    {
+        using var code = new LiveCode();
+        using LivePatcher patcher = code.Patcher(code.Direct);
+        CodeBlock[] blocks = [code.EmitFunction(new SiteWish(0)), code.EmitFunction(new SiteWish(1, 7))];
+        patcher.Bind(blocks); // bodies and functions of the backend are made, and kept
+        Assert.Equal([2, 2], blocks.Select(static b => LiveCode.Call(b)));
+        patcher.Switch(code.Inlined);
+        using var inside = new ManualResetEventSlim(); // while somebody is inside, the block is not reclaimed
+        using var leave = new ManualResetEventSlim();
+        var reader = new Thread(() =>
+        {
+            using Executor other = code.Arena.RegisterExecutor();
+            other.Enter();
+            inside.Set();
+            leave.Wait();
+            other.Leave();
+        });
+        reader.Start();
+        inside.Wait();
+        Assert.True(code.Arena.TryFindBlock(code.Two, out CodeBlock? two));
+        code.Arena.Retire(two);
+        foreach (SiteScope? scope in new[] { null, SiteScope.Slot(code.First), SiteScope.Sites(blocks[0][0]), SiteScope.Blocks(blocks) })
+        {
+            Assert.False(patcher.TrySwitch(code.Direct, scope, null, out ApplyResult result), $"{scope}: {result}");
+            Assert.Contains(result.Diagnostics, static d => d.Code == DiagnosticCodes.BlockRetired);
+        }
+
+        Assert.Equal([1, 1], blocks.Select(static b => LiveCode.Call(b)));
+        leave.Set();
+        reader.Join();
+    }
+
+    [Fact]
     public void Unlinked_from_a_block_no_site_leads_into_it_and_its_room_can_be_reused()
     {
         using var code = new LiveCode();

@@ -17,6 +17,7 @@ internal sealed class BackendBinding
     private readonly RegisterSet[] _madeFor; // what the slot's sites allowed then
     private LiveBody?[] _bodies = [];
     private LiveBody?[] _inPlace = [];
+    private int _retirements; // of blocks, when it was last asked for them
 
     public BackendBinding(CodeArena arena, SlotTable slots, Backend backend, LiveBodyBuilder builder)
     {
@@ -37,6 +38,30 @@ internal sealed class BackendBinding
         return (uint)kind < (uint)bodies.Length && bodies[kind] is LiveBody known ? known : Build(kind, inPlace, ref bodies);
     }
 
+    /// <summary>
+    /// Forgets what was made for targets in blocks that were retired since: it is made anew where it is asked for, and refused. Before a
+    /// switch to the backend.
+    /// </summary>
+    public void ForgetRetired()
+    {
+        int retirements = BlockRegistry.Retirements;
+        if (retirements == _retirements)
+        {
+            return;
+        }
+
+        _retirements = retirements;
+        for (int slot = 0; slot < _functions.Length; slot++)
+        {
+            if (Backend[slot].Target is VirtualAddress target && _arena.Ledger.BlockAt(target) is { IsRetired: true })
+            {
+                _functions[slot] = null;
+                Forget(_bodies, slot);
+                Forget(_inPlace, slot);
+            }
+        }
+    }
+
     /// <summary>The function that a slot holds under this backend. It depends on what the slot's sites allow.</summary>
     /// <param name="slot">Index of the slot.</param>
     /// <param name="function">Its run address.</param>
@@ -44,13 +69,7 @@ internal sealed class BackendBinding
     public bool TryGetFunction(int slot, out VirtualAddress function, out PatchDiagnostic? error)
     {
         RegisterSet allowed = _slots.AllowedBy(slot);
-        bool wasMade = _functions[slot] is not null && _madeFor[slot] == allowed;
-        if (wasMade && Backend[slot].Target is VirtualAddress target && _arena.Ledger.BlockAt(target) is { IsRetired: true })
-        {
-            wasMade = false; // what it leads to is gone since
-        }
-
-        if (wasMade && _functions[slot] is VirtualAddress known)
+        if (_functions[slot] is VirtualAddress known && _madeFor[slot] == allowed)
         {
             function = known;
             error = null;
@@ -61,6 +80,14 @@ internal sealed class BackendBinding
         _functions[slot] = made ? function : null; // what is missing now may be there next time
         _madeFor[slot] = allowed;
         return made;
+    }
+
+    private void Forget(LiveBody?[] bodies, int slot)
+    {
+        for (int kind = 0; kind < bodies.Length; kind++)
+        {
+            bodies[kind] = bodies[kind] is null || _slots.KindOf(kind).Slot == slot ? null : bodies[kind];
+        }
     }
 
     private LiveBody Build(int kind, bool inPlace, ref LiveBody?[] bodies)

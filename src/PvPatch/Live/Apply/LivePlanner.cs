@@ -103,6 +103,7 @@ internal sealed partial class LivePlanner
         foreach (LiveChange change in changes)
         {
             SiteScope scope = change.Scope;
+            change.Binding?.ForgetRetired();
             if (change.Kind == ChangeKind.Link)
             {
                 _named.EnsureCapacity(change.Links.Count);

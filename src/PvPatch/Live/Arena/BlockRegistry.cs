@@ -11,6 +11,8 @@ internal sealed class BlockRegistry(CodeArena arena)
 {
     private const int PageSize = 4096;
 
+    private static int s_retirements;
+
     private readonly Lock _lock = new();
     private long _siteCount;
     private readonly List<CodeBlock?> _blocks = []; // by CodeBlock.Number; nothing where one was retired
@@ -63,12 +65,16 @@ internal sealed class BlockRegistry(CodeArena arena)
         }
     }
 
+    /// <summary>How often blocks were retired, of any arena: what is the same as before needs no second look at targets.</summary>
+    public static int Retirements => Volatile.Read(ref s_retirements);
+
     /// <summary>
     /// Takes blocks from those in use: their sites are no longer written. By address they are found until they are reclaimed.
     /// </summary>
     /// <param name="blocks">Blocks in use, with all of the same code.</param>
     public void Retire(ReadOnlySpan<CodeBlock> blocks)
     {
+        Interlocked.Increment(ref s_retirements);
         Drop(blocks);
 
         // Who enters behind this barrier can't be on the way into the block any more: the host promised not to enter it.
