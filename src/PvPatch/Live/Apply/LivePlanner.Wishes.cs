@@ -1,4 +1,3 @@
-
 namespace PvPatch.Live;
 
 /// <summary>What a site is to do, the same for all sites of a kind unless they are linked.</summary>
