@@ -208,6 +208,9 @@ public static class DiagnosticCodes
     /// <summary>A key is disabled more often than it was enabled.</summary>
     public const string KeyCount = "PV8038";
 
+    /// <summary>A site can't pass its argument: no register to load it into, or no room for one instruction.</summary>
+    public const string SiteArgument = "PV8045";
+
     /// <summary>A link that was requested from inside generated code was not made.</summary>
     public const string RequestNotMade = "PV8050";
 

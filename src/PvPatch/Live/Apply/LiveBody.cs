@@ -37,6 +37,12 @@ internal sealed record LiveBody
     /// <summary>The body in place and nops behind it.</summary>
     public CodeTemplate? InPlace { get; init; }
 
+    /// <summary>What the body's instructions may read, where it is one in the site.</summary>
+    public RegisterSet Reads { get; init; }
+
+    /// <summary>The same in an island, for sites whose argument it may read; nothing where the kind's sites have none.</summary>
+    public LiveBody? OutOfLine { get; init; }
+
     /// <summary>Why no site of the kind can be planned.</summary>
     public PatchDiagnostic? Error { get; init; }
 
@@ -72,6 +78,7 @@ internal sealed record LiveBody
         Slot = kind.Slot,
         Length = kind.Budget,
         Mask = kind.Budget <= 16 ? new SiteBytes(ulong.MaxValue, ulong.MaxValue).Cut(kind.Budget) : default,
+        OutOfLine = OutOfLine?.ReadyFor(kind),
         IsPlain = Error is null && Action != PatchAction.Trap && kind.Budget <= 16 && Form != LiveForm.InPlace,
     };
 

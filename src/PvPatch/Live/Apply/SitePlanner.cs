@@ -55,7 +55,9 @@ internal sealed unsafe class SitePlanner
     /// <param name="plan">Where decisions go.</param>
     /// <param name="report">Where findings go.</param>
     /// <param name="mode">How it will be written.</param>
-    /// <param name="places">Whether islands are placed; where not, the displacements of jumps to new ones stay zero.</param>
+    /// <param name="places">
+    /// Whether islands and stubs are placed; where not, the displacements of jumps to new islands stay zero.
+    /// </param>
     public SitePlanner(CodeArena arena, SlotTable slots, PlannedSites plan, ApplyReport report, SwitchMode mode, bool places)
     {
         _arena = arena;
@@ -197,22 +199,22 @@ internal sealed unsafe class SitePlanner
             return true;
         }
 
-        bool inReach = true;
-        if (body.Island >= 0 && !TryFindIsland(record.Offset, body.Island, out entry))
+        ArgumentCode argument = block.ArgumentOf(index);
+        if (body.OutOfLine is not null && !(body.Reads & argument.Registers).IsEmpty)
         {
-            if (!_places && _arena.Islands[body.Island].Fixups.All(f => _arena.Reaches(f.Target)))
-            {
-                bytes = body.Bytes;
-                site.IsUnplaced = true;
-                return true;
-            }
+            body = body.OutOfLine;
+            site.Form = body.Form;
+        }
 
-            inReach = _arena.Islands.TryAdd(record.Offset, address + body.Length, body.Island, out entry, out PatchDiagnostic? error);
-            if (error is not null)
-            {
-                _report.Add(error with { SiteIndex = index });
-                return false;
-            }
+        if (!TryPlace(index, record.Offset, body, argument, ref site, ref entry, out bool inReach))
+        {
+            return false;
+        }
+
+        if (site.IsUnplaced && body.Island >= 0)
+        {
+            bytes = body.Bytes;
+            return true;
         }
 
         if (body.Form == LiveForm.InPlace)
@@ -238,6 +240,40 @@ internal sealed unsafe class SitePlanner
         }
 
         return true;
+    }
+
+    /// <summary>
+    /// Finds or writes what a site's branch leads to before anything else: an island, or a stub that loads its argument.
+    /// </summary>
+    /// <returns>Whether there is room; if not, a finding says so.</returns>
+    private bool TryPlace(
+        int index, uint site, LiveBody body, in ArgumentCode argument, ref PlannedSite planned, ref VirtualAddress entry, out bool inReach)
+    {
+        inReach = true;
+        PatchDiagnostic? error = null;
+        if (body.Island >= 0 && !TryFindIsland(site, body.Island, out entry))
+        {
+            planned.IsUnplaced = !_places && _arena.Islands[body.Island].Fixups.All(f => _arena.Reaches(f.Target));
+            inReach = planned.IsUnplaced
+                || _arena.Islands.TryAdd(site, _start + site + body.Length, body.Island, argument, out entry, out error);
+        }
+        else if (body.Form is LiveForm.Call or LiveForm.Jump && !argument.IsNone)
+        {
+            if (!_arena.Arguments.TryFind(site, entry, out VirtualAddress stub))
+            {
+                planned.IsUnplaced = !_places && _arena.Reaches(entry);
+                inReach = planned.IsUnplaced || _arena.Arguments.TryAdd(site, argument, entry, isSlot: false, out stub, out error);
+            }
+
+            entry = planned.IsUnplaced ? entry : stub; // a plan that is not written names the function
+        }
+
+        if (error is not null)
+        {
+            _report.Add(error with { SiteIndex = index });
+        }
+
+        return error is null;
     }
 
     /// <summary>

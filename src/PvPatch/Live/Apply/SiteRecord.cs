@@ -80,7 +80,10 @@ internal struct SiteRecord
         set => _classAndState = (byte)((_classAndState & ~0x38) | (int)value << 3);
     }
 
-    /// <summary>Whether the original bytes are the host's own, kept by the block; else they follow from the kind.</summary>
+    /// <summary>
+    /// Whether the original bytes are known by the block: the host's own, or those of a site with an argument; else they follow from the
+    /// kind.
+    /// </summary>
     public bool IsForeign
     {
         readonly get => (_classAndState & 0x40) != 0;

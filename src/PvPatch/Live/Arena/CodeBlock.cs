@@ -191,6 +191,19 @@ public sealed unsafe class CodeBlock
     /// <summary>What a site follows, where that is settings; nothing where it is a slot's.</summary>
     internal SettingSite? SettingOf(int site) => _rare?.Settings?[site];
 
+    /// <summary>Whether any site has an argument.</summary>
+    internal bool HasArguments => _rare?.Arguments is not null;
+
+    /// <summary>What loads a site's argument; none where it has none.</summary>
+    internal ArgumentCode ArgumentOf(int site) => _rare?.Arguments is { } arguments ? arguments[site] : default;
+
+    /// <summary>Gives a site its argument; what it is emitted with leads to its stub.</summary>
+    internal void SetArgument(int site, in ArgumentCode argument)
+    {
+        _records[site].IsForeign = true;
+        (Rare.Arguments ??= new ArgumentCode[_records.Length])[site] = argument;
+    }
+
     internal void SetSetting(int site, SettingSite setting) => (Rare.Settings ??= new SettingSite?[_records.Length])[site] = setting;
 
     /// <summary>
@@ -237,15 +250,30 @@ public sealed unsafe class CodeBlock
 
         PatchSite kind = KindOf(site);
         byte[] bytes = new byte[kind.Budget];
-        Slots!.WriteOriginal(kind, AddressOf(site), bytes);
+        if (ArgumentOf(site) is { IsNone: false } argument)
+        {
+            bool jump = Slots!.Layout[kind.Slot].Kind == SlotKind.Jump;
+            SlotTable.WriteBranch(bytes, AddressOf(site), Arena.Address + argument.Stub, jump);
+        }
+        else
+        {
+            Slots!.WriteOriginal(kind, AddressOf(site), bytes);
+        }
+
         return bytes;
     }
 
     /// <summary>
     /// Where the direct call or jump of a site leads: in a site of one instruction that ends where the site ends, in a longer one that
-    /// begins where it begins.
+    /// begins where it begins. What loads the site's argument before is left out.
     /// </summary>
     internal VirtualAddress? DirectTargetOf(int site)
+    {
+        VirtualAddress? entry = EntryOf(site);
+        return entry is not null && !ArgumentOf(site).IsNone ? Arena.Arguments.TargetOf(_records[site].Offset, entry.Value) : entry;
+    }
+
+    private VirtualAddress? EntryOf(int site)
     {
         ref SiteRecord record = ref _records[site];
         int budget = KindOf(site).Budget;
@@ -341,6 +369,9 @@ public sealed unsafe class CodeBlock
 
         /// <summary>What the sites that follow settings follow.</summary>
         public SettingSite?[]? Settings;
+
+        /// <summary>The arguments of the sites.</summary>
+        public ArgumentCode[]? Arguments;
 
         /// <summary>The static calls that lead into the block.</summary>
         public List<LiveSetting>? CallsInto;

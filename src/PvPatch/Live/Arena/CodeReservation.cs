@@ -132,7 +132,8 @@ public sealed unsafe class CodeReservation : IDisposable
         }
 
         // Other processors may have something of these bytes from before: as code, where the room was used once; by reading ahead, always.
-        if (!_arena.RunBarrier() && _reused)
+        bool reused = _reused || (Array.Exists(blocks, static b => b.HasArguments) && _arena.Memory.HasReused);
+        if (!_arena.RunBarrier() && reused)
         {
             Dismiss(blocks);
             throw new PatchException(PatchDiagnostic.Error(

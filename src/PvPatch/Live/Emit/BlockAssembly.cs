@@ -121,15 +121,27 @@ internal sealed class BlockAssembly
             blocks[i] = new CodeBlock(_arena, _slots[i], reservation.Address, code.Length, new SiteRecord[_emitters[i].Count]);
         }
 
-        int[] next = new int[blocks.Length];
-        for (int i = 0; i < _sites.Length; i++)
+        try
         {
-            CodeBlock block = blocks[_emitterOf[i]];
-            Finish(i, labels, code, block, next[_emitterOf[i]]++);
-        }
+            int[] next = new int[blocks.Length];
+            for (int i = 0; i < _sites.Length; i++)
+            {
+                CodeBlock block = blocks[_emitterOf[i]];
+                Finish(i, labels, code, block, next[_emitterOf[i]]++);
+            }
 
-        reservation.Commit(code, blocks);
-        return blocks;
+            reservation.Commit(code, blocks);
+            return blocks;
+        }
+        catch
+        {
+            foreach (CodeBlock block in blocks)
+            {
+                _ = _arena.Arguments.Free(block);
+            }
+
+            throw;
+        }
     }
 
     /// <summary>Finds the labels of sites that follow settings, and whether these may be in this arena.</summary>
@@ -300,6 +312,7 @@ internal sealed class BlockAssembly
     /// island        ff 15 dd dd dd dd         call [rip+slot], and so does the operation
     ///               e9 dd dd dd dd            jmp to the site's end
     /// </code>
+    /// Where the site has an argument, site and island call its stub: <c>2e e8 dd dd dd dd</c>, see <see cref="ArgumentStubs"/>.
     /// </summary>
     private void Finish(int index, CodeLabels labels, Span<byte> code, CodeBlock block, int number)
     {
@@ -325,7 +338,23 @@ internal sealed class BlockAssembly
             return;
         }
 
-        slots.WriteOriginal(emitted.Kind, site, code.Slice(offset, budget));
+        VirtualAddress slot = slots.AddressOf(emitted.Kind.Slot);
+        VirtualAddress stub = default;
+        if (!emitted.Argument.IsNone)
+        {
+            if (!_arena.Arguments.TryAdd(record.Offset, emitted.Argument, slot, isSlot: true, out stub, out PatchDiagnostic? error))
+            {
+                throw new PatchException(error!); // no room: the slots are in the arena, and so in reach
+            }
+
+            block.SetArgument(number, emitted.Argument with { Stub = (uint)(stub - _arena.Address) });
+            block.OriginalOf(number).CopyTo(code[offset..]);
+        }
+        else
+        {
+            slots.WriteOriginal(emitted.Kind, site, code.Slice(offset, budget));
+        }
+
         if (!emitted.Forwarding)
         {
             return;
@@ -334,8 +363,15 @@ internal sealed class BlockAssembly
         int island = labels.OffsetOf(_islandOf[index]);
         Span<byte> forwarding = code.Slice(island, EmittedSite.IslandLength);
         bool jump = slots.Layout[emitted.Kind.Slot].Kind == SlotKind.Jump;
-        VirtualAddress slot = slots.AddressOf(emitted.Kind.Slot);
-        PrefixPadding.WriteIndirect(forwarding[..PrefixPadding.IndirectLength], block.Address + island, slot, jump);
+        if (emitted.Argument.IsNone)
+        {
+            PrefixPadding.WriteIndirect(forwarding[..PrefixPadding.IndirectLength], block.Address + island, slot, jump);
+        }
+        else
+        {
+            SlotTable.WriteBranch(forwarding[..PrefixPadding.IndirectLength], block.Address + island, stub, jump);
+        }
+
         forwarding[PrefixPadding.IndirectLength] = 0xe9; // jmp rel32 to the site's end
         BinaryPrimitives.WriteInt32LittleEndian(
             forwarding[(PrefixPadding.IndirectLength + 1)..], offset + budget - (island + EmittedSite.IslandLength));
