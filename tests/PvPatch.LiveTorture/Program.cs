@@ -5,13 +5,20 @@ TortureOptions options = TortureOptions.Parse(args);
 Console.WriteLine($"--seed {options.Seed}");
 switch (options.Command)
 {
-    case "run":
+    case "run" when options.Sites >= SiteKind.Keys
+            && options.Protocol is Protocol.Library or Protocol.ByteCopy or Protocol.LabelLeftOut or Protocol.ToldEarly:
+        using (var run = new TortureSettings(options))
+        {
+            return run.Execute();
+        }
+
+    case "run" when options.Sites < SiteKind.Keys && options.Protocol < Protocol.LabelLeftOut:
         using (var run = new TortureRun(options))
         {
             return run.Execute();
         }
 
-    case "cost":
+    case "cost" when options.Sites < SiteKind.Keys:
         using (var run = new TortureRun(options))
         {
             return run.Measure();
@@ -24,6 +31,6 @@ switch (options.Command)
         }
 
     default:
-        Console.Error.WriteLine($"unknown command {options.Command}; known: run, chain, cost");
+        Console.Error.WriteLine($"no command {options.Command} for {options.Sites} and {options.Protocol}; known: run, chain, cost");
         return 64;
 }

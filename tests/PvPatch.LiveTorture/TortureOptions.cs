@@ -12,6 +12,12 @@ internal enum SiteKind
     Forward,
     Host,
     Mixed,
+
+    /// <summary>Sites of keys, of branches, of calls; all three and operations.</summary>
+    Keys,
+    Branches,
+    Calls,
+    Settings,
 }
 
 /// <summary>How sites are written. All but the first are wrong, and must be seen to be.</summary>
@@ -23,6 +29,8 @@ internal enum Protocol
     CallNotAtEnd,
     ManagedGuard,
     NoGrace,
+    LabelLeftOut,
+    ToldEarly,
 }
 
 /// <summary>The command line.</summary>

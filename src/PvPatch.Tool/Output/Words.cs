@@ -21,6 +21,7 @@ internal static class Words
         PatchAction.Thunk => "thunk",
         PatchAction.Record => "table record",
         PatchAction.Slot => "slot word",
+        PatchAction.Constant => "constant",
         _ => action.ToString(),
     };
 

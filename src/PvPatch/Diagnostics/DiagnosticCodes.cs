@@ -89,6 +89,12 @@ public static class DiagnosticCodes
     /// <summary>The nops asked for change registers in code of the image's bitness.</summary>
     public const string WrongNops = "PV3009";
 
+    /// <summary>A change names a key, a static call or a variant that no record has.</summary>
+    public const string RecordNameUnknown = "PV3010";
+
+    /// <summary>A recorded site can't hold what is asked for.</summary>
+    public const string RecordUnfit = "PV3011";
+
     /// <summary>A planned site lies outside the image the plan is applied to.</summary>
     public const string PlanOutsideImage = "PV4001";
 
@@ -207,6 +213,9 @@ public static class DiagnosticCodes
 
     /// <summary>A key is disabled more often than it was enabled.</summary>
     public const string KeyCount = "PV8038";
+
+    /// <summary>A site can't follow what it depends on: a field is too small for the value, or a backend has no variant there.</summary>
+    public const string SettingValue = "PV8039";
 
     /// <summary>A site can't pass its argument: no register to load it into, or no room for one instruction.</summary>
     public const string SiteArgument = "PV8045";

@@ -16,6 +16,7 @@ public sealed class LivePlan
     private readonly SlotTable _slots;
     private readonly CodeBlock[] _blocks;
     private readonly HashSet<VirtualAddress> _unplaced; // the sites whose island has no place
+    private readonly (LiveSetting Setting, long Old, long New)[] _settings;
 
     /// <summary>Makes the plan of what is decided, under the patch lock.</summary>
     internal LivePlan(
@@ -31,6 +32,7 @@ public sealed class LivePlan
         _slots = slots;
         _blocks = [.. decided.Blocks];
         _unplaced = [];
+        _settings = [.. decided.Settings.Select(static s => (s.Setting, s.Setting.Value, s.Value))];
         for (int i = 0; i < decided.Count; i++)
         {
             Writes += decided.Sites[i].IsWrite ? 1 : 0;
@@ -89,6 +91,21 @@ public sealed class LivePlan
     /// <summary>Why a plan that was made now is not this one.</summary>
     internal PatchDiagnostic? Compare(LivePlan now)
     {
+        // A key may be enabled once more, and no site tell of it.
+        for (int i = 0; i < _settings.Length; i++)
+        {
+            ((LiveSetting setting, long old, long made), (_, long found, long then)) = (_settings[i], now._settings[i]);
+            if ((old, made) != (found, then))
+            {
+                return PatchDiagnostic.Error(DiagnosticCodes.PlanStale, $"\"{setting.Name}\" is not what it was when the plan was made") with
+                {
+                    Found = $"{setting.Show(found)}, to be {setting.Show(then)}",
+                    Expected = $"{setting.Show(old)}, to be {setting.Show(made)}",
+                    Help = "It was changed since, perhaps by this very plan. Make the plan again.",
+                };
+            }
+        }
+
         foreach (PlanDifference difference in PlanDiff.Compare(Plan, now.Plan).Differences)
         {
             bool placed = difference.Kinds == PlanDifferenceKinds.NewBytes && _unplaced.Contains(difference.Address);

@@ -41,6 +41,9 @@ public enum PatchAction
 
     /// <summary>Not a site but a slot of running code: the word that holds the function of an operation.</summary>
     Slot,
+
+    /// <summary>The same instruction with another immediate or displacement.</summary>
+    Constant,
 }
 
 /// <summary>Why a site is left alone.</summary>

@@ -180,7 +180,7 @@ public sealed unsafe class ExecutorWordsTests
         using CodeArena arena = CodeArena.Reserve(size: 1 << 20);
         Assert.SkipUnless(arena.CanSetGsBase, "no FSGSBASE here");
         int handled = 0;
-        using var registration = PosixSignalRegistration.Create(PosixSignal.SIGWINCH, context =>
+        using var registration = PosixSignalRegistration.Create((PosixSignal)Window, context =>
         {
             context.Cancel = true;
             Interlocked.Increment(ref handled);

@@ -37,6 +37,28 @@ public sealed class TortureTests
         Assert.True(code == 0, $"exit code {code}: {output}");
     }
 
+    [Theory]
+    [InlineData("--sites keys")]
+    [InlineData("--sites branches")]
+    [InlineData("--sites calls")]
+    [InlineData("--sites settings --executors 3")]
+    [InlineData("--sites settings --batch 1")]
+    public void Keys_branches_and_calls_do_what_they_were_told_at_every_execution(string arguments)
+    {
+        (int code, string output) = Run($"run --seconds 2 {arguments}", s_timeout);
+        Assert.True(code == 0, $"exit code {code}: {output}");
+    }
+
+    [Theory]
+    [InlineData("--sites keys --protocol byte-copy")]
+    [InlineData("--sites branches --protocol label-left-out")]
+    [InlineData("--sites keys --protocol told-early")]
+    public void Shortcuts_with_keys_and_branches_are_seen_to_crash_or_lie(string arguments)
+    {
+        Requirement.TwoProcessors();
+        AssertSeen($"run {arguments}");
+    }
+
     [Fact]
     public void Blocks_unlinked_and_retired_under_running_threads_are_never_entered_again()
     {

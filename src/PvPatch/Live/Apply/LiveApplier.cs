@@ -13,14 +13,12 @@ namespace PvPatch.Live;
 /// </summary>
 internal sealed partial class LiveApplier
 {
-    private static readonly LiveChanges s_none = new();
-    private static readonly SwitchOptions s_requests = new();
-
     private readonly CodeArena _arena;
     private readonly SlotTable _slots;
     private readonly ILogger _logger;
     private readonly LivePlanner _planner;
     private readonly PlannedSites _plan = new();
+    private readonly LiveSetting.Claims _claims;
 
     public LiveApplier(CodeArena arena, SlotTable slots, LiveBodyBuilder builder, ILogger logger)
     {
@@ -28,6 +26,7 @@ internal sealed partial class LiveApplier
         _slots = slots;
         _logger = logger;
         _planner = new LivePlanner(arena, slots, builder);
+        _claims = new LiveSetting.Claims(arena);
         Requests = new LinkRequests(arena, slots);
     }
 
@@ -86,17 +85,18 @@ internal sealed partial class LiveApplier
         {
             using (held)
             {
-                if ((misuse = CheckHeld(changes)) is null)
+                try
                 {
-                    try
+                    if ((misuse = CheckHeld(changes)) is null)
                     {
                         _planner.Run(changes, options, _plan, report, places: false);
                         plan = report.HasErrors ? null : new LivePlan(patcher, changes, options, _slots, _plan, report);
                     }
-                    finally
-                    {
-                        _plan.Clear();
-                    }
+                }
+                finally
+                {
+                    _plan.Clear();
+                    _claims.Release();
                 }
             }
         }
@@ -135,6 +135,8 @@ internal sealed partial class LiveApplier
                 outcomes = _plan.Publish(_arena.Ledger, report, _arena.Address);
                 _plan.After.CopyTo(_slots.Bound, 0);
                 _plan.Settings.ForEach(static s => s.Setting.Value = s.Value);
+                _slots.Whole = changes.List.FindLast(static c => c is { Kind: ChangeKind.Use, Scope.IsAll: true })?.Backend ?? _slots.Whole;
+                _claims.Keep();
             }
             else
             {
@@ -149,6 +151,7 @@ internal sealed partial class LiveApplier
         finally
         {
             _plan.Clear();
+            _claims.Release();
             if (closed)
             {
                 _arena.Executors.OpenGate();
@@ -233,7 +236,7 @@ internal sealed partial class LiveApplier
 
         foreach (LiveChange change in changes.List)
         {
-            if (change.Setting?.Claim(_arena) is PatchDiagnostic foreign)
+            if (change.Setting is LiveSetting setting && _claims.Add(setting) is PatchDiagnostic foreign)
             {
                 return foreign;
             }

@@ -55,7 +55,7 @@ internal sealed class LivePlanner
         _arena = arena;
         _slots = slots;
         _builder = builder;
-        _settings = new SettingPlanner(arena, builder);
+        _settings = new SettingPlanner(arena, slots, builder);
         _bySlot = new LiveChange?[slots.Layout.Count];
         _isSet = new bool[slots.Layout.Count];
         _cutBySlot = new int[slots.Layout.Count];

@@ -62,22 +62,20 @@ internal sealed unsafe class SitePlanner
         bool ready = body.IsPlain && !record.IsForeign
             && (body.Island < 0 || TryFindIsland(record.Offset, body.Island, out entry))
             && body.TryFinish(_start + record.Offset + body.Length, entry, out bytes);
-        if (!ready && !TryMake(block, index, body, entry, ref site, out bytes, out longBytes))
+        if (ready || TryMake(block, index, body, entry, ref site, out bytes, out longBytes))
         {
-            return;
-        }
-
-        if (site.Form == LiveForm.Original && !wish.SlotServes)
-        {
-            _report.Add(NeedsSlot(block[index], site.Reason));
-        }
-        else if (longBytes is not null)
-        {
-            PlanLong(block, index, wish, longBytes, ref site);
-        }
-        else
-        {
-            Compare(block, index, wish, bytes, ref site);
+            if (site.Form == LiveForm.Original && !wish.SlotServes)
+            {
+                _report.Add(NeedsSlot(block[index], site.Reason));
+            }
+            else if (longBytes is not null)
+            {
+                PlanLong(block, index, wish, longBytes, ref site);
+            }
+            else
+            {
+                Compare(block, index, wish, bytes, ref site);
+            }
         }
     }
 

@@ -232,6 +232,11 @@ public sealed partial class CodeArena
     {
         ArgumentNullException.ThrowIfNull(assembler);
         using ArenaMemory.Usage usage = Memory.Use();
+        foreach (SiteEmitter emitter in emitters)
+        {
+            emitter?.EmitRest(assembler);
+        }
+
         CodeBlock[] blocks = new BlockAssembly(this, assembler, emitters).Run(out labels);
         foreach (SiteEmitter emitter in emitters)
         {

@@ -1,6 +1,4 @@
 using System.Globalization;
-using PvPatch.Machine;
-using PvPatch.Mechanisms;
 using PvPatch.Plans;
 
 namespace PvPatch.Live;

@@ -125,16 +125,24 @@ public sealed unsafe class CodeReservation : IDisposable
 
         using PatchLock? held = Array.Exists(blocks, static b => b.Slots is not null) ? _arena.PatchLock.Enter(wait: true) : null;
         _arena.CheckUsable();
+        Array.ForEach(blocks, static b => b.CheckSettings());
         Admit(blocks);
+        var claims = new LiveSetting.Claims(_arena);
         foreach (CodeBlock block in blocks)
         {
-            block.SettleSettings();
+            if (block.SettleSettings(claims) is PatchDiagnostic foreign)
+            {
+                claims.Release();
+                Dismiss(blocks);
+                throw new PatchException(foreign);
+            }
         }
 
         // Other processors may have something of these bytes from before: as code, where the room was used once; by reading ahead, always.
         bool reused = _reused || (Array.Exists(blocks, static b => b.HasArguments) && _arena.Memory.HasReused);
         if (!_arena.RunBarrier() && reused)
         {
+            claims.Release();
             Dismiss(blocks);
             throw new PatchException(PatchDiagnostic.Error(
                 DiagnosticCodes.NoBarrier, "without a barrier used memory can't hold new code") with
@@ -143,6 +151,7 @@ public sealed unsafe class CodeReservation : IDisposable
 
         _done = true;
         _bytes = null;
+        claims.Keep();
         int used = Round(code.Length);
         _arena.Memory.GiveCode(Address + used, _taken - used, wereRun: false);
         foreach (CodeBlock block in blocks)

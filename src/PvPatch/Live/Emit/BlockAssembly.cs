@@ -1,6 +1,5 @@
 using Iced.Intel;
 using PvPatch.Machine;
-using PvPatch.Mechanisms;
 
 namespace PvPatch.Live;
 
@@ -167,7 +166,7 @@ internal sealed partial class BlockAssembly
             {
                 if (label != 0 && !_placed.ContainsKey(label))
                 {
-                    throw new PatchException(SiteEmitter.Misuse($"a label of \"{emitted.Settings[0].Name}\" is used but not placed") with
+                    throw new PatchException(SiteEmitter.Misuse($"a label of \"{emitted.Settings.FirstOrDefault()?.Name ?? "variants"}\" is used but not placed") with
                     {
                         Help = "Place it in the same assembler; code elsewhere is reached by a jump behind a label.",
                     });
@@ -176,7 +175,7 @@ internal sealed partial class BlockAssembly
 
             foreach (LiveSetting setting in emitted.Settings)
             {
-                if (setting.Claim(_arena) is PatchDiagnostic error)
+                if (setting.CheckArena(_arena) is PatchDiagnostic error)
                 {
                     throw new PatchException(error);
                 }

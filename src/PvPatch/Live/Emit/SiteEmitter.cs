@@ -155,6 +155,7 @@ public sealed partial class SiteEmitter
     public void Clear()
     {
         _sites.Clear();
+        _outOfLine.Clear();
         _withoutIsland = 0;
         Assembler = null;
     }

@@ -8,7 +8,8 @@ namespace PvPatch.Live;
 /// <see cref="LivePatcher.Apply(Action{LiveChanges}, SwitchOptions?)"/>, together with whatever else is in the changes.
 /// </summary>
 /// <remarks>
-/// A setting belongs to the arena whose code first has a site of it, or whose patcher first changes it. It is kept by the code, not by a
+/// A setting belongs to the arena whose code first has a site of it, or whose patcher first changes it; not by a plan, and not by what is
+/// refused. It is kept by the code, not by a
 /// patcher: any patcher of the arena may change it.
 /// </remarks>
 public abstract class LiveSetting
@@ -27,7 +28,7 @@ public abstract class LiveSetting
     /// <summary>A name for reports and plans.</summary>
     public string Name { get; }
 
-    /// <summary>The arena it belongs to; <see langword="null"/> before the first site.</summary>
+    /// <summary>The arena it belongs to; <see langword="null"/> before its first site and its first change.</summary>
     public CodeArena? Arena => Volatile.Read(ref _arena);
 
     /// <summary>What its sites do. Changed under the patch lock, when all of them are written.</summary>
@@ -56,25 +57,57 @@ public abstract class LiveSetting
     /// <summary>Why it can't have a value, if it can't.</summary>
     internal virtual PatchDiagnostic? Check(long value) => null;
 
-    /// <summary>Makes it an arena's, if it is no other's.</summary>
-    internal PatchDiagnostic? Claim(CodeArena arena)
-    {
-        CodeArena? owner = Interlocked.CompareExchange(ref _arena, arena, null);
-        return owner is null || ReferenceEquals(owner, arena) ? null : PatchDiagnostic.Error(DiagnosticCodes.SettingArena,
-            $"\"{Name}\" belongs to another arena") with
-        {
-            Help = "Make one for each arena: a batch changes the code of one.",
-        };
-    }
+    /// <summary>Whether it may be an arena's: it is no other's.</summary>
+    internal PatchDiagnostic? CheckArena(CodeArena arena) => Foreign(Arena, arena);
 
     /// <summary>Adds a site. Under the patch lock.</summary>
     internal void Add(LiveSite site)
     {
         if (_sites.Count == _sites.Capacity)
         {
-            _sites.RemoveAll(static s => s.Block.IsRetired); // before it grows, so that it does so by what is in use
+            // Before it grows, so that it does so by what is in use; by half at least, so that this is not done again at the next site.
+            _sites.RemoveAll(static s => s.Block.IsRetired);
+            _sites.EnsureCapacity(_sites.Count + _sites.Count / 2 + 1);
         }
 
         _sites.Add(site);
+    }
+
+    private PatchDiagnostic? Foreign(CodeArena? owner, CodeArena arena) =>
+        owner is null || ReferenceEquals(owner, arena) ? null : PatchDiagnostic.Error(DiagnosticCodes.SettingArena,
+            $"\"{Name}\" belongs to another arena") with
+        {
+            Help = "Make one for each arena: a batch changes the code of one.",
+        };
+
+    /// <summary>
+    /// The settings that a batch or a block makes its arena's: for good when it is done, not at all where it is refused. Under the arena's
+    /// patch lock.
+    /// </summary>
+    internal sealed class Claims(CodeArena arena)
+    {
+        private readonly List<LiveSetting> _new = []; // nobody's before
+
+        /// <summary>Makes a setting the arena's, if it is no other's.</summary>
+        public PatchDiagnostic? Add(LiveSetting setting)
+        {
+            CodeArena? owner = Interlocked.CompareExchange(ref setting._arena, arena, null);
+            if (owner is null)
+            {
+                _new.Add(setting);
+            }
+
+            return setting.Foreign(owner, arena);
+        }
+
+        /// <summary>They stay the arena's.</summary>
+        public void Keep() => _new.Clear();
+
+        /// <summary>Those that were not kept are nobody's again.</summary>
+        public void Release()
+        {
+            _new.ForEach(static s => Volatile.Write(ref s._arena, null));
+            _new.Clear();
+        }
     }
 }

@@ -28,10 +28,11 @@ public sealed class StaticKey : LiveSetting
         value > 0 ? string.Create(CultureInfo.InvariantCulture, $"on ({value})") : "off";
 
     internal override PatchDiagnostic? Check(long value) => value is >= 0 and <= int.MaxValue ? null :
-        PatchDiagnostic.Error(DiagnosticCodes.KeyCount, $"the key \"{Name}\" is disabled more often than it was enabled") with
+        PatchDiagnostic.Error(DiagnosticCodes.KeyCount, value < 0
+            ? $"the key \"{Name}\" is disabled more often than it was enabled" : $"the key \"{Name}\" is enabled too often") with
         {
             Found = $"a count of {value.ToString(CultureInfo.InvariantCulture)}",
-            Expected = "0 or more",
+            Expected = $"0 to {int.MaxValue.ToString(CultureInfo.InvariantCulture)}",
             Help = "Enable and disable come in pairs.",
         };
 }
