@@ -66,7 +66,7 @@ internal sealed unsafe class SitePlanner
         {
             if (site.Form == LiveForm.Original && !wish.SlotServes)
             {
-                _report.Add(NeedsSlot(block[index], site.Reason));
+                _report.Add(SiteRecord.NeedsSlot(block[index], site.Reason));
             }
             else if (longBytes is not null)
             {
@@ -104,7 +104,7 @@ internal sealed unsafe class SitePlanner
         site.Length = (byte)body.Length;
         if (low != record.Low || high != block.BytesBehind(index))
         {
-            _report.Add(Unexpected(block[index], new SiteBytes(low, high).ToArray(body.Length), block.BytesOf(index).ToArray(body.Length)));
+            _report.Add(SiteRecord.Unexpected(block[index], new SiteBytes(low, high).ToArray(body.Length), block.BytesOf(index).ToArray(body.Length)));
         }
         else if (low == bytes.Low && high == bytes.High)
         {
@@ -163,7 +163,7 @@ internal sealed unsafe class SitePlanner
             if (body.InPlace is null || !body.InPlace.TryWrite(address, longBytes))
             {
                 site.MakeIndirect(body.InPlace is null ? body.Reason : PatchReason.OutOfReach);
-                longBytes = block.OriginalOf(index);
+                longBytes = OriginalOf(block, index, body.Slot, ref site);
             }
 
             return true;
@@ -195,7 +195,7 @@ internal sealed unsafe class SitePlanner
         }
         else if (body.Form == LiveForm.Original && record.IsForeign)
         {
-            bytes = SiteBytes.From(block.OriginalOf(index));
+            bytes = SiteBytes.From(OriginalOf(block, index, body.Slot, ref site));
         }
         else
         {
@@ -210,6 +210,19 @@ internal sealed unsafe class SitePlanner
         }
 
         return true;
+    }
+
+    /// <summary>The original of a site: its own direct call, where it is taken back to that before its slot was ever switched.</summary>
+    private byte[] OriginalOf(CodeBlock block, int index, int slot, ref PlannedSite site)
+    {
+        if (site.State == LiveSiteState.Original && _plan.After[slot] is null && block.OwnCallOf(index) is var (own, form))
+        {
+            site.Form = form;
+            site.Action = block.ActionOfOwnCall(index);
+            return own;
+        }
+
+        return block.OriginalOf(index);
     }
 
     /// <summary>
@@ -289,7 +302,7 @@ internal sealed unsafe class SitePlanner
         Span<byte> there = _arena.Memory.Span(block.AddressOf(index), bytes.Length);
         if (!there.SequenceEqual(known))
         {
-            _report.Add(Unexpected(block[index], there.ToArray(), known));
+            _report.Add(SiteRecord.Unexpected(block[index], there.ToArray(), known));
         }
         else if (bytes.AsSpan().SequenceEqual(known))
         {
@@ -324,25 +337,4 @@ internal sealed unsafe class SitePlanner
                 DiagnosticCodes.MissingOperation, $"{_report.Target} has no operation for {_slots.Layout[slot]}: its sites trap"));
         }
     }
-
-    private static PatchDiagnostic NeedsSlot(LiveSite site, PatchReason reason) =>
-        PatchDiagnostic.Error(DiagnosticCodes.SiteNeedsSlot,
-            $"the site of {site.Name} can do this through its slot only, and the slot does something else") with
-        {
-            SiteIndex = site.Index,
-            Address = site.Address,
-            Found = reason.ToString(),
-            Help = "Switch the slot, or all sites, to the backend.",
-        };
-
-    private static PatchDiagnostic Unexpected(LiveSite site, byte[] found, byte[] expected) =>
-        PatchDiagnostic.Error(
-            DiagnosticCodes.UnexpectedLiveBytes, "the site holds bytes that were not put there by this arena's patchers") with
-        {
-            SiteIndex = site.Index,
-            Address = site.Address,
-            Found = HexBytes.Format(found),
-            Expected = HexBytes.Format(expected),
-            Help = "Something else writes the code: a debugger's breakpoint, or a host that patches by hand.",
-        };
 }

@@ -92,7 +92,8 @@ internal readonly record struct ArgumentCode
         }
     }
 
-    private static byte Number(RegisterSet register) => register.IsEmpty ? (byte)0 : (byte)(BitOperations.TrailingZeroCount(register.Bits) + 1);
+    private static byte Number(RegisterSet register) =>
+        (byte)(register.IsEmpty ? 0 : BitOperations.TrailingZeroCount(register.Bits) + 1);
 
     private static RegisterSet Set(byte register) => register == 0 ? RegisterSet.None : RegisterSet.General(register - 1);
 }

@@ -174,6 +174,59 @@ public sealed unsafe partial class CodeBlock
         (Rare.Originals ??= []).Add(site, bytes);
     }
 
+    /// <summary>Whether any site was committed with a direct call.</summary>
+    internal bool HasOwnCalls => _rare?.OwnCalls is not null;
+
+    /// <summary>The direct call or jump that a site was committed with, and its form; nothing where it went through its slot.</summary>
+    internal (byte[] Bytes, LiveForm Form)? OwnCallOf(int site) =>
+        _rare?.OwnCalls is { } calls && calls.TryGetValue(site, out (byte[], LiveForm) call) ? call : null;
+
+    /// <summary>
+    /// Keeps a site's direct call or jump, which stands there until its slot is switched. From then on its original is the same code with
+    /// the displacement of a stub that goes on through the slot.
+    /// </summary>
+    internal void KeepOwnCall(int site, byte[] bytes, int field, VirtualAddress stub, bool isSingle)
+    {
+        byte[] original = [.. bytes];
+        int displacement = checked((int)(stub - (AddressOf(site) + field + sizeof(int)))); // in reach: one arena
+        BinaryPrimitives.WriteInt32LittleEndian(original.AsSpan(field), displacement);
+        KeepOriginal(site, original);
+        bool jump = Slots!.Layout[KindOf(site).Slot].Kind == SlotKind.Jump;
+        (Rare.OwnCalls ??= []).Add(site, (bytes, !isSingle ? LiveForm.InPlace : jump ? LiveForm.Jump : LiveForm.Call));
+    }
+
+    /// <summary>
+    /// Leaves sites their own calls where nothing was switched yet, and leads them through their slots where something was. Under the patch
+    /// lock, before anyone can run the block.
+    /// </summary>
+    internal void SettleOwnCalls()
+    {
+        foreach ((int site, (byte[] own, LiveForm form)) in _rare?.OwnCalls ?? [])
+        {
+            PatchSite kind = KindOf(site);
+            bool isSwitched = Slots!.Bound[kind.Slot] is not null;
+            byte[] bytes = isSwitched ? OriginalOf(site) : own;
+            bytes.CopyTo(Arena.Memory.Span(AddressOf(site), bytes.Length));
+            if (bytes.Length <= SiteBytes.MaxLength)
+            {
+                SetBytes(site, SiteBytes.From(bytes));
+            }
+            else
+            {
+                SetLongBytes(site, bytes);
+            }
+
+            if (!isSwitched)
+            {
+                _records[site].Set(LiveSiteState.Original, form, ActionOfOwnCall(site), PatchReason.None);
+            }
+        }
+    }
+
+    /// <summary>What a site's own call does.</summary>
+    internal PatchAction ActionOfOwnCall(int site) =>
+        Slots!.Layout[KindOf(site).Slot].Kind == SlotKind.Jump ? PatchAction.Jump : PatchAction.Call;
+
     /// <summary>What a site longer than 16 bytes is known to hold.</summary>
     internal byte[] LongBytesOf(int site) =>
         _rare?.LongBytes is { } known && known.TryGetValue(site, out byte[]? bytes) ? bytes : OriginalOf(site);
@@ -185,6 +238,9 @@ public sealed unsafe partial class CodeBlock
     {
         /// <summary>The bytes of sites that a host's own emitter wrote.</summary>
         public Dictionary<int, byte[]>? Originals;
+
+        /// <summary>The direct calls that sites were committed with.</summary>
+        public Dictionary<int, (byte[] Bytes, LiveForm Form)>? OwnCalls;
 
         /// <summary>What sites longer than 16 bytes hold.</summary>
         public Dictionary<int, byte[]>? LongBytes;

@@ -1,5 +1,4 @@
 using System.Globalization;
-using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
