@@ -508,10 +508,65 @@ public sealed unsafe class SiteArgumentTests
         Assert.Equal("rdi; allowed: rax,flags", e.Diagnostic.Found);
     }
 
+    [Fact]
+    public void An_identity_gives_an_argument_back_that_is_in_the_register_of_the_result()
+    {
+        var convention = CallConvention.Create("in place", [RegisterSet.Rax], RegisterSet.Rax, RegisterSet.Rdi);
+        OpsLayout layout = OpsLayout.Create(b => b.Table("t", t => t.Slot("op"), convention));
+        using CodeArena arena = CodeArena.Reserve(size: 1 << 20);
+        using var patcher = new LivePatcher(arena, layout);
+        patcher.Switch(Backend.Create("identity", layout, b => b.Identity64("t.op")), LiveCode.Quiescent);
+        CodeBlock Emit(SiteArgument argument)
+        {
+            var a = new Assembler(64);
+            var sites = new SiteEmitter(layout);
+            a.sub(rsp, 8);
+            a.xor(eax, eax);
+            sites.Emit(a, layout[0], argument: argument);
+            a.add(rsp, 8);
+            a.ret();
+            return arena.Emit(a, sites);
+        }
+
+        CodeBlock inResult = Emit(0x1234);
+        CodeBlock elsewhere = Emit(new SiteArgument(0x1234) { Register = RegisterSet.Rdi });
+        for (int i = 0; i < 2; i++)
+        {
+            Assert.Equal(0x1234, LiveCode.Call(inResult));
+            Assert.Equal(0, LiveCode.Call(elsewhere));
+            patcher.Bind([inResult, elsewhere]);
+        }
+
+        Assert.Equal((LiveForm.Island, LiveForm.OneInstruction), (inResult[0].Form, elsewhere[0].Form));
+    }
+
+    [Fact]
+    public void A_target_behind_a_thunk_gets_the_argument_and_its_caller()
+    {
+        using var code = new EchoCode();
+        VirtualAddress sum = code.Function(static a =>
+        {
+            a.mov(rax, rsi);
+            a.sub(rax, rdi);
+            a.xor(ecx, ecx);
+        });
+        Operation operation = Operation.Call(sum, "sum", RegisterSet.Rax | RegisterSet.Rcx | RegisterSet.Flags).PassingCaller(1);
+        using LivePatcher patcher = code.Patcher(code.Direct.Derive("sum", b => b.Set("t.op", operation)));
+        CodeBlock block = code.Emit(5, s_rdi | RegisterSet.Rsi);
+        for (int i = 0; i < 2; i++)
+        {
+            VirtualAddress caller = (ulong)LiveCode.Call(block) + 5;
+            Assert.Equal(block[0].End, caller);
+            patcher.Bind(block);
+        }
+
+        Assert.Equal((PatchAction.ThunkCall, (VirtualAddress?)sum), (block[0].Action, block[0].Target));
+    }
+
     /// <summary>An arena, functions with one site, and operations that give the argument back, or 7, or nothing.</summary>
     private sealed class EchoCode : IDisposable
     {
-        public EchoCode(long size = 1 << 20, CallConvention convention = CallConvention.SysV)
+        public EchoCode(long size = 1 << 20, CallConvention? convention = null)
         {
             Layout = OpsLayout.Create(b => b.Table("t", t => t.Slot("op"), convention));
             Arena = CodeArena.Reserve(size: size);
@@ -613,7 +668,7 @@ public sealed unsafe class SiteArgumentTests
 
         public void Dispose() => Arena.Dispose();
 
-        private VirtualAddress Function(Action<Assembler> write)
+        public VirtualAddress Function(Action<Assembler> write)
         {
             var a = new Assembler(64);
             write(a);

@@ -39,7 +39,7 @@ public sealed partial class CodeArena : IDisposable
         Ledger = new LinkLedger(this);
         var stubs = new StubAllocator(memory);
         Islands = new IslandStore(memory, stubs);
-        Functions = new FunctionStore(memory, stubs);
+        Functions = new FunctionStore(memory, stubs, options.SaveVectorState ? options.VectorSave ?? VectorSave.Current : default);
         Arguments = new ArgumentStubs(memory, stubs);
         lock (s_lock)
         {

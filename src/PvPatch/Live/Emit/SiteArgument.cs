@@ -46,7 +46,7 @@ public readonly record struct SiteArgument(ulong? Value)
                 $"{budget} bytes, at most {SiteRecord.MaxLiveLength} are possible");
         }
 
-        RegisterSet value = Value is null ? RegisterSet.None : Register ?? CallConventions.FirstArgument(slot.Convention, 64);
+        RegisterSet value = Value is null ? RegisterSet.None : Register ?? slot.Convention.Argument(0, 64);
         RegisterSet address = AddressRegister ?? RegisterSet.None;
         Check(slot, value, Value is not null, allowed);
         Check(slot, address, AddressRegister is not null, allowed);

@@ -114,7 +114,12 @@ public sealed partial class SiteEmitter
         int longest = placement switch { SitePlacement.InsideAligned8 => 8, SitePlacement.InsideAligned16 => 16, _ => PatchSite.MaxBudget };
         ArgumentOutOfRangeException.ThrowIfGreaterThan(budget, longest);
         CheckSlot(slot);
-        RegisterSet allowed = clobbers ?? CallConventions.DestroyedBy(slot.Convention, 64);
+        if (WhyNoCall(slot, traits) is string why)
+        {
+            throw new PatchException(Misuse(why));
+        }
+
+        RegisterSet allowed = clobbers ?? slot.Convention.DestroyedBy(64);
         ArgumentCode load = argument.At(slot, budget, allowed);
         Bind(assembler);
         var kind = new PatchSite(VirtualAddress.Zero, slot.Index, budget, allowed, traits);
@@ -161,6 +166,11 @@ public sealed partial class SiteEmitter
     }
 
     internal static PatchDiagnostic Misuse(string message) => PatchDiagnostic.Error(DiagnosticCodes.EmitterMisuse, message);
+
+    /// <summary>Why a site can't be a call through its slot, which is what every live site is until it is patched.</summary>
+    internal static string? WhyNoCall(OpSlot slot, SiteTraits traits) =>
+        slot.Kind == SlotKind.Call && (!slot.Convention.HasStack || (traits & SiteTraits.NoStack) != 0)
+            ? $"a site of {slot} would call through its slot, and there is no stack" : null;
 
     private void CheckSlot(OpSlot slot)
     {
