@@ -50,9 +50,9 @@ internal sealed class LiveBodyBuilder
         return error is null;
     }
 
-    /// <summary>Whether a target is executable memory.</summary>
+    /// <summary>Whether a target is executable memory; of the arena's own what is in use.</summary>
     public bool IsCode(VirtualAddress target) =>
-        _arena.Memory.Contains(target, 1) ? _arena.Memory.IsCommittedCode(target, 1) : IsExecutable(target);
+        _arena.Memory.Contains(target, 1) ? _arena.Memory.IsCodeInUse(target) : IsExecutable(target);
 
     /// <summary>A target is not executable memory.</summary>
     public static PatchDiagnostic NoCode(string user, VirtualAddress target) =>

@@ -3,6 +3,7 @@ using System.Text.Json;
 using Iced.Intel;
 using PvPatch.Images;
 using PvPatch.Live;
+using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
 using static Iced.Intel.AssemblerRegisters;
@@ -298,6 +299,48 @@ public sealed unsafe class SettingEdgeTests : IDisposable
     }
 
     [Fact]
+    public void Memory_that_was_given_back_is_no_target()
+    {
+        using LivePatcher live = _code.Patcher(_code.Direct);
+        using Executor executor = _code.Arena.RegisterExecutor(); // never inside
+        var call = new StaticCall("call");
+        CodeBlock kept = _code.EmitFunction(SiteWish.Aligned());
+        CodeBlock target = Target();
+        VirtualAddress address = target.Address;
+        CodeBlock behind = Target();
+        live.Apply(c => c.Target(call, address));
+        live.Apply(c => c.Target(call, null));
+        _code.Arena.Retire(target);
+        _code.Arena.Reclaim();
+        Assert.False(_code.Arena.TryFindBlock(address, out _));
+        Assert.False(live.TryApply(c => c.Target(call, address), null, out ApplyResult result));
+        Assert.Equal("PV8029", result.Diagnostics[0].Code);
+        Assert.False(live.TryLink([new SiteLink(kept[0], address)], null, out result));
+        Assert.Equal("PV8029", result.Diagnostics[0].Code);
+        _code.Arena.Retire(behind);
+        _code.Arena.Reclaim();
+        Assert.False(live.TryApply(c => c.Target(call, address), null, out _)); // behind all that is taken
+    }
+
+    [Fact]
+    public void Who_is_refused_is_told_what_a_setting_can_do()
+    {
+        using var platform = new FaultyPlatform { Kind = BarrierKind.Weak, HasNativeBarrier = false };
+        using var code = new LiveCode(platform, atomic16: false);
+        using LivePatcher live = code.Patcher();
+        var constant = new CodeConstant("constant");
+        var a = new Assembler(64);
+        var sites = new SiteEmitter();
+        sites.Constant(a, constant, static b => b.mov(rax, 0L));
+        a.ret();
+        CodeBlock block = code.Arena.Emit(a, sites);
+        Assert.False(live.TryApply(c => c.Set(constant, 1), null, out ApplyResult result));
+        Assert.Equal(("PV8012", "Switch with SwitchMode.Quiescent."), (result.Diagnostics[0].Code, result.Diagnostics[0].Help));
+        live.Apply(c => c.Set(constant, 1), LiveCode.Quiescent);
+        Assert.Equal(1, SettingCode.Run(block));
+    }
+
+    [Fact]
     public void A_plan_of_every_kind_of_setting_is_stored_and_read_again()
     {
         using LivePatcher live = _code.Patcher();
@@ -311,7 +354,8 @@ public sealed unsafe class SettingEdgeTests : IDisposable
         sites.Variants(a, new SiteVariant(_code.Nops, static b => b.nop()), new SiteVariant(_code.Direct, static b => b.nop()));
         a.Label(ref on);
         a.ret();
-        _code.Arena.Emit(a, sites);
+        CodeBlock block = _code.Arena.Emit(a, sites);
+        Assert.All((string[])["key", "call", "constant", "backend of "], n => Assert.Contains(n, _code.Arena.Dump(block), StringComparison.Ordinal));
         PatchPlan plan = live.Plan(c => c.Use(_code.Direct).Enable(key).Target(call, _code.Two).Set(constant, 5)).Plan;
         using var stream = new MemoryStream();
         using (var json = new Utf8JsonWriter(stream))
