@@ -3,6 +3,7 @@ using PvPatch.Images;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
 using PvPatch.Records;
+using PvPatch.Tests.Shared;
 
 namespace PvPatch.Tests.Records;
 
@@ -14,6 +15,8 @@ public sealed class RecordPlannerTests
     private const ulong Names = 0x5000;
     private const int Site = 0x10; // of the key
     private const int Other = 0x20; // of no record
+
+    private static readonly CodeSegment s_names = new("names", new VirtualAddress(Names), "\0key\0"u8.ToArray());
 
     private readonly byte[] _code = new byte[0x800];
 
@@ -75,16 +78,94 @@ public sealed class RecordPlannerTests
         Assert.Equal(original, _code);
     }
 
+    [Fact]
+    public void Whatever_is_recorded_is_planned_or_told()
+    {
+        Random random = TestSeed.NewRandom();
+        OpsLayout layout = OpsLayout.Create(static b => b.Table("t", static t => t.Slot("a").Slot("b")));
+        Backend backend = Backend.Create("key", layout, static b => b.Nop("t.a"));
+        (int sound, int planned) = (0, 0);
+        for (int round = 0; round < 20_000; round++)
+        {
+            int bitness = random.Next(2) == 0 ? 32 : 64;
+            random.NextBytes(_code);
+            var records = new List<byte>();
+            for (int i = random.Next(1, 6); i > 0; i--)
+            {
+                records.AddRange(RandomRecord(random, records.Count));
+            }
+
+            CodeImage image = Image(bitness);
+            if (!SiteRecords.TryRead(image, new CodeSegment("sites", new VirtualAddress(Table), records.ToArray()), s_names, out SiteRecords? read, out _))
+            {
+                continue;
+            }
+
+            sound++;
+            foreach (StaticKeyRecord key in read.StaticKeys)
+            {
+                BranchCode.Nop(key.Length, bitness).ToArray(key.Length).CopyTo(_code, (int)(key.Address.Value - Code));
+            }
+
+            byte[] before = [.. _code];
+            PatchPlan? previous = null;
+            for (int again = 0; again < 2; again++)
+            {
+                var options = new PlanOptions { Previous = previous };
+                bool all = random.Next(2) == 0;
+                bool done = read.TryPlan(
+                    image,
+                    c =>
+                    {
+                        _ = all ? c.Use(backend).WithFeatures(random.Next(4)) : c.WithFeatures(random.Next(4));
+                        _ = read.StaticKeys.Count > 0 ? random.Next(2) == 0 ? c.Enable("key") : c.Disable("key") : c;
+                        _ = read.StaticCalls.Count > 0 ? random.Next(2) == 0 ? c.Target("key", Code + 8) : c.ReturnZero("key") : c;
+                    },
+                    options, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> found);
+                Assert.Equal(done, !found.Any(static d => d.Severity == DiagnosticSeverity.Error));
+                if (done)
+                {
+                    planned++;
+                    plan!.Apply(image);
+                    previous = plan;
+                }
+            }
+
+            previous?.Revert(image);
+            Assert.Equal(before, _code);
+        }
+
+        Assert.True(sound > 500 && planned > 200, $"{sound} sound, {planned} planned");
+    }
+
+    private static byte[] RandomRecord(Random random, int at)
+    {
+        int mechanism = random.Next(1, 6);
+        ulong site = Code + (ulong)random.Next(0x700);
+        ulong other = Code + (ulong)random.Next(0x700);
+        int form = mechanism == 3 ? random.Next(3) : 0;
+        int length = mechanism switch { 1 => random.Next(5, 12), 2 => random.Next(2) * 3 + 2, 3 => form == 2 ? 6 : 5, _ => random.Next(1, 300) };
+        int size = mechanism > 3 ? random.Next(1, Math.Min(length, 12) + 1) : 0;
+        int number = mechanism is 1 or 5 ? random.Next(2) : form == 2 ? random.Next(16) : 0;
+        byte[] record = Record((byte)mechanism, site, length, number, mechanism < 5 ? Names + 1 : 0, other, size, at);
+        record[2] = (byte)form;
+        record[3] = (byte)(mechanism is 2 or 5 ? random.Next(2) : 0);
+        record[24] = (byte)(mechanism == 1 ? 1 : 0);
+        return record;
+    }
+
+    private CodeImage Image(int bitness) => new(bitness, new CodeSegment("code", new VirtualAddress(Code), _code));
+
     private CodeImage Image() => new(new VirtualAddress(Code), _code);
 
     private SiteRecords Key() => Read(Record(2, Code + Site, 5, name: Names + 1, target: Code + 0x40));
 
     private SiteRecords Read(byte[] record) => SiteRecords.Read(
         Image(), new CodeSegment("sites", new VirtualAddress(Table), record),
-        new CodeSegment("names", new VirtualAddress(Names), "\0key\0"u8.ToArray()));
+        s_names);
 
-    /// <summary>One record, at the table's start. See docs/site-sections.md for the fields.</summary>
-    private static byte[] Record(byte mechanism, ulong site, int length, int number = 0, ulong name = 0, ulong target = 0, int size = 0)
+    /// <summary>One record, so far from the table's start. See docs/site-sections.md for the fields.</summary>
+    private static byte[] Record(byte mechanism, ulong site, int length, int number = 0, ulong name = 0, ulong target = 0, int size = 0, int at = 0)
     {
         byte[] record = new byte[32];
         (record[0], record[1]) = (1, mechanism);
@@ -97,6 +178,6 @@ public sealed class RecordPlannerTests
         return record;
 
         void Refer(int field, ulong address) => BinaryPrimitives.WriteInt32LittleEndian(
-            record.AsSpan(field), address == 0 ? 0 : (int)((long)address - (long)Table - field));
+            record.AsSpan(field), address == 0 ? 0 : (int)((long)address - (long)Table - at - field));
     }
 }

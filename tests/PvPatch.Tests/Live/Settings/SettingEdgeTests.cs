@@ -6,6 +6,7 @@ using PvPatch.Live;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
+using PvPatch.Tests.Shared;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live.Settings;
@@ -320,6 +321,82 @@ public sealed unsafe class SettingEdgeTests : IDisposable
         _code.Arena.Retire(behind);
         _code.Arena.Reclaim();
         Assert.False(live.TryApply(c => c.Target(call, address), null, out _)); // behind all that is taken
+    }
+
+    [Fact]
+    public void What_is_emitted_while_others_set_and_retire_follows_what_is_set()
+    {
+        using LivePatcher live = _code.Patcher(_code.Nops);
+        using var others = new LivePatcher(_code.Arena);
+        using Executor executor = _code.Arena.RegisterExecutor(); // never inside
+        (var key, var constant, var branch, var call) = (new StaticKey("key"), new CodeConstant("constant"), new MultiBranch("branch", 2), new StaticCall("call"));
+        var blocks = new List<(CodeBlock Block, Func<int> Expected)>();
+        int left = 3;
+        Exception? failed = null;
+        void Run(Action<Random> step)
+        {
+            try
+            {
+                Random random = TestSeed.NewRandom();
+                for (int i = 0; i < 400; i++)
+                {
+                    step(random);
+                }
+            }
+            catch (Exception e)
+            {
+                failed = e;
+            }
+            finally
+            {
+                Interlocked.Decrement(ref left);
+            }
+        }
+
+        SwitchOptions wait = new() { WaitForOther = true };
+        Backend[] backends = [_code.Nops, _code.Direct];
+        Thread[] threads =
+        [
+            new(() => Run(_ => blocks.Add(EmitAll(key, constant, branch, call, live)))),
+            new(() => Run(r => live.Apply(c => c.Use(backends[r.Next(2)]).Set(constant, r.Next(10)), wait))),
+            new(() => Run(r => others.Apply(
+                c => _ = (key.IsEnabled ? c.Disable(key) : c.Enable(key)).Set(branch, r.Next(2)).Target(call, r.Next(2) == 0 ? _code.Five : _code.Two), wait))),
+        ];
+        Array.ForEach(threads, static t => t.Start());
+        while (Volatile.Read(ref left) > 0)
+        {
+            CodeBlock gone = Target();
+            _code.Arena.Retire(gone);
+        }
+
+        Array.ForEach(threads, static t => t.Join());
+        Assert.Null(failed);
+        Assert.All(blocks, static b => Assert.Equal(b.Expected(), SettingCode.Run(b.Block)));
+        _code.Arena.Retire([.. blocks.Select(static b => b.Block)]);
+    }
+
+    private (CodeBlock Block, Func<int> Expected) EmitAll(StaticKey key, CodeConstant constant, MultiBranch branch, StaticCall call, LivePatcher live)
+    {
+        var a = new Assembler(64);
+        var sites = new SiteEmitter(_code.Layout);
+        Label[] labels = [.. Enumerable.Range(0, 3).Select(_ => a.CreateLabel())];
+        a.push(rbx);
+        sites.Constant(a, constant, static b => b.mov(ebx, 0));
+        sites.Variants(a, new SiteVariant(_code.Nops, static b => b.add(ebx, 100)), new SiteVariant(_code.Direct, static b => b.add(ebx, 200)));
+        sites.Branch(a, key, labels[0]);
+        a.add(ebx, 1000);
+        a.Label(ref labels[0]);
+        sites.Branch(a, branch, [labels[1], labels[2]]);
+        a.Label(ref labels[1]);
+        a.add(ebx, 10_000);
+        a.Label(ref labels[2]);
+        a.xor(eax, eax);
+        sites.Call(a, call);
+        a.add(eax, ebx);
+        a.pop(rbx);
+        a.ret();
+        return (_code.Arena.Emit(a, sites), () => (int)constant.Value + (ReferenceEquals(live.Current, _code.Nops) ? 100 : 200) + (key.IsEnabled ? 0 : 1000)
+            + (branch.Way == 1 ? 0 : 10_000) + (call.Target is not VirtualAddress target ? 0 : target == _code.Five ? 5 : 2));
     }
 
     [Fact]
