@@ -13,6 +13,11 @@ if (args is ["live", ..])
     return LiveRun.Run(args.AsSpan(1));
 }
 
+if (args is ["callbacks", ..])
+{
+    return CallbackSpeed.Run(args.AsSpan(1));
+}
+
 if (args is ["host", ..])
 {
     return HostSpeed.Run(args.AsSpan(1));

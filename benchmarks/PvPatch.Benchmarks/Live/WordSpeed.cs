@@ -23,7 +23,7 @@ internal static unsafe class WordSpeed
     private static readonly ExecutorWord s_written = new("written", sizeof(short));
 
     [ThreadStatic]
-    private static int t_word;
+    private static int s_threadWord;
 
     public static void Run(int rounds)
     {
@@ -32,8 +32,9 @@ internal static unsafe class WordSpeed
         ExecutorWord[] all = [s_read, s_written];
         var behind = new ExecutorWords(arena, all, rdi);
         ExecutorWords? gs = arena.CanSetGsBase ? new ExecutorWords(arena, all) : null;
-        using Executor executor = gs is null ? arena.RegisterExecutor("words", behind) : arena.RegisterExecutor("words", gs);
+        using Executor executor = arena.RegisterExecutor("words", gs ?? behind);
         using Executor plain = arena.RegisterExecutor("no words");
+        using Executor other = arena.RegisterExecutor("another", gs ?? behind);
         int* at = (int*)executor.AddressOf(s_read).Value;
         *at = Value;
 
@@ -54,11 +55,11 @@ internal static unsafe class WordSpeed
         {
             ways.Insert(1, ("read behind gs", Generated(a => a.mov(eax, gs.Operand(s_read))), Sites * Loops));
             ways.Insert(5, ("write behind gs", Generated(a => a.mov(gs.Operand(s_written), 0)), Sites * Loops));
-            ways.Add(("enter and leave, gs set and given back", () => Enter(executor), Loops));
+            ways.Add(("enter and leave, gs set and given back", () => Enter(other), Loops));
         }
 
         executor.Enter();
-        t_word = Value;
+        s_threadWord = Value;
         double[] least = [.. ways.Select(static _ => double.MaxValue)];
         for (int round = -WarmUpRounds; round < rounds; round++)
         {
@@ -99,7 +100,7 @@ internal static unsafe class WordSpeed
         long sum = 0;
         for (int i = 0; i < Sites * Loops; i++)
         {
-            sum += Volatile.Read(ref t_word);
+            sum += Volatile.Read(ref s_threadWord);
         }
 
         return sum;

@@ -2,7 +2,6 @@ using System.Buffers.Binary;
 using System.Diagnostics.CodeAnalysis;
 using Iced.Intel;
 using PvPatch.Linux.Files;
-using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
 
@@ -264,7 +263,7 @@ internal sealed class RelocationScan
         }
 
         _sites.Add(new PatchSite(
-            instruction.IP, slot, instruction.Length, CallConventions.DestroyedBy(_layout[slot].Convention, _bitness)));
+            instruction.IP, slot, instruction.Length, _layout[slot].Convention.DestroyedBy(_bitness)));
     }
 
     /// <summary>

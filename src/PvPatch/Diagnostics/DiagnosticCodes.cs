@@ -62,6 +62,9 @@ public static class DiagnosticCodes
     /// <summary>An inline body can't be assembled.</summary>
     public const string BodyInvalid = "PV2005";
 
+    /// <summary>An operation does not keep to its slot's convention, or its target can't be called by it.</summary>
+    public const string ConventionBroken = "PV2006";
+
     /// <summary>The bytes at a site are neither an indirect call nor anything the plan's predecessor put there.</summary>
     public const string UnknownBytes = "PV3001";
 

@@ -81,6 +81,9 @@ public enum PatchReason
 
     /// <summary>The site can be changed only while no thread is in the code, and does the same through its slot.</summary>
     NeedsQuiescence,
+
+    /// <summary>The target must be called through a thunk, which brings its arguments over, and there is no room for one.</summary>
+    NeedsThunk,
 }
 
 /// <summary>

@@ -174,7 +174,7 @@ public sealed class IncludeFileTests
         SiteRecords read = file.ReadRecords();
         int word = bitness / 8;
         RegisterSet all = RegisterSet.Flags | RegisterSet.Vector;
-        RegisterSet caller = CallConventions.DestroyedBy(bitness == 64 ? CallConvention.SysV : CallConvention.I386RegParm, bitness);
+        RegisterSet caller = (bitness == 64 ? CallConvention.SysV : CallConvention.I386RegParm).DestroyedBy(bitness);
 
         Assert.Equal([3, 14, 5], read.Sites.Select(static s => s.Slot));
         Assert.Equal([bitness == 64 ? 32 : 12, 6, 5], read.Sites.Select(static s => s.Budget));

@@ -38,7 +38,8 @@ internal sealed class LiveBodyBuilder
         _layout = slots.Layout;
 
         // The whole arena is room for thunks.
-        _decider = new OpsDecider(new PlanOptions { Thunks = new AddressRange(arena.Address, arena.Size) }, _templates, 64);
+        var options = new PlanOptions { Thunks = new AddressRange(arena.Address, arena.Size) };
+        _decider = new OpsDecider(options, _templates, 64, arena.Functions.SavesVector);
     }
 
     public TemplateStore Templates => _templates;
@@ -50,9 +51,14 @@ internal sealed class LiveBodyBuilder
         return error is null;
     }
 
-    /// <summary>Whether a target is executable memory; of the arena's own what is in use.</summary>
+    /// <summary>The block a target is in, where what it does is of interest.</summary>
+    public CodeImage? CodeAt(OpSlot slot, VirtualAddress? target) =>
+        slot.Convention.IsOfHost && target is VirtualAddress at && _arena.Ledger.BlockAt(at) is CodeBlock block
+            ? new CodeImage(block.Address, block.ToArray()) : null;
+
+    /// <summary>Whether a target is executable memory; of an arena's what is in use.</summary>
     public bool IsCode(VirtualAddress target) =>
-        _arena.Memory.Contains(target, 1) ? _arena.Memory.IsCodeInUse(target) : IsExecutable(target);
+        _arena.Memory.Contains(target, 1) ? _arena.Memory.IsCodeInUse(target) : CodeArena.IsCodeInUse(target) ?? IsExecutable(target);
 
     /// <summary>A target is not executable memory.</summary>
     public static PatchDiagnostic NoCode(string user, VirtualAddress target) =>
@@ -91,6 +97,11 @@ internal sealed class LiveBodyBuilder
         int room = kind.Budget >= BranchLength ? PatchSite.MaxBudget : kind.Budget;
         Decision decision = _decider.Decide(
             slot, operation, new PatchSite(VirtualAddress.Zero, kind.Slot, room, kind.Clobbers, kind.Traits));
+        if (decision.Failed is not null)
+        {
+            return LiveBody.Failed(decision.Failed);
+        }
+
         if (kind.Budget > SiteRecord.MaxLiveLength)
         {
             return BuildLong(slot, kind, operation);
@@ -137,7 +148,8 @@ internal sealed class LiveBodyBuilder
         VirtualAddress target = link.Target!.Value;
         entry = target;
         body = s_none;
-        if (!IsCode(slot, target, null, out error))
+        error = ConventionContract.CheckTarget(slot, target, link.Destroys is not null, CodeAt(slot, target));
+        if (error is not null || !IsCode(slot, target, null, out error))
         {
             return false;
         }
@@ -168,9 +180,7 @@ internal sealed class LiveBodyBuilder
         }
         else if (!shape.Saves.IsEmpty)
         {
-            // The thunk calls, and is in the arena: where no place of that reaches the target for certain, it calls the stub.
-            _ = (_arena.Reaches(target) || _arena.Functions.TryGetFar(target, out entry, out error))
-                && _arena.Functions.TryGetThunk(new ThunkCode(entry, shape.Saves, slot.Convention), out entry, out error);
+            _ = _arena.Functions.TryGetThunk(new ThunkCode(target, shape.Saves, slot.Convention), out entry, out error);
         }
         else if (!body.TryFinish(link.Site.End, target, out _))
         {

@@ -169,7 +169,7 @@ public sealed partial class CodeArena
     /// </summary>
     /// <param name="returnAddress">
     /// The return address: <see cref="LiveSite.End"/> for a call in the site itself. One in a thunk, where a target destroys more than its
-    /// site allows, tells nothing.
+    /// site allows, tells nothing; <see cref="Operation.PassingCaller"/> gives the target the one behind it.
     /// </param>
     /// <param name="site">The site.</param>
     /// <returns>Whether a site made the call.</returns>

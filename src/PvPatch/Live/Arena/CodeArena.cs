@@ -39,7 +39,7 @@ public sealed partial class CodeArena : IDisposable
         Ledger = new LinkLedger(this);
         var stubs = new StubAllocator(memory);
         Islands = new IslandStore(memory, stubs);
-        Functions = new FunctionStore(memory, stubs);
+        Functions = new FunctionStore(memory, stubs, options.SaveVectorState ? options.VectorSave ?? VectorSave.Current : default);
         lock (s_lock)
         {
             s_arenas = [.. s_arenas.Where(static a => a.TryGetTarget(out _)), new WeakReference<CodeArena>(this)];
@@ -286,6 +286,20 @@ public sealed partial class CodeArena : IDisposable
 
         block = null;
         return false;
+    }
+
+    /// <summary>Whether an address in an arena of the process is code in use there; nothing where it is in none.</summary>
+    internal static bool? IsCodeInUse(VirtualAddress address)
+    {
+        foreach (WeakReference<CodeArena> reference in s_arenas)
+        {
+            if (reference.TryGetTarget(out CodeArena? arena) && !arena.Memory.IsDisposed && arena.Memory.Contains(address, 1))
+            {
+                return arena.Memory.IsCodeInUse(address);
+            }
+        }
+
+        return null;
     }
 
     internal void CheckUsable()

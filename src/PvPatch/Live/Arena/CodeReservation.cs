@@ -235,6 +235,11 @@ public sealed unsafe class CodeReservation : IDisposable
             throw Error(DiagnosticCodes.SiteDataSlot, $"the site names {slot}, which no code calls", site, index, null, null);
         }
 
+        if (SiteEmitter.WhyNoCall(slot, site.Traits) is string why)
+        {
+            throw Error(DiagnosticCodes.LiveSiteForm, why, site, index, null, null);
+        }
+
         long offset = site.Address - block.Address;
         if (site.Address < block.Address || offset > code.Length || site.Budget > code.Length - offset)
         {

@@ -15,8 +15,13 @@ namespace PvPatch.Tests.Live.Settings;
 public sealed unsafe class SettingEdgeTests : IDisposable
 {
     private readonly LiveCode _code = new();
+    private readonly LiveCode _other = new();
 
-    public void Dispose() => _code.Dispose();
+    public void Dispose()
+    {
+        _code.Dispose();
+        _other.Dispose();
+    }
 
     [Theory]
     [InlineData(true)]
@@ -318,6 +323,10 @@ public sealed unsafe class SettingEdgeTests : IDisposable
         Assert.Equal("PV8029", result.Diagnostics[0].Code);
         Assert.False(live.TryLink([new SiteLink(kept[0], address)], null, out result));
         Assert.Equal("PV8029", result.Diagnostics[0].Code);
+        using var other = new LivePatcher(_other.Arena);
+        Assert.False(other.TryApply(c => c.Target(new StaticCall("far"), address), null, out result));
+        Assert.Equal("PV8029", result.Diagnostics[0].Code);
+        other.Apply(c => c.Target(new StaticCall("far"), kept.Address));
         _code.Arena.Retire(behind);
         _code.Arena.Reclaim();
         Assert.False(live.TryApply(c => c.Target(call, address), null, out _)); // behind all that is taken
