@@ -57,9 +57,9 @@ internal sealed class LiveBodyBuilder
         slot.Convention.IsOfHost && target is VirtualAddress at && _arena.Ledger.BlockAt(at) is CodeBlock block
             ? new CodeImage(block.Address, block.ToArray()) : null;
 
-    /// <summary>Whether a target is executable memory.</summary>
+    /// <summary>Whether a target is executable memory; of an arena's what is in use.</summary>
     public bool IsCode(VirtualAddress target) =>
-        _arena.Memory.Contains(target, 1) ? _arena.Memory.IsCommittedCode(target, 1) : IsExecutable(target);
+        _arena.Memory.Contains(target, 1) ? _arena.Memory.IsCodeInUse(target) : CodeArena.IsCodeInUse(target) ?? IsExecutable(target);
 
     /// <summary>A target is not executable memory.</summary>
     public static PatchDiagnostic NoCode(string user, VirtualAddress target) =>
