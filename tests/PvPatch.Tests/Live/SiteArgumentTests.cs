@@ -128,6 +128,35 @@ public sealed unsafe class SiteArgumentTests
     }
 
     [Fact]
+    public void What_a_body_calls_may_read_the_argument()
+    {
+        using var code = new EchoCode();
+        using LivePatcher patcher = code.Patcher(code.Nops);
+        CodeBlock block = code.Emit(0x1234, s_rdi);
+        foreach (Backend backend in (Backend[])[code.CallsDirectly, code.CallsIndirectly])
+        {
+            patcher.Switch(backend);
+            Assert.Equal((0x1234L, LiveForm.Island), (LiveCode.Call(block), block[0].Form));
+        }
+    }
+
+    [Fact]
+    public void A_forwarding_island_goes_through_the_stub_too()
+    {
+        GnuAssembler.RequireTools();
+        using var code = new EchoCode();
+        LiveSite site = code.Emit(0x1234, s_rdi, start: 60, forwarding: true)[0];
+        Assert.True(site.HasForwarding);
+        VirtualAddress stub = site.End + BitConverter.ToInt32(site.ToArray().AsSpan(2));
+        VirtualAddress island = site.Address + 2 + site.Record.Forward;
+        byte[] expected = GnuAssembler.Assemble(
+            64, [new AssemblyPiece(island.Value, $"cs; call 0x{stub.Value:x}; {{disp32}} jmp 0x{site.End.Value:x}")])[0];
+        Assert.Equal(Convert.ToHexString(expected), Convert.ToHexString(code.Arena.Memory.Span(island, 11)));
+        Assert.True(code.Arena.TryFindCaller(island + 6, out LiveSite caller));
+        Assert.Equal(site, caller);
+    }
+
+    [Fact]
     public void Every_order_of_forms_gives_the_value_at_sites_of_every_class()
     {
         int seed = Random.Shared.Next();
@@ -137,7 +166,7 @@ public sealed unsafe class SiteArgumentTests
         using Executor executor = code.Arena.RegisterExecutor();
         using LivePatcher patcher = code.Patcher(code.Direct);
         Backend[] backends = [code.Direct, code.OneInstruction, code.Several, code.Constant, code.Constants, code.Nops, code.Thunked,
-            code.Identity, code.LeftAlone];
+            code.Identity, code.LeftAlone, code.CallsDirectly, code.CallsIndirectly];
         var blocks = new List<(CodeBlock Block, ulong Value, bool IsLinked)>();
         Backend current = code.Direct;
         for (int step = 0; step < 400; step++)
@@ -595,6 +624,12 @@ public sealed unsafe class SiteArgumentTests
                 a.mov(eax, 3);
                 a.lea(eax, __[rax + 4]);
             }));
+            CallsDirectly = Calling("calls directly", a => a.call(Echo.Value));
+            CallsIndirectly = Calling("calls indirectly", a =>
+            {
+                a.mov(rax, Echo.Value);
+                a.call(rax);
+            });
             Nops = Backend.Create("nops", Layout, b => b.Nop("t.op"));
             LeftAlone = Backend.Create(
                 "left alone", Layout, b => b.Set("t.op", Operation.Call(Echo, destroys: RegisterSet.Rax).LeftAloneByBackend()));
@@ -629,6 +664,11 @@ public sealed unsafe class SiteArgumentTests
         public Backend Constant { get; }
 
         public Backend Constants { get; }
+
+        /// <summary>A body of one instruction that names no register, and whose callee reads the argument.</summary>
+        public Backend CallsDirectly { get; }
+
+        public Backend CallsIndirectly { get; }
 
         public Backend Nops { get; }
 
@@ -667,6 +707,9 @@ public sealed unsafe class SiteArgumentTests
         }
 
         public void Dispose() => Arena.Dispose();
+
+        private Backend Calling(string name, Action<Assembler> write) => Backend.Create(
+            name, Layout, b => b.Set("t.op", Operation.Inline(InlineBody.Create(write, destroyedByCalls: RegisterSet.Rax))));
 
         public VirtualAddress Function(Action<Assembler> write)
         {
