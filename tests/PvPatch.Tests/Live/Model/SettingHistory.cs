@@ -1,7 +1,6 @@
 using System.Diagnostics;
 using Iced.Intel;
 using PvPatch.Live;
-using PvPatch.Plans;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live.Model;
