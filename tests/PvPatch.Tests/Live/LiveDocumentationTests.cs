@@ -12,6 +12,18 @@ public sealed class LiveDocumentationTests
         Assert.Contains($"```csharp\n{sample}```", page, StringComparison.Ordinal);
     }
 
+    [Theory]
+    [InlineData("static-keys.md")]
+    [InlineData("static-calls.md")]
+    public void What_the_pages_show_of_settings_is_in_the_sample_that_is_compiled(string name)
+    {
+        string page = File.ReadAllText(Repository.Path("docs", name)).ReplaceLineEndings("\n");
+        string sample = File.ReadAllText(Repository.Path("docs", "samples", "StaticKeys", "Program.cs")).ReplaceLineEndings("\n");
+        string[] excerpts = [.. page.Split("```csharp\n").Skip(1).Select(static part => part[..part.IndexOf("```", StringComparison.Ordinal)])];
+        Assert.Equal(3, excerpts.Length);
+        Assert.All(excerpts, e => Assert.Contains(e, sample, StringComparison.Ordinal));
+    }
+
     [Fact]
     public void What_the_page_shows_of_chaining_is_in_the_sample_that_is_compiled()
     {
