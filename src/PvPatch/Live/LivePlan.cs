@@ -182,7 +182,8 @@ public sealed class LivePlan
         LiveSite site = decided.SiteOf(index);
         bool kept = outcome.Change == SiteChange.KeptIndirect;
         bool linked = outcome.State == LiveSiteState.Linked;
-        VirtualAddress? target = kept ? null : BranchTarget(outcome, bytes, site.Address);
+        VirtualAddress? target = kept || BranchTarget(outcome, bytes, site.Address) is not VirtualAddress entry
+            ? null : arena.Functions.TargetOf(entry); // and not a thunk or far jump
         if (site.Slot is not OpSlot slot)
         {
             return new PlanOutcome { Label = site.Name, Action = outcome.Action, Target = target };
@@ -195,7 +196,7 @@ public sealed class LivePlan
             Clobbers = site.Clobbers,
             Action = outcome.Action,
             Reason = outcome.Reason,
-            Target = target is VirtualAddress entry ? arena.Functions.TargetOf(entry) : null,
+            Target = target,
             TargetName = target is null || linked ? null : decided.After[slot.Index]?.Backend[slot.Index].TargetName,
             Detail = linked ? "linked"
                 : outcome.IsUnplaced ? "in an island that has no place yet"

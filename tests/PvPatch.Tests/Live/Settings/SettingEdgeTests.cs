@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
 using System.Text.Json;
 using Iced.Intel;
 using PvPatch.Images;
@@ -230,6 +231,27 @@ public sealed unsafe class SettingEdgeTests : IDisposable
         a.ret();
         Assert.Equal("PV8014", Assert.Throws<PatchException>(() => _code.Arena.Emit(a, sites)).Diagnostic.Code);
     }
+
+    [Fact]
+    public void A_plan_names_what_is_called_and_not_the_jump_that_leads_there()
+    {
+        using var live = new LivePatcher(_code.Arena);
+        var call = new StaticCall("call");
+        var a = new Assembler(64);
+        var sites = new SiteEmitter();
+        sites.Jump(a, call);
+        CodeBlock block = _code.Arena.Emit(a, sites);
+        VirtualAddress far = ManagedTarget.Of((delegate* unmanaged<int>)&Nine);
+        Assert.SkipWhen(_code.Arena.Reaches(far), "the runtime's code is near");
+        LivePlan plan = live.Plan(c => c.Target(call, far));
+        Assert.Equal(far, plan.Plan[0].Target);
+        live.Apply(plan);
+        Assert.Equal(far, block[0].Target);
+        Assert.Equal(9, SettingCode.Run(block));
+    }
+
+    [UnmanagedCallersOnly]
+    private static int Nine() => 9;
 
     [Fact]
     public void An_entry_does_not_lead_to_itself()
