@@ -2,7 +2,6 @@ using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 using System.Text.Json;
 using Iced.Intel;
-using PvPatch.Images;
 using PvPatch.Live;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
