@@ -47,7 +47,8 @@ internal sealed class LiveBodyBuilder
     /// <summary>Whether a target is executable memory; if not, a finding says so.</summary>
     public bool IsCode(OpSlot slot, VirtualAddress target, string? name, out PatchDiagnostic? error)
     {
-        error = IsCode(target) ? null : NoCode(slot.ToString(), target) with { Found = name };
+        error = IsCode(target) ? LinkLedger.CheckTarget(_arena.Ledger.BlockAt(target), slot.ToString(), target)
+            : NoCode(slot.ToString(), target) with { Found = name };
         return error is null;
     }
 
@@ -151,12 +152,6 @@ internal sealed class LiveBodyBuilder
         error = ConventionContract.CheckTarget(slot, target, link.Destroys is not null, CodeAt(slot, target));
         if (error is not null || !IsCode(slot, target, null, out error))
         {
-            return false;
-        }
-
-        if (_arena.Ledger.BlockAt(target) is { IsRetired: true })
-        {
-            error = LinkLedger.Retired(link.Site.Name, target);
             return false;
         }
 

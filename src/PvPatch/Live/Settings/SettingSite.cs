@@ -111,7 +111,7 @@ internal sealed class BranchSite(CodeArena arena, LiveSetting[] settings, uint[]
 
 /// <summary>A site of a static call; see the table at <see cref="StaticCallCode"/>.</summary>
 internal sealed class StaticCallSite(CodeArena arena, StaticCall call, StaticCallForm form, ConditionCode condition)
-    : SettingSite(arena, [call])
+    : SettingSite(arena, call.Alone)
 {
     /// <inheritdoc/>
     public override SiteBytes Decide(VirtualAddress site, int length, out PatchAction action)
@@ -137,7 +137,7 @@ internal sealed class StaticCallSite(CodeArena arena, StaticCall call, StaticCal
             };
 
     /// <summary>Such a site before its code has an address.</summary>
-    internal sealed record Emitted(StaticCall Call, StaticCallForm Form, ConditionCode Condition) : EmittedSetting([Call])
+    internal sealed record Emitted(StaticCall Call, StaticCallForm Form, ConditionCode Condition) : EmittedSetting(Call.Alone)
     {
         /// <inheritdoc/>
         public override SettingSite Place(SlotTable slots, uint[] ways) => new StaticCallSite(slots.Arena, Call, Form, Condition);
