@@ -44,7 +44,7 @@ public sealed class CodeLabels
     /// <summary>Where an instruction of the assembler, or an island behind them, begins.</summary>
     internal int OffsetOf(int instruction) => (int)_offsets[_moved is null ? instruction : _moved[instruction]];
 
-    /// <summary>The index of the instruction behind each label, by Iced's number; <see cref="Twice"/> where a label is placed twice.</summary>
+    /// <summary>The index of the instruction behind each label, by Iced's number; <see cref="Twice"/> where it is placed twice.</summary>
     internal static Dictionary<ulong, int> Placed(IReadOnlyList<Instruction> instructions)
     {
         var placed = new Dictionary<ulong, int>();
