@@ -1,6 +1,8 @@
 using Iced.Intel;
 using PvPatch.Live;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
+using PvPatch.Tests.Shared;
 using PvPatch.Tests.Support;
 using static Iced.Intel.AssemblerRegisters;
 
