@@ -47,7 +47,8 @@ public sealed class LivePlan
     /// The decisions as a plan like that of an image: every site with what it holds now as its old bytes, and every slot that is set, as
     /// eight bytes under
     /// <see cref="PatchAction.Slot"/>. To be summed up, listed, compared, explained and stored. The displacement of a jump to an island
-    /// that has no place yet is zero, and the remark says so.
+    /// that has no place yet is zero; a call whose argument is loaded by a stub that has none yet leads to the function. The remark says
+    /// so.
     /// </summary>
     public PatchPlan Plan { get; }
 
@@ -182,11 +183,15 @@ public sealed class LivePlan
         LiveSite site = decided.SiteOf(index);
         bool kept = outcome.Change == SiteChange.KeptIndirect;
         bool linked = outcome.State == LiveSiteState.Linked;
-        VirtualAddress? target = kept || BranchTarget(outcome, bytes, site.Address) is not VirtualAddress entry
-            ? null : arena.Functions.TargetOf(entry); // and not a thunk or far jump
+        VirtualAddress? target = kept ? null : BranchTarget(outcome, bytes, site.Address);
         if (site.Slot is not OpSlot slot)
         {
-            return new PlanOutcome { Label = site.Name, Action = outcome.Action, Target = target };
+            return new PlanOutcome
+            {
+                Label = site.Name,
+                Action = outcome.Action,
+                Target = target is VirtualAddress place ? arena.Functions.TargetOf(place) : null, // not the far jump before it
+            };
         }
 
         return new PlanOutcome
@@ -196,10 +201,11 @@ public sealed class LivePlan
             Clobbers = site.Clobbers,
             Action = outcome.Action,
             Reason = outcome.Reason,
-            Target = target,
+            Target = target is VirtualAddress entry
+                ? arena.Functions.TargetOf(arena.Arguments.TargetOf(site.Record.Offset, entry) ?? entry) : null,
             TargetName = target is null || linked ? null : decided.After[slot.Index]?.Backend[slot.Index].TargetName,
             Detail = linked ? "linked"
-                : outcome.IsUnplaced ? "in an island that has no place yet"
+                : outcome.IsUnplaced ? $"{(outcome.Form == LiveForm.Island ? "in an island" : "through a stub")} that has no place yet"
                 : outcome.Form == LiveForm.Island && !kept ? "in an island"
                 : null,
         };

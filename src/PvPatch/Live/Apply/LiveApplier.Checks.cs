@@ -76,9 +76,14 @@ internal sealed partial class LiveApplier
 
         foreach (LiveChange change in changes.List)
         {
-            if (change.Setting is LiveSetting setting && _claims.Add(setting) is PatchDiagnostic foreign)
+            if (change.Setting is LiveSetting setting)
             {
-                return foreign;
+                if (_claims.Add(setting) is PatchDiagnostic foreign)
+                {
+                    return foreign;
+                }
+
+                continue; // it names no sites
             }
 
             // By index: an enumerator of an interface is an object, and most batches are small.

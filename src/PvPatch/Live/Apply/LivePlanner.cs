@@ -103,6 +103,11 @@ internal sealed partial class LivePlanner
         foreach (LiveChange change in changes)
         {
             SiteScope scope = change.Scope;
+            if (change.Kind == ChangeKind.Set)
+            {
+                continue; // the settings' own planner looks at it
+            }
+
             if (change.Kind == ChangeKind.Link)
             {
                 _named.EnsureCapacity(change.Links.Count);

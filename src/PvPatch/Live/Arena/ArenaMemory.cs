@@ -112,6 +112,9 @@ internal sealed unsafe class ArenaMemory : IDisposable
     /// <summary>Notes that a stub is placed where other code stood: another processor may still be reading ahead there.</summary>
     public void NoteReused() => Volatile.Write(ref _reused, true);
 
+    /// <summary>Whether that was noted and no barrier was run since.</summary>
+    public bool HasReused => Volatile.Read(ref _reused);
+
     /// <summary>
     /// Whether that was noted since the last time this was asked. Who asks runs a barrier before anyone is led to a stub.
     /// </summary>

@@ -40,6 +40,7 @@ public sealed partial class CodeArena : IDisposable
         var stubs = new StubAllocator(memory);
         Islands = new IslandStore(memory, stubs);
         Functions = new FunctionStore(memory, stubs, options.SaveVectorState ? options.VectorSave ?? VectorSave.Current : default);
+        Arguments = new ArgumentStubs(memory, stubs);
         lock (s_lock)
         {
             s_arenas = [.. s_arenas.Where(static a => a.TryGetTarget(out _)), new WeakReference<CodeArena>(this)];
@@ -98,6 +99,8 @@ public sealed partial class CodeArena : IDisposable
     internal IslandStore Islands { get; }
 
     internal FunctionStore Functions { get; }
+
+    internal ArgumentStubs Arguments { get; }
 
     internal PatchLock PatchLock { get; }
 

@@ -1,8 +1,4 @@
-using System.Buffers.Binary;
 using System.Globalization;
-using PvPatch.Machine;
-using PvPatch.Mechanisms;
-using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
@@ -10,7 +6,7 @@ namespace PvPatch.Live;
 /// A piece of generated code in an arena, and its sites, which are of one layout. Made by
 /// <see cref="CodeArena.Emit(Iced.Intel.Assembler, SiteEmitter)"/> and its like, or by <see cref="CodeReservation"/>.
 /// </summary>
-public sealed unsafe class CodeBlock
+public sealed unsafe partial class CodeBlock
 {
     // What a two-byte jump at a site reaches from behind itself, and the forwarding island there.
     private const int FarthestBefore = 128 - 2;
@@ -185,150 +181,6 @@ public sealed unsafe class CodeBlock
     /// <summary>Makes it retired. Under the patch lock.</summary>
     internal void SetRetired() => _length |= RetiredBit;
 
-    internal VirtualAddress AddressOf(int site) => Arena.Memory.Start + _records[site].Offset;
-
-    internal PatchSite KindOf(int site) => Slots!.KindOf(_records[site].Kind);
-
-    /// <summary>What a site follows, where that is settings; nothing where it is a slot's.</summary>
-    internal SettingSite? SettingOf(int site) => _rare?.Settings?[site];
-
-    internal void SetSetting(int site, SettingSite setting) => (Rare.Settings ??= new SettingSite?[_records.Length])[site] = setting;
-
-    /// <summary>Whether its sites can follow their settings to what these are now. Under the patch lock.</summary>
-    /// <exception cref="PatchException">A field is too small for the value, or a backend has no variant (PV8039).</exception>
-    internal void CheckSettings()
-    {
-        for (int i = 0; i < (_rare?.Settings?.Length ?? 0); i++)
-        {
-            if (SettingOf(i) is SettingSite site && site.CheckValue(AddressOf(i), site.Settings[0].Value) is PatchDiagnostic error)
-            {
-                throw new PatchException(error with { SiteIndex = i, Address = AddressOf(i) });
-            }
-        }
-    }
-
-    /// <summary>
-    /// Gives the sites that follow settings the bytes for what these are now. Under the patch lock, before anyone can run the block.
-    /// </summary>
-    /// <param name="claims">The settings that become the arena's.</param>
-    /// <returns>Why one can't.</returns>
-    internal PatchDiagnostic? SettleSettings(LiveSetting.Claims claims)
-    {
-        SettingSite?[] settings = _rare?.Settings ?? [];
-        for (int i = 0; i < settings.Length; i++)
-        {
-            if (settings[i] is not SettingSite setting)
-            {
-                continue;
-            }
-
-            foreach (LiveSetting each in setting.Settings)
-            {
-                if (claims.Add(each) is PatchDiagnostic foreign)
-                {
-                    return foreign;
-                }
-            }
-
-            int length = KindOf(i).Budget;
-            SiteBytes bytes = setting.Decide(AddressOf(i), length, out PatchAction action);
-            bytes.CopyTo(Arena.Memory.Span(AddressOf(i), length), length);
-            SetBytes(i, bytes);
-            _records[i].Set(LiveSiteState.Bound, SettingPlanner.FormOf(action), action, PatchReason.None);
-        }
-
-        return null;
-    }
-
-    /// <summary>Makes the sites that follow settings known to these. Under the same lock, when nothing can fail any more.</summary>
-    internal void JoinSettings()
-    {
-        SettingSite?[] settings = _rare?.Settings ?? [];
-        for (int i = 0; i < settings.Length; i++)
-        {
-            foreach (LiveSetting setting in settings[i] is SettingSite site ? site.Settings : [])
-            {
-                setting.Add(new LiveSite(this, i));
-            }
-        }
-    }
-
-    /// <summary>The bytes the site was registered with.</summary>
-    internal byte[] OriginalOf(int site)
-    {
-        if (_rare?.Originals is { } originals && originals.TryGetValue(site, out byte[]? foreign))
-        {
-            return foreign;
-        }
-
-        PatchSite kind = KindOf(site);
-        byte[] bytes = new byte[kind.Budget];
-        Slots!.WriteOriginal(kind, AddressOf(site), bytes);
-        return bytes;
-    }
-
-    /// <summary>
-    /// Where the direct call or jump of a site leads: in a site of one instruction that ends where the site ends, in a longer one that
-    /// begins where it begins.
-    /// </summary>
-    internal VirtualAddress? DirectTargetOf(int site)
-    {
-        ref SiteRecord record = ref _records[site];
-        int budget = KindOf(site).Budget;
-        VirtualAddress address = AddressOf(site);
-        if (record.Form is LiveForm.Call or LiveForm.Jump)
-        {
-            if (budget == BranchCode.ShortLength)
-            {
-                return address + budget + (sbyte)(record.Low >> 8);
-            }
-
-            int shift = 8 * (budget - sizeof(int)); // the displacement comes last
-            (ulong low, ulong high) = BytesOf(site);
-            ulong displacement = shift >= 64 ? high >> shift - 64 : low >> shift | high << 1 << 63 - shift;
-            return address + budget + (int)displacement;
-        }
-
-        if (record.Form != LiveForm.InPlace || record.Action is not (PatchAction.Call or PatchAction.ThunkCall or PatchAction.Jump))
-        {
-            return null;
-        }
-
-        ulong first = budget <= 16 ? record.Low : BinaryPrimitives.ReadUInt64LittleEndian(LongBytesOf(site));
-        return (byte)first is 0xe8 or 0xe9 ? address + 5 + (int)(first >> 8) : null;
-    }
-
-    /// <summary>Bytes 8 to 15 of what a site is known to hold.</summary>
-    internal ulong BytesBehind(int site) => _behind is null ? 0 : _behind[site];
-
-    /// <summary>What a site of up to 16 bytes is known to hold.</summary>
-    internal SiteBytes BytesOf(int site) => new(_records[site].Low, BytesBehind(site));
-
-    internal void SetBytes(int site, SiteBytes bytes)
-    {
-        _records[site].Low = bytes.Low;
-        if (_behind is not null)
-        {
-            _behind[site] = bytes.High;
-        }
-    }
-
-    /// <summary>Makes room for bytes 8 to 15; before the first site that has some gets its bytes.</summary>
-    internal void MakeRoomBehind() => _behind ??= new ulong[_records.Length];
-
-    /// <summary>Keeps the bytes of a site that a host's own emitter wrote, which don't follow from its kind.</summary>
-    internal void KeepOriginal(int site, byte[] bytes)
-    {
-        _records[site].IsForeign = true;
-        (Rare.Originals ??= []).Add(site, bytes);
-    }
-
-    /// <summary>What a site longer than 16 bytes is known to hold.</summary>
-    internal byte[] LongBytesOf(int site) =>
-        _rare?.LongBytes is { } known && known.TryGetValue(site, out byte[]? bytes) ? bytes : OriginalOf(site);
-
-    internal void SetLongBytes(int site, byte[] bytes) => (Rare.LongBytes ??= [])[site] = bytes;
-
     /// <summary>The first site that begins behind an offset.</summary>
     private static int FirstBehind(ReadOnlySpan<SiteRecord> records, uint offset)
     {
@@ -354,24 +206,5 @@ public sealed unsafe class CodeBlock
     {
         long into = offset - (record.Offset + 2L + record.Forward);
         return record.Forward != 0 && into is >= 0 and < EmittedSite.IslandLength;
-    }
-
-    /// <summary>What few blocks have, and no record has room for.</summary>
-    private sealed class RareData
-    {
-        /// <summary>The bytes of sites that a host's own emitter wrote.</summary>
-        public Dictionary<int, byte[]>? Originals;
-
-        /// <summary>What sites longer than 16 bytes hold.</summary>
-        public Dictionary<int, byte[]>? LongBytes;
-
-        /// <summary>What the sites that follow settings follow.</summary>
-        public SettingSite?[]? Settings;
-
-        /// <summary>The static calls that lead into the block.</summary>
-        public List<LiveSetting>? CallsInto;
-
-        /// <summary>The blocks of the same code, where there are several.</summary>
-        public CodeBlock[]? SameCode;
     }
 }
