@@ -186,7 +186,12 @@ public sealed class LivePlan
         VirtualAddress? target = kept ? null : BranchTarget(outcome, bytes, site.Address);
         if (site.Slot is not OpSlot slot)
         {
-            return new PlanOutcome { Label = site.Name, Action = outcome.Action, Target = target };
+            return new PlanOutcome
+            {
+                Label = site.Name,
+                Action = outcome.Action,
+                Target = target is VirtualAddress place ? arena.Functions.TargetOf(place) : null, // not the far jump before it
+            };
         }
 
         return new PlanOutcome

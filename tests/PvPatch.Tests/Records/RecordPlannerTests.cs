@@ -96,7 +96,8 @@ public sealed class RecordPlannerTests
             }
 
             CodeImage image = Image(bitness);
-            if (!SiteRecords.TryRead(image, new CodeSegment("sites", new VirtualAddress(Table), records.ToArray()), s_names, out SiteRecords? read, out _))
+            var table = new CodeSegment("sites", new VirtualAddress(Table), records.ToArray());
+            if (!SiteRecords.TryRead(image, table, s_names, out SiteRecords? read, out _))
             {
                 continue;
             }
@@ -144,7 +145,13 @@ public sealed class RecordPlannerTests
         ulong site = Code + (ulong)random.Next(0x700);
         ulong other = Code + (ulong)random.Next(0x700);
         int form = mechanism == 3 ? random.Next(3) : 0;
-        int length = mechanism switch { 1 => random.Next(5, 12), 2 => random.Next(2) * 3 + 2, 3 => form == 2 ? 6 : 5, _ => random.Next(1, 300) };
+        int length = mechanism switch
+        {
+            1 => random.Next(5, 12),
+            2 => random.Next(2) * 3 + 2,
+            3 => form == 2 ? 6 : 5,
+            _ => random.Next(1, 300),
+        };
         int size = mechanism > 3 ? random.Next(1, Math.Min(length, 12) + 1) : 0;
         int number = mechanism is 1 or 5 ? random.Next(2) : form == 2 ? random.Next(16) : 0;
         byte[] record = Record((byte)mechanism, site, length, number, mechanism < 5 ? Names + 1 : 0, other, size, at);
@@ -165,7 +172,8 @@ public sealed class RecordPlannerTests
         s_names);
 
     /// <summary>One record, so far from the table's start. See docs/site-sections.md for the fields.</summary>
-    private static byte[] Record(byte mechanism, ulong site, int length, int number = 0, ulong name = 0, ulong target = 0, int size = 0, int at = 0)
+    private static byte[] Record(
+        byte mechanism, ulong site, int length, int number = 0, ulong name = 0, ulong target = 0, int size = 0, int at = 0)
     {
         byte[] record = new byte[32];
         (record[0], record[1]) = (1, mechanism);

@@ -57,7 +57,7 @@ internal sealed partial class BlockAssembly
     {
         uint start = (uint)(block.Address - _arena.Address);
         SettingSite setting = follows.Place(
-            block.Slots!, Array.ConvertAll(follows.Labels, l => l == 0 ? 0 : start + (uint)labels.OffsetOf(_placed[l])));
+            block.Slots!, Array.ConvertAll(follows.Labels, l => l == 0 ? 0 : start + (uint)labels.OffsetOf(_placed![l])));
         if (setting.CheckReach(block.AddressOf(number), length) is PatchDiagnostic error)
         {
             throw new PatchException(error);

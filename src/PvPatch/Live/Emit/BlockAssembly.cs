@@ -14,10 +14,6 @@ internal sealed partial class BlockAssembly
     // Padding in front of one site moves all that follow, and a short jump may grow: a few rounds settle it.
     private const int MaxRounds = 64;
 
-    // In place of the instruction behind a label.
-    private const int Nowhere = -1;
-    private const int Twice = -2;
-
     private readonly CodeArena _arena;
     private readonly Assembler _assembler;
     private readonly SiteEmitter[] _emitters;
@@ -28,7 +24,7 @@ internal sealed partial class BlockAssembly
     private readonly int _islandsBehind;
     private readonly int[] _padding; // before each site
     private readonly int _siteBytes; // of sites and islands
-    private readonly Dictionary<ulong, int> _placed = []; // the instruction behind each label, if any site follows settings
+    private Dictionary<ulong, int>? _placed; // the instruction behind each label, if any site follows settings
 
     // Of every instruction but the last, before anything is put between them. Those that may change, branches, are not asked for.
     private int[] _lengths = [];
@@ -149,34 +145,25 @@ internal sealed partial class BlockAssembly
     /// <summary>Finds the labels of sites that follow settings, and whether these may be in this arena.</summary>
     private void CheckSettings()
     {
-        bool any = false;
-        for (int i = 0; i < _sites.Length; i++)
+        foreach (EmittedSite site in _sites)
         {
-            if (_sites[i].Setting is not EmittedSetting emitted)
+            if (site.Setting is not EmittedSetting emitted)
             {
                 continue;
             }
 
-            for (int j = 0; !any && j < _assembler.Instructions.Count; j++)
-            {
-                if (_assembler.Instructions[j].IP is ulong label and not 0)
-                {
-                    _placed[label] = _placed.ContainsKey(label) ? Twice : j;
-                }
-            }
-
-            any = true;
+            _placed ??= CodeLabels.Placed(_assembler.Instructions);
             foreach (ulong label in emitted.Labels)
             {
-                int place = label == 0 ? 0 : _placed.GetValueOrDefault(label, Nowhere);
+                int place = label == 0 ? 0 : _placed.GetValueOrDefault(label, CodeLabels.Nowhere);
                 if (place < 0)
                 {
                     string name = emitted.Settings.FirstOrDefault()?.Name ?? "variants";
-                    throw new PatchException(
-                        SiteEmitter.Misuse($"a label of \"{name}\" is {(place == Twice ? "placed twice" : "used but not placed")}") with
-                        {
-                            Help = "Place it once, in the same assembler; code elsewhere is reached by a jump behind a label.",
-                        });
+                    string what = place == CodeLabels.Twice ? "placed twice" : "used but not placed";
+                    throw new PatchException(SiteEmitter.Misuse($"a label of \"{name}\" is {what}") with
+                    {
+                        Help = "Place it once, in the same assembler; code elsewhere is reached by a jump behind a label.",
+                    });
                 }
             }
 
@@ -239,7 +226,7 @@ internal sealed partial class BlockAssembly
 
         uint[] offsets = result.Result[0].NewInstructionOffsets;
         labels = new CodeLabels(address, count, offsets, moved: null);
-        if (!Pad(labels) && _islandsBehind == 0 && !AnyLabelLost(offsets))
+        if (!Pad(labels) && _islandsBehind == 0 && !CodeLabels.AnyLost(_assembler.Instructions, offsets))
         {
             return code.ToArray();
         }
@@ -266,22 +253,6 @@ internal sealed partial class BlockAssembly
         {
             Help = "Emit smaller blocks, or ask for a weaker placement.",
         });
-    }
-
-    /// <summary>
-    /// Whether an instruction that has a label was made several, for what it names is out of its reach: Iced does not tell where it begins.
-    /// </summary>
-    private bool AnyLabelLost(uint[] offsets)
-    {
-        for (int i = Array.IndexOf(offsets, uint.MaxValue); i >= 0; i = Array.IndexOf(offsets, uint.MaxValue, i + 1))
-        {
-            if (_assembler.Instructions[i].IP != 0)
-            {
-                return true;
-            }
-        }
-
-        return false;
     }
 
     /// <summary>

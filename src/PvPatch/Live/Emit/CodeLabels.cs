@@ -9,6 +9,10 @@ public sealed class CodeLabels
 {
     private const ulong LowestAddress = 1 << 16; // no code is ever mapped below
 
+    // In place of the instruction behind a label.
+    internal const int Nowhere = -1;
+    internal const int Twice = -2;
+
     private readonly VirtualAddress _start;
     private readonly int _count;
     private readonly uint[] _offsets;
@@ -39,6 +43,37 @@ public sealed class CodeLabels
 
     /// <summary>Where an instruction of the assembler, or an island behind them, begins.</summary>
     internal int OffsetOf(int instruction) => (int)_offsets[_moved is null ? instruction : _moved[instruction]];
+
+    /// <summary>The index of the instruction behind each label, by Iced's number; <see cref="Twice"/> where it is placed twice.</summary>
+    internal static Dictionary<ulong, int> Placed(IReadOnlyList<Instruction> instructions)
+    {
+        var placed = new Dictionary<ulong, int>();
+        for (int i = 0; i < instructions.Count; i++)
+        {
+            if (instructions[i].IP is ulong label and not 0)
+            {
+                placed[label] = placed.ContainsKey(label) ? Twice : i;
+            }
+        }
+
+        return placed;
+    }
+
+    /// <summary>
+    /// Whether an instruction with a label was made several, for what it names is out of its reach: Iced does not tell where it begins.
+    /// </summary>
+    internal static bool AnyLost(IReadOnlyList<Instruction> instructions, uint[] offsets)
+    {
+        for (int i = Array.IndexOf(offsets, uint.MaxValue); i >= 0; i = Array.IndexOf(offsets, uint.MaxValue, i + 1))
+        {
+            if (instructions[i].IP != 0)
+            {
+                return true;
+            }
+        }
+
+        return false;
+    }
 
     /// <summary>
     /// Throws where an assembler's code refers to a label that is not placed, or to an address that could be one: Iced keeps both in one

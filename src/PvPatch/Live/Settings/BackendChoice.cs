@@ -62,7 +62,8 @@ internal sealed class VariantSite(CodeArena arena, BackendChoice choice, Diction
     }
 
     /// <inheritdoc/>
-    public override PatchDiagnostic? CheckValue(VirtualAddress site, long value) => value == BackendChoice.None || ways.ContainsKey(value) ? null :
+    public override PatchDiagnostic? CheckValue(VirtualAddress site, long value) =>
+        value == BackendChoice.None || ways.ContainsKey(value) ? null :
         PatchDiagnostic.Error(DiagnosticCodes.SettingValue, $"a site has no variant for the backend \"{choice.Show(value)}\"") with
         {
             Expected = string.Join(", ", ways.Keys.Select(choice.Show)),

@@ -56,16 +56,20 @@ public sealed unsafe class ConstantTests : IDisposable
         Random random = TestSeed.NewRandom();
         Action<Assembler>[] all =
         [
-            static a => a.mov(ax, 1), static a => a.add(ax, 1), static a => a.cmp(di, 0x1234), static a => a.mov(al, 1), static a => a.push(1),
+            static a => a.mov(ax, 1), static a => a.add(ax, 1), static a => a.cmp(di, 0x1234), static a => a.mov(al, 1),
+            static a => a.push(1),
             static a => a.push(0x12345), static a => a.imul(rax, rdi, 1), static a => a.imul(ax, di, 0x1234), static a => a.test(edi, 1),
             static a => a.mov(rdi, 0x7fff_ffffL), static a => a.mov(__word_ptr[rdi], 1), static a => a.mov(__qword_ptr[rdi + 4], 0x12345),
             static a => a.bt(rax, 5), static a => a.ret(8), static a => a.and(r15, 0x1234567), static a => a.mov(__byte_ptr[rdi], 1),
-            static a => a.@lock.add(__dword_ptr[rdi], 1), static a => a.vpshufd(ymm1, ymm2, 3), static a => a.mov(__dword_ptr.fs[0x1234], 5),
+            static a => a.@lock.add(__dword_ptr[rdi], 1), static a => a.vpshufd(ymm1, ymm2, 3),
+            static a => a.mov(__dword_ptr.fs[0x1234], 5),
         ];
         Action<Assembler>[] displaced =
         [
-            static a => a.mov(eax, __[rdi + 1]), static a => a.lea(rax, __[rdi + rsi * 8 + 0x12345]), static a => a.mov(rax, __[0x1122334455667788]),
-            static a => a.cmp(__dword_ptr[rdi + 1], 0x12345), static a => a.mov(__word_ptr[rdi + 0x12345], 1), static a => a.vmovaps(ymm1, __[rdi + 32]),
+            static a => a.mov(eax, __[rdi + 1]), static a => a.lea(rax, __[rdi + rsi * 8 + 0x12345]),
+            static a => a.mov(rax, __[0x1122334455667788]),
+            static a => a.cmp(__dword_ptr[rdi + 1], 0x12345), static a => a.mov(__word_ptr[rdi + 0x12345], 1),
+            static a => a.vmovaps(ymm1, __[rdi + 32]),
             static a => a.vmovups(zmm1, __[rdi + 33]), static a => a.call(__qword_ptr[rdi + 8]), static a => a.mov(eax, __.gs[0x100]),
         ];
         for (int round = 0; round < 5000; round++)

@@ -1,4 +1,5 @@
 using System.Runtime.CompilerServices;
+using System.Runtime.InteropServices;
 using System.Text.Json;
 using Iced.Intel;
 using PvPatch.Live;
@@ -10,7 +11,7 @@ using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live.Settings;
 
-/// <summary>Settings where things meet: several layouts in one piece of code, labels where code is rewritten, backends that are gone.</summary>
+/// <summary>Settings where things meet: several layouts in one piece of code, threads, faults, what is gone.</summary>
 public sealed unsafe class SettingEdgeTests : IDisposable
 {
     private readonly LiveCode _code = new();
@@ -46,108 +47,6 @@ public sealed unsafe class SettingEdgeTests : IDisposable
     }
 
     [Fact]
-    public void A_variant_may_end_with_a_label()
-    {
-        using LivePatcher live = _code.Patcher();
-        var a = new Assembler(64);
-        var sites = new SiteEmitter(_code.Layout);
-        static void Write(Assembler b, int number)
-        {
-            Label end = b.CreateLabel();
-            b.mov(eax, number);
-            b.cmp(eax, number);
-            b.je(end);
-            b.mov(eax, 100);
-            b.Label(ref end);
-        }
-
-        sites.Variants(a, new SiteVariant(_code.Nops, static b => Write(b, 1)), new SiteVariant(_code.Direct, static b => Write(b, 2)));
-        a.ret();
-        CodeBlock block = _code.Arena.Emit(a, sites);
-        Assert.Equal(1, SettingCode.Run(block));
-        live.Switch(_code.Direct);
-        Assert.Equal(2, SettingCode.Run(block));
-    }
-
-    [Fact]
-    public void A_label_that_waits_for_an_instruction_is_no_place_for_what_is_out_of_line()
-    {
-        var a = new Assembler(64);
-        var sites = new SiteEmitter(_code.Layout);
-        sites.Variants(a, new SiteVariant(_code.Nops, static b => b.nop()), new SiteVariant(_code.Direct, static b => b.nop()));
-        Label end = a.CreateLabel();
-        a.ret();
-        a.Label(ref end);
-        Assert.Equal("PV8014", Assert.Throws<PatchException>(() => _code.Arena.Emit(a, sites)).Diagnostic.Code);
-        a.ret();
-        Assert.Equal(1, _code.Arena.Emit(a, sites).SiteCount); // nothing of the variants was lost
-    }
-
-    [Fact]
-    public void A_variant_out_of_line_may_hold_variants_of_an_emitter_before()
-    {
-        using LivePatcher live = _code.Patcher();
-        using var other = new LivePatcher(_code.Arena);
-        Backend one = Backend.Create("one", other.Layout, static _ => { });
-        Backend two = Backend.Create("two", other.Layout, static _ => { });
-        var a = new Assembler(64);
-        SiteEmitter[] emitters = [new(other.Layout), new(_code.Layout)];
-        emitters[1].Variants(
-            a, new SiteVariant(_code.Nops, static b => b.mov(eax, 1)),
-            new SiteVariant(_code.Direct, b => emitters[0].Variants(
-                b, new SiteVariant(one, static c => c.mov(eax, 2)), new SiteVariant(two, static c => c.mov(eax, 3)))));
-        a.ret();
-        CodeBlock block = _code.Arena.Emit(a, emitters, out _)[0];
-        Assert.Equal(1, SettingCode.Run(block));
-        live.Switch(_code.Direct);
-        Assert.Equal(2, SettingCode.Run(block));
-        other.Switch(two);
-        Assert.Equal(3, SettingCode.Run(block));
-        Assert.Same(two, other.Current);
-    }
-
-    [Fact]
-    public void A_compressed_displacement_is_no_field()
-    {
-        var a = new Assembler(64);
-        var sites = new SiteEmitter();
-        var constant = new CodeConstant("c");
-        PatchException error = Assert.Throws<PatchException>(
-            () => sites.Constant(a, constant, static b => b.vmovaps(zmm0, __[rdi + 64]))); // 62 f1 7c 48 28 47 01: 1 times 64
-        Assert.Equal("PV8014", error.Diagnostic.Code);
-        sites.Constant(a, constant, static b => b.vmovups(zmm0, __[rdi + 65])); // four bytes, as they are
-        sites.Constant(a, constant, static b => b.mov(eax, __[rdi + 64]));
-        Assert.Equal(2, sites.Count);
-    }
-
-    [Fact]
-    public void A_constant_of_any_length_is_changed_live_without_wide_stores()
-    {
-        using var code = new LiveCode(atomic16: false);
-        using var live = new LivePatcher(code.Arena);
-        Assert.SkipWhen(code.Arena.Native.Barrier.IsZero, "guards need a barrier in native code");
-        for (int offset = 0; offset < 64; offset++)
-        {
-            var a = new Assembler(64);
-            var sites = new SiteEmitter();
-            var constant = new CodeConstant("c", 7);
-            for (int i = 0; i < offset; i++)
-            {
-                a.nop();
-            }
-
-            sites.Constant(a, constant, static b => b.mov(__qword_ptr[rsp - 0x10], int.MaxValue)); // 9 bytes
-            sites.Constant(a, constant, static b => b.mov(__qword_ptr[rsp - 0x1000], int.MaxValue)); // 12 bytes
-            a.mov(rax, __[rsp - 0x10]);
-            a.ret();
-            CodeBlock block = code.Arena.Emit(a, sites);
-            Assert.Equal(7, SettingCode.Run(block));
-            live.Apply(c => c.Set(constant, -5));
-            Assert.Equal(-5, SettingCode.Run(block));
-        }
-    }
-
-    [Fact]
     public void A_backend_that_was_switched_away_from_is_not_kept()
     {
         using LivePatcher live = _code.Patcher();
@@ -168,67 +67,26 @@ public sealed unsafe class SettingEdgeTests : IDisposable
         Assert.False(gone.IsAlive);
     }
 
-    [Theory]
-    [InlineData("call")]
-    [InlineData("jrcxz")]
-    public void A_label_of_an_instruction_that_is_rewritten_is_where_it_begins(string what)
-    {
-        using LivePatcher live = _code.Patcher();
-        var key = new StaticKey("key", enabled: true);
-        var a = new Assembler(64);
-        var sites = new SiteEmitter(_code.Layout);
-        (Label on, Label far) = (a.CreateLabel(), a.CreateLabel());
-        a.xor(ecx, ecx);
-        sites.Branch(a, key, on);
-        a.mov(eax, 1);
-        a.ret();
-        a.mov(eax, 2);
-        a.Label(ref on);
-        if (what == "call")
-        {
-            a.call((_code.Arena.Address + (1L << 34)).Value); // through a pointer behind the code; not run
-        }
-        else
-        {
-            a.jrcxz(far);
-        }
-
-        a.mov(eax, 3);
-        a.ret();
-        for (int i = 0; i < 200; i++)
-        {
-            a.int3();
-        }
-
-        a.Label(ref far);
-        a.mov(eax, 4);
-        a.ret();
-        CodeBlock block = _code.Arena.Emit(a, sites, out CodeLabels labels);
-        Assert.Equal(labels[on], block[0].Target);
-        byte[] code = block.ToArray();
-        int offset = (int)(labels[on] - block.Address);
-        Assert.Equal(what == "call" ? 0xff : 0xe3, code[offset]); // call [rip+disp32], jrcxz
-        if (what == "jrcxz")
-        {
-            Assert.Equal(4, SettingCode.Run(block));
-        }
-    }
-
     [Fact]
-    public void A_label_that_is_placed_twice_is_refused()
+    public void A_plan_names_what_is_called_and_not_the_jump_that_leads_there()
     {
-        var key = new StaticKey("key");
+        using var live = new LivePatcher(_code.Arena);
+        var call = new StaticCall("call");
         var a = new Assembler(64);
         var sites = new SiteEmitter();
-        Label on = a.CreateLabel();
-        Label copy = on;
-        sites.Branch(a, key, on);
-        a.Label(ref on);
-        a.nop();
-        a.Label(ref copy);
-        a.ret();
-        Assert.Equal("PV8014", Assert.Throws<PatchException>(() => _code.Arena.Emit(a, sites)).Diagnostic.Code);
+        sites.Jump(a, call);
+        CodeBlock block = _code.Arena.Emit(a, sites);
+        VirtualAddress far = ManagedTarget.Of((delegate* unmanaged<int>)&Nine);
+        Assert.SkipWhen(_code.Arena.Reaches(far), "the runtime's code is near");
+        LivePlan plan = live.Plan(c => c.Target(call, far));
+        Assert.Equal(far, plan.Plan[0].Target);
+        live.Apply(plan);
+        Assert.Equal(far, block[0].Target);
+        Assert.Equal(9, SettingCode.Run(block));
     }
+
+    [UnmanagedCallersOnly]
+    private static int Nine() => 9;
 
     [Fact]
     public void An_entry_does_not_lead_to_itself()
@@ -337,7 +195,8 @@ public sealed unsafe class SettingEdgeTests : IDisposable
         using LivePatcher live = _code.Patcher(_code.Nops);
         using var others = new LivePatcher(_code.Arena);
         using Executor executor = _code.Arena.RegisterExecutor(); // never inside
-        (var key, var constant, var branch, var call) = (new StaticKey("key"), new CodeConstant("constant"), new MultiBranch("branch", 2), new StaticCall("call"));
+        (var key, var branch) = (new StaticKey("key"), new MultiBranch("branch", 2));
+        (var constant, var call) = (new CodeConstant("constant"), new StaticCall("call"));
         var blocks = new List<(CodeBlock Block, Func<int> Expected)>();
         int left = 3;
         Exception? failed = null;
@@ -368,7 +227,8 @@ public sealed unsafe class SettingEdgeTests : IDisposable
             new(() => Run(_ => blocks.Add(EmitAll(key, constant, branch, call, live)))),
             new(() => Run(r => live.Apply(c => c.Use(backends[r.Next(2)]).Set(constant, r.Next(10)), wait))),
             new(() => Run(r => others.Apply(
-                c => _ = (key.IsEnabled ? c.Disable(key) : c.Enable(key)).Set(branch, r.Next(2)).Target(call, r.Next(2) == 0 ? _code.Five : _code.Two), wait))),
+                c => _ = (key.IsEnabled ? c.Disable(key) : c.Enable(key)).Set(branch, r.Next(2))
+                    .Target(call, r.Next(2) == 0 ? _code.Five : _code.Two), wait))),
         ];
         Array.ForEach(threads, static t => t.Start());
         while (Volatile.Read(ref left) > 0)
@@ -383,14 +243,16 @@ public sealed unsafe class SettingEdgeTests : IDisposable
         _code.Arena.Retire([.. blocks.Select(static b => b.Block)]);
     }
 
-    private (CodeBlock Block, Func<int> Expected) EmitAll(StaticKey key, CodeConstant constant, MultiBranch branch, StaticCall call, LivePatcher live)
+    private (CodeBlock Block, Func<int> Expected) EmitAll(
+        StaticKey key, CodeConstant constant, MultiBranch branch, StaticCall call, LivePatcher live)
     {
         var a = new Assembler(64);
         var sites = new SiteEmitter(_code.Layout);
         Label[] labels = [.. Enumerable.Range(0, 3).Select(_ => a.CreateLabel())];
         a.push(rbx);
         sites.Constant(a, constant, static b => b.mov(ebx, 0));
-        sites.Variants(a, new SiteVariant(_code.Nops, static b => b.add(ebx, 100)), new SiteVariant(_code.Direct, static b => b.add(ebx, 200)));
+        sites.Variants(
+            a, new SiteVariant(_code.Nops, static b => b.add(ebx, 100)), new SiteVariant(_code.Direct, static b => b.add(ebx, 200)));
         sites.Branch(a, key, labels[0]);
         a.add(ebx, 1000);
         a.Label(ref labels[0]);
@@ -403,8 +265,11 @@ public sealed unsafe class SettingEdgeTests : IDisposable
         a.add(eax, ebx);
         a.pop(rbx);
         a.ret();
-        return (_code.Arena.Emit(a, sites), () => (int)constant.Value + (ReferenceEquals(live.Current, _code.Nops) ? 100 : 200) + (key.IsEnabled ? 0 : 1000)
-            + (branch.Way == 1 ? 0 : 10_000) + (call.Target is not VirtualAddress target ? 0 : target == _code.Five ? 5 : 2));
+        return (_code.Arena.Emit(a, sites), () => (int)constant.Value
+            + (ReferenceEquals(live.Current, _code.Nops) ? 100 : 200)
+            + (key.IsEnabled ? 0 : 1000)
+            + (branch.Way == 1 ? 0 : 10_000)
+            + (call.Target is not VirtualAddress target ? 0 : target == _code.Five ? 5 : 2));
     }
 
     [Fact]
@@ -440,7 +305,8 @@ public sealed unsafe class SettingEdgeTests : IDisposable
         a.Label(ref on);
         a.ret();
         CodeBlock block = _code.Arena.Emit(a, sites);
-        Assert.All((string[])["key", "call", "constant", "backend of "], n => Assert.Contains(n, _code.Arena.Dump(block), StringComparison.Ordinal));
+        string dump = _code.Arena.Dump(block);
+        Assert.All((string[])["key", "call", "constant", "backend of "], n => Assert.Contains(n, dump, StringComparison.Ordinal));
         PatchPlan plan = live.Plan(c => c.Use(_code.Direct).Enable(key).Target(call, _code.Two).Set(constant, 5)).Plan;
         using var stream = new MemoryStream();
         using (var json = new Utf8JsonWriter(stream))
