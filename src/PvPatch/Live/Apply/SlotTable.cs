@@ -21,6 +21,7 @@ public sealed unsafe class SlotTable
     // What many sites share, slot, budget, clobbers and traits, has a number: the site's kind.
     private readonly Lock _kindLock = new();
     private readonly Dictionary<ulong, int> _kindNumbers = [];
+    private readonly List<CallConvention> _conventions = []; // of sites that have operands of their own
     private readonly RegisterSet[] _allowed; // by slot
     private PatchSite[] _kinds = new PatchSite[16];
     private int[] _siteCounts = new int[16]; // by kind
@@ -117,6 +118,61 @@ public sealed unsafe class SlotTable
             return _choice!;
         }
     }
+
+    /// <summary>The number of a convention that sites have operands by.</summary>
+    /// <exception cref="PatchException">There are too many (PV8045).</exception>
+    internal int NumberOf(CallConvention convention)
+    {
+        lock (_kindLock)
+        {
+            int number = _conventions.IndexOf(convention) + 1;
+            if (number == 0)
+            {
+                if (_conventions.Count == PatchSite.MostConventions)
+                {
+                    throw new PatchException(PatchDiagnostic.Error(
+                        DiagnosticCodes.SiteArgument, "too many conventions say where sites have their operands") with
+                    {
+                        Found = $"{PatchSite.MostConventions} so far",
+                        Help = "Keep and reuse the conventions.",
+                    });
+                }
+
+                _conventions.Add(convention);
+                number = _conventions.Count;
+            }
+
+            return number;
+        }
+    }
+
+    /// <summary>The slot as sites of a kind see it: with their convention.</summary>
+    internal OpSlot SlotOf(PatchSite kind)
+    {
+        OpSlot slot = Layout[kind.Slot];
+        if (kind.Convention == 0)
+        {
+            return slot;
+        }
+
+        lock (_kindLock)
+        {
+            return slot.With(_conventions[kind.Convention - 1]);
+        }
+    }
+
+    /// <summary>The thunk by which sites of a kind with operands of their own call what their slot holds.</summary>
+    internal ThunkCode ThunkOf(PatchSite kind, VirtualAddress slotJump)
+    {
+        CallConvention convention = Layout[kind.Slot].Convention;
+        var thunk = new ThunkCode(slotJump, RegisterSet.None, convention) { From = SlotOf(kind).Convention };
+        RegisterSet saves = (convention.DestroyedBy(64) | thunk.Writes(64)).Except(kind.Clobbers);
+        return thunk with { Saves = Arena.Functions.SavesVector ? saves : saves.Except(RegisterSet.Vector) };
+    }
+
+    /// <summary>What a slot's function may destroy for the sites of a kind.</summary>
+    private RegisterSet AllowedAt(PatchSite kind) =>
+        kind.Convention == 0 ? kind.Clobbers : kind.Clobbers | ThunkOf(kind, default).Saves;
 
     /// <summary>Each kind of site as it was emitted: what sites are reverted to.</summary>
     internal LiveBody OriginalOf(int kind)
@@ -286,7 +342,7 @@ public sealed unsafe class SlotTable
                 if (_siteCounts[record.Kind]++ == 0)
                 {
                     PatchSite kind = _kinds[record.Kind];
-                    RegisterSet allowed = _allowed[kind.Slot] & kind.Clobbers;
+                    RegisterSet allowed = _allowed[kind.Slot] & AllowedAt(kind);
                     narrows |= allowed != _allowed[kind.Slot];
                     _allowed[kind.Slot] = allowed;
                 }
@@ -303,7 +359,7 @@ public sealed unsafe class SlotTable
         {
             if (_siteCounts[kind] > 0 && _kinds[kind].Slot == slot)
             {
-                allowed &= _kinds[kind].Clobbers;
+                allowed &= AllowedAt(_kinds[kind]);
             }
         }
 
