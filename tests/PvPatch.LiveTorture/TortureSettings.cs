@@ -300,11 +300,11 @@ internal sealed unsafe class TortureSettings : IDisposable
             return 2;
         }
 
-        bool all = !(_code.Has(SiteKind.Keys) && seen[SettingCode.KeyCounts..SettingCode.BranchCounts].Contains(0))
-            && !(_code.Has(SiteKind.Branches) && seen[SettingCode.BranchCounts..SettingCode.CallCounts].Contains(0))
+        bool all = !(_code.Has(SiteKind.Keys) && seen.AsSpan(SettingCode.KeyCounts..SettingCode.BranchCounts).Contains(0))
+            && !(_code.Has(SiteKind.Branches) && seen.AsSpan(SettingCode.BranchCounts..SettingCode.CallCounts).Contains(0))
             && !(_code.Has(SiteKind.Calls) && Enumerable.Range(0, SettingCode.Nothing + 1).Any(
                 r => (r is <= 3 or SettingCode.Nothing) && seen[SettingCode.CallCounts + r] == 0))
-            && !(_code.Has(SiteKind.Settings) && seen[(SettingCode.OpCounts + 1)..].Contains(0));
+            && !(_code.Has(SiteKind.Settings) && seen.AsSpan(SettingCode.OpCounts + 1).Contains(0));
         Console.WriteLine(all || _options.Protocol != Protocol.Library ? "OK" : "NOT ALL SEEN");
         return all || _options.Protocol != Protocol.Library ? 0 : 3;
     }

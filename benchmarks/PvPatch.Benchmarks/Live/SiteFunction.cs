@@ -32,7 +32,12 @@ internal static unsafe class SiteFunction
     /// <param name="body">
     /// Puts one site, or what is written by hand in its place, into the loop; it may destroy rax only, and reads data by rdi.
     /// </param>
-    public static CodeBlock Emit(CodeArena arena, OpsLayout layout, int sites, Action<Assembler, SiteEmitter> body)
+    public static CodeBlock Emit(CodeArena arena, OpsLayout layout, int sites, Action<Assembler, SiteEmitter> body) =>
+        Emit(arena, layout, sites, (a, emitter, _) => body(a, emitter), out _);
+
+    /// <summary>As the other form; the body is told which site it is, and where its labels are.</summary>
+    public static CodeBlock Emit(
+        CodeArena arena, OpsLayout layout, int sites, Action<Assembler, SiteEmitter, int> body, out CodeLabels labels)
     {
         var a = new Assembler(64);
         var emitter = new SiteEmitter(layout);
@@ -40,11 +45,11 @@ internal static unsafe class SiteFunction
         a.Label(ref loop);
         for (int i = 0; i < sites; i++)
         {
-            body(a, emitter);
+            body(a, emitter, i);
             a.add(s_sums[i % s_sums.Length], eax);
         }
 
-        return End(arena, a, emitter, loop);
+        return End(arena, a, emitter, loop, out labels);
     }
 
     /// <summary>The same with every 6-byte site across the end of a line, where only the guard can change it.</summary>
@@ -63,7 +68,7 @@ internal static unsafe class SiteFunction
             a.nop(LineSize - SiteLength - AddLength);
         }
 
-        return End(arena, a, emitter, loop);
+        return End(arena, a, emitter, loop, out _);
     }
 
     /// <summary>Runs the function.</summary>
@@ -86,7 +91,7 @@ internal static unsafe class SiteFunction
         return loop;
     }
 
-    private static CodeBlock End(CodeArena arena, Assembler a, SiteEmitter emitter, Label loop)
+    private static CodeBlock End(CodeArena arena, Assembler a, SiteEmitter emitter, Label loop, out CodeLabels labels)
     {
         a.dec(r12);
         a.jnz(loop);
@@ -97,6 +102,6 @@ internal static unsafe class SiteFunction
         a.pop(r12);
         a.pop(rbx);
         a.ret();
-        return arena.Emit(a, emitter);
+        return arena.Emit(a, emitter, out labels);
     }
 }

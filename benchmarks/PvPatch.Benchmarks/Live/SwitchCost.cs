@@ -58,7 +58,7 @@ internal static class SwitchCost
             Thread.Sleep(1); // a thread that has slept comes in at once, on a processor of its own if it can
             for (int i = 0; i < BatchesInRound; i++)
             {
-                var clock = new Undisturbed(sites);
+                var clock = new Undisturbed(sites.Clock);
                 ApplyResult result = sites.Patcher.Switch(backends[i % backends.Length]);
                 bool counts = clock.Stop(out double time) && round >= 0;
                 Figures.Check($"{sites.Class}: written in a batch", result.Written, SwitchedSites.Count);
@@ -84,7 +84,7 @@ internal static class SwitchCost
     {
         int first = (round + WarmUpRounds) * InRow % SwitchedSites.Count;
         int written = 0;
-        var clock = new Undisturbed(sites);
+        var clock = new Undisturbed(sites.Clock);
         for (int i = 0; i < InRow; i++)
         {
             written += sites.Patcher.Switch(sites.Direct, singles[first + i]).Written;

@@ -78,8 +78,8 @@ internal sealed unsafe class SwitchedSites : IDisposable
     /// <summary>How often the thread has run the function, and nanoseconds of a processor it has had for that.</summary>
     public (long Entries, long ProcessorTime) Done => (Volatile.Read(ref _entries), _clock?.Now ?? 0);
 
-    /// <summary>Nanoseconds of a processor the thread has had.</summary>
-    public long ProcessorTime => _clock?.Now ?? 0;
+    /// <summary>The thread's clock, once it has one.</summary>
+    public ThreadClock? Clock => _clock;
 
     public void ThrowIfFaulty()
     {

@@ -10,16 +10,18 @@ internal readonly struct Undisturbed
 {
     private const double RoomNanoseconds = 1_000;
 
-    private readonly SwitchedSites _sites;
+    private readonly ThreadClock? _clock;
     private readonly long _outer;
     private readonly long _had;
     private readonly long _start;
 
-    public Undisturbed(SwitchedSites sites)
+    /// <summary>Begins.</summary>
+    /// <param name="clock">The executor's, once it has one.</param>
+    public Undisturbed(ThreadClock? clock)
     {
-        _sites = sites;
+        _clock = clock;
         _outer = Stopwatch.GetTimestamp();
-        _had = sites.ProcessorTime;
+        _had = clock?.Now ?? 0;
         _start = Stopwatch.GetTimestamp();
     }
 
@@ -29,7 +31,7 @@ internal readonly struct Undisturbed
     public bool Stop(out double nanoseconds)
     {
         nanoseconds = Stopwatch.GetElapsedTime(_start).TotalNanoseconds;
-        long had = _sites.ProcessorTime - _had;
+        long had = (_clock?.Now ?? 0) - _had;
         double outer = Stopwatch.GetElapsedTime(_outer).TotalNanoseconds;
         return !OperatingSystem.IsLinux() || had >= outer - RoomNanoseconds; // elsewhere there is no such clock, and every time counts
     }

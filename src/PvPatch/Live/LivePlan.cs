@@ -30,7 +30,7 @@ public sealed class LivePlan
         Plan = Build(patcher.Arena, slots, decided, report);
         SlotWrites = decided.Slots.Count(static s => s.Old != s.New);
         _slots = slots;
-        _blocks = [.. decided.Blocks];
+        _blocks = [.. decided.Blocks.DistinctBy(static b => b.Address)]; // several layouts have a block each of the same code
         _unplaced = [];
         _settings = [.. decided.Settings.Select(static s => (s.Setting, s.Setting.Value, s.Value))];
         for (int i = 0; i < decided.Count; i++)

@@ -41,13 +41,13 @@ internal static class MovedCode
             }
 
             ConstantOffsets offsets = decoder.GetConstantOffsets(instruction);
-            if (BodyBuilder.IsNearBranch(instruction) && Leaves(instruction.NearBranchTarget)
+            if (BodyBuilder.IsNearBranch(instruction) && Leaves(instruction.NearBranchTarget, (ulong)bytes.Length + 1)
                 && !TryAdd(bytes.AsSpan(at + offsets.ImmediateOffset, offsets.ImmediateSize)))
             {
                 return false;
             }
 
-            if (instruction.IsIPRelativeMemoryOperand && Leaves(instruction.IPRelativeMemoryAddress)
+            if (instruction.IsIPRelativeMemoryOperand && Leaves(instruction.IPRelativeMemoryAddress, (ulong)bytes.Length)
                 && !TryAdd(bytes.AsSpan(at + offsets.DisplacementOffset, offsets.DisplacementSize)))
             {
                 return false;
@@ -60,8 +60,8 @@ internal static class MovedCode
         at = -1;
         return true;
 
-        // To its very end is within: a jump there comes out behind the code, wherever that is.
-        bool Leaves(ulong target) => target - from.Value > (ulong)bytes.Length;
+        // A branch to its very end is within: it comes out behind the code, wherever that is. Data that lies there is not the code's.
+        bool Leaves(ulong target, ulong length) => target - from.Value >= length;
 
         bool TryAdd(Span<byte> field)
         {

@@ -44,7 +44,13 @@ internal sealed class BackendBinding
     public bool TryGetFunction(int slot, out VirtualAddress function, out PatchDiagnostic? error)
     {
         RegisterSet allowed = _slots.AllowedBy(slot);
-        if (_functions[slot] is VirtualAddress known && _madeFor[slot] == allowed)
+        bool wasMade = _functions[slot] is not null && _madeFor[slot] == allowed;
+        if (wasMade && Backend[slot].Target is VirtualAddress target && _arena.Ledger.BlockAt(target) is { IsRetired: true })
+        {
+            wasMade = false; // what it leads to is gone since
+        }
+
+        if (wasMade && _functions[slot] is VirtualAddress known)
         {
             function = known;
             error = null;

@@ -47,7 +47,8 @@ internal sealed class LiveBodyBuilder
     /// <summary>Whether a target is executable memory; if not, a finding says so.</summary>
     public bool IsCode(OpSlot slot, VirtualAddress target, string? name, out PatchDiagnostic? error)
     {
-        error = IsCode(target) ? null : NoCode(slot.ToString(), target) with { Found = name };
+        error = IsCode(target) ? LinkLedger.CheckTarget(_arena.Ledger.BlockAt(target), slot.ToString(), target)
+            : NoCode(slot.ToString(), target) with { Found = name };
         return error is null;
     }
 
@@ -56,9 +57,9 @@ internal sealed class LiveBodyBuilder
         slot.Convention.IsOfHost && target is VirtualAddress at && _arena.Ledger.BlockAt(at) is CodeBlock block
             ? new CodeImage(block.Address, block.ToArray()) : null;
 
-    /// <summary>Whether a target is executable memory.</summary>
+    /// <summary>Whether a target is executable memory; of an arena's what is in use.</summary>
     public bool IsCode(VirtualAddress target) =>
-        _arena.Memory.Contains(target, 1) ? _arena.Memory.IsCommittedCode(target, 1) : IsExecutable(target);
+        _arena.Memory.Contains(target, 1) ? _arena.Memory.IsCodeInUse(target) : CodeArena.IsCodeInUse(target) ?? IsExecutable(target);
 
     /// <summary>A target is not executable memory.</summary>
     public static PatchDiagnostic NoCode(string user, VirtualAddress target) =>
@@ -157,12 +158,6 @@ internal sealed class LiveBodyBuilder
         error = ConventionContract.CheckTarget(slot, target, link.Destroys is not null, CodeAt(slot, target));
         if (error is not null || !IsCode(slot, target, null, out error))
         {
-            return false;
-        }
-
-        if (_arena.Ledger.BlockAt(target) is { IsRetired: true })
-        {
-            error = LinkLedger.Retired(link.Site.Name, target);
             return false;
         }
 

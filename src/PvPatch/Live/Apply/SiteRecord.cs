@@ -163,7 +163,9 @@ internal struct SiteRecord
             Found =
                 $"class {site.Class}, {(several ? "several instructions" : "one instruction")}, {(site.HasForwarding ? "a" : "no")} "
                 + $"forwarding island",
-            Help = site.Class == SiteClass.QuiescentOnly
+            Help = site.Slot is null // where such a site lies and that it has no forwarding island is not the host's choice
+                ? "Switch with SwitchMode.Quiescent."
+                : site.Class == SiteClass.QuiescentOnly
                 ? "Switch with SwitchMode.Quiescent; or emit the site with a placement and at most 15 bytes."
                 : managed
                 ? "Switch with SwitchMode.Quiescent; or emit the site with SitePlacement.InsideAligned8 or InsideAligned16, or with "

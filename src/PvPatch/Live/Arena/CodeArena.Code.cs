@@ -232,9 +232,13 @@ public sealed partial class CodeArena
     {
         ArgumentNullException.ThrowIfNull(assembler);
         using ArenaMemory.Usage usage = Memory.Use();
-        foreach (SiteEmitter emitter in emitters)
+        for (bool more = true; more;)
         {
-            emitter?.EmitRest(assembler);
+            more = false;
+            foreach (SiteEmitter emitter in emitters)
+            {
+                more |= emitter?.EmitRest(assembler) == true;
+            }
         }
 
         CodeBlock[] blocks = new BlockAssembly(this, assembler, emitters).Run(out labels);

@@ -291,6 +291,20 @@ public sealed partial class CodeArena : IDisposable
         return false;
     }
 
+    /// <summary>Whether an address in an arena of the process is code in use there; nothing where it is in none.</summary>
+    internal static bool? IsCodeInUse(VirtualAddress address)
+    {
+        foreach (WeakReference<CodeArena> reference in s_arenas)
+        {
+            if (reference.TryGetTarget(out CodeArena? arena) && !arena.Memory.IsDisposed && arena.Memory.Contains(address, 1))
+            {
+                return arena.Memory.IsCodeInUse(address);
+            }
+        }
+
+        return null;
+    }
+
     internal void CheckUsable()
     {
         if (Memory.IsDisposed)

@@ -60,7 +60,7 @@ public sealed partial class SiteEmitter
             throw new ArgumentException($"there must be {1 << keys.Count} labels for {keys.Count} keys", nameof(labels));
         }
 
-        LiveSetting[] settings = [.. keys];
+        LiveSetting[] settings = keys.Count == 1 && keys[0] is StaticKey key ? key.Alone : [.. keys];
         if (settings.Distinct().Count() != settings.Length)
         {
             throw new ArgumentException("a key is named twice", nameof(keys));
@@ -82,7 +82,7 @@ public sealed partial class SiteEmitter
         ArgumentNullException.ThrowIfNull(branch);
         ArgumentNullException.ThrowIfNull(labels);
         return labels.Count == branch.Ways
-            ? EmitSetting(assembler, [branch], labels, length)
+            ? EmitSetting(assembler, branch.Alone, labels, length)
             : throw new ArgumentException($"there must be {branch.Ways} labels, one for each way", nameof(labels));
     }
 
@@ -203,6 +203,7 @@ public sealed partial class SiteEmitter
             new VariantSite.Emitted([.. variants.Select(static v => v.Backend)]) { Labels = [.. labels.Select(NumberOf)] },
             BranchCode.NearLength);
         variants[0].Code(assembler);
+        assembler.zero_bytes(); // has the label that the variant may end with
         assembler.Label(ref behind);
         assembler.zero_bytes(); // has the label, so that the host's own code behind it may have one too
         for (int i = 1; i < variants.Count; i++)
@@ -218,14 +219,29 @@ public sealed partial class SiteEmitter
     /// Those that are left are put behind the block.
     /// </summary>
     /// <param name="assembler">The sites' assembler.</param>
-    /// <exception cref="PatchException">The assembler is not the one before (PV8014).</exception>
+    /// <exception cref="PatchException">
+    /// The assembler is not the one before, or a label was placed and no instruction emitted behind it (PV8014).
+    /// </exception>
     public void EmitOutOfLine(Assembler assembler)
     {
         Bind(assembler);
-        while (_outOfLine.TryDequeue(out (Label Start, Action<Assembler> Code, Label Behind) variant))
+        while (_outOfLine.TryPeek(out (Label Start, Action<Assembler> Code, Label Behind) variant))
         {
             Label start = variant.Start;
-            assembler.Label(ref start);
+            try
+            {
+                assembler.Label(ref start);
+            }
+            catch (ArgumentException e)
+            {
+                throw new PatchException(Misuse("a label waits for an instruction where variants are to be put out of line") with
+                {
+                    Found = e.Message,
+                    Help = "Emit the instruction first: control must not come to the variants by the label either.",
+                });
+            }
+
+            _ = _outOfLine.Dequeue();
             assembler.zero_bytes();
             variant.Code(assembler);
             assembler.jmp(variant.Behind);
@@ -233,12 +249,16 @@ public sealed partial class SiteEmitter
     }
 
     /// <summary>Emits what is still to be out of line, if the assembler is the sites'.</summary>
-    internal void EmitRest(Assembler assembler)
+    /// <returns>Whether there was anything: its code may hold variants of other emitters.</returns>
+    internal bool EmitRest(Assembler assembler)
     {
-        if (_outOfLine.Count > 0 && ReferenceEquals(Assembler, assembler))
+        bool any = _outOfLine.Count > 0 && ReferenceEquals(Assembler, assembler);
+        if (any)
         {
             EmitOutOfLine(assembler);
         }
+
+        return any;
     }
 
     private SiteTicket EmitCall(Assembler assembler, StaticCall call, StaticCallForm form, ConditionCode condition = ConditionCode.None)

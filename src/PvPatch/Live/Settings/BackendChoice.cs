@@ -1,3 +1,4 @@
+using System.Runtime.CompilerServices;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
@@ -13,44 +14,33 @@ internal sealed class BackendChoice(string layout) : LiveSetting($"backend of {l
     /// <summary>Before the first switch.</summary>
     public const long None = -1;
 
-    private readonly List<Backend> _backends = []; // by value; those only that a site or a switch has named
+    // By backend; those only that a site or a switch has named, and nobody is kept alive by it: who is gone is not switched to.
+    private readonly ConditionalWeakTable<Backend, object> _numbers = [];
+    private long _last = None;
 
     /// <summary>The backend's number.</summary>
     public long NumberOf(Backend backend)
     {
-        lock (_backends)
+        lock (_numbers)
         {
-            int number = _backends.IndexOf(backend);
-            if (number < 0)
-            {
-                number = _backends.Count;
-                _backends.Add(backend);
-            }
-
-            return number;
+            return (long)_numbers.GetValue(backend, _ => ++_last);
         }
     }
 
     internal override string Show(long value)
     {
-        lock (_backends)
+        foreach ((Backend backend, object number) in _numbers)
         {
-            return value == None ? "none" : _backends[(int)value].Name;
-        }
-    }
-
-    internal override PatchDiagnostic? Check(long value)
-    {
-        foreach (LiveSite site in Sites)
-        {
-            if (!site.Block.IsRetired && site.Block.SettingOf(site.Index)?.CheckValue(value) is PatchDiagnostic error)
+            if ((long)number == value)
             {
-                return error with { Address = site.Address, SiteIndex = site.Index };
+                return backend.Name;
             }
         }
 
-        return null;
+        return value == None ? "none" : "a backend that is gone";
     }
+
+    internal override PatchDiagnostic? Check(long value) => CheckSites(value);
 }
 
 /// <summary>
@@ -72,7 +62,7 @@ internal sealed class VariantSite(CodeArena arena, BackendChoice choice, Diction
     }
 
     /// <inheritdoc/>
-    public override PatchDiagnostic? CheckValue(long value) => value == BackendChoice.None || ways.ContainsKey(value) ? null :
+    public override PatchDiagnostic? CheckValue(VirtualAddress site, long value) => value == BackendChoice.None || ways.ContainsKey(value) ? null :
         PatchDiagnostic.Error(DiagnosticCodes.SettingValue, $"a site has no variant for the backend \"{choice.Show(value)}\"") with
         {
             Expected = string.Join(", ", ways.Keys.Select(choice.Show)),

@@ -24,18 +24,7 @@ public sealed class CodeConstant : LiveSetting
     /// <summary>Its value. Of a field of 8 bytes it may be meant as unsigned.</summary>
     public new long Value => base.Value;
 
-    internal override PatchDiagnostic? Check(long value)
-    {
-        foreach (LiveSite site in Sites)
-        {
-            if (!site.Block.IsRetired && site.Block.SettingOf(site.Index)?.CheckValue(value) is PatchDiagnostic error)
-            {
-                return error with { Address = site.Address, SiteIndex = site.Index };
-            }
-        }
-
-        return null;
-    }
+    internal override PatchDiagnostic? Check(long value) => CheckSites(value);
 
     internal static PatchDiagnostic Unfit(string name, long value, long least, long most) =>
         PatchDiagnostic.Error(DiagnosticCodes.SettingValue, $"a site of \"{name}\" has no room for the value") with

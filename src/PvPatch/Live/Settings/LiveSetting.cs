@@ -45,6 +45,12 @@ public abstract class LiveSetting
     /// <summary>What its sites will do: other than <see cref="Value"/> only while a batch is being decided.</summary>
     internal long Pending { get; set; }
 
+    /// <summary>Whether the batch that is being decided changes it.</summary>
+    internal bool IsChanging { get; set; }
+
+    /// <summary>It alone: what most of its sites follow, kept once for all of them.</summary>
+    internal LiveSetting[] Alone => field ??= [this];
+
     /// <summary>Its sites, those of retired blocks perhaps too. Under the patch lock.</summary>
     internal IReadOnlyList<LiveSite> Sites => _sites;
 
@@ -71,6 +77,20 @@ public abstract class LiveSetting
         }
 
         _sites.Add(site);
+    }
+
+    /// <summary>Why one of its sites can't follow it to a value, if one can't.</summary>
+    private protected PatchDiagnostic? CheckSites(long value)
+    {
+        foreach (LiveSite site in _sites)
+        {
+            if (!site.Block.IsRetired && site.Block.SettingOf(site.Index)?.CheckValue(site.Address, value) is PatchDiagnostic error)
+            {
+                return error with { Address = site.Address, SiteIndex = site.Index };
+            }
+        }
+
+        return null;
     }
 
     private PatchDiagnostic? Foreign(CodeArena? owner, CodeArena arena) =>

@@ -10,7 +10,6 @@ namespace PvPatch.Live;
 internal sealed class SettingPlanner(CodeArena arena, SlotTable slots, LiveBodyBuilder builder)
 {
     private readonly List<LiveSetting> _changed = [];
-    private readonly HashSet<LiveSetting> _seen = [];
     private readonly HashSet<SettingSite> _shared = []; // sites of several settings that are planned
 
     // By action and length: what all sites have in common that do the same.
@@ -61,9 +60,12 @@ internal sealed class SettingPlanner(CodeArena arena, SlotTable slots, LiveBodyB
         finally
         {
             // Told when everything is written; until then nothing has changed.
-            _changed.ForEach(static s => s.Pending = s.Value);
+            foreach (LiveSetting setting in _changed)
+            {
+                (setting.Pending, setting.IsChanging) = (setting.Value, false);
+            }
+
             _changed.Clear();
-            _seen.Clear();
             _shared.Clear();
         }
     }
@@ -76,8 +78,9 @@ internal sealed class SettingPlanner(CodeArena arena, SlotTable slots, LiveBodyB
             return false;
         }
 
-        if (_seen.Add(setting))
+        if (!setting.IsChanging)
         {
+            setting.IsChanging = true;
             _changed.Add(setting);
         }
 

@@ -37,7 +37,9 @@ internal abstract class SettingSite
     public virtual PatchDiagnostic? CheckReach(VirtualAddress site, int length) => null;
 
     /// <summary>Whether it can follow its setting, of which it has one, to a value.</summary>
-    public virtual PatchDiagnostic? CheckValue(long value) => null;
+    /// <param name="site">Its run address.</param>
+    /// <param name="value">The value.</param>
+    public virtual PatchDiagnostic? CheckValue(VirtualAddress site, long value) => null;
 }
 
 /// <summary>A <see cref="SettingSite"/> before its code has an address.</summary>
@@ -109,7 +111,7 @@ internal sealed class BranchSite(CodeArena arena, LiveSetting[] settings, uint[]
 
 /// <summary>A site of a static call; see the table at <see cref="StaticCallCode"/>.</summary>
 internal sealed class StaticCallSite(CodeArena arena, StaticCall call, StaticCallForm form, ConditionCode condition)
-    : SettingSite(arena, [call])
+    : SettingSite(arena, call.Alone)
 {
     /// <inheritdoc/>
     public override SiteBytes Decide(VirtualAddress site, int length, out PatchAction action)
@@ -126,8 +128,16 @@ internal sealed class StaticCallSite(CodeArena arena, StaticCall call, StaticCal
             : throw new InvalidOperationException($"\"{call.Name}\" leads to {entry}, which is in reach of the whole arena");
     }
 
+    /// <inheritdoc/>
+    public override PatchDiagnostic? CheckValue(VirtualAddress site, long value) =>
+        form != StaticCallForm.Entry || StaticCall.CodeOf(value) != site ? null :
+            PatchDiagnostic.Error(DiagnosticCodes.SettingValue, $"the entry of \"{call.Name}\" would lead to itself, for ever") with
+            {
+                Help = "Give the call no target: then the function behind the entry runs.",
+            };
+
     /// <summary>Such a site before its code has an address.</summary>
-    internal sealed record Emitted(StaticCall Call, StaticCallForm Form, ConditionCode Condition) : EmittedSetting([Call])
+    internal sealed record Emitted(StaticCall Call, StaticCallForm Form, ConditionCode Condition) : EmittedSetting(Call.Alone)
     {
         /// <inheritdoc/>
         public override SettingSite Place(SlotTable slots, uint[] ways) => new StaticCallSite(slots.Arena, Call, Form, Condition);
@@ -145,7 +155,7 @@ internal sealed class ConstantSite(CodeArena arena, CodeConstant constant, Const
     }
 
     /// <inheritdoc/>
-    public override PatchDiagnostic? CheckValue(long value) =>
+    public override PatchDiagnostic? CheckValue(VirtualAddress site, long value) =>
         code.Fits(value) ? null : CodeConstant.Unfit(constant.Name, value, code.Least, code.Most);
 
     /// <summary>Such a site before its code has an address.</summary>

@@ -30,16 +30,16 @@ internal static class BranchCode
     /// <summary>Length of a site that reaches any label of its block.</summary>
     public const int NearLength = 5;
 
+    private static readonly SiteBytes s_shortNop = SiteBytes.From([0x66, 0x90]);
+    private static readonly SiteBytes s_nearNop = SiteBytes.From([0x0f, 0x1f, 0x44, 0, 0]);
+    private static readonly SiteBytes s_nearNop32 = SiteBytes.From([0x3e, 0x8d, 0x74, 0x26, 0]);
+
     /// <summary>
     /// One instruction of 2 or 5 bytes that does nothing. In 32-bit code the longer one is <c>ds lea 0(%esi),%esi</c>, which processors
     /// without <c>nopl</c> have too.
     /// </summary>
-    public static SiteBytes Nop(int length, int bitness) => (length, bitness) switch
-    {
-        (ShortLength, _) => SiteBytes.From([0x66, 0x90]),
-        (_, 64) => SiteBytes.From([0x0f, 0x1f, 0x44, 0, 0]),
-        _ => SiteBytes.From([0x3e, 0x8d, 0x74, 0x26, 0]),
-    };
+    public static SiteBytes Nop(int length, int bitness) =>
+        length == ShortLength ? s_shortNop : bitness == 64 ? s_nearNop : s_nearNop32;
 
     private const byte JumpShort = 0xeb;
     private const byte JumpNear = 0xe9;

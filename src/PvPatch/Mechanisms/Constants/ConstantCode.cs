@@ -71,6 +71,13 @@ internal sealed class ConstantCode
             return false;
         }
 
+        if (!isImmediate && offsets.DisplacementSize == 1 && instruction.OpCode.Encoding is EncodingKind.EVEX or EncodingKind.MVEX)
+        {
+            error = "a displacement of one byte is counted in operand sizes there: one of four bytes is as it says, "
+                + "which a number that is no multiple of the operand's size gets";
+            return false;
+        }
+
         error = null;
         int field = isImmediate ? offsets.ImmediateOffset : offsets.DisplacementOffset;
         int size = isImmediate ? offsets.ImmediateSize : offsets.DisplacementSize;
