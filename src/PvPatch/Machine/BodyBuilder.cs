@@ -34,11 +34,11 @@ internal static class BodyBuilder
         assembled = null;
         byte[] code;
         VirtualAddress origin;
-        if (body.Write is null)
+        if (body.WriterFor(convention) is not Action<Assembler> write)
         {
             (code, origin) = (body.Code.ToArray(), body.Origin);
         }
-        else if (!TryAssemble(body.Write, bitness, out code!, out origin, out string? reason))
+        else if (!TryAssemble(write, bitness, out code!, out origin, out string? reason))
         {
             error = Invalid(reason);
             return false;

@@ -1,3 +1,5 @@
+using Iced.Intel;
+
 namespace PvPatch.Machine;
 
 /// <summary>
@@ -128,6 +130,23 @@ public sealed class CallConvention
         ReadOnlySpan<int> numbers = ArgumentNumbers(bitness);
         return index < numbers.Length ? RegisterSet.General(numbers[index]) : RegisterSet.None;
     }
+
+    /// <summary>The 64-bit register of an argument, for bodies that are written for a convention.</summary>
+    /// <param name="index">Which one, from 0.</param>
+    /// <returns>The register.</returns>
+    /// <exception cref="ArgumentOutOfRangeException">No register holds it.</exception>
+    public AssemblerRegister64 ArgumentRegister(int index)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(index);
+        ArgumentOutOfRangeException.ThrowIfGreaterThanOrEqual(index, _arguments64.Length);
+        return new AssemblerRegister64(Register.RAX + _arguments64[index]);
+    }
+
+    /// <summary>The 64-bit register of the result, for bodies that are written for a convention.</summary>
+    /// <exception cref="InvalidOperationException">There is no result.</exception>
+    public AssemblerRegister64 ResultRegister => ResultNumber >= 0
+        ? new AssemblerRegister64(Register.RAX + ResultNumber)
+        : throw new InvalidOperationException($"the convention {Name} has no result");
 
     /// <inheritdoc/>
     public override string ToString() => Name;

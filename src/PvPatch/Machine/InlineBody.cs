@@ -8,9 +8,15 @@ namespace PvPatch.Machine;
 /// </summary>
 public sealed class InlineBody
 {
-    private InlineBody(Action<Assembler>? write, ReadOnlyMemory<byte> code, VirtualAddress origin, RegisterSet? calls)
+    private readonly Action<Assembler>? _write;
+    private readonly Action<Assembler, CallConvention>? _writeFor;
+
+    private InlineBody(
+        Action<Assembler>? write, Action<Assembler, CallConvention>? writeFor, ReadOnlyMemory<byte> code, VirtualAddress origin,
+        RegisterSet? calls)
     {
-        Write = write;
+        _write = write;
+        _writeFor = writeFor;
         Code = code;
         Origin = origin;
         DestroyedByCalls = calls;
@@ -26,9 +32,7 @@ public sealed class InlineBody
     /// No instruction at all: the backend's own patch function turns the site into nops, whatever the slot holds and whether or not its
     /// kernel has a default rule (VMI in 2.6.21 does so where the ROM answers that nothing is to be done).
     /// </summary>
-    internal static InlineBody Nothing { get; } = new(null, ReadOnlyMemory<byte>.Empty, default, null);
-
-    internal Action<Assembler>? Write { get; }
+    internal static InlineBody Nothing { get; } = new(null, null, ReadOnlyMemory<byte>.Empty, default, null);
 
     internal ReadOnlyMemory<byte> Code { get; }
 
@@ -45,7 +49,23 @@ public sealed class InlineBody
     public static InlineBody Create(Action<Assembler> write, RegisterSet? destroyedByCalls = null)
     {
         ArgumentNullException.ThrowIfNull(write);
-        return new InlineBody(write, default, default, destroyedByCalls);
+        return new InlineBody(write, null, default, default, destroyedByCalls);
+    }
+
+    /// <summary>
+    /// Makes a body of assembler calls that is written for the registers in which each site has its operands: those of the slot's
+    /// convention, or of the site's own (<see cref="Live.SiteEmitter"/>, <c>convention</c>).
+    /// </summary>
+    /// <param name="write">
+    /// Writes the instructions, as in the other form, with the operands in <see cref="CallConvention.ArgumentRegister"/> and the result in
+    /// <see cref="CallConvention.ResultRegister"/>.
+    /// </param>
+    /// <param name="destroyedByCalls">What calls inside the body may destroy, where it is less than the slot's convention allows.</param>
+    /// <returns>The body.</returns>
+    public static InlineBody Create(Action<Assembler, CallConvention> write, RegisterSet? destroyedByCalls = null)
+    {
+        ArgumentNullException.ThrowIfNull(write);
+        return new InlineBody(null, write, default, default, destroyedByCalls);
     }
 
     /// <summary>Makes a body of finished bytes.</summary>
@@ -62,6 +82,10 @@ public sealed class InlineBody
             throw new ArgumentException("a body has at least one byte; an operation without effect is a nop", nameof(code));
         }
 
-        return new InlineBody(null, code.ToArray(), origin, destroyedByCalls);
+        return new InlineBody(null, null, code.ToArray(), origin, destroyedByCalls);
     }
+
+    /// <summary>What writes the body for a convention; nothing where it is finished bytes.</summary>
+    internal Action<Assembler>? WriterFor(CallConvention convention) =>
+        _writeFor is null ? _write : a => _writeFor(a, convention);
 }

@@ -25,6 +25,10 @@ public readonly record struct PatchSite
     /// </summary>
     public const int MaxBudget = BodyBuilder.MaxLength;
 
+    /// <summary>What there is room for beside the clobbers, which have 18 bits.</summary>
+    internal const int MostConventions = (1 << 32 - ConventionShift) - 1;
+
+    private const int ConventionShift = 18;
     private const byte ArgumentBit = 0x80; // of the traits: live sites only
 
     private readonly ulong _address;
@@ -55,11 +59,12 @@ public readonly record struct PatchSite
         _clobbers = clobbers.Bits;
     }
 
-    private PatchSite(PatchSite site, VirtualAddress address, byte traits)
+    private PatchSite(PatchSite site, VirtualAddress address, byte traits, uint clobbers)
     {
         this = site;
         _address = address.Value;
         _traits = traits;
+        _clobbers = clobbers;
     }
 
     /// <summary>Run address of the first byte.</summary>
@@ -86,11 +91,19 @@ public readonly record struct PatchSite
     /// <summary>The key under which decisions are shared: everything but the address.</summary>
     internal ulong DecisionKey => (ulong)_slot << 48 | (ulong)_budget << 40 | (ulong)_traits << 32 | _clobbers;
 
+    /// <summary>
+    /// Number of the convention that says in which registers the site has its operands; 0 where that is the slot's. Live sites only.
+    /// </summary>
+    internal int Convention => (int)(_clobbers >> ConventionShift);
+
     /// <summary>The same site with an argument.</summary>
-    internal PatchSite WithArgument() => new(this, Address, (byte)(_traits | ArgumentBit));
+    internal PatchSite WithArgument() => new(this, Address, (byte)(_traits | ArgumentBit), _clobbers);
+
+    /// <summary>The same site with a convention's number, at most <see cref="MostConventions"/>.</summary>
+    internal PatchSite WithConvention(int number) => new(this, Address, _traits, Clobbers.Bits | (uint)number << ConventionShift);
 
     /// <summary>The same site at another address.</summary>
-    internal PatchSite At(VirtualAddress address) => new(this, address, _traits);
+    internal PatchSite At(VirtualAddress address) => new(this, address, _traits, _clobbers);
 
     /// <inheritdoc/>
     public override string ToString() =>

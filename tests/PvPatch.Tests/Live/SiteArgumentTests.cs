@@ -356,6 +356,8 @@ public sealed unsafe class SiteArgumentTests
             patcher.Unlink([block[0]]);
             Assert.Equal(LiveForm.Island, block[0].Form);
             Assert.Equal(0x103, LiveCode.Call(block, 7));
+            patcher.Switch(Backend.Create("leaves", layout, b => b.Inline("link.next", a => a.jmp(one.Value))));
+            Assert.Equal((LiveForm.Island, 0x101L), (block[0].Form, LiveCode.Call(block, 7)));
         }
     }
 

@@ -27,7 +27,7 @@ internal sealed class LiveBodyBuilder
     private readonly OpsLayout _layout;
     private readonly TemplateStore _templates = new(64, NopStyle.P6);
     private readonly OpsDecider _decider;
-    private readonly Dictionary<(int Kind, RegisterSet? Destroys), (LiveBody Body, RegisterSet Saves)> _links = [];
+    private readonly Dictionary<(int Kind, RegisterSet? Destroys), (LiveBody Body, ThunkCode? Thunk)> _links = [];
     private Predicate<VirtualAddress>? _executable;
 
     /// <summary>Makes a builder for the sites and slots of one layout. Used under the patch lock.</summary>
@@ -88,7 +88,8 @@ internal sealed class LiveBodyBuilder
     /// <param name="inPlace">Whether a body of several instructions may stand in the site itself.</param>
     public LiveBody Build(PatchSite kind, Operation operation, bool inPlace)
     {
-        OpSlot slot = _layout[kind.Slot];
+        OpSlot slot = _slots.SlotOf(kind);
+        operation = SeenFrom(kind, operation);
         if (operation.IsLeftAloneByBackend)
         {
             // Offline such a site keeps what the image has; here it gets back what it was emitted with, and the slot does the operation.
@@ -165,10 +166,10 @@ internal sealed class LiveBodyBuilder
             return TryGetLongLink(link, kind, out body, ref entry, out error);
         }
 
-        if (!_links.TryGetValue((number, link.Destroys), out (LiveBody Body, RegisterSet Saves) shape))
+        if (!_links.TryGetValue((number, link.Destroys), out (LiveBody Body, ThunkCode? Thunk) shape))
         {
-            LiveBody built = BuildBranch(kind, link.Destroys, out RegisterSet saves).ReadyFor(kind);
-            shape = (built, saves);
+            LiveBody built = BuildBranch(kind, link.Destroys, out ThunkCode? made).ReadyFor(kind);
+            shape = (built, made);
             _links.Add((number, link.Destroys), shape);
         }
 
@@ -178,9 +179,9 @@ internal sealed class LiveBodyBuilder
         {
             error = UnfitLink(link, slot, body);
         }
-        else if (!shape.Saves.IsEmpty)
+        else if (shape.Thunk is ThunkCode thunk)
         {
-            _ = _arena.Functions.TryGetThunk(new ThunkCode(target, shape.Saves, slot.Convention), out entry, out error);
+            _ = _arena.Functions.TryGetThunk(thunk with { Target = target }, out entry, out error);
         }
         else if (kind.HasArgument ? !_arena.Reaches(target) : !body.TryFinish(link.Site.End, target, out _))
         {
@@ -193,12 +194,13 @@ internal sealed class LiveBodyBuilder
     /// <summary>A direct call, or a jump where the slot is one, at sites of a kind, for whatever target.</summary>
     /// <param name="kind">The kind: not longer than one instruction.</param>
     /// <param name="destroys">What the targets may destroy; what the slot's convention says where there is nothing.</param>
-    /// <param name="saves">What a thunk must save around the target.</param>
-    private LiveBody BuildBranch(PatchSite kind, RegisterSet? destroys, out RegisterSet saves)
+    /// <param name="thunk">The thunk that stands before the target, if one does.</param>
+    private LiveBody BuildBranch(PatchSite kind, RegisterSet? destroys, out ThunkCode? thunk)
     {
         // What the target is does not matter for the decision.
-        Decision decision = _decider.Decide(_layout[kind.Slot], Operation.Call(_arena.Native.Trap, destroys: destroys), kind);
-        saves = decision.Thunk?.Saves ?? RegisterSet.None;
+        Operation call = SeenFrom(kind, Operation.Call(_arena.Native.Trap, destroys: destroys));
+        Decision decision = _decider.Decide(_slots.SlotOf(kind), call, kind);
+        thunk = decision.Thunk;
         return decision.Action switch
         {
             PatchAction.Call or PatchAction.ThunkCall => Padded(kind, s_call, decision, LiveForm.Call),
@@ -206,6 +208,11 @@ internal sealed class LiveBodyBuilder
             _ => LiveBody.Indirect(decision.Reason, decision.Detail),
         };
     }
+
+    /// <summary>An operation as sites with operands of their own see it: its target is called by the slot's convention.</summary>
+    private Operation SeenFrom(PatchSite kind, Operation operation) =>
+        kind.Convention == 0 || operation.Target is null || operation.TargetConvention is not null
+            ? operation : operation.CalledBy(_layout[kind.Slot].Convention);
 
     private bool TryGetLongLink(SiteLink link, PatchSite kind, out LiveBody body, ref VirtualAddress entry, out PatchDiagnostic? error)
     {

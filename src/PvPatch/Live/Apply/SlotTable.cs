@@ -10,20 +10,12 @@ namespace PvPatch.Live;
 /// calls through them until its sites are patched. They hold a trap (<c>ud2</c>, see <see cref="CodeArena.TryFindTrap"/>)
 /// until a backend is switched to.
 /// </summary>
-public sealed unsafe class SlotTable
+public sealed unsafe partial class SlotTable
 {
     private readonly ArenaMemory _memory;
     private readonly VirtualAddress _traps;
     private readonly VirtualAddress[] _stored;
-    private LiveBody?[] _originals = [];
     private BackendChoice? _choice;
-
-    // What many sites share, slot, budget, clobbers and traits, has a number: the site's kind.
-    private readonly Lock _kindLock = new();
-    private readonly Dictionary<ulong, int> _kindNumbers = [];
-    private readonly RegisterSet[] _allowed; // by slot
-    private PatchSite[] _kinds = new PatchSite[16];
-    private int[] _siteCounts = new int[16]; // by kind
 
     internal SlotTable(CodeArena arena, OpsLayout layout, VirtualAddress address, VirtualAddress traps)
     {
@@ -48,9 +40,6 @@ public sealed unsafe class SlotTable
     /// <summary>Run address of slot 0; slot n is 8·n bytes on.</summary>
     public VirtualAddress Address { get; }
 
-    /// <summary>Number of kinds of site there are so far.</summary>
-    internal int KindCount { get; private set; }
-
     internal CodeArena Arena { get; }
 
     /// <summary>
@@ -62,36 +51,6 @@ public sealed unsafe class SlotTable
     /// The number that stands for a slot in kinds of sites that have none, for they follow settings: the one behind the last.
     /// </summary>
     internal static int SettingSlotOf(OpsLayout layout) => layout.Count;
-
-    /// <summary>A kind of site by its number, as a site at address 0.</summary>
-    internal PatchSite KindOf(int number) => _kinds[number];
-
-    /// <summary>What every site of a slot allows to be destroyed; sites of retired blocks too, until no thread can be in them.</summary>
-    internal RegisterSet AllowedBy(int slot) => _allowed[slot];
-
-    /// <summary>The number of a site's kind; a new one where there is none yet.</summary>
-    internal int NumberOf(PatchSite site)
-    {
-        lock (_kindLock)
-        {
-            if (_kindNumbers.TryGetValue(site.DecisionKey, out int number))
-            {
-                return number;
-            }
-
-            if (KindCount == _kinds.Length)
-            {
-                Array.Resize(ref _siteCounts, KindCount * 2);
-                Array.Resize(ref _kinds, KindCount * 2);
-            }
-
-            number = KindCount;
-            _kinds[number] = site.At(VirtualAddress.Zero);
-            _kindNumbers.Add(site.DecisionKey, number);
-            KindCount++;
-            return number;
-        }
-    }
 
     /// <summary>
     /// What all slots and sites were switched to last. Changed under the patch lock; a switch of one slot or of some sites is none.
@@ -116,19 +75,6 @@ public sealed unsafe class SlotTable
 
             return _choice!;
         }
-    }
-
-    /// <summary>Each kind of site as it was emitted: what sites are reverted to.</summary>
-    internal LiveBody OriginalOf(int kind)
-    {
-        if (kind >= _originals.Length || _originals[kind] is not LiveBody body)
-        {
-            body = LiveBody.Indirect(PatchReason.None, null).WithBytesOf(this, _kinds[kind]).ReadyFor(_kinds[kind]);
-            Array.Resize(ref _originals, Math.Max(KindCount, _originals.Length));
-            _originals[kind] = body;
-        }
-
-        return body;
     }
 
     /// <summary>The patcher that has these slots; there is one at a time.</summary>
@@ -189,21 +135,6 @@ public sealed unsafe class SlotTable
 
                     written = true;
                     Store(slot, function);
-                }
-            }
-        }
-    }
-
-    /// <summary>Takes a block's sites out of account, when no thread can be in them any more or none ever was.</summary>
-    internal void Forget(CodeBlock block)
-    {
-        lock (_kindLock)
-        {
-            foreach (ref SiteRecord record in block.Records.AsSpan())
-            {
-                if (--_siteCounts[record.Kind] == 0)
-                {
-                    Widen(_kinds[record.Kind].Slot);
                 }
             }
         }
@@ -273,42 +204,6 @@ public sealed unsafe class SlotTable
     }
 
     internal bool IsOwn(OpSlot slot) => slot.Index < Layout.Count && ReferenceEquals(Layout[slot.Index], slot);
-
-    /// <summary>Counts a block's sites.</summary>
-    /// <returns>Whether a slot's sites allow less together than before.</returns>
-    private bool Count(CodeBlock block)
-    {
-        lock (_kindLock)
-        {
-            bool narrows = false;
-            foreach (ref SiteRecord record in block.Records.AsSpan())
-            {
-                if (_siteCounts[record.Kind]++ == 0)
-                {
-                    PatchSite kind = _kinds[record.Kind];
-                    RegisterSet allowed = _allowed[kind.Slot] & kind.Clobbers;
-                    narrows |= allowed != _allowed[kind.Slot];
-                    _allowed[kind.Slot] = allowed;
-                }
-            }
-
-            return narrows;
-        }
-    }
-
-    private void Widen(int slot)
-    {
-        RegisterSet allowed = RegisterSet.All;
-        for (int kind = 0; kind < KindCount; kind++)
-        {
-            if (_siteCounts[kind] > 0 && _kinds[kind].Slot == slot)
-            {
-                allowed &= _kinds[kind].Clobbers;
-            }
-        }
-
-        _allowed[slot] = allowed;
-    }
 
     internal PatchDiagnostic NotOwn(OpSlot slot) =>
         PatchDiagnostic.Error(DiagnosticCodes.WrongLayout, $"the slot {slot} is of another layout") with { Expected = Layout.Name };

@@ -26,27 +26,36 @@ internal sealed partial class BlockAssembly
         int budget = emitted.Kind.Budget;
         VirtualAddress site = block.Address + offset;
         record.Offset = (uint)(site - _arena.Address);
-        record.Kind = slots.NumberOf(emitted.Kind);
+        record.Kind = slots.NumberOf(
+            emitted.Convention is null ? emitted.Kind : emitted.Kind.WithConvention(slots.NumberOf(emitted.Convention)));
         if (emitted.Setting is EmittedSetting follows)
         {
             Place(follows, labels, block, number, budget);
             return;
         }
 
-        if (!emitted.Argument.IsNone)
+        Span<byte> bytes = code.Slice(offset, budget);
+        bool jump = slots.Layout[emitted.Kind.Slot].Kind == SlotKind.Jump;
+        VirtualAddress? stub = StubOf(emitted, block, number);
+        if (stub is null)
         {
-            block.SetArgument(number, MakeStub(emitted, record.Offset, slots));
-            block.OriginalOf(number).CopyTo(code[offset..]);
+            slots.WriteOriginal(emitted.Kind, site, bytes);
         }
         else
         {
-            slots.WriteOriginal(emitted.Kind, site, code.Slice(offset, budget));
+            SlotTable.WriteBranch(bytes, site, stub.Value, jump);
+            if (emitted.Argument.IsNone)
+            {
+                block.KeepOriginal(number, bytes.ToArray());
+            }
         }
 
         if (emitted.Forwarding)
         {
             int island = labels.OffsetOf(_islandOf[index]);
-            WriteForwarding(code.Slice(island, EmittedSite.IslandLength), block.Address + island, site + budget, block, number);
+            WriteForwarding(
+                code.Slice(island, EmittedSite.IslandLength), block.Address + island, site + budget,
+                slots.AddressOf(emitted.Kind.Slot), stub, jump);
             int distance = island - (offset + 2);
             record.Forward = distance is >= sbyte.MinValue and <= sbyte.MaxValue ? (sbyte)distance : (sbyte)0;
         }
@@ -66,28 +75,48 @@ internal sealed partial class BlockAssembly
         block.SetSetting(number, setting);
     }
 
-    /// <summary>Makes the stub that loads a site's argument and goes on through its slot.</summary>
-    private ArgumentCode MakeStub(in EmittedSite emitted, uint site, SlotTable slots)
-    {
-        VirtualAddress slot = slots.AddressOf(emitted.Kind.Slot);
-        return _arena.Arguments.TryAdd(site, emitted.Argument, slot, isSlot: true, out VirtualAddress stub, out PatchDiagnostic? error)
-            ? emitted.Argument with { Stub = (uint)(stub - _arena.Address) }
-            : throw new PatchException(error!); // no room: slots are in the arena, and so in reach
-    }
-
-    private static void WriteForwarding(Span<byte> island, VirtualAddress address, VirtualAddress end, CodeBlock block, int number)
+    /// <summary>
+    /// What stands between a site and its slot: a thunk that brings its operands to the slot's registers, and before that the stub that
+    /// loads its argument. Nothing where it calls through its slot.
+    /// </summary>
+    private VirtualAddress? StubOf(in EmittedSite emitted, CodeBlock block, int number)
     {
         SlotTable slots = block.Slots!;
-        int slot = block.KindOf(number).Slot;
-        bool jump = slots.Layout[slot].Kind == SlotKind.Jump;
-        Span<byte> call = island[..PrefixPadding.IndirectLength];
-        if (block.ArgumentOf(number) is { IsNone: false } argument)
+        VirtualAddress target = slots.AddressOf(emitted.Kind.Slot);
+        PatchDiagnostic? error = null;
+        bool isSlot = emitted.Convention is null;
+        if (!isSlot && !(_arena.Functions.TryGetSlotJump(target, out VirtualAddress jump, out error)
+            && _arena.Functions.TryGetThunk(slots.ThunkOf(block.KindOf(number), jump), out target, out error)))
         {
-            SlotTable.WriteBranch(call, address, block.Arena.Address + argument.Stub, jump);
+            throw new PatchException(error!); // no room: slots are in the arena, and so in reach
+        }
+
+        if (emitted.Argument.IsNone)
+        {
+            return isSlot ? null : target;
+        }
+
+        if (!_arena.Arguments.TryAdd(
+            block.Records[number].Offset, emitted.Argument, target, isSlot, out VirtualAddress stub, out error))
+        {
+            throw new PatchException(error!);
+        }
+
+        block.SetArgument(number, emitted.Argument with { Stub = (uint)(stub - _arena.Address) });
+        return stub;
+    }
+
+    private static void WriteForwarding(
+        Span<byte> island, VirtualAddress address, VirtualAddress end, VirtualAddress slot, VirtualAddress? stub, bool jump)
+    {
+        Span<byte> call = island[..PrefixPadding.IndirectLength];
+        if (stub is null)
+        {
+            PrefixPadding.WriteIndirect(call, address, slot, jump);
         }
         else
         {
-            PrefixPadding.WriteIndirect(call, address, slots.AddressOf(slot), jump);
+            SlotTable.WriteBranch(call, address, stub.Value, jump);
         }
 
         island[call.Length] = 0xe9; // jmp rel32 to the site's end

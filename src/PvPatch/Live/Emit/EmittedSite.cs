@@ -45,6 +45,9 @@ internal readonly record struct EmittedSite(
     /// <summary>What loads its argument, if it has one.</summary>
     public ArgumentCode Argument { get; init; }
 
+    /// <summary>In which registers it has its operands; nothing where that is as the slot says.</summary>
+    public CallConvention? Convention { get; init; }
+
     /// <summary>Number of the island's placeholder.</summary>
     public uint IslandPlaceholder { get; init; }
 

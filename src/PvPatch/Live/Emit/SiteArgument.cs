@@ -30,10 +30,11 @@ public readonly record struct SiteArgument(ulong? Value)
 
     /// <summary>The code that loads it at sites of a slot; none where there is nothing to load.</summary>
     /// <param name="slot">The slot.</param>
+    /// <param name="convention">In which registers the sites have their operands.</param>
     /// <param name="budget">The sites' length in bytes.</param>
     /// <param name="allowed">What the sites allow to be destroyed.</param>
     /// <exception cref="PatchException">A register can't be used, or the site is too long for one instruction (PV8045).</exception>
-    internal ArgumentCode At(OpSlot slot, int budget, RegisterSet allowed)
+    internal ArgumentCode At(OpSlot slot, CallConvention convention, int budget, RegisterSet allowed)
     {
         if (Value is null && AddressRegister is null)
         {
@@ -46,13 +47,29 @@ public readonly record struct SiteArgument(ulong? Value)
                 $"{budget} bytes, at most {SiteRecord.MaxLiveLength} are possible");
         }
 
-        RegisterSet value = Value is null ? RegisterSet.None : Register ?? slot.Convention.Argument(0, 64);
+        RegisterSet value = Value is null ? RegisterSet.None : Register ?? convention.Argument(0, 64);
         RegisterSet address = AddressRegister ?? RegisterSet.None;
         Check(slot, value, Value is not null, allowed);
         Check(slot, address, AddressRegister is not null, allowed);
         return value == address
             ? throw Unfit(slot, "passes its value and its address in the same register", $"{value}")
             : new ArgumentCode(Value ?? 0, value, address);
+    }
+
+    /// <summary>Whether a site can have its operands where a convention says.</summary>
+    /// <exception cref="PatchException">It can't (PV8045).</exception>
+    internal static void CheckOperands(OpSlot slot, CallConvention convention, int budget, RegisterSet allowed)
+    {
+        RegisterSet result = convention.ResultNumber < 0 ? RegisterSet.None : RegisterSet.General(convention.ResultNumber);
+        string? why = slot.Kind != SlotKind.Call ? "has operands of its own, and is no call that a thunk could make"
+            : !convention.HasStack ? "has operands of its own and no stack, which a thunk needs"
+            : budget > SiteRecord.MaxLiveLength ? "has operands of its own and is longer than one instruction"
+            : !allowed.Contains(result) ? "does not allow the register of its result to be destroyed"
+            : null;
+        if (why is not null)
+        {
+            throw Unfit(slot, why, convention.Name);
+        }
     }
 
     private static void Check(OpSlot slot, RegisterSet register, bool isUsed, RegisterSet allowed)

@@ -87,10 +87,17 @@ public sealed partial class SiteEmitter
     /// What the site passes to its operation, for instance <c>argument: pc</c>. Costs nothing where the operation is a nop or a body that
     /// does not read its register. For budgets up to 15.
     /// </param>
+    /// <param name="convention">
+    /// In which registers the site has its operands and wants its result, where these are not the slot's: see
+    /// <see cref="CallConvention.Create"/>. Bodies that are written for a convention
+    /// (<see cref="InlineBody.Create(Action{Assembler, CallConvention}, RegisterSet?)"/>) find them there; functions are called by way of a
+    /// thunk. What a body may destroy is what the convention says, if <paramref name="clobbers"/> does not. For budgets up to 15, at slots
+    /// that are called.
+    /// </param>
     /// <returns>The site's ticket.</returns>
     /// <exception cref="PatchException">
-    /// The slot is of another layout (PV2004) or no function (PV1007); the assembler is not the one before (PV8014); the argument can't be
-    /// passed (PV8045).
+    /// The slot is of another layout (PV2004) or no function (PV1007); the assembler is not the one before (PV8014); the argument or the
+    /// operands can't be passed (PV8045).
     /// </exception>
     public SiteTicket Emit(
         Assembler assembler,
@@ -100,13 +107,14 @@ public sealed partial class SiteEmitter
         SitePlacement placement = SitePlacement.WithinCacheLine,
         SiteTraits traits = SiteTraits.None,
         bool forwarding = false,
-        SiteArgument argument = default) =>
-        Emit(assembler, slot, budget, clobbers, placement, traits, forwarding, start: -1, argument);
+        SiteArgument argument = default,
+        CallConvention? convention = null) =>
+        Emit(assembler, slot, budget, clobbers, placement, traits, forwarding, start: -1, argument, convention);
 
     /// <summary>As the public form, at a chosen place in a 64-byte line: for tests, which need every one.</summary>
     internal SiteTicket Emit(
         Assembler assembler, OpSlot slot, int budget, RegisterSet? clobbers, SitePlacement placement, SiteTraits traits, bool forwarding,
-        int start, SiteArgument argument = default)
+        int start, SiteArgument argument = default, CallConvention? convention = null)
     {
         ArgumentNullException.ThrowIfNull(slot);
         ArgumentOutOfRangeException.ThrowIfLessThan(budget, PrefixPadding.IndirectLength);
@@ -119,8 +127,14 @@ public sealed partial class SiteEmitter
             throw new PatchException(Misuse(why));
         }
 
-        RegisterSet allowed = clobbers ?? slot.Convention.DestroyedBy(64);
-        ArgumentCode load = argument.At(slot, budget, allowed);
+        CallConvention seen = convention ?? slot.Convention;
+        RegisterSet allowed = clobbers ?? seen.DestroyedBy(64);
+        if (convention is not null)
+        {
+            SiteArgument.CheckOperands(slot, convention, budget, allowed);
+        }
+
+        ArgumentCode load = argument.At(slot, seen, budget, allowed);
         Bind(assembler);
         var kind = new PatchSite(VirtualAddress.Zero, slot.Index, budget, allowed, traits);
         int first = assembler.Instructions.Count;
@@ -128,6 +142,7 @@ public sealed partial class SiteEmitter
             first, load.IsNone ? kind : kind.WithArgument(), placement, forwarding, start, EmittedSite.EmitPlaceholder(assembler, budget))
         {
             Argument = load,
+            Convention = convention,
         });
         return new SiteTicket(_sites.Count - 1);
     }

@@ -144,13 +144,13 @@ public sealed class BackendBuilder
 
     /// <summary>A slot is a few instructions.</summary>
     /// <param name="slot">The slot's full name.</param>
-    /// <param name="write">Writes them; see <see cref="InlineBody.Create"/>.</param>
+    /// <param name="write">Writes them; see <see cref="InlineBody.Create(Action{Assembler}, RegisterSet?)"/>.</param>
     /// <returns>This builder.</returns>
     public BackendBuilder Inline(string slot, Action<Assembler> write) => Set(slot, Operation.Inline(InlineBody.Create(write)));
 
     /// <summary>A slot is a few instructions, or a call of the function that does the same where they do not fit.</summary>
     /// <param name="slot">The slot's full name.</param>
-    /// <param name="write">Writes them; see <see cref="InlineBody.Create"/>.</param>
+    /// <param name="write">Writes them; see <see cref="InlineBody.Create(Action{Assembler}, RegisterSet?)"/>.</param>
     /// <param name="target">The function's run address.</param>
     /// <param name="name">The function's name, for reports.</param>
     /// <returns>This builder.</returns>

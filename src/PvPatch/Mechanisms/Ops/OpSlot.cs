@@ -48,4 +48,7 @@ public sealed class OpSlot
 
     /// <inheritdoc/>
     public override string ToString() => Name;
+
+    /// <summary>The slot as sites see it that have its operands in registers of their own.</summary>
+    internal OpSlot With(CallConvention convention) => new(Table, ShortName, Index, Kind, convention);
 }
