@@ -13,6 +13,11 @@ if (args is ["live", ..])
     return LiveRun.Run(args.AsSpan(1));
 }
 
+if (args is ["callbacks", ..])
+{
+    return CallbackSpeed.Run(args.AsSpan(1));
+}
+
 if (args is ["settings", ..])
 {
     return SettingRun.Run(args.AsSpan(1));
@@ -26,6 +31,11 @@ if (args is ["host", ..])
 if (args is ["qemu", ..])
 {
     return QemuSpeed.Run(args.AsSpan(1));
+}
+
+if (args is ["recipes", ..])
+{
+    return RecipeSpeed.Run(args.AsSpan(1));
 }
 
 if (args is not ["ratios", ..])

@@ -5,7 +5,6 @@ using PvPatch.Linux.Files;
 using PvPatch.Linux.Layouts;
 using PvPatch.Linux.Symbols;
 using PvPatch.Linux.Tables;
-using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
 using PvPatch.Plans;
@@ -151,7 +150,7 @@ internal sealed record KernelSites
                 return false;
             }
 
-            list.Add(new PatchSite(record.Address, slot.Index, record.Length, CallConventions.DestroyedBy(slot.Convention, elf.Bitness)));
+            list.Add(new PatchSite(record.Address, slot.Index, record.Length, slot.Convention.DestroyedBy(elf.Bitness)));
         }
 
         if (!TryMakeTable([.. list], null, out SiteTable? sites, out error))

@@ -30,9 +30,9 @@ public sealed class LayerTests
         new Layer("PvPatch.Images", "PvPatch"),
         new Layer("PvPatch.Machine", "PvPatch.Images", "PvPatch"),
         new Layer("PvPatch.Plans", "PvPatch.Machine", "PvPatch.Images", "PvPatch"),
-        new Layer("PvPatch.Records", "PvPatch.Plans", "PvPatch.Machine", "PvPatch.Images", "PvPatch"),
         new Layer("PvPatch.Analysis", "PvPatch.Machine", "PvPatch.Images", "PvPatch"),
         new Layer("PvPatch.Mechanisms", "PvPatch.Analysis", "PvPatch.Plans", "PvPatch.Machine", "PvPatch.Images", "PvPatch"),
+        new Layer("PvPatch.Records", "PvPatch.Mechanisms", "PvPatch.Plans", "PvPatch.Machine", "PvPatch.Images", "PvPatch"),
         new Layer("PvPatch.Paravirt", "PvPatch.Mechanisms", "PvPatch.Plans", "PvPatch.Machine", "PvPatch.Images", "PvPatch"),
         new Layer("PvPatch.Live", "PvPatch.Mechanisms", "PvPatch.Plans", "PvPatch.Machine", "PvPatch.Images", "PvPatch"));
 

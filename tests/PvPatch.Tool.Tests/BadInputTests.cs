@@ -19,6 +19,7 @@ public sealed class BadInputTests : IDisposable
         { "truncated", "PV6012" },
         { "other-machine", "PV6011" },
         { "truncated-vmlinuz", "PV6032" },
+        { "vmlinuz-without-its-end", "PV6041" },
         { "no-boot-header", "PV6001" },
         { "gzip-of-nothing", "PV6040" },
         { "module", "PV6011" },
@@ -109,7 +110,8 @@ public sealed class BadInputTests : IDisposable
         "truncated-header" => _files.Write("file", _files.Bytes[..40]),
         "truncated" => _files.Write("file", _files.Bytes[..^100]),
         "other-machine" => _files.Write("file", _files.Bytes.With16(18, 183)), // aarch64
-        "truncated-vmlinuz" => _files.Write("file", File.ReadAllBytes(_files.Vmlinuz())[..^64]),
+        "truncated-vmlinuz" => _files.Write("file", File.ReadAllBytes(_files.Vmlinuz())[..(TestBzImage.PayloadAt + 1)]),
+        "vmlinuz-without-its-end" => _files.Write("file", File.ReadAllBytes(_files.Vmlinuz())[..^64]), // the compressed kernel is there
         "no-boot-header" => _files.Write("file", File.ReadAllBytes(_files.Vmlinuz()).With32(0x202, 0)),
         "gzip-of-nothing" => _files.Write("file", TestBzImage.Gzip("not a kernel"u8.ToArray())),
         "module" => _files.Write("file",

@@ -16,7 +16,7 @@ public sealed class ObjectSitesTests : IDisposable
             call *pv_ops+8(%rip)
             call native_cli
             call native_cli
-            jmp native_cli
+            lea native_cli(%rip), %rax
             pv_branch tracing, 1f, size=2
         1:  pv_region native
             nop

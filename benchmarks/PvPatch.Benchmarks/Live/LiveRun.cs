@@ -30,6 +30,7 @@ internal static class LiveRun
             code.Run(rounds, goals);
         }
 
+        WordSpeed.Run(rounds);
         SwitchCost.Run(rounds, goals);
         Throughput.Run(rounds, goals);
         SiteMemory.Run(goals);

@@ -110,7 +110,7 @@ internal sealed class KernelAudit
             if (slot.Kind == SlotKind.Call && backend[slot.Index].Target is VirtualAddress target)
             {
                 FunctionEffects effects = Analyzer.EffectsOf(target);
-                RegisterSet spared = CallConventions.DestroyedBy(slot.Convention, 64).Except(effects.Destroys);
+                RegisterSet spared = slot.Convention.DestroyedBy(64).Except(effects.Destroys);
                 audited.Add(new AuditedSlot(slot, effects, BreaksOf(slot, new SiteEffects(effects)), spared));
             }
         }
@@ -149,7 +149,7 @@ internal sealed class KernelAudit
     /// </summary>
     private static RegisterSet BreaksOf(OpSlot slot, SiteEffects effects) =>
         slot.Kind == SlotKind.Jump || effects.Undecided is not null
-            ? RegisterSet.None : effects.Destroys.Except(CallConventions.DestroyedBy(slot.Convention, 64));
+            ? RegisterSet.None : effects.Destroys.Except(slot.Convention.DestroyedBy(64));
 
     private static RegisterSet First(RegisterSet set) => RegisterSet.FromBits(set.Bits & (0 - set.Bits));
 

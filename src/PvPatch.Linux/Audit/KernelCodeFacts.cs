@@ -21,7 +21,7 @@ internal sealed class KernelCodeFacts : ICodeFacts
     private const int MostResults = 2;
 
     private static readonly VirtualAddress[] s_none = [];
-    private static readonly RegisterSet s_destroyed = CallConventions.DestroyedBy(CallConvention.KernelSysV, 64);
+    private static readonly RegisterSet s_destroyed = CallConvention.KernelSysV.DestroyedBy(64);
     private static readonly FunctionFacts s_nothing = new() { Destroys = RegisterSet.None, Reads = RegisterSet.None };
 
     private readonly KernelImage _image;
@@ -198,7 +198,7 @@ internal sealed class KernelCodeFacts : ICodeFacts
             OpSlot slot = _image.Layout[site.Slot];
             _calls[site.Address.Value] = new FunctionFacts
             {
-                Destroys = CallConventions.DestroyedBy(slot.Convention, 64),
+                Destroys = slot.Convention.DestroyedBy(64),
                 Reads = Slots.Of(slot) is FunctionPrototype prototype ? SlotPrototypes.Registers(prototype.Arguments) : null,
             };
         }

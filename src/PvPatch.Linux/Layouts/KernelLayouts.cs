@@ -123,7 +123,7 @@ public static class KernelLayouts
     /// <summary>The bitness, 32 or 64, that the conventions of the slots imply; 0 where they imply none.</summary>
     internal static int BitnessOf(OpsLayout layout) =>
         layout.Slots.Any(static s => s.Convention == CallConvention.I386RegParm) ? 32
-        : layout.Slots.Any(static s => s.Convention is CallConvention.KernelSysV or CallConvention.SysV) ? 64
+        : layout.Slots.Any(static s => s.Convention == CallConvention.KernelSysV || s.Convention == CallConvention.SysV) ? 64
         : 0;
 
     private static OpsLayout LoadKnown(string name)

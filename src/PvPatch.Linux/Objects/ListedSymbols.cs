@@ -128,7 +128,7 @@ internal sealed class ListedSymbols
     private void AddTable(VirtualAddress address, int first, int count)
     {
         _tables.Add((address.Value, first, count));
-        for (int i = 0; i < count && !IsStandIn(address); i++)
+        for (int i = 0, known = IsStandIn(address) ? 0 : count; i < known; i++)
         {
             SlotAddresses[first + i] = address + (i * _word);
         }

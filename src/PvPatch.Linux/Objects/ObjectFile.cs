@@ -48,6 +48,14 @@ public sealed class ObjectFile
     public static ObjectFile Open(string path, ObjectOptions? options = null) =>
         TryOpen(path, out ObjectFile? file, out PatchDiagnostic? error, options) ? file : throw new PatchException(error);
 
+    /// <summary>Reads a file that is in memory, or throws.</summary>
+    /// <param name="bytes">The whole file. It is kept; it must not change but by plans as long as the file is used.</param>
+    /// <param name="options">Addresses for an object file; the defaults where <see langword="null"/>.</param>
+    /// <returns>The file.</returns>
+    /// <exception cref="PatchException">The bytes are no ELF file for x86, or a damaged one.</exception>
+    public static ObjectFile Open(Memory<byte> bytes, ObjectOptions? options = null) =>
+        TryOpen(bytes, out ObjectFile? file, out PatchDiagnostic? error, options) ? file : throw new PatchException(error);
+
     /// <summary>Reads a file.</summary>
     /// <param name="path">The file.</param>
     /// <param name="file">The file, read.</param>

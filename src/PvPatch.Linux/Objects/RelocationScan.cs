@@ -2,7 +2,6 @@ using System.Buffers.Binary;
 using System.Diagnostics.CodeAnalysis;
 using Iced.Intel;
 using PvPatch.Linux.Files;
-using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
 
@@ -49,10 +48,11 @@ internal sealed class RelocationScan
             return false;
         }
 
-        foreach ((int section, List<ulong> ofSection) in places)
+        foreach ((int section, List<ulong> starts) in Starts(placed, symbols, places.Keys))
         {
-            ofSection.Sort();
-            scan.Scan(placed.Elf.Sections[section], ofSection, Starts(placed, symbols, section));
+            starts.Sort();
+            places[section].Sort();
+            scan.Scan(placed.Elf.Sections[section], places[section], starts);
         }
 
         if (!SiteTable.TryCreate([.. scan._sites], out SiteTable? table, out IReadOnlyList<PatchDiagnostic> wrong))
@@ -77,21 +77,22 @@ internal sealed class RelocationScan
         return true;
     }
 
-    /// <summary>Where code may begin anew: the section's symbols.</summary>
-    private static List<ulong> Starts(PlacedObject placed, ElfSymbolTable symbols, int section)
+    /// <summary>Where code may begin anew, by section: its start and its symbols. One walk, however many sections there are.</summary>
+    private static Dictionary<int, List<ulong>> Starts(PlacedObject placed, ElfSymbolTable symbols, IEnumerable<int> sections)
     {
-        var starts = new SortedSet<ulong> { placed.Elf.Sections[section].Address.Value };
+        Dictionary<int, List<ulong>> starts =
+            sections.ToDictionary(static s => s, s => new List<ulong> { placed.Elf.Sections[s].Address.Value });
         for (int i = 1; i < symbols.Count; i++)
         {
             ElfSymbol symbol = symbols[i];
-            if (symbol.SectionIndex == section && symbol.Type is ElfSymbolType.None or ElfSymbolType.Function)
+            if (symbol.Type is ElfSymbolType.None or ElfSymbolType.Function
+                && starts.TryGetValue(symbol.SectionIndex, out List<ulong>? ofSection))
             {
-                ulong value = symbol.Value.Value;
-                starts.Add(placed.Placement is null ? value : unchecked(placed.Elf.Sections[section].Address.Value + value));
+                ofSection.Add(placed.Placement is null ? symbol.Value.Value : unchecked(ofSection[0] + symbol.Value.Value));
             }
         }
 
-        return [.. starts];
+        return starts;
     }
 
     /// <summary>The places that relocations of code write to, by section.</summary>
@@ -262,7 +263,7 @@ internal sealed class RelocationScan
         }
 
         _sites.Add(new PatchSite(
-            instruction.IP, slot, instruction.Length, CallConventions.DestroyedBy(_layout[slot].Convention, _bitness)));
+            instruction.IP, slot, instruction.Length, _layout[slot].Convention.DestroyedBy(_bitness)));
     }
 
     /// <summary>

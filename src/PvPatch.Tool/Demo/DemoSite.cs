@@ -34,8 +34,8 @@ internal sealed record DemoSite(
     public static IReadOnlyList<DemoSite> For(int bitness)
     {
         // What a C function may destroy, and what a function with the callee-save convention may.
-        RegisterSet any = CallConventions.DestroyedBy(bitness == 64 ? CallConvention.KernelSysV : CallConvention.I386RegParm, bitness);
-        RegisterSet few = CallConventions.DestroyedBy(CallConvention.CalleeSave, bitness);
+        RegisterSet any = (bitness == 64 ? CallConvention.KernelSysV : CallConvention.I386RegParm).DestroyedBy(bitness);
+        RegisterSet few = CallConvention.CalleeSave.DestroyedBy(bitness);
         bool x64 = bitness == 64;
         return
         [

@@ -21,6 +21,7 @@ internal static class Words
         PatchAction.Thunk => "thunk",
         PatchAction.Record => "table record",
         PatchAction.Slot => "slot word",
+        PatchAction.Constant => "constant",
         _ => action.ToString(),
     };
 
@@ -37,6 +38,7 @@ internal static class Words
         PatchReason.RulesDecline => "the rules do nothing for such sites",
         PatchReason.ChangesWhileBooting =>
             "the slot's function changes while the kernel starts; the kernel patches the site itself afterwards",
+        PatchReason.NeedsThunk => "the target must be called through a thunk, and there is no room for one",
         PatchReason.NeedsQuiescence => "it can be changed only while no thread is in the code, and does the same through its slot",
         _ => reason.ToString(),
     };

@@ -59,6 +59,23 @@ public sealed class CodeAnalyzer
     /// <returns>The effects. Of an address outside the image nothing is known.</returns>
     public FunctionEffects EffectsOf(VirtualAddress address) => new(_effects.Solve(address.Value));
 
+    /// <summary>The lowest instruction of a function itself, not of those it calls, that writes some registers.</summary>
+    internal VirtualAddress? FirstWriterOf(VirtualAddress function, RegisterSet registers)
+    {
+        ulong? lowest = null;
+        foreach (CodeBlock block in _effects.Solve(function.Value).Blocks)
+        {
+            for (int step = block.Start; step >= 0; step = step == block.Last ? -1 : _effects.Steps.After(step))
+            {
+                ref readonly CodeStep at = ref _effects.Steps[step];
+                bool writes = (at.Writes & registers.Bits) != 0 && (lowest is null || at.Address < lowest);
+                lowest = writes ? at.Address : lowest;
+            }
+        }
+
+        return lowest is ulong address ? (VirtualAddress)address : null;
+    }
+
     /// <summary>What is live at a place in code.</summary>
     /// <param name="address">Run address of the instruction that would be executed next.</param>
     /// <param name="liveAtReturn">

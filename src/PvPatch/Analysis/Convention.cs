@@ -15,25 +15,15 @@ internal sealed class WorkLimit(long steps)
 /// <summary>What a convention means for calls; nothing where none is known.</summary>
 internal sealed class Convention
 {
-    private static readonly int[] s_sysV = [7, 6, 2, 1, 8, 9];
-    private static readonly int[] s_windows = [1, 2, 8, 9];
-    private static readonly int[] s_regParm = [0, 2, 1];
-
     private readonly int[] _arguments;
 
     public Convention(CallConvention? convention, int bitness)
     {
         IsKnown = convention is not null;
-        RegisterSet destroyed = convention is CallConvention known ? CallConventions.DestroyedBy(known, bitness) : RegisterSet.All;
+        RegisterSet destroyed = convention is CallConvention known ? known.DestroyedBy(bitness) : RegisterSet.All;
         Destroyed = destroyed.Bits;
         Kept = (~destroyed).Bits;
-        _arguments = convention switch
-        {
-            null => [],
-            CallConvention.WindowsX64 => s_windows,
-            CallConvention.I386RegParm => s_regParm,
-            _ => bitness == 64 ? s_sysV : s_regParm,
-        };
+        _arguments = convention is null ? [] : convention.ArgumentNumbers(bitness).ToArray();
         ulong arguments = 0;
         foreach (int register in _arguments)
         {

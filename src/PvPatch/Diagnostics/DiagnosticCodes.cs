@@ -62,6 +62,9 @@ public static class DiagnosticCodes
     /// <summary>An inline body can't be assembled.</summary>
     public const string BodyInvalid = "PV2005";
 
+    /// <summary>An operation does not keep to its slot's convention, or its target can't be called by it.</summary>
+    public const string ConventionBroken = "PV2006";
+
     /// <summary>The bytes at a site are neither an indirect call nor anything the plan's predecessor put there.</summary>
     public const string UnknownBytes = "PV3001";
 
@@ -88,6 +91,12 @@ public static class DiagnosticCodes
 
     /// <summary>The nops asked for change registers in code of the image's bitness.</summary>
     public const string WrongNops = "PV3009";
+
+    /// <summary>A change names a key, a static call or a variant that no record has.</summary>
+    public const string RecordNameUnknown = "PV3010";
+
+    /// <summary>A recorded site can't hold what is asked for.</summary>
+    public const string RecordUnfit = "PV3011";
 
     /// <summary>A planned site lies outside the image the plan is applied to.</summary>
     public const string PlanOutsideImage = "PV4001";
@@ -207,6 +216,9 @@ public static class DiagnosticCodes
 
     /// <summary>A key is disabled more often than it was enabled.</summary>
     public const string KeyCount = "PV8038";
+
+    /// <summary>A site can't follow what it depends on: a field is too small for the value, or a backend has no variant there.</summary>
+    public const string SettingValue = "PV8039";
 
     /// <summary>A link that was requested from inside generated code was not made.</summary>
     public const string RequestNotMade = "PV8050";

@@ -117,6 +117,12 @@ public sealed class LiveChanges
         return Set(branch, way ?? MultiBranch.Nowhere, isStep: false);
     }
 
+    /// <summary>Gives a constant another value.</summary>
+    /// <param name="constant">A constant of the patcher's arena.</param>
+    /// <param name="value">The value. Where a site's field can't have it, the changes are refused (PV8039).</param>
+    /// <returns>This set.</returns>
+    public LiveChanges Set(CodeConstant constant, long value) => Set(constant, value, isStep: false);
+
     /// <summary>Gives a static call another target.</summary>
     /// <param name="call">A call of the patcher's arena.</param>
     /// <param name="target">

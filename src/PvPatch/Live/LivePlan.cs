@@ -30,7 +30,7 @@ public sealed class LivePlan
         Plan = Build(patcher.Arena, slots, decided, report);
         SlotWrites = decided.Slots.Count(static s => s.Old != s.New);
         _slots = slots;
-        _blocks = [.. decided.Blocks];
+        _blocks = [.. decided.Blocks.DistinctBy(static b => b.Address)]; // several layouts have a block each of the same code
         _unplaced = [];
         _settings = [.. decided.Settings.Select(static s => (s.Setting, s.Setting.Value, s.Value))];
         for (int i = 0; i < decided.Count; i++)
@@ -90,6 +90,14 @@ public sealed class LivePlan
     /// <summary>Why a plan that was made now is not this one.</summary>
     internal PatchDiagnostic? Compare(LivePlan now)
     {
+        if (!_settings.Select(static s => s.Setting).SequenceEqual(now._settings.Select(static s => s.Setting)))
+        {
+            return PatchDiagnostic.Error(DiagnosticCodes.PlanStale, "the plan no longer fits the code: a site follows what none did") with
+            {
+                Help = "Something was emitted since it was made. Make the plan again.",
+            };
+        }
+
         // A key may be enabled once more, and no site tell of it.
         for (int i = 0; i < _settings.Length; i++)
         {

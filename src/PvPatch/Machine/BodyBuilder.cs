@@ -50,7 +50,7 @@ internal static class BodyBuilder
             return false;
         }
 
-        var reader = new BodyReader(body.DestroyedByCalls ?? CallConventions.DestroyedBy(convention, bitness), bitness);
+        var reader = new BodyReader(body.DestroyedByCalls ?? convention.DestroyedBy(bitness), bitness);
         assembled = reader.Read(code, origin, out string? wrong);
         error = assembled is null ? Invalid(wrong!) with { Found = HexBytes.Format(code) } : null;
         return assembled is not null;

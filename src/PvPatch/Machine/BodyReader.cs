@@ -66,6 +66,21 @@ internal sealed class BodyReader
         };
     }
 
+    /// <summary>What each instruction of a body does by itself; its address is its offset.</summary>
+    public static IEnumerable<(Instruction Instruction, RegisterSet Destroys, bool UsesStack)> EffectsOfEach(
+        AssembledBody body, RegisterSet destroyedByCalls)
+    {
+        var decoder = Decoder.Create(body.Bitness, body.Bytes.ToArray());
+        var infos = new InstructionInfoFactory();
+        while (decoder.IP < (ulong)body.Bytes.Length)
+        {
+            var reader = new BodyReader(destroyedByCalls, body.Bitness);
+            Instruction instruction = decoder.Decode();
+            reader.NoteEffects(instruction, infos.GetInfo(instruction));
+            yield return (instruction, reader._destroys, reader._usesStack);
+        }
+    }
+
     private string? NoteReferences(byte[] code, Decoder decoder, in Instruction instruction, VirtualAddress origin, ulong end)
     {
         if (BodyBuilder.RelativeTarget(instruction) is not ulong target || (target >= origin.Value && target <= end))

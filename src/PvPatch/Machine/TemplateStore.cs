@@ -1,6 +1,5 @@
 using System.Collections.Concurrent;
 using Iced.Intel;
-using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Machine;
 
@@ -37,7 +36,7 @@ internal sealed class TemplateStore
 
     public CodeTemplate Inline(InlineBody body, CallConvention convention, int budget) => Body(body, convention).InBudget(budget, _nops);
 
-    public CodeTemplate Nops(int budget) => Inline(InlineBody.Nothing, default, budget);
+    public CodeTemplate Nops(int budget) => Inline(InlineBody.Nothing, CallConvention.SysV, budget);
 
     public CodeTemplate Call(VirtualAddress target, int budget) =>
         Standard(Mnemonic.Call, target.Value, static (a, to) => a.call(to)).InBudget(budget, _nops);
@@ -48,24 +47,23 @@ internal sealed class TemplateStore
     public CodeTemplate Trap(int budget) => Standard(Mnemonic.Ud2, 0, static (a, _) => a.ud2()).InBudget(budget, _nops); // 0f 0b
 
     /// <summary>
-    /// mov eax,edi (89 f8) or mov rax,rdi (48 89 f8) for System V, with ecx/rcx (89 c8, 48 89 c8) for Windows. The 32-bit move
-    /// clears the upper half, as a 32-bit result may. Store form (89), as the kernel's assembler chose it.
+    /// The move from a convention's first argument to its result, two different registers: mov eax,edi (89 f8) or mov rax,rdi (48 89 f8)
+    /// for System V. The 32-bit move clears the upper half, as a 32-bit result may. Store form (89), as the kernel's assembler chose it.
     /// </summary>
-    public AssembledBody IdentityBody(RegisterSet argument, bool wide) =>
-        Standard(Mnemonic.Mov, (argument == RegisterSet.Rcx ? 2u : 0) | (wide ? 1u : 0), static (a, which) =>
+    public AssembledBody IdentityBody(CallConvention convention, bool wide)
+    {
+        int from = convention.ArgumentNumbers(_bitness)[0];
+        ulong detail = (uint)convention.ResultNumber | (uint)from << 4 | (wide ? 256u : 0);
+        return Standard(Mnemonic.Mov, detail, static (a, which) =>
         {
-            bool windows = (which & 2) != 0;
-            if ((which & 1) != 0)
-            {
-                a.mov(rax, windows ? rcx : rdi);
-            }
-            else
-            {
-                a.mov(eax, windows ? ecx : edi);
-            }
+            Register first = (which & 256) != 0 ? Register.RAX : Register.EAX;
+            a.AddInstruction(Instruction.Create(
+                (which & 256) != 0 ? Code.Mov_rm64_r64 : Code.Mov_rm32_r32, first + (int)(which & 15), first + (int)(which >> 4 & 15)));
         });
+    }
 
-    public CodeTemplate Identity(RegisterSet argument, bool wide, int budget) => IdentityBody(argument, wide).InBudget(budget, _nops);
+    public CodeTemplate Identity(CallConvention convention, bool wide, int budget) =>
+        IdentityBody(convention, wide).InBudget(budget, _nops);
 
     /// <summary>A body of one instruction.</summary>
     /// <param name="instruction">The instruction, and of it what <paramref name="write"/> asks: the target of a branch.</param>

@@ -15,10 +15,10 @@ internal sealed class WrittenBody
     private const ulong Away = 0x10000;
 
     private readonly Instruction[] _instructions;
-    private readonly int[] _labelled; // for each instruction the one that it leads to by a label, or -1
+    private readonly int?[] _labelled; // for each instruction the one that it leads to by a label
     private readonly int _bitness;
 
-    private WrittenBody(Instruction[] instructions, int[] labelled, int bitness)
+    private WrittenBody(Instruction[] instructions, int?[] labelled, int bitness)
     {
         _instructions = instructions;
         _labelled = labelled;
@@ -46,7 +46,7 @@ internal sealed class WrittenBody
         Instruction[] second = first;
         if (first.Any(static i => BodyBuilder.RelativeTarget(i) is not null))
         {
-            var assembler = new Assembler(bitness) { PreferShortBranch = preferShort };
+            var assembler = new Assembler(bitness);
             assembler.CreateLabel();
             if (!TryRun(write, assembler, out second!, out reason))
             {
@@ -60,13 +60,13 @@ internal sealed class WrittenBody
             return false;
         }
 
-        int[] labelled = new int[first.Length];
+        int?[] labelled = new int?[first.Length];
         for (int i = 0; i < first.Length; i++)
         {
             ulong? target = BodyBuilder.RelativeTarget(first[i]);
             bool isLabel = BodyBuilder.RelativeTarget(second[i]) != target;
-            labelled[i] = isLabel ? Array.FindIndex(first, other => other.IP == target) : -1;
-            if (isLabel && labelled[i] < 0)
+            labelled[i] = isLabel ? Array.FindIndex(first, other => other.IP == target) : null;
+            if (labelled[i] < 0)
             {
                 reason = $"the label of the {first[i].Mnemonic.ToString().ToLowerInvariant()} (instruction {i}) is nowhere placed";
                 return false;
@@ -90,9 +90,9 @@ internal sealed class WrittenBody
         for (int i = 0; i < numbered.Length; i++)
         {
             numbered[i].IP = place + (ulong)i;
-            if (_labelled[i] >= 0)
+            if (_labelled[i] is int other)
             {
-                SetRelativeTarget(ref numbered[i], place + (ulong)_labelled[i]);
+                SetRelativeTarget(ref numbered[i], place + (ulong)other);
             }
         }
 
@@ -114,16 +114,15 @@ internal sealed class WrittenBody
     /// </summary>
     private ulong FreePlace()
     {
-        ulong mask = _bitness == 32 ? uint.MaxValue : ulong.MaxValue;
         ulong[] addresses = [
-            .. _instructions.Where((_, i) => _labelled[i] < 0).Select(static i => BodyBuilder.RelativeTarget(i)).OfType<ulong>()];
+            .. _instructions.Where((_, i) => _labelled[i] is null).Select(static i => BodyBuilder.RelativeTarget(i)).OfType<ulong>()];
         ulong place = addresses.FirstOrDefault();
-        bool up = place <= mask / 2; // not over an end of the address space
+        bool up = unchecked((int)place) >= 0; // bit 31: the next multiple of 4 GiB, and so an end of either space, is far ahead, or behind
         do
         {
             place = up ? place + Away : place - Away; // ends: each address is in the way of one place
         }
-        while (addresses.Any(address => (unchecked(place - address + (Away / 2)) & mask) < Away));
+        while (addresses.Any(address => unchecked((uint)(place - address + (Away / 2))) < Away)); // of distances 32 bits are enough
 
         return place;
     }

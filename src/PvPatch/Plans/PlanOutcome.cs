@@ -41,6 +41,9 @@ public enum PatchAction
 
     /// <summary>Not a site but a slot of running code: the word that holds the function of an operation.</summary>
     Slot,
+
+    /// <summary>The same instruction with another immediate or displacement.</summary>
+    Constant,
 }
 
 /// <summary>Why a site is left alone.</summary>
@@ -78,6 +81,9 @@ public enum PatchReason
 
     /// <summary>The site can be changed only while no thread is in the code, and does the same through its slot.</summary>
     NeedsQuiescence,
+
+    /// <summary>The target must be called through a thunk, which brings its arguments over, and there is no room for one.</summary>
+    NeedsThunk,
 }
 
 /// <summary>

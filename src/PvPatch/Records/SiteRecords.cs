@@ -1,6 +1,7 @@
 using System.Collections.ObjectModel;
 using System.Diagnostics.CodeAnalysis;
 using PvPatch.Images;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
 
 namespace PvPatch.Records;
@@ -81,6 +82,43 @@ public sealed class SiteRecords
         ArgumentNullException.ThrowIfNull(code);
         ArgumentNullException.ThrowIfNull(records);
         return new SiteRecordReader(code, records, names).TryRead(out read, out diagnostics);
+    }
+
+    /// <summary>Makes a plan of changes, or throws. See <see cref="TryPlan"/>.</summary>
+    /// <param name="image">The image whose records these are; read only.</param>
+    /// <param name="changes">Says what is wanted.</param>
+    /// <param name="options">As for <see cref="PatchPlanner"/>; the slots' words and functions come from the records where not given.</param>
+    /// <returns>The plan.</returns>
+    /// <exception cref="PatchException">The changes can't be planned.</exception>
+    public PatchPlan Plan(CodeImage image, Action<RecordChanges> changes, PlanOptions? options = null) =>
+        TryPlan(image, changes, options, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> diagnostics)
+            ? plan : throw new PatchException(diagnostics[0]);
+
+    /// <summary>
+    /// Makes one plan of changes of all mechanisms: operations, keys, static calls, variants, alternatives. Applied, verified, compared and
+    /// reverted as any plan.
+    /// </summary>
+    /// <param name="image">The image whose records these are; read only.</param>
+    /// <param name="changes">Says what is wanted.</param>
+    /// <param name="options">
+    /// As for <see cref="PatchPlanner"/>; the slots' words and functions come from the records where not given. With
+    /// <see cref="PlanOptions.Previous"/> the plan goes on from one made before: its old bytes are the originals.
+    /// </param>
+    /// <param name="plan">The plan.</param>
+    /// <param name="diagnostics">
+    /// Where there is no plan, why: no record has a name (PV3010); a site holds bytes that none of its mechanism's are (PV3001), or can't
+    /// hold what is asked for (PV3011); as <see cref="PatchPlanner"/> for the operations. Else the plan's warnings.
+    /// </param>
+    /// <returns>Whether there is a plan.</returns>
+    public bool TryPlan(
+        CodeImage image, Action<RecordChanges> changes, PlanOptions? options, [NotNullWhen(true)] out PatchPlan? plan,
+        out IReadOnlyList<PatchDiagnostic> diagnostics)
+    {
+        ArgumentNullException.ThrowIfNull(image);
+        ArgumentNullException.ThrowIfNull(changes);
+        var wanted = new RecordChanges();
+        changes(wanted);
+        return new RecordPlanner(this, image, wanted, options ?? new PlanOptions()).TryRun(out plan, out diagnostics);
     }
 
     /// <summary>Addresses of the slots' words as the records name them, for <c>PlanOptions.SlotAddresses</c>.</summary>

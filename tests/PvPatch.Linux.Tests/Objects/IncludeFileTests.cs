@@ -2,7 +2,6 @@ using System.Buffers.Binary;
 using PvPatch.Linux.Objects;
 using PvPatch.Linux.Tests.Support;
 using PvPatch.Machine;
-using PvPatch.Plans;
 using PvPatch.Records;
 
 namespace PvPatch.Linux.Tests.Objects;
@@ -49,6 +48,18 @@ public sealed class IncludeFileTests
     public void Code_is_what_the_assembler_makes_of_the_instruction(int bitness, string macro, string plain)
     {
         Assert.Equal(TextOf(plain, bitness), TextOf(macro, bitness));
+    }
+
+    [Theory]
+    [InlineData(64, "rax rcx rdx rbx rbp rsi rdi r8 r9 r10 r11 r12 r13 r14 r15")]
+    [InlineData(32, "eax ecx edx ebx ebp esi edi")]
+    public void Every_register_is_saved_and_taken_back_in_the_reverse_order(int bitness, string registers)
+    {
+        string[] names = registers.Split(' ');
+        string set = string.Join('|', names.Reverse().Select(static n => $"PV_{n.ToUpperInvariant()}"));
+        string plain = string.Concat(names.Select(static n => $"push %{n};")) + "call function;"
+            + string.Concat(names.Reverse().Select(static n => $"pop %{n};"));
+        Assert.Equal(TextOf(plain, bitness), TextOf($"pv_direct function, 0, save={set}", bitness));
     }
 
     [Fact]
@@ -163,7 +174,7 @@ public sealed class IncludeFileTests
         SiteRecords read = file.ReadRecords();
         int word = bitness / 8;
         RegisterSet all = RegisterSet.Flags | RegisterSet.Vector;
-        RegisterSet caller = CallConventions.DestroyedBy(bitness == 64 ? CallConvention.SysV : CallConvention.I386RegParm, bitness);
+        RegisterSet caller = (bitness == 64 ? CallConvention.SysV : CallConvention.I386RegParm).DestroyedBy(bitness);
 
         Assert.Equal([3, 14, 5], read.Sites.Select(static s => s.Slot));
         Assert.Equal([bitness == 64 ? 32 : 12, 6, 5], read.Sites.Select(static s => s.Budget));

@@ -60,7 +60,7 @@ public sealed class RelocationSitesTests
         Assert.Equal([0, 1, 1, 2, 2, 3, 3], found.Sites.Select(static s => s.Slot).Order());
         Assert.All(found.Sites, s => Assert.Equal(s.Slot == 3 ? 5 : 6, s.Budget));
         Assert.All(found.Sites, s => Assert.Equal(
-            CallConventions.DestroyedBy(s.Slot == 3 ? CallConvention.CalleeSave : CallConvention.SysV, bitness), s.Clobbers));
+            (s.Slot == 3 ? CallConvention.CalleeSave : CallConvention.SysV).DestroyedBy(bitness), s.Clobbers));
         Assert.Equal(
             (KernelDiagnosticCodes.ReferenceNotACall, DiagnosticSeverity.Info), (Assert.Single(diagnostics).Code, diagnostics[0].Severity));
         Assert.StartsWith("2 references", diagnostics[0].Message, StringComparison.Ordinal);

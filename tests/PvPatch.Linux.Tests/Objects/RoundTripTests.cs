@@ -102,6 +102,127 @@ public sealed class RoundTripTests
         Assert.Equal((DiagnosticCodes.WrongSlotOperand, 2), (Assert.Single(diagnostics).Code, diagnostics[0].SiteIndex));
     }
 
+    // As built: 10 + 1 + 4 = 15; tracing is off, and nobody is notified.
+    private const string AllMechanisms = """
+        .globl _start
+        _start:
+            xor %eax, %eax
+            pv_call ops, 0, PV_RAX|PV_FLAGS
+            pv_branch tracing, slow
+        back:
+            pv_branch fast, skip, likely=1, initial=1, size=2
+            pv_static_call notify
+        skip:
+            pv_region native
+            add $1, %eax
+            pv_variant xen
+            add $2, %eax
+            test %eax, %eax
+            jz 1f
+            call add_20
+        1:
+            pv_end_region
+            pv_region
+            add $4, %eax
+            pv_replacement 7
+            call add_20
+            pv_replacement 9, not=1
+            add $4, %eax
+            pv_end_region
+            mov %eax, %edi
+            mov $60, %eax
+            syscall
+        slow: add $30, %eax
+            jmp back
+        add_10: add $10, %eax
+            ret
+        add_20: add $20, %eax
+            ret
+        .globl add_40
+        add_40: add $40, %eax
+            ret
+        .data
+        ops: .quad add_10
+        """;
+
+    [Fact]
+    public void All_mechanisms_are_changed_in_one_plan_and_run()
+    {
+        byte[] program = IncludeFile.Link(IncludeFile.Assemble(AllMechanisms, 64), 64);
+        byte[] original = [.. program];
+        Assert.True(ObjectFile.TryOpen(program, out ObjectFile? file, out PatchDiagnostic? error), error?.ToString());
+        SiteRecords records = file.ReadRecords();
+        Assert.Equal(15, Run(program, 64));
+
+        var layout = OpsLayout.Create(static b => b.Table("ops", static t => t.Slot("add")));
+        var xen = Backend.Create("xen", layout, static b => b.Nop("ops.add"));
+        var native = Backend.Create("native", layout, static b => b.Inline("ops.add", static a => a.add(eax, 3)));
+        VirtualAddress add40 = SymbolOf(program, "add_40");
+        PatchPlan plan = records.Plan(
+            file.Code, c => c.Use(xen).Enable("tracing").Target("notify", add40).WithFeatures(7, 9));
+        Assert.Equal(5, plan.Count);
+        plan.Apply(file.Code);
+        Assert.Equal(30 + 40 + 2 + 20 + 20, Run(program, 64));
+        Assert.True(plan.Verify(file.Code).IsPatched);
+
+        // Over the first plan, other things at some of the sites; the rest goes on as it is, and all of it is taken back as one.
+        PatchPlan next = records.Plan(
+            file.Code, c => c.Use(native).Disable("tracing").ReturnZero("notify").WithFeatures(9), new PlanOptions { Previous = plan });
+        next.Apply(file.Code);
+        Assert.Equal(1 + 4, Run(program, 64));
+        PatchPlan last = records.Plan(file.Code, static c => c.Disable("fast"), new PlanOptions { Previous = next });
+        last.Apply(file.Code);
+        Assert.Equal(3 + 1 + 4, Run(program, 64)); // jumps over the call that gives 0
+        last.Revert(file.Code);
+        Assert.Equal(original, program);
+
+        PatchPlan features = records.Plan(file.Code, static c => c.WithFeatures());
+        features.Apply(file.Code);
+        Assert.Equal(15, Run(program, 64)); // not 9: the second replacement
+        Assert.NotEqual(original, program);
+    }
+
+    [Fact]
+    public void What_records_can_not_do_is_told_and_nothing_is_planned()
+    {
+        byte[] program = IncludeFile.Link(IncludeFile.Assemble(AllMechanisms, 64), 64);
+        Assert.True(ObjectFile.TryOpen(program, out ObjectFile? file, out _));
+        SiteRecords records = file.ReadRecords();
+        PatchDiagnostic Refused(Action<RecordChanges> changes)
+        {
+            Assert.False(records.TryPlan(file.Code, changes, null, out _, out IReadOnlyList<PatchDiagnostic> diagnostics));
+            return diagnostics[0];
+        }
+
+        PatchDiagnostic unknown = Refused(static c => c.Enable("tracin"));
+        Assert.Equal((DiagnosticCodes.RecordNameUnknown, "Did you mean \"tracing\"?"), (unknown.Code, unknown.Help));
+        Assert.Equal(DiagnosticCodes.RecordNameUnknown, Refused(static c => c.ReturnZero("tracing")).Code);
+        Assert.Equal(DiagnosticCodes.RecordUnfit, Refused(static c => c.Target("notify", 0x7000_0000_0000)).Code);
+        Assert.Throws<ArgumentOutOfRangeException>(() => records.Plan(file.Code, static c => c.Target("notify", VirtualAddress.Zero)));
+
+        // A key's site that holds something else.
+        StaticKeyRecord site = Assert.Single(records.StaticKeys, static r => r.Key == "tracing");
+        file.Code.GetBytes(site.Address, 1)[0] = 0xcc;
+        PatchDiagnostic found = Refused(static c => c.Enable("tracing"));
+        Assert.Equal((DiagnosticCodes.UnknownBytes, site.Address), (found.Code, found.Address));
+
+        // What was laid down in a region is gone when another variant was put there and nobody says what it replaced.
+        file.Code.GetBytes(site.Address, 1)[0] = 0x0f;
+        var layout = OpsLayout.Create(static b => b.Table("ops", static t => t.Slot("add")));
+        var xen = Backend.Create("xen", layout, static b => b.Nop("ops.add"));
+        records.Plan(file.Code, c => c.Use(xen)).Apply(file.Code);
+        var native = Backend.Create("native", layout, static b => b.Nop("ops.add"));
+        Assert.Contains(Refused(c => c.Use(native)).Code, (string[])[DiagnosticCodes.RecordUnfit, DiagnosticCodes.UnknownBytes]);
+    }
+
+    private static VirtualAddress SymbolOf(byte[] program, string name)
+    {
+        using var folder = new TestFolder();
+        string listing = System.Text.Encoding.ASCII.GetString(Tools.Pipe([], "nm", [folder.File("program", program)]));
+        string line = listing.Split('\n').Single(l => l.EndsWith(" " + name, StringComparison.Ordinal));
+        return ulong.Parse(line.AsSpan(0, 16), System.Globalization.NumberStyles.HexNumber, System.Globalization.CultureInfo.InvariantCulture);
+    }
+
     private static int Run(byte[] program, int bitness)
     {
         Requirement.That(OperatingSystem.IsLinux() && System.Runtime.InteropServices.RuntimeInformation.ProcessArchitecture

@@ -263,7 +263,7 @@ public sealed class FunctionEffectsTests
             a.pop(rcx);
             a.ret();
         });
-        RegisterSet destroyed = CallConventions.DestroyedBy(CallConvention.KernelSysV, 64);
+        RegisterSet destroyed = CallConvention.KernelSysV.DestroyedBy(64);
         Assert.Equal(destroyed.Except(RegisterSet.Rcx), code.Effects(facts: s_compiled).Destroys);
         FunctionEffects nothingKnown = code.Effects();
         Assert.Equal(RegisterSet.All.Except(RegisterSet.Rsp), nothingKnown.Destroys);
@@ -428,7 +428,7 @@ public sealed class FunctionEffectsTests
             a.vmcall();
             a.ret();
         }).Effects(facts: s_compiled);
-        Assert.Equal(CallConventions.DestroyedBy(CallConvention.KernelSysV, 64), effects.Destroys);
+        Assert.Equal(CallConvention.KernelSysV.DestroyedBy(64), effects.Destroys);
     }
 
     [Fact]

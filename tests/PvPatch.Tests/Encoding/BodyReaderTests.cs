@@ -7,7 +7,7 @@ namespace PvPatch.Tests.Encoding;
 /// <summary>What is found out about a body, where a decoder's description of its instructions is not the whole truth.</summary>
 public sealed class BodyReaderTests
 {
-    private const CallConvention Callee = CallConvention.CalleeSave; // destroys rax and flags
+    private static readonly CallConvention s_callee = CallConvention.CalleeSave; // destroys rax and flags
 
     [Theory]
     [InlineData("0f 05", "rax,rcx,r11,flags")] // syscall: the result too
@@ -99,7 +99,7 @@ public sealed class BodyReaderTests
     public void A_body_that_cannot_stand_at_a_site_is_refused(string bytes, string why)
     {
         Assert.True(HexBytes.TryParse(bytes, out byte[]? code));
-        Assert.False(BodyBuilder.TryBuild(InlineBody.FromBytes(code, 0x1000), Callee, 64, out _, out PatchDiagnostic? error));
+        Assert.False(BodyBuilder.TryBuild(InlineBody.FromBytes(code, 0x1000), s_callee, 64, out _, out PatchDiagnostic? error));
         Assert.Equal(DiagnosticCodes.BodyInvalid, error.Code);
         Assert.Contains(why, error.Message, StringComparison.Ordinal);
     }
@@ -111,7 +111,7 @@ public sealed class BodyReaderTests
     public void An_origin_at_the_end_of_the_address_space_is_refused(int bitness, ulong origin)
     {
         InlineBody body = InlineBody.FromBytes([0xb8, 1, 0, 0, 0], origin);
-        Assert.False(BodyBuilder.TryBuild(body, Callee, bitness, out _, out PatchDiagnostic? error));
+        Assert.False(BodyBuilder.TryBuild(body, s_callee, bitness, out _, out PatchDiagnostic? error));
         Assert.Equal(DiagnosticCodes.BodyInvalid, error.Code);
     }
 
@@ -121,7 +121,7 @@ public sealed class BodyReaderTests
     public void A_body_may_end_before_the_last_byte_of_the_address_space(int bitness, ulong origin)
     {
         InlineBody body = InlineBody.FromBytes([0xb8, 1, 0, 0, 0], origin);
-        Assert.True(BodyBuilder.TryBuild(body, Callee, bitness, out AssembledBody? built, out PatchDiagnostic? error), error?.ToString());
+        Assert.True(BodyBuilder.TryBuild(body, s_callee, bitness, out AssembledBody? built, out PatchDiagnostic? error), error?.ToString());
         Assert.Equal([0xb8, 1, 0, 0, 0], built.Bytes.ToArray());
     }
 
@@ -136,10 +136,10 @@ public sealed class BodyReaderTests
     [Fact]
     public void A_body_without_bytes_is_refused_but_the_one_that_stands_for_nothing()
     {
-        Assert.False(BodyBuilder.TryBuild(InlineBody.Create(static _ => { }), Callee, 64, out _, out PatchDiagnostic? error));
+        Assert.False(BodyBuilder.TryBuild(InlineBody.Create(static _ => { }), s_callee, 64, out _, out PatchDiagnostic? error));
         Assert.Equal(DiagnosticCodes.BodyInvalid, error.Code);
         Assert.Throws<ArgumentException>(() => InlineBody.FromBytes([]));
-        Assert.True(BodyBuilder.TryBuild(InlineBody.Nothing, Callee, 64, out AssembledBody? nothing, out _));
+        Assert.True(BodyBuilder.TryBuild(InlineBody.Nothing, s_callee, 64, out AssembledBody? nothing, out _));
         Assert.True(nothing.Bytes.IsEmpty && nothing.Destroys.IsEmpty && !nothing.UsesStack && !nothing.EndsControlFlow);
     }
 
@@ -153,7 +153,7 @@ public sealed class BodyReaderTests
                 a.nop();
             }
         });
-        Assert.False(BodyBuilder.TryBuild(body, Callee, 64, out _, out PatchDiagnostic? error));
+        Assert.False(BodyBuilder.TryBuild(body, s_callee, 64, out _, out PatchDiagnostic? error));
         Assert.Contains("255 bytes", error.Message, StringComparison.Ordinal);
     }
 
@@ -169,7 +169,7 @@ public sealed class BodyReaderTests
             a.Label(ref skip);
             a.AddInstruction(Instruction.Create(Code.Lea_r64_m, Register.RCX, new MemoryOperand(Register.RIP, 0x40_2000)));
         });
-        Assert.True(BodyBuilder.TryBuild(body, Callee, 64, out AssembledBody? built, out PatchDiagnostic? error), error?.ToString());
+        Assert.True(BodyBuilder.TryBuild(body, s_callee, 64, out AssembledBody? built, out PatchDiagnostic? error), error?.ToString());
         CodeFixup call = built.Fixups[0];
         Assert.Equal(0x40_0000UL, call.Target.Value);
         Assert.Contains(built.Fixups, f => f.Target == 0x40_2000UL);
@@ -182,7 +182,7 @@ public sealed class BodyReaderTests
     {
         Assert.True(HexBytes.TryParse(bytes, out byte[]? code));
         InlineBody body = InlineBody.FromBytes(code, 0x1000);
-        Assert.True(BodyBuilder.TryBuild(body, Callee, 64, out AssembledBody? built, out PatchDiagnostic? error), error?.ToString());
+        Assert.True(BodyBuilder.TryBuild(body, s_callee, 64, out AssembledBody? built, out PatchDiagnostic? error), error?.ToString());
         return built;
     }
 }

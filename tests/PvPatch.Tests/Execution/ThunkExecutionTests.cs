@@ -18,7 +18,7 @@ public sealed class ThunkExecutionTests
     [MemberData(nameof(Conventions))]
     public void Registers_the_site_keeps_survive_a_target_that_destroys_all_it_may(CallConvention convention)
     {
-        RegisterSet destroys = CallConventions.DestroyedBy(convention, 64);
+        RegisterSet destroys = convention.DestroyedBy(64);
         var harness = new SiteHarness(convention, destroys);
         var random = TestSeed.NewRandom();
         int thunks = 0;
@@ -57,7 +57,7 @@ public sealed class ThunkExecutionTests
     [Fact]
     public void The_harness_sees_everything_the_target_destroys()
     {
-        RegisterSet destroys = CallConventions.DestroyedBy(CallConvention.KernelSysV, 64);
+        RegisterSet destroys = CallConvention.KernelSysV.DestroyedBy(64);
         SiteRun run = new SiteHarness(CallConvention.KernelSysV, destroys).RunUnpatched();
         Assert.True(run.WasCalled);
         Assert.Equal(destroys & s_watched, run.Changed);
@@ -72,7 +72,7 @@ public sealed class ThunkExecutionTests
     {
         // The code needs these registers; its site says they may be destroyed; the engine believes it, and the run shows the damage.
         Assert.True(RegisterSet.TryParse(lie, out RegisterSet needed));
-        RegisterSet destroys = CallConventions.DestroyedBy(CallConvention.KernelSysV, 64);
+        RegisterSet destroys = CallConvention.KernelSysV.DestroyedBy(64);
         var harness = new SiteHarness(CallConvention.KernelSysV, destroys);
         SiteRun honest = harness.Run(Operation.Call(SiteHarness.Target), RegisterSet.All.Except(needed), out SiteDecision site);
         Assert.Equal((PatchAction.ThunkCall, RegisterSet.None), (site.Action, honest.Changed & needed));

@@ -8,10 +8,10 @@ namespace PvPatch.Tests.Execution;
 /// <summary>Every kind of operation a user-mode program can have, run at a patched site: its result, and what else it changed.</summary>
 public sealed class UserModeTests
 {
-    private static readonly RegisterSet s_c = CallConventions.DestroyedBy(CallConvention.KernelSysV, 64);
+    private static readonly RegisterSet s_c = CallConvention.KernelSysV.DestroyedBy(64);
     private static readonly SiteHarness s_sysV = new(CallConvention.KernelSysV, s_c);
     private static readonly SiteHarness s_windows = new(
-        CallConvention.WindowsX64, CallConventions.DestroyedBy(CallConvention.WindowsX64, 64));
+        CallConvention.WindowsX64, CallConvention.WindowsX64.DestroyedBy(64));
 
     [Fact]
     public void A_direct_call_does_what_the_indirect_one_did()

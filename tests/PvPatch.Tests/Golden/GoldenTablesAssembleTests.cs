@@ -11,7 +11,8 @@ public sealed class GoldenTablesAssembleTests
     // Where a case has no address its bytes do not depend on one.
     private const ulong AnyAddress = 0x1000;
 
-    public static TheoryData<string> Tables => ["bodies.txt", "nops.txt", "decisions.txt", "clobbers.txt", "parainstructions.txt", "branches.txt"];
+    public static TheoryData<string> Tables =>
+        ["bodies.txt", "nops.txt", "decisions.txt", "clobbers.txt", "parainstructions.txt", "branches.txt", "thunks.txt"];
 
     [Theory]
     [MemberData(nameof(Tables))]

@@ -269,7 +269,8 @@ public sealed unsafe class AbuseTests
         foreach (ulong target in (ulong[])[0, 1, (ulong)NativeMemory.Alloc(16)])
         {
             ApplyResult result = patcher.TrySwitch(code.Direct.Derive("bad", b => b.Call("t.first", target, "bad", RegisterSet.Rax)));
-            Assert.Equal(DiagnosticCodes.TargetNotExecutable, result.Diagnostics[0].Code);
+            Assert.All(result.Diagnostics, d => Assert.Equal(
+                (DiagnosticCodes.TargetNotExecutable, new VirtualAddress(target)), (d.Code, d.Address)));
             Assert.Equal(2, LiveCode.Call(block));
         }
     }

@@ -137,6 +137,26 @@ public sealed unsafe class ExecutorWordsTests
     }
 
     [Fact]
+    public void A_load_with_an_offset_of_64_bits_is_a_body_too()
+    {
+        using var code = new LiveCode();
+        Assert.SkipUnless(code.Arena.CanSetGsBase, "no FSGSBASE here");
+        var words = new ExecutorWords(code.Arena, s_words);
+        using Executor executor = code.Arena.RegisterExecutor("e", words);
+        CodeBlock block = code.EmitFunction(new SiteWish(0, 12, SitePlacement.InsideAligned16));
+        using LivePatcher patcher = code.Patcher(Backend.Create("words", code.Layout, b => b
+            .Inline("t.first", a => a.mov(eax, words.Operand(s_number))).Nop("t.second").Nop("t.third")));
+        *(int*)executor.AddressOf(s_number).Value = 77;
+        executor.Enter();
+        Assert.Equal(77, LiveCode.Call(block));
+        executor.Leave();
+
+        // GNU as: movabs eax,gs:24, with prefixes before it.
+        Assert.EndsWith("65a11800000000000000", Convert.ToHexStringLower(block[0].ToArray()), StringComparison.Ordinal);
+        Assert.Equal(LiveForm.OneInstruction, block[0].Form);
+    }
+
+    [Fact]
     public void The_gs_base_is_the_executors_inside_and_what_it_was_outside()
     {
         using CodeArena arena = CodeArena.Reserve(size: 1 << 20);
@@ -180,7 +200,7 @@ public sealed unsafe class ExecutorWordsTests
         using CodeArena arena = CodeArena.Reserve(size: 1 << 20);
         Assert.SkipUnless(arena.CanSetGsBase, "no FSGSBASE here");
         int handled = 0;
-        using var registration = PosixSignalRegistration.Create(PosixSignal.SIGWINCH, context =>
+        using var registration = PosixSignalRegistration.Create((PosixSignal)Window, context =>
         {
             context.Cancel = true;
             Interlocked.Increment(ref handled);

@@ -15,7 +15,14 @@ internal sealed unsafe class LiveCode : IDisposable
     {
         Layout = OpsLayout.Create(b => b.Table("t", t => t.Slot("first").Slot("second").Slot("third"), CallConvention.CalleeSave));
         Arena = CodeArena.Reserve(
-            size: size, options: new ArenaOptions { Platform = platform, Atomic16 = atomic16, TrustCacheLines = trustLines });
+            size: size,
+            options: new ArenaOptions
+            {
+                Platform = platform,
+                Atomic16 = atomic16,
+                TrustCacheLines = trustLines,
+                SaveVectorState = false, // so that there are functions no thunk can serve
+            });
         Two = EmitHelper(2);
         Five = EmitHelper(5);
         Direct = Backend.Create("direct", Layout, b => b

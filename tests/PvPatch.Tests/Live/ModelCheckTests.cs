@@ -1,4 +1,3 @@
-using System.Buffers;
 using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Machine;
@@ -42,7 +41,7 @@ public sealed unsafe class ModelCheckTests
     {
         using var code = new LiveCode(atomic16: kind == SiteClass.Atomic16, trustLines: kind == SiteClass.Line, size: 8 << 20);
         // Behind the line nothing can be touched; of an aligned 16 all that is read may be 16 bytes from the site's first on.
-        using IMemoryOwner<byte> memory = new GuardedMemory(kind == SiteClass.Atomic16 ? 128 : 64, toTheEnd: true);
+        using var memory = new GuardedMemory(kind == SiteClass.Atomic16 ? 128 : 64, toTheEnd: true);
         fixed (byte* line = memory.Memory.Span)
         {
             foreach ((int start, int length) in Places(kind, atomic16: kind == SiteClass.Atomic16, kind == SiteClass.Line))

@@ -16,7 +16,7 @@ public sealed unsafe class SlotFunctionTests
     private const long Left = 2;
 
     // A site that lets everything be destroyed but what the test looks at.
-    private static readonly RegisterSet s_allowed = CallConventions.DestroyedBy(CallConvention.SysV, 64);
+    private static readonly RegisterSet s_allowed = CallConvention.SysV.DestroyedBy(64);
 
     [Theory]
     [InlineData(5, Stayed)]

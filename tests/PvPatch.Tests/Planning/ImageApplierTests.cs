@@ -1,4 +1,3 @@
-using System.Buffers;
 using System.Runtime.Intrinsics.X86;
 using PvPatch.Images;
 using PvPatch.Machine;
@@ -95,7 +94,7 @@ public sealed class ImageApplierTests
         {
             for (int behind = 0; behind < 20; behind++)
             {
-                using IMemoryOwner<byte> memory = new GuardedMemory((8 * length) + behind, toTheEnd);
+                using var memory = new GuardedMemory((8 * length) + behind, toTheEnd);
                 Span<byte> code = memory.Memory.Span;
                 PatchSite[] sites = [.. Enumerable.Range(0, 8)
                     .Select(i => new PatchSite(PlanCases.Start + (ulong)(i * length), i % 4, length, RegisterSet.All))];

@@ -129,21 +129,23 @@ public sealed class LimitTests
     public void Forty_thousand_targets_each_get_their_own_call()
     {
         const int Count = 40_000;
+        const int Out = Count - 7; // the slot whose target is out of reach
         const ulong Far = 0x7000_0000_0000;
         var cases = new PlanCases(2 * Count, slots: Count); // the second site of each slot is known by the first's form
         Backend backend = Backend.Create("many", cases.Layout, static b =>
         {
             for (int i = 0; i < Count; i++)
             {
-                b.Call($"ops.s{i}", i == 7 ? Far : PlanCases.Target + (ulong)(i * 16));
+                b.Call($"ops.s{i}", i == Out ? Far : PlanCases.Target + (ulong)(i * 16));
             }
         });
         PatchPlan plan = new PatchPlanner().Plan(cases.Image, cases.Sites, backend);
         Assert.Equal((2 * Count) - 2, plan.Summary.Count(PatchAction.Call));
+        Assert.Equal([PatchReason.OutOfReach, PatchReason.OutOfReach], new[] { Out, Count + Out }.Select(i => plan[i].Reason));
         plan.Apply(cases.Image);
         for (int i = 0; i < 2 * Count; i++)
         {
-            if (i % Count != 7)
+            if (i % Count != Out)
             {
                 ulong site = PlanCases.Start + (ulong)(i * 8);
                 Assert.Equal(0xe8, cases.Code[i * 8]);

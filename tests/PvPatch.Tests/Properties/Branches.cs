@@ -16,8 +16,9 @@ internal static class Branches
         return bitness == 64 ? target : (uint)target;
     }
 
-    /// <summary>The offset of the only direct call among instructions, as the second reader sees them.</summary>
+    /// <summary>The offset of the only direct call or jump among instructions, as the second reader sees them.</summary>
     public static int CallOffset(ReadOnlySpan<byte> code, VirtualAddress address, int bitness) =>
-        (int)(CapstoneReader.Disassemble(code, address.Value, bitness).Single(i => i.Text.StartsWith("call 0x", StringComparison.Ordinal))
+        (int)(CapstoneReader.Disassemble(code, address.Value, bitness).Single(static i =>
+            i.Text.StartsWith("call 0x", StringComparison.Ordinal) || i.Text.StartsWith("jmp 0x", StringComparison.Ordinal))
             .Address - address.Value);
 }

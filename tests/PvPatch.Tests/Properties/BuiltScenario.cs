@@ -30,7 +30,7 @@ internal sealed class BuiltScenario
         {
             for (int i = 0; i < ops.Count; i++)
             {
-                b.Set($"ops.s{i}", MakeOperation(ops[i]));
+                b.Set($"ops.s{i}", MakeOperation(ops[i], scenario.Slots[i].Kind));
             }
         }))];
         (Sites, Image) = BuildImage();
@@ -72,7 +72,7 @@ internal sealed class BuiltScenario
 
     public bool HoldsOriginals() => Image.Segments.Select((s, i) => s.Bytes.Span.SequenceEqual(_originals[i])).All(same => same);
 
-    public Operation MakeOperation(OpSpec spec) => spec.Kind switch
+    public Operation MakeOperation(OpSpec spec, SlotKind kind) => spec.Kind switch
     {
         OpKind.Missing => Operation.Missing,
         OpKind.Nop => Operation.Nop,
@@ -83,6 +83,7 @@ internal sealed class BuiltScenario
         OpKind.Call => Operation.Call(Near(spec.Target)),
         OpKind.CallFar => Operation.Call(_scenario.Bitness == 64 ? Base ^ 0x0000_7000_0000_0000 : Near(spec.Target) ^ 0x80000000),
         OpKind.CallThatDestroysOnlyRax => Operation.Call(Near(spec.Target), destroys: RegisterSet.Rax),
+        OpKind.CallWithCaller when kind == SlotKind.Call => Operation.Call(Near(spec.Target)).PassingCaller(1),
         _ => Operation.Jump(Near(spec.Target)),
     };
 

@@ -63,15 +63,16 @@ public sealed class ClobberProperties
     {
         OpSlot slot = built.Layout[site.Slot];
         Operation operation = built.Backends[0][site.Slot];
-        RegisterSet byCalls = CallConventions.DestroyedBy(slot.Convention, plan.Bitness);
+        RegisterSet byCalls = slot.Convention.DestroyedBy(plan.Bitness);
         RegisterSet byTarget = operation.TargetDestroys ?? byCalls;
+        byTarget |= operation.CallerArgument is int argument ? slot.Convention.Argument(argument, plan.Bitness) : RegisterSet.None;
         switch (decision.Action)
         {
             case PatchAction.Call:
                 return byTarget;
             case PatchAction.ThunkCall:
                 SiteDecision thunk = plan[plan.IndexContaining(Branches.Target(decision.NewBytes, decision.Address, 0, plan.Bitness))];
-                CheckThunk(thunk, plan.Bitness);
+                CheckThunk(thunk, plan.Bitness, operation.CallerArgument is not null);
                 return byTarget.Except(CapstoneEffects.Of(thunk.NewBytes, thunk.Address.Value, plan.Bitness, default).Pushed);
             case PatchAction.Identity:
                 return plan.Bitness == 32 ? RegisterSet.None : RegisterSet.Rax;
@@ -86,11 +87,26 @@ public sealed class ClobberProperties
 
     /// <summary>
     /// A thunk pushes, calls once, pops the same in the opposite order, and returns; beside that it moves the stack pointer by lea only.
-    /// Where it gives flags back it first puts the interrupt flag of now into them.
+    /// Where it gives flags back it first puts the interrupt flag of now into them. Where it passes the caller it loads that from above what
+    /// it pushed, and where it saves nothing it jumps.
     /// </summary>
-    private static void CheckThunk(SiteDecision thunk, int bitness)
+    private static void CheckThunk(SiteDecision thunk, int bitness, bool passesCaller)
     {
         string[] code = [.. CapstoneReader.Disassemble(thunk.NewBytes, thunk.Address.Value, bitness).Select(i => i.Text)];
+        if (passesCaller)
+        {
+            int pushed = code.TakeWhile(static t => t.StartsWith("push", StringComparison.Ordinal)).Count() * (bitness / 8);
+            string from = pushed == 0 ? "" : pushed < 10 ? $" + {pushed}" : $" + 0x{pushed:x}";
+            string load = Assert.Single(code, t => t.EndsWith($"ptr [{(bitness == 64 ? "r" : "e")}sp{from}]", StringComparison.Ordinal)
+                && t.StartsWith("mov ", StringComparison.Ordinal));
+            code = [.. code.Where(t => t != load)];
+            if (pushed == 0 && code.Length == 1)
+            {
+                Assert.StartsWith("jmp 0x", code[0], StringComparison.Ordinal);
+                return;
+            }
+        }
+
         string[] merge = MergeOfInterruptFlag(bitness);
         int at = Enumerable.Range(0, code.Length).FirstOrDefault(i => code.Skip(i).Take(merge.Length).SequenceEqual(merge), -1);
         string[] pushes = [.. code.TakeWhile(t => t.StartsWith("push", StringComparison.Ordinal))];
@@ -98,7 +114,7 @@ public sealed class ClobberProperties
         code = at < 0 ? code : [.. code[..at], .. code[(at + merge.Length)..]];
         string[] middle = [.. code.Skip(pushes.Length).TakeWhile(t => !t.StartsWith("pop", StringComparison.Ordinal) && t != "ret")];
         string[] pops = [.. code.Skip(pushes.Length + middle.Length).TakeWhile(t => t.StartsWith("pop", StringComparison.Ordinal))];
-        Assert.NotEmpty(pushes);
+        Assert.True(pushes.Length > 0 || passesCaller);
         Assert.Equal(pushes.Reverse().Select(p => p.Replace("push", "pop", StringComparison.Ordinal)), pops);
         Assert.Equal(["ret"], code.Skip(pushes.Length + middle.Length + pops.Length));
         Assert.Single(middle, t => t.StartsWith("call 0x", StringComparison.Ordinal));

@@ -32,7 +32,7 @@ public sealed class PropertyCheckTests
                 longSites += plan[i].Length > 16 ? 1 : 0;
             }
         });
-        PatchAction[] possible = [.. Enum.GetValues<PatchAction>().Except([PatchAction.CallBug, PatchAction.Record, PatchAction.Slot])];
+        PatchAction[] possible = [.. Enum.GetValues<PatchAction>().Except([PatchAction.CallBug, PatchAction.Record, PatchAction.Slot, PatchAction.Constant])];
         PatchReason[] possibleReasons = [.. Enum.GetValues<PatchReason>()
             .Except([PatchReason.BackendDeclines, PatchReason.RulesDecline, PatchReason.ChangesWhileBooting, PatchReason.NeedsQuiescence])];
         Assert.All(

@@ -16,6 +16,7 @@ public enum OpKind
     Call,
     CallFar,
     CallThatDestroysOnlyRax,
+    CallWithCaller,
     Jump,
 }
 

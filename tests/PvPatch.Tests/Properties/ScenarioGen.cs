@@ -23,7 +23,7 @@ internal static class ScenarioGen
         (1, Gen.Constant(RegisterSet.None)),
         (1, Gen.Constant(RegisterSet.Flags)),
         (2, Gen.Constant(RegisterSet.Rax | RegisterSet.Flags)),
-        (3, Gen.Constant(CallConventions.DestroyedBy(CallConvention.KernelSysV, 64))),
+        (3, Gen.Constant(CallConvention.KernelSysV.DestroyedBy(64))),
         (3, Gen.Choose(0, 0x3ffff).Select(bits => RegisterSet.FromBits((uint)bits))));
 
     private static Gen<Scenario> Scenario(int bitness) =>
@@ -46,7 +46,7 @@ internal static class ScenarioGen
         select new SlotSpec(kind, convention);
 
     private static Gen<OpSpec> Op(int bitness) =>
-        from kind in Gen.Elements(Enum.GetValues<OpKind>())
+        from kind in Gen.Frequency((4, Gen.Elements(Enum.GetValues<OpKind>())), (1, Gen.Constant(OpKind.CallWithCaller)))
         from body in Gen.Choose(0, Bodies.Of(bitness).Count - 1)
         from target in Gen.Choose(0, 7)
         select new OpSpec(kind, body, target);

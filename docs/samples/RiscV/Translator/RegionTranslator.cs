@@ -19,6 +19,7 @@ internal sealed unsafe class RegionTranslator
     private readonly Stubs _stubs;
     private readonly CpuState* _cpu;
     private readonly bool _patchable;
+    private readonly int _shift;
     private readonly SiteEmitter _sites = new(GuestOps.Layout);
     private readonly List<SitePoint> _points = [];
     private readonly Dictionary<ulong, Label> _labels = [];
@@ -27,12 +28,13 @@ internal sealed unsafe class RegionTranslator
     private HostCode _code;
     private SitePoint _at;
 
-    public RegionTranslator(CodeArena arena, Stubs stubs, CpuState* cpu, bool patchable)
+    public RegionTranslator(CodeArena arena, Stubs stubs, CpuState* cpu, bool patchable, int shift = 0)
     {
         _arena = arena;
         _stubs = stubs;
         _cpu = cpu;
         _patchable = patchable;
+        _shift = shift;
         _code = new HostCode(_asm, stubs.Map);
     }
 
@@ -48,6 +50,11 @@ internal sealed unsafe class RegionTranslator
         foreach (GuestBlock block in region.Blocks)
         {
             _labels.Add(block.Pc, _asm.CreateLabel());
+        }
+
+        if (_shift > 0)
+        {
+            _asm.nop(_shift);
         }
 
         for (int i = 0; i < region.Blocks.Count; i++)

@@ -30,7 +30,11 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
     /// Whether loads, stores and the timer are sites. Else the code has the instructions of <c>fast</c> for good, as if there were no other
     /// backend: what sites cost is measured against that.
     /// </param>
-    public TranslatorEngine(Guest guest, IAccessObserver? observer = null, bool patchable = true)
+    /// <param name="shift">
+    /// Bytes before the code of each region, which nobody executes: how fast a loop is depends on where in a line it comes to lie, by some
+    /// percent, and must not be taken for what is in it.
+    /// </param>
+    public TranslatorEngine(Guest guest, IAccessObserver? observer = null, bool patchable = true, int shift = 0)
     {
         if (!OperatingSystem.IsLinux() || RuntimeInformation.ProcessArchitecture != Architecture.X64)
         {
@@ -44,7 +48,7 @@ internal sealed unsafe class TranslatorEngine : IEngine, IDisposable
         _stubs = new Stubs(Arena, new RegisterMap(_cpu));
         Backends = new GuestBackends(_stubs);
         _links = new LinkTable(_cpu, _stubs.UntranslatedWord);
-        _translator = new RegionTranslator(Arena, _stubs, _cpu, patchable);
+        _translator = new RegionTranslator(Arena, _stubs, _cpu, patchable, shift);
         _executor = Arena.RegisterExecutor("guest");
         _handle = GCHandle.Alloc(this);
         _cpu->Engine = GCHandle.ToIntPtr(_handle);

@@ -7,10 +7,10 @@ namespace PvPatch.Linux.Files;
 internal interface IPlacedSymbols
 {
     /// <summary>The number of symbols in its table.</summary>
-    int Count { get; }
+    public int Count { get; }
 
     /// <summary>The value of a symbol, where it is known.</summary>
-    bool TryGetValue(int index, out ulong value);
+    public bool TryGetValue(int index, out ulong value);
 }
 
 /// <summary>
@@ -23,6 +23,7 @@ internal sealed class ElfRelocator
     private readonly ElfImage _placed;
     private readonly IPlacedSymbols _symbols;
     private readonly bool _is64;
+    private readonly ElfSection? _symbolTable;
     private readonly List<UnresolvedRelocation> _unresolved = [];
 
     private ElfRelocator(ElfImage file, ElfImage placed, IPlacedSymbols symbols)
@@ -31,6 +32,7 @@ internal sealed class ElfRelocator
         _placed = placed;
         _symbols = symbols;
         _is64 = file.Bitness == 64;
+        _symbolTable = file.Sections.FirstOrDefault(static s => s.Type == ElfSectionType.SymbolTable);
     }
 
     private int EntrySize => ElfRelocation.Size(_is64);
@@ -89,10 +91,9 @@ internal sealed class ElfRelocator
             return false;
         }
 
-        ElfSection? symbols = _file.Sections.FirstOrDefault(static s => s.Type == ElfSectionType.SymbolTable);
-        error = section.Link == (uint?)symbols?.Index
+        error = section.Link == (uint?)_symbolTable?.Index
             ? null : Bad(section, $"the relocations {section.Name} do not name the file's symbol table", $"section {section.Link}",
-            $"section {symbols?.Index}");
+            $"section {_symbolTable?.Index}");
         return error is null;
     }
 

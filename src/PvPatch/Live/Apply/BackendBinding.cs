@@ -44,7 +44,13 @@ internal sealed class BackendBinding
     public bool TryGetFunction(int slot, out VirtualAddress function, out PatchDiagnostic? error)
     {
         RegisterSet allowed = _slots.AllowedBy(slot);
-        if (_functions[slot] is VirtualAddress known && _madeFor[slot] == allowed)
+        bool wasMade = _functions[slot] is not null && _madeFor[slot] == allowed;
+        if (wasMade && Backend[slot].Target is VirtualAddress target && _arena.Ledger.BlockAt(target) is { IsRetired: true })
+        {
+            wasMade = false; // what it leads to is gone since
+        }
+
+        if (wasMade && _functions[slot] is VirtualAddress known)
         {
             function = known;
             error = null;
@@ -63,7 +69,8 @@ internal sealed class BackendBinding
         LiveBody body;
         try
         {
-            body = _builder.Build(site, Backend[site.Slot], inPlace);
+            body = Broken(Backend.Layout[site.Slot]) is PatchDiagnostic broken
+                ? LiveBody.Failed(broken) : _builder.Build(site, Backend[site.Slot], inPlace);
             if (body.Form is LiveForm.Call or LiveForm.Jump && Backend[site.Slot] is { Target: VirtualAddress target } operation
                 && !_builder.IsCode(Backend.Layout[site.Slot], target, operation.TargetName, out PatchDiagnostic? error))
             {
@@ -97,13 +104,22 @@ internal sealed class BackendBinding
 
         try
         {
+            error = Broken(slot);
+            if (error is not null)
+            {
+                function = default;
+                return false;
+            }
+
             if (!TryPlainFunction(slot, operation, out function, out RegisterSet destroys, out bool jumpsOut, out error))
             {
                 return false;
             }
 
             RegisterSet excess = destroys.Except(allowed);
-            if (excess.IsEmpty || slot.Kind == SlotKind.Jump)
+            ThunkCode call = operation.Target is null
+                ? new(function, RegisterSet.None, slot.Convention) : operation.CallOf(function, slot.Convention);
+            if ((excess.IsEmpty && !call.DoesMore(64)) || slot.Kind == SlotKind.Jump)
             {
                 return true;
             }
@@ -117,16 +133,17 @@ internal sealed class BackendBinding
                 return false;
             }
 
-            if (excess.Contains(RegisterSet.Vector))
+            if (excess.Contains(RegisterSet.Vector) && !_arena.Functions.SavesVector)
             {
-                error = Unfit(slot, $"it destroys {excess}, and the vector registers can't be saved around it") with
+                error = Unfit(slot, $"it destroys {excess}, and the arena's thunks do not save vector state") with
                 {
-                    Help = "Let the sites of the slot allow it, or say what the target really destroys (Operation.Call, destroys).",
+                    Help = "Reserve the arena with ArenaOptions.SaveVectorState, let the sites of the slot allow it, or say what the "
+                        + "target really destroys (Operation.Call, destroys).",
                 };
                 return false;
             }
 
-            return _arena.Functions.TryGetThunk(new ThunkCode(function, excess, slot.Convention), out function, out error);
+            return _arena.Functions.TryGetThunk(call with { Saves = excess }, out function, out error);
         }
         catch (PatchException e)
         {
@@ -134,6 +151,14 @@ internal sealed class BackendBinding
             error = e.Diagnostic;
             return false;
         }
+    }
+
+    /// <summary>Why an operation does not keep to its slot's convention.</summary>
+    private PatchDiagnostic? Broken(OpSlot slot)
+    {
+        Operation operation = Backend[slot.Index];
+        return ConventionContract.Check(slot, operation, _builder.Templates, 64)
+            ?? ConventionContract.CheckTarget(slot, operation, _builder.CodeAt(slot, operation.Target));
     }
 
     private bool TryPlainFunction(
@@ -147,7 +172,7 @@ internal sealed class BackendBinding
         if (operation.Target is VirtualAddress target)
         {
             function = target;
-            destroys = operation.TargetDestroys ?? CallConventions.DestroyedBy(slot.Convention, 64);
+            destroys = operation.DestroysBy(operation.CallOf(target, slot.Convention), 64);
             return _builder.IsCode(slot, target, operation.TargetName, out error);
         }
 
@@ -160,8 +185,9 @@ internal sealed class BackendBinding
         AssembledBody? body = operation.Kind switch
         {
             OperationKind.Nop => null,
-            OperationKind.Identity32 => _builder.Templates.IdentityBody(CallConventions.FirstArgument(slot.Convention, 64), wide: false),
-            OperationKind.Identity64 => _builder.Templates.IdentityBody(CallConventions.FirstArgument(slot.Convention, 64), wide: true),
+            OperationKind.Identity32 or OperationKind.Identity64 when slot.Convention.ReturnsArgumentInPlace(64) => null,
+            OperationKind.Identity32 => _builder.Templates.IdentityBody(slot.Convention, wide: false),
+            OperationKind.Identity64 => _builder.Templates.IdentityBody(slot.Convention, wide: true),
             _ => _builder.Templates.Body(operation.Body!, slot.Convention),
         };
         destroys = body?.Destroys ?? RegisterSet.None;

@@ -35,7 +35,8 @@ internal sealed unsafe class ConcurrentStores(
     internal static bool TryStore(byte* at, SiteClass kind, int length, SiteBytes old, SiteBytes @new) => kind switch
     {
         SiteClass.Atomic8 => TrySwap((ulong*)((nuint)at & ~(nuint)7), (int)((nuint)at & 7), length, old.Low, @new.Low),
-        SiteClass.Line => TrySwapInLine(at, length, old.Low, @new.Low),
+        // Not in an aligned 8, so it begins before the last of the line: 8 bytes from there on are in the line.
+        SiteClass.Line => TrySwap((ulong*)at, 0, length, old.Low, @new.Low),
         _ => TryStore16((byte*)((nuint)at & ~(nuint)15), (int)((nuint)at & 15), length, old, @new),
     };
 
@@ -245,7 +246,7 @@ internal sealed unsafe class ConcurrentStores(
         }
     }
 
-    /// <summary>One 8-byte compare-and-swap of the aligned word around the site.</summary>
+    /// <summary>One 8-byte compare-and-swap of the word around the site.</summary>
     private static bool TrySwap(ulong* word, int offset, int length, ulong old, ulong @new)
     {
         int shift = offset * 8;
@@ -255,14 +256,6 @@ internal sealed unsafe class ConcurrentStores(
         ulong around = Volatile.Read(ref *word) & ~mask;
         ulong expected = around | old << shift;
         return Interlocked.CompareExchange(ref *word, around | @new << shift, expected) == expected;
-    }
-
-    /// <summary>One compare-and-swap of 8 bytes inside the line, wherever they begin.</summary>
-    private static bool TrySwapInLine(byte* at, int length, ulong old, ulong @new)
-    {
-        int inLine = (int)((nuint)at & (SiteRecord.LineSize - 1));
-        int back = Math.Max(0, inLine + 8 - SiteRecord.LineSize);
-        return TrySwap((ulong*)(at - back), back, length, old, @new);
     }
 
     /// <summary>

@@ -13,6 +13,9 @@ internal sealed class LinkLedger(CodeArena arena)
     // Sites of this arena that could not be taken back, and the blocks they may lead to until a batch writes them again. They stay noted.
     private readonly List<(LiveSite Site, CodeBlock Target)> _faulted = [];
 
+    // The same for static calls: blocks that sites which could not be taken back may lead to, until all of the call's are written again.
+    private readonly List<(LiveSetting Call, CodeBlock Target)> _faultedCalls = [];
+
     /// <summary>How many sites of this arena are linked.</summary>
     public int Count { get; private set; }
 
@@ -125,9 +128,18 @@ internal sealed class LinkLedger(CodeArena arena)
             foreach ((LiveSetting setting, long value) in plan.Settings)
             {
                 CodeBlock? block = TargetBlockOf(setting, value, out _);
-                if (!faulted && !ReferenceEquals(block, TargetBlockOf(setting, setting.Value, out _)))
+                if (block is null || ReferenceEquals(block, TargetBlockOf(setting, setting.Value, out _)))
                 {
-                    block?.SetCalled(setting, false);
+                    continue;
+                }
+
+                if (faulted)
+                {
+                    _faultedCalls.Add((setting, block));
+                }
+                else if (!_faultedCalls.Contains((setting, block)))
+                {
+                    block.SetCalled(setting, false);
                 }
             }
         }
@@ -146,10 +158,16 @@ internal sealed class LinkLedger(CodeArena arena)
                 foreach ((LiveSetting setting, long value) in plan.Settings)
                 {
                     CodeBlock? before = TargetBlockOf(setting, setting.Value, out _);
-                    if (!ReferenceEquals(before, TargetBlockOf(setting, value, out _)))
+                    CodeBlock? now = TargetBlockOf(setting, value, out _);
+                    foreach (CodeBlock? left in _faultedCalls.Where(f => f.Call == setting).Select(static f => f.Target).Append(before))
                     {
-                        before?.SetCalled(setting, false);
+                        if (!ReferenceEquals(left, now))
+                        {
+                            left?.SetCalled(setting, false);
+                        }
                     }
+
+                    _faultedCalls.RemoveAll(f => f.Call == setting);
                 }
             }
         }

@@ -1,9 +1,10 @@
 using System.Diagnostics.CodeAnalysis;
 using PvPatch.Machine;
+using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
-/// <content>Whether changes may be applied at all: what is asked before anything is decided.</content>
+/// <content>Whether a batch may be: asked before the lock is taken, under it, and of the executors.</content>
 internal sealed partial class LiveApplier
 {
     private PatchDiagnostic? Check(LiveChanges changes, SwitchOptions options, LivePlan? promised = null)
@@ -75,13 +76,13 @@ internal sealed partial class LiveApplier
 
         foreach (LiveChange change in changes.List)
         {
-            if (change.Setting is LiveSetting setting)
+            if (change.Setting is LiveSetting setting && _claims.Add(setting) is PatchDiagnostic foreign)
             {
-                if (_claims.Add(setting) is PatchDiagnostic foreign)
-                {
-                    return foreign;
-                }
+                return foreign;
+            }
 
+            if (change.Kind == ChangeKind.Set)
+            {
                 continue; // it names no sites
             }
 
@@ -134,4 +135,33 @@ internal sealed partial class LiveApplier
         {
             Address = block?.Address,
         };
+
+    private PatchDiagnostic? Quiesce(LiveChanges changes, SwitchOptions options, ApplyReport report, ref bool closed)
+    {
+        Executor? inside = null;
+        if (options.Mode == SwitchMode.Quiescent && _arena.Executors.IsTracking)
+        {
+            closed = _arena.Executors.TryCloseGate(RunGateBarrier, options.Timeout, options.Cancellation, out inside);
+        }
+        else if (options.Mode == SwitchMode.NotEntered && !changes.OnlyBinds)
+        {
+            inside = _arena.Executors.Inside();
+        }
+
+        return inside is null
+            ? null : PatchDiagnostic.Error(DiagnosticCodes.NotQuiescent, $"executor {inside.Name} is inside generated code") with
+            {
+                Found = options.Mode != SwitchMode.Quiescent ? null
+                : options.Cancellation.IsCancellationRequested ? "still, when the wait was cancelled"
+                : $"still, after {options.Timeout.TotalMilliseconds:0} ms",
+                Help = "Let executors leave or call Safepoint now and then; wait longer (SwitchOptions.Timeout); or switch live.",
+            };
+
+        // Without it an executor might enter and not see the gate, and not be seen: a barrier that fails must be replaced.
+        bool RunGateBarrier()
+        {
+            LiveStores.RunBarrier(_arena, report);
+            return true;
+        }
+    }
 }

@@ -7,6 +7,9 @@ namespace PvPatch.Live;
 // The links that generated code has asked for are made by batches of their own, before others.
 internal sealed partial class LiveApplier
 {
+    private static readonly LiveChanges s_none = new();
+    private static readonly SwitchOptions s_requests = new();
+
     /// <summary>The queue.</summary>
     public LinkRequests Requests { get; }
 

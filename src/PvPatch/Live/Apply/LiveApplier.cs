@@ -12,9 +12,6 @@ namespace PvPatch.Live;
 /// </summary>
 internal sealed partial class LiveApplier
 {
-    private static readonly LiveChanges s_none = new();
-    private static readonly SwitchOptions s_requests = new();
-
     private readonly CodeArena _arena;
     private readonly SlotTable _slots;
     private readonly ILogger _logger;
@@ -137,6 +134,7 @@ internal sealed partial class LiveApplier
                 outcomes = _plan.Publish(_arena.Ledger, report, _arena.Address);
                 _plan.After.CopyTo(_slots.Bound, 0);
                 _plan.Settings.ForEach(static s => s.Setting.Value = s.Value);
+                _slots.Whole = changes.List.FindLast(static c => c is { Kind: ChangeKind.Use, Scope.IsAll: true })?.Backend ?? _slots.Whole;
                 _claims.Keep();
             }
             else
@@ -166,35 +164,6 @@ internal sealed partial class LiveApplier
             ? new ConcurrentStores(_arena, _slots, _plan, report, options, Probe)
             : new ExclusiveStores(_arena, _slots, _plan, report, options, Probe);
         return stores.Run();
-    }
-
-    private PatchDiagnostic? Quiesce(LiveChanges changes, SwitchOptions options, ApplyReport report, ref bool closed)
-    {
-        Executor? inside = null;
-        if (options.Mode == SwitchMode.Quiescent && _arena.Executors.IsTracking)
-        {
-            closed = _arena.Executors.TryCloseGate(RunGateBarrier, options.Timeout, options.Cancellation, out inside);
-        }
-        else if (options.Mode == SwitchMode.NotEntered && !changes.OnlyBinds)
-        {
-            inside = _arena.Executors.Inside();
-        }
-
-        return inside is null
-            ? null : PatchDiagnostic.Error(DiagnosticCodes.NotQuiescent, $"executor {inside.Name} is inside generated code") with
-            {
-                Found = options.Mode != SwitchMode.Quiescent ? null
-                : options.Cancellation.IsCancellationRequested ? "still, when the wait was cancelled"
-                : $"still, after {options.Timeout.TotalMilliseconds:0} ms",
-                Help = "Let executors leave or call Safepoint now and then; wait longer (SwitchOptions.Timeout); or switch live.",
-            };
-
-        // Without it an executor might enter and not see the gate, and not be seen: a barrier that fails must be replaced.
-        bool RunGateBarrier()
-        {
-            LiveStores.RunBarrier(_arena, report);
-            return true;
-        }
     }
 
     private static ApplyResult Refused(ApplyReport report) => new(ApplyStatus.Refused, report);

@@ -38,7 +38,8 @@ internal sealed class LiveBodyBuilder
         _layout = slots.Layout;
 
         // The whole arena is room for thunks.
-        _decider = new OpsDecider(new PlanOptions { Thunks = new AddressRange(arena.Address, arena.Size) }, _templates, 64);
+        var options = new PlanOptions { Thunks = new AddressRange(arena.Address, arena.Size) };
+        _decider = new OpsDecider(options, _templates, 64, arena.Functions.SavesVector);
     }
 
     public TemplateStore Templates => _templates;
@@ -46,9 +47,15 @@ internal sealed class LiveBodyBuilder
     /// <summary>Whether a target is executable memory; if not, a finding says so.</summary>
     public bool IsCode(OpSlot slot, VirtualAddress target, string? name, out PatchDiagnostic? error)
     {
-        error = IsCode(target) ? null : NoCode(slot.ToString(), target) with { Found = name };
+        error = IsCode(target) ? LinkLedger.CheckTarget(_arena.Ledger.BlockAt(target), slot.ToString(), target)
+            : NoCode(slot.ToString(), target) with { Found = name };
         return error is null;
     }
+
+    /// <summary>The block a target is in, where what it does is of interest.</summary>
+    public CodeImage? CodeAt(OpSlot slot, VirtualAddress? target) =>
+        slot.Convention.IsOfHost && target is VirtualAddress at && _arena.Ledger.BlockAt(at) is CodeBlock block
+            ? new CodeImage(block.Address, block.ToArray()) : null;
 
     /// <summary>Whether a target is executable memory.</summary>
     public bool IsCode(VirtualAddress target) =>
@@ -91,6 +98,11 @@ internal sealed class LiveBodyBuilder
         int room = kind.Budget >= BranchLength ? PatchSite.MaxBudget : kind.Budget;
         Decision decision = _decider.Decide(
             slot, operation, new PatchSite(VirtualAddress.Zero, kind.Slot, room, kind.Clobbers, kind.Traits));
+        if (decision.Failed is not null)
+        {
+            return LiveBody.Failed(decision.Failed);
+        }
+
         if (kind.Budget > SiteRecord.MaxLiveLength)
         {
             return BuildLong(slot, kind, operation);
@@ -137,14 +149,9 @@ internal sealed class LiveBodyBuilder
         VirtualAddress target = link.Target!.Value;
         entry = target;
         body = s_none;
-        if (!IsCode(slot, target, null, out error))
+        error = ConventionContract.CheckTarget(slot, target, link.Destroys is not null, CodeAt(slot, target));
+        if (error is not null || !IsCode(slot, target, null, out error))
         {
-            return false;
-        }
-
-        if (_arena.Ledger.BlockAt(target) is { IsRetired: true })
-        {
-            error = LinkLedger.Retired(link.Site.Name, target);
             return false;
         }
 
@@ -168,9 +175,7 @@ internal sealed class LiveBodyBuilder
         }
         else if (!shape.Saves.IsEmpty)
         {
-            // The thunk calls, and is in the arena: where no place of that reaches the target for certain, it calls the stub.
-            _ = (_arena.Reaches(target) || _arena.Functions.TryGetFar(target, out entry, out error))
-                && _arena.Functions.TryGetThunk(new ThunkCode(entry, shape.Saves, slot.Convention), out entry, out error);
+            _ = _arena.Functions.TryGetThunk(new ThunkCode(target, shape.Saves, slot.Convention), out entry, out error);
         }
         else if (!body.TryFinish(link.Site.End, target, out _))
         {

@@ -3,34 +3,6 @@ using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
-/// <summary>What a site is to do, the same for all sites of a kind unless they are linked.</summary>
-internal struct SiteWish
-{
-    /// <summary>What it shall hold; nothing where it stays as it is.</summary>
-    public LiveBody? Body;
-
-    /// <summary>Where the body's displacement leads, if it has one and is no island.</summary>
-    public VirtualAddress Entry;
-
-    /// <summary>Its state when all is well.</summary>
-    public LiveSiteState After;
-
-    /// <summary>Whether a call through the slot does the same.</summary>
-    public bool SlotServes;
-
-    /// <summary>Whether a linked site is left as it is.</summary>
-    public bool KeepsLinks;
-
-    /// <summary>Place of the change that asks for it; -1 where none does.</summary>
-    public int Order;
-
-    /// <summary>Place of the last change that takes links from it: those before are no more; -1 where none does.</summary>
-    public int Cut;
-
-    /// <summary>What it was found out for; see <see cref="LivePlanner"/>.</summary>
-    public int Stamp;
-}
-
 /// <summary>
 /// Decides one site: its new bytes, or why it stays. Compares what it holds with what it should hold. Places islands, which nobody can
 /// reach yet, and writes nothing else. Holds the store of islands from the first site that needs one until it is released.
@@ -88,22 +60,20 @@ internal sealed unsafe class SitePlanner
         bool ready = body.IsPlain && !record.IsForeign
             && (body.Island < 0 || TryFindIsland(record.Offset, body.Island, out entry))
             && body.TryFinish(_start + record.Offset + body.Length, entry, out bytes);
-        if (!ready && !TryMake(block, index, body, entry, ref site, out bytes, out longBytes))
+        if (ready || TryMake(block, index, body, entry, ref site, out bytes, out longBytes))
         {
-            return;
-        }
-
-        if (site.Form == LiveForm.Original && !wish.SlotServes)
-        {
-            _report.Add(NeedsSlot(block[index], site.Reason));
-        }
-        else if (longBytes is not null)
-        {
-            PlanLong(block, index, wish, longBytes, ref site);
-        }
-        else
-        {
-            Compare(block, index, wish, bytes, ref site);
+            if (site.Form == LiveForm.Original && !wish.SlotServes)
+            {
+                _report.Add(NeedsSlot(block[index], site.Reason));
+            }
+            else if (longBytes is not null)
+            {
+                PlanLong(block, index, wish, longBytes, ref site);
+            }
+            else
+            {
+                Compare(block, index, wish, bytes, ref site);
+            }
         }
     }
 

@@ -15,6 +15,7 @@ public sealed unsafe class SlotTable
     private readonly VirtualAddress _traps;
     private readonly VirtualAddress[] _stored;
     private LiveBody?[] _originals = [];
+    private BackendChoice? _choice;
 
     // What many sites share, slot, budget, clobbers and traits, has a number: the site's kind.
     private readonly Lock _kindLock = new();
@@ -88,6 +89,31 @@ public sealed unsafe class SlotTable
             _kindNumbers.Add(site.DecisionKey, number);
             KindCount++;
             return number;
+        }
+    }
+
+    /// <summary>
+    /// What all slots and sites were switched to last. Changed under the patch lock; a switch of one slot or of some sites is none.
+    /// </summary>
+    internal Backend? Whole { get; set; }
+
+    /// <summary>Whether any site was emitted that follows <see cref="Choice"/>.</summary>
+    internal bool HasChoice => Volatile.Read(ref _choice) is not null;
+
+    /// <summary>What sites of variants follow; made when the first is emitted.</summary>
+    internal BackendChoice Choice
+    {
+        get
+        {
+            if (!HasChoice)
+            {
+                using PatchLock held = Arena.PatchLock.Enter(wait: true);
+                var choice = new BackendChoice(Layout.Name);
+                choice.Value = Whole is Backend backend ? choice.NumberOf(backend) : BackendChoice.None;
+                Interlocked.CompareExchange(ref _choice, choice, null);
+            }
+
+            return _choice!;
         }
     }
 

@@ -34,8 +34,19 @@ public sealed record ArenaOptions
     /// </summary>
     public bool TrustCacheLines { get; init; }
 
+    /// <summary>
+    /// Whether thunks save vector state (x87, MMX, SSE, AVX, AVX-512, AMX registers and MXCSR) where a target destroys it and a site does
+    /// not allow that: with xsave or what else the processor has, in an area of 512 to 11,000 bytes on the executor's stack. Such a call
+    /// costs one to two hundred nanoseconds more. Without it an operation whose function would need such a thunk is refused (PV8030);
+    /// thunks for registers and flags are made in any case.
+    /// </summary>
+    public bool SaveVectorState { get; init; } = true;
+
     internal Platform.LivePlatform? Platform { get; init; }
 
     /// <summary>Whether 16-byte stores are taken as atomic; the processor's AVX decides where nothing is said.</summary>
     internal bool? Atomic16 { get; init; }
+
+    /// <summary>How vector state is saved; the processor decides where nothing is said.</summary>
+    internal Machine.VectorSave? VectorSave { get; init; }
 }

@@ -169,7 +169,7 @@ public sealed partial class CodeArena
     /// </summary>
     /// <param name="returnAddress">
     /// The return address: <see cref="LiveSite.End"/> for a call in the site itself. One in a thunk, where a target destroys more than its
-    /// site allows, tells nothing.
+    /// site allows, tells nothing; <see cref="Operation.PassingCaller"/> gives the target the one behind it.
     /// </param>
     /// <param name="site">The site.</param>
     /// <returns>Whether a site made the call.</returns>
@@ -232,6 +232,15 @@ public sealed partial class CodeArena
     {
         ArgumentNullException.ThrowIfNull(assembler);
         using ArenaMemory.Usage usage = Memory.Use();
+        for (bool more = true; more;)
+        {
+            more = false;
+            foreach (SiteEmitter emitter in emitters)
+            {
+                more |= emitter?.EmitRest(assembler) == true;
+            }
+        }
+
         CodeBlock[] blocks = new BlockAssembly(this, assembler, emitters).Run(out labels);
         foreach (SiteEmitter emitter in emitters)
         {

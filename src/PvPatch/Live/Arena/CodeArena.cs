@@ -39,7 +39,7 @@ public sealed partial class CodeArena : IDisposable
         Ledger = new LinkLedger(this);
         var stubs = new StubAllocator(memory);
         Islands = new IslandStore(memory, stubs);
-        Functions = new FunctionStore(memory, stubs);
+        Functions = new FunctionStore(memory, stubs, options.SaveVectorState ? options.VectorSave ?? VectorSave.Current : default);
         lock (s_lock)
         {
             s_arenas = [.. s_arenas.Where(static a => a.TryGetTarget(out _)), new WeakReference<CodeArena>(this)];
@@ -216,26 +216,17 @@ public sealed partial class CodeArena : IDisposable
     /// Declares a thread that runs code of this arena. A host that declares any declares every one, before it first enters.
     /// </summary>
     /// <param name="name">A name for reports.</param>
-    /// <returns>The executor, outside.</returns>
-    public Executor RegisterExecutor(string name = "executor")
-    {
-        ArgumentNullException.ThrowIfNull(name);
-        CheckUsable();
-        return Executors.Add(name);
-    }
-
-    /// <summary>As <see cref="RegisterExecutor(string)"/>, for an executor with words of its own, which begin as zero.</summary>
-    /// <param name="name">A name for reports.</param>
-    /// <param name="words">The layout of its words, made for this arena.</param>
+    /// <param name="words">
+    /// The layout of its words, made for this arena, which begin as zero; <see langword="null"/> for an executor without.
+    /// </param>
     /// <returns>The executor, outside.</returns>
     /// <exception cref="ArgumentException">The words were laid out for another arena.</exception>
     /// <exception cref="PatchException">The arena was disposed of (PV8004).</exception>
-    public Executor RegisterExecutor(string name, ExecutorWords words)
+    public Executor RegisterExecutor(string name = "executor", ExecutorWords? words = null)
     {
         ArgumentNullException.ThrowIfNull(name);
-        ArgumentNullException.ThrowIfNull(words);
         CheckUsable();
-        return ReferenceEquals(words.Arena, this)
+        return words is null || ReferenceEquals(words.Arena, this)
             ? Executors.Add(name, words)
             : throw new ArgumentException("the words were laid out for another arena", nameof(words));
     }

@@ -11,6 +11,19 @@ public sealed partial class CodeBlock
 
     internal void SetSetting(int site, SettingSite setting) => (Rare.Settings ??= new SettingSite?[_records.Length])[site] = setting;
 
+    /// <summary>Whether its sites can follow their settings to what these are now. Under the patch lock.</summary>
+    /// <exception cref="PatchException">A field is too small for the value, or a backend has no variant (PV8039).</exception>
+    internal void CheckSettings()
+    {
+        for (int i = 0; i < (_rare?.Settings?.Length ?? 0); i++)
+        {
+            if (SettingOf(i) is SettingSite site && site.CheckValue(AddressOf(i), site.Settings[0].Value) is PatchDiagnostic error)
+            {
+                throw new PatchException(error with { SiteIndex = i, Address = AddressOf(i) });
+            }
+        }
+    }
+
     /// <summary>
     /// Gives the sites that follow settings the bytes for what these are now. Under the patch lock, before anyone can run the block.
     /// </summary>

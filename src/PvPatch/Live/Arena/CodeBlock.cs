@@ -105,7 +105,8 @@ public sealed unsafe partial class CodeBlock
 
     private CodeBlock First => _rare?.SameCode?[0] ?? this; // of the blocks of the same code
 
-    private RareData Rare => _rare ??= new RareData();
+    // What leads into a block is noted under another lock than what its sites hold, and one may come at the time of the other.
+    private RareData Rare => _rare ?? Interlocked.CompareExchange(ref _rare, new RareData(), null) ?? _rare!;
 
     /// <summary>Bytes its code takes in the arena, slack included: once for all blocks of the same code.</summary>
     internal int Taken => CodeReservation.Round(Length);

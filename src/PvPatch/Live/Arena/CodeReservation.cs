@@ -125,6 +125,7 @@ public sealed unsafe class CodeReservation : IDisposable
 
         using PatchLock? held = Array.Exists(blocks, static b => b.Slots is not null) ? _arena.PatchLock.Enter(wait: true) : null;
         _arena.CheckUsable();
+        Array.ForEach(blocks, static b => b.CheckSettings());
         Admit(blocks);
         var claims = new LiveSetting.Claims(_arena);
         foreach (CodeBlock block in blocks)
@@ -232,6 +233,11 @@ public sealed unsafe class CodeReservation : IDisposable
         if (slot.Kind == SlotKind.Data)
         {
             throw Error(DiagnosticCodes.SiteDataSlot, $"the site names {slot}, which no code calls", site, index, null, null);
+        }
+
+        if (SiteEmitter.WhyNoCall(slot, site.Traits) is string why)
+        {
+            throw Error(DiagnosticCodes.LiveSiteForm, why, site, index, null, null);
         }
 
         long offset = site.Address - block.Address;

@@ -7,13 +7,16 @@ namespace PvPatch.Live;
 /// Functions the arena makes itself, so that every slot can hold one whatever its operation is: a body and a return, a save/restore thunk.
 /// One for each content, immutable, kept as long as the arena: a thread may have read the slot long ago.
 /// </summary>
-internal sealed class FunctionStore(ArenaMemory memory, StubAllocator stubs)
+internal sealed class FunctionStore(ArenaMemory memory, StubAllocator stubs, VectorSave vector)
 {
     private readonly Lock _lock = new();
     private readonly Dictionary<string, VirtualAddress> _functions = [];
     private readonly Dictionary<ThunkCode, VirtualAddress> _thunks = [];
     private readonly Dictionary<VirtualAddress, VirtualAddress> _far = [];
     private readonly Dictionary<VirtualAddress, VirtualAddress> _targets = []; // of thunks and far jumps
+
+    /// <summary>Whether thunks can save vector state.</summary>
+    public bool SavesVector => vector.Form != VectorSaveForm.None;
 
     /// <summary>The function for a body that can be one.</summary>
     public bool TryGet(BodyFunction body, out VirtualAddress function, out PatchDiagnostic? error)
@@ -35,7 +38,7 @@ internal sealed class FunctionStore(ArenaMemory memory, StubAllocator stubs)
             if (!body.TryWrite(function, memory.Span(function, length)))
             {
                 stubs.Give(function, length);
-                error = OutOfReach(null);
+                error = OutOfReach();
                 return false;
             }
 
@@ -44,7 +47,7 @@ internal sealed class FunctionStore(ArenaMemory memory, StubAllocator stubs)
         }
     }
 
-    /// <summary>A thunk that saves registers around a target.</summary>
+    /// <summary>A thunk that saves registers around a target, which it calls by way of a far jump where it does not reach it.</summary>
     public bool TryGetThunk(ThunkCode code, out VirtualAddress thunk, out PatchDiagnostic? error)
     {
         lock (_lock)
@@ -55,7 +58,7 @@ internal sealed class FunctionStore(ArenaMemory memory, StubAllocator stubs)
                 return true;
             }
 
-            InlineBody inline = InlineBody.Create(a => code.Write(a, 64));
+            InlineBody inline = InlineBody.Create(a => code.Write(a, 64, vector));
             if (!BodyBuilder.TryBuild(inline, code.Convention, 64, out AssembledBody? body, out error))
             {
                 return false;
@@ -69,8 +72,14 @@ internal sealed class FunctionStore(ArenaMemory memory, StubAllocator stubs)
             if (!body.TryWrite(thunk, memory.Span(thunk, body.Bytes.Length)))
             {
                 stubs.Give(thunk, body.Bytes.Length);
-                error = OutOfReach(code.Target);
-                return false;
+                bool made = TryGetFar(code.Target, out VirtualAddress far, out error)
+                    && TryGetThunk(code with { Target = far }, out thunk, out error);
+                if (made)
+                {
+                    _thunks.Add(code, thunk);
+                }
+
+                return made;
             }
 
             _thunks.Add(code, thunk);
@@ -129,10 +138,9 @@ internal sealed class FunctionStore(ArenaMemory memory, StubAllocator stubs)
         }
     }
 
-    private static PatchDiagnostic OutOfReach(VirtualAddress? target) =>
+    private static PatchDiagnostic OutOfReach() =>
         PatchDiagnostic.Error(DiagnosticCodes.SlotFunction, "a function of the arena can't reach what it refers to") with
         {
-            Address = target,
             Help = "Reserve the arena near it.",
         };
 }

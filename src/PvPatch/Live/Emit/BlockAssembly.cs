@@ -16,6 +16,10 @@ internal sealed class BlockAssembly
     // Padding in front of one site moves all that follow, and a short jump may grow: a few rounds settle it.
     private const int MaxRounds = 64;
 
+    // In place of the instruction behind a label.
+    private const int Nowhere = -1;
+    private const int Twice = -2;
+
     private readonly CodeArena _arena;
     private readonly Assembler _assembler;
     private readonly SiteEmitter[] _emitters;
@@ -147,19 +151,22 @@ internal sealed class BlockAssembly
             {
                 if (_assembler.Instructions[j].IP is ulong label and not 0)
                 {
-                    _placed.Add(label, j);
+                    _placed[label] = _placed.ContainsKey(label) ? Twice : j;
                 }
             }
 
             any = true;
             foreach (ulong label in emitted.Labels)
             {
-                if (label != 0 && !_placed.ContainsKey(label))
+                int place = label == 0 ? 0 : _placed.GetValueOrDefault(label, Nowhere);
+                if (place < 0)
                 {
-                    throw new PatchException(SiteEmitter.Misuse($"a label of \"{emitted.Settings[0].Name}\" is used but not placed") with
-                    {
-                        Help = "Place it in the same assembler; code elsewhere is reached by a jump behind a label.",
-                    });
+                    string name = emitted.Settings.FirstOrDefault()?.Name ?? "variants";
+                    throw new PatchException(
+                        SiteEmitter.Misuse($"a label of \"{name}\" is {(place == Twice ? "placed twice" : "used but not placed")}") with
+                        {
+                            Help = "Place it once, in the same assembler; code elsewhere is reached by a jump behind a label.",
+                        });
                 }
             }
 
@@ -222,7 +229,7 @@ internal sealed class BlockAssembly
 
         uint[] offsets = result.Result[0].NewInstructionOffsets;
         labels = new CodeLabels(address, count, offsets, moved: null);
-        if (_islandsBehind == 0 && !Pad(labels))
+        if (!Pad(labels) && _islandsBehind == 0 && !AnyLabelLost(offsets))
         {
             return code.ToArray();
         }
@@ -249,6 +256,22 @@ internal sealed class BlockAssembly
         {
             Help = "Emit smaller blocks, or ask for a weaker placement.",
         });
+    }
+
+    /// <summary>
+    /// Whether an instruction that has a label was made several, for what it names is out of its reach: Iced does not tell where it begins.
+    /// </summary>
+    private bool AnyLabelLost(uint[] offsets)
+    {
+        for (int i = Array.IndexOf(offsets, uint.MaxValue); i >= 0; i = Array.IndexOf(offsets, uint.MaxValue, i + 1))
+        {
+            if (_assembler.Instructions[i].IP != 0)
+            {
+                return true;
+            }
+        }
+
+        return false;
     }
 
     /// <summary>
@@ -286,7 +309,17 @@ internal sealed class BlockAssembly
             }
 
             moved[i] = instructions.Count;
-            instructions.Add(i < count ? _assembler.Instructions[i] : Instruction.CreateDeclareByte(new byte[EmittedSite.IslandLength]));
+            Instruction own = i < count ? _assembler.Instructions[i] : Instruction.CreateDeclareByte(new byte[EmittedSite.IslandLength]);
+            if (own.IP != 0 && BodyBuilder.RelativeTarget(own) is not null)
+            {
+                // It may be made several, and then Iced does not tell where it begins: something of no length has the label.
+                var label = Instruction.Create(Code.Zero_bytes);
+                label.IP = own.IP;
+                own.IP = 0;
+                instructions.Add(label);
+            }
+
+            instructions.Add(own);
         }
 
         return (instructions, moved);
@@ -315,7 +348,7 @@ internal sealed class BlockAssembly
         {
             uint start = (uint)(block.Address - _arena.Address);
             SettingSite setting = follows.Place(
-                _arena, Array.ConvertAll(follows.Labels, l => l == 0 ? 0 : start + (uint)labels.OffsetOf(_placed[l])));
+                slots, Array.ConvertAll(follows.Labels, l => l == 0 ? 0 : start + (uint)labels.OffsetOf(_placed[l])));
             if (setting.CheckReach(site, budget) is PatchDiagnostic error)
             {
                 throw new PatchException(error);

@@ -65,7 +65,9 @@ internal readonly record struct EmittedSite(
     public static bool Holds(SitePlacement placement, VirtualAddress address, int budget) => placement switch
     {
         SitePlacement.InsideAligned8 => SiteRecord.Fits(address, budget, 8),
-        SitePlacement.InsideAligned16 => SiteRecord.Fits(address, budget, 16),
+        // Where no store is 16 bytes wide, it needs a guard as it does in a line.
+        SitePlacement.InsideAligned16 => SiteRecord.Fits(address, budget, 16)
+            && (SiteRecord.Fits(address, budget, 8) || SiteRecord.Fits(address, 2, 8)),
         SitePlacement.WithinCacheLine => SiteRecord.Fits(address, budget, SiteRecord.LineSize)
             && (SiteRecord.Fits(address, budget, 8) || SiteRecord.Fits(address, 2, 8)),
         _ => true,

@@ -5,11 +5,12 @@ using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
-/// <content>Sites of settings: keys and branches.</content>
+/// <content>Sites of settings: keys, branches, static calls, constants, variants.</content>
 public sealed partial class SiteEmitter
 {
     private const int MostKeys = 6; // 64 labels
     private readonly Assembler _scratch = new(64);
+    private readonly Queue<(Label Start, Action<Assembler> Code, Label Behind)> _outOfLine = new();
 
     /// <summary>Emits a branch on a key: a nop or a jump, one instruction.</summary>
     /// <param name="assembler">A 64-bit assembler.</param>
@@ -128,6 +129,138 @@ public sealed partial class SiteEmitter
     /// <exception cref="PatchException">As for <see cref="Call"/>.</exception>
     public SiteTicket Entry(Assembler assembler, StaticCall call) => EmitCall(assembler, call, StaticCallForm.Entry);
 
+    /// <summary>Emits an instruction whose immediate or displacement follows a constant.</summary>
+    /// <param name="assembler">A 64-bit assembler.</param>
+    /// <param name="constant">The constant.</param>
+    /// <param name="instruction">
+    /// Writes the instruction, exactly one, which refers to no label. The number it has in the field says nothing but how wide the field is:
+    /// <c>a.mov(rax, 0L)</c> gives 8 bytes, <c>a.cmp(edi, int.MaxValue)</c> 4.
+    /// </param>
+    /// <param name="displacement">Whether the displacement is meant where there is an immediate too.</param>
+    /// <returns>The site's ticket.</returns>
+    /// <exception cref="PatchException">
+    /// It is not one instruction with such a field (PV8014). When the code is put into an arena: the constant is another arena's (PV8036) or
+    /// its value does not fit (PV8039).
+    /// </exception>
+    public SiteTicket Constant(Assembler assembler, CodeConstant constant, Action<Assembler> instruction, bool displacement = false)
+    {
+        ArgumentNullException.ThrowIfNull(constant);
+        ArgumentNullException.ThrowIfNull(instruction);
+        _scratch.Reset();
+        instruction(_scratch);
+        ConstantCode? code = null;
+        string? error = "a constant's site is one instruction";
+        if (_scratch.Instructions.Count != 1 || !ConstantCode.TryCreate(_scratch.Instructions[0], displacement, out code, out error))
+        {
+            throw new PatchException(Misuse(error!) with { Found = string.Join("; ", _scratch.Instructions) });
+        }
+
+        return EmitSetting(assembler, new ConstantSite.Emitted(constant, code), code.Length);
+    }
+
+    /// <summary>
+    /// Emits a place at which each backend has code of its own, whatever it consists of: argument set-up, call and all. The first one's code
+    /// stands in place and is fallen into; the others' are out of line, and a jump at the place leads to them. Control goes on behind the
+    /// place in any case, unless a variant's code leads elsewhere.
+    /// </summary>
+    /// <remarks>
+    /// The place follows switches of all sites (<see cref="LiveChanges.Use"/> without a scope), not those of one slot or of some sites.
+    /// Before the first of them the first variant runs. A switch to a backend without a variant is refused (PV8039). A thread that is in
+    /// one variant while the place is switched runs that to its end. The code that is out of line is emitted by
+    /// <see cref="EmitOutOfLine"/>, or behind the block.
+    /// </remarks>
+    /// <param name="assembler">A 64-bit assembler.</param>
+    /// <param name="variants">The code for each backend, one at least.</param>
+    /// <returns>The ticket of the site at the place's start.</returns>
+    /// <exception cref="PatchException">A backend was made for another layout (PV2004).</exception>
+    public SiteTicket Variants(Assembler assembler, params IReadOnlyList<SiteVariant> variants)
+    {
+        ArgumentNullException.ThrowIfNull(variants);
+        ArgumentOutOfRangeException.ThrowIfNegativeOrZero(variants.Count, nameof(variants));
+        var named = new HashSet<Backend>();
+        foreach (SiteVariant variant in variants)
+        {
+            ArgumentNullException.ThrowIfNull(variant.Backend, nameof(variants));
+            ArgumentNullException.ThrowIfNull(variant.Code, nameof(variants));
+            if (!ReferenceEquals(variant.Backend.Layout, Layout))
+            {
+                throw new PatchException(PatchDiagnostic.Error(
+                    DiagnosticCodes.WrongLayout, $"the backend \"{variant.Backend.Name}\" was made for another layout") with
+                { Expected = Layout.Name });
+            }
+
+            if (!named.Add(variant.Backend))
+            {
+                throw new ArgumentException($"the backend \"{variant.Backend.Name}\" has two variants", nameof(variants));
+            }
+        }
+
+        Bind(assembler);
+        Label behind = assembler.CreateLabel();
+        Label[] labels = [default, .. variants.Skip(1).Select(_ => assembler.CreateLabel())];
+        SiteTicket ticket = EmitSetting(
+            assembler,
+            new VariantSite.Emitted([.. variants.Select(static v => v.Backend)]) { Labels = [.. labels.Select(NumberOf)] },
+            BranchCode.NearLength);
+        variants[0].Code(assembler);
+        assembler.zero_bytes(); // has the label that the variant may end with
+        assembler.Label(ref behind);
+        assembler.zero_bytes(); // has the label, so that the host's own code behind it may have one too
+        for (int i = 1; i < variants.Count; i++)
+        {
+            _outOfLine.Enqueue((labels[i], variants[i].Code, behind));
+        }
+
+        return ticket;
+    }
+
+    /// <summary>
+    /// Emits the variants that are out of line so far. Call it where control does not come by falling through: behind a jump or a return.
+    /// Those that are left are put behind the block.
+    /// </summary>
+    /// <param name="assembler">The sites' assembler.</param>
+    /// <exception cref="PatchException">
+    /// The assembler is not the one before, or a label was placed and no instruction emitted behind it (PV8014).
+    /// </exception>
+    public void EmitOutOfLine(Assembler assembler)
+    {
+        Bind(assembler);
+        while (_outOfLine.TryPeek(out (Label Start, Action<Assembler> Code, Label Behind) variant))
+        {
+            Label start = variant.Start;
+            try
+            {
+                assembler.Label(ref start);
+            }
+            catch (ArgumentException e)
+            {
+                throw new PatchException(Misuse("a label waits for an instruction where variants are to be put out of line") with
+                {
+                    Found = e.Message,
+                    Help = "Emit the instruction first: control must not come to the variants by the label either.",
+                });
+            }
+
+            _ = _outOfLine.Dequeue();
+            assembler.zero_bytes();
+            variant.Code(assembler);
+            assembler.jmp(variant.Behind);
+        }
+    }
+
+    /// <summary>Emits what is still to be out of line, if the assembler is the sites'.</summary>
+    /// <returns>Whether there was anything: its code may hold variants of other emitters.</returns>
+    internal bool EmitRest(Assembler assembler)
+    {
+        bool any = _outOfLine.Count > 0 && ReferenceEquals(Assembler, assembler);
+        if (any)
+        {
+            EmitOutOfLine(assembler);
+        }
+
+        return any;
+    }
+
     private SiteTicket EmitCall(Assembler assembler, StaticCall call, StaticCallForm form, ConditionCode condition = ConditionCode.None)
     {
         ArgumentNullException.ThrowIfNull(call);
@@ -156,7 +289,7 @@ public sealed partial class SiteEmitter
         Bind(assembler);
         var kind = new PatchSite(VirtualAddress.Zero, SlotTable.SettingSlotOf(Layout), length, RegisterSet.None);
         _sites.Add(new EmittedSite(
-            assembler.Instructions.Count, kind, SitePlacement.InsideAligned8, Forwarding: false, Start: -1,
+            assembler.Instructions.Count, kind, length > 8 ? SitePlacement.InsideAligned16 : SitePlacement.InsideAligned8, Forwarding: false, Start: -1,
             EmittedSite.EmitPlaceholder(assembler, length))
         {
             Setting = setting,
@@ -192,3 +325,8 @@ public sealed partial class SiteEmitter
         return _scratch.Instructions[0].NearBranchTarget;
     }
 }
+
+/// <summary>A backend's own code at a place; see <see cref="SiteEmitter.Variants"/>.</summary>
+/// <param name="Backend">The backend.</param>
+/// <param name="Code">Writes the code. It may emit sites, and is written where it will stand: in place or out of line.</param>
+public readonly record struct SiteVariant(Backend Backend, Action<Assembler> Code);

@@ -108,8 +108,13 @@ public sealed partial class SiteEmitter
         int longest = placement switch { SitePlacement.InsideAligned8 => 8, SitePlacement.InsideAligned16 => 16, _ => PatchSite.MaxBudget };
         ArgumentOutOfRangeException.ThrowIfGreaterThan(budget, longest);
         CheckSlot(slot);
+        if (WhyNoCall(slot, traits) is string why)
+        {
+            throw new PatchException(Misuse(why));
+        }
+
         Bind(assembler);
-        RegisterSet allowed = clobbers ?? CallConventions.DestroyedBy(slot.Convention, 64);
+        RegisterSet allowed = clobbers ?? slot.Convention.DestroyedBy(64);
         var kind = new PatchSite(VirtualAddress.Zero, slot.Index, budget, allowed, traits);
         int first = assembler.Instructions.Count;
         _sites.Add(new EmittedSite(first, kind, placement, forwarding, start, EmittedSite.EmitPlaceholder(assembler, budget)));
@@ -144,11 +149,17 @@ public sealed partial class SiteEmitter
     public void Clear()
     {
         _sites.Clear();
+        _outOfLine.Clear();
         _withoutIsland = 0;
         Assembler = null;
     }
 
     internal static PatchDiagnostic Misuse(string message) => PatchDiagnostic.Error(DiagnosticCodes.EmitterMisuse, message);
+
+    /// <summary>Why a site can't be a call through its slot, which is what every live site is until it is patched.</summary>
+    internal static string? WhyNoCall(OpSlot slot, SiteTraits traits) =>
+        slot.Kind == SlotKind.Call && (!slot.Convention.HasStack || (traits & SiteTraits.NoStack) != 0)
+            ? $"a site of {slot} would call through its slot, and there is no stack" : null;
 
     private void CheckSlot(OpSlot slot)
     {

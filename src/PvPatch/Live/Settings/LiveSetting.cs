@@ -79,6 +79,20 @@ public abstract class LiveSetting
         _sites.Add(site);
     }
 
+    /// <summary>Why one of its sites can't follow it to a value, if one can't.</summary>
+    private protected PatchDiagnostic? CheckSites(long value)
+    {
+        foreach (LiveSite site in _sites)
+        {
+            if (!site.Block.IsRetired && site.Block.SettingOf(site.Index)?.CheckValue(site.Address, value) is PatchDiagnostic error)
+            {
+                return error with { Address = site.Address, SiteIndex = site.Index };
+            }
+        }
+
+        return null;
+    }
+
     private PatchDiagnostic? Foreign(CodeArena? owner, CodeArena arena) =>
         owner is null || ReferenceEquals(owner, arena) ? null : PatchDiagnostic.Error(DiagnosticCodes.SettingArena,
             $"\"{Name}\" belongs to another arena") with

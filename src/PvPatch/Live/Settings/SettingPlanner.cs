@@ -7,13 +7,13 @@ namespace PvPatch.Live;
 /// Plans the changes of settings: their values to be, and for each site of those that change its bytes. A site of several settings is
 /// planned once, by what all of them will be.
 /// </summary>
-internal sealed class SettingPlanner(CodeArena arena, LiveBodyBuilder builder)
+internal sealed class SettingPlanner(CodeArena arena, SlotTable slots, LiveBodyBuilder builder)
 {
     private readonly List<LiveSetting> _changed = [];
     private readonly HashSet<SettingSite> _shared = []; // sites of several settings that are planned
 
-    // Where sites of a length do a thing: what all of them have in common.
-    private readonly LiveBody?[] _bodies = new LiveBody?[3 * (SiteBytes.LongestInstruction + 1)];
+    // By action and length: what all sites have in common that do the same.
+    private readonly LiveBody?[] _bodies = new LiveBody?[((int)PatchAction.Constant + 1) * (SiteBytes.LongestInstruction + 1)];
 
     /// <summary>What form a site of a setting has.</summary>
     public static LiveForm FormOf(PatchAction action) => action switch
@@ -34,7 +34,15 @@ internal sealed class SettingPlanner(CodeArena arena, LiveBodyBuilder builder)
         {
             foreach (LiveChange change in changes)
             {
-                if (change.Setting is LiveSetting setting && !TrySet(setting, change, report))
+                bool passes = change switch
+                {
+                    { Setting: LiveSetting setting } =>
+                        TrySet(setting, change.IsStep ? setting.Pending + change.Value : change.Value, report),
+                    { Kind: ChangeKind.Use, Scope.IsAll: true } when slots.HasChoice =>
+                        TrySet(slots.Choice, slots.Choice.NumberOf(change.Backend!), report),
+                    _ => true,
+                };
+                if (!passes)
                 {
                     return;
                 }
@@ -62,9 +70,8 @@ internal sealed class SettingPlanner(CodeArena arena, LiveBodyBuilder builder)
         }
     }
 
-    private bool TrySet(LiveSetting setting, LiveChange change, ApplyReport report)
+    private bool TrySet(LiveSetting setting, long value, ApplyReport report)
     {
-        long value = change.IsStep ? setting.Pending + change.Value : change.Value;
         if ((setting.Check(value) ?? CheckTarget(setting, value)) is PatchDiagnostic error)
         {
             report.Add(error);
@@ -115,7 +122,7 @@ internal sealed class SettingPlanner(CodeArena arena, LiveBodyBuilder builder)
 
     private LiveBody BodyOf(PatchAction action, int length)
     {
-        ref LiveBody? body = ref _bodies[length * 3 + (action switch { PatchAction.Jump => 0, PatchAction.Call => 1, _ => 2 })];
+        ref LiveBody? body = ref _bodies[(int)action * (SiteBytes.LongestInstruction + 1) + length];
         return body ??= new LiveBody
         {
             Form = FormOf(action),

@@ -35,6 +35,11 @@ internal abstract class SettingSite
 
     /// <summary>Whether all it may lead to is in reach.</summary>
     public virtual PatchDiagnostic? CheckReach(VirtualAddress site, int length) => null;
+
+    /// <summary>Whether it can follow its setting, of which it has one, to a value.</summary>
+    /// <param name="site">Its run address.</param>
+    /// <param name="value">The value.</param>
+    public virtual PatchDiagnostic? CheckValue(VirtualAddress site, long value) => null;
 }
 
 /// <summary>A <see cref="SettingSite"/> before its code has an address.</summary>
@@ -45,9 +50,9 @@ internal abstract record EmittedSetting(LiveSetting[] Settings)
     public ulong[] Labels { get; init; } = [];
 
     /// <summary>The site, now that there are addresses.</summary>
-    /// <param name="arena">The arena.</param>
+    /// <param name="slots">The slots of its emitter's layout in the arena.</param>
     /// <param name="ways">For each label where it is, from the arena's start; 0 where control falls through.</param>
-    public abstract SettingSite Place(CodeArena arena, uint[] ways);
+    public abstract SettingSite Place(SlotTable slots, uint[] ways);
 }
 
 /// <summary>A branch on keys or a multiway branch; see the tables at <see cref="BranchCode"/>.</summary>
@@ -100,7 +105,7 @@ internal sealed class BranchSite(CodeArena arena, LiveSetting[] settings, uint[]
     internal sealed record Emitted(LiveSetting[] Settings) : EmittedSetting(Settings)
     {
         /// <inheritdoc/>
-        public override SettingSite Place(CodeArena arena, uint[] ways) => new BranchSite(arena, Settings, ways);
+        public override SettingSite Place(SlotTable slots, uint[] ways) => new BranchSite(slots.Arena, Settings, ways);
     }
 }
 
@@ -123,10 +128,40 @@ internal sealed class StaticCallSite(CodeArena arena, StaticCall call, StaticCal
             : throw new InvalidOperationException($"\"{call.Name}\" leads to {entry}, which is in reach of the whole arena");
     }
 
+    /// <inheritdoc/>
+    public override PatchDiagnostic? CheckValue(VirtualAddress site, long value) =>
+        form != StaticCallForm.Entry || StaticCall.CodeOf(value) != site ? null :
+            PatchDiagnostic.Error(DiagnosticCodes.SettingValue, $"the entry of \"{call.Name}\" would lead to itself, for ever") with
+            {
+                Help = "Give the call no target: then the function behind the entry runs.",
+            };
+
     /// <summary>Such a site before its code has an address.</summary>
     internal sealed record Emitted(StaticCall Call, StaticCallForm Form, ConditionCode Condition) : EmittedSetting(Call.Alone)
     {
         /// <inheritdoc/>
-        public override SettingSite Place(CodeArena arena, uint[] ways) => new StaticCallSite(arena, Call, Form, Condition);
+        public override SettingSite Place(SlotTable slots, uint[] ways) => new StaticCallSite(slots.Arena, Call, Form, Condition);
+    }
+}
+
+/// <summary>An instruction with a field that follows a constant; see <see cref="ConstantCode"/>.</summary>
+internal sealed class ConstantSite(CodeArena arena, CodeConstant constant, ConstantCode code) : SettingSite(arena, constant.Alone)
+{
+    /// <inheritdoc/>
+    public override SiteBytes Decide(VirtualAddress site, int length, out PatchAction action)
+    {
+        action = PatchAction.Constant;
+        return code.With(constant.Pending);
+    }
+
+    /// <inheritdoc/>
+    public override PatchDiagnostic? CheckValue(VirtualAddress site, long value) =>
+        code.Fits(value) ? null : CodeConstant.Unfit(constant.Name, value, code.Least, code.Most);
+
+    /// <summary>Such a site before its code has an address.</summary>
+    internal sealed record Emitted(CodeConstant Constant, ConstantCode Code) : EmittedSetting(Constant.Alone)
+    {
+        /// <inheritdoc/>
+        public override SettingSite Place(SlotTable slots, uint[] ways) => new ConstantSite(slots.Arena, Constant, Code);
     }
 }

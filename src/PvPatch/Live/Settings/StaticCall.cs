@@ -27,6 +27,8 @@ public sealed class StaticCall : LiveSetting
     /// <summary>Whether calls do nothing but give 0.</summary>
     public bool ReturnsZero => Value == StaticCallCode.Zero;
 
+    internal override PatchDiagnostic? Check(long value) => CheckSites(value);
+
     internal override string Show(long value) => value switch
     {
         StaticCallCode.Null => "nothing",

@@ -32,6 +32,14 @@ internal static class BranchCode
 
     private static readonly SiteBytes s_shortNop = SiteBytes.From([0x66, 0x90]);
     private static readonly SiteBytes s_nearNop = SiteBytes.From([0x0f, 0x1f, 0x44, 0, 0]);
+    private static readonly SiteBytes s_nearNop32 = SiteBytes.From([0x3e, 0x8d, 0x74, 0x26, 0]);
+
+    /// <summary>
+    /// One instruction of 2 or 5 bytes that does nothing. In 32-bit code the longer one is <c>ds lea 0(%esi),%esi</c>, which processors
+    /// without <c>nopl</c> have too.
+    /// </summary>
+    public static SiteBytes Nop(int length, int bitness) =>
+        length == ShortLength ? s_shortNop : bitness == 64 ? s_nearNop : s_nearNop32;
 
     private const byte JumpShort = 0xeb;
     private const byte JumpNear = 0xe9;
@@ -41,16 +49,17 @@ internal static class BranchCode
     /// <param name="length">2 or 5.</param>
     /// <param name="target">Where it leads; nothing where control falls through.</param>
     /// <param name="bytes">The bytes.</param>
+    /// <param name="bitness">32 or 64.</param>
     /// <returns>Whether the target is in reach of such a site.</returns>
-    public static bool TryEncode(VirtualAddress site, int length, VirtualAddress? target, out SiteBytes bytes)
+    public static bool TryEncode(VirtualAddress site, int length, VirtualAddress? target, out SiteBytes bytes, int bitness = 64)
     {
         if (target is not VirtualAddress place)
         {
-            bytes = length == ShortLength ? s_shortNop : s_nearNop;
+            bytes = Nop(length, bitness);
             return true;
         }
 
-        bool inReach = Displacement.TryGet(site + length, place, 64, out int displacement);
+        bool inReach = Displacement.TryGet(site + length, place, bitness, out int displacement);
         if (length == ShortLength)
         {
             bytes = new SiteBytes(JumpShort | (ulong)(byte)displacement << 8, 0);

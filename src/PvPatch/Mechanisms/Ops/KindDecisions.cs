@@ -159,7 +159,8 @@ internal sealed class KindDecisions
             }
             else
             {
-                decision = Decision.LeaveAlone(PatchReason.ClobbersTooMuch, "no room for a thunk in reach");
+                decision = Decision.LeaveAlone(
+                    request.Saves.IsEmpty ? PatchReason.NeedsThunk : PatchReason.ClobbersTooMuch, "no room for a thunk in reach");
             }
         }
 

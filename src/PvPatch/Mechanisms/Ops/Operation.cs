@@ -73,6 +73,15 @@ public sealed record Operation
     /// <summary>What the target may destroy; <see langword="null"/> for what the slot's convention says.</summary>
     public RegisterSet? TargetDestroys { get; private init; }
 
+    /// <summary>The target's convention; <see langword="null"/> where it is the slot's. See <see cref="CalledBy"/>.</summary>
+    public CallConvention? TargetConvention { get; private init; }
+
+    /// <summary>
+    /// Which argument of the target, from 0, is the address it returns to in the code around the site; <see langword="null"/> for none. See
+    /// <see cref="PassingCaller"/>.
+    /// </summary>
+    public int? CallerArgument { get; private init; }
+
     /// <summary>
     /// Whether the backend's own patch function would not touch sites of this slot (VMI: all but six). Rules of Linux eras leave them
     /// alone; the rules <c>Default</c> do the best that the operation allows. Live sites go through their slot, which holds the operation's
@@ -140,6 +149,32 @@ public sealed record Operation
     /// <returns>A new operation.</returns>
     public Operation Named(string name) => this with { TargetName = name };
 
+    /// <summary>
+    /// The same operation, whose target has a convention of its own: calls go through a thunk that brings arguments and result from the
+    /// registers of the slot's convention to those of the target's, as many as both have general registers for, and saves what that
+    /// destroys and a site keeps. For C# methods and C functions as targets of slots with a host's own convention.
+    /// </summary>
+    /// <param name="convention">The target's convention.</param>
+    /// <returns>A new operation.</returns>
+    public Operation CalledBy(CallConvention convention)
+    {
+        ArgumentNullException.ThrowIfNull(convention);
+        return this with { TargetConvention = convention };
+    }
+
+    /// <summary>
+    /// The same operation, whose target is told who called it: the address behind the call, at a site its end, in one of its arguments. For
+    /// C# methods, which can't see their return address, and for every target behind a thunk;
+    /// <see cref="Live.CodeArena.TryFindCaller"/> takes it. Calls go through a thunk.
+    /// </summary>
+    /// <param name="argument">Which argument of the target's convention, from 0: one the code around the site does not use.</param>
+    /// <returns>A new operation.</returns>
+    public Operation PassingCaller(int argument)
+    {
+        ArgumentOutOfRangeException.ThrowIfNegative(argument);
+        return this with { CallerArgument = argument };
+    }
+
     /// <summary>The same operation, at whose sites the backend's own patch function does nothing.</summary>
     /// <returns>A new operation.</returns>
     public Operation LeftAloneByBackend() => this with { IsLeftAloneByBackend = true };
@@ -149,6 +184,18 @@ public sealed record Operation
     /// </summary>
     /// <returns>A new operation.</returns>
     public Operation DefaultingWhereTooLong() => this with { DefaultsWhereTooLong = true };
+
+    /// <summary>A call of a target from code of a convention: a thunk that saves nothing yet.</summary>
+    internal ThunkCode CallOf(VirtualAddress target, CallConvention convention) =>
+        new(target, RegisterSet.None, TargetConvention ?? convention)
+        {
+            From = TargetConvention is null ? null : convention,
+            CallerArgument = CallerArgument,
+        };
+
+    /// <summary>What a call of the target destroys.</summary>
+    internal RegisterSet DestroysBy(ThunkCode call, int bitness) =>
+        (TargetDestroys ?? call.Convention.DestroyedBy(bitness)) | call.Writes(bitness);
 
     /// <inheritdoc/>
     public override string ToString() => TargetName ?? (Target is VirtualAddress target ? $"{Kind} {target}" : Kind.ToString());

@@ -15,12 +15,19 @@ internal sealed class OpsDecider
     private readonly TemplateStore _templates;
     private readonly int _bitness;
     private readonly RegisterSet _any;
+    private readonly bool _savesVector;
 
     /// <summary>What refusals say, by what is destroyed: many kinds of site are refused for the same.</summary>
     private readonly ConcurrentDictionary<uint, string> _details = new();
 
-    public OpsDecider(PlanOptions options, TemplateStore templates, int bitness)
+    /// <summary>Makes a decider.</summary>
+    /// <param name="options">What the plan's caller says.</param>
+    /// <param name="templates">What is assembled.</param>
+    /// <param name="bitness">32 or 64.</param>
+    /// <param name="savesVector">Whether thunks can save vector state: where the processor that runs them is known.</param>
+    public OpsDecider(PlanOptions options, TemplateStore templates, int bitness, bool savesVector = false)
     {
+        _savesVector = savesVector;
         _rules = options.Rules;
         _options = options;
         _templates = templates;
@@ -34,6 +41,11 @@ internal sealed class OpsDecider
         if (_rules.UsesBackendPatchFunction && operation.IsLeftAloneByBackend)
         {
             return Decision.LeaveAlone(PatchReason.BackendDeclines);
+        }
+
+        if (ConventionContract.Check(slot, operation, _templates, _bitness) is PatchDiagnostic broken)
+        {
+            return Decision.Fail(broken);
         }
 
         // The kernel's patch functions look for a body before anything else; a body has no competition from the other kinds under
@@ -154,8 +166,8 @@ internal sealed class OpsDecider
     private Decision Identity(OpSlot slot, Operation operation, PatchSite site)
     {
         bool wide = operation.Kind == OperationKind.Identity64;
-        RegisterSet argument = CallConventions.FirstArgument(slot.Convention, _bitness);
-        if (argument == RegisterSet.Rax)
+        CallConvention convention = slot.Convention;
+        if (convention.ReturnsArgumentInPlace(_bitness))
         {
             return new Decision
             {
@@ -165,7 +177,7 @@ internal sealed class OpsDecider
             };
         }
 
-        AssembledBody body = _templates.IdentityBody(argument, wide);
+        AssembledBody body = _templates.IdentityBody(convention, wide);
         if (body.Bytes.Length > site.Budget)
         {
             return Decision.LeaveAlone(PatchReason.TooSmall);
@@ -179,7 +191,7 @@ internal sealed class OpsDecider
         return new Decision
         {
             Action = PatchAction.Identity,
-            Template = _templates.Identity(argument, wide, site.Budget),
+            Template = _templates.Identity(convention, wide, site.Budget),
             TargetName = operation.TargetName
         };
     }
@@ -215,9 +227,11 @@ internal sealed class OpsDecider
             return Decision.LeaveAlone(PatchReason.NeedsStack);
         }
 
-        RegisterSet destroys = operation.TargetDestroys ?? CallConventions.DestroyedBy(slot.Convention, _bitness);
+        ThunkCode call = operation.CallOf(target, slot.Convention);
+        RegisterSet destroys = operation.DestroysBy(call, _bitness);
         RegisterSet excess = _rules.ChecksTargetClobbers ? destroys.Except(site.Clobbers) : _any.Except(site.Clobbers | RegisterSet.Flags);
-        if (excess.IsEmpty)
+        bool doesMore = call.DoesMore(_bitness);
+        if (excess.IsEmpty && !doesMore)
         {
             return new Decision
             {
@@ -228,10 +242,10 @@ internal sealed class OpsDecider
             };
         }
 
-        string detail = DestroysToo(excess);
-        if (!_rules.UsesThunks || _options.Thunks is null || excess.Contains(RegisterSet.Vector))
+        string? detail = excess.IsEmpty ? null : DestroysToo(excess);
+        if (!_rules.UsesThunks || _options.Thunks is null || (excess.Contains(RegisterSet.Vector) && !_savesVector))
         {
-            return Decision.LeaveAlone(PatchReason.ClobbersTooMuch, detail);
+            return Decision.LeaveAlone(detail is null ? PatchReason.NeedsThunk : PatchReason.ClobbersTooMuch, detail);
         }
 
         return new Decision
@@ -239,8 +253,8 @@ internal sealed class OpsDecider
             Action = PatchAction.ThunkCall,
             Target = target,
             TargetName = operation.TargetName,
-            Detail = $"saves {excess.ToString(_bitness)}",
-            Thunk = new ThunkCode(target, excess, slot.Convention),
+            Detail = (call with { Saves = excess }).Describe(_bitness),
+            Thunk = call with { Saves = excess },
         };
     }
 
@@ -257,7 +271,7 @@ internal sealed class OpsDecider
         : _details.GetOrAdd(excess.Bits, $"destroys {excess.ToString(_bitness)} too");
 
     private static bool HasStack(OpSlot slot, PatchSite site) =>
-        (site.Traits & SiteTraits.NoStack) == 0 && CallConventions.HasStack(slot.Convention);
+        (site.Traits & SiteTraits.NoStack) == 0 && slot.Convention.HasStack;
 
     private Decision Stop(OpSlot slot, PatchSite site, string detail) => new()
     {

@@ -15,10 +15,10 @@ public sealed class OpsLayoutBuilder
     /// <summary>Adds a table behind the ones there are.</summary>
     /// <param name="name">Its name, once in a layout; empty for slots without a table.</param>
     /// <param name="build">Names its slots in order.</param>
-    /// <param name="convention">The convention of slots that name none.</param>
+    /// <param name="convention">The convention of slots that name none; System V where <see langword="null"/>.</param>
     /// <returns>This builder.</returns>
     /// <exception cref="PatchException">The table's or a slot's name occurs twice (PV2003).</exception>
-    public OpsLayoutBuilder Table(string name, Action<OpsTableBuilder> build, CallConvention convention = CallConvention.SysV)
+    public OpsLayoutBuilder Table(string name, Action<OpsTableBuilder> build, CallConvention? convention = null)
     {
         ArgumentNullException.ThrowIfNull(name);
         ArgumentNullException.ThrowIfNull(build);
@@ -27,7 +27,7 @@ public sealed class OpsLayoutBuilder
             throw Duplicate("table", name);
         }
 
-        var table = new OpsTableBuilder(this, name, convention);
+        var table = new OpsTableBuilder(this, name, convention ?? CallConvention.SysV);
         build(table);
         _tables.Add(table.Build());
         return this;

@@ -61,6 +61,7 @@ internal sealed class PlanRun
             return null;
         }
 
+        ConventionContract.CheckTargets(_backend, _image, _found);
         _made.Decide(_sites, _thunks);
         _mayBeOutOfReach = MayBeOutOfReach();
         var window = new ImageWindow(_image);

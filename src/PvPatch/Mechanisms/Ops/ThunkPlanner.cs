@@ -1,4 +1,3 @@
-using System.Globalization;
 using PvPatch.Images;
 using PvPatch.Machine;
 using PvPatch.Plans;
@@ -100,7 +99,7 @@ internal sealed class ThunkPlanner
             Action = PatchAction.Thunk,
             Target = wanted.Target,
             TargetName = targetName,
-            Detail = string.Create(CultureInfo.InvariantCulture, $"saves {wanted.Saves.ToString(_image.Bitness)}"),
+            Detail = wanted.Describe(_image.Bitness),
         }));
         return address;
     }

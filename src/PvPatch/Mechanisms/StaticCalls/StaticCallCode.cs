@@ -60,13 +60,14 @@ internal static class StaticCallCode
     /// </param>
     /// <param name="action">What the bytes do.</param>
     /// <param name="bytes">The bytes.</param>
+    /// <param name="bitness">32 or 64.</param>
     /// <returns>Whether <paramref name="entry"/> is in reach, where it is needed.</returns>
     public static bool TryEncode(StaticCallForm form, ConditionCode condition, VirtualAddress site, long target, VirtualAddress entry,
-        out PatchAction action, out SiteBytes bytes)
+        out PatchAction action, out SiteBytes bytes, int bitness = 64)
     {
         (action, bytes) = (form, target) switch
         {
-            (StaticCallForm.Call or StaticCallForm.Entry, Null) => (PatchAction.Nop, SiteBytes.From([0x0f, 0x1f, 0x44, 0, 0])),
+            (StaticCallForm.Call or StaticCallForm.Entry, Null) => (PatchAction.Nop, BranchCode.Nop(Length, bitness)),
             (StaticCallForm.Call, Zero) => (PatchAction.Inline, SiteBytes.From([0x2e, 0x2e, 0x2e, 0x31, 0xc0])),
             (StaticCallForm.TailCall, Null) => (PatchAction.Inline, SiteBytes.From([0xc3, 0xcc, 0xcc, 0xcc, 0xcc])),
             (StaticCallForm.Call, _) => (PatchAction.Call, SiteBytes.From([0xe8, 0, 0, 0, 0])),
@@ -80,10 +81,14 @@ internal static class StaticCallCode
         }
 
         int length = form == StaticCallForm.ConditionalTailCall ? ConditionalLength : Length;
-        bool inReach = Displacement.TryGet(site + length, entry, 64, out int displacement);
+        bool inReach = Displacement.TryGet(site + length, entry, bitness, out int displacement);
         bytes = bytes.With(length - sizeof(int), displacement);
         return inReach;
     }
+
+    /// <summary>The condition with a number: the low half of its opcode byte.</summary>
+    public static ConditionCode ConditionOf(int number) =>
+        Array.Find(Enum.GetValues<ConditionCode>(), c => c != ConditionCode.None && NumberOf(c) == number);
 
     /// <summary>The low half of the opcode byte (SDM volume 2, appendix B.1.4.7).</summary>
     private static int NumberOf(ConditionCode condition) => condition switch

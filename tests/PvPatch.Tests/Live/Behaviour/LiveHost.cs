@@ -38,6 +38,7 @@ internal sealed class LiveHost : IDisposable
             Platform = platform,
             Atomic16 = atomic16,
             Protection = writable ? ArenaProtection.WritableAndExecutable : ArenaProtection.DualMapped,
+            SaveVectorState = false, // so that there are functions no thunk can serve
         });
         _patcher = new LivePatcher(Arena, Layout);
         Backends = new HostBackends(this);

@@ -57,6 +57,32 @@ public sealed class StaticKeyTests : IDisposable
         Assert.Equal(jumps, SettingCode.Run(block));
     }
 
+    /// <summary>By itself, and in a batch that goes over all blocks, this one among them, before and behind.</summary>
+    [Theory]
+    [InlineData(0)]
+    [InlineData(1)]
+    [InlineData(2)]
+    public void A_site_of_a_key_can_not_be_linked(int place)
+    {
+        using var code = new LiveCode();
+        var a = new Assembler(64);
+        var sites = new SiteEmitter(code.Layout);
+        Label end = a.CreateLabel();
+        sites.Branch(a, new StaticKey("key"), end);
+        sites.Emit(a, code.First);
+        a.Label(ref end);
+        a.ret();
+        CodeBlock block = code.Arena.Emit(a, sites);
+        using LivePatcher patcher = code.Patcher(code.Direct);
+        byte[] before = block.ToArray();
+        SiteLink link = new(block[0], code.Five);
+        Assert.False(patcher.TryApply(
+            c => _ = place == 0 ? c.Link(link) : place == 1 ? c.Link(link).Use(code.Inlined) : c.Use(code.Inlined).Link(link), null,
+            out ApplyResult result));
+        Assert.Contains(result.Diagnostics, d => (d.Code, d.Address) == (DiagnosticCodes.SiteOfSetting, block[0].Address));
+        Assert.Equal(before, block.ToArray());
+    }
+
     [Fact]
     public void A_key_is_on_until_it_was_disabled_as_often_as_enabled()
     {

@@ -1,0 +1,339 @@
+using System.Runtime.CompilerServices;
+using System.Text.Json;
+using Iced.Intel;
+using PvPatch.Images;
+using PvPatch.Live;
+using PvPatch.Mechanisms;
+using PvPatch.Plans;
+using static Iced.Intel.AssemblerRegisters;
+
+namespace PvPatch.Tests.Live.Settings;
+
+/// <summary>Settings where things meet: several layouts in one piece of code, labels where code is rewritten, backends that are gone.</summary>
+public sealed unsafe class SettingEdgeTests : IDisposable
+{
+    private readonly LiveCode _code = new();
+
+    public void Dispose() => _code.Dispose();
+
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void A_plan_of_code_with_the_sites_of_two_emitters_can_be_verified(bool oneLayout)
+    {
+        using LivePatcher live = _code.Patcher();
+        var key = new StaticKey("key");
+        var a = new Assembler(64);
+        SiteEmitter[] emitters = [new(_code.Layout), oneLayout ? new(_code.Layout) : new()];
+        Label on = a.CreateLabel();
+        emitters[0].Branch(a, key, on);
+        emitters[1].Branch(a, key, on);
+        a.ret();
+        a.Label(ref on);
+        a.ret();
+        _code.Arena.Emit(a, emitters, out _);
+        LivePlan plan = live.Plan(c => c.Enable(key));
+        Assert.Equal(2, plan.Writes);
+        Assert.Equal(2, plan.Verify().Original);
+        live.Apply(plan);
+        Assert.Equal(2, plan.Verify().Patched);
+    }
+
+    [Fact]
+    public void A_variant_may_end_with_a_label()
+    {
+        using LivePatcher live = _code.Patcher();
+        var a = new Assembler(64);
+        var sites = new SiteEmitter(_code.Layout);
+        static void Write(Assembler b, int number)
+        {
+            Label end = b.CreateLabel();
+            b.mov(eax, number);
+            b.cmp(eax, number);
+            b.je(end);
+            b.mov(eax, 100);
+            b.Label(ref end);
+        }
+
+        sites.Variants(a, new SiteVariant(_code.Nops, static b => Write(b, 1)), new SiteVariant(_code.Direct, static b => Write(b, 2)));
+        a.ret();
+        CodeBlock block = _code.Arena.Emit(a, sites);
+        Assert.Equal(1, SettingCode.Run(block));
+        live.Switch(_code.Direct);
+        Assert.Equal(2, SettingCode.Run(block));
+    }
+
+    [Fact]
+    public void A_label_that_waits_for_an_instruction_is_no_place_for_what_is_out_of_line()
+    {
+        var a = new Assembler(64);
+        var sites = new SiteEmitter(_code.Layout);
+        sites.Variants(a, new SiteVariant(_code.Nops, static b => b.nop()), new SiteVariant(_code.Direct, static b => b.nop()));
+        Label end = a.CreateLabel();
+        a.ret();
+        a.Label(ref end);
+        Assert.Equal("PV8014", Assert.Throws<PatchException>(() => _code.Arena.Emit(a, sites)).Diagnostic.Code);
+        a.ret();
+        Assert.Equal(1, _code.Arena.Emit(a, sites).SiteCount); // nothing of the variants was lost
+    }
+
+    [Fact]
+    public void A_variant_out_of_line_may_hold_variants_of_an_emitter_before()
+    {
+        using LivePatcher live = _code.Patcher();
+        using var other = new LivePatcher(_code.Arena);
+        Backend one = Backend.Create("one", other.Layout, static _ => { });
+        Backend two = Backend.Create("two", other.Layout, static _ => { });
+        var a = new Assembler(64);
+        SiteEmitter[] emitters = [new(other.Layout), new(_code.Layout)];
+        emitters[1].Variants(
+            a, new SiteVariant(_code.Nops, static b => b.mov(eax, 1)),
+            new SiteVariant(_code.Direct, b => emitters[0].Variants(
+                b, new SiteVariant(one, static c => c.mov(eax, 2)), new SiteVariant(two, static c => c.mov(eax, 3)))));
+        a.ret();
+        CodeBlock block = _code.Arena.Emit(a, emitters, out _)[0];
+        Assert.Equal(1, SettingCode.Run(block));
+        live.Switch(_code.Direct);
+        Assert.Equal(2, SettingCode.Run(block));
+        other.Switch(two);
+        Assert.Equal(3, SettingCode.Run(block));
+        Assert.Same(two, other.Current);
+    }
+
+    [Fact]
+    public void A_compressed_displacement_is_no_field()
+    {
+        var a = new Assembler(64);
+        var sites = new SiteEmitter();
+        var constant = new CodeConstant("c");
+        PatchException error = Assert.Throws<PatchException>(
+            () => sites.Constant(a, constant, static b => b.vmovaps(zmm0, __[rdi + 64]))); // 62 f1 7c 48 28 47 01: 1 times 64
+        Assert.Equal("PV8014", error.Diagnostic.Code);
+        sites.Constant(a, constant, static b => b.vmovups(zmm0, __[rdi + 65])); // four bytes, as they are
+        sites.Constant(a, constant, static b => b.mov(eax, __[rdi + 64]));
+        Assert.Equal(2, sites.Count);
+    }
+
+    [Fact]
+    public void A_constant_of_any_length_is_changed_live_without_wide_stores()
+    {
+        using var code = new LiveCode(atomic16: false);
+        using var live = new LivePatcher(code.Arena);
+        Assert.SkipWhen(code.Arena.Native.Barrier.IsZero, "guards need a barrier in native code");
+        for (int offset = 0; offset < 64; offset++)
+        {
+            var a = new Assembler(64);
+            var sites = new SiteEmitter();
+            var constant = new CodeConstant("c", 7);
+            for (int i = 0; i < offset; i++)
+            {
+                a.nop();
+            }
+
+            sites.Constant(a, constant, static b => b.mov(__qword_ptr[rsp - 0x10], int.MaxValue)); // 9 bytes
+            sites.Constant(a, constant, static b => b.mov(__qword_ptr[rsp - 0x1000], int.MaxValue)); // 12 bytes
+            a.mov(rax, __[rsp - 0x10]);
+            a.ret();
+            CodeBlock block = code.Arena.Emit(a, sites);
+            Assert.Equal(7, SettingCode.Run(block));
+            live.Apply(c => c.Set(constant, -5));
+            Assert.Equal(-5, SettingCode.Run(block));
+        }
+    }
+
+    [Fact]
+    public void A_backend_that_was_switched_away_from_is_not_kept()
+    {
+        using LivePatcher live = _code.Patcher();
+        var a = new Assembler(64);
+        var sites = new SiteEmitter(_code.Layout);
+        sites.Variants(a, new SiteVariant(_code.Nops, static b => b.nop()));
+        a.ret();
+        _code.Arena.Retire(_code.Arena.Emit(a, sites));
+        WeakReference gone = SwitchToAnother(live);
+        live.Switch(_code.Nops);
+        live.Switch(_code.Direct);
+        for (int i = 0; gone.IsAlive && i < 10; i++)
+        {
+            GC.Collect();
+            GC.WaitForPendingFinalizers();
+        }
+
+        Assert.False(gone.IsAlive);
+    }
+
+    [Theory]
+    [InlineData("call")]
+    [InlineData("jrcxz")]
+    public void A_label_of_an_instruction_that_is_rewritten_is_where_it_begins(string what)
+    {
+        using LivePatcher live = _code.Patcher();
+        var key = new StaticKey("key", enabled: true);
+        var a = new Assembler(64);
+        var sites = new SiteEmitter(_code.Layout);
+        (Label on, Label far) = (a.CreateLabel(), a.CreateLabel());
+        a.xor(ecx, ecx);
+        sites.Branch(a, key, on);
+        a.mov(eax, 1);
+        a.ret();
+        a.mov(eax, 2);
+        a.Label(ref on);
+        if (what == "call")
+        {
+            a.call((_code.Arena.Address + (1L << 34)).Value); // through a pointer behind the code; not run
+        }
+        else
+        {
+            a.jrcxz(far);
+        }
+
+        a.mov(eax, 3);
+        a.ret();
+        for (int i = 0; i < 200; i++)
+        {
+            a.int3();
+        }
+
+        a.Label(ref far);
+        a.mov(eax, 4);
+        a.ret();
+        CodeBlock block = _code.Arena.Emit(a, sites, out CodeLabels labels);
+        Assert.Equal(labels[on], block[0].Target);
+        byte[] code = block.ToArray();
+        int offset = (int)(labels[on] - block.Address);
+        Assert.Equal(what == "call" ? 0xff : 0xe3, code[offset]); // call [rip+disp32], jrcxz
+        if (what == "jrcxz")
+        {
+            Assert.Equal(4, SettingCode.Run(block));
+        }
+    }
+
+    [Fact]
+    public void A_label_that_is_placed_twice_is_refused()
+    {
+        var key = new StaticKey("key");
+        var a = new Assembler(64);
+        var sites = new SiteEmitter();
+        Label on = a.CreateLabel();
+        Label copy = on;
+        sites.Branch(a, key, on);
+        a.Label(ref on);
+        a.nop();
+        a.Label(ref copy);
+        a.ret();
+        Assert.Equal("PV8014", Assert.Throws<PatchException>(() => _code.Arena.Emit(a, sites)).Diagnostic.Code);
+    }
+
+    [Fact]
+    public void An_entry_does_not_lead_to_itself()
+    {
+        using var live = new LivePatcher(_code.Arena);
+        var call = new StaticCall("call");
+        var a = new Assembler(64);
+        var sites = new SiteEmitter();
+        sites.Entry(a, call);
+        a.mov(eax, 1);
+        a.ret();
+        CodeBlock block = _code.Arena.Emit(a, sites);
+        Assert.False(live.TryApply(c => c.Target(call, block.Address), null, out ApplyResult result));
+        Assert.Equal(("PV8039", (VirtualAddress?)block.Address), (result.Diagnostics[0].Code, result.Diagnostics[0].Address));
+        Assert.Equal(1, SettingCode.Run(block));
+        live.Apply(c => c.Target(call, _code.Two));
+        Assert.Equal(2, SettingCode.Run(block));
+    }
+
+    [Fact]
+    public void A_call_that_could_not_be_taken_back_holds_its_target_until_it_is_set_again()
+    {
+        using var live = new LivePatcher(_code.Arena);
+        var call = new StaticCall("call");
+        var a = new Assembler(64);
+        var sites = new SiteEmitter();
+        sites.Jump(a, call);
+        CodeBlock block = _code.Arena.Emit(a, sites);
+        CodeBlock target = Target();
+        byte[] old = block[0].ToArray();
+        byte* first = _code.Arena.Memory.WriteView(block[0].Address);
+        live.Probe = (step, _) =>
+        {
+            if (step == PatchStep.Barrier)
+            {
+                *first = 0xcc;
+                throw new InvalidOperationException("injected");
+            }
+        };
+        Assert.False(live.TryApply(c => c.Target(call, target.Address), null, out ApplyResult result));
+        Assert.Equal(ApplyStatus.Faulted, result.Status);
+        live.Probe = null;
+        Assert.Equal("PV8032", Assert.Throws<PatchException>(() => _code.Arena.Retire(target)).Diagnostic.Code);
+        old.CopyTo(new Span<byte>(first, old.Length));
+        live.Apply(c => c.Target(call, null));
+        _code.Arena.Retire(target);
+    }
+
+    [Fact]
+    public void What_a_block_keeps_rarely_is_kept_whoever_comes_first()
+    {
+        // A static call of another arena is noted with its target's block while a batch of the block's own arena runs.
+        var call = new StaticCall("call");
+        CodeBlock[] blocks = [.. Enumerable.Range(0, 100_000).Select(i => new CodeBlock(_code.Arena, null, _code.Arena.Address, 64, []))];
+        int ready = 0;
+        void Run(Action<CodeBlock> note)
+        {
+            Interlocked.Increment(ref ready);
+            while (Volatile.Read(ref ready) < 2)
+            {
+                Thread.SpinWait(1);
+            }
+
+            Array.ForEach(blocks, note);
+        }
+
+        var other = new Thread(() => Run(b => b.SetCalled(call, true)));
+        other.Start();
+        Run(static b => b.SetLongBytes(0, []));
+        other.Join();
+        Assert.All(blocks, static b => Assert.Single(b.CallsInto));
+        Assert.All(blocks, static b => Assert.Empty(b.LongBytesOf(0)));
+    }
+
+    [Fact]
+    public void A_plan_of_every_kind_of_setting_is_stored_and_read_again()
+    {
+        using LivePatcher live = _code.Patcher();
+        (var key, var call, var constant) = (new StaticKey("key"), new StaticCall("call"), new CodeConstant("constant"));
+        var a = new Assembler(64);
+        var sites = new SiteEmitter(_code.Layout);
+        Label on = a.CreateLabel();
+        sites.Branch(a, key, on);
+        sites.Call(a, call);
+        sites.Constant(a, constant, static b => b.mov(rax, 0L));
+        sites.Variants(a, new SiteVariant(_code.Nops, static b => b.nop()), new SiteVariant(_code.Direct, static b => b.nop()));
+        a.Label(ref on);
+        a.ret();
+        _code.Arena.Emit(a, sites);
+        PatchPlan plan = live.Plan(c => c.Use(_code.Direct).Enable(key).Target(call, _code.Two).Set(constant, 5)).Plan;
+        using var stream = new MemoryStream();
+        using (var json = new Utf8JsonWriter(stream))
+        {
+            PlanJson.Write(plan, json);
+        }
+
+        Assert.Empty(PlanDiff.Compare(plan, PlanJson.Read(stream.ToArray())).Differences);
+    }
+
+    [MethodImpl(MethodImplOptions.NoInlining)]
+    private WeakReference SwitchToAnother(LivePatcher live)
+    {
+        Backend another = Backend.Create("another", _code.Layout, static b => b.Nop("t.first").Nop("t.second").Nop("t.third"));
+        live.Switch(another);
+        return new WeakReference(another);
+    }
+
+    private CodeBlock Target()
+    {
+        var a = new Assembler(64);
+        a.ret();
+        return _code.Arena.Emit(a);
+    }
+}
