@@ -2,7 +2,6 @@ using System.Diagnostics;
 using System.Globalization;
 using Iced.Intel;
 using PvPatch.Live;
-using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using static Iced.Intel.AssemblerRegisters;
 

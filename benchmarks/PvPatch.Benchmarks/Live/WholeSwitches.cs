@@ -22,7 +22,7 @@ internal static class WholeSwitches
     {
         OpsLayout layout = OpsLayout.Create(static b => b.Table("t", static t => t.Slot("op", convention: CallConvention.CalleeSave)));
         OpsLayout vectors = OpsLayout.Create(static b => b.Table(
-            "v", static t => Enumerable.Range(0, Vectors).Aggregate(t, static (t, i) => t.Slot($"{i}", SlotKind.Jump))));
+            "v", static t => _ = Enumerable.Range(0, Vectors).Aggregate(t, static (t, i) => t.Slot($"{i}", SlotKind.Jump))));
         using CodeArena arena = CodeArena.Reserve(size: 16 << 20);
         using var patcher = new LivePatcher(arena, layout);
         using var tables = new LivePatcher(arena, vectors);
@@ -31,7 +31,7 @@ internal static class WholeSwitches
         CodeBlock sites = SiteFunction.Emit(arena, layout, Sites, (a, s) => s.Emit(
             a, layout[0], 7, RegisterSet.Rax | RegisterSet.Rcx, SitePlacement.InsideAligned8));
         CodeBlock[] copies = [.. loads.Select(load => SiteFunction.Emit(arena, layout, Sites, (a, _) => load(a)))];
-        Backend[] handlers = [.. copies.Select((c, n) => Backend.Create($"{n}", vectors, b => Enumerable.Range(0, Vectors).Aggregate(
+        Backend[] handlers = [.. copies.Select((c, n) => Backend.Create($"{n}", vectors, b => _ = Enumerable.Range(0, Vectors).Aggregate(
             b, (b, i) => b.Jump($"v.{i}", c.Address))))];
         var entry = new StaticCall("entry");
         var table = new CodeConstant("table");

@@ -1,4 +1,3 @@
-using PvPatch.Plans;
 
 namespace PvPatch.Live;
 

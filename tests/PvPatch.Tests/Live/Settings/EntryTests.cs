@@ -43,8 +43,13 @@ public sealed unsafe class EntryTests : IDisposable
         for (int n = 0; n < Implementations; n++)
         {
             _whole[n] = LiveCode.EmitHelper(_arena, n);
-            _backends[n] = Backend.Create($"{n}", _layout, b => Enumerable.Range(0, Vectors).Aggregate(
-                b, (b, i) => b.Jump($"vector.v{i}", _whole[n], $"{n}")));
+            _backends[n] = Backend.Create($"{n}", _layout, b =>
+            {
+                for (int i = 0; i < Vectors; i++)
+                {
+                    b.Jump($"vector.v{i}", _whole[n], $"{n}");
+                }
+            });
             var data = new Assembler(64);
             data.dq(_whole[n].Value);
             _tables[n] = _arena.Emit(data).Address;

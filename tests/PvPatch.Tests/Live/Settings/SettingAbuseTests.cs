@@ -1,9 +1,7 @@
 using System.Runtime.InteropServices;
 using Iced.Intel;
 using PvPatch.Live;
-using PvPatch.Machine;
 using PvPatch.Plans;
-using PvPatch.Tests.Support;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live.Settings;
@@ -191,7 +189,7 @@ public sealed unsafe class SettingAbuseTests : IDisposable
         Assert.Throws<ArgumentOutOfRangeException>(() => sites.Branch(a, _key, label, length: -5));
         Assert.Throws<PatchException>(() => sites.Branch(new Assembler(32), _key, default(Label)));
         Assert.Throws<PatchException>(() => sites.Call(new Assembler(16), _call));
-        Assert.Equal(0, a.Instructions.Count);
+        Assert.Empty(a.Instructions);
         Assert.Throws<ArgumentNullException>(() => _live.Apply(c => c.Enable(null!)));
         Assert.Throws<ArgumentNullException>(() => _live.Apply(c => c.Set((MultiBranch)null!, 1)));
         Assert.Throws<ArgumentNullException>(() => _live.Apply(c => c.Target(null!, null)));

@@ -1,7 +1,6 @@
 using System.Runtime.CompilerServices;
 using System.Text.Json;
 using Iced.Intel;
-using PvPatch.Images;
 using PvPatch.Live;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
