@@ -14,7 +14,7 @@ internal sealed class ManagedChoice
     private readonly int _at;
     private readonly int _count;
     private readonly Func<int> _delegate;
-    private volatile bool _volatile;
+    internal volatile bool _volatile;
 
     public ManagedChoice(int sites, int at)
     {

@@ -10,9 +10,9 @@ namespace PvPatch.Benchmarks.Live;
 internal static unsafe class ManagedModes
 {
     private static readonly bool s_readOnly = Environment.GetEnvironmentVariable("PVPATCH_BENCHMARK_HOOK") is not null;
-    private static readonly delegate*<int*, int, long> s_pointer = &Loop<Off, int>;
-    private static readonly Func<nint, int, long> s_method = static (a, count) => Loop<Off, int>((int*)a, count);
 
+    private static delegate*<int*, int, long> s_pointer = &Loop<Off, int>;
+    private static Func<nint, int, long> s_method = static (a, count) => Loop<Off, int>((int*)a, count);
     private static bool s_flag;
     private static bool s_volatile;
     private static Action<int>? s_none;
@@ -29,6 +29,8 @@ internal static unsafe class ManagedModes
     {
         (s_flag, s_volatile, s_none) = (on, on, on ? Hook : null);
         s_empty = on ? Hook : Nothing;
+        s_pointer = on ? &Loop<On, int> : &Loop<Off, int>;
+        s_method = on ? static (a, count) => Loop<On, int>((int*)a, count) : static (a, count) => Loop<Off, int>((int*)a, count);
     }
 
     [MethodImpl(MethodImplOptions.NoInlining)]

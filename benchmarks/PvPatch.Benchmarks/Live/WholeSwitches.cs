@@ -21,8 +21,13 @@ internal static class WholeSwitches
     public static void Run(int rounds)
     {
         OpsLayout layout = OpsLayout.Create(static b => b.Table("t", static t => t.Slot("op", convention: CallConvention.CalleeSave)));
-        OpsLayout vectors = OpsLayout.Create(static b => b.Table(
-            "v", static t => _ = Enumerable.Range(0, Vectors).Aggregate(t, static (t, i) => t.Slot($"{i}", SlotKind.Jump))));
+        OpsLayout vectors = OpsLayout.Create(static b => b.Table("v", static t =>
+        {
+            for (int i = 0; i < Vectors; i++)
+            {
+                t.Slot($"{i}", SlotKind.Jump);
+            }
+        }));
         using CodeArena arena = CodeArena.Reserve(size: 16 << 20);
         using var patcher = new LivePatcher(arena, layout);
         using var tables = new LivePatcher(arena, vectors);
@@ -31,8 +36,13 @@ internal static class WholeSwitches
         CodeBlock sites = SiteFunction.Emit(arena, layout, Sites, (a, s) => s.Emit(
             a, layout[0], 7, RegisterSet.Rax | RegisterSet.Rcx, SitePlacement.InsideAligned8));
         CodeBlock[] copies = [.. loads.Select(load => SiteFunction.Emit(arena, layout, Sites, (a, _) => load(a)))];
-        Backend[] handlers = [.. copies.Select((c, n) => Backend.Create($"{n}", vectors, b => _ = Enumerable.Range(0, Vectors).Aggregate(
-            b, (b, i) => b.Jump($"v.{i}", c.Address))))];
+        Backend[] handlers = [.. copies.Select((copy, n) => Backend.Create($"{n}", vectors, b =>
+        {
+            for (int i = 0; i < Vectors; i++)
+            {
+                b.Jump($"v.{i}", copy.Address);
+            }
+        }))];
         var entry = new StaticCall("entry");
         var table = new CodeConstant("table");
         var asm = new Assembler(64);

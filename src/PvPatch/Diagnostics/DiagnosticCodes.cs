@@ -220,6 +220,9 @@ public static class DiagnosticCodes
     /// <summary>A site can't follow what it depends on: a field is too small for the value, or a backend has no variant there.</summary>
     public const string SettingValue = "PV8039";
 
+    /// <summary>A site can't pass its argument: no register to load it into, or no room for one instruction.</summary>
+    public const string SiteArgument = "PV8045";
+
     /// <summary>A link that was requested from inside generated code was not made.</summary>
     public const string RequestNotMade = "PV8050";
 

@@ -47,7 +47,8 @@ public sealed class LivePlan
     /// The decisions as a plan like that of an image: every site with what it holds now as its old bytes, and every slot that is set, as
     /// eight bytes under
     /// <see cref="PatchAction.Slot"/>. To be summed up, listed, compared, explained and stored. The displacement of a jump to an island
-    /// that has no place yet is zero, and the remark says so.
+    /// that has no place yet is zero; a call whose argument is loaded by a stub that has none yet leads to the function. The remark says
+    /// so.
     /// </summary>
     public PatchPlan Plan { get; }
 
@@ -203,10 +204,11 @@ public sealed class LivePlan
             Clobbers = site.Clobbers,
             Action = outcome.Action,
             Reason = outcome.Reason,
-            Target = target is VirtualAddress entry ? arena.Functions.TargetOf(entry) : null,
+            Target = target is VirtualAddress entry
+                ? arena.Functions.TargetOf(arena.Arguments.TargetOf(site.Record.Offset, entry) ?? entry) : null,
             TargetName = target is null || linked ? null : decided.After[slot.Index]?.Backend[slot.Index].TargetName,
             Detail = linked ? "linked"
-                : outcome.IsUnplaced ? "in an island that has no place yet"
+                : outcome.IsUnplaced ? $"{(outcome.Form == LiveForm.Island ? "in an island" : "through a stub")} that has no place yet"
                 : outcome.Form == LiveForm.Island && !kept ? "in an island"
                 : null,
         };

@@ -126,6 +126,12 @@ internal sealed class AssembledBody
     /// </summary>
     public RegisterSet Destroys { get; internal init; }
 
+    /// <summary>
+    /// General registers whose value before the body some instruction may see: also those that the body itself sets first. All where other
+    /// code runs before the body's end.
+    /// </summary>
+    public RegisterSet Reads { get; internal init; }
+
     /// <summary>Whether an instruction pushes, pops, calls or addresses memory through the stack pointer.</summary>
     public bool UsesStack { get; internal init; }
 

@@ -15,6 +15,7 @@ internal sealed class BodyReader
     private readonly int _bitness;
     private readonly List<CodeFixup> _fixups = [];
     private RegisterSet _destroys;
+    private RegisterSet _reads;
     private bool _usesStack;
 
     public BodyReader(RegisterSet destroyedByCalls, int bitness)
@@ -59,6 +60,7 @@ internal sealed class BodyReader
         return wrong is not null ? null : new AssembledBody(code, [.. _fixups], _bitness)
         {
             Destroys = reachesEnd ? _destroys : RegisterSet.None,
+            Reads = _reads,
             UsesStack = _usesStack,
             HasIndirectBranch = instructions.Exists(static i => i.IsCallNearIndirect || i.IsJmpNearIndirect),
             InstructionCount = instructions.Count,
@@ -99,6 +101,7 @@ internal sealed class BodyReader
                 + $"bytes; only 4-byte ones can be moved";
         }
 
+        _reads |= BodyBuilder.IsNearBranch(instruction) ? RegisterSet.All : RegisterSet.None; // whoever comes next may
         code.AsSpan(at, 4).Clear();
         _fixups.Add(new CodeFixup((byte)at, (byte)(start + instruction.Length), target));
         return null;
@@ -112,6 +115,11 @@ internal sealed class BodyReader
             {
                 NoteWrite(used, instruction.IsStackInstruction);
             }
+
+            if (used.Access is not (OpAccess.Write or OpAccess.None) && used.Register.IsGPR())
+            {
+                _reads |= RegisterSet.General(used.Register.GetFullRegister().GetNumber());
+            }
         }
 
         foreach (UsedMemory memory in info.GetUsedMemory())
@@ -123,6 +131,9 @@ internal sealed class BodyReader
         _destroys |= (flags & Kept) != 0 ? RegisterSet.Flags : RegisterSet.None;
         _destroys |= (flags & X87) != 0 || ChangesVectorStateUnseen(instruction) ? RegisterSet.Vector : RegisterSet.None;
         _destroys |= IsCall(instruction) ? _destroyedByCalls : RegisterSet.None;
+        bool staysHere = instruction.FlowControl == FlowControl.Next
+            || (BodyBuilder.IsNearBranch(instruction) && instruction.FlowControl != FlowControl.Call); // see NoteReferences
+        _reads |= staysHere ? RegisterSet.None : RegisterSet.All;
         _usesStack |= instruction.IsStackInstruction;
     }
 

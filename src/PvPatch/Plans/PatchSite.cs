@@ -25,6 +25,8 @@ public readonly record struct PatchSite
     /// </summary>
     public const int MaxBudget = BodyBuilder.MaxLength;
 
+    private const byte ArgumentBit = 0x80; // of the traits: live sites only
+
     private readonly ulong _address;
     private readonly ushort _slot;
     private readonly byte _budget;
@@ -49,8 +51,15 @@ public readonly record struct PatchSite
         _address = address.Value;
         _slot = (ushort)slot;
         _budget = (byte)budget;
-        _traits = (byte)traits;
+        _traits = (byte)((int)traits & ~ArgumentBit);
         _clobbers = clobbers.Bits;
+    }
+
+    private PatchSite(PatchSite site, VirtualAddress address, byte traits)
+    {
+        this = site;
+        _address = address.Value;
+        _traits = traits;
     }
 
     /// <summary>Run address of the first byte.</summary>
@@ -66,13 +75,22 @@ public readonly record struct PatchSite
     public RegisterSet Clobbers => RegisterSet.FromBits(_clobbers);
 
     /// <summary>Further demands.</summary>
-    public SiteTraits Traits => (SiteTraits)_traits;
+    public SiteTraits Traits => (SiteTraits)(_traits & ~ArgumentBit);
 
     /// <summary>Run address of the first byte behind the site.</summary>
     public VirtualAddress End => new(unchecked(_address + _budget));
 
+    /// <summary>Whether the site passes an argument, which must be loaded before an operation that reads it.</summary>
+    internal bool HasArgument => (_traits & ArgumentBit) != 0;
+
     /// <summary>The key under which decisions are shared: everything but the address.</summary>
     internal ulong DecisionKey => (ulong)_slot << 48 | (ulong)_budget << 40 | (ulong)_traits << 32 | _clobbers;
+
+    /// <summary>The same site with an argument.</summary>
+    internal PatchSite WithArgument() => new(this, Address, (byte)(_traits | ArgumentBit));
+
+    /// <summary>The same site at another address.</summary>
+    internal PatchSite At(VirtualAddress address) => new(this, address, _traits);
 
     /// <inheritdoc/>
     public override string ToString() =>

@@ -129,31 +129,39 @@ internal sealed class SiteFormReader
     }
 
     /// <summary>
-    /// Reads a site whose code is a direct call: whole instructions, one of them a near call, none of them another branch.
+    /// Reads a site whose code is a direct call or jump: whole instructions, one of them a near call (jump), none of them another branch,
+    /// and none behind a jump.
     /// </summary>
     /// <param name="bytes">The site's bytes.</param>
     /// <param name="address">Its run address.</param>
-    /// <param name="target">Run address of the function called.</param>
-    public bool TryReadDirectCall(ReadOnlySpan<byte> bytes, ulong address, out ulong target)
+    /// <param name="jump">Whether a jump is meant.</param>
+    /// <param name="target">Run address of the function that it leads to.</param>
+    /// <param name="field">Where the 32-bit displacement is.</param>
+    public bool TryReadDirect(ReadOnlySpan<byte> bytes, ulong address, bool jump, out ulong target, out int field)
     {
         target = 0;
+        field = 0;
         int calls = 0;
         bytes.CopyTo(_bytes);
         _reader.Position = 0;
         _decoder.IP = address;
         while (_reader.Position < bytes.Length)
         {
+            int start = _reader.Position;
             _decoder.Decode(out Instruction instruction);
-            if (instruction.IsInvalid || _reader.Position > bytes.Length
-                || (instruction.FlowControl != FlowControl.Next && !instruction.IsCallNear))
+            bool isMeant = jump ? instruction.IsJmpNear && _reader.Position == bytes.Length : instruction.IsCallNear;
+            if (instruction.IsInvalid || _reader.Position > bytes.Length || (instruction.FlowControl != FlowControl.Next && !isMeant))
             {
                 return false;
             }
 
-            if (instruction.IsCallNear)
+            if (isMeant)
             {
+                // 66 e8 has a displacement of 16 bits on AMD's processors, and one of 32 on Intel's.
+                ConstantOffsets offsets = _decoder.GetConstantOffsets(instruction);
+                field = start + offsets.ImmediateOffset;
                 target = instruction.NearBranchTarget;
-                calls++;
+                calls += offsets.ImmediateSize == sizeof(int) && !bytes[start..field].Contains((byte)0x66) ? 1 : 2;
             }
         }
 

@@ -65,21 +65,32 @@ internal sealed class RecordPlanner
         if (!_found.HasErrors)
         {
             CarryOn(operations);
-            PatchPlan others = _plan.Build();
-            plan = operations is null ? others : PlanComposer.Compose(operations, others);
+            try
+            {
+                PatchPlan others = _plan.Build();
+                plan = operations is null ? others : PlanComposer.Compose(operations, others);
+            }
+            catch (PatchException e)
+            {
+                _found.Add(e.Diagnostic); // records share no byte: the previous plan is of another table
+            }
         }
 
         diagnostics = plan?.Diagnostics ?? _found.ToList();
         return plan is not null;
     }
 
-    /// <summary>Takes over what the previous plan did at sites that the changes do not name: a revert is to take that back too.</summary>
+    /// <summary>
+    /// Takes over what the previous plan did at sites that the changes do not name: a revert is to take that back too. Not where it was
+    /// taken back already, for the site would be changed again.
+    /// </summary>
     private void CarryOn(PatchPlan? operations)
     {
         for (int i = 0; i < (_options.Previous?.Count ?? 0); i++)
         {
             SiteDecision before = _options.Previous![i];
-            if (!_planned.Contains(before.Address) && (operations?.IndexContaining(before.Address) ?? -1) < 0)
+            bool isBack = _image.TryGetBytes(before.Address, before.Length, out Span<byte> there) && there.SequenceEqual(before.OldBytes);
+            if (!isBack && !_planned.Contains(before.Address) && (operations?.IndexContaining(before.Address) ?? -1) < 0)
             {
                 _plan.Add(before.Address, before.OldBytes, before.NewBytes, before.Outcome);
             }
@@ -293,6 +304,14 @@ internal sealed class RecordPlanner
     private bool TryRead(VirtualAddress address, int length, string label, Known isKnown, out ReadOnlySpan<byte> original)
     {
         original = default;
+        if (length > PatchSite.MaxBudget)
+        {
+            Refuse(
+                DiagnosticCodes.RecordUnfit, address, $"the region of {label} is longer than a site of a plan", $"{length} bytes",
+                $"Divide it: a plan's site has at most {PatchSite.MaxBudget} bytes. Or jump from the region to the code.");
+            return false;
+        }
+
         if (!_image.TryGetBytes(address, length, out Span<byte> there))
         {
             Refuse(DiagnosticCodes.PlanOutsideImage, address, $"the site of {label} is not in the image", null);

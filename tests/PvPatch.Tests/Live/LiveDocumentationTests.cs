@@ -33,4 +33,17 @@ public sealed class LiveDocumentationTests
         Assert.Contains("live.Link(", excerpt, StringComparison.Ordinal);
         Assert.Contains(excerpt, sample, StringComparison.Ordinal);
     }
+
+    [Theory]
+    [InlineData("entries.md", "# Whole implementations")]
+    [InlineData("jit-hosts.md", "## What compiled C# can have")]
+    public void What_pages_show_of_whole_implementations_is_in_the_sample_that_is_compiled(string file, string title)
+    {
+        string page = File.ReadAllText(Repository.Path("docs", file)).ReplaceLineEndings("\n");
+        string sample = File.ReadAllText(Repository.Path("docs", "samples", "Entries", "Program.cs")).ReplaceLineEndings("\n");
+        string[] excerpts = [.. page[page.IndexOf(title, StringComparison.Ordinal)..].Split("```csharp\n").Skip(1)
+            .Select(static e => e[..e.IndexOf("```", StringComparison.Ordinal)])];
+        Assert.NotEmpty(excerpts);
+        Assert.All(excerpts, e => Assert.Contains(e, sample, StringComparison.Ordinal));
+    }
 }

@@ -76,13 +76,13 @@ internal sealed partial class LiveApplier
 
         foreach (LiveChange change in changes.List)
         {
-            if (change.Setting is LiveSetting setting && _claims.Add(setting) is PatchDiagnostic foreign)
+            if (change.Setting is LiveSetting setting)
             {
-                return foreign;
-            }
+                if (_claims.Add(setting) is PatchDiagnostic foreign)
+                {
+                    return foreign;
+                }
 
-            if (change.Kind == ChangeKind.Set)
-            {
                 continue; // it names no sites
             }
 

@@ -37,6 +37,12 @@ internal sealed record LiveBody
     /// <summary>The body in place and nops behind it.</summary>
     public CodeTemplate? InPlace { get; init; }
 
+    /// <summary>What the body's instructions may read, where it is one in the site.</summary>
+    public RegisterSet Reads { get; init; }
+
+    /// <summary>The same in an island, for sites whose argument it may read; nothing where the kind's sites have none.</summary>
+    public LiveBody? OutOfLine { get; init; }
+
     /// <summary>Why no site of the kind can be planned.</summary>
     public PatchDiagnostic? Error { get; init; }
 
@@ -72,6 +78,7 @@ internal sealed record LiveBody
         Slot = kind.Slot,
         Length = kind.Budget,
         Mask = kind.Budget <= 16 ? new SiteBytes(ulong.MaxValue, ulong.MaxValue).Cut(kind.Budget) : default,
+        OutOfLine = OutOfLine?.ReadyFor(kind),
         IsPlain = Error is null && Action != PatchAction.Trap && kind.Budget <= 16 && Form != LiveForm.InPlace,
     };
 
@@ -96,4 +103,32 @@ internal sealed record LiveBody
         bytes = Bytes.With(Field, displacement);
         return inReach;
     }
+}
+
+/// <summary>What a site is to do, the same for all sites of a kind unless they are linked.</summary>
+internal struct SiteWish
+{
+    /// <summary>What it shall hold; nothing where it stays as it is.</summary>
+    public LiveBody? Body;
+
+    /// <summary>Where the body's displacement leads, if it has one and is no island.</summary>
+    public VirtualAddress Entry;
+
+    /// <summary>Its state when all is well.</summary>
+    public LiveSiteState After;
+
+    /// <summary>Whether a call through the slot does the same.</summary>
+    public bool SlotServes;
+
+    /// <summary>Whether a linked site is left as it is.</summary>
+    public bool KeepsLinks;
+
+    /// <summary>Place of the change that asks for it; -1 where none does.</summary>
+    public int Order;
+
+    /// <summary>Place of the last change that takes links from it: those before are no more; -1 where none does.</summary>
+    public int Cut;
+
+    /// <summary>What it was found out for; see <see cref="LivePlanner"/>.</summary>
+    public int Stamp;
 }

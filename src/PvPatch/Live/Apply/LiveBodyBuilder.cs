@@ -57,9 +57,9 @@ internal sealed class LiveBodyBuilder
         slot.Convention.IsOfHost && target is VirtualAddress at && _arena.Ledger.BlockAt(at) is CodeBlock block
             ? new CodeImage(block.Address, block.ToArray()) : null;
 
-    /// <summary>Whether a target is executable memory.</summary>
+    /// <summary>Whether a target is executable memory; of an arena's what is in use.</summary>
     public bool IsCode(VirtualAddress target) =>
-        _arena.Memory.Contains(target, 1) ? _arena.Memory.IsCommittedCode(target, 1) : IsExecutable(target);
+        _arena.Memory.Contains(target, 1) ? _arena.Memory.IsCodeInUse(target) : CodeArena.IsCodeInUse(target) ?? IsExecutable(target);
 
     /// <summary>A target is not executable memory.</summary>
     public static PatchDiagnostic NoCode(string user, VirtualAddress target) =>
@@ -114,6 +114,11 @@ internal sealed class LiveBodyBuilder
                 return LiveBody.Indirect(decision.Reason, decision.Detail);
             case PatchAction.Nop:
                 return Nop(kind, decision.Action);
+            case PatchAction.Identity when kind.HasArgument:
+                bool wide = operation.Kind == OperationKind.Identity64;
+                LiveBody move = Inline(kind, _templates.IdentityBody(slot.Convention, wide), decision, inPlace: null);
+                return slot.Convention.ReturnsArgumentInPlace(64)
+                    ? Nop(kind, decision.Action) with { Reads = move.Reads, OutOfLine = move.OutOfLine } : move;
             case PatchAction.Identity:
                 CodeTemplate identity = decision.Template!;
                 return identity.BodyLength == 0
@@ -177,7 +182,7 @@ internal sealed class LiveBodyBuilder
         {
             _ = _arena.Functions.TryGetThunk(new ThunkCode(target, shape.Saves, slot.Convention), out entry, out error);
         }
-        else if (!body.TryFinish(link.Site.End, target, out _))
+        else if (kind.HasArgument ? !_arena.Reaches(target) : !body.TryFinish(link.Site.End, target, out _))
         {
             _ = _arena.Functions.TryGetFar(target, out entry, out error);
         }
@@ -246,10 +251,12 @@ internal sealed class LiveBodyBuilder
                 Bytes = SiteBytes.From(bytes),
                 Field = fixup is null ? -1 : fixup.Value.Offset + kind.Budget - body.Bytes.Length,
                 Target = fixup?.Target ?? default,
+                Reads = body.Reads,
+                OutOfLine = kind.HasArgument ? Island(kind, body, decision) : null,
             };
         }
 
-        if (inPlace is (OpSlot slot, Operation operation) && body.Bytes.Length <= kind.Budget)
+        if (inPlace is (OpSlot slot, Operation operation) && !kind.HasArgument && body.Bytes.Length <= kind.Budget)
         {
             return new LiveBody
             {
@@ -259,10 +266,13 @@ internal sealed class LiveBodyBuilder
             };
         }
 
-        return kind.Budget < BranchLength
+        return Island(kind, body, decision);
+    }
+
+    private LiveBody Island(PatchSite kind, AssembledBody body, Decision decision) =>
+        kind.Budget < BranchLength
             ? LiveBody.Indirect(PatchReason.TooSmall, "several instructions go into an island, and a jump has 5 bytes")
             : Padded(kind, s_jump, decision, LiveForm.Island) with { Island = _arena.Islands.NumberOf(body) };
-    }
 
     private static LiveBody Padded(
         PatchSite kind, ReadOnlySpan<byte> instruction, Decision decision, LiveForm form, VirtualAddress? target = null)

@@ -1,33 +1,4 @@
-
 namespace PvPatch.Live;
-
-/// <summary>What a site is to do, the same for all sites of a kind unless they are linked.</summary>
-internal struct SiteWish
-{
-    /// <summary>What it shall hold; nothing where it stays as it is.</summary>
-    public LiveBody? Body;
-
-    /// <summary>Where the body's displacement leads, if it has one and is no island.</summary>
-    public VirtualAddress Entry;
-
-    /// <summary>Its state when all is well.</summary>
-    public LiveSiteState After;
-
-    /// <summary>Whether a call through the slot does the same.</summary>
-    public bool SlotServes;
-
-    /// <summary>Whether a linked site is left as it is.</summary>
-    public bool KeepsLinks;
-
-    /// <summary>Place of the change that asks for it; -1 where none does.</summary>
-    public int Order;
-
-    /// <summary>Place of the last change that takes links from it: those before are no more; -1 where none does.</summary>
-    public int Cut;
-
-    /// <summary>What it was found out for; see <see cref="LivePlanner"/>.</summary>
-    public int Stamp;
-}
 
 /// <content>What the changes ask of the sites of a kind.</content>
 internal sealed partial class LivePlanner

@@ -27,7 +27,9 @@ internal sealed unsafe class SitePlanner
     /// <param name="plan">Where decisions go.</param>
     /// <param name="report">Where findings go.</param>
     /// <param name="mode">How it will be written.</param>
-    /// <param name="places">Whether islands are placed; where not, the displacements of jumps to new ones stay zero.</param>
+    /// <param name="places">
+    /// Whether islands and stubs are placed; where not, the displacements of jumps to new islands stay zero.
+    /// </param>
     public SitePlanner(CodeArena arena, SlotTable slots, PlannedSites plan, ApplyReport report, SwitchMode mode, bool places)
     {
         _arena = arena;
@@ -64,7 +66,7 @@ internal sealed unsafe class SitePlanner
         {
             if (site.Form == LiveForm.Original && !wish.SlotServes)
             {
-                _report.Add(NeedsSlot(block[index], site.Reason));
+                _report.Add(SiteRecord.NeedsSlot(block[index], site.Reason));
             }
             else if (longBytes is not null)
             {
@@ -102,7 +104,7 @@ internal sealed unsafe class SitePlanner
         site.Length = (byte)body.Length;
         if (low != record.Low || high != block.BytesBehind(index))
         {
-            _report.Add(Unexpected(block[index], new SiteBytes(low, high).ToArray(body.Length), block.BytesOf(index).ToArray(body.Length)));
+            _report.Add(SiteRecord.Unexpected(block[index], new SiteBytes(low, high).ToArray(body.Length), block.BytesOf(index).ToArray(body.Length)));
         }
         else if (low == bytes.Low && high == bytes.High)
         {
@@ -161,28 +163,28 @@ internal sealed unsafe class SitePlanner
             if (body.InPlace is null || !body.InPlace.TryWrite(address, longBytes))
             {
                 site.MakeIndirect(body.InPlace is null ? body.Reason : PatchReason.OutOfReach);
-                longBytes = block.OriginalOf(index);
+                longBytes = OriginalOf(block, index, body.Slot, ref site);
             }
 
             return true;
         }
 
-        bool inReach = true;
-        if (body.Island >= 0 && !TryFindIsland(record.Offset, body.Island, out entry))
+        ArgumentCode argument = block.ArgumentOf(index);
+        if (body.OutOfLine is not null && !(body.Reads & argument.Registers).IsEmpty)
         {
-            if (!_places && _arena.Islands[body.Island].Fixups.All(f => _arena.Reaches(f.Target)))
-            {
-                bytes = body.Bytes;
-                site.IsUnplaced = true;
-                return true;
-            }
+            body = body.OutOfLine;
+            site.Form = body.Form;
+        }
 
-            inReach = _arena.Islands.TryAdd(record.Offset, address + body.Length, body.Island, out entry, out PatchDiagnostic? error);
-            if (error is not null)
-            {
-                _report.Add(error with { SiteIndex = index });
-                return false;
-            }
+        if (!TryPlace(index, record.Offset, body, argument, ref site, ref entry, out bool inReach))
+        {
+            return false;
+        }
+
+        if (site.IsUnplaced && body.Island >= 0)
+        {
+            bytes = body.Bytes;
+            return true;
         }
 
         if (body.Form == LiveForm.InPlace)
@@ -193,7 +195,7 @@ internal sealed unsafe class SitePlanner
         }
         else if (body.Form == LiveForm.Original && record.IsForeign)
         {
-            bytes = SiteBytes.From(block.OriginalOf(index));
+            bytes = SiteBytes.From(OriginalOf(block, index, body.Slot, ref site));
         }
         else
         {
@@ -208,6 +210,53 @@ internal sealed unsafe class SitePlanner
         }
 
         return true;
+    }
+
+    /// <summary>The original of a site: its own direct call, where it is taken back to that before its slot was ever switched.</summary>
+    private byte[] OriginalOf(CodeBlock block, int index, int slot, ref PlannedSite site)
+    {
+        if (site.State == LiveSiteState.Original && _plan.After[slot] is null && block.OwnCallOf(index) is var (own, form))
+        {
+            site.Form = form;
+            site.Action = block.ActionOfOwnCall(index);
+            return own;
+        }
+
+        return block.OriginalOf(index);
+    }
+
+    /// <summary>
+    /// Finds or writes what a site's branch leads to before anything else: an island, or a stub that loads its argument.
+    /// </summary>
+    /// <returns>Whether there is room; if not, a finding says so.</returns>
+    private bool TryPlace(
+        int index, uint site, LiveBody body, in ArgumentCode argument, ref PlannedSite planned, ref VirtualAddress entry, out bool inReach)
+    {
+        inReach = true;
+        PatchDiagnostic? error = null;
+        if (body.Island >= 0 && !TryFindIsland(site, body.Island, out entry))
+        {
+            planned.IsUnplaced = !_places && _arena.Islands[body.Island].Fixups.All(f => _arena.Reaches(f.Target));
+            inReach = planned.IsUnplaced
+                || _arena.Islands.TryAdd(site, _start + site + body.Length, body.Island, argument, out entry, out error);
+        }
+        else if (body.Form is LiveForm.Call or LiveForm.Jump && !argument.IsNone)
+        {
+            if (!_arena.Arguments.TryFind(site, entry, out VirtualAddress stub))
+            {
+                planned.IsUnplaced = !_places && _arena.Reaches(entry);
+                inReach = planned.IsUnplaced || _arena.Arguments.TryAdd(site, argument, entry, isSlot: false, out stub, out error);
+            }
+
+            entry = planned.IsUnplaced ? entry : stub; // a plan that is not written names the function
+        }
+
+        if (error is not null)
+        {
+            _report.Add(error with { SiteIndex = index });
+        }
+
+        return error is null;
     }
 
     /// <summary>
@@ -253,7 +302,7 @@ internal sealed unsafe class SitePlanner
         Span<byte> there = _arena.Memory.Span(block.AddressOf(index), bytes.Length);
         if (!there.SequenceEqual(known))
         {
-            _report.Add(Unexpected(block[index], there.ToArray(), known));
+            _report.Add(SiteRecord.Unexpected(block[index], there.ToArray(), known));
         }
         else if (bytes.AsSpan().SequenceEqual(known))
         {
@@ -288,25 +337,4 @@ internal sealed unsafe class SitePlanner
                 DiagnosticCodes.MissingOperation, $"{_report.Target} has no operation for {_slots.Layout[slot]}: its sites trap"));
         }
     }
-
-    private static PatchDiagnostic NeedsSlot(LiveSite site, PatchReason reason) =>
-        PatchDiagnostic.Error(DiagnosticCodes.SiteNeedsSlot,
-            $"the site of {site.Name} can do this through its slot only, and the slot does something else") with
-        {
-            SiteIndex = site.Index,
-            Address = site.Address,
-            Found = reason.ToString(),
-            Help = "Switch the slot, or all sites, to the backend.",
-        };
-
-    private static PatchDiagnostic Unexpected(LiveSite site, byte[] found, byte[] expected) =>
-        PatchDiagnostic.Error(
-            DiagnosticCodes.UnexpectedLiveBytes, "the site holds bytes that were not put there by this arena's patchers") with
-        {
-            SiteIndex = site.Index,
-            Address = site.Address,
-            Found = HexBytes.Format(found),
-            Expected = HexBytes.Format(expected),
-            Help = "Something else writes the code: a debugger's breakpoint, or a host that patches by hand.",
-        };
 }

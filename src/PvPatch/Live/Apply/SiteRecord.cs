@@ -80,7 +80,10 @@ internal struct SiteRecord
         set => _classAndState = (byte)((_classAndState & ~0x38) | (int)value << 3);
     }
 
-    /// <summary>Whether the original bytes are the host's own, kept by the block; else they follow from the kind.</summary>
+    /// <summary>
+    /// Whether the original bytes are known by the block: the host's own, or those of a site with an argument; else they follow from the
+    /// kind.
+    /// </summary>
     public bool IsForeign
     {
         readonly get => (_classAndState & 0x40) != 0;
@@ -160,7 +163,9 @@ internal struct SiteRecord
             Found =
                 $"class {site.Class}, {(several ? "several instructions" : "one instruction")}, {(site.HasForwarding ? "a" : "no")} "
                 + $"forwarding island",
-            Help = site.Class == SiteClass.QuiescentOnly
+            Help = site.Slot is null // where such a site lies and that it has no forwarding island is not the host's choice
+                ? "Switch with SwitchMode.Quiescent."
+                : site.Class == SiteClass.QuiescentOnly
                 ? "Switch with SwitchMode.Quiescent; or emit the site with a placement and at most 15 bytes."
                 : managed
                 ? "Switch with SwitchMode.Quiescent; or emit the site with SitePlacement.InsideAligned8 or InsideAligned16, or with "
@@ -168,6 +173,29 @@ internal struct SiteRecord
                 : "Switch with SwitchMode.Quiescent; or emit the site with forwarding and register executors.",
         };
     }
+
+    /// <summary>Why a site can't do what only its slot could.</summary>
+    public static PatchDiagnostic NeedsSlot(LiveSite site, PatchReason reason) =>
+        PatchDiagnostic.Error(DiagnosticCodes.SiteNeedsSlot,
+            $"the site of {site.Name} can do this through its slot only, and the slot does something else") with
+        {
+            SiteIndex = site.Index,
+            Address = site.Address,
+            Found = reason.ToString(),
+            Help = "Switch the slot, or all sites, to the backend.",
+        };
+
+    /// <summary>A site does not hold what it is known to hold.</summary>
+    public static PatchDiagnostic Unexpected(LiveSite site, byte[] found, byte[] expected) =>
+        PatchDiagnostic.Error(
+            DiagnosticCodes.UnexpectedLiveBytes, "the site holds bytes that were not put there by this arena's patchers") with
+        {
+            SiteIndex = site.Index,
+            Address = site.Address,
+            Found = HexBytes.Format(found),
+            Expected = HexBytes.Format(expected),
+            Help = "Something else writes the code: a debugger's breakpoint, or a host that patches by hand.",
+        };
 
     /// <summary>Whether executors can be forwarded around a body of several instructions until none is inside.</summary>
     private readonly bool CanDrain(CodeArena arena, SiteBytes bytes, int length, sbyte forward)

@@ -1,3 +1,4 @@
+using System.Buffers.Binary;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
@@ -85,7 +86,7 @@ public sealed unsafe class SlotTable
             }
 
             number = KindCount;
-            _kinds[number] = new PatchSite(VirtualAddress.Zero, site.Slot, site.Budget, site.Clobbers, site.Traits);
+            _kinds[number] = site.At(VirtualAddress.Zero);
             _kindNumbers.Add(site.DecisionKey, number);
             KindCount++;
             return number;
@@ -249,6 +250,19 @@ public sealed unsafe class SlotTable
     /// </summary>
     internal void WriteOriginal(PatchSite kind, VirtualAddress site, Span<byte> destination) =>
         PrefixPadding.WriteIndirect(destination[..kind.Budget], site, AddressOf(kind.Slot), Layout[kind.Slot].Kind == SlotKind.Jump);
+
+    /// <summary>
+    /// The same, leading to a stub that goes on through the slot: cs prefixes, then <c>e8</c> (call) or <c>e9</c> (jmp) and the
+    /// displacement.
+    /// </summary>
+    internal static void WriteBranch(Span<byte> site, VirtualAddress address, VirtualAddress stub, bool jump)
+    {
+        int length = site.Length;
+        site.Fill(PrefixPadding.Cs);
+        site[length - BranchCode.NearLength] = (byte)(jump ? 0xe9 : 0xe8);
+        int displacement = checked((int)(stub - (address + length))); // in reach: one arena
+        BinaryPrimitives.WriteInt32LittleEndian(site[(length - sizeof(int))..], displacement);
+    }
 
     internal void CheckOwn(OpSlot slot)
     {

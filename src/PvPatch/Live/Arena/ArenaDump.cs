@@ -78,6 +78,11 @@ internal static class ArenaDump
             Add($"island of the site at {owner}");
         }
 
+        if (arena.Arguments.TryFindStub(instruction.IP, out owner))
+        {
+            Add($"argument of the site at {owner}");
+        }
+
         if (instruction.Code == Code.Ud2 && arena.TryFindTrap(instruction.IP, out OpSlot? trapped))
         {
             Add($"trap of {trapped}");
@@ -89,9 +94,9 @@ internal static class ArenaDump
         }
 
         if (instruction.FlowControl is FlowControl.Call or FlowControl.UnconditionalBranch
-            && arena.Islands.Find(instruction.NearBranchTarget) is not null)
+            && arena.Islands.TryFindSite(instruction.NearBranchTarget, out _))
         {
-            Add("to island");
+            Add(arena.Arguments.TryFindStub(instruction.NearBranchTarget, out _) ? "to argument" : "to island");
         }
     }
 

@@ -81,6 +81,15 @@ internal sealed unsafe class ArenaMemory : IDisposable
         }
     }
 
+    /// <summary>Whether an address is code's that is in use: not of memory that was given back, nor of what nobody took.</summary>
+    public bool IsCodeInUse(VirtualAddress address)
+    {
+        lock (_lock)
+        {
+            return Contains(address, 1) && address - Start < _codeCommitted && _code.IsTaken(address - Start);
+        }
+    }
+
     public bool TryTakeCode(long length, int alignment, out VirtualAddress address, out bool reused, out PatchDiagnostic? error) =>
         TryTake(_code, length, alignment, isCode: true, out address, out reused, out error);
 
@@ -102,6 +111,9 @@ internal sealed unsafe class ArenaMemory : IDisposable
 
     /// <summary>Notes that a stub is placed where other code stood: another processor may still be reading ahead there.</summary>
     public void NoteReused() => Volatile.Write(ref _reused, true);
+
+    /// <summary>Whether that was noted and no barrier was run since.</summary>
+    public bool HasReused => Volatile.Read(ref _reused);
 
     /// <summary>
     /// Whether that was noted since the last time this was asked. Who asks runs a barrier before anyone is led to a stub.

@@ -66,6 +66,13 @@ internal sealed class ArenaSpace
         return true;
     }
 
+    /// <summary>Whether a byte is taken.</summary>
+    public bool IsTaken(long offset)
+    {
+        int behind = FirstBehind(offset);
+        return offset < _top && (behind == 0 || offset - _holes[behind - 1].Start >= _holes[behind - 1].Length);
+    }
+
     /// <summary>Gives bytes back.</summary>
     public void Give(long offset, long length)
     {

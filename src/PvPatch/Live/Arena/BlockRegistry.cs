@@ -112,7 +112,7 @@ internal sealed class BlockRegistry(CodeArena arena)
             {
                 Forget(same);
                 same.Slots?.Forget(same); // no thread can go through a slot from there any more
-                freed += arena.Islands.Free(same);
+                freed += arena.Islands.Free(same) + arena.Arguments.Free(same);
                 Interlocked.Add(ref _siteCount, -same.SiteCount);
             }
 

@@ -40,6 +40,7 @@ public sealed partial class CodeArena : IDisposable
         var stubs = new StubAllocator(memory);
         Islands = new IslandStore(memory, stubs);
         Functions = new FunctionStore(memory, stubs, options.SaveVectorState ? options.VectorSave ?? VectorSave.Current : default);
+        Arguments = new ArgumentStubs(memory, stubs);
         lock (s_lock)
         {
             s_arenas = [.. s_arenas.Where(static a => a.TryGetTarget(out _)), new WeakReference<CodeArena>(this)];
@@ -98,6 +99,8 @@ public sealed partial class CodeArena : IDisposable
     internal IslandStore Islands { get; }
 
     internal FunctionStore Functions { get; }
+
+    internal ArgumentStubs Arguments { get; }
 
     internal PatchLock PatchLock { get; }
 
@@ -286,6 +289,20 @@ public sealed partial class CodeArena : IDisposable
 
         block = null;
         return false;
+    }
+
+    /// <summary>Whether an address in an arena of the process is code in use there; nothing where it is in none.</summary>
+    internal static bool? IsCodeInUse(VirtualAddress address)
+    {
+        foreach (WeakReference<CodeArena> reference in s_arenas)
+        {
+            if (reference.TryGetTarget(out CodeArena? arena) && !arena.Memory.IsDisposed && arena.Memory.Contains(address, 1))
+            {
+                return arena.Memory.IsCodeInUse(address);
+            }
+        }
+
+        return null;
     }
 
     internal void CheckUsable()

@@ -3,7 +3,7 @@ using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
-// Sites that follow settings.
+/// <content>Sites that follow settings.</content>
 public sealed partial class CodeBlock
 {
     /// <summary>What a site follows, where that is settings; nothing where it is a slot's.</summary>

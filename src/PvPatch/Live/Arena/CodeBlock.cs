@@ -1,8 +1,4 @@
-using System.Buffers.Binary;
 using System.Globalization;
-using PvPatch.Machine;
-using PvPatch.Mechanisms;
-using PvPatch.Plans;
 
 namespace PvPatch.Live;
 
@@ -185,86 +181,6 @@ public sealed unsafe partial class CodeBlock
     /// <summary>Makes it retired. Under the patch lock.</summary>
     internal void SetRetired() => _length |= RetiredBit;
 
-    internal VirtualAddress AddressOf(int site) => Arena.Memory.Start + _records[site].Offset;
-
-    internal PatchSite KindOf(int site) => Slots!.KindOf(_records[site].Kind);
-
-    /// <summary>The bytes the site was registered with.</summary>
-    internal byte[] OriginalOf(int site)
-    {
-        if (_rare?.Originals is { } originals && originals.TryGetValue(site, out byte[]? foreign))
-        {
-            return foreign;
-        }
-
-        PatchSite kind = KindOf(site);
-        byte[] bytes = new byte[kind.Budget];
-        Slots!.WriteOriginal(kind, AddressOf(site), bytes);
-        return bytes;
-    }
-
-    /// <summary>
-    /// Where the direct call or jump of a site leads: in a site of one instruction that ends where the site ends, in a longer one that
-    /// begins where it begins.
-    /// </summary>
-    internal VirtualAddress? DirectTargetOf(int site)
-    {
-        ref SiteRecord record = ref _records[site];
-        int budget = KindOf(site).Budget;
-        VirtualAddress address = AddressOf(site);
-        if (record.Form is LiveForm.Call or LiveForm.Jump)
-        {
-            if (budget == BranchCode.ShortLength)
-            {
-                return address + budget + (sbyte)(record.Low >> 8);
-            }
-
-            int shift = 8 * (budget - sizeof(int)); // the displacement comes last
-            (ulong low, ulong high) = BytesOf(site);
-            ulong displacement = shift >= 64 ? high >> shift - 64 : low >> shift | high << 1 << 63 - shift;
-            return address + budget + (int)displacement;
-        }
-
-        if (record.Form != LiveForm.InPlace || record.Action is not (PatchAction.Call or PatchAction.ThunkCall or PatchAction.Jump))
-        {
-            return null;
-        }
-
-        ulong first = budget <= 16 ? record.Low : BinaryPrimitives.ReadUInt64LittleEndian(LongBytesOf(site));
-        return (byte)first is 0xe8 or 0xe9 ? address + 5 + (int)(first >> 8) : null;
-    }
-
-    /// <summary>Bytes 8 to 15 of what a site is known to hold.</summary>
-    internal ulong BytesBehind(int site) => _behind is null ? 0 : _behind[site];
-
-    /// <summary>What a site of up to 16 bytes is known to hold.</summary>
-    internal SiteBytes BytesOf(int site) => new(_records[site].Low, BytesBehind(site));
-
-    internal void SetBytes(int site, SiteBytes bytes)
-    {
-        _records[site].Low = bytes.Low;
-        if (_behind is not null)
-        {
-            _behind[site] = bytes.High;
-        }
-    }
-
-    /// <summary>Makes room for bytes 8 to 15; before the first site that has some gets its bytes.</summary>
-    internal void MakeRoomBehind() => _behind ??= new ulong[_records.Length];
-
-    /// <summary>Keeps the bytes of a site that a host's own emitter wrote, which don't follow from its kind.</summary>
-    internal void KeepOriginal(int site, byte[] bytes)
-    {
-        _records[site].IsForeign = true;
-        (Rare.Originals ??= []).Add(site, bytes);
-    }
-
-    /// <summary>What a site longer than 16 bytes is known to hold.</summary>
-    internal byte[] LongBytesOf(int site) =>
-        _rare?.LongBytes is { } known && known.TryGetValue(site, out byte[]? bytes) ? bytes : OriginalOf(site);
-
-    internal void SetLongBytes(int site, byte[] bytes) => (Rare.LongBytes ??= [])[site] = bytes;
-
     /// <summary>The first site that begins behind an offset.</summary>
     private static int FirstBehind(ReadOnlySpan<SiteRecord> records, uint offset)
     {
@@ -290,24 +206,5 @@ public sealed unsafe partial class CodeBlock
     {
         long into = offset - (record.Offset + 2L + record.Forward);
         return record.Forward != 0 && into is >= 0 and < EmittedSite.IslandLength;
-    }
-
-    /// <summary>What few blocks have, and no record has room for.</summary>
-    private sealed class RareData
-    {
-        /// <summary>The bytes of sites that a host's own emitter wrote.</summary>
-        public Dictionary<int, byte[]>? Originals;
-
-        /// <summary>What sites longer than 16 bytes hold.</summary>
-        public Dictionary<int, byte[]>? LongBytes;
-
-        /// <summary>What the sites that follow settings follow.</summary>
-        public SettingSite?[]? Settings;
-
-        /// <summary>The static calls that lead into the block.</summary>
-        public List<LiveSetting>? CallsInto;
-
-        /// <summary>The blocks of the same code, where there are several.</summary>
-        public CodeBlock[]? SameCode;
     }
 }

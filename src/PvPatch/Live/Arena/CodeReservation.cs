@@ -6,7 +6,7 @@ using PvPatch.Plans;
 namespace PvPatch.Live;
 
 /// <summary>
-/// Room for code of a host's own emitter. Nothing of it runs before <see cref="Commit(int, OpsLayout, SiteTable)"/>; disposed of without
+/// Room for code of a host's own emitter. Nothing of it runs before <see cref="Commit(int, OpsLayout, SiteTable, IReadOnlyList{VirtualAddress}?)"/>; disposed of without
 /// that, it is given back.
 /// </summary>
 public sealed unsafe class CodeReservation : IDisposable
@@ -58,11 +58,17 @@ public sealed unsafe class CodeReservation : IDisposable
     /// padded by prefixes before it. A call through this arena's slots must name the slot its site says; a call through any other memory is
     /// the host's to keep in step.
     /// </param>
+    /// <param name="slotFunctions">
+    /// Run address of the function that a slot's sites may call (jump to) directly, by slot index; 0 for a slot whose sites do not. Such a
+    /// site calls the function until its slot is switched. From then on it is as one that calls through its slot: by the same instruction,
+    /// which leads to a jump.
+    /// </param>
     /// <returns>The block.</returns>
     /// <exception cref="PatchException">
-    /// A site lies outside (PV8010), is no call (PV8011), goes through another slot (PV3002), names none (PV1006, PV1007).
+    /// A site lies outside (PV8010), is no call (PV8011), goes through another slot or to another function (PV3002), names none (PV1006,
+    /// PV1007); no room for the jump (PV8001).
     /// </exception>
-    public CodeBlock Commit(int length, OpsLayout layout, SiteTable sites)
+    public CodeBlock Commit(int length, OpsLayout layout, SiteTable sites, IReadOnlyList<VirtualAddress>? slotFunctions = null)
     {
         ArgumentNullException.ThrowIfNull(layout);
         ArgumentNullException.ThrowIfNull(sites);
@@ -75,7 +81,9 @@ public sealed unsafe class CodeReservation : IDisposable
         var forms = new SiteFormReader(64);
         for (int i = 0; i < sites.Count; i++)
         {
-            ReadSite(sites[i], i, block, code, forms);
+            PatchSite site = sites[i];
+            VirtualAddress? function = site.Slot < slotFunctions?.Count ? slotFunctions[site.Slot] : null;
+            ReadSite(site, i, block, code, forms, function is { IsZero: false } ? function : null);
         }
 
         Commit(Span[..length], [block]);
@@ -136,10 +144,13 @@ public sealed unsafe class CodeReservation : IDisposable
                 Dismiss(blocks);
                 throw new PatchException(foreign);
             }
+
+            block.SettleOwnCalls();
         }
 
         // Other processors may have something of these bytes from before: as code, where the room was used once; by reading ahead, always.
-        if (!_arena.RunBarrier() && _reused)
+        bool reused = _reused || (Array.Exists(blocks, static b => b.HasArguments || b.HasOwnCalls) && _arena.Memory.HasReused);
+        if (!_arena.RunBarrier() && reused)
         {
             claims.Release();
             Dismiss(blocks);
@@ -220,7 +231,8 @@ public sealed unsafe class CodeReservation : IDisposable
     /// <summary>
     /// Reads a site into its block's record; the block keeps its bytes where they are not what an emitter would have written.
     /// </summary>
-    private static void ReadSite(PatchSite site, int index, CodeBlock block, byte[] code, SiteFormReader forms)
+    private static void ReadSite(
+        PatchSite site, int index, CodeBlock block, byte[] code, SiteFormReader forms, VirtualAddress? function)
     {
         SlotTable slots = block.Slots!;
         if (site.Slot >= slots.Layout.Count)
@@ -250,6 +262,27 @@ public sealed unsafe class CodeReservation : IDisposable
         byte[] bytes = code.AsSpan((int)offset, site.Budget).ToArray();
         SiteForm form = forms.Read(bytes, site.Address.Value, out ulong slotAddress);
         bool jump = slot.Kind == SlotKind.Jump;
+        ref SiteRecord record = ref block.Records[index];
+        record.Offset = (uint)(site.Address - block.Arena.Address);
+        record.Kind = slots.NumberOf(site);
+        if (function is not null && form == SiteForm.OtherCode
+            && forms.TryReadDirect(bytes, site.Address.Value, jump, out ulong target, out int field))
+        {
+            if (target != function.Value.Value)
+            {
+                throw Error(DiagnosticCodes.WrongSlotOperand, $"the site of {slot} does not lead to the slot's function", site, index,
+                    new VirtualAddress(target).ToString(), function.ToString());
+            }
+
+            if (!block.Arena.Functions.TryGetSlotJump(slots.AddressOf(slot), out VirtualAddress stub, out PatchDiagnostic? error))
+            {
+                throw new PatchException(error!);
+            }
+
+            block.KeepOwnCall(index, bytes, field, stub, IsSingle(bytes));
+            return;
+        }
+
         if (form != (jump ? SiteForm.IndirectJump : SiteForm.IndirectCall))
         {
             throw Error(
@@ -258,13 +291,10 @@ public sealed unsafe class CodeReservation : IDisposable
                 site,
                 index,
                 HexBytes.Format(bytes),
-                jump ? "jmp [slot], prefixes before it" : "call [slot], prefixes before it");
+                $"{(jump ? "jmp" : "call")} [slot], prefixes before it{(function is null ? "" : $", or to {function}")}");
         }
 
         CheckOperand(site, index, slots, slotAddress);
-        ref SiteRecord record = ref block.Records[index];
-        record.Offset = (uint)(site.Address - block.Arena.Address);
-        record.Kind = slots.NumberOf(site);
         byte[] usual = new byte[site.Budget];
         if (site.Budget >= PrefixPadding.IndirectLength)
         {

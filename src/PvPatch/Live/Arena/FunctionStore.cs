@@ -13,6 +13,7 @@ internal sealed class FunctionStore(ArenaMemory memory, StubAllocator stubs, Vec
     private readonly Dictionary<string, VirtualAddress> _functions = [];
     private readonly Dictionary<ThunkCode, VirtualAddress> _thunks = [];
     private readonly Dictionary<VirtualAddress, VirtualAddress> _far = [];
+    private readonly Dictionary<VirtualAddress, VirtualAddress> _slotJumps = [];
     private readonly Dictionary<VirtualAddress, VirtualAddress> _targets = []; // of thunks and far jumps
 
     /// <summary>Whether thunks can save vector state.</summary>
@@ -84,6 +85,35 @@ internal sealed class FunctionStore(ArenaMemory memory, StubAllocator stubs, Vec
 
             _thunks.Add(code, thunk);
             _targets.Add(thunk, code.Target);
+            return true;
+        }
+    }
+
+    /// <summary>A jump through a slot, for sites whose own call has no room for one.</summary>
+    /// <param name="slot">Run address of the slot's word, in the arena.</param>
+    /// <param name="jump">Run address of the jump.</param>
+    /// <param name="error">No room.</param>
+    public bool TryGetSlotJump(VirtualAddress slot, out VirtualAddress jump, out PatchDiagnostic? error)
+    {
+        const int Length = 6;
+        lock (_lock)
+        {
+            error = null;
+            if (_slotJumps.TryGetValue(slot, out jump))
+            {
+                return true;
+            }
+
+            if (!stubs.TryTake(Length, out jump, out error))
+            {
+                return false;
+            }
+
+            Span<byte> bytes = memory.Span(jump, Length);
+            bytes[0] = 0xff; // ff 25 disp32: jmp [rip+slot]
+            bytes[1] = 0x25;
+            BinaryPrimitives.WriteInt32LittleEndian(bytes[2..], checked((int)(slot - (jump + Length))));
+            _slotJumps.Add(slot, jump);
             return true;
         }
     }

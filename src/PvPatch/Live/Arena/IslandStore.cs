@@ -66,17 +66,19 @@ internal sealed class IslandStore(ArenaMemory memory, StubAllocator stubs)
     /// <param name="site">The site, from the arena's start.</param>
     /// <param name="end">Where the island goes on: the site's end.</param>
     /// <param name="body">What it does: the number of a body.</param>
+    /// <param name="argument">The site's argument, which is loaded before a body that may read it.</param>
     /// <param name="address">Its run address.</param>
     /// <param name="error">No room; nothing where something it refers to is too far away.</param>
-    public bool TryAdd(uint site, VirtualAddress end, int body, out VirtualAddress address, out PatchDiagnostic? error)
+    public bool TryAdd(
+        uint site, VirtualAddress end, int body, in ArgumentCode argument, out VirtualAddress address, out PatchDiagnostic? error)
     {
-        int length = MaxLength(body);
+        int length = MaxLength(body, argument);
         if (!stubs.TryTake(length, out address, out error, site))
         {
             return false;
         }
 
-        if (!TryWrite(body, address, end))
+        if (!TryWrite(body, argument, memory.Start + site, address, end))
         {
             stubs.Give(address, length);
             return false;
@@ -106,19 +108,18 @@ internal sealed class IslandStore(ArenaMemory memory, StubAllocator stubs)
     {
         lock (_lock)
         {
-            if (stubs.TryFindOwner(address, out uint site))
+            // What has an owner is an island or the stub of an argument, and the last that begins before the address.
+            VirtualAddress? last = null;
+            if (stubs.TryFindOwner(address, out uint site) && _bySite.TryGetValue(site, out List<int>? bodies))
             {
-                foreach (int body in _bySite[site])
+                foreach (int body in bodies)
                 {
                     VirtualAddress start = _addresses[Key(site, body)];
-                    if (address >= start && address.Value - start.Value < (ulong)MaxLength(body))
-                    {
-                        return (memory.Start + site, start);
-                    }
+                    last = start <= address && !(start < last) ? start : last;
                 }
             }
 
-            return null;
+            return last is VirtualAddress found ? (memory.Start + site, found) : null;
         }
     }
 
@@ -128,8 +129,9 @@ internal sealed class IslandStore(ArenaMemory memory, StubAllocator stubs)
         lock (_lock)
         {
             long freed = 0;
-            foreach (ref SiteRecord record in block.Records.AsSpan())
+            for (int i = 0; i < block.SiteCount; i++)
             {
+                ref SiteRecord record = ref block.Records[i];
                 if (!_bySite.Remove(record.Offset, out List<int>? bodies))
                 {
                     continue;
@@ -138,8 +140,9 @@ internal sealed class IslandStore(ArenaMemory memory, StubAllocator stubs)
                 foreach (int body in bodies)
                 {
                     _addresses.Remove(Key(record.Offset, body), out VirtualAddress address);
-                    stubs.Give(address, MaxLength(body));
-                    freed += MaxLength(body);
+                    int length = MaxLength(body, block.ArgumentOf(i));
+                    stubs.Give(address, length);
+                    freed += length;
                 }
             }
 
@@ -149,19 +152,26 @@ internal sealed class IslandStore(ArenaMemory memory, StubAllocator stubs)
 
     private static ulong Key(uint site, int body) => (ulong)site << 32 | (uint)body;
 
-    /// <summary>The longest that an island with a body gets, with the way back behind it.</summary>
-    private int MaxLength(int body) => _bodies[body].Bytes.Length + LongestEnd;
+    /// <summary>The longest that an island with a body gets, with the argument before it and the way back behind it.</summary>
+    private int MaxLength(int body, in ArgumentCode argument) => argument.Length + _bodies[body].Bytes.Length + LongestEnd;
 
-    private bool TryWrite(int number, VirtualAddress address, VirtualAddress end)
+    private bool TryWrite(int number, in ArgumentCode argument, VirtualAddress site, VirtualAddress address, VirtualAddress end)
     {
         AssembledBody body = _bodies[number];
-        Span<byte> bytes = memory.Span(address, MaxLength(number));
-        if (!body.TryWrite(address, bytes))
+        Span<byte> bytes = memory.Span(address, MaxLength(number, argument));
+        int before = 0;
+        if (!(body.Reads & argument.Registers).IsEmpty)
+        {
+            argument.Write(bytes, address, site);
+            before = argument.Length;
+        }
+
+        if (!body.TryWrite(address + before, bytes[before..]))
         {
             return false;
         }
 
-        int length = body.Bytes.Length;
+        int length = before + body.Bytes.Length;
         if (!body.EndsControlFlow)
         {
             bytes[length] = 0xe9; // jmp rel32, in reach: island and site are in one arena

@@ -1,7 +1,5 @@
-using System.Buffers.Binary;
 using Iced.Intel;
 using PvPatch.Machine;
-using PvPatch.Mechanisms;
 
 namespace PvPatch.Live;
 
@@ -9,7 +7,7 @@ namespace PvPatch.Live;
 /// The way of an assembler's instructions into an arena: an address, a first pass that shows where the sites fall, padding before those
 /// whose placement asks for it, and the bytes of sites and forwarding islands, which are known only now.
 /// </summary>
-internal sealed class BlockAssembly
+internal sealed partial class BlockAssembly
 {
     private const BlockEncoderOptions Options = BlockEncoderOptions.ReturnNewInstructionOffsets;
 
@@ -125,15 +123,27 @@ internal sealed class BlockAssembly
             blocks[i] = new CodeBlock(_arena, _slots[i], reservation.Address, code.Length, new SiteRecord[_emitters[i].Count]);
         }
 
-        int[] next = new int[blocks.Length];
-        for (int i = 0; i < _sites.Length; i++)
+        try
         {
-            CodeBlock block = blocks[_emitterOf[i]];
-            Finish(i, labels, code, block, next[_emitterOf[i]]++);
-        }
+            int[] next = new int[blocks.Length];
+            for (int i = 0; i < _sites.Length; i++)
+            {
+                CodeBlock block = blocks[_emitterOf[i]];
+                Finish(i, labels, code, block, next[_emitterOf[i]]++);
+            }
 
-        reservation.Commit(code, blocks);
-        return blocks;
+            reservation.Commit(code, blocks);
+            return blocks;
+        }
+        catch
+        {
+            foreach (CodeBlock block in blocks)
+            {
+                _ = _arena.Arguments.Free(block);
+            }
+
+            throw;
+        }
     }
 
     /// <summary>Finds the labels of sites that follow settings, and whether these may be in this arena.</summary>
@@ -323,56 +333,5 @@ internal sealed class BlockAssembly
         }
 
         return (instructions, moved);
-    }
-
-    /// <summary>
-    /// Writes a site and its forwarding island, where a guard leads that is put up while the site is changed:
-    /// <code>
-    /// site          2e ff 15 dd dd dd dd      cs call [rip+slot]
-    ///   guarded     eb ff                     jmp to the island, 127 bytes away at most
-    /// island        ff 15 dd dd dd dd         call [rip+slot], and so does the operation
-    ///               e9 dd dd dd dd            jmp to the site's end
-    /// </code>
-    /// </summary>
-    private void Finish(int index, CodeLabels labels, Span<byte> code, CodeBlock block, int number)
-    {
-        ref SiteRecord record = ref block.Records[number];
-        EmittedSite emitted = _sites[index];
-        SlotTable slots = block.Slots!;
-        int offset = labels.OffsetOf(emitted.Instruction);
-        int budget = emitted.Kind.Budget;
-        VirtualAddress site = block.Address + offset;
-        record.Offset = (uint)(site - _arena.Address);
-        record.Kind = slots.NumberOf(emitted.Kind);
-        if (emitted.Setting is EmittedSetting follows)
-        {
-            uint start = (uint)(block.Address - _arena.Address);
-            SettingSite setting = follows.Place(
-                slots, Array.ConvertAll(follows.Labels, l => l == 0 ? 0 : start + (uint)labels.OffsetOf(_placed[l])));
-            if (setting.CheckReach(site, budget) is PatchDiagnostic error)
-            {
-                throw new PatchException(error);
-            }
-
-            block.SetSetting(number, setting); // its bytes are put there under the patch lock
-            return;
-        }
-
-        slots.WriteOriginal(emitted.Kind, site, code.Slice(offset, budget));
-        if (!emitted.Forwarding)
-        {
-            return;
-        }
-
-        int island = labels.OffsetOf(_islandOf[index]);
-        Span<byte> forwarding = code.Slice(island, EmittedSite.IslandLength);
-        bool jump = slots.Layout[emitted.Kind.Slot].Kind == SlotKind.Jump;
-        VirtualAddress slot = slots.AddressOf(emitted.Kind.Slot);
-        PrefixPadding.WriteIndirect(forwarding[..PrefixPadding.IndirectLength], block.Address + island, slot, jump);
-        forwarding[PrefixPadding.IndirectLength] = 0xe9; // jmp rel32 to the site's end
-        BinaryPrimitives.WriteInt32LittleEndian(
-            forwarding[(PrefixPadding.IndirectLength + 1)..], offset + budget - (island + EmittedSite.IslandLength));
-        int distance = island - (offset + 2);
-        record.Forward = distance is >= sbyte.MinValue and <= sbyte.MaxValue ? (sbyte)distance : (sbyte)0;
     }
 }

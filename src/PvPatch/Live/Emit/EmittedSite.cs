@@ -42,6 +42,9 @@ internal readonly record struct EmittedSite(
     /// <summary>What it depends on; nothing where it is an operation's.</summary>
     public EmittedSetting? Setting { get; init; }
 
+    /// <summary>What loads its argument, if it has one.</summary>
+    public ArgumentCode Argument { get; init; }
+
     /// <summary>Number of the island's placeholder.</summary>
     public uint IslandPlaceholder { get; init; }
 

@@ -83,9 +83,14 @@ public sealed partial class SiteEmitter
     /// Emitted by
     /// <see cref="EmitForwarding"/> or behind the block, and used if it comes to lie within 127 bytes.
     /// </param>
+    /// <param name="argument">
+    /// What the site passes to its operation, for instance <c>argument: pc</c>. Costs nothing where the operation is a nop or a body that
+    /// does not read its register. For budgets up to 15.
+    /// </param>
     /// <returns>The site's ticket.</returns>
     /// <exception cref="PatchException">
-    /// The slot is of another layout (PV2004) or no function (PV1007); the assembler is not the one before (PV8014).
+    /// The slot is of another layout (PV2004) or no function (PV1007); the assembler is not the one before (PV8014); the argument can't be
+    /// passed (PV8045).
     /// </exception>
     public SiteTicket Emit(
         Assembler assembler,
@@ -94,13 +99,14 @@ public sealed partial class SiteEmitter
         RegisterSet? clobbers = null,
         SitePlacement placement = SitePlacement.WithinCacheLine,
         SiteTraits traits = SiteTraits.None,
-        bool forwarding = false) =>
-        Emit(assembler, slot, budget, clobbers, placement, traits, forwarding, start: -1);
+        bool forwarding = false,
+        SiteArgument argument = default) =>
+        Emit(assembler, slot, budget, clobbers, placement, traits, forwarding, start: -1, argument);
 
     /// <summary>As the public form, at a chosen place in a 64-byte line: for tests, which need every one.</summary>
     internal SiteTicket Emit(
         Assembler assembler, OpSlot slot, int budget, RegisterSet? clobbers, SitePlacement placement, SiteTraits traits, bool forwarding,
-        int start)
+        int start, SiteArgument argument = default)
     {
         ArgumentNullException.ThrowIfNull(slot);
         ArgumentOutOfRangeException.ThrowIfLessThan(budget, PrefixPadding.IndirectLength);
@@ -113,11 +119,16 @@ public sealed partial class SiteEmitter
             throw new PatchException(Misuse(why));
         }
 
-        Bind(assembler);
         RegisterSet allowed = clobbers ?? slot.Convention.DestroyedBy(64);
+        ArgumentCode load = argument.At(slot, budget, allowed);
+        Bind(assembler);
         var kind = new PatchSite(VirtualAddress.Zero, slot.Index, budget, allowed, traits);
         int first = assembler.Instructions.Count;
-        _sites.Add(new EmittedSite(first, kind, placement, forwarding, start, EmittedSite.EmitPlaceholder(assembler, budget)));
+        _sites.Add(new EmittedSite(
+            first, load.IsNone ? kind : kind.WithArgument(), placement, forwarding, start, EmittedSite.EmitPlaceholder(assembler, budget))
+        {
+            Argument = load,
+        });
         return new SiteTicket(_sites.Count - 1);
     }
 

@@ -7,7 +7,7 @@ namespace PvPatch.Mechanisms;
 
 /// <summary>
 /// Says what a site's original bytes are and whether they are what they should be: an indirect call or jump through the right slot, or a
-/// direct call of the slot's function where <see cref="PlanOptions.SlotFunctions"/> names it.
+/// direct call or jump to the slot's function where <see cref="PlanOptions.SlotFunctions"/> names it.
 /// </summary>
 internal sealed class OriginalBytes
 {
@@ -106,7 +106,9 @@ internal sealed class OriginalBytes
         }
 
         if (form == SiteForm.OtherCode && _slotFunctions is not null && site.Slot < _slotFunctions.Count
-            && !_slotFunctions[site.Slot].IsZero && _forms.TryReadDirectCall(original, site.Address.Value, out ulong function))
+            && !_slotFunctions[site.Slot].IsZero
+            && _forms.TryReadDirect(
+                original, site.Address.Value, _backend.Layout[site.Slot].Kind == SlotKind.Jump, out ulong function, out int _))
         {
             isCall = function == _slotFunctions[site.Slot].Value;
             return isCall || ReportFunction(index, site, original, function);
@@ -150,7 +152,7 @@ internal sealed class OriginalBytes
     private bool ReportFunction(int index, in PatchSite site, ReadOnlySpan<byte> original, ulong function)
     {
         _found.Add(At(DiagnosticCodes.WrongSlotOperand,
-            $"the direct call at the site of {_backend.Layout[site.Slot]} is not of the slot's function", index, site) with
+            $"the direct call or jump at the site of {_backend.Layout[site.Slot]} does not lead to the slot's function", index, site) with
         {
             Found = $"{HexBytes.Format(original)}: {new VirtualAddress(function)}",
             Expected = $"{_slotFunctions![site.Slot]}",

@@ -24,7 +24,8 @@ public sealed record PlanOptions
 
     /// <summary>
     /// Run address of the function that a slot's sites call directly before they are patched, by slot index; 0 for a slot whose sites do
-    /// not. A site that holds one direct call of that function is planned as one that holds an indirect call through the slot.
+    /// not. A site that holds one direct call of that function, the set-up of its arguments before it or not, is planned as one that holds
+    /// an indirect call through the slot; so is one that jumps there, where code jumps to the slot.
     /// </summary>
     public IReadOnlyList<VirtualAddress>? SlotFunctions { get; init; }
 

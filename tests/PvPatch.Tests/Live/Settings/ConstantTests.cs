@@ -1,6 +1,8 @@
 using Iced.Intel;
 using PvPatch.Live;
+using PvPatch.Mechanisms;
 using PvPatch.Plans;
+using PvPatch.Tests.Shared;
 using PvPatch.Tests.Support;
 using static Iced.Intel.AssemblerRegisters;
 
@@ -45,6 +47,49 @@ public sealed unsafe class ConstantTests : IDisposable
         CodeBlock after = Emit((s, a) => s.Constant(a, constant, b => Write(b, instruction)));
         Assert.Equal(bytes, HexBytes.Format(after[0].ToArray()));
         Assert.Single(CapstoneReader.Disassemble(after[0].ToArray(), 0, 64));
+    }
+
+    /// <summary>What an instruction means by its field is the value, whatever the field's width and sign.</summary>
+    [Fact]
+    public void The_instruction_has_the_value_as_its_operand()
+    {
+        Random random = TestSeed.NewRandom();
+        Action<Assembler>[] all =
+        [
+            static a => a.mov(ax, 1), static a => a.add(ax, 1), static a => a.cmp(di, 0x1234), static a => a.mov(al, 1), static a => a.push(1),
+            static a => a.push(0x12345), static a => a.imul(rax, rdi, 1), static a => a.imul(ax, di, 0x1234), static a => a.test(edi, 1),
+            static a => a.mov(rdi, 0x7fff_ffffL), static a => a.mov(__word_ptr[rdi], 1), static a => a.mov(__qword_ptr[rdi + 4], 0x12345),
+            static a => a.bt(rax, 5), static a => a.ret(8), static a => a.and(r15, 0x1234567), static a => a.mov(__byte_ptr[rdi], 1),
+            static a => a.@lock.add(__dword_ptr[rdi], 1), static a => a.vpshufd(ymm1, ymm2, 3), static a => a.mov(__dword_ptr.fs[0x1234], 5),
+        ];
+        Action<Assembler>[] displaced =
+        [
+            static a => a.mov(eax, __[rdi + 1]), static a => a.lea(rax, __[rdi + rsi * 8 + 0x12345]), static a => a.mov(rax, __[0x1122334455667788]),
+            static a => a.cmp(__dword_ptr[rdi + 1], 0x12345), static a => a.mov(__word_ptr[rdi + 0x12345], 1), static a => a.vmovaps(ymm1, __[rdi + 32]),
+            static a => a.vmovups(zmm1, __[rdi + 33]), static a => a.call(__qword_ptr[rdi + 8]), static a => a.mov(eax, __.gs[0x100]),
+        ];
+        for (int round = 0; round < 5000; round++)
+        {
+            bool displacement = round % 2 == 0;
+            Action<Assembler>[] from = displacement ? displaced : all;
+            var a = new Assembler(64);
+            from[random.Next(from.Length)](a);
+            Assert.True(ConstantCode.TryCreate(a.Instructions[0], displacement, out ConstantCode? code, out string? error), error);
+            long value = random.Next(4) switch { 0 => code.Least, 1 => code.Most, _ => random.NextInt64(code.Least, code.Most) };
+            byte[] bytes = code.With(value).ToArray(code.Length);
+            Instruction read = Decoder.Create(64, bytes).Decode();
+            Assert.Equal((code.Length, a.Instructions[0].Code), (read.Length, read.Code));
+            ulong operand = displacement ? read.MemoryDisplacement64 : read.GetImmediate(read.OpCount - 1);
+            int width = displacement ? 64 : read.GetOpKind(read.OpCount - 1) switch
+            {
+                OpKind.Immediate8 => 8,
+                OpKind.Immediate16 or OpKind.Immediate8to16 => 16,
+                OpKind.Immediate32 or OpKind.Immediate8to32 => 32,
+                _ => 64,
+            };
+            Assert.Equal((ulong)value << 64 - width, operand << 64 - width);
+            Assert.Single(CapstoneReader.Disassemble(bytes, 0, 64));
+        }
     }
 
     [Theory]

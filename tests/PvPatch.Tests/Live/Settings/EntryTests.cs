@@ -21,8 +21,13 @@ public sealed unsafe class EntryTests : IDisposable
     private const int Answers = Entries + Vectors + 1;
 
     private readonly CodeArena _arena = CodeArena.Reserve(size: 1 << 20);
-    private readonly OpsLayout _layout = OpsLayout.Create(b => b.Table(
-        "vector", t => Enumerable.Range(0, Vectors).Aggregate(t, static (t, i) => t.Slot($"v{i}", SlotKind.Jump))));
+    private readonly OpsLayout _layout = OpsLayout.Create(b => b.Table("vector", t =>
+    {
+        for (int i = 0; i < Vectors; i++)
+        {
+            t.Slot($"v{i}", SlotKind.Jump);
+        }
+    }));
 
     private readonly LivePatcher _live;
     private readonly StaticCall[] _entries = [.. Enumerable.Range(0, Entries).Select(static i => new StaticCall($"entry {i}"))];
@@ -47,7 +52,7 @@ public sealed unsafe class EntryTests : IDisposable
             {
                 for (int i = 0; i < Vectors; i++)
                 {
-                    b.Jump($"vector.v{i}", _whole[n], $"{n}");
+                    b.Jump($"vector.v{i}", _whole[n]);
                 }
             });
             var data = new Assembler(64);
@@ -107,6 +112,9 @@ public sealed unsafe class EntryTests : IDisposable
         Assert.Equal("PV8013", result.Diagnostics[0].Code);
         Assert.Equal(_whole[1], _entries[0].Target); // nor was the one that could be
         Assert.False(_live.TrySwitch(_backends[2], null, null, out result));
+        Assert.Equal("PV8013", result.Diagnostics[0].Code);
+        Assert.False(_live.TrySwitch(_backends[0], SiteScope.Sites(_own[0][0]), null, out result));
+        Assert.Equal("PV8035", result.Diagnostics[0].Code);
         Assert.Equal(Enumerable.Repeat((byte)1, Answers), Run(EmitAll()));
     }
 

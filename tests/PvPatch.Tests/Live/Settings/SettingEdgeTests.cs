@@ -2,8 +2,10 @@ using System.Runtime.CompilerServices;
 using System.Text.Json;
 using Iced.Intel;
 using PvPatch.Live;
+using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
+using PvPatch.Tests.Shared;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live.Settings;
@@ -12,8 +14,13 @@ namespace PvPatch.Tests.Live.Settings;
 public sealed unsafe class SettingEdgeTests : IDisposable
 {
     private readonly LiveCode _code = new();
+    private readonly LiveCode _other = new();
 
-    public void Dispose() => _code.Dispose();
+    public void Dispose()
+    {
+        _code.Dispose();
+        _other.Dispose();
+    }
 
     [Theory]
     [InlineData(true)]
@@ -297,6 +304,128 @@ public sealed unsafe class SettingEdgeTests : IDisposable
     }
 
     [Fact]
+    public void Memory_that_was_given_back_is_no_target()
+    {
+        using LivePatcher live = _code.Patcher(_code.Direct);
+        using Executor executor = _code.Arena.RegisterExecutor(); // never inside
+        var call = new StaticCall("call");
+        CodeBlock kept = _code.EmitFunction(SiteWish.Aligned());
+        CodeBlock target = Target();
+        VirtualAddress address = target.Address;
+        CodeBlock behind = Target();
+        live.Apply(c => c.Target(call, address));
+        live.Apply(c => c.Target(call, null));
+        _code.Arena.Retire(target);
+        _code.Arena.Reclaim();
+        Assert.False(_code.Arena.TryFindBlock(address, out _));
+        Assert.False(live.TryApply(c => c.Target(call, address), null, out ApplyResult result));
+        Assert.Equal("PV8029", result.Diagnostics[0].Code);
+        Assert.False(live.TryLink([new SiteLink(kept[0], address)], null, out result));
+        Assert.Equal("PV8029", result.Diagnostics[0].Code);
+        using var other = new LivePatcher(_other.Arena);
+        Assert.False(other.TryApply(c => c.Target(new StaticCall("far"), address), null, out result));
+        Assert.Equal("PV8029", result.Diagnostics[0].Code);
+        other.Apply(c => c.Target(new StaticCall("far"), kept.Address));
+        _code.Arena.Retire(behind);
+        _code.Arena.Reclaim();
+        Assert.False(live.TryApply(c => c.Target(call, address), null, out _)); // behind all that is taken
+    }
+
+    [Fact]
+    public void What_is_emitted_while_others_set_and_retire_follows_what_is_set()
+    {
+        using LivePatcher live = _code.Patcher(_code.Nops);
+        using var others = new LivePatcher(_code.Arena);
+        using Executor executor = _code.Arena.RegisterExecutor(); // never inside
+        (var key, var constant, var branch, var call) = (new StaticKey("key"), new CodeConstant("constant"), new MultiBranch("branch", 2), new StaticCall("call"));
+        var blocks = new List<(CodeBlock Block, Func<int> Expected)>();
+        int left = 3;
+        Exception? failed = null;
+        void Run(Action<Random> step)
+        {
+            try
+            {
+                Random random = TestSeed.NewRandom();
+                for (int i = 0; i < 400; i++)
+                {
+                    step(random);
+                }
+            }
+            catch (Exception e)
+            {
+                failed = e;
+            }
+            finally
+            {
+                Interlocked.Decrement(ref left);
+            }
+        }
+
+        SwitchOptions wait = new() { WaitForOther = true };
+        Backend[] backends = [_code.Nops, _code.Direct];
+        Thread[] threads =
+        [
+            new(() => Run(_ => blocks.Add(EmitAll(key, constant, branch, call, live)))),
+            new(() => Run(r => live.Apply(c => c.Use(backends[r.Next(2)]).Set(constant, r.Next(10)), wait))),
+            new(() => Run(r => others.Apply(
+                c => _ = (key.IsEnabled ? c.Disable(key) : c.Enable(key)).Set(branch, r.Next(2)).Target(call, r.Next(2) == 0 ? _code.Five : _code.Two), wait))),
+        ];
+        Array.ForEach(threads, static t => t.Start());
+        while (Volatile.Read(ref left) > 0)
+        {
+            CodeBlock gone = Target();
+            _code.Arena.Retire(gone);
+        }
+
+        Array.ForEach(threads, static t => t.Join());
+        Assert.Null(failed);
+        Assert.All(blocks, static b => Assert.Equal(b.Expected(), SettingCode.Run(b.Block)));
+        _code.Arena.Retire([.. blocks.Select(static b => b.Block)]);
+    }
+
+    private (CodeBlock Block, Func<int> Expected) EmitAll(StaticKey key, CodeConstant constant, MultiBranch branch, StaticCall call, LivePatcher live)
+    {
+        var a = new Assembler(64);
+        var sites = new SiteEmitter(_code.Layout);
+        Label[] labels = [.. Enumerable.Range(0, 3).Select(_ => a.CreateLabel())];
+        a.push(rbx);
+        sites.Constant(a, constant, static b => b.mov(ebx, 0));
+        sites.Variants(a, new SiteVariant(_code.Nops, static b => b.add(ebx, 100)), new SiteVariant(_code.Direct, static b => b.add(ebx, 200)));
+        sites.Branch(a, key, labels[0]);
+        a.add(ebx, 1000);
+        a.Label(ref labels[0]);
+        sites.Branch(a, branch, [labels[1], labels[2]]);
+        a.Label(ref labels[1]);
+        a.add(ebx, 10_000);
+        a.Label(ref labels[2]);
+        a.xor(eax, eax);
+        sites.Call(a, call);
+        a.add(eax, ebx);
+        a.pop(rbx);
+        a.ret();
+        return (_code.Arena.Emit(a, sites), () => (int)constant.Value + (ReferenceEquals(live.Current, _code.Nops) ? 100 : 200) + (key.IsEnabled ? 0 : 1000)
+            + (branch.Way == 1 ? 0 : 10_000) + (call.Target is not VirtualAddress target ? 0 : target == _code.Five ? 5 : 2));
+    }
+
+    [Fact]
+    public void Who_is_refused_is_told_what_a_setting_can_do()
+    {
+        using var platform = new FaultyPlatform { Kind = BarrierKind.Weak, HasNativeBarrier = false };
+        using var code = new LiveCode(platform, atomic16: false);
+        using LivePatcher live = code.Patcher();
+        var constant = new CodeConstant("constant");
+        var a = new Assembler(64);
+        var sites = new SiteEmitter();
+        sites.Constant(a, constant, static b => b.mov(rax, 0L));
+        a.ret();
+        CodeBlock block = code.Arena.Emit(a, sites);
+        Assert.False(live.TryApply(c => c.Set(constant, 1), null, out ApplyResult result));
+        Assert.Equal(("PV8012", "Switch with SwitchMode.Quiescent."), (result.Diagnostics[0].Code, result.Diagnostics[0].Help));
+        live.Apply(c => c.Set(constant, 1), LiveCode.Quiescent);
+        Assert.Equal(1, SettingCode.Run(block));
+    }
+
+    [Fact]
     public void A_plan_of_every_kind_of_setting_is_stored_and_read_again()
     {
         using LivePatcher live = _code.Patcher();
@@ -310,7 +439,8 @@ public sealed unsafe class SettingEdgeTests : IDisposable
         sites.Variants(a, new SiteVariant(_code.Nops, static b => b.nop()), new SiteVariant(_code.Direct, static b => b.nop()));
         a.Label(ref on);
         a.ret();
-        _code.Arena.Emit(a, sites);
+        CodeBlock block = _code.Arena.Emit(a, sites);
+        Assert.All((string[])["key", "call", "constant", "backend of "], n => Assert.Contains(n, _code.Arena.Dump(block), StringComparison.Ordinal));
         PatchPlan plan = live.Plan(c => c.Use(_code.Direct).Enable(key).Target(call, _code.Two).Set(constant, 5)).Plan;
         using var stream = new MemoryStream();
         using (var json = new Utf8JsonWriter(stream))
