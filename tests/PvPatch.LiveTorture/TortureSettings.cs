@@ -7,8 +7,8 @@ namespace PvPatch.LiveTorture;
 
 /// <summary>
 /// Executors run functions of <see cref="SettingCode"/> while one thread changes keys, branches, calls and a backend, all in one batch, and
-/// now and then puts a new function in the place of one. Protocols other than the library's: a byte-wise copy, a label left out, a key told to be
-/// changed before the batch with its barrier is over.
+/// now and then puts a new function in the place of one. Protocols other than the library's: a byte-wise copy, a label left out, a key told
+/// to be changed before the batch with its barrier is over.
 /// </summary>
 internal sealed unsafe class TortureSettings : IDisposable
 {
@@ -23,7 +23,9 @@ internal sealed unsafe class TortureSettings : IDisposable
     private readonly long[] _words; // pinned: what each setting was told to be
     private readonly long[] _values;
     private readonly long[][] _counts; // pinned, of each executor
-    private readonly List<(nint At, int Length, SiteBytes Off, SiteBytes On)> _stored = []; // sites of the first key, for the byte-wise copy
+    // Sites of the first key, for the byte-wise copy.
+    private readonly List<(nint At, int Length, SiteBytes Off, SiteBytes On)> _stored = [];
+
     private readonly int[] _rounds; // of each executor
     private long _sequence;
     private volatile bool _stop;
@@ -40,7 +42,8 @@ internal sealed unsafe class TortureSettings : IDisposable
         _patcher.Bind(_blocks);
         _words = GC.AllocateArray<long>(_code.WordCount, pinned: true);
         _values = new long[_code.WordCount];
-        _counts = [.. Enumerable.Range(0, options.Executors).Select(static _ => GC.AllocateArray<long>(SettingCode.Counts + 1, pinned: true))];
+        _counts = [.. Enumerable.Range(0, options.Executors)
+            .Select(static _ => GC.AllocateArray<long>(SettingCode.Counts + 1, pinned: true))];
         _rounds = new int[options.Executors];
         Note(backend: 0);
         bool[] all = new bool[_words.Length];

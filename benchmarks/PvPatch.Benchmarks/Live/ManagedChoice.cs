@@ -23,7 +23,7 @@ internal sealed class ManagedChoice
         _data = new int[at + 1];
         _data[at] = 3;
         _delegate = () => _data[_at];
-        _volatile = Choices.Fixed;
+        Choose(Choices.Fixed);
         RuntimeHelpers.RunClassConstructor(typeof(Choices).TypeHandle);
     }
 
@@ -170,6 +170,9 @@ internal sealed class ManagedChoice
 
         return sum;
     }
+
+    /// <summary>Changes the one choice that another thread may change.</summary>
+    private void Choose(bool value) => _volatile = value;
 
     private static class Choices
     {

@@ -8,8 +8,9 @@ using static Iced.Intel.AssemblerRegisters;
 namespace PvPatch.Benchmarks.Live;
 
 /// <summary>
-/// What it costs to change keys while a thread runs code of the arena, though not at their sites (a time counts only if the thread had a processor all along, as in <see cref="SwitchCost"/>): a thousand keys of one site each in one batch, and one at a time; and ten thousand keys
-/// of ten sites: time and memory.
+/// What it costs to change keys while a thread runs code of the arena, though not at their sites: a thousand keys of one site each in one
+/// batch, and one at a time; and ten thousand keys of ten sites: time and memory. As in <see cref="SwitchCost"/>, times of the first count
+/// only if the thread had a processor all along.
 /// </summary>
 internal static unsafe class SettingCost
 {

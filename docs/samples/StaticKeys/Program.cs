@@ -53,11 +53,11 @@ asm.xor(ebx, ebx);
 asm.jmp(isChecked);
 CodeBlock block = arena.Emit(asm, sites);
 live.Bind(block);
-Console.WriteLine($"{Helpers.Run(block, -5)} {Helpers.Run(block, 28)}, heard {Helpers.Heard}, traced {Helpers.Traced}"); // -5 28, heard 0, traced 0
+Console.WriteLine(Helpers.Observe(block)); // -5 28, heard 0, traced 0
 
 // Everything at once, while threads may be inside: one plan, one barrier, all or nothing.
 Console.WriteLine(live.Apply(c => c.Use(traced).Enable(checks).Set(rounding, 2).Target(listener, Helpers.ListenAddress)));
-Console.WriteLine($"{Helpers.Run(block, -5)} {Helpers.Run(block, 28)}, heard {Helpers.Heard}, traced {Helpers.Traced}"); // 0 32, heard 32, traced 2
+Console.WriteLine(Helpers.Observe(block)); // 0 32, heard 32, traced 2
 Console.WriteLine(arena.Dump(block));
 
 // A key is counted: two who need it do not know of each other.
@@ -72,15 +72,13 @@ internal static unsafe class Helpers
     private static long s_heard;
     private static long s_traced;
 
-    public static long Heard => s_heard;
-
-    public static long Traced => s_traced;
-
     public static VirtualAddress ListenAddress => ManagedTarget.Of((delegate* unmanaged<long, void>)&Listen);
 
     public static VirtualAddress TraceAddress => ManagedTarget.Of((delegate* unmanaged<long, void>)&Trace);
 
     public static long Run(CodeBlock code, long x) => ((delegate* unmanaged<long, long>)code.Address.Value)(x);
+
+    public static string Observe(CodeBlock code) => $"{Run(code, -5)} {Run(code, 28)}, heard {s_heard}, traced {s_traced}";
 
     [UnmanagedCallersOnly]
     private static void Listen(long x) => s_heard += x;

@@ -91,6 +91,14 @@ public sealed class LivePlan
     /// <summary>Why a plan that was made now is not this one.</summary>
     internal PatchDiagnostic? Compare(LivePlan now)
     {
+        if (!_settings.Select(static s => s.Setting).SequenceEqual(now._settings.Select(static s => s.Setting)))
+        {
+            return PatchDiagnostic.Error(DiagnosticCodes.PlanStale, "the plan no longer fits the code: a site follows what none did") with
+            {
+                Help = "Something was emitted since it was made. Make the plan again.",
+            };
+        }
+
         // A key may be enabled once more, and no site tell of it.
         for (int i = 0; i < _settings.Length; i++)
         {

@@ -145,7 +145,7 @@ internal sealed class StaticCallSite(CodeArena arena, StaticCall call, StaticCal
 }
 
 /// <summary>An instruction with a field that follows a constant; see <see cref="ConstantCode"/>.</summary>
-internal sealed class ConstantSite(CodeArena arena, CodeConstant constant, ConstantCode code) : SettingSite(arena, [constant])
+internal sealed class ConstantSite(CodeArena arena, CodeConstant constant, ConstantCode code) : SettingSite(arena, constant.Alone)
 {
     /// <inheritdoc/>
     public override SiteBytes Decide(VirtualAddress site, int length, out PatchAction action)
@@ -159,7 +159,7 @@ internal sealed class ConstantSite(CodeArena arena, CodeConstant constant, Const
         code.Fits(value) ? null : CodeConstant.Unfit(constant.Name, value, code.Least, code.Most);
 
     /// <summary>Such a site before its code has an address.</summary>
-    internal sealed record Emitted(CodeConstant Constant, ConstantCode Code) : EmittedSetting([Constant])
+    internal sealed record Emitted(CodeConstant Constant, ConstantCode Code) : EmittedSetting(Constant.Alone)
     {
         /// <inheritdoc/>
         public override SettingSite Place(SlotTable slots, uint[] ways) => new ConstantSite(slots.Arena, Constant, Code);

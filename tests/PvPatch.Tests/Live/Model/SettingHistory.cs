@@ -140,7 +140,8 @@ internal sealed unsafe class SettingHistory : IDisposable
     {
         int target = _call.ReturnsZero ? SettingModel.Targets + 1
             : _call.Target is VirtualAddress address ? Array.FindIndex(_targets, t => t.Address == address) : SettingModel.Targets;
-        string values = SettingModel.Show([.. _keys.Select(static k => k.Count)], _branch.Way ?? -1, target, new Dictionary<string, bool>());
+        int[] counts = [.. _keys.Select(static k => k.Count)];
+        string values = SettingModel.Show(counts, _branch.Way ?? -1, target, new Dictionary<string, bool>());
         return values + string.Join(", ", _blocks.OrderBy(static b => b.Key, StringComparer.Ordinal).Select(static b =>
         {
             int seen = b.Value.IsRetired ? 0 : ((delegate* unmanaged<int>)b.Value.Address.Value)();

@@ -15,8 +15,8 @@ public sealed class SettingModelTests
 
     private static readonly SettingVerb[] s_all =
     [
-        .. s_changes, SettingVerb.Enable, SettingVerb.Mixed, SettingVerb.Emit, SettingVerb.Emit, SettingVerb.Retire, SettingVerb.RetireTarget,
-        SettingVerb.Reclaim,
+        .. s_changes, SettingVerb.Enable, SettingVerb.Mixed, SettingVerb.Emit, SettingVerb.Emit, SettingVerb.Retire,
+        SettingVerb.RetireTarget, SettingVerb.Reclaim,
     ];
 
     /// <summary>One thread: what each operation gives and does, by itself.</summary>

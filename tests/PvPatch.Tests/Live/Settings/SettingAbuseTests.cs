@@ -107,6 +107,24 @@ public sealed unsafe class SettingAbuseTests : IDisposable
     }
 
     [Fact]
+    public void A_plan_is_stale_once_a_site_follows_the_backend()
+    {
+        using var code = new LiveCode();
+        using LivePatcher live = code.Patcher(code.Nops);
+        LivePlan plan = live.Plan(c => c.Use(code.Direct).Enable(_key));
+        var a = new Assembler(64);
+        var sites = new SiteEmitter(code.Layout);
+        sites.Variants(a, new SiteVariant(code.Nops, static b => b.nop()), new SiteVariant(code.Direct, static b => b.nop()));
+        a.ret();
+        code.Arena.Emit(a, sites);
+        PatchDiagnostic stale = Assert.Throws<PatchException>(() => live.Apply(plan)).Diagnostic;
+        Assert.Equal("PV8033", stale.Code);
+        Assert.Contains("a site follows what none did", stale.Message, StringComparison.Ordinal);
+        Assert.Equal(0, _key.Count);
+        Assert.Same(code.Nops, live.Current);
+    }
+
+    [Fact]
     public void A_count_has_two_ends()
     {
         CodeBlock block = SettingCode.Emit(_arena, _key);
