@@ -1,5 +1,5 @@
-using PvPatch.Machine;
 using System.Diagnostics;
+using PvPatch.Machine;
 using PvPatch.Plans;
 
 namespace PvPatch.Live;
