@@ -63,7 +63,7 @@ internal sealed unsafe class TortureSettings : IDisposable
         long start = Stopwatch.GetTimestamp();
         long flips = 0;
         long batches = 0;
-        while (_fault is null && Stopwatch.GetElapsedTime(start).TotalSeconds < _options.Seconds)
+        while (_fault is null && IsTime(Stopwatch.GetElapsedTime(start).TotalSeconds))
         {
             flips += _stored.Count > 0 ? Store(on: batches % 2 == 0) : Change();
             if (_options.Protocol == Protocol.Library)
@@ -291,9 +291,23 @@ internal sealed unsafe class TortureSettings : IDisposable
         }
     }
 
+    /// <summary>Whether to go on. On a busy machine executors may not have come to every way in time; then a while longer.</summary>
+    private bool IsTime(double seconds) => seconds < _options.Seconds
+        || (_options.Protocol == Protocol.Library && seconds < 20 * _options.Seconds && !AllSeen(Seen()));
+
+    private long[] Seen() => [.. Enumerable.Range(0, SettingCode.Counts).Select(i => _counts.Sum(c => Volatile.Read(ref c[i])))];
+
+    /// <summary>Whether executors came to everything that sites can do, or the run proves nothing.</summary>
+    private bool AllSeen(long[] seen) =>
+        !(_code.Has(SiteKind.Keys) && seen.AsSpan(SettingCode.KeyCounts..SettingCode.BranchCounts).Contains(0))
+            && !(_code.Has(SiteKind.Branches) && seen.AsSpan(SettingCode.BranchCounts..SettingCode.CallCounts).Contains(0))
+            && !(_code.Has(SiteKind.Calls) && Enumerable.Range(0, SettingCode.Nothing + 1).Any(
+                r => (r is <= 3 or SettingCode.Nothing) && seen[SettingCode.CallCounts + r] == 0))
+            && !(_code.Has(SiteKind.Settings) && seen.AsSpan(SettingCode.OpCounts + 1).Contains(0));
+
     private int Report(long flips, long batches, TimeSpan time)
     {
-        long[] seen = [.. Enumerable.Range(0, SettingCode.Counts).Select(i => _counts.Sum(c => c[i]))];
+        long[] seen = Seen();
         Console.WriteLine(
             $"sites={_options.Sites} protocol={_options.Protocol} seconds={time.TotalSeconds:0.0} batches={batches} flips={flips} "
             + $"executions={seen.Sum()} seen={string.Join('/', seen)}");
@@ -303,11 +317,7 @@ internal sealed unsafe class TortureSettings : IDisposable
             return 2;
         }
 
-        bool all = !(_code.Has(SiteKind.Keys) && seen.AsSpan(SettingCode.KeyCounts..SettingCode.BranchCounts).Contains(0))
-            && !(_code.Has(SiteKind.Branches) && seen.AsSpan(SettingCode.BranchCounts..SettingCode.CallCounts).Contains(0))
-            && !(_code.Has(SiteKind.Calls) && Enumerable.Range(0, SettingCode.Nothing + 1).Any(
-                r => (r is <= 3 or SettingCode.Nothing) && seen[SettingCode.CallCounts + r] == 0))
-            && !(_code.Has(SiteKind.Settings) && seen.AsSpan(SettingCode.OpCounts + 1).Contains(0));
+        bool all = AllSeen(seen);
         Console.WriteLine(all || _options.Protocol != Protocol.Library ? "OK" : "NOT ALL SEEN");
         return all || _options.Protocol != Protocol.Library ? 0 : 3;
     }
