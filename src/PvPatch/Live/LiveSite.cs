@@ -84,7 +84,9 @@ public readonly record struct LiveSite
     /// <summary>The operation's name, or the settings'.</summary>
     public string Name => Block.SettingOf(Index)?.Name ?? Slot!.ToString();
 
-    /// <summary>What it passes to its operation, the registers named; <see langword="null"/> where it was emitted without an argument.</summary>
+    /// <summary>
+    /// What it passes to its operation, the registers named; <see langword="null"/> where it was emitted without an argument.
+    /// </summary>
     public SiteArgument? Argument => Block.ArgumentOf(Index) is { IsNone: false } argument ? argument.Argument : null;
 
     /// <summary>How it can be written while other threads run it.</summary>

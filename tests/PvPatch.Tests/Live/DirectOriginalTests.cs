@@ -172,7 +172,8 @@ public sealed unsafe class DirectOriginalTests
             (e.Diagnostic.Code, e.Diagnostic.Found, e.Diagnostic.Expected));
         Assert.Equal(DiagnosticCodes.LiveSiteForm,
             Assert.Throws<PatchException>(() => Commit(code, code.Two, [], listed: VirtualAddress.Zero)).Diagnostic.Code);
-        Assert.Equal(DiagnosticCodes.LiveSiteForm, Assert.Throws<PatchException>(() => Commit(code, code.Two, [], opcode: 0xe9)).Diagnostic.Code);
+        Assert.Equal(DiagnosticCodes.LiveSiteForm,
+            Assert.Throws<PatchException>(() => Commit(code, code.Two, [], opcode: 0xe9)).Diagnostic.Code);
         Assert.Equal(DiagnosticCodes.LiveSiteForm, Assert.Throws<PatchException>(() => Commit(code, code.Two, [0x66])).Diagnostic.Code);
         Assert.Equal(DiagnosticCodes.LiveSiteForm,
             Assert.Throws<PatchException>(() => Commit(code, code.Two, [0xe8, 0, 0, 0, 0])).Diagnostic.Code); // two calls
@@ -238,7 +239,7 @@ public sealed unsafe class DirectOriginalTests
         return code.Arena.Emit(a).Address;
     }
 
-    /// <summary>long f(): rax = 0, at a multiple of 8 a site that calls a function, rax back. What a jump leads to returns itself.</summary>
+    /// <summary>long f(): rax = 0, at a multiple of 8 a site that calls a function, rax back. A jump's target returns itself.</summary>
     private static CodeBlock Commit(
         LiveCode code, VirtualAddress function, byte[] before, RegisterSet? allowed = null, VirtualAddress? listed = null,
         OpsLayout? layout = null, byte opcode = 0xe8)

@@ -17,7 +17,10 @@ public sealed unsafe class SiteArgumentTests
 
     /// <summary>Values of each length of mov.</summary>
     private static readonly ulong[] s_values =
-        [0, 1, 0x12345678, 0x80000000, uint.MaxValue, 0x1_00000000, 0xffffffff_80000000, 0xffffffff_7fffffff, ulong.MaxValue, 0x8877665544332211];
+    [
+        0, 1, 0x12345678, 0x80000000, uint.MaxValue, 0x1_00000000, 0xffffffff_80000000, 0xffffffff_7fffffff, ulong.MaxValue,
+        0x8877665544332211,
+    ];
 
     [Fact]
     public void Every_value_arrives_in_every_register_as_GNU_as_writes_it()
@@ -525,7 +528,9 @@ public sealed unsafe class SiteArgumentTests
     public void The_default_register_is_that_of_the_conventions_first_argument()
     {
         foreach ((CallConvention convention, RegisterSet register) in ((CallConvention, RegisterSet)[])
-            [(CallConvention.SysV, RegisterSet.Rdi), (CallConvention.KernelSysV, RegisterSet.Rdi), (CallConvention.WindowsX64, RegisterSet.Rcx)])
+        [
+            (CallConvention.SysV, RegisterSet.Rdi), (CallConvention.KernelSysV, RegisterSet.Rdi), (CallConvention.WindowsX64, RegisterSet.Rcx),
+        ])
         {
             using var code = new EchoCode(convention: convention);
             Assert.Equal(register, code.Emit(1, null)[0].Argument!.Value.Register);

@@ -104,7 +104,9 @@ internal sealed unsafe class SitePlanner
         site.Length = (byte)body.Length;
         if (low != record.Low || high != block.BytesBehind(index))
         {
-            _report.Add(SiteRecord.Unexpected(block[index], new SiteBytes(low, high).ToArray(body.Length), block.BytesOf(index).ToArray(body.Length)));
+            SiteBytes there = new(low, high);
+            _report.Add(SiteRecord.Unexpected(
+                block[index], there.ToArray(body.Length), block.BytesOf(index).ToArray(body.Length)));
         }
         else if (low == bytes.Low && high == bytes.High)
         {
