@@ -67,6 +67,21 @@ Console.WriteLine($"{checks.IsEnabled} {Helpers.Run(block, -5)}"); // True 0
 live.Apply(c => c.Disable(checks).Set(rounding, null).Target(listener, null).Use(quiet));
 Console.WriteLine($"{checks.IsEnabled} {Helpers.Run(block, -5)}"); // False -5
 
+// A number in the code, and a piece of code of its own for each backend.
+var price = new CodeConstant("price", 7);
+var tag = new Assembler(64);
+sites.Constant(tag, price, a => a.mov(eax, int.MaxValue)); // mov eax,imm32
+sites.Variants(
+    tag,
+    new SiteVariant(quiet, a => a.inc(eax)),
+    new SiteVariant(traced, a => a.imul(eax, eax, 3)));
+tag.ret();
+CodeBlock tagged = arena.Emit(tag, sites);
+Console.WriteLine(Helpers.Run(tagged, 0)); // 8
+live.Apply(c => c.Set(price, 10).Use(traced));
+Console.WriteLine(Helpers.Run(tagged, 0)); // 30
+Console.WriteLine(arena.Dump(tagged));
+
 internal static unsafe class Helpers
 {
     private static long s_heard;
