@@ -7,7 +7,7 @@ using static Iced.Intel.AssemblerRegisters;
 namespace PvPatch.LiveTorture;
 
 /// <summary>
-/// Functions whose sites follow keys, branches and calls, and operations. The host tells in a word what each setting is: its value, or that
+/// Functions whose sites follow keys, branches, calls, a constant and the backend, and operations. The host tells in a word what each setting is: its value, or that
 /// it is in motion. A site reads the word, runs, reads it again: where it stood still, the site must have done exactly that. So every
 /// execution is checked, and one that still runs what was replaced before the batch was over is a fault.
 /// </summary>
@@ -15,6 +15,7 @@ internal sealed class SettingCode : IDisposable
 {
     public const int Ways = 8;
     public const int Loops = 64;
+    public const int ConstantValues = 4;
     public const int Nothing = 7; // what eax holds where a call does nothing
     public const long InMotion = 0x100; // in a word, above the value
 
@@ -24,7 +25,9 @@ internal sealed class SettingCode : IDisposable
     public const int BranchCounts = 6;
     public const int CallCounts = BranchCounts + Ways + 1;
     public const int OpCounts = CallCounts + Nothing + 1;
-    public const int Counts = OpCounts + 4;
+    public const int ConstantCounts = OpCounts + 4;
+    public const int VariantCounts = ConstantCounts + ConstantValues;
+    public const int Counts = VariantCounts + 4;
     private const int LoopsLeft = Counts;
     private const int SitesOfKind = 12;
 
@@ -71,8 +74,10 @@ internal sealed class SettingCode : IDisposable
 
     public StaticCall[] Calls { get; } = [new("notify"), new("trace")];
 
-    /// <summary>Number of words: one for each key, each pair of keys, each branch, each call, and the operation.</summary>
-    public int WordCount => OpWord + 1;
+    public CodeConstant Constant { get; } = new("limit", 1);
+
+    /// <summary>Number of words: one for each key, each pair of keys, each branch, each call, the operation, and the constant.</summary>
+    public int WordCount => ConstantWord + 1;
 
     public int PairWord => Keys.Length;
 
@@ -81,6 +86,8 @@ internal sealed class SettingCode : IDisposable
     public int CallWord => BranchWord + Branches.Length;
 
     public int OpWord => CallWord + Calls.Length;
+
+    public int ConstantWord => OpWord + 1;
 
     public bool Has(SiteKind kind) => _options.Sites == kind || _options.Sites == SiteKind.Settings;
 
@@ -113,7 +120,10 @@ internal sealed class SettingCode : IDisposable
         int number = 0;
         for (int i = 0; i < SitesOfKind; i++)
         {
-            foreach (SiteKind kind in new[] { SiteKind.Keys, SiteKind.Branches, SiteKind.Calls, SiteKind.Settings })
+            foreach (SiteKind kind in new[]
+            {
+                SiteKind.Keys, SiteKind.Branches, SiteKind.Calls, SiteKind.Constants, SiteKind.Variants, SiteKind.Settings,
+            })
             {
                 if (Has(kind))
                 {
@@ -184,6 +194,27 @@ internal sealed class SettingCode : IDisposable
                 Before(a, CallWord + call, number, Nothing);
                 EmitCall(a, sites, Calls[call], index % 4, functions);
                 Behind(a, CallWord + call, CallCounts, Nothing + 1, leave, keepsCarry: false);
+                break;
+            case SiteKind.Constants:
+                Before(a, ConstantWord, number, 0);
+                sites.Constant(a, Constant, (index % 3) switch
+                {
+                    0 => static b => b.mov(eax, 0),
+                    1 => static b => b.mov(rax, 0L), // ten bytes
+                    _ => static b => b.lea(eax, __[rax + int.MaxValue]),
+                });
+                Behind(a, ConstantWord, ConstantCounts, ConstantValues, leave, keepsCarry: true);
+                break;
+            case SiteKind.Variants:
+                Before(a, OpWord, number, 0);
+                sites.Variants(
+                    a, new SiteVariant(Backends[0], static b => b.mov(eax, 1)), new SiteVariant(Backends[1], static b => b.mov(eax, 2)),
+                    new SiteVariant(Backends[2], static b =>
+                    {
+                        b.lea(eax, __[rax + 1]);
+                        b.lea(eax, __[rax + 2]);
+                    }));
+                Behind(a, OpWord, VariantCounts, 4, leave, keepsCarry: true);
                 break;
             default:
                 Before(a, OpWord, number, 0);

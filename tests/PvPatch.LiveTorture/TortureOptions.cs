@@ -13,10 +13,12 @@ internal enum SiteKind
     Host,
     Mixed,
 
-    /// <summary>Sites of keys, of branches, of calls; all three and operations.</summary>
+    /// <summary>Sites of keys, of branches, of calls, of constants, of variants; all of them and operations.</summary>
     Keys,
     Branches,
     Calls,
+    Constants,
+    Variants,
     Settings,
 }
 

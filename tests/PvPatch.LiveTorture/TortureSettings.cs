@@ -113,6 +113,11 @@ internal sealed unsafe class TortureSettings : IDisposable
                     : c.Target(_code.Calls[i], target < 0 ? null : _code.Targets[target]);
             }
 
+            if (chosen[_code.ConstantWord])
+            {
+                c.Set(_code.Constant, _random.Next(SettingCode.ConstantValues));
+            }
+
             if (chosen[_code.OpWord])
             {
                 backend = _random.Next(_code.Backends.Length);
@@ -211,6 +216,7 @@ internal sealed unsafe class TortureSettings : IDisposable
         }
 
         _values[_code.OpWord] = backend + 1;
+        _values[_code.ConstantWord] = _code.Constant.Value;
     }
 
     private void NotePairs()
@@ -303,7 +309,9 @@ internal sealed unsafe class TortureSettings : IDisposable
             && !(_code.Has(SiteKind.Branches) && seen.AsSpan(SettingCode.BranchCounts..SettingCode.CallCounts).Contains(0))
             && !(_code.Has(SiteKind.Calls) && Enumerable.Range(0, SettingCode.Nothing + 1).Any(
                 r => (r is <= 3 or SettingCode.Nothing) && seen[SettingCode.CallCounts + r] == 0))
-            && !(_code.Has(SiteKind.Settings) && seen.AsSpan(SettingCode.OpCounts + 1).Contains(0));
+            && !(_code.Has(SiteKind.Settings) && seen.AsSpan((SettingCode.OpCounts + 1)..SettingCode.ConstantCounts).Contains(0))
+            && !(_code.Has(SiteKind.Constants) && seen.AsSpan(SettingCode.ConstantCounts..SettingCode.VariantCounts).Contains(0))
+            && !(_code.Has(SiteKind.Variants) && seen.AsSpan((SettingCode.VariantCounts + 1)..SettingCode.Counts).Contains(0));
 
     private int Report(long flips, long batches, TimeSpan time)
     {

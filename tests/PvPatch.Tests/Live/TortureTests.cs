@@ -43,6 +43,8 @@ public sealed class TortureTests
     [InlineData("--sites calls")]
     [InlineData("--sites settings --executors 3")]
     [InlineData("--sites settings --batch 1")]
+    [InlineData("--sites constants")]
+    [InlineData("--sites variants")]
     public void Keys_branches_and_calls_do_what_they_were_told_at_every_execution(string arguments)
     {
         (int code, string output) = Run($"run --seconds 2 {arguments}", s_timeout);
