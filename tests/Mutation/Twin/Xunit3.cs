@@ -10,6 +10,8 @@ internal static class Xunit3
     {
         public static void Skip(string reason) => throw new InvalidOperationException(SkipMark + reason);
 
+        public static void SkipUnless(bool condition, string reason) => Assert.SkipWhen(!condition, reason);
+
         public static void SkipWhen(bool condition, string reason)
         {
             if (condition)
