@@ -288,8 +288,9 @@ public sealed partial class SiteEmitter
     {
         Bind(assembler);
         var kind = new PatchSite(VirtualAddress.Zero, SlotTable.SettingSlotOf(Layout), length, RegisterSet.None);
+        SitePlacement placement = length > 8 ? SitePlacement.InsideAligned16 : SitePlacement.InsideAligned8;
         _sites.Add(new EmittedSite(
-            assembler.Instructions.Count, kind, length > 8 ? SitePlacement.InsideAligned16 : SitePlacement.InsideAligned8, Forwarding: false, Start: -1,
+            assembler.Instructions.Count, kind, placement, Forwarding: false, Start: -1,
             EmittedSite.EmitPlaceholder(assembler, length))
         {
             Setting = setting,

@@ -3,14 +3,14 @@ using System.Globalization;
 namespace PvPatch.Live;
 
 /// <summary>
-/// Something that code was emitted to depend on, besides the backend: a <see cref="StaticKey"/>, a <see cref="MultiBranch"/>. Its value
-/// stands in the instructions of its sites and nowhere else, so generated code never loads or tests it. Changed by
+/// Something that code was emitted to depend on, besides the backend: a <see cref="StaticKey"/>, a <see cref="MultiBranch"/>, a
+/// <see cref="StaticCall"/>, a <see cref="CodeConstant"/>. Its value stands in the instructions of its sites, so generated code never loads
+/// or tests it. Changed by
 /// <see cref="LivePatcher.Apply(Action{LiveChanges}, SwitchOptions?)"/>, together with whatever else is in the changes.
 /// </summary>
 /// <remarks>
 /// A setting belongs to the arena whose code first has a site of it, or whose patcher first changes it; not by a plan, and not by what is
-/// refused. It is kept by the code, not by a
-/// patcher: any patcher of the arena may change it.
+/// refused. It is kept by the code, not by a patcher: any patcher of the arena may change it.
 /// </remarks>
 public abstract class LiveSetting
 {
