@@ -298,6 +298,12 @@ public static class KernelDiagnosticCodes
     /// <summary>The kernel is of a kind that cannot be audited: one of 32 bits.</summary>
     public const string AuditNotSupported = "PV6170";
 
+    /// <summary>A function put into a slot by the user destroys what the slot's callers keep (a warning where it is trusted).</summary>
+    public const string SlotTargetBreaksConvention = "PV6171";
+
+    /// <summary>What a function put into a slot by the user destroys is not known (a warning).</summary>
+    public const string SlotTargetUndecided = "PV6172";
+
     /// <summary>The sections of an object file cannot lie where they were told to.</summary>
     public const string ObjectBadPlacement = "PV6180";
 

@@ -16,7 +16,7 @@ internal static class ToolApplication
         ParseResult parsed = tool.Root.Parse(arguments, new ParserConfiguration { ResponseFileTokenReplacer = null });
         ToolCommand? command = tool.Find(parsed.CommandResult.Command);
         bool json = command is null ? arguments.Contains("--json") : parsed.GetValue(command.Json);
-        var run = new ToolRun(console, json, parsed.GetValue(tool.NoColour));
+        var run = new ToolRun(console, json, parsed.GetValue(tool.NoColour)) { UnpacksWithPrograms = parsed.GetValue(tool.UnpackWithPrograms) };
         try
         {
             ExitCode exitCode = Run(tool, parsed, command, run, arguments.Count == 0);

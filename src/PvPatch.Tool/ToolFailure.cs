@@ -23,7 +23,8 @@ internal sealed class ToolFailure : Exception
         KernelDiagnosticCodes.OutputUnwritable => ExitCode.OutputUnwritable,
         KernelDiagnosticCodes.BackendNotInImage or KernelDiagnosticCodes.SymbolUnknown or DiagnosticCodes.UnknownSlot
             or DiagnosticCodes.UnknownBackend => ExitCode.Usage,
-        ToolDiagnosticCodes.OutputIsInput or ToolDiagnosticCodes.NotThatOriginal or ToolDiagnosticCodes.NotAPlanOfImage => ExitCode.Refused,
+        ToolDiagnosticCodes.OutputIsInput or ToolDiagnosticCodes.NotThatOriginal or ToolDiagnosticCodes.NotAPlanOfImage
+            or KernelDiagnosticCodes.SlotTargetBreaksConvention => ExitCode.Refused,
         ToolDiagnosticCodes.PlanUnreadable or ToolDiagnosticCodes.OptionFileUnreadable or ToolDiagnosticCodes.OutOfMemory =>
             ExitCode.BadInput,
         ToolDiagnosticCodes.Cancelled => ExitCode.Cancelled,

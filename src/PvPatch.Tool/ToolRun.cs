@@ -18,6 +18,9 @@ internal sealed class ToolRun
 
     public ToolConsole Console { get; }
 
+    /// <summary>Whether kernels are unpacked by programs of the system.</summary>
+    public bool UnpacksWithPrograms { get; init; }
+
     /// <summary>Whether results and findings are JSON documents.</summary>
     public bool IsJson { get; }
 

@@ -83,6 +83,38 @@ public sealed class AuditTests : IDisposable
         return ToolRunner.Run("audit", files.Write("read", kernel.Build()), "--backend", "native", "--json");
     }
 
+    [Theory]
+    [InlineData("plan")]
+    [InlineData("patch")]
+    public void A_function_that_destroys_more_than_its_slot_lets_it_is_refused_unless_it_is_trusted(string command)
+    {
+        using var files = new KernelFiles();
+        SyntheticKernel kernel = SyntheticKernel.Complete();
+        kernel.Put(Code, 0x89, 0xf8, 0x31, 0xdb, 0xc3); // mov eax, edi; xor ebx, ebx; ret
+        string slots = files.Write("slots.json", $$"""{"{{Slot}}":"0x{{Code:x}}"}""");
+        string output = files.Path("out");
+        string[] arguments = [command, files.Write("kernel", kernel.Build()), "--backend", "native", "--slots", slots,
+            .. command == "patch" ? ["-o", output] : Array.Empty<string>()];
+
+        ToolResult refused = ToolRunner.Run(arguments);
+        refused.Fails(3, "PV6171");
+        Assert.Matches($"{Slot}(.|\n)*0x{Code + 2:x}(.|\n)*destroys .*rbx(.|\n)*--trust", refused.Error);
+        Assert.False(File.Exists(output));
+
+        ToolResult trusted = ToolRunner.Run([.. arguments, "--trust"]).Succeeds();
+        Assert.Contains("warning PV6171", trusted.Error, StringComparison.Ordinal);
+        Assert.DoesNotContain("--trust", trusted.Error, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void A_function_that_can_not_be_followed_is_planned_with_a_warning()
+    {
+        using var files = new KernelFiles();
+        string slots = files.Write("slots.json", $$"""{"{{Slot}}":"0xffffffff80001000"}""");
+        Assert.Contains("warning PV6172",
+            ToolRunner.Run("plan", files.Vmlinux, "--backend", "native", "--slots", slots).Succeeds().Error, StringComparison.Ordinal);
+    }
+
     /// <summary>Audits a kernel with a slot that holds the address of code outside the image.</summary>
     internal static ToolResult NotFollowed(KernelFiles files, bool json = true)
     {

@@ -46,6 +46,16 @@ public sealed class OutputTests
         Assert.DoesNotContain(Enum.GetValues<PatchAction>(), static a => Words.Of(a).Length > 12); // the columns of sites, plan and explain
     }
 
+    [Fact]
+    public void Columns_never_run_together()
+    {
+        using var stream = new MemoryStream();
+        var output = new TextOutput(stream, colour: false);
+        output.Column("", 2).Column("longer", 3).Column("six", 6).Line("end");
+        output.Flush();
+        Assert.Equal("  longer six   end\n", System.Text.Encoding.ASCII.GetString(stream.ToArray()));
+    }
+
     [Theory]
     [InlineData("pacth", "patch")]
     [InlineData("--bakend", "--backend")]

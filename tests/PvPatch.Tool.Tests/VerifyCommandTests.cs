@@ -26,6 +26,8 @@ public sealed class VerifyCommandTests : IDisposable
         Assert.Contains("slide +0x1c00000", text.Out, StringComparison.Ordinal);
         JsonElement json = Verify(core, "--json").Succeeds().Json;
         Assert.Equal("pvpatch-verification", json.GetProperty("format").GetString());
+        Assert.Matches(@"^pvpatch \d+\.\d+\.\d+", json.GetProperty("tool").GetString());
+        Assert.Equal((_guest.Vmlinux, core), (json.GetProperty("image").GetString(), json.GetProperty("memory").GetProperty("path").GetString()));
         Assert.Equal("patched", json.GetProperty("state").GetString());
         Assert.Equal(backend, json.GetProperty("backend").GetString());
         Assert.Equal(SiteCount, json.GetProperty("counts").GetProperty("compared").GetInt32());

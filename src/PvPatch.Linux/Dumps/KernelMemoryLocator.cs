@@ -73,7 +73,7 @@ internal static class KernelMemoryLocator
         }
 
         long? slide = SlideVote.Take(image, signature.Range, space, displacement) ?? SlideOtherwise(file, space, displacement, by);
-        CheckBase(file, displacement, slide, diagnostics);
+        CheckBase(image, signature, space, file, displacement, slide, diagnostics);
         error = null;
         memory = new KernelMemory(file, space, displacement, image.Bitness)
         {
@@ -197,7 +197,9 @@ internal static class KernelMemoryLocator
             : null;
     }
 
-    private static void CheckBase(MemoryFile file, ulong displacement, long? slide, List<PatchDiagnostic> diagnostics)
+    private static void CheckBase(
+        ElfImage image, KernelSignature signature, MemorySpace space, MemoryFile file, ulong displacement, long? slide,
+        List<PatchDiagnostic> diagnostics)
     {
         if (slide is null)
         {
@@ -210,8 +212,10 @@ internal static class KernelMemoryLocator
                     + "kernel's data too.",
             });
         }
-        else if (file.Kind == MemoryFileKind.Raw && unchecked((long)displacement) != slide)
+        else if (file.Kind == MemoryFileKind.Raw && ReferenceEquals(space, file.VirtualSpace) && unchecked((long)displacement) != slide
+            && !(image.Bitness == 64 && PageTableSearch.LeadsTo(image, signature.Range, space, displacement)))
         {
+            // Page tables that lead to where it was found say that the base is a physical one, and right.
             ulong start = file.VirtualSpace.Segments[0].Address;
             diagnostics.Add(PatchDiagnostic.Warning(KernelDiagnosticCodes.MemoryBaseWrong,
                 "the base given is not the virtual address of the first byte; the kernel was found by its content") with
@@ -239,7 +243,9 @@ internal static class KernelMemoryLocator
             Expected =
                 $"{image.Bitness}-bit kernel \"{signature.BannerText}\": {signature.Data.Count} pieces of data and "
                 + $"{signature.Code.Count} of code, moved by whole pages",
-            Help = search.IsExhausted
+            Help = search.IsMisled
+                ? "So much of the memory looks like the kernel that the search was given up; cut out the part that holds the kernel."
+                : search.IsExhausted
                 ? "There is more memory than is looked through; cut out the part that holds the kernel."
                 : "Is the dump of a machine that ran just this build? Are the kernel's pages in it?",
         };

@@ -14,8 +14,9 @@ namespace PvPatch.Linux.Dumps;
 /// </remarks>
 internal sealed class KernelSignature
 {
-    // Pieces start at multiples of their length, so that none lies in two pages.
-    private const int DataLength = 64;
+    /// <summary>Bytes of a piece of data; the longest there are. Pieces start at multiples of their length, so none lies in two pages.</summary>
+    public const int DataLength = 64;
+
     private const int CodeLength = 32;
     private const int DataPerSection = 12;
     private const int CodePerSection = 48;

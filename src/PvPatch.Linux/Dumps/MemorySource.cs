@@ -31,6 +31,11 @@ internal sealed class FileMemorySource : MemorySource
 
     public FileMemorySource(string path)
     {
+        if (Directory.Exists(path))
+        {
+            throw new IOException("it is a directory");
+        }
+
         // FileStream says whether the file can be read at random; a pipe can't, and would be read from its start whatever the offset.
         using var stream = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.ReadWrite | FileShare.Delete, bufferSize: 0);
         if (!stream.CanSeek)

@@ -18,6 +18,9 @@ public sealed class SlotOverrides
     /// <summary>Number of slots with an override.</summary>
     public int Count => _slots.Count;
 
+    /// <summary>Slots with a function, in the order given.</summary>
+    internal IEnumerable<string> Functions => _slots.Where(static s => s.Value is not (null or "nop")).Select(static s => s.Slot);
+
     /// <summary>Reads overrides.</summary>
     /// <param name="utf8">The JSON text.</param>
     /// <param name="overrides">The overrides.</param>

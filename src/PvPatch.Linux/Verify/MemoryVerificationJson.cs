@@ -19,13 +19,15 @@ internal static class MemoryVerificationJson
     /// <summary>Writes a result as one JSON object.</summary>
     /// <param name="result">The result.</param>
     /// <param name="json">The writer; not flushed.</param>
-    public static void Write(MemoryVerification result, Utf8JsonWriter json) => Write(result, json, []);
+    public static void Write(MemoryVerification result, Utf8JsonWriter json) => Write(result, json, [], static _ => { });
 
     /// <summary>Writes a result as one JSON object, with findings of the caller's own.</summary>
     /// <param name="result">The result.</param>
     /// <param name="json">The writer; not flushed.</param>
     /// <param name="more">Findings that come first in the member <c>diagnostics</c>.</param>
-    public static void Write(MemoryVerification result, Utf8JsonWriter json, IReadOnlyList<PatchDiagnostic> more)
+    /// <param name="about">Writes members that say what was compared, and by what.</param>
+    public static void Write(
+        MemoryVerification result, Utf8JsonWriter json, IReadOnlyList<PatchDiagnostic> more, Action<Utf8JsonWriter> about)
     {
         ArgumentNullException.ThrowIfNull(more);
         ArgumentNullException.ThrowIfNull(result);
@@ -33,6 +35,7 @@ internal static class MemoryVerificationJson
         json.WriteStartObject();
         json.WriteString("format", Format);
         json.WriteNumber("version", Version);
+        about(json);
         json.WriteString("state", Name(result.State));
         if (result.State is MemoryState.Patched or MemoryState.Mixed or MemoryState.Tampered)
         {

@@ -36,6 +36,7 @@ internal sealed class CommandSet
     {
         Root = new RootCommand("Shows, writes and takes back what stands at the paravirt call sites of x86 Linux kernels.");
         Root.Options.Add(NoColour);
+        Root.Options.Add(UnpackWithPrograms);
         Root.HelpName = "pvpatch";
         foreach (ToolCommand command in _commands)
         {
@@ -55,6 +56,13 @@ internal sealed class CommandSet
 
     /// <summary>For all commands: no colours.</summary>
     public Option<bool> NoColour { get; } = new("--no-color") { Description = "Never use colours, as with NO_COLOR=1", Recursive = true };
+
+    /// <summary>For all commands that read a kernel: programs of the system instead of the decoders within the tool.</summary>
+    public Option<bool> UnpackWithPrograms { get; } = new("--unpack-with-programs")
+    {
+        Description = "Unpack kernels by the system's xz, zstd, lz4 and bzip2 instead of within the tool",
+        Recursive = true,
+    };
 
     public IReadOnlyList<ToolCommand> Commands => _commands;
 

@@ -17,6 +17,11 @@ internal static class InputFile
             throw new ToolFailure(error with { Source = path, Found = "a device or socket", Expected = "a file" });
         }
 
+        if (Directory.Exists(path))
+        {
+            throw new ToolFailure(error with { Source = path, Found = "a directory", Expected = "a file" });
+        }
+
         try
         {
             using var file = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read, bufferSize: 0);

@@ -44,7 +44,7 @@ internal sealed class KernelInput
         PatchDiagnostic? error;
         using (UnpackProgress? progress = UnpackProgress.Start(path, run))
         {
-            loaded = KernelFile.TryLoad(path, new UnpackLimits { Progress = progress }, out file, out error, run.Console.Cancellation);
+            loaded = KernelFile.TryLoad(path, new UnpackLimits { Progress = progress, UsePrograms = run.UnpacksWithPrograms }, out file, out error, run.Console.Cancellation);
         }
 
         if (!loaded || !ElfImage.TryRead(file!.Image, out ElfImage? elf, out error))

@@ -1,5 +1,6 @@
 using System.CommandLine;
 using PvPatch.Linux;
+using PvPatch.Linux.Audit;
 using PvPatch.Plans;
 
 namespace PvPatch.Tool.Kernels;
@@ -31,6 +32,10 @@ internal static class KernelPlan
     public static Option<string[]> Backends(string description) =>
         new("--backend", "-b") { Description = description, HelpName = "NAME" };
 
+    /// <summary>The option for commands that check what <c>--slots</c> names.</summary>
+    public static Option<bool> Trust() =>
+        new("--trust") { Description = "Take functions of --slots that destroy more than their slot's convention lets them" };
+
     /// <exception cref="ToolFailure">The name is empty.</exception>
     public static void CheckName(string backend)
     {
@@ -51,6 +56,19 @@ internal static class KernelPlan
 
         diagnostics = In(path, diagnostics);
         return null;
+    }
+
+    /// <summary>Checks the functions that the user put into slots against the slots' conventions, and warns of those not known.</summary>
+    /// <exception cref="ToolFailure">One destroys what its slot's callers keep, and is not trusted (PV6171).</exception>
+    public static void CheckSlots(KernelImage image, BootMachine machine, bool isTrusted, string path, ToolRun run)
+    {
+        IReadOnlyList<PatchDiagnostic> found = In(path, SlotTargetCheck.Of(image, machine, isTrusted));
+        if (found.FirstOrDefault(static d => d.Severity == DiagnosticSeverity.Error) is { } error)
+        {
+            throw new ToolFailure([error, .. found.Where(d => d != error)]); // the first one gives the exit code
+        }
+
+        run.Warn(found, hasNoPlace: true);
     }
 
     /// <summary>Diagnostics with a file as the source of those that have none.</summary>

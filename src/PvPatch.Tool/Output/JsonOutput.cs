@@ -1,4 +1,5 @@
 using System.Globalization;
+using System.Reflection;
 using System.Text.Encodings.Web;
 using System.Text.Json;
 
@@ -7,6 +8,10 @@ namespace PvPatch.Tool.Output;
 /// <summary>JSON documents: one to a run, UTF-8, indented, with a line feed behind. <c>docs/json.md</c> gives the schemas.</summary>
 internal static class JsonOutput
 {
+    /// <summary>The tool's name and version.</summary>
+    public static string Tool { get; } = "pvpatch "
+        + typeof(JsonOutput).Assembly.GetCustomAttribute<AssemblyInformationalVersionAttribute>()?.InformationalVersion.Split('+')[0];
+
     public static void Write(Stream stream, Action<Utf8JsonWriter> write)
     {
         // Relaxed: quotation marks and control characters are escaped all the same; ' < > & are not, for nobody pastes this into HTML.

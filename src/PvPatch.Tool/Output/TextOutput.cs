@@ -32,8 +32,17 @@ internal sealed class TextOutput(Stream stream, bool colour)
 
     private readonly StringBuilder _waiting = new();
 
+    // Behind a column whose text filled it: what follows on the line is parted from it by a blank.
+    private bool _isFull;
+
     public TextOutput Write(string text, Ink ink = Ink.Plain)
     {
+        if (_isFull && text.Length > 0)
+        {
+            _waiting.Append(' ');
+            _isFull = false;
+        }
+
         string? start = colour ? StartOf(ink) : null;
         _waiting.Append(start).Append(Clean(text)).Append(start is null ? null : "\e[0m");
         return this;
@@ -44,6 +53,7 @@ internal sealed class TextOutput(Stream stream, bool colour)
     {
         Write(text, ink);
         _waiting.Append(' ', Math.Max(0, width - text.Length));
+        _isFull = text.Length >= width && text.Length > 0;
         return this;
     }
 
@@ -55,6 +65,7 @@ internal sealed class TextOutput(Stream stream, bool colour)
         }
 
         _waiting.Append('\n');
+        _isFull = false;
         if (_waiting.Length >= FlushAt)
         {
             Flush();

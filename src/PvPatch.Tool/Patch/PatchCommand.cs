@@ -12,6 +12,8 @@ internal sealed class PatchCommand : ToolCommand
 
     private readonly ImageOptions _imageOptions;
 
+    private readonly Option<bool> _trust = KernelPlan.Trust();
+
     private readonly MachineOptions _machine;
 
     private readonly Option<string> _backend = KernelPlan.RequiredBackend();
@@ -41,6 +43,7 @@ internal sealed class PatchCommand : ToolCommand
         Definition.Arguments.Add(_image);
         Definition.Options.Add(_backend);
         _machine = new MachineOptions(Definition);
+        Definition.Options.Add(_trust);
         _imageOptions = new ImageOptions(Definition);
         Definition.Options.Add(_output);
         Definition.Options.Add(_savePlan);
@@ -60,6 +63,7 @@ internal sealed class PatchCommand : ToolCommand
         MachineSettings settings = _machine.Read(arguments);
         KernelImage image = KernelInput.Read(path, run).Open(arguments, _imageOptions);
         BootMachine machine = settings.Machine(image, arguments.GetRequiredValue(_backend));
+        KernelPlan.CheckSlots(image, machine, arguments.GetValue(_trust), path, run);
         PatchPlan plan = KernelPlan.Make(image, machine, path);
         if (!arguments.GetValue(_exact))
         {

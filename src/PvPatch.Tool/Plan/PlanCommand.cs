@@ -12,6 +12,8 @@ internal sealed class PlanCommand : ToolCommand
 
     private readonly ImageOptions _imageOptions;
 
+    private readonly Option<bool> _trust = KernelPlan.Trust();
+
     private readonly MachineOptions _machine;
 
     private readonly Option<string?> _backend = new("--backend", "-b")
@@ -53,6 +55,7 @@ internal sealed class PlanCommand : ToolCommand
         });
         _module = new ModuleOptions(Definition);
         _machine = new MachineOptions(Definition);
+        Definition.Options.Add(_trust);
         _imageOptions = new ImageOptions(Definition);
     }
 
@@ -72,6 +75,7 @@ internal sealed class PlanCommand : ToolCommand
         }
 
         BootMachine machine = settings.Machine(image, backend);
+        KernelPlan.CheckSlots(image, machine, arguments.GetValue(_trust), path, run);
         PatchPlan plan = _module.Plan(arguments, image, machine, run) ?? KernelPlan.Make(image, machine, path);
         AllowedReport? allowed = output is null
             ? null : AllowedReport.Save(Candidates.Of(image, settings, [backend], path), path, output, allowedPath!, run);

@@ -7,19 +7,21 @@ namespace PvPatch.Tool.Plan;
 /// <summary>Summary of a plan: for each slot, action and reason the number of sites, and one of them as an example.</summary>
 internal static class PlanText
 {
-    private const int SlotWidth = 34;
+    private const int FewestSlotWidth = 34;
     private const int ActionWidth = 13;
     private const int SitesWidth = 8;
 
     public static void Write(KernelImage image, PatchPlan plan, TextOutput output)
     {
         var disassembler = new Disassembler(plan.Bitness, new KernelNames(image).NameOf);
-        output.Column("slot", SlotWidth, Ink.Faint).Column("done", ActionWidth, Ink.Faint).Column("sites", SitesWidth, Ink.Faint)
+        IReadOnlyList<PlanGroup> groups = PlanGroup.Of(plan);
+        int slotWidth = groups.Select(g => plan[g.First].Label.Length + 2).Append(FewestSlotWidth).Max();
+        output.Column("slot", slotWidth, Ink.Faint).Column("done", ActionWidth, Ink.Faint).Column("sites", SitesWidth, Ink.Faint)
             .Line("for example", Ink.Faint);
-        foreach (PlanGroup group in PlanGroup.Of(plan))
+        foreach (PlanGroup group in groups)
         {
             SiteDecision first = plan[group.First];
-            output.Column(first.Label, SlotWidth).Column(Words.Of(first.Action), ActionWidth, Words.InkOf(first.Action))
+            output.Column(first.Label, slotWidth).Column(Words.Of(first.Action), ActionWidth, Words.InkOf(first.Action))
                 .Column(string.Create(CultureInfo.InvariantCulture, $"{group.Count,5}"), SitesWidth)
                 .Line($"{disassembler.Line(first.NewBytes, first.Address)}{Because(first)}");
         }

@@ -33,7 +33,7 @@ internal sealed record SitesDocument(
             image.Layout[site.Slot].Name,
             site.Slot,
             site.Budget,
-            site.Clobbers.ToString(),
+            site.Clobbers.ToString(image.Bitness),
             HexBytes.Format(old));
         return new JsonPart(json => JsonSerializer.Serialize(json, unplanned, ToolJson.Default.UnplannedSite));
     }

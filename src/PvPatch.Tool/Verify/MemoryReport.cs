@@ -4,6 +4,7 @@ using PvPatch.Linux;
 using PvPatch.Linux.Dumps;
 using PvPatch.Linux.Verify;
 using PvPatch.Plans;
+using PvPatch.Tool.Info;
 
 namespace PvPatch.Tool.Verify;
 
@@ -18,13 +19,16 @@ internal sealed class MemoryReport
     private readonly KernelImage _image;
     private readonly MemoryVerification _result;
     private readonly string? _wanted;
+    private readonly string _path;
 
     /// <param name="image">The kernel.</param>
     /// <param name="result">What was found.</param>
     /// <param name="wanted">The backend the machine should have run on; <see langword="null"/> for any.</param>
-    public MemoryReport(KernelImage image, MemoryVerification result, string? wanted)
+    /// <param name="path">The kernel's file.</param>
+    public MemoryReport(KernelImage image, MemoryVerification result, string? wanted, string path)
     {
         _image = image;
+        _path = path;
         _result = result;
         _wanted = wanted;
         IsOther = result.State == MemoryState.Patched && wanted is not null
@@ -52,7 +56,7 @@ internal sealed class MemoryReport
         }
     }
 
-    public void WriteJson(Utf8JsonWriter json) => MemoryVerificationJson.Write(_result, json, IsOther ? [Other()] : []);
+    public void WriteJson(Utf8JsonWriter json) => MemoryVerificationJson.Write(_result, json, IsOther ? [Other()] : [], WriteAbout);
 
     public void WriteText(TextOutput output)
     {
@@ -66,6 +70,16 @@ internal sealed class MemoryReport
         {
             WriteCandidates(output);
             WriteSites(output);
+        }
+    }
+
+    private void WriteAbout(Utf8JsonWriter json)
+    {
+        json.WriteString("tool", JsonOutput.Tool);
+        json.WriteString("image", _path);
+        if (VersionBanner.Find(_image.Elf.File.Span) is string kernel)
+        {
+            json.WriteString("kernel", kernel);
         }
     }
 

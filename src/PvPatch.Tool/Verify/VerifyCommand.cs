@@ -69,7 +69,7 @@ internal sealed class VerifyCommand : ToolCommand
         string wanted = arguments.GetValue(_backend)!;
         string? named = wanted == Auto ? null : wanted;
         MemoryVerification result = Candidates.Verify(image, file, settings, named, path, run.Console.Cancellation);
-        var report = new MemoryReport(image, result, named);
+        var report = new MemoryReport(image, result, named, path);
         if (report.ExitCode == ExitCode.BadInput)
         {
             throw new ToolFailure(report.Diagnostics);

@@ -82,24 +82,28 @@ internal sealed class SlotChanges(PvSlots slots, SlotTargets targets, BackendBui
         return true;
     }
 
-    /// <summary>Puts functions that do not work without one another: all or none.</summary>
-    /// <returns>Whether they are all there.</returns>
+    /// <summary>
+    /// Puts functions that do not work without one another into those of their slots that there are: all or none. A slot that the layout
+    /// lacks says nothing of the others: from 7.3 on the lock's slow path and its unlock are static calls, waiting and kicking still slots.
+    /// </summary>
+    /// <returns>Whether any was put.</returns>
     public bool PutAll(params ReadOnlySpan<(string Name, string Symbol)> changes)
     {
         foreach ((string name, string symbol) in changes)
         {
-            if (!slots.Has(name) || targets.Find(symbol) is null)
+            if (slots.Has(name) && targets.Find(symbol) is null)
             {
                 return false;
             }
         }
 
+        bool any = false;
         foreach ((string name, string symbol) in changes)
         {
-            Put(name, symbol);
+            any |= Put(name, symbol);
         }
 
-        return true;
+        return any;
     }
 
     /// <summary>Puts the function that stands for "nothing", which the patcher makes nops of.</summary>

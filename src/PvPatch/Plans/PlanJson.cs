@@ -74,7 +74,7 @@ public static class PlanJson
         json.WriteNumber("length", site.Length);
         if (outcome.Clobbers is { } clobbers)
         {
-            json.WriteString("clobbers", Name(clobbers));
+            json.WriteString("clobbers", clobbers.ToString(plan.Bitness));
         }
 
         json.WriteString("action", Name(outcome.Action));
@@ -155,8 +155,6 @@ public static class PlanJson
     /// <summary>How the names of actions and reasons are spelt in JSON: with a small first letter.</summary>
     internal static string Name<T>(T value)
         where T : struct, Enum => JsonNamingPolicy.CamelCase.ConvertName(value.ToString());
-
-    internal static string Name(RegisterSet set) => set.ToString();
 
     private static void WriteSegments(PatchPlan plan, Utf8JsonWriter json)
     {

@@ -74,9 +74,18 @@ public sealed class BzImageTests
     [Theory]
     [InlineData(0x248, 0xffffffff)]
     [InlineData(0x24c, 0xffffffff)]
-    [InlineData(0x24c, 0)]
     public void A_payload_outside_the_file_is_refused(int field, uint value) =>
         Assert.Equal(KernelDiagnosticCodes.BzImagePayloadOutsideFile, Refuse(s_file.With32(field, value)).Code);
+
+    [Fact]
+    public void A_program_that_only_has_the_header_is_told_from_a_damaged_kernel()
+    {
+        // memtest86+ of Debian: HdrS, protocol 2.12, both payload fields 0.
+        PatchDiagnostic error = Refuse(s_file.With32(0x248, 0).With32(0x24c, 0));
+        Assert.Equal(KernelDiagnosticCodes.BzImageBadHeader, error.Code);
+        Assert.Contains("names no compressed kernel", error.Message, StringComparison.Ordinal);
+        Assert.Contains("memtest86+", error.Help, StringComparison.Ordinal);
+    }
 
     [Fact]
     public void The_payload_of_a_shorter_file_is_refused()

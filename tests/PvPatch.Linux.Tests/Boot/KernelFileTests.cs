@@ -63,6 +63,12 @@ public sealed class KernelFileTests
         Assert.Equal(KernelDiagnosticCodes.NotAKernel, error.Code);
         Assert.Equal(text, error.Source);
         Assert.Equal("44 65 61 72 20 72 65 61 64 65 72", error.Found);
+
+        // A program for EFI, as a hypervisor's .efi is: a DOS header that no boot header follows.
+        Assert.False(KernelFile.TryLoad(folder.File("xen.efi", [(byte)'M', (byte)'Z', .. new byte[0x400]]), null, out _, out error));
+        Assert.Equal(KernelDiagnosticCodes.NotAKernel, error.Code);
+        Assert.Contains("program for EFI", error.Found, StringComparison.Ordinal);
+        Assert.Contains(".linux", error.Help, StringComparison.Ordinal);
     }
 
     [Fact]
@@ -72,7 +78,7 @@ public sealed class KernelFileTests
         Assert.False(KernelFile.TryLoad(folder.File("missing"), null, out _, out PatchDiagnostic? missing));
         Assert.Equal(KernelDiagnosticCodes.FileUnreadable, missing.Code);
         Assert.False(KernelFile.TryLoad(folder.Path, null, out _, out PatchDiagnostic? directory));
-        Assert.Equal(KernelDiagnosticCodes.FileUnreadable, directory.Code);
+        Assert.Equal((KernelDiagnosticCodes.FileUnreadable, "it is a directory"), (directory.Code, directory.Found));
         Assert.False(KernelFile.TryLoad(folder.File("empty", []), null, out _, out PatchDiagnostic? empty));
         Assert.Equal(KernelDiagnosticCodes.NotAKernel, empty.Code);
         Assert.Equal("nothing", empty.Found);

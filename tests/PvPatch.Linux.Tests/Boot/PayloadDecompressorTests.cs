@@ -7,6 +7,8 @@ namespace PvPatch.Linux.Tests.Boot;
 public sealed class PayloadDecompressorTests
 {
     private static readonly byte[] s_kernel = TestBzImage.Kernel(2_200_000);
+    private static readonly UnpackLimits s_programs = new() { UsePrograms = true };
+    private static readonly UnpackLimits[] s_ways = [new UnpackLimits(), s_programs];
     private static readonly ConcurrentDictionary<PayloadCompression, byte[]> s_packed = new();
 
     [Theory]
@@ -17,8 +19,11 @@ public sealed class PayloadDecompressorTests
         PayloadCompression compression = Enum.Parse<PayloadCompression>(packing);
         byte[] packed = Packed(compression);
         Assert.Equal(compression, PayloadDecompressor.Detect(packed));
-        Assert.Equal(s_kernel, Unpack(packed, compression, s_kernel.Length).ToArray());
-        Assert.Equal(s_kernel, Unpack(packed, compression, null).ToArray());
+        foreach (UnpackLimits limits in s_ways)
+        {
+            Assert.Equal(s_kernel, Unpack(packed, compression, s_kernel.Length, limits).ToArray());
+            Assert.Equal(s_kernel, Unpack(packed, compression, null, limits).ToArray());
+        }
     }
 
     [Theory]
@@ -28,12 +33,15 @@ public sealed class PayloadDecompressorTests
     {
         PayloadCompression compression = Enum.Parse<PayloadCompression>(packing);
         byte[] packed = Packed(compression);
-        PatchDiagnostic more = Refuse(packed, compression, s_kernel.Length - 1);
-        Assert.Equal(KernelDiagnosticCodes.PayloadSizeMismatch, more.Code);
-        Assert.StartsWith("more than", more.Found, StringComparison.Ordinal);
-        PatchDiagnostic fewer = Refuse(packed, compression, s_kernel.Length + 1);
-        Assert.Equal(KernelDiagnosticCodes.PayloadSizeMismatch, fewer.Code);
-        Assert.Equal($"{s_kernel.Length} bytes", fewer.Found);
+        foreach (UnpackLimits limits in s_ways)
+        {
+            PatchDiagnostic more = Refuse(packed, compression, s_kernel.Length - 1, limits);
+            Assert.Equal(KernelDiagnosticCodes.PayloadSizeMismatch, more.Code);
+            Assert.StartsWith("more than", more.Found, StringComparison.Ordinal);
+            PatchDiagnostic fewer = Refuse(packed, compression, s_kernel.Length + 1, limits);
+            Assert.Equal(KernelDiagnosticCodes.PayloadSizeMismatch, fewer.Code);
+            Assert.Equal($"{s_kernel.Length} bytes", fewer.Found);
+        }
     }
 
     [Theory]
@@ -44,9 +52,12 @@ public sealed class PayloadDecompressorTests
         PayloadCompression compression = Enum.Parse<PayloadCompression>(packing);
         // 24 MiB of zeros pack into a few kilobytes; only the 16 MiB that are allowed at any ratio are taken.
         byte[] packed = Compressors.Compress(compression, new byte[24 << 20]);
-        PatchDiagnostic error = Refuse(packed, compression, null, new UnpackLimits { MaxExpansion = 1 });
-        Assert.Equal(KernelDiagnosticCodes.PayloadTooLarge, error.Code);
-        Assert.Contains(nameof(UnpackLimits.MaxExpansion), error.Help, StringComparison.Ordinal);
+        foreach (UnpackLimits limits in s_ways)
+        {
+            PatchDiagnostic error = Refuse(packed, compression, null, limits with { MaxExpansion = 1 });
+            Assert.Equal(KernelDiagnosticCodes.PayloadTooLarge, error.Code);
+            Assert.Contains(nameof(UnpackLimits.MaxExpansion), error.Help, StringComparison.Ordinal);
+        }
     }
 
     [Theory]
@@ -55,9 +66,65 @@ public sealed class PayloadDecompressorTests
     {
         PayloadCompression compression = Enum.Parse<PayloadCompression>(packing);
         byte[] packed = Packed(compression);
-        PatchDiagnostic cut = Refuse(packed[..(packed.Length / 2)], compression, s_kernel.Length);
+        PatchDiagnostic cut = Refuse(packed[..(packed.Length / 2)], compression, s_kernel.Length, s_programs);
         Assert.Equal(KernelDiagnosticCodes.PayloadCorrupt, cut.Code);
         Assert.Contains("exit code", cut.Found, StringComparison.Ordinal);
+    }
+
+    // Five kinds of damage, a new seed each run. Bytes that are not those packed are given for none that has a checksum.
+    [Theory]
+    [InlineData(nameof(PayloadCompression.Xz), true)]
+    [InlineData(nameof(PayloadCompression.Zstd), true)]
+    [InlineData(nameof(PayloadCompression.Lz4), false)]
+    [InlineData(nameof(PayloadCompression.Lzma), false)]
+    [InlineData(nameof(PayloadCompression.Bzip2), true)]
+    public void Damaged_data_is_refused_in_the_process_whatever_its_decoder_throws(string packing, bool isChecked)
+    {
+        PayloadCompression compression = Enum.Parse<PayloadCompression>(packing);
+        byte[] small = s_kernel[..40_000];
+        byte[] packed = Compressors.Compress(compression, small);
+        int seed = Random.Shared.Next();
+        var random = new Random(seed);
+        for (int i = 0; i < 400; i++)
+        {
+            byte[] damaged = (i % 5) switch
+            {
+                0 => packed[..random.Next(6, packed.Length)],
+                1 => [.. packed, .. new byte[random.Next(1, 9)]],
+                2 => [.. packed.AsSpan(0, 6), .. RandomBytes(random, random.Next(400))],
+                _ => Flipped(packed, random, i % 5 - 2),
+            };
+            if (PayloadDecompressor.TryDecompress(damaged, compression, small.Length, null, out Memory<byte> unpacked, out PatchDiagnostic? error))
+            {
+                Assert.False(isChecked && !unpacked.Span.SequenceEqual(small), $"seed {seed}, case {i}: other bytes");
+                Assert.False(i % 5 < 2, $"seed {seed}, case {i}: a stream that is cut, or does not end where it ends");
+            }
+            else
+            {
+                Assert.Contains(error.Code, (string[])[
+                    KernelDiagnosticCodes.PayloadCorrupt, KernelDiagnosticCodes.PayloadSizeMismatch, KernelDiagnosticCodes.PayloadTooLarge]);
+            }
+        }
+    }
+
+    [Fact]
+    public void A_window_that_no_kernel_has_is_refused_before_it_is_allocated()
+    {
+        // LZMA's header: properties, a window of 4 GiB less one, size. xz: stream header, then a block of one filter, LZMA2 with the code 40.
+        byte[] lzma = [0x5d, 0xff, 0xff, 0xff, 0xff, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
+        byte[] xz = [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0, 0, 1, 0x69, 0x22, 0xde, 0x36, 2, 0, 0x21, 1, 40, 0, 0, 0, 0, 0, 0, 0];
+        Assert.Equal("a window of 4294967295 bytes", Refuse(lzma, PayloadCompression.Lzma, 1000).Found);
+        Assert.Equal("a window of 4294967295 bytes", Refuse(xz, PayloadCompression.Xz, 1000).Found);
+        xz[16] = 31; // 96 MiB << 1: (2 | 1) << 26
+        Assert.DoesNotContain("window", Refuse(xz, PayloadCompression.Xz, 1000).Found, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void The_time_limit_holds_in_the_process_too()
+    {
+        byte[] packed = TestBzImage.Gzip(s_kernel);
+        PatchDiagnostic error = Refuse(packed, PayloadCompression.Gzip, s_kernel.Length, new UnpackLimits { TimeLimit = TimeSpan.FromTicks(1) });
+        Assert.Equal(KernelDiagnosticCodes.DecompressorTimeout, error.Code);
     }
 
     [Fact]
@@ -75,7 +142,7 @@ public sealed class PayloadDecompressorTests
     [Fact]
     public void An_announced_size_that_cannot_be_is_refused_before_anything_runs()
     {
-        var nowhere = new UnpackLimits { ProgramSearchPath = "" };
+        var nowhere = new UnpackLimits { UsePrograms = true, ProgramSearchPath = "" };
         byte[] packed = new byte[1000];
         Assert.Equal(KernelDiagnosticCodes.PayloadTooLarge, Refuse(packed, PayloadCompression.Xz, uint.MaxValue, nowhere).Code);
         Assert.Equal(KernelDiagnosticCodes.PayloadTooLarge, Refuse(packed, PayloadCompression.Xz, (16 << 20) + 1, nowhere).Code);
@@ -94,7 +161,7 @@ public sealed class PayloadDecompressorTests
     {
         PayloadCompression compression = Enum.Parse<PayloadCompression>(packing);
         using var empty = new TestFolder();
-        PatchDiagnostic error = Refuse(new byte[100], compression, 1000, new UnpackLimits { ProgramSearchPath = empty.Path });
+        PatchDiagnostic error = Refuse(new byte[100], compression, 1000, new UnpackLimits { UsePrograms = true, ProgramSearchPath = empty.Path });
         Assert.Equal(KernelDiagnosticCodes.DecompressorMissing, error.Code);
         Assert.Contains($"apt install {package})", error.Help, StringComparison.Ordinal);
     }
@@ -107,7 +174,7 @@ public sealed class PayloadDecompressorTests
         string relative = Path.GetRelativePath(Environment.CurrentDirectory, folder.Path);
         Assert.Equal(
             KernelDiagnosticCodes.DecompressorMissing,
-            Refuse(new byte[100], PayloadCompression.Xz, 1000, new UnpackLimits { ProgramSearchPath = $"{relative}:." }).Code);
+            Refuse(new byte[100], PayloadCompression.Xz, 1000, new UnpackLimits { UsePrograms = true, ProgramSearchPath = $"{relative}:." }).Code);
     }
 
     [Fact]
@@ -117,7 +184,7 @@ public sealed class PayloadDecompressorTests
         Require.Tool("sleep");
         using var folder = new TestFolder();
         folder.Program("xz", $"#!/bin/sh\nsleep 1000\n");
-        var options = new UnpackLimits { ProgramSearchPath = folder.Path, TimeLimit = TimeSpan.FromMilliseconds(300) };
+        var options = new UnpackLimits { UsePrograms = true, ProgramSearchPath = folder.Path, TimeLimit = TimeSpan.FromMilliseconds(300) };
         PatchDiagnostic error = Refuse(new byte[1 << 20], PayloadCompression.Xz, 1000, options);
         Assert.Equal(KernelDiagnosticCodes.DecompressorTimeout, error.Code);
     }
@@ -130,7 +197,7 @@ public sealed class PayloadDecompressorTests
         using var folder = new TestFolder();
         folder.Program("xz", $"#!/bin/sh\nexec yes\n");
         PatchDiagnostic error = Refuse(
-            new byte[1 << 20], PayloadCompression.Xz, 100_000, new UnpackLimits { ProgramSearchPath = folder.Path });
+            new byte[1 << 20], PayloadCompression.Xz, 100_000, new UnpackLimits { UsePrograms = true, ProgramSearchPath = folder.Path });
         Assert.Equal(KernelDiagnosticCodes.PayloadSizeMismatch, error.Code);
     }
 
@@ -139,7 +206,7 @@ public sealed class PayloadDecompressorTests
     {
         using var folder = new TestFolder();
         folder.Program("xz", "\u007fELF, but no more");
-        PatchDiagnostic error = Refuse(new byte[100], PayloadCompression.Xz, 1000, new UnpackLimits { ProgramSearchPath = folder.Path });
+        PatchDiagnostic error = Refuse(new byte[100], PayloadCompression.Xz, 1000, new UnpackLimits { UsePrograms = true, ProgramSearchPath = folder.Path });
         Assert.Equal(KernelDiagnosticCodes.DecompressorFailed, error.Code);
     }
 
@@ -151,7 +218,7 @@ public sealed class PayloadDecompressorTests
         using var folder = new TestFolder();
         folder.Program("xz", $"#!/bin/sh\nsleep 1000\n");
         using var source = new CancellationTokenSource(TimeSpan.FromMilliseconds(300));
-        var options = new UnpackLimits { ProgramSearchPath = folder.Path };
+        var options = new UnpackLimits { UsePrograms = true, ProgramSearchPath = folder.Path };
         Assert.ThrowsAny<OperationCanceledException>(
             () => PayloadDecompressor.TryDecompress(new byte[1 << 20], PayloadCompression.Xz, 1000, options, out _, out _, source.Token));
     }
@@ -189,7 +256,7 @@ public sealed class PayloadDecompressorTests
         try
         {
             Assert.True(PayloadDecompressor.TryDecompress(
-                packed, PayloadCompression.Xz, s_kernel.Length, new UnpackLimits { ProgramSearchPath = folder.Path }, out _,
+                packed, PayloadCompression.Xz, s_kernel.Length, new UnpackLimits { UsePrograms = true, ProgramSearchPath = folder.Path }, out _,
                 out PatchDiagnostic? error), error?.ToString());
         }
         finally
@@ -198,14 +265,32 @@ public sealed class PayloadDecompressorTests
         }
     }
 
+    private static byte[] RandomBytes(Random random, int length)
+    {
+        byte[] bytes = new byte[length];
+        random.NextBytes(bytes);
+        return bytes;
+    }
+
+    private static byte[] Flipped(byte[] bytes, Random random, int count)
+    {
+        byte[] flipped = [.. bytes];
+        for (int i = 0; i < count; i++)
+        {
+            flipped[random.Next(6, bytes.Length)] ^= (byte)(1 << random.Next(8));
+        }
+
+        return flipped;
+    }
+
     // Compressing takes longer than all the rest, so it is done once for each compression.
     private static byte[] Packed(PayloadCompression compression) =>
         s_packed.GetOrAdd(compression, static c => Compressors.Compress(c, s_kernel));
 
-    private static Memory<byte> Unpack(byte[] packed, PayloadCompression compression, long? announced)
+    private static Memory<byte> Unpack(byte[] packed, PayloadCompression compression, long? announced, UnpackLimits limits)
     {
         Assert.True(PayloadDecompressor.TryDecompress(
-            packed, compression, announced, null, out Memory<byte> unpacked, out PatchDiagnostic? error), error?.ToString());
+            packed, compression, announced, limits, out Memory<byte> unpacked, out PatchDiagnostic? error), error?.ToString());
         return unpacked;
     }
 

@@ -33,7 +33,11 @@ internal sealed class DumpedKernel
     private readonly Dictionary<string, (ulong Address, byte[] Bytes)> _sections = [];
     private readonly List<(string Section, int Offset)> _pointers = [];
 
-    public DumpedKernel(int seed = 1, int bitness = 64, SiteForm form = SiteForm.Relative)
+    /// <param name="seed">Another seed is another build.</param>
+    /// <param name="bitness">32 or 64.</param>
+    /// <param name="form">How the sites are before patching.</param>
+    /// <param name="zeroStarts">Whether each 32 bytes of constants and code begin with 16 zeros, as a kernel's tables do.</param>
+    public DumpedKernel(int seed = 1, int bitness = 64, SiteForm form = SiteForm.Relative, bool zeroStarts = false)
     {
         _form = form;
         Bitness = bitness;
@@ -43,6 +47,12 @@ internal sealed class DumpedKernel
         AddSection(".rodata", 0x1000000, DataSize, random);
         AddSection(".data", 0x1800000, 0x400, random);
         AddSection(".init.text", 0x2000000, 0x1000, random);
+        for (int at = 0; zeroStarts && at < TextSize; at += 32)
+        {
+            _sections[".text"].Bytes.AsSpan(at, 16).Clear();
+            _sections[".rodata"].Bytes.AsSpan(Math.Min(at, DataSize - 16), 16).Clear();
+        }
+
         MakeConstants(seed, random);
         for (int i = 0; i < SiteCount + InitSiteCount; i++)
         {

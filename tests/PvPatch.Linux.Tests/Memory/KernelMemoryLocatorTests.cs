@@ -133,6 +133,51 @@ public sealed class KernelMemoryLocatorTests
     }
 
     [Theory]
+    [InlineData(0xffffffff81400010UL)]
+    [InlineData(0xffffffff814fffffUL)]
+    [InlineData(0x1234567UL)]
+    public void A_base_that_is_off_by_no_whole_pages_is_put_right_by_the_banner(ulong start)
+    {
+        using MemoryFile file = TestCore.Open(s_kernel.Boot(s_kernel.Native, 0x400000).Flat(inFront: 0x3001), start);
+        KernelMemory memory = s_kernel.Locate(file);
+
+        PatchDiagnostic warning = Assert.Single(memory.Diagnostics);
+        Assert.Equal("PV6130", warning.Code);
+        Assert.StartsWith("0xffffffff813fcfff", warning.Expected, StringComparison.Ordinal);
+        Assert.Equal(0x400000, memory.Slide);
+        AssertReads(memory, s_kernel);
+    }
+
+    [Fact]
+    public void A_banner_across_the_chunks_of_the_search_is_seen()
+    {
+        // The search reads 64 pages at a time: the banner, 0x1000040 behind the text, begins 16 bytes before the end of some.
+        using MemoryFile file = TestCore.Open(s_kernel.Boot(s_kernel.Native).Flat(inFront: 0x40000 - 16 - 0x40 + 1), 1);
+        Assert.Equal(0, s_kernel.Locate(file).Slide);
+    }
+
+    [Theory]
+    [InlineData(false)]
+    [InlineData(true)]
+    public void A_kernel_whose_tables_begin_with_zeros_is_found_behind_any_number_of_empty_pages(bool zeroStarts)
+    {
+        var kernel = new DumpedKernel(zeroStarts: zeroStarts);
+        const int empty = 520; // of 8 MiB: 4 GiB, twice as many places of 2 MiB as may be found wrong
+        byte[] zeros = new byte[8 << 20];
+        const ulong offset = 64 + 56 * (empty + 2);
+        var core = new TestCore();
+        for (ulong i = 0; i < empty; i++)
+        {
+            core.Load(0, 0x1000000 + i * (ulong)zeros.Length, i == 0 ? zeros : [], (ulong)zeros.Length, offset);
+        }
+
+        core.Load(0, 0x200000000, kernel.Boot(kernel.Native, 0x1e000000).Flat());
+        using MemoryFile file = core.Open();
+
+        Assert.Equal(0x1e000000, kernel.Locate(file).Slide);
+    }
+
+    [Theory]
     [InlineData(0xffffffff81200000UL, 0x200000L)]
     [InlineData(0x1000000UL, null)]
     public void Code_alone_is_enough_and_then_the_slide_is_that_of_the_base_if_it_can_be(ulong start, long? slide)
@@ -222,7 +267,9 @@ public sealed class KernelMemoryLocatorTests
         }
 
         using MemoryFile file = core.Open();
-        Assert.Equal("PV6128", NotFound(s_kernel.Elf, file).Code);
+        PatchDiagnostic error = NotFound(s_kernel.Elf, file);
+        Assert.Equal("PV6128", error.Code);
+        Assert.Contains("looks like the kernel", error.Help, StringComparison.Ordinal);
     }
 
     private static PatchDiagnostic NotFound(ElfImage elf, MemoryFile file)

@@ -68,6 +68,35 @@ public sealed class PageTableTests
         Assert.True(memory.IsPhysical);
     }
 
+    [Theory]
+    [InlineData(0, true)]
+    [InlineData(0x100000, false)]
+    public void A_physical_base_of_raw_memory_is_right_where_the_kernels_own_tables_say_so(ulong start, bool isRight)
+    {
+        const long slide = 0x600000;
+        const int physical = 0x400000;
+        byte[] flat = s_kernel.Boot(s_kernel.Native, slide).Flat();
+        var machine = new MachineTables(MemorySize, physical + 0x500000); // within the kernel, where no section is
+        for (int at = 0; at < flat.Length; at += MachineTables.PageSize)
+        {
+            ReadOnlySpan<byte> page = flat.AsSpan(at, Math.Min(MachineTables.PageSize, flat.Length - at));
+            if (page.ContainsAnyExcept((byte)0))
+            {
+                page.CopyTo(machine.Memory[(physical + at)..]);
+            }
+
+            if (at % MachineTables.LargePageSize == 0)
+            {
+                machine.MapLarge(s_kernel.Text + slide + (ulong)at, physical + at, []);
+            }
+        }
+
+        using MemoryFile file = TestCore.Open(machine.Memory.ToArray(), start);
+        KernelMemory memory = s_kernel.Locate(file);
+        Assert.Equal(slide, memory.Slide);
+        Assert.Equal(isRight ? [] : ["PV6130"], memory.Diagnostics.Select(static d => d.Code));
+    }
+
     [Fact]
     public void Tables_that_lead_nowhere_or_to_themselves_are_passed_over()
     {

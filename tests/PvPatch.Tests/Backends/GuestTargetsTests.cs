@@ -102,6 +102,29 @@ public sealed class GuestTargetsTests
         Assert.Equal("native_halt", backend["irq.halt"].TargetName);
     }
 
+    // 7.3: the slow path and the unlock of queued locks are static calls; wait, kick and preempted are still slots (booted, 2 CPUs).
+    [Fact]
+    public void Slots_that_became_static_calls_say_nothing_of_those_that_are_left()
+    {
+        OpsLayout layout = KernelLayouts.Of("6.12", "lock.queued_spin_lock_slowpath", "lock.queued_spin_unlock", "irq.safe_halt");
+        SlotTargets targets = KernelLayouts.Targets("6.12");
+
+        Backend kvm = KvmBackend.Create(layout, 64, targets);
+        Assert.Equal(("kvm_wait", "kvm_kick_cpu"), (kvm["lock.wait"].TargetName, kvm["lock.kick"].TargetName));
+        Backend hyperV = HyperVBackend.Create(layout, 64, targets);
+        Assert.Equal(("hv_qlock_wait", "hv_qlock_kick", "__raw_callee_save_hv_vcpu_is_preempted"),
+            (hyperV["lock.wait"].TargetName, hyperV["lock.kick"].TargetName, hyperV["lock.vcpu_is_preempted"].TargetName));
+        Assert.Equal("tdx_halt", TdxBackend.Create(layout, 64, targets)["irq.halt"].TargetName);
+    }
+
+    [Fact]
+    public void Without_the_feature_such_slots_stay_native()
+    {
+        OpsLayout layout = KernelLayouts.Of("6.12", "lock.queued_spin_lock_slowpath", "lock.queued_spin_unlock");
+        Backend kvm = KvmBackend.Create(layout, 64, KernelLayouts.Targets("6.12"), new KvmOptions { MultipleCpus = false });
+        Assert.Equal((OperationKind.Nop, OperationKind.Nop), (kvm["lock.wait"].Kind, kvm["lock.kick"].Kind));
+    }
+
     private static string Changed(string kernel, Func<OpsLayout, SlotTargets, Backend> create)
     {
         OpsLayout layout = KernelLayouts.Of(kernel);

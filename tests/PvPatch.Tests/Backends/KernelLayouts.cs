@@ -7,11 +7,14 @@ namespace PvPatch.Tests.Backends;
 /// <summary>Layouts of kernels and symbol tables to go with them.</summary>
 internal static class KernelLayouts
 {
-    /// <summary>The layout of one of the kernels of <see cref="KernelSlotTable"/>.</summary>
-    public static OpsLayout Of(string kernel) => OpsLayout.Create(
+    /// <summary>
+    /// The layout of one of the kernels of <see cref="KernelSlotTable"/>, or of one after it that has made static calls of some slots.
+    /// </summary>
+    public static OpsLayout Of(string kernel, params string[] without) => OpsLayout.Create(
         b =>
         {
-            foreach (IGrouping<string, KernelSlot> table in KernelSlotTable.Of(kernel).GroupBy(s => s.Name.Split('.')[0]))
+            IEnumerable<KernelSlot> slots = KernelSlotTable.Of(kernel).Where(s => !without.Contains(s.Name));
+            foreach (IGrouping<string, KernelSlot> table in slots.GroupBy(s => s.Name.Split('.')[0]))
             {
                 b.Table(
                     table.Key,

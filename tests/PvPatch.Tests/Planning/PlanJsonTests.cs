@@ -1,4 +1,6 @@
 using System.Text.Json.Nodes;
+using PvPatch.Images;
+using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Plans;
 using PvPatch.Tests.Properties;
@@ -94,6 +96,20 @@ public sealed class PlanJsonTests
     [InlineData("target", "\"\"", DiagnosticCodes.PlanFormat)]
     public void A_lie_about_a_site_is_found(string member, string? value, string code) =>
         AssertRefused(code, root => Set(root["sites"]![0]!.AsObject(), member, value));
+
+    [Theory]
+    [InlineData(32, "eax,ecx,edx")]
+    [InlineData(64, "rax,rcx,rdx")]
+    public void Registers_have_the_names_of_the_code(int bitness, string clobbers)
+    {
+        byte[] code = [0xff, 0x15, 0, 0, 0, 0];
+        var builder = new PlanBuilder("b", "r", new CodeImage(bitness, [new CodeSegment(".text", 0x400000, code)]));
+        RegisterSet set = RegisterSet.Rax | RegisterSet.Rcx | RegisterSet.Rdx;
+        builder.Add(0x400000, code, code, new PlanOutcome { Label = "slot", Action = PatchAction.LeaveAlone, Clobbers = set });
+        byte[] json = PlanJson.ToUtf8(builder.Build());
+        Assert.Equal(clobbers, (string?)JsonNode.Parse(json)!["sites"]![0]!["clobbers"]);
+        Assert.Equal(set, PlanJson.Read(json)[0].Outcome.Clobbers);
+    }
 
     [Fact]
     public void Replaced_bytes_of_a_wrong_length_have_a_message_of_their_own() => Assert.Equal(

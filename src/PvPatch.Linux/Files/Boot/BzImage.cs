@@ -104,7 +104,17 @@ internal sealed class BzImage
             return false;
         }
 
-        if (read.PayloadLength == 0 || !FileRange.Fits((ulong)read.PayloadOffset, (ulong)read.PayloadLength, file.Length))
+        if (read.PayloadLength == 0)
+        {
+            error = BadHeader("The boot header names no compressed kernel", PayloadLengthAt, "a length of 0", "where the compressed kernel is") with
+            {
+                Help = "Other programs begin with this header too, so that boot loaders start them: memtest86+ is one. Give the vmlinuz of a "
+                    + "Linux kernel",
+            };
+            return false;
+        }
+
+        if (!FileRange.Fits((ulong)read.PayloadOffset, (ulong)read.PayloadLength, file.Length))
         {
             error = PatchDiagnostic.Error(
                 KernelDiagnosticCodes.BzImagePayloadOutsideFile, "The compressed kernel lies outside the file") with

@@ -110,14 +110,26 @@ internal static class KernelFile
             return true;
         }
 
-        error = PatchDiagnostic.Error(KernelDiagnosticCodes.NotAKernel, "The file is not a kernel") with
+        error = NotAKernel(start);
+        return false;
+    }
+
+    private static PatchDiagnostic NotAKernel(ReadOnlySpan<byte> start)
+    {
+        (string found, string? help) = start switch
+        {
+            [(byte)'M', (byte)'Z', ..] => ("a program for EFI or Windows without a Linux boot header (MZ)",
+                "A hypervisor's .efi and boot loaders are no kernels: give the vmlinuz that they start. Of a unified kernel image take the "
+                + "section .linux: objcopy -O binary --only-section=.linux IMAGE vmlinuz"),
+            _ => (FileRange.FirstBytes(start), null),
+        };
+        return PatchDiagnostic.Error(KernelDiagnosticCodes.NotAKernel, "The file is not a kernel") with
         {
             FileOffset = 0,
-            Found = FileRange.FirstBytes(start),
+            Found = found,
             Expected = "an ELF file, a bzImage or a compressed ELF file",
-            Help = "Give the vmlinux or vmlinuz of an x86 kernel",
+            Help = help ?? "Give the vmlinux or vmlinuz of an x86 kernel",
         };
-        return false;
     }
 
     private static bool TryLoadBzImage(

@@ -13,6 +13,12 @@ internal static class KernelFileReader
         [NotNullWhen(false)] out PatchDiagnostic? error, CancellationToken cancellationToken)
     {
         file = default;
+        if (Directory.Exists(path))
+        {
+            error = Unreadable("it is a directory") with { Expected = "a file", Help = "Give the file in it: vmlinux or vmlinuz" };
+            return false;
+        }
+
         try
         {
             using var stream = new FileStream(path, FileMode.Open, FileAccess.Read, FileShare.Read, bufferSize: 0);
@@ -22,7 +28,7 @@ internal static class KernelFileReader
         }
         catch (Exception exception) when (exception is IOException or UnauthorizedAccessException or NotSupportedException)
         {
-            error = Unreadable(exception);
+            error = Unreadable(exception.Message);
             return false;
         }
     }
@@ -37,7 +43,7 @@ internal static class KernelFileReader
         catch (IOException exception)
         {
             file = default;
-            error = Unreadable(exception);
+            error = Unreadable(exception.Message);
             return false;
         }
     }
@@ -128,10 +134,10 @@ internal static class KernelFileReader
         return true;
     }
 
-    private static PatchDiagnostic Unreadable(Exception exception) =>
+    private static PatchDiagnostic Unreadable(string found) =>
         PatchDiagnostic.Error(KernelDiagnosticCodes.FileUnreadable, "The file cannot be read") with
         {
-            Found = exception.Message,
+            Found = found,
             Help = "Check the path and the permissions",
         };
 

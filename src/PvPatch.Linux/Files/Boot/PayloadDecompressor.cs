@@ -1,12 +1,10 @@
 using System.Diagnostics.CodeAnalysis;
-using System.IO.Compression;
-using System.Runtime.InteropServices;
 
 namespace PvPatch.Linux.Files;
 
 /// <summary>
-/// Unpacks a compressed kernel: gzip in this process, every other compression through the program of the system, by pipes and
-/// without a shell.
+/// Unpacks a compressed kernel: in this process, or, lzo and where the caller asks for it, through the program of the system, by pipes
+/// and without a shell.
 /// </summary>
 internal static class PayloadDecompressor
 {
@@ -43,46 +41,9 @@ internal static class PayloadDecompressor
             return false;
         }
 
-        bool complete = compression == PayloadCompression.Gzip
-            ? TryGunzip(data, output, out error, cancellationToken)
-            : ExternalDecompressor.TryRun(format, data, output, options, out error, cancellationToken);
+        bool complete = compression == PayloadCompression.Lzo || (options.UsePrograms && compression != PayloadCompression.Gzip)
+            ? ExternalDecompressor.TryRun(format, data, output, options, out error, cancellationToken)
+            : StreamDecompressor.TryRun(format, data, output, options, out error, cancellationToken);
         return complete && output.TryFinish(out unpacked, out error);
-    }
-
-    private static bool TryGunzip(ReadOnlyMemory<byte> data, OutputBuffer output, [NotNullWhen(false)] out PatchDiagnostic? error,
-        CancellationToken cancellationToken)
-    {
-        // Memory that is no array (a mapped file) is copied: GZipStream reads streams only, and compressed kernels are small.
-        ArraySegment<byte> array = MemoryMarshal.TryGetArray(data, out ArraySegment<byte> segment) ? segment : data.ToArray();
-        using var compressed = new MemoryStream(array.Array!, array.Offset, array.Count, writable: false);
-        using var gzip = new GZipStream(compressed, CompressionMode.Decompress);
-        try
-        {
-            while (true)
-            {
-                cancellationToken.ThrowIfCancellationRequested();
-                int count = gzip.Read(output.GetRoom().Span);
-                if (count == 0)
-                {
-                    error = null;
-                    return true;
-                }
-
-                if (!output.TryAdvance(count, data.Length, out error))
-                {
-                    return false;
-                }
-            }
-        }
-        catch (Exception exception) when (exception is InvalidDataException or IOException)
-        {
-            error = PatchDiagnostic.Error(
-                KernelDiagnosticCodes.PayloadCorrupt, "The compressed kernel is damaged: it is not a whole gzip stream") with
-            {
-                Found = exception.Message,
-                Help = "Copy or download the file again",
-            };
-            return false;
-        }
     }
 }

@@ -33,7 +33,13 @@ internal sealed record UnpackLimits
         }
     } = 128;
 
-    /// <summary>The time that an unpacking program may run. Default: two minutes.</summary>
+    /// <summary>
+    /// Whether programs of the system unpack what is not gzip (xz, zstd, lz4, bzip2). Default: no; lzo is unpacked by its program in any
+    /// case.
+    /// </summary>
+    public bool UsePrograms { get; init; }
+
+    /// <summary>The time that unpacking may take. Default: two minutes.</summary>
     /// <exception cref="ArgumentOutOfRangeException">The value is not positive, or longer than a day.</exception>
     public TimeSpan TimeLimit
     {

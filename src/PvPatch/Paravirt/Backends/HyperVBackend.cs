@@ -19,7 +19,7 @@ internal static class HyperVBackend
     /// <param name="native">What kernels disagree on about the native backend; <see langword="null"/> for what fits the layout.</param>
     /// <returns>
     /// The backend. A slot stays native where Hyper-V's function for it is not known: kernels older than the feature do not have it. Of the
-    /// four slots of a queued spinlock either all are Hyper-V's or none is, as they do not work with one another otherwise.
+    /// slots of a queued spinlock that the layout has either all are Hyper-V's or none is, as they do not work with one another otherwise.
     /// </returns>
     /// <exception cref="ArgumentOutOfRangeException">The bitness is neither 32 nor 64.</exception>
     public static Backend Create(

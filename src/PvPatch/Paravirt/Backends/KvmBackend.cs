@@ -21,7 +21,7 @@ internal static class KvmBackend
     /// <param name="native">What kernels disagree on about the native backend; <see langword="null"/> for what fits the layout.</param>
     /// <returns>
     /// The backend. A slot stays native where KVM's function for it is not known: kernels older than the feature do not have it. Of the
-    /// four slots of a queued spinlock either all are KVM's or none is, as they do not work with one another otherwise.
+    /// slots of a queued spinlock that the layout has either all are KVM's or none is, as they do not work with one another otherwise.
     /// </returns>
     /// <exception cref="ArgumentOutOfRangeException">The bitness is neither 32 nor 64.</exception>
     public static Backend Create(

@@ -15,7 +15,7 @@ internal static class TdxBackend
     /// <param name="options">What the host is; <see langword="null"/> for none that the kernel knows.</param>
     /// <param name="native">What kernels disagree on about the native backend; <see langword="null"/> for what fits the layout.</param>
     /// <returns>
-    /// The backend. The two slots stay as they are where one of TDX's functions is not known: kernels before <c>tdx_halt</c> chose
+    /// The backend. Those of the two slots that the layout has stay as they are where one of their functions is not known: kernels before <c>tdx_halt</c> chose
     /// another idle routine and left the slots alone.
     /// </returns>
     /// <exception cref="ArgumentOutOfRangeException">The bitness is neither 32 nor 64.</exception>
