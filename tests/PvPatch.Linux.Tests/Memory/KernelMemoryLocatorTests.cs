@@ -263,7 +263,8 @@ public sealed class KernelMemoryLocatorTests
         var core = new TestCore();
         for (ulong i = 0; i < 64; i++)
         {
-            core.Load(0, 0x10000000 * (i + 1), i == 0 ? all : [], (ulong)all.Length, (ulong)(64 + (66 * 56)));
+            // One behind the other: a page with nothing behind it would be all that the dump has of the kernel.
+            core.Load(0, 0x10000000 + i * (ulong)all.Length, i == 0 ? all : [], (ulong)all.Length, (ulong)(64 + (66 * 56)));
         }
 
         using MemoryFile file = core.Open();
