@@ -1,0 +1,109 @@
+using PvPatch.Linux.Files;
+
+namespace PvPatch.Linux.BootText;
+
+/// <summary>
+/// A planner of one thing that rewrites text. It is given what others left, and writes what stands there afterwards. It keeps nothing
+/// between runs.
+/// </summary>
+internal interface ITextMechanism
+{
+    /// <summary>Which one it is.</summary>
+    TextMechanism Kind { get; }
+
+    /// <summary>Counts its sites in a kernel.</summary>
+    /// <param name="kernel">The kernel.</param>
+    /// <returns>The number of records that name text; 0 where the kernel does not have the mechanism.</returns>
+    int Count(TextKernel kernel);
+
+    /// <summary>
+    /// Writes what the kernel writes. A site that the state does not decide is marked open; a record that can't be is a finding, and its
+    /// site stays as it is.
+    /// </summary>
+    /// <param name="run">The text, the state, and where findings go.</param>
+    void Apply(TextRun run);
+}
+
+/// <summary>One prediction: the kernel, the state, the text as it stands so far, and the findings.</summary>
+/// <param name="Kernel">The kernel.</param>
+/// <param name="State">The state.</param>
+/// <param name="Text">The text.</param>
+/// <param name="Findings">The findings. An error among them means that there is no prediction.</param>
+internal sealed record TextRun(TextKernel Kernel, BootState State, TextImage Text, DiagnosticList Findings)
+{
+    /// <summary>Writes bytes, or adds a finding where they leave the text.</summary>
+    public void Write(VirtualAddress address, ReadOnlySpan<byte> bytes, TextMechanism owner)
+    {
+        if (!Text.TryWrite(address, bytes, owner))
+        {
+            ReportOutside(owner, address, bytes.Length);
+        }
+    }
+
+    /// <summary>Writes an instruction of an opcode byte and a 32-bit distance, or adds a finding where the target is out of reach.</summary>
+    public void WriteBranch(VirtualAddress address, byte opcode, VirtualAddress target, TextMechanism owner)
+    {
+        Span<byte> bytes = stackalloc byte[5];
+        if (BranchBytes.TryMake(opcode, address, target, bytes))
+        {
+            Write(address, bytes, owner);
+            return;
+        }
+
+        Findings.Add(PatchDiagnostic.Error(
+            KernelDiagnosticCodes.TextOutOfReach, $"{TextMechanisms.NameOf(owner)}: the target of a branch is out of reach") with
+        {
+            Address = address,
+            Found = target.ToString(),
+            Expected = "an address within 2 GiB",
+        });
+    }
+
+    /// <summary>Marks a site open and counts it: the state does not say what stands there.</summary>
+    public void LeaveOpen(VirtualAddress address, int length, TextMechanism owner)
+    {
+        if (!Text.TryMarkOpen(address, length, owner))
+        {
+            ReportOutside(owner, address, length);
+        }
+    }
+
+    /// <summary>Adds a finding: a record names a place outside the text.</summary>
+    public void ReportOutside(TextMechanism owner, VirtualAddress address, int length) =>
+        Findings.Add(PatchDiagnostic.Error(
+            KernelDiagnosticCodes.TextRecordOutside, $"{TextMechanisms.NameOf(owner)}: a record names a place outside the text") with
+        {
+            Address = address,
+            Found = $"{length} bytes",
+            Expected = "a place in one executable section",
+        });
+
+    /// <summary>Adds a finding: a site holds what its mechanism does not patch.</summary>
+    public void ReportUnexpected(TextMechanism owner, VirtualAddress address, ReadOnlySpan<byte> found, string expected) =>
+        Findings.Add(PatchDiagnostic.Error(
+            KernelDiagnosticCodes.TextSiteUnexpected, $"{TextMechanisms.NameOf(owner)}: a site holds something else than it must") with
+        {
+            Address = address,
+            Found = HexBytes.Format(found),
+            Expected = expected,
+        });
+}
+
+/// <summary>A kernel as the mechanisms see it: its image, its tables, and the rules of its text.</summary>
+/// <param name="Image">The kernel.</param>
+/// <param name="Rules">The rules.</param>
+internal sealed record TextKernel(KernelImage Image, TextRules Rules)
+{
+    /// <summary>The file.</summary>
+    public ElfImage Elf => Image.Elf;
+
+    /// <summary>A kernel with the rules that its image shows.</summary>
+    public static TextKernel Of(KernelImage image) => new(image, TextRules.Of(image));
+
+    /// <summary>The address of a symbol; <see langword="null"/> where there is none.</summary>
+    public VirtualAddress? Symbol(string name) =>
+        Image.Symbols is not null && Image.Symbols.TryGetAddress(name, out VirtualAddress address) ? address : null;
+
+    /// <summary>A table; empty where the kernel does not have it.</summary>
+    public TextTable Table(TextTableKind kind) => TextTable.Find(this, kind);
+}
