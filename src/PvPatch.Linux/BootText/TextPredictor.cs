@@ -6,7 +6,8 @@ namespace PvPatch.Linux.BootText;
 internal static class TextPredictor
 {
     /// <summary>All mechanisms there are. The order is that of <see cref="TextRules.Order"/>, not of this list.</summary>
-    public static IReadOnlyList<ITextMechanism> Mechanisms { get; } = [];
+    public static IReadOnlyList<ITextMechanism> Mechanisms { get; } =
+        [new RetpolineSites(), new ReturnSites(), new AlternativeSites(), new CallThunks()];
 
     /// <summary>Predicts the text.</summary>
     /// <param name="kernel">The kernel.</param>
@@ -19,7 +20,7 @@ internal static class TextPredictor
         TextKernel kernel, BootState state, [NotNullWhen(true)] out TextImage? text, out IReadOnlyList<PatchDiagnostic> findings,
         IReadOnlySet<TextMechanism>? only = null)
     {
-        var run = new TextRun(kernel, state, TextImage.Of(kernel.Elf), new DiagnosticList());
+        var run = new TextRun(kernel, state, TextImage.Of(kernel.Elf, VdsoImages.Find(kernel)), new DiagnosticList());
         foreach (TextMechanism kind in kernel.Rules.Order)
         {
             if (only?.Contains(kind) ?? true)

@@ -1,4 +1,7 @@
+using System.Diagnostics.CodeAnalysis;
 using PvPatch.Linux.Files;
+using PvPatch.Linux.Tables;
+using PvPatch.Machine;
 
 namespace PvPatch.Linux.BootText;
 
@@ -50,6 +53,11 @@ internal sealed record TextRun(TextKernel Kernel, BootState State, TextImage Tex
             return;
         }
 
+        ReportOutOfReach(owner, address, target);
+    }
+
+    /// <summary>Adds a finding: a branch cannot go to its target.</summary>
+    public void ReportOutOfReach(TextMechanism owner, VirtualAddress address, VirtualAddress target) =>
         Findings.Add(PatchDiagnostic.Error(
             KernelDiagnosticCodes.TextOutOfReach, $"{TextMechanisms.NameOf(owner)}: the target of a branch is out of reach") with
         {
@@ -57,7 +65,15 @@ internal sealed record TextRun(TextKernel Kernel, BootState State, TextImage Tex
             Found = target.ToString(),
             Expected = "an address within 2 GiB",
         });
-    }
+
+    /// <summary>Adds a finding: the kernel has sites of a mechanism, but not the symbol that tells them apart.</summary>
+    public void ReportMissing(TextMechanism owner, string symbol) =>
+        Findings.Add(PatchDiagnostic.Error(
+            KernelDiagnosticCodes.TextSymbolMissing, $"{TextMechanisms.NameOf(owner)}: the kernel's symbol {symbol} is not known") with
+        {
+            Expected = symbol,
+            Help = "Give a System.map of this kernel.",
+        });
 
     /// <summary>Marks a site open and counts it: the state does not say what stands there.</summary>
     public void LeaveOpen(VirtualAddress address, int length, TextMechanism owner)
@@ -94,6 +110,11 @@ internal sealed record TextRun(TextKernel Kernel, BootState State, TextImage Tex
 /// <param name="Rules">The rules.</param>
 internal sealed record TextKernel(KernelImage Image, TextRules Rules)
 {
+    private bool _hasRead;
+    private AltInstrTable? _alternatives;
+    private PatchDiagnostic? _alternativesError;
+    private MitigationFeatures? _mitigations;
+
     /// <summary>The file.</summary>
     public ElfImage Elf => Image.Elf;
 
@@ -103,6 +124,38 @@ internal sealed record TextKernel(KernelImage Image, TextRules Rules)
     /// <summary>The address of a symbol; <see langword="null"/> where there is none.</summary>
     public VirtualAddress? Symbol(string name) =>
         Image.Symbols is not null && Image.Symbols.TryGetAddress(name, out VirtualAddress address) ? address : null;
+
+    /// <summary>The numbers of the features that decide returns and retpolines.</summary>
+    public MitigationFeatures Mitigations =>
+        _mitigations ??= MitigationFeatures.Of(this, TryReadAlternatives(out AltInstrTable? table, out _) ? table : null);
+
+    /// <summary>Whether the kernel can count calls: it has a table of them.</summary>
+    public bool HasCallSites => !Table(TextTableKind.Calls).Bytes.IsEmpty;
+
+    /// <summary>The nops a kernel may use: one kind where it is known, two where the processor chooses and is not known.</summary>
+    public IReadOnlyList<NopStyle> NopChoices(BootState state) =>
+        !Image.Era.ChoosesNopsByCpu ? [Rules.Alternatives.Nops(Elf.Bitness)]
+        : state.Nops is NopStyle known ? [known] : [NopStyle.P6, NopStyle.K8];
+
+    /// <summary>The table of alternatives; read once.</summary>
+    /// <param name="table">The table; an empty one is none.</param>
+    /// <param name="error">Why there is none.</param>
+    public bool TryReadAlternatives([NotNullWhen(true)] out AltInstrTable? table, [NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        if (!_hasRead)
+        {
+            _alternatives = Image.Alternatives;
+            _hasRead = true;
+            if (_alternatives is null)
+            {
+                _ = AltInstrTable.TryRead(Elf, out _alternatives, out _alternativesError);
+            }
+        }
+
+        table = _alternatives;
+        error = _alternativesError;
+        return table is not null;
+    }
 
     /// <summary>A table; empty where the kernel does not have it.</summary>
     public TextTable Table(TextTableKind kind) => TextTable.Find(this, kind);
