@@ -6,7 +6,11 @@ namespace PvPatch.Linux.BootText;
 internal static class TextPredictor
 {
     /// <summary>All mechanisms there are. The order is that of <see cref="TextRules.Order"/>, not of this list.</summary>
-    public static IReadOnlyList<ITextMechanism> Mechanisms { get; } = [];
+    public static IReadOnlyList<ITextMechanism> Mechanisms { get; } =
+    [
+        new KaslrRelocations(), new JumpLabels(), new StaticCalls(), new FtraceCalls(), new XenIretPatch(), new ParavirtSites(),
+        new EndbrSeals(), new SmpLocks(), new RuntimeConstants(), new StaticTrampolines(),
+    ];
 
     /// <summary>Predicts the text.</summary>
     /// <param name="kernel">The kernel.</param>

@@ -1,0 +1,58 @@
+using System.Buffers.Binary;
+using PvPatch.Linux.Files;
+
+namespace PvPatch.Linux.BootText;
+
+/// <summary>A kernel as the mechanisms see it: its image, its tables, and the rules of its text.</summary>
+internal sealed class TextKernel
+{
+    private readonly (ulong First, ulong Last, bool IsCode)[] _allocated;
+
+    private TextKernel(KernelImage image, TextRules rules)
+    {
+        Image = image;
+        Rules = rules;
+        _allocated =
+        [
+            .. image.Elf.Sections.Where(static s => s.IsAllocated && s.Size > 0 && (s.Flags & ElfSectionAttributes.ThreadLocal) == 0)
+                .Select(static s => (s.Address.Value, s.Address.Value + (s.Size - 1), s.IsExecutable)),
+        ];
+    }
+
+    /// <summary>The kernel.</summary>
+    public KernelImage Image { get; }
+
+    /// <summary>The rules.</summary>
+    public TextRules Rules { get; }
+
+    /// <summary>The file.</summary>
+    public ElfImage Elf => Image.Elf;
+
+    /// <summary>A kernel with the rules that its image shows.</summary>
+    public static TextKernel Of(KernelImage image) => new(image, TextRules.Of(image));
+
+    /// <summary>The address of a symbol; <see langword="null"/> where there is none.</summary>
+    public VirtualAddress? Symbol(string name) =>
+        Image.Symbols is not null && Image.Symbols.TryGetAddress(name, out VirtualAddress address) ? address : null;
+
+    /// <summary>A table; empty where the kernel does not have it.</summary>
+    public TextTable Table(TextTableKind kind) => TextTable.Find(this, kind);
+
+    /// <summary>Whether bytes belong to the kernel's data, with contents in the file or without.</summary>
+    public bool IsData(VirtualAddress address, int length)
+    {
+        foreach ((ulong first, ulong last, bool isCode) in _allocated)
+        {
+            if (!isCode && address.Value >= first && address.Value <= last && last - address.Value >= (ulong)(length - 1))
+            {
+                return true;
+            }
+        }
+
+        return false;
+    }
+
+    /// <summary>A word of the kernel's data as the file has it; 0 for data without contents in the file.</summary>
+    public ulong FileWord(VirtualAddress address) =>
+        Elf.TryGetBytes(address, sizeof(ulong), out Memory<byte> bytes) ? BinaryPrimitives.ReadUInt64LittleEndian(bytes.Span) : 0;
+}
