@@ -1,4 +1,3 @@
-using System.Buffers.Binary;
 using PvPatch.Linux.Tables;
 using PvPatch.Linux.Text;
 
@@ -82,31 +81,20 @@ internal sealed class CallThunks : ITextMechanism
     /// </summary>
     private static void PatchStaticCalls(TextRun run, in Writer writer)
     {
-        const int RecordSize = 8;
-        const ulong Flags = 3; // of the key: bit 0 a tail call, bit 1 in init code
         TextTable sites = run.Kernel.Table(TextTableKind.StaticCalls);
-        for (int i = 0; i < sites.Bytes.Length; i += RecordSize)
+        for (int i = 0; i < sites.CountOf(StaticCallSite.Stride); i++)
         {
-            VirtualAddress address = sites.Relative(i);
-            ulong word = sites.Relative(i + sizeof(int)).Value;
-            VirtualAddress key = word & ~Flags;
-            if ((word & 1) != 0)
+            var site = StaticCallSite.Read(sites, i);
+            if (site.IsTail || !run.State.StaticCalls.TryGetValue(site.Key, out VirtualAddress target))
             {
                 continue; // tail calls are jumps, which nothing counts
             }
 
-            if (run.Kernel.Elf.TryGetBytes(key, sizeof(ulong), out Memory<byte> function))
+            _ = writer.Translate(run.Kernel.FileWord(site.Key));
+            VirtualAddress thunk = writer.Translate(target);
+            if (thunk != target)
             {
-                _ = writer.Translate(BinaryPrimitives.ReadUInt64LittleEndian(function.Span));
-            }
-
-            if (run.State.StaticCalls.TryGetValue(key, out VirtualAddress target) && !target.IsZero)
-            {
-                VirtualAddress thunk = writer.Translate(target);
-                if (thunk != target)
-                {
-                    run.WriteBranch(address, BranchBytes.Call, thunk, TextMechanism.CallThunk);
-                }
+                run.WriteBranch(site.Address, BranchBytes.Call, thunk, TextMechanism.CallThunk);
             }
         }
     }

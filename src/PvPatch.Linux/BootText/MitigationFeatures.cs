@@ -13,9 +13,6 @@ namespace PvPatch.Linux.BootText;
 /// <param name="HasIts">Whether the kernel knows ITS. One that does not makes no such thunks.</param>
 internal sealed record MitigationFeatures(int? Retpoline, int? Lfence, int? ItsThunks, bool HasIts)
 {
-    /// <summary>X86_FEATURE_RETHUNK: the same number in 5.10, 6.1, 6.12 and 7.2.</summary>
-    public const int ReturnThunk = (11 * 32) + 14;
-
     /// <summary>X86_FEATURE_CALL_DEPTH of kernels that have a table of calls; in others the number is another feature's.</summary>
     public const int CallDepth = (11 * 32) + 19;
 

@@ -2,19 +2,13 @@ namespace PvPatch.Linux.BootText;
 
 /// <summary>The jumps of <c>.return_sites</c> to the return thunk, 5 bytes each.</summary>
 /// <remarks>
-/// <list type="table">
-/// <listheader><term>features, thunk</term><description>site</description></listheader>
-/// <item><term>not RETHUNK</term><description>c3 cc cc cc cc</description></item>
-/// <item><term>RETHUNK, its_return_thunk, site in the upper half of a line of 64 bytes</term><description>c3 cc cc cc cc</description></item>
-/// <item><term>RETHUNK</term><description>e9 to the thunk</description></item>
-/// <item><term>no jump to the return thunk any more: a static call's trampoline that goes elsewhere now</term><description>stays</description></item>
-/// </list>
+/// Each becomes what <see cref="ReturnForm"/> says: a return, or a jump to the thunk that the kernel chose. One that is a static call's
+/// trampoline and goes elsewhere by now stays as it is.
 /// </remarks>
 internal sealed class ReturnSites : ITextMechanism
 {
     private const int Length = 5;
     private const string FileThunk = "__x86_return_thunk";
-    private const string ItsThunk = "its_return_thunk";
 
     /// <inheritdoc/>
     public TextMechanism Kind => TextMechanism.Return;
@@ -37,8 +31,7 @@ internal sealed class ReturnSites : ITextMechanism
             return;
         }
 
-        bool? thunked = run.State.Features.Has(MitigationFeatures.ReturnThunk);
-        bool halves = run.State.ReturnThunk is VirtualAddress thunk && thunk == run.Kernel.Symbol(ItsThunk);
+        Span<byte> code = stackalloc byte[Length];
         for (int i = 0; i < table.Bytes.Length; i += sizeof(int))
         {
             VirtualAddress address = table.Relative(i);
@@ -53,13 +46,9 @@ internal sealed class ReturnSites : ITextMechanism
                     run.ReportUnexpected(Kind, address, bytes, "a jump to the return thunk");
                 }
             }
-            else if (thunked == false || (thunked == true && halves && (address.Value & 0x20) != 0))
+            else if (ReturnForm.Make(run, address, code) != ReturnState.Unknown)
             {
-                run.Write(address, BranchBytes.Return, Kind);
-            }
-            else if (thunked == true && run.State.ReturnThunk is VirtualAddress target)
-            {
-                run.WriteBranch(address, BranchBytes.Jump, target, Kind);
+                run.Write(address, code, Kind);
             }
             else
             {

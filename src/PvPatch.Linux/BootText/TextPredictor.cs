@@ -7,7 +7,11 @@ internal static class TextPredictor
 {
     /// <summary>All mechanisms there are. The order is that of <see cref="TextRules.Order"/>, not of this list.</summary>
     public static IReadOnlyList<ITextMechanism> Mechanisms { get; } =
-        [new RetpolineSites(), new ReturnSites(), new AlternativeSites(), new CallThunks()];
+    [
+        new KaslrRelocations(), new JumpLabels(), new StaticCalls(), new FtraceCalls(), new XenIretPatch(), new ParavirtSites(),
+        new RetpolineSites(), new ReturnSites(), new AlternativeSites(), new CallThunks(), new EndbrSeals(), new SmpLocks(),
+        new RuntimeConstants(), new StaticTrampolines(),
+    ];
 
     /// <summary>Predicts the text.</summary>
     /// <param name="kernel">The kernel.</param>

@@ -1,6 +1,3 @@
-using System.Diagnostics.CodeAnalysis;
-using PvPatch.Linux.Files;
-using PvPatch.Linux.Tables;
 using PvPatch.Machine;
 
 namespace PvPatch.Linux.BootText;
@@ -84,6 +81,26 @@ internal sealed record TextRun(TextKernel Kernel, BootState State, TextImage Tex
         }
     }
 
+    /// <summary>
+    /// The 5-byte nop of jump labels, ftrace and static calls; empty where the kernel chose it by processor and that is not known.
+    /// </summary>
+    public ReadOnlySpan<byte> Nop5 =>
+        !Kernel.Rules.RewritesJumpLabels || State.Nops == NopStyle.P6 ? BranchBytes.Nop5
+        : State.Nops == NopStyle.K8 ? BranchBytes.AtomicNop5
+        : default;
+
+    /// <summary>Writes the 5-byte nop, or marks the site open where it is not known.</summary>
+    public void WriteNop5(VirtualAddress address, TextMechanism owner)
+    {
+        if (Nop5.IsEmpty)
+        {
+            LeaveOpen(address, 5, owner);
+            return;
+        }
+
+        Write(address, Nop5, owner);
+    }
+
     /// <summary>Adds a finding: a record names a place outside the text.</summary>
     public void ReportOutside(TextMechanism owner, VirtualAddress address, int length) =>
         Findings.Add(PatchDiagnostic.Error(
@@ -94,6 +111,24 @@ internal sealed record TextRun(TextKernel Kernel, BootState State, TextImage Tex
             Expected = "a place in one executable section",
         });
 
+    /// <summary>Whether a record's key is in the kernel's data; adds a finding where not.</summary>
+    public bool IsData(TextMechanism owner, VirtualAddress site, VirtualAddress key, int length)
+    {
+        bool isData = Kernel.IsData(key, length);
+        if (!isData)
+        {
+            Findings.Add(PatchDiagnostic.Error(
+                KernelDiagnosticCodes.TextRecordOutside, $"{TextMechanisms.NameOf(owner)}: a record names a key outside the kernel's data") with
+            {
+                Address = site,
+                Found = key.ToString(),
+                Expected = "an address in a section of data",
+            });
+        }
+
+        return isData;
+    }
+
     /// <summary>Adds a finding: a site holds what its mechanism does not patch.</summary>
     public void ReportUnexpected(TextMechanism owner, VirtualAddress address, ReadOnlySpan<byte> found, string expected) =>
         Findings.Add(PatchDiagnostic.Error(
@@ -103,60 +138,4 @@ internal sealed record TextRun(TextKernel Kernel, BootState State, TextImage Tex
             Found = HexBytes.Format(found),
             Expected = expected,
         });
-}
-
-/// <summary>A kernel as the mechanisms see it: its image, its tables, and the rules of its text.</summary>
-/// <param name="Image">The kernel.</param>
-/// <param name="Rules">The rules.</param>
-internal sealed record TextKernel(KernelImage Image, TextRules Rules)
-{
-    private bool _hasRead;
-    private AltInstrTable? _alternatives;
-    private PatchDiagnostic? _alternativesError;
-    private MitigationFeatures? _mitigations;
-
-    /// <summary>The file.</summary>
-    public ElfImage Elf => Image.Elf;
-
-    /// <summary>A kernel with the rules that its image shows.</summary>
-    public static TextKernel Of(KernelImage image) => new(image, TextRules.Of(image));
-
-    /// <summary>The address of a symbol; <see langword="null"/> where there is none.</summary>
-    public VirtualAddress? Symbol(string name) =>
-        Image.Symbols is not null && Image.Symbols.TryGetAddress(name, out VirtualAddress address) ? address : null;
-
-    /// <summary>The numbers of the features that decide returns and retpolines.</summary>
-    public MitigationFeatures Mitigations =>
-        _mitigations ??= MitigationFeatures.Of(this, TryReadAlternatives(out AltInstrTable? table, out _) ? table : null);
-
-    /// <summary>Whether the kernel can count calls: it has a table of them.</summary>
-    public bool HasCallSites => !Table(TextTableKind.Calls).Bytes.IsEmpty;
-
-    /// <summary>The nops a kernel may use: one kind where it is known, two where the processor chooses and is not known.</summary>
-    public IReadOnlyList<NopStyle> NopChoices(BootState state) =>
-        !Image.Era.ChoosesNopsByCpu ? [Rules.Alternatives.Nops(Elf.Bitness)]
-        : state.Nops is NopStyle known ? [known] : [NopStyle.P6, NopStyle.K8];
-
-    /// <summary>The table of alternatives; read once.</summary>
-    /// <param name="table">The table; an empty one is none.</param>
-    /// <param name="error">Why there is none.</param>
-    public bool TryReadAlternatives([NotNullWhen(true)] out AltInstrTable? table, [NotNullWhen(false)] out PatchDiagnostic? error)
-    {
-        if (!_hasRead)
-        {
-            _alternatives = Image.Alternatives;
-            _hasRead = true;
-            if (_alternatives is null)
-            {
-                _ = AltInstrTable.TryRead(Elf, out _alternatives, out _alternativesError);
-            }
-        }
-
-        table = _alternatives;
-        error = _alternativesError;
-        return table is not null;
-    }
-
-    /// <summary>A table; empty where the kernel does not have it.</summary>
-    public TextTable Table(TextTableKind kind) => TextTable.Find(this, kind);
 }
