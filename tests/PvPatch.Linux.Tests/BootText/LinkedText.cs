@@ -1,0 +1,160 @@
+using System.Text;
+using PvPatch.Linux.BootText;
+using PvPatch.Linux.Files;
+using PvPatch.Linux.Tests.Kernel;
+using PvPatch.Linux.Tests.Support;
+
+namespace PvPatch.Linux.Tests.BootText;
+
+/// <summary>
+/// A kernel with code of a test in it, assembled as the compiler leaves it and, with <c>PATCHED</c> set, as it stands after boot. Records and
+/// bytes are the assembler's. The macros put a site in one of two forms, and its record.
+/// </summary>
+internal sealed class LinkedText
+{
+    private const string Macros = """
+        .macro site original, patched, table
+        771: .if PATCHED
+        \patched
+        .else
+        \original
+        .endif
+        .pushsection \table, "a"
+        .long 771b - .
+        .popsection
+        .endm
+
+        .macro label original, patched, target, key, inverted
+        771: .if PATCHED
+        \patched
+        .else
+        \original
+        .endif
+        .pushsection __jump_table, "a"
+        .balign 8
+        .long 771b - .
+        .long \target - .
+        .quad \key + \inverted - .
+        .popsection
+        .endm
+
+        .macro scall original, patched, key, flags
+        771: .if PATCHED
+        \patched
+        .else
+        \original
+        .endif
+        .pushsection .static_call_sites, "a"
+        .balign 4
+        .long 771b - .
+        .long \key + \flags - .
+        .popsection
+        .endm
+
+        .macro trampoline name, original, patched
+        __SCT__\name:
+        .if PATCHED
+        \patched
+        .else
+        \original
+        .endif
+        ud1 %esp, %ecx
+        .endm
+
+        .macro return0
+        ret; int3; int3; int3; int3
+        .endm
+
+        """;
+
+    // What every kernel has to have: a paravirt site, the word it calls through, and a table of slots.
+    private const string Rest = """
+
+        .text
+        paravirt_site: call *pv_ops + 8*0(%rip)
+        .pushsection .parainstructions, "a"
+        .balign 8
+        .quad paravirt_site
+        .byte 0, 6
+        .short 0x1ff
+        .balign 8
+        .popsection
+        empty: ret
+        other: ret
+
+        .data
+        .balign 8
+        pv_ops:
+        .quad other, empty, empty, other
+        .quad other, other, other, other
+        .quad other, other, other, other, empty, empty, empty, empty
+        .quad other, empty, empty, 0
+        .quad other, other, other
+
+        """;
+
+    private LinkedText(ElfImage original, ElfImage patched, KernelImage image, TextRules rules)
+    {
+        Original = original;
+        Patched = patched;
+        Kernel = TextKernel.Of(image, rules);
+    }
+
+    public ElfImage Original { get; }
+
+    public ElfImage Patched { get; }
+
+    public TextKernel Kernel { get; }
+
+    public static LinkedText Of(string code, TextRules rules, params (string Section, ulong Address)[] places)
+    {
+        ElfImage original = Link(code, 0, places);
+        Assert.True(KernelImage.TryOpen(original, out KernelImage? image, out PatchDiagnostic? error), error?.ToString());
+        return new LinkedText(original, Link(code, 1, places), image, rules);
+    }
+
+    public VirtualAddress Symbol(string name)
+    {
+        VirtualAddress? address = Kernel.Symbol(name);
+        Assert.True(address is not null, name);
+        return address.Value;
+    }
+
+    /// <summary>Predicts with some mechanisms; there must be no error.</summary>
+    public TextImage Predict(BootState state, params TextMechanism[] only)
+    {
+        bool predicted = TextPredictor.TryPredict(
+            Kernel, state, out TextImage? text, out IReadOnlyList<PatchDiagnostic> findings, only.ToHashSet());
+        Assert.True(predicted, string.Join("\n", findings));
+        return text!;
+    }
+
+    /// <summary>Every executable section is, byte for byte, what the assembler makes of the patched form.</summary>
+    public void Check(TextImage text)
+    {
+        Assert.NotEmpty(text.Sections);
+        foreach (TextSection section in text.Sections)
+        {
+            Assert.True(Patched.TryGetSection(section.Name, out ElfSection? wanted), section.Name);
+            Assert.Equal(Convert.ToHexString(Patched.GetBytes(wanted).Span), Convert.ToHexString(section.Bytes));
+        }
+
+        Assert.Contains(text.Sections, static s => !s.Bytes.SequenceEqual(s.Original));
+    }
+
+    private static ElfImage Link(string code, int patched, (string Section, ulong Address)[] places)
+    {
+        var source = new StringBuilder($".set PATCHED, {patched}\n").Append(Macros).Append(code).Append(Rest);
+        source.Append(".section .BTF, \"a\"\n.byte ").AppendJoin(", ", SyntheticOps.Btf()).Append('\n');
+        return ElfImage.Read(Tools.AssembleAndLink(
+            source.ToString(),
+            64,
+            [
+                (".text", SyntheticKernel.Text),
+                (".data", SyntheticKernel.Data),
+                (".BTF", 0xffffffff82b00000),
+                (".parainstructions", SyntheticKernel.SiteTableAddress),
+                .. places,
+            ]));
+    }
+}
