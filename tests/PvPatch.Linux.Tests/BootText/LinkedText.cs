@@ -108,10 +108,41 @@ internal sealed class LinkedText
 
     public static LinkedText Of(string code, TextRules rules, params (string Section, ulong Address)[] places)
     {
-        ElfImage original = Link(code, 0, places);
-        Assert.True(KernelImage.TryOpen(original, out KernelImage? image, out PatchDiagnostic? error), error?.ToString());
-        return new LinkedText(original, Link(code, 1, places), image, rules);
+        ElfImage original = ElfImage.Read(Link(code, 0, 0, places));
+        return new LinkedText(original, ElfImage.Read(Link(code, 1, 0, places)), Open(original), rules);
     }
+
+    /// <summary>The same with tables that a test has damaged.</summary>
+    public static LinkedText Of(byte[] file, TextRules rules)
+    {
+        ElfImage image = ElfImage.Read(file);
+        return new LinkedText(image, image, Open(image), rules);
+    }
+
+    /// <summary>
+    /// A kernel with KASLR relocations behind it; its patched form is the same code, linked to other addresses. Sections at 0 stay there.
+    /// </summary>
+    /// <param name="code">The code.</param>
+    /// <param name="slide">Number added to addresses.</param>
+    /// <param name="relocations">Makes the relocations of the kernel that was linked.</param>
+    /// <param name="rules">The rules.</param>
+    /// <param name="places">Addresses of further sections.</param>
+    public static LinkedText Moved(
+        string code, long slide, Func<ElfImage, byte[]> relocations, TextRules rules, params (string Section, ulong Address)[] places)
+    {
+        byte[] file = Link(code, 0, 0, places);
+        ElfImage original = ElfImage.Read([.. file, .. relocations(ElfImage.Read(file))]);
+        return new LinkedText(original, ElfImage.Read(Link(code, 0, slide, places)), Open(original), rules);
+    }
+
+    private static KernelImage Open(ElfImage elf)
+    {
+        Assert.True(KernelImage.TryOpen(elf, out KernelImage? image, out PatchDiagnostic? error), error?.ToString());
+        return image;
+    }
+
+    /// <summary>The bytes of the file that <see cref="Of(string, TextRules, ValueTuple{string, ulong}[])"/> reads.</summary>
+    public static byte[] FileOf(string code, params (string Section, ulong Address)[] places) => Link(code, 0, 0, places);
 
     public VirtualAddress Symbol(string name)
     {
@@ -142,19 +173,19 @@ internal sealed class LinkedText
         Assert.Contains(text.Sections, static s => !s.Bytes.SequenceEqual(s.Original));
     }
 
-    private static ElfImage Link(string code, int patched, (string Section, ulong Address)[] places)
+    private static byte[] Link(string code, int patched, long slide, (string Section, ulong Address)[] places)
     {
         var source = new StringBuilder($".set PATCHED, {patched}\n").Append(Macros).Append(code).Append(Rest);
         source.Append(".section .BTF, \"a\"\n.byte ").AppendJoin(", ", SyntheticOps.Btf()).Append('\n');
-        return ElfImage.Read(Tools.AssembleAndLink(
-            source.ToString(),
-            64,
-            [
-                (".text", SyntheticKernel.Text),
-                (".data", SyntheticKernel.Data),
-                (".BTF", 0xffffffff82b00000),
-                (".parainstructions", SyntheticKernel.SiteTableAddress),
-                .. places,
-            ]));
+        (string Section, ulong Address)[] all =
+        [
+            (".text", SyntheticKernel.Text),
+            (".data", SyntheticKernel.Data),
+            (".BTF", 0xffffffff82b00000),
+            (".parainstructions", SyntheticKernel.SiteTableAddress),
+            .. places,
+        ];
+        return Tools.AssembleAndLink(
+            source.ToString(), 64, [.. all.Select(p => (p.Section, p.Address == 0 ? 0 : p.Address + (ulong)slide))]);
     }
 }

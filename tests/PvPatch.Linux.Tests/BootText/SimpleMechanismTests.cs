@@ -36,7 +36,7 @@ public sealed class SimpleMechanismTests
         label "{disp32} jmp far", "{disp32} jmp far", far, off, 1
         near: ret
         .skip 300
-        far: label "xchg %ax, %ax", "{disp8} jmp .-2", . - 2, on, 2
+        far: label "xchg %ax, %ax", "{disp8} jmp far", far, on, 2
         """;
 
     private const string OldLabels = """
