@@ -12,6 +12,12 @@ namespace PvPatch.Linux.Tests.BootText;
 /// </summary>
 internal sealed class LinkedText
 {
+    /// <summary>The number of words of features in its type information.</summary>
+    public const int FeatureWordCount = 24;
+
+    /// <summary>Where they are in struct cpuinfo_x86.</summary>
+    public const int CapabilityOffset = 16;
+
     private const string Macros = """
         .macro site original, patched, table
         771: .if PATCHED
@@ -135,6 +141,10 @@ internal sealed class LinkedText
         return new LinkedText(original, ElfImage.Read(Link(code, 0, slide, places)), Open(original), rules);
     }
 
+    /// <summary>The patched form of code, linked to where it runs.</summary>
+    public static ElfImage Running(string code, long slide, params (string Section, ulong Address)[] places) =>
+        ElfImage.Read(Link(code, 1, slide, places));
+
     private static KernelImage Open(ElfImage elf)
     {
         Assert.True(KernelImage.TryOpen(elf, out KernelImage? image, out PatchDiagnostic? error), error?.ToString());
@@ -176,7 +186,7 @@ internal sealed class LinkedText
     private static byte[] Link(string code, int patched, long slide, (string Section, ulong Address)[] places)
     {
         var source = new StringBuilder($".set PATCHED, {patched}\n").Append(Macros).Append(code).Append(Rest);
-        source.Append(".section .BTF, \"a\"\n.byte ").AppendJoin(", ", SyntheticOps.Btf()).Append('\n');
+        source.Append(".section .BTF, \"a\"\n.byte ").AppendJoin(", ", SyntheticOps.Btf(more: AddProcessor)).Append('\n');
         (string Section, ulong Address)[] all =
         [
             (".text", SyntheticKernel.Text),
@@ -187,5 +197,15 @@ internal sealed class LinkedText
         ];
         return Tools.AssembleAndLink(
             source.ToString(), 64, [.. all.Select(p => (p.Section, p.Address == 0 ? 0 : p.Address + (ulong)slide))]);
+    }
+
+    /// <summary>struct cpuinfo_x86 with bit fields, and the words of its features in a union without a name.</summary>
+    private static void AddProcessor(TestBtf btf)
+    {
+        int word = btf.Int("unsigned int", 4);
+        int words = btf.Array(word, word, FeatureWordCount);
+        int union = btf.Union("", 4 * FeatureWordCount, new TestBtf.Member("x86_capability", words, 0));
+        btf.StructWithBitFields("cpuinfo_x86", CapabilityOffset + (4 * FeatureWordCount),
+            new TestBtf.Member("initialized", word, 0x01000000), new TestBtf.Member("", union, CapabilityOffset * 8));
     }
 }
