@@ -330,4 +330,7 @@ public static class KernelDiagnosticCodes
 
     /// <summary>The KASLR relocations behind the kernel are damaged.</summary>
     public const string RelocationsBad = "PV6204";
+
+    /// <summary>The kernel has sites of a mechanism that rewrites text, but not the symbol that tells what they are.</summary>
+    public const string TextSymbolMissing = "PV6205";
 }

@@ -44,6 +44,8 @@ internal sealed class TextSection
     /// <param name="offset">Offset in the section.</param>
     public bool IsOpen(int offset) => (_owners[offset] & Open) != 0;
 
+    internal bool HasOpen(int offset, int length) => _owners.AsSpan(offset, length).ContainsAnyInRange(Open, byte.MaxValue);
+
     internal bool Contains(VirtualAddress address, int length) =>
         address >= Address && FileRange.Fits(unchecked(address.Value - Address.Value), (ulong)length, _bytes.Length);
 
@@ -75,9 +77,14 @@ internal sealed class TextImage
     public IReadOnlyList<TextSection> Sections => _sections;
 
     /// <summary>Copies the executable sections of a kernel.</summary>
-    public static TextImage Of(ElfImage elf) => new(
-        [.. elf.ToCode().Segments.Where(static s => !s.Bytes.IsEmpty)
-            .Select(static s => new TextSection(s.Name, s.Address, s.Bytes)).OrderBy(static s => s.Address.Value)]);
+    public static TextImage Of(ElfImage elf) => Of(elf, []);
+
+    /// <summary>Copies the executable sections of a kernel, and code that it carries in its data.</summary>
+    /// <param name="elf">The kernel's file.</param>
+    /// <param name="vdsos">Images of the vDSO; they share no byte with each other nor with a section of code.</param>
+    public static TextImage Of(ElfImage elf, IEnumerable<VdsoImage> vdsos) => new(
+        [.. elf.ToCode().Segments.Where(static s => !s.Bytes.IsEmpty).Select(static s => new TextSection(s.Name, s.Address, s.Bytes))
+            .Concat(vdsos.Select(static v => new TextSection(v.Name, v.Address, v.Bytes))).OrderBy(static s => s.Address.Value)]);
 
     /// <summary>The section that holds a range as a whole; <see langword="null"/> where none does.</summary>
     public TextSection? Find(VirtualAddress address, int length)
@@ -158,6 +165,12 @@ internal sealed class TextImage
         section.MarkOpen((int)(address - section.Address), length, owner);
         return true;
     }
+
+    /// <summary>Whether the state leaves open what one of some bytes is; not where no section holds them.</summary>
+    /// <param name="address">The link address.</param>
+    /// <param name="length">The number of bytes.</param>
+    public bool HasOpen(VirtualAddress address, int length) =>
+        length > 0 && Find(address, length) is TextSection section && section.HasOpen((int)(address - section.Address), length);
 
     /// <summary>The mechanism that wrote the byte at an address last; none outside the text.</summary>
     public TextMechanism OwnerAt(VirtualAddress address) =>

@@ -1,5 +1,8 @@
 using System.Buffers.Binary;
+using System.Diagnostics.CodeAnalysis;
 using PvPatch.Linux.Files;
+using PvPatch.Linux.Tables;
+using PvPatch.Machine;
 
 namespace PvPatch.Linux.BootText;
 
@@ -7,6 +10,10 @@ namespace PvPatch.Linux.BootText;
 internal sealed class TextKernel
 {
     private readonly (ulong First, ulong Last, bool IsCode)[] _allocated;
+    private bool _hasRead;
+    private AltInstrTable? _alternatives;
+    private PatchDiagnostic? _alternativesError;
+    private MitigationFeatures? _mitigations;
 
     private TextKernel(KernelImage image, TextRules rules)
     {
@@ -37,6 +44,38 @@ internal sealed class TextKernel
     /// <summary>The address of a symbol; <see langword="null"/> where there is none.</summary>
     public VirtualAddress? Symbol(string name) =>
         Image.Symbols is not null && Image.Symbols.TryGetAddress(name, out VirtualAddress address) ? address : null;
+
+    /// <summary>The numbers of the features that decide returns and retpolines.</summary>
+    public MitigationFeatures Mitigations =>
+        _mitigations ??= MitigationFeatures.Of(this, TryReadAlternatives(out AltInstrTable? table, out _) ? table : null);
+
+    /// <summary>Whether the kernel can count calls: it has a table of them.</summary>
+    public bool HasCallSites => !Table(TextTableKind.Calls).Bytes.IsEmpty;
+
+    /// <summary>The nops a kernel may use: one kind where it is known, two where the processor chooses and is not known.</summary>
+    public IReadOnlyList<NopStyle> NopChoices(BootState state) =>
+        !Image.Era.ChoosesNopsByCpu ? [Rules.Alternatives.Nops(Elf.Bitness)]
+        : state.Nops is NopStyle known ? [known] : [NopStyle.P6, NopStyle.K8];
+
+    /// <summary>The table of alternatives; read once.</summary>
+    /// <param name="table">The table; an empty one is none.</param>
+    /// <param name="error">Why there is none.</param>
+    public bool TryReadAlternatives([NotNullWhen(true)] out AltInstrTable? table, [NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        if (!_hasRead)
+        {
+            _alternatives = Image.Alternatives;
+            _hasRead = true;
+            if (_alternatives is null)
+            {
+                _ = AltInstrTable.TryRead(Elf, out _alternatives, out _alternativesError);
+            }
+        }
+
+        table = _alternatives;
+        error = _alternativesError;
+        return table is not null;
+    }
 
     /// <summary>A table; empty where the kernel does not have it.</summary>
     public TextTable Table(TextTableKind kind) => TextTable.Find(this, kind);

@@ -9,7 +9,8 @@ internal static class TextPredictor
     public static IReadOnlyList<ITextMechanism> Mechanisms { get; } =
     [
         new KaslrRelocations(), new JumpLabels(), new StaticCalls(), new FtraceCalls(), new XenIretPatch(), new ParavirtSites(),
-        new EndbrSeals(), new SmpLocks(), new RuntimeConstants(), new StaticTrampolines(),
+        new RetpolineSites(), new ReturnSites(), new AlternativeSites(), new CallThunks(), new EndbrSeals(), new SmpLocks(),
+        new RuntimeConstants(), new StaticTrampolines(),
     ];
 
     /// <summary>Predicts the text.</summary>
@@ -23,7 +24,7 @@ internal static class TextPredictor
         TextKernel kernel, BootState state, [NotNullWhen(true)] out TextImage? text, out IReadOnlyList<PatchDiagnostic> findings,
         IReadOnlySet<TextMechanism>? only = null)
     {
-        var run = new TextRun(kernel, state, TextImage.Of(kernel.Elf), new DiagnosticList());
+        var run = new TextRun(kernel, state, TextImage.Of(kernel.Elf, VdsoImages.Find(kernel)), new DiagnosticList());
         foreach (TextMechanism kind in kernel.Rules.Order)
         {
             if (only?.Contains(kind) ?? true)

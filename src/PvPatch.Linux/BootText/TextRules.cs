@@ -21,6 +21,18 @@ internal sealed record TextRules
     /// <summary>The mechanisms in the order in which they are applied.</summary>
     public IReadOnlyList<TextMechanism> Order { get; private init; }
 
+    /// <summary>The rules of alternatives.</summary>
+    public AlternativeRules Alternatives { get; private init; } = AlternativeRules.Linux61;
+
+    /// <summary>How inline branches fill the sites of retpolines.</summary>
+    public RetpolineFill RetpolineFill { get; private init; }
+
+    /// <summary>The distance from one page of ITS thunks to the next: two pages, one a guard, or one.</summary>
+    public int ItsPageStep { get; private init; } = 0x2000;
+
+    /// <summary>Whether calls at the addresses of alternatives go through call thunks, besides those of the table of calls.</summary>
+    public bool CallThunksAtAlternatives { get; private init; }
+
     /// <summary>
     /// Whether jump labels are 5 bytes each and their nops, which the file has in another form, are all rewritten (to 5.12).
     /// </summary>
@@ -42,7 +54,10 @@ internal sealed record TextRules
     public static TextRules Linux61 { get; } = new("linux-6.1",
         TextMechanism.Relocation, TextMechanism.JumpLabel, TextMechanism.StaticCall, TextMechanism.Ftrace, TextMechanism.XenIret,
         TextMechanism.Paravirt, TextMechanism.Retpoline, TextMechanism.Return, TextMechanism.Alternative, TextMechanism.SmpLock,
-        TextMechanism.StaticTrampoline);
+        TextMechanism.StaticTrampoline)
+    {
+        RetpolineFill = RetpolineFill.OneTrapThenNops,
+    };
 
     /// <summary>6.8 to 6.18, measured in 6.12. Paravirt sites are alternatives.</summary>
     public static TextRules Linux612 { get; } = new("linux-6.12",
@@ -50,6 +65,9 @@ internal sealed record TextRules
         TextMechanism.Retpoline, TextMechanism.Return, TextMechanism.Alternative, TextMechanism.Paravirt, TextMechanism.CallThunk,
         TextMechanism.EndbrSeal, TextMechanism.SmpLock, TextMechanism.RuntimeConstant, TextMechanism.StaticTrampoline)
     {
+        Alternatives = AlternativeRules.Linux612,
+        RetpolineFill = RetpolineFill.OneTrapThenNops,
+        CallThunksAtAlternatives = true,
         EndbrPoison = [0x66, 0x0f, 0x1f, 0x00], // nopw (%rax)
     };
 
@@ -63,6 +81,9 @@ internal sealed record TextRules
             TextMechanism.Retpoline, TextMechanism.Return, TextMechanism.CallThunk, TextMechanism.Alternative, TextMechanism.Paravirt,
             TextMechanism.EndbrSeal, TextMechanism.SmpLock, TextMechanism.RuntimeConstant, TextMechanism.StaticTrampoline,
         ],
+        RetpolineFill = RetpolineFill.TrapsOrPrefixes,
+        ItsPageStep = 0x1000,
+        CallThunksAtAlternatives = false,
         EndbrPoison = [0x0f, 0x1f, 0x40, 0xd6], // nopl -42(%rax)
     };
 

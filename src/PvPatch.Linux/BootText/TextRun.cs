@@ -50,6 +50,11 @@ internal sealed record TextRun(TextKernel Kernel, BootState State, TextImage Tex
             return;
         }
 
+        ReportOutOfReach(owner, address, target);
+    }
+
+    /// <summary>Adds a finding: a branch cannot go to its target.</summary>
+    public void ReportOutOfReach(TextMechanism owner, VirtualAddress address, VirtualAddress target) =>
         Findings.Add(PatchDiagnostic.Error(
             KernelDiagnosticCodes.TextOutOfReach, $"{TextMechanisms.NameOf(owner)}: the target of a branch is out of reach") with
         {
@@ -57,7 +62,15 @@ internal sealed record TextRun(TextKernel Kernel, BootState State, TextImage Tex
             Found = target.ToString(),
             Expected = "an address within 2 GiB",
         });
-    }
+
+    /// <summary>Adds a finding: the kernel has sites of a mechanism, but not the symbol that tells them apart.</summary>
+    public void ReportMissing(TextMechanism owner, string symbol) =>
+        Findings.Add(PatchDiagnostic.Error(
+            KernelDiagnosticCodes.TextSymbolMissing, $"{TextMechanisms.NameOf(owner)}: the kernel's symbol {symbol} is not known") with
+        {
+            Expected = symbol,
+            Help = "Give a System.map of this kernel.",
+        });
 
     /// <summary>Marks a site open and counts it: the state does not say what stands there.</summary>
     public void LeaveOpen(VirtualAddress address, int length, TextMechanism owner)
