@@ -36,7 +36,10 @@ internal sealed class TextKernel
     public ElfImage Elf => Image.Elf;
 
     /// <summary>A kernel with the rules that its image shows.</summary>
-    public static TextKernel Of(KernelImage image) => new(image, TextRules.Of(image));
+    public static TextKernel Of(KernelImage image) => Of(image, TextRules.Of(image));
+
+    /// <summary>A kernel with rules that are given.</summary>
+    public static TextKernel Of(KernelImage image, TextRules rules) => new(image, rules);
 
     /// <summary>A kernel with other rules.</summary>
     public static TextKernel Of(KernelImage image, TextRules rules) => new(image, rules);
@@ -54,7 +57,7 @@ internal sealed class TextKernel
 
     /// <summary>The nops a kernel may use: one kind where it is known, two where the processor chooses and is not known.</summary>
     public IReadOnlyList<NopStyle> NopChoices(BootState state) =>
-        !Image.Era.ChoosesNopsByCpu ? [Rules.Alternatives.Nops(Elf.Bitness)]
+        !Rules.RewritesJumpLabels ? [Rules.Alternatives.Nops(Elf.Bitness)]
         : state.Nops is NopStyle known ? [known] : [NopStyle.P6, NopStyle.K8];
 
     /// <summary>The table of alternatives; read once.</summary>
