@@ -187,7 +187,7 @@ internal sealed class CallThunks : ITextMechanism
                 return function;
             }
 
-            VirtualAddress pad = function - size;
+            VirtualAddress pad = function + -size;
             Span<byte> thunk = stackalloc byte[MostBytes];
             thunk = thunk[..size];
             TemplateBytes.CopyTo(thunk);
