@@ -59,5 +59,5 @@ internal sealed record MitigationFeatures(int? Retpoline, int? Lfence, int? ItsT
 
     private static bool IsIn(KernelSymbols symbols, VirtualAddress function, VirtualAddress address) =>
         address >= function && address - function < short.MaxValue
-        && symbols.TryGetName(address, out string? name, out long offset) && name == ItsUser && address == function + offset;
+        && symbols.TryGetName(address, out string? name, out long offset) && name == ItsUser && address + -offset == function;
 }

@@ -34,7 +34,7 @@ internal sealed class ParavirtSites : ITextMechanism
         {
             for (int i = 0; i < image.Sites.Count; i++)
             {
-                run.LeaveOpen(image.Sites[i].Address, image.Sites[i].Length, TextMechanism.Paravirt);
+                run.LeaveOpen(image.Sites[i].Address, image.Sites[i].Budget, TextMechanism.Paravirt);
             }
 
             return;
