@@ -91,6 +91,11 @@ internal sealed class TextComparison
         byte[] found = new byte[section.Length];
         if (memory.TryRead(section.Address, found))
         {
+            if (section.IsPatchedLate && section.Original.SequenceEqual(found))
+            {
+                return; // not patched yet: nothing is changed
+            }
+
             if (InitAreas.IsFreed(section.Name) && IsGivenAway(section, found))
             {
                 NotCompared += section.Length;

@@ -30,6 +30,11 @@ internal sealed class TextSection
     /// <summary>Its size in bytes.</summary>
     public int Length => _bytes.Length;
 
+    /// <summary>
+    /// Whether the kernel patches it by an initcall of its own, after it has patched its text: before, all of it is as in the file.
+    /// </summary>
+    public bool IsPatchedLate { get; init; }
+
     /// <summary>The bytes in the file.</summary>
     public ReadOnlySpan<byte> Original => _original.Span;
 
@@ -84,7 +89,7 @@ internal sealed class TextImage
     /// <param name="vdsos">Images of the vDSO; they share no byte with each other nor with a section of code.</param>
     public static TextImage Of(ElfImage elf, IEnumerable<VdsoImage> vdsos) => new(
         [.. elf.ToCode().Segments.Where(static s => !s.Bytes.IsEmpty).Select(static s => new TextSection(s.Name, s.Address, s.Bytes))
-            .Concat(vdsos.Select(static v => new TextSection(v.Name, v.Address, v.Bytes))).OrderBy(static s => s.Address.Value)]);
+            .Concat(vdsos.Select(static v => new TextSection(v.Name, v.Address, v.Bytes) { IsPatchedLate = true })).OrderBy(static s => s.Address.Value)]);
 
     /// <summary>The section that holds a range as a whole; <see langword="null"/> where none does.</summary>
     public TextSection? Find(VirtualAddress address, int length)
