@@ -41,9 +41,6 @@ internal sealed class TextKernel
     /// <summary>A kernel with rules that are given.</summary>
     public static TextKernel Of(KernelImage image, TextRules rules) => new(image, rules);
 
-    /// <summary>A kernel with other rules.</summary>
-    public static TextKernel Of(KernelImage image, TextRules rules) => new(image, rules);
-
     /// <summary>The address of a symbol; <see langword="null"/> where there is none.</summary>
     public VirtualAddress? Symbol(string name) =>
         Image.Symbols is not null && Image.Symbols.TryGetAddress(name, out VirtualAddress address) ? address : null;
