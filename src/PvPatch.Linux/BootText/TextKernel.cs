@@ -38,7 +38,7 @@ internal sealed class TextKernel
     /// <summary>A kernel with the rules that its image shows.</summary>
     public static TextKernel Of(KernelImage image) => Of(image, TextRules.Of(image));
 
-    /// <summary>A kernel with other rules.</summary>
+    /// <summary>A kernel with rules that are given.</summary>
     public static TextKernel Of(KernelImage image, TextRules rules) => new(image, rules);
 
     /// <summary>The address of a symbol; <see langword="null"/> where there is none.</summary>

@@ -1,6 +1,6 @@
 using PvPatch.Linux.BootText;
 using PvPatch.Linux.Files;
-using PvPatch.Linux.Tests.Support;
+using PvPatch.Tests.Shared;
 
 namespace PvPatch.Linux.Tests.BootText;
 

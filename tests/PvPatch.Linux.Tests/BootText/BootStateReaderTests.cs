@@ -94,8 +94,8 @@ public sealed class BootStateReaderTests
     {
         LinkedText linked = LinkedText.Of(Code, TextRules.Linux612, s_places);
         Dictionary<string, byte[]> memory = Running(linked, 0);
-        int first = (int)(linked.Symbol("gone_site") - 8 - linked.Symbol("_text"));
-        int second = (int)(linked.Symbol("gone_site2") - 8 - linked.Symbol("_text"));
+        int first = (int)(linked.Symbol("gone_site") - linked.Symbol("_text")) - 8;
+        int second = (int)(linked.Symbol("gone_site2") - linked.Symbol("_text")) - 8;
         byte[] pointer = BitConverter.GetBytes(0xffff888012345678);
         Assert.DoesNotContain("gone", Read(linked, memory, 0).RuntimeConstants.Keys); // no pointer
 

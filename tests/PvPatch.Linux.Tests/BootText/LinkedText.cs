@@ -137,7 +137,8 @@ internal sealed class LinkedText
         string code, long slide, Func<ElfImage, byte[]> relocations, TextRules rules, params (string Section, ulong Address)[] places)
     {
         byte[] file = Link(code, 0, 0, places);
-        ElfImage original = ElfImage.Read([.. file, .. relocations(ElfImage.Read(file))]);
+        byte[] whole = [.. file, .. relocations(ElfImage.Read(file))];
+        ElfImage original = ElfImage.Read(whole);
         return new LinkedText(original, ElfImage.Read(Link(code, 0, slide, places)), Open(original), rules);
     }
 

@@ -40,7 +40,7 @@ public sealed class RelocatedTextTests
         TextImage text = linked.Predict(new BootState { Slide = Slide }, TextMechanism.Relocation);
 
         Assert.Equal(2, new KaslrRelocations().Count(linked.Kernel));
-        Assert.True(text.TryGet(linked.Symbol("wide") - 8, 8, out ReadOnlySpan<byte> moved));
+        Assert.True(text.TryGet(linked.Symbol("wide") + -8, 8, out ReadOnlySpan<byte> moved));
         Assert.Equal(linked.Symbol("there") + Slide, (VirtualAddress)BinaryPrimitives.ReadUInt64LittleEndian(moved));
     }
 

@@ -229,7 +229,7 @@ public sealed class SimpleMechanismTests
 
         TextImage text = linked.Predict(state, TextMechanism.RuntimeConstant);
 
-        Assert.True(text.TryGet(linked.Symbol("_etext") - 10, 10, out ReadOnlySpan<byte> bytes));
+        Assert.True(text.TryGet(linked.Symbol("_etext") + -10, 10, out ReadOnlySpan<byte> bytes));
         Assert.Equal("11b800f0ffffff7f0000", Convert.ToHexStringLower(bytes));
         Assert.Equal(2, new RuntimeConstants().Count(linked.Kernel));
     }
