@@ -97,7 +97,12 @@ internal sealed class TextComparison
                 return;
             }
 
-            Add(section, 0, found);
+            // Memory of a boot that has not come to the initcall: as in the file, and as a whole.
+            if (!section.IsVdso || !section.Original.SequenceEqual(found))
+            {
+                Add(section, 0, found);
+            }
+
             return;
         }
 
