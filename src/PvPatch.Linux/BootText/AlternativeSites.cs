@@ -212,8 +212,8 @@ internal sealed class AlternativeSites : ITextMechanism
             }
         }
 
-        // What stays as it is stays whose it was.
-        if (run.Text.TryGet(site, length, out ReadOnlySpan<byte> there) && !there.SequenceEqual(code))
+        // What is not replaced, and has no nops to merge, stays whose it was.
+        if (applies == true || (run.Text.TryGet(site, length, out ReadOnlySpan<byte> there) && !there.SequenceEqual(code)))
         {
             run.Write(site, code, TextMechanism.Alternative);
         }

@@ -91,18 +91,18 @@ internal sealed class TextComparison
         byte[] found = new byte[section.Length];
         if (memory.TryRead(section.Address, found))
         {
+            if (section.IsPatchedLate && section.Original.SequenceEqual(found))
+            {
+                return; // not patched yet: nothing is changed
+            }
+
             if (InitAreas.IsFreed(section.Name) && IsGivenAway(section, found))
             {
                 NotCompared += section.Length;
                 return;
             }
 
-            // Memory of a boot that has not come to the initcall: as in the file, and as a whole.
-            if (!section.IsVdso || !section.Original.SequenceEqual(found))
-            {
-                Add(section, 0, found);
-            }
-
+            Add(section, 0, found);
             return;
         }
 

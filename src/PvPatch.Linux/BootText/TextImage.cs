@@ -12,10 +12,9 @@ internal sealed class TextSection
     private readonly byte[] _bytes;
     private readonly byte[] _owners;
 
-    internal TextSection(string name, VirtualAddress address, ReadOnlyMemory<byte> original, bool isVdso = false)
+    internal TextSection(string name, VirtualAddress address, ReadOnlyMemory<byte> original)
     {
         Name = name;
-        IsVdso = isVdso;
         Address = address;
         _original = original;
         _bytes = original.ToArray();
@@ -25,16 +24,16 @@ internal sealed class TextSection
     /// <summary>The section's name.</summary>
     public string Name { get; }
 
-    /// <summary>
-    /// Whether it is an image of the vDSO: data of the kernel, patched by an initcall and not with the kernel's own text.
-    /// </summary>
-    public bool IsVdso { get; }
-
     /// <summary>Link address of its first byte.</summary>
     public VirtualAddress Address { get; }
 
     /// <summary>Its size in bytes.</summary>
     public int Length => _bytes.Length;
+
+    /// <summary>
+    /// Whether the kernel patches it by an initcall of its own, after it has patched its text: before, all of it is as in the file.
+    /// </summary>
+    public bool IsPatchedLate { get; init; }
 
     /// <summary>The bytes in the file.</summary>
     public ReadOnlySpan<byte> Original => _original.Span;
@@ -89,8 +88,8 @@ internal sealed class TextImage
     /// <param name="elf">The kernel's file.</param>
     /// <param name="vdsos">Images of the vDSO; they share no byte with each other nor with a section of code.</param>
     public static TextImage Of(ElfImage elf, IEnumerable<VdsoImage> vdsos) => new(
-        [.. elf.Sections.Where(static s => IsText(s)).Select(s => new TextSection(s.Name, s.Address, elf.GetBytes(s)))
-            .Concat(vdsos.Select(static v => new TextSection(v.Name, v.Address, v.Bytes, isVdso: true))).OrderBy(static s => s.Address.Value)]);
+        [.. elf.Sections.Where(IsText).Select(s => new TextSection(s.Name, s.Address, elf.GetBytes(s)))
+            .Concat(vdsos.Select(static v => new TextSection(v.Name, v.Address, v.Bytes) { IsPatchedLate = true })).OrderBy(static s => s.Address.Value)]);
 
     /// <summary>
     /// Whether a section holds text: code that is not written to. The data of 7.2 is marked as executable too; the kernel does not map it so.
