@@ -32,9 +32,20 @@ public sealed class WholeTextTests(BootedKernelFixture fixture, ITestOutputHelpe
     [Trait("Category", "Matrix")]
     public void Every_byte_of_text_of_the_matrix_is_as_predicted(string kernel, string boot) => Check(kernel, boot);
 
-    private void Check(string kernel, string boot)
+    [Theory]
+    [InlineData("bullseye")]
+    [InlineData("bookworm")]
+    [InlineData("trixie")]
+    [InlineData("sid")]
+    [Trait("Category", "Matrix")]
+    public void Every_byte_of_text_of_a_kernel_that_chose_its_place_is_as_predicted(string kernel) =>
+        Check(kernel, "native with KASLR", MachineOptions.Default with { Kaslr = true });
+
+    private void Check(string kernel, string boot) => Check(kernel, boot, BootConfiguration.Named(boot).Options);
+
+    private void Check(string kernel, string boot, MachineOptions options)
     {
-        BootedKernel booted = fixture.Boot(TestedKernels.Named(kernel), BootConfiguration.Named(boot).Options);
+        BootedKernel booted = fixture.Boot(TestedKernels.Named(kernel), options);
         KernelImage image = TestedKernels.Load(booted.ImagePath);
         var text = TextKernel.Of(image);
         Check(text, booted.AfterPatching, $"{kernel} {boot}, after patching");
