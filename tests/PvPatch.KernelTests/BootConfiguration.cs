@@ -79,7 +79,6 @@ public sealed record BootConfiguration(string Name, MachineOptions Options, Boot
         new("intel-stuff", new MachineOptions { Cpu = "Skylake-Client-v4", Append = "retbleed=stuff" }, new BootMachine()),
         new("lfence", new MachineOptions { Append = "spectre_v2=retpoline,lfence" }, s_amd),
         new("zen2", new MachineOptions { Cpu = "EPYC-Rome" }, new BootMachine()),
-        new("kaslr", new MachineOptions { Kaslr = true }, s_amd),
     ];
 
     /// <summary>The column of a name.</summary>

@@ -206,7 +206,8 @@ internal sealed class BootStateReader
         return null;
     }
 
-    private static bool IsKernelPointer(ulong value) => value >> 47 == 0x1ffff;
+    /// <summary>Whether a value is an address of the kernel's half, with page tables of five levels too.</summary>
+    private static bool IsKernelPointer(ulong value) => value >> 56 == 0xff;
 
     private bool IsFreed(VirtualAddress address) =>
         _kernel.Elf.Sections.Any(s => s.IsAllocated && s.Contains(address, 1) && InitAreas.IsFreed(s.Name));

@@ -22,7 +22,7 @@ internal sealed class TextKernel
         _allocated =
         [
             .. image.Elf.Sections.Where(static s => s.IsAllocated && s.Size > 0 && (s.Flags & ElfSectionAttributes.ThreadLocal) == 0)
-                .Select(static s => (s.Address.Value, s.Address.Value + (s.Size - 1), s.IsExecutable)),
+                .Select(static s => (s.Address.Value, s.Address.Value + (s.Size - 1), TextImage.IsText(s))),
         ];
     }
 

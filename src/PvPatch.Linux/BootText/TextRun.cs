@@ -1,3 +1,4 @@
+using PvPatch.Linux.Files;
 using PvPatch.Machine;
 
 namespace PvPatch.Linux.BootText;
@@ -101,8 +102,18 @@ internal sealed record TextRun(TextKernel Kernel, BootState State, TextImage Tex
         Write(address, Nop5, owner);
     }
 
-    /// <summary>Adds a finding: a record names a place outside the text.</summary>
-    public void ReportOutside(TextMechanism owner, VirtualAddress address, int length) =>
+    /// <summary>
+    /// Adds a finding: a record names a place outside the text. Not of code in data that is written to, which is no text and is passed
+    /// over: the kernel patches what kexec copies before it runs (relocate_kernel, in <c>.data</c> since 6.14).
+    /// </summary>
+    public void ReportOutside(TextMechanism owner, VirtualAddress address, int length)
+    {
+        if (Kernel.Elf.TryGetSectionAt(address, out ElfSection? section) && section.IsExecutable && section.Contains(address, length)
+            && !TextImage.IsText(section))
+        {
+            return;
+        }
+
         Findings.Add(PatchDiagnostic.Error(
             KernelDiagnosticCodes.TextRecordOutside, $"{TextMechanisms.NameOf(owner)}: a record names a place outside the text") with
         {
@@ -110,6 +121,7 @@ internal sealed record TextRun(TextKernel Kernel, BootState State, TextImage Tex
             Found = $"{length} bytes",
             Expected = "a place in one executable section",
         });
+    }
 
     /// <summary>Whether a record's key is in the kernel's data; adds a finding where not.</summary>
     public bool IsData(TextMechanism owner, VirtualAddress site, VirtualAddress key, int length)

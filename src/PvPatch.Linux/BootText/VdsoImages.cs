@@ -44,7 +44,7 @@ internal static class VdsoImages
     public static IReadOnlyList<VdsoImage> Find(TextKernel kernel, DiagnosticList? findings = null)
     {
         var found = new List<VdsoImage>();
-        List<(VirtualAddress Address, int Length)> taken = [.. kernel.Elf.ToCode().Segments.Select(static s => (s.Address, s.Bytes.Length))];
+        List<(VirtualAddress Address, int Length)> taken = [.. kernel.Elf.Sections.Where(TextImage.IsText).Select(static s => (s.Address, (int)s.Size))];
         foreach (string symbol in kernel.Elf.Bitness == 64 ? s_symbols : [])
         {
             if (kernel.Symbol(symbol) is not VirtualAddress header)
