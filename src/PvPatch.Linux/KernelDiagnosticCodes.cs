@@ -321,4 +321,22 @@ public static class KernelDiagnosticCodes
 
     /// <summary>The object file has several tables of records.</summary>
     public const string ObjectSeveralTables = "PV6185";
+
+    /// <summary>A record of a table that rewrites text names a place outside the text, or data outside the image.</summary>
+    public const string TextRecordOutside = "PV6200";
+
+    /// <summary>A site of text holds something else than what its mechanism patches.</summary>
+    public const string TextSiteUnexpected = "PV6201";
+
+    /// <summary>The target of a call or jump is out of reach of its site.</summary>
+    public const string TextOutOfReach = "PV6202";
+
+    /// <summary>What decides the text cannot be read from the memory.</summary>
+    public const string TextStateUnreadable = "PV6203";
+
+    /// <summary>The KASLR relocations behind the kernel are damaged.</summary>
+    public const string RelocationsBad = "PV6204";
+
+    /// <summary>The kernel has sites of a mechanism that rewrites text, but not the symbol that tells what they are.</summary>
+    public const string TextSymbolMissing = "PV6205";
 }

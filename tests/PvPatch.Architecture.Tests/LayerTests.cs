@@ -19,6 +19,7 @@ public sealed class LayerTests
     private const string Layouts = "PvPatch.Linux.Layouts";
     private const string Kernel = "PvPatch.Linux PvPatch.Linux.Text PvPatch.Linux.Modules";
     private const string Dumps = "PvPatch.Linux.Dumps";
+    private const string BootText = "PvPatch.Linux.BootText";
     private const string Verify = "PvPatch.Linux.Verify";
 
     private static readonly Assembly s_linux = Assembly.Load("PvPatch.Linux");
@@ -47,7 +48,8 @@ public sealed class LayerTests
         new Layer(Kernel, Layouts, Eras, Tables, Symbols, Files),
         new Layer("PvPatch.Linux.Audit", Kernel, Layouts, Eras, Tables, Symbols, Files),
         new Layer(Dumps, Files),
-        new Layer(Verify, Dumps, Kernel, Layouts, Eras, Tables, Symbols, Files));
+        new Layer(BootText, Dumps, Kernel, Layouts, Eras, Tables, Symbols, Files),
+        new Layer(Verify, BootText, Dumps, Kernel, Layouts, Eras, Tables, Symbols, Files));
 
     private static readonly Layers s_toolLayers = new(s_tool, new Layer("PvPatch.Tool"));
 

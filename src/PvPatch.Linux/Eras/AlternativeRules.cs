@@ -24,7 +24,7 @@ internal enum NopMerging
     RunsOfAnyNops,
 }
 
-/// <summary>Rules of one era's alternatives at paravirt sites (<c>arch/x86/kernel/alternative.c</c>).</summary>
+/// <summary>Rules of one era's alternatives (<c>arch/x86/kernel/alternative.c</c>).</summary>
 internal sealed record AlternativeRules
 {
     /// <summary>The number of the feature "runs as a Xen PV guest" (X86_FEATURE_XENPV, word 8 bit 16).</summary>
@@ -51,6 +51,12 @@ internal sealed record AlternativeRules
     /// <summary>Whether the records marked as direct calls are the paravirt sites themselves (6.8 and later).</summary>
     public bool DirectCallsAreSites { get; init; }
 
+    /// <summary>
+    /// Whether the records of one address are one: the last that applies counts, over the longest of them (6.8 and later). Before, each is
+    /// applied in its turn.
+    /// </summary>
+    public bool GroupsRecords { get; init; }
+
     /// <summary>5.13 to 6.7, read and measured in 6.1.</summary>
     public static AlternativeRules Linux61 { get; } = new()
     {
@@ -67,6 +73,7 @@ internal sealed record AlternativeRules
     public static AlternativeRules Linux612 { get; } = Linux61 with
     {
         DirectCallsAreSites = true,
+        GroupsRecords = true,
         Relocation = ReplacementRelocation.EveryInstruction,
         Merging = NopMerging.RunsOfAnyNops,
         Nops64 = NopStyle.Linux612X64,

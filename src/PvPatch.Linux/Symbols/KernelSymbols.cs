@@ -262,6 +262,23 @@ public sealed class KernelSymbols : IReadOnlyList<KernelSymbol>
         return true;
     }
 
+    /// <summary>The symbols whose names start with a prefix, by ascending address. Every name is looked at.</summary>
+    internal IReadOnlyList<KernelSymbol> StartingWith(string prefix)
+    {
+        byte[] wanted = System.Text.Encoding.UTF8.GetBytes(prefix);
+        var found = new List<KernelSymbol>();
+        Span<byte> scratch = stackalloc byte[SymbolStore.ScratchSize];
+        for (int i = 0; i < _store.Count; i++)
+        {
+            if (_store.GetName(i, scratch).StartsWith(wanted))
+            {
+                found.Add(this[i]);
+            }
+        }
+
+        return found;
+    }
+
     private static bool TryReadListing(
         ReadOnlySpan<byte> text, KernelSymbolSource source, [NotNullWhen(true)] out KernelSymbols? symbols,
         [NotNullWhen(false)] out PatchDiagnostic? error)

@@ -72,6 +72,9 @@ internal sealed class SyntheticKernel
     /// <summary>The bytes of the alternatives table, where they are not just the alternatives added.</summary>
     public byte[]? AlternativesTable { get; set; }
 
+    /// <summary>Sections beside the usual ones.</summary>
+    public List<(string Name, bool IsCode, ulong Address, byte[] Bytes)> Others { get; } = [];
+
     /// <summary>Sections to leave out.</summary>
     public HashSet<string> Without { get; } = [];
 
@@ -170,6 +173,11 @@ internal sealed class SyntheticKernel
         Add(elf, ".parainstructions", false, SiteTableAddress, SiteTable ?? SiteTableBytes());
         Add(elf, ".altinstructions", false, AlternativesAddress, AlternativesTable ?? AlternativesBytes());
         Add(elf, ".altinstr_replacement", true, ReplacementAddress, [.. _replacements, 0xcc]);
+        foreach ((string name, bool isCode, ulong address, byte[] bytes) in Others)
+        {
+            Add(elf, name, isCode, address, bytes);
+        }
+
         elf.Load(Without.Contains(".text") ? ".data" : ".text", ".data");
         return elf.Build();
     }

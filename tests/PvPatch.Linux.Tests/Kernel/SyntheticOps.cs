@@ -32,7 +32,9 @@ internal static class SyntheticOps
     }
 
     /// <summary>The type information of a kernel with one table of four parts, as 5.13 to 6.7 have it.</summary>
-    public static byte[] Btf(int word = 8)
+    /// <param name="word">The size of a pointer.</param>
+    /// <param name="more">Adds other types.</param>
+    public static byte[] Btf(int word = 8, Action<TestBtf>? more = null)
     {
         var btf = new TestBtf();
         int pointer = btf.Pointer(0);
@@ -62,6 +64,7 @@ internal static class SyntheticOps
         }
 
         btf.Struct("paravirt_patch_template", bits / 8, [.. parts]);
+        more?.Invoke(btf);
         return btf.Build();
     }
 

@@ -143,7 +143,8 @@ internal sealed class BtfFile
         return true;
     }
 
-    private bool TryFindStruct(string structName, out BtfTypeRecord record, [NotNullWhen(false)] out PatchDiagnostic? error)
+    /// <summary>The one struct of a name.</summary>
+    internal bool TryFindStruct(string structName, out BtfTypeRecord record, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         ReadOnlySpan<byte> wanted = System.Text.Encoding.UTF8.GetBytes(structName);
         ReadOnlySpan<byte> types = Types;
