@@ -60,7 +60,7 @@ public sealed partial class SiteEmitter
             throw new ArgumentException($"there must be {1 << keys.Count} labels for {keys.Count} keys", nameof(labels));
         }
 
-        LiveSetting[] settings = [.. keys];
+        LiveSetting[] settings = keys.Count == 1 && keys[0] is StaticKey key ? key.Alone : [.. keys];
         if (settings.Distinct().Count() != settings.Length)
         {
             throw new ArgumentException("a key is named twice", nameof(keys));
@@ -82,7 +82,7 @@ public sealed partial class SiteEmitter
         ArgumentNullException.ThrowIfNull(branch);
         ArgumentNullException.ThrowIfNull(labels);
         return labels.Count == branch.Ways
-            ? EmitSetting(assembler, [branch], labels, length)
+            ? EmitSetting(assembler, branch.Alone, labels, length)
             : throw new ArgumentException($"there must be {branch.Ways} labels, one for each way", nameof(labels));
     }
 

@@ -50,7 +50,7 @@ internal sealed class BackendChoice(string layout) : LiveSetting($"backend of {l
 /// <param name="arena">The arena.</param>
 /// <param name="choice">The choice it follows.</param>
 /// <param name="ways">For each backend's number where its code is, from the arena's start; 0 for what stands in place.</param>
-internal sealed class VariantSite(CodeArena arena, BackendChoice choice, Dictionary<long, uint> ways) : SettingSite(arena, choice)
+internal sealed class VariantSite(CodeArena arena, BackendChoice choice, Dictionary<long, uint> ways) : SettingSite(arena, choice.Alone)
 {
     /// <inheritdoc/>
     public override SiteBytes Decide(VirtualAddress site, int length, out PatchAction action)

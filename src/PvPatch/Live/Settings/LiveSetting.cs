@@ -48,6 +48,9 @@ public abstract class LiveSetting
     /// <summary>Whether the batch that is being decided changes it.</summary>
     internal bool IsChanging { get; set; }
 
+    /// <summary>It alone: what most of its sites follow, kept once for all of them.</summary>
+    internal LiveSetting[] Alone => field ??= [this];
+
     /// <summary>Its sites, those of retired blocks perhaps too. Under the patch lock.</summary>
     internal List<LiveSite> Sites => _sites;
 

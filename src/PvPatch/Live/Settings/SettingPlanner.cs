@@ -111,7 +111,7 @@ internal sealed class SettingPlanner(CodeArena arena, SlotTable slots, LiveBodyB
     private void PlanSite(CodeBlock block, int index, PlannedSites plan, SitePlanner sites)
     {
         SettingSite setting = block.SettingOf(index)!;
-        if (block.IsRetired || (setting.IsShared && !_shared.Add(setting)))
+        if (block.IsRetired || (setting.Settings.Length > 1 && !_shared.Add(setting)))
         {
             return;
         }

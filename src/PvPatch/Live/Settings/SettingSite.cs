@@ -11,27 +11,19 @@ namespace PvPatch.Live;
 /// </summary>
 internal abstract class SettingSite
 {
-    private readonly LiveSetting _first;
-    private readonly LiveSetting[]? _all; // of several keys only: most sites have one, and who plans thousands waits for each object's line
+    private readonly LiveSetting[] _settings; // one, but for sites of several keys
 
-    protected SettingSite(CodeArena arena, LiveSetting first, LiveSetting[]? all = null)
+    protected SettingSite(CodeArena arena, LiveSetting[] settings)
     {
         Arena = arena;
-        _first = first;
-        _all = all is { Length: > 1 } ? all : null;
+        _settings = settings;
     }
 
     /// <summary>What it depends on.</summary>
-    public ReadOnlySpan<LiveSetting> Settings => _all is not null ? _all : new ReadOnlySpan<LiveSetting>(in _first);
-
-    /// <summary>The first of these.</summary>
-    public LiveSetting First => _first;
-
-    /// <summary>Whether there are several.</summary>
-    public bool IsShared => _all is not null;
+    public ReadOnlySpan<LiveSetting> Settings => _settings;
 
     /// <summary>For reports.</summary>
-    public string Name => _all is null ? _first.Name : string.Join('+', _all.Select(static s => s.Name));
+    public string Name => _settings.Length == 1 ? _settings[0].Name : string.Join('+', _settings.Select(static s => s.Name));
 
     protected CodeArena Arena { get; }
 
@@ -64,23 +56,19 @@ internal abstract record EmittedSetting(LiveSetting[] Settings)
 }
 
 /// <summary>A branch on keys or a multiway branch; see the tables at <see cref="BranchCode"/>.</summary>
-internal sealed class BranchSite(CodeArena arena, LiveSetting[] settings, uint[] ways) : SettingSite(arena, settings[0], settings)
+internal sealed class BranchSite(CodeArena arena, LiveSetting[] settings, uint[] ways) : SettingSite(arena, settings)
 {
     /// <inheritdoc/>
     public override SiteBytes Decide(VirtualAddress site, int length, out PatchAction action)
     {
-        long number = First.Pending;
-        if (IsShared)
+        long number = Settings[0].Pending;
+        if (Settings[0] is StaticKey)
         {
             number = 0;
             for (int i = 0; i < Settings.Length; i++)
             {
                 number |= Settings[i].Pending > 0 ? 1L << i : 0;
             }
-        }
-        else if (First is StaticKey)
-        {
-            number = number > 0 ? 1 : 0;
         }
 
         uint way = number == MultiBranch.Nowhere ? 0 : ways[number];
@@ -123,7 +111,7 @@ internal sealed class BranchSite(CodeArena arena, LiveSetting[] settings, uint[]
 
 /// <summary>A site of a static call; see the table at <see cref="StaticCallCode"/>.</summary>
 internal sealed class StaticCallSite(CodeArena arena, StaticCall call, StaticCallForm form, ConditionCode condition)
-    : SettingSite(arena, call)
+    : SettingSite(arena, call.Alone)
 {
     /// <inheritdoc/>
     public override SiteBytes Decide(VirtualAddress site, int length, out PatchAction action)
@@ -149,7 +137,7 @@ internal sealed class StaticCallSite(CodeArena arena, StaticCall call, StaticCal
             };
 
     /// <summary>Such a site before its code has an address.</summary>
-    internal sealed record Emitted(StaticCall Call, StaticCallForm Form, ConditionCode Condition) : EmittedSetting([Call])
+    internal sealed record Emitted(StaticCall Call, StaticCallForm Form, ConditionCode Condition) : EmittedSetting(Call.Alone)
     {
         /// <inheritdoc/>
         public override SettingSite Place(SlotTable slots, uint[] ways) => new StaticCallSite(slots.Arena, Call, Form, Condition);
@@ -157,7 +145,7 @@ internal sealed class StaticCallSite(CodeArena arena, StaticCall call, StaticCal
 }
 
 /// <summary>An instruction with a field that follows a constant; see <see cref="ConstantCode"/>.</summary>
-internal sealed class ConstantSite(CodeArena arena, CodeConstant constant, ConstantCode code) : SettingSite(arena, constant)
+internal sealed class ConstantSite(CodeArena arena, CodeConstant constant, ConstantCode code) : SettingSite(arena, constant.Alone)
 {
     /// <inheritdoc/>
     public override SiteBytes Decide(VirtualAddress site, int length, out PatchAction action)
@@ -171,7 +159,7 @@ internal sealed class ConstantSite(CodeArena arena, CodeConstant constant, Const
         code.Fits(value) ? null : CodeConstant.Unfit(constant.Name, value, code.Least, code.Most);
 
     /// <summary>Such a site before its code has an address.</summary>
-    internal sealed record Emitted(CodeConstant Constant, ConstantCode Code) : EmittedSetting([Constant])
+    internal sealed record Emitted(CodeConstant Constant, ConstantCode Code) : EmittedSetting(Constant.Alone)
     {
         /// <inheritdoc/>
         public override SettingSite Place(SlotTable slots, uint[] ways) => new ConstantSite(slots.Arena, Constant, Code);
