@@ -3,7 +3,7 @@ using System.Runtime.InteropServices;
 
 namespace PvPatch.Benchmarks.Live;
 
-/// <summary>The mode <c>settings</c>: keys, branches and static calls, where they run, when they are changed, and to keep.</summary>
+/// <summary>The mode <c>settings</c>: keys, branches, static calls and arguments, where they run, when they are changed, and to keep.</summary>
 internal static class SettingRun
 {
     private const int NotMeasured = 3;
@@ -26,6 +26,11 @@ internal static class SettingRun
         using (var code = new SettingSpeed())
         {
             code.Run(rounds, goals);
+        }
+
+        using (var argument = new ArgumentSpeed())
+        {
+            argument.Run(rounds, goals);
         }
 
         SettingCost.Run(rounds, goals);

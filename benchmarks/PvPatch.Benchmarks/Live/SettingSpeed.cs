@@ -1,5 +1,3 @@
-using System.Diagnostics;
-using System.Globalization;
 using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Mechanisms;
@@ -13,10 +11,8 @@ namespace PvPatch.Benchmarks.Live;
 /// </summary>
 internal sealed unsafe class SettingSpeed : IDisposable
 {
-    private const int Sites = 512;
-    private const int InTurn = 1 << 18;
+    private const int Sites = SiteRivals.Sites;
     private const int Copies = 5;
-    private const int WarmUpRounds = 20;
     private const int Ways = 8;
     private const int Chosen = 4;
     private const int Value = 3;
@@ -50,7 +46,7 @@ internal sealed unsafe class SettingSpeed : IDisposable
     public void Run(int rounds, Goals goals)
     {
         var managed = new ManagedChoice(Sites, Number / sizeof(int));
-        double[] keys = Compare("a key that is off", rounds,
+        double[] keys = SiteRivals.Compare("a key that is off", rounds,
         [
             Generated("no choice", static (a, _, _) => Load(a)),
             Generated("key, 5 bytes", (a, s, _) => Choose(a, over => s.Branch(a, _off, over))),
@@ -62,21 +58,21 @@ internal sealed unsafe class SettingSpeed : IDisposable
             new("C#, volatile field", [managed.Volatile], Value) { Baseline = 4 },
             new("C#, delegate", [managed.Delegate], Value) { Baseline = 4 },
         ]);
-        double[] jumps = Compare("a key that is on", rounds,
+        double[] jumps = SiteRivals.Compare("a key that is on", rounds,
         [
             Generated("jump by hand", static (a, _, _) => Choose(a, over => a.jmp(over)), SiteFunction.Untouched),
             Generated("key, 5 bytes", (a, s, _) => Choose(a, over => s.Branch(a, _on, over)), SiteFunction.Untouched),
             Generated("key, 2 bytes", (a, s, _) => Choose(a, over => s.Branch(a, _on, over, length: 2)), SiteFunction.Untouched),
             Generated("tested boolean", static (a, _, _) => Choose(a, over => Test(a, over, 1)), SiteFunction.Untouched),
         ]);
-        double[] ways = Compare("one of eight ways", rounds,
+        double[] ways = SiteRivals.Compare("one of eight ways", rounds,
         [
             Generated("jump by hand", static (a, _, _) => Go(a, labels => a.jmp(labels[Chosen])), Chosen),
             Generated("multiway branch", (a, s, _) => Go(a, labels => s.Branch(a, _branch, labels)), Chosen),
             WithTables("jump table"),
             Generated("compare chain", static (a, _, _) => Go(a, labels => CompareAll(a, labels)), Chosen),
         ]);
-        double[] calls = Compare("a call", rounds,
+        double[] calls = SiteRivals.Compare("a call", rounds,
         [
             Generated("direct by hand", (a, _, _) => a.call(_callee.Value)),
             Generated("static call", (a, s, _) => s.Call(a, _call)),
@@ -96,45 +92,6 @@ internal sealed unsafe class SettingSpeed : IDisposable
     {
         _patcher.Dispose();
         _arena.Dispose();
-    }
-
-    private static double[] Compare(string what, int rounds, Rival[] rivals)
-    {
-        foreach (Rival rival in rivals)
-        {
-            Array.ForEach(rival.Runs, run => Figures.Check($"{what}: {rival.Name}", run(1), Sites * (long)rival.Expected));
-        }
-
-        double[][] times = [.. rivals.Select(_ => new double[rounds])];
-        for (int round = -WarmUpRounds; round < rounds; round++)
-        {
-            for (int i = 0; i < rivals.Length; i++)
-            {
-                int number = (i + round + WarmUpRounds) % rivals.Length;
-                Func<long, long> run = rivals[number].Runs[(round + WarmUpRounds) % rivals[number].Runs.Length];
-                _ = run(1);
-                long start = Stopwatch.GetTimestamp();
-                long sum = run(InTurn / Sites);
-                double time = Stopwatch.GetElapsedTime(start).TotalNanoseconds / InTurn;
-                Figures.Check(rivals[number].Name, sum, InTurn * (long)rivals[number].Expected);
-                if (round >= 0)
-                {
-                    times[number][round] = time;
-                }
-            }
-        }
-
-        Console.WriteLine();
-        Console.WriteLine($"{what + $", {Sites} sites",-36}{"min ns",10}{"median",10}{"ratio: min",12}{"median",10}");
-        for (int i = 0; i < rivals.Length; i++)
-        {
-            double[] baseline = times[rivals[i].Baseline];
-            Console.WriteLine(string.Create(CultureInfo.InvariantCulture,
-                $"{rivals[i].Name,-36}{times[i].Min(),10:0.000}{Figures.Median(times[i]),10:0.000}"
-                    + $"{times[i].Min() / baseline.Min(),12:0.000}{Figures.MedianRatio(times[i], baseline),10:0.000}"));
-        }
-
-        return [.. times.Select(static t => t.Min())];
     }
 
     private static void Load(Assembler a) => a.mov(eax, __dword_ptr[rdi + Number]);
@@ -184,14 +141,14 @@ internal sealed unsafe class SettingSpeed : IDisposable
         }
     }
 
-    private Rival Generated(string name, Action<Assembler, SiteEmitter, int> body, int expected = Value) =>
+    private SiteRival Generated(string name, Action<Assembler, SiteEmitter, int> body, int expected = Value) =>
         new(name, [.. Enumerable.Range(0, Copies).Select(_ =>
         {
             CodeBlock block = SiteFunction.Emit(_arena, _layout, Sites, body, out CodeLabels _);
-            return RunnerOf(block, Data());
+            return SiteRivals.RunnerOf(block, Data());
         })], expected);
 
-    private Rival WithTables(string name) => new(name, [.. Enumerable.Range(0, Copies).Select(_ =>
+    private SiteRival WithTables(string name) => new(name, [.. Enumerable.Range(0, Copies).Select(_ =>
     {
         var ways = new Label[Sites][];
         CodeBlock block = SiteFunction.Emit(_arena, _layout, Sites, (a, _, site) =>
@@ -208,7 +165,7 @@ internal sealed unsafe class SettingSpeed : IDisposable
             }
         }
 
-        return RunnerOf(block, data);
+        return SiteRivals.RunnerOf(block, data);
     })], Chosen);
 
     private int[] Data()
@@ -223,19 +180,5 @@ internal sealed unsafe class SettingSpeed : IDisposable
         }
 
         return data;
-    }
-
-    private static Func<long, long> RunnerOf(CodeBlock block, int[] data) => loops =>
-    {
-        fixed (int* first = data)
-        {
-            return SiteFunction.Run(block.Address, first, loops);
-        }
-    };
-
-    private sealed record Rival(string Name, Func<long, long>[] Runs, int Expected)
-    {
-        /// <summary>Which one it is compared with.</summary>
-        public int Baseline { get; init; }
     }
 }

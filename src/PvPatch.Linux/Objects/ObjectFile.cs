@@ -236,6 +236,7 @@ public sealed class ObjectFile
         IEnumerable<(VirtualAddress Address, int Length)> ranges =
             records.Sites.Select(static s => (s.Address, s.Budget))
                 .Concat(records.StaticKeys.Select(static r => (r.Address, r.Length)))
+                .Concat(records.MultiBranches.Select(static r => (r.Address, r.Length)))
                 .Concat(records.StaticCalls.Select(static r => (r.Address, r.Length)))
                 .Concat(records.Variants.Concat(records.Alternatives).SelectMany(static r =>
                     (IEnumerable<(VirtualAddress, int)>)[(r.Address, r.Length), (r.Code, r.CodeLength)]));

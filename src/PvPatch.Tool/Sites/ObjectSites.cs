@@ -11,8 +11,8 @@ namespace PvPatch.Tool.Sites;
 /// <param name="Address">Run address; of an object file by its offset in its section.</param>
 /// <param name="Section">The section.</param>
 /// <param name="Offset">Offset in the section.</param>
-/// <param name="Mechanism"><c>ops</c>, <c>staticKey</c>, <c>staticCall</c>, <c>variant</c> or <c>alternative</c>.</param>
-/// <param name="Name">Slot, key, backend or feature.</param>
+/// <param name="Mechanism"><c>ops</c>, <c>staticKey</c>, <c>multiBranch</c>, <c>staticCall</c>, <c>variant</c> or <c>alternative</c>.</param>
+/// <param name="Name">Slot, key, branch and way, backend or feature.</param>
 /// <param name="Length">In bytes.</param>
 /// <param name="Clobbers">Registers that a patch may destroy; of ops.</param>
 /// <param name="Target">Where a branch or call leads, or where other code for the region is.</param>
@@ -50,6 +50,15 @@ internal sealed class ObjectSites
         foreach (StaticKeyRecord key in records.StaticKeys)
         {
             sites.Add(key.Address, key.Length, "staticKey", NameOf(key.Key, key.KeyAddress), key.Target);
+        }
+
+        foreach (MultiBranchRecord branch in records.MultiBranches)
+        {
+            for (int way = 0; way < branch.Labels.Count; way++)
+            {
+                string name = string.Create(CultureInfo.InvariantCulture, $"{NameOf(branch.Branch, branch.KeyAddress)}.{way}");
+                sites.Add(branch.Address, branch.Length, "multiBranch", name, branch.Labels[way]);
+            }
         }
 
         foreach (StaticCallRecord call in records.StaticCalls)

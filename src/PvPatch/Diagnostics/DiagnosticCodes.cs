@@ -44,7 +44,7 @@ public static class DiagnosticCodes
     /// <summary>The target of a record is missing, outside the code, in the record's own region or out of reach.</summary>
     public const string RecordTarget = "PV1014";
 
-    /// <summary>Two records give one slot different words or functions.</summary>
+    /// <summary>Two records give one slot different words or functions, or those of a multiway branch's site are not one for each way.</summary>
     public const string RecordSlot = "PV1015";
 
     /// <summary>A layout, backend or registry was asked for a slot it does not have.</summary>
@@ -196,7 +196,7 @@ public static class DiagnosticCodes
     /// <summary>A site can't lead to the target it shall be linked to.</summary>
     public const string SiteLink = "PV8031";
 
-    /// <summary>A block is retired while sites are linked to it.</summary>
+    /// <summary>A block is retired while sites are linked to it, or a static call or slot leads to it.</summary>
     public const string BlockLinked = "PV8032";
 
     /// <summary>A plan of running code no longer fits it: something was emitted, retired or switched since.</summary>

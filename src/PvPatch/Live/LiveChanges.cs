@@ -1,5 +1,4 @@
 using System.Globalization;
-using PvPatch.Machine;
 using PvPatch.Mechanisms;
 
 namespace PvPatch.Live;
@@ -18,22 +17,36 @@ public sealed class LiveChanges
     private const int NamesShown = 8;
 
     private readonly List<LiveChange> _list = [];
+    private readonly List<SettingChange> _settings = [];
 
     internal LiveChanges()
     {
     }
 
+    /// <summary>What is wanted of operations' sites and slots.</summary>
     internal List<LiveChange> List => _list;
 
+    /// <summary>What is wanted of settings, in order. Kept apart, as plain data: there may be thousands, and none names a site.</summary>
+    internal List<SettingChange> Settings => _settings;
+
     /// <summary>Whether nothing but new blocks are bound.</summary>
-    internal bool OnlyBinds => _list.Count > 0 && _list.TrueForAll(static c => c.Kind == ChangeKind.Bind);
+    internal bool OnlyBinds => _settings.Count == 0 && _list.Count > 0 && _list.TrueForAll(static c => c.Kind == ChangeKind.Bind);
 
     /// <summary>For reports.</summary>
-    internal string Description =>
-        _list.Count == 0 ? "nothing"
-        : _list.Count == 1 ? _list[0].Name
-        : string.Join(", ", _list.Take(NamesShown).Select(static c => c.Name))
-            + (_list.Count > NamesShown ? string.Create(CultureInfo.InvariantCulture, $" and {_list.Count - NamesShown} more") : "");
+    internal string Description
+    {
+        get
+        {
+            int count = _list.Count + _settings.Count;
+            string rest = count > NamesShown ? string.Create(CultureInfo.InvariantCulture, $" and {count - NamesShown} more") : "";
+            return count switch
+            {
+                0 => "nothing",
+                1 => _list.Count == 1 ? _list[0].Name : _settings[0].Name,
+                _ => string.Join(", ", _list.Select(static c => c.Name).Concat(_settings.Select(static s => s.Name)).Take(NamesShown)) + rest,
+            };
+        }
+    }
 
     /// <summary>
     /// Switches sites to a backend. With all sites or a slot in the scope, slots get its functions, and sites that are linked keep their
@@ -148,7 +161,8 @@ public sealed class LiveChanges
     private LiveChanges Set(LiveSetting setting, long value, bool isStep)
     {
         ArgumentNullException.ThrowIfNull(setting);
-        return Add(new LiveChange(ChangeKind.Set, SiteScope.None) { Setting = setting, Value = value, IsStep = isStep });
+        _settings.Add(new SettingChange(setting, value, isStep));
+        return this;
     }
 
     private LiveChanges Add(LiveChange change)
@@ -159,92 +173,6 @@ public sealed class LiveChanges
     }
 }
 
-/// <summary>The sites that a change is about.</summary>
-public sealed class SiteScope
-{
-    private readonly string _name;
-
-    private SiteScope(string name) => _name = name;
-
-    /// <summary>Every site of the patcher's layout in its arena, and every slot.</summary>
-    public static SiteScope All { get; } = new("all sites");
-
-    /// <summary>No operation's site: the sites follow from the setting.</summary>
-    internal static SiteScope None { get; } = new("its sites") { OnlyBlocks = [] };
-
-    internal bool IsAll => ReferenceEquals(this, All);
-
-    internal OpSlot? OnlySlot { get; private init; }
-
-    internal IReadOnlyList<LiveSite>? OnlySites { get; private init; }
-
-    internal IReadOnlyList<CodeBlock>? OnlyBlocks { get; private init; }
-
-    internal IReadOnlyList<CodeBlock>? LinkTargets { get; private init; }
-
-    /// <summary>Whether the scope names its sites one by one: a link does not keep these from being changed.</summary>
-    internal bool NamesSites => OnlySites is not null || LinkTargets is not null;
-
-    /// <summary>Whether slots are in the scope.</summary>
-    internal bool HasSlots => IsAll || OnlySlot is not null;
-
-    /// <summary>One slot and all its sites.</summary>
-    /// <param name="slot">A slot of the patcher's layout.</param>
-    /// <returns>The scope.</returns>
-    public static SiteScope Slot(OpSlot slot)
-    {
-        ArgumentNullException.ThrowIfNull(slot);
-        return new SiteScope(slot.ToString()) { OnlySlot = slot };
-    }
-
-    /// <summary>Some sites, and no slot.</summary>
-    /// <param name="sites">The sites. One that is named twice counts once.</param>
-    /// <returns>The scope.</returns>
-    public static SiteScope Sites(params IReadOnlyList<LiveSite> sites)
-    {
-        ArgumentNullException.ThrowIfNull(sites);
-        return new SiteScope("some sites") { OnlySites = sites };
-    }
-
-    /// <summary>All sites of some blocks, and no slot.</summary>
-    /// <param name="blocks">The blocks.</param>
-    /// <returns>The scope.</returns>
-    public static SiteScope Blocks(params IReadOnlyList<CodeBlock> blocks)
-    {
-        ArgumentNullException.ThrowIfNull(blocks);
-        return new SiteScope("some blocks") { OnlyBlocks = blocks };
-    }
-
-    /// <summary>
-    /// The patcher's sites whose own target (<see cref="LivePatcher.Link"/>) lies in some blocks: what must be unlinked before the blocks
-    /// are retired. The blocks may be another
-    /// arena's. Costs no more than the links that lead there.
-    /// </summary>
-    /// <param name="blocks">The blocks that links lead into.</param>
-    /// <returns>The scope.</returns>
-    public static SiteScope LinkedInto(params IReadOnlyList<CodeBlock> blocks)
-    {
-        ArgumentNullException.ThrowIfNull(blocks);
-        return new SiteScope("links into blocks") { LinkTargets = blocks };
-    }
-
-    /// <inheritdoc/>
-    public override string ToString() => _name;
-}
-
-/// <summary>
-/// A wish for one site: the target that it alone shall lead to, whatever its slot does. See <see cref="LivePatcher.Link"/>.
-/// </summary>
-/// <param name="Site">The site.</param>
-/// <param name="Target">
-/// Run address of the code it shall call, or jump to where its slot is a jump slot; <see langword="null"/> where it shall do again what its
-/// slot is switched to.
-/// </param>
-/// <param name="Destroys">
-/// What the target may destroy; <see langword="null"/> for what the slot's convention says. A jump's target is not asked.
-/// </param>
-public readonly record struct SiteLink(LiveSite Site, VirtualAddress? Target, RegisterSet? Destroys = null);
-
 /// <summary>What a change makes of the sites in its scope.</summary>
 internal enum ChangeKind
 {
@@ -253,10 +181,18 @@ internal enum ChangeKind
     Unlink,
     Bind,
     Revert,
-    Set,
 }
 
-/// <summary>One setting and its scope.</summary>
+/// <summary>Another value of a setting.</summary>
+/// <param name="Setting">The setting.</param>
+/// <param name="Value">The value, or what is added to it.</param>
+/// <param name="IsStep">Whether the value is added to what there is.</param>
+internal readonly record struct SettingChange(LiveSetting Setting, long Value, bool IsStep)
+{
+    public string Name => Setting is StaticKey ? $"{Setting} {(Value > 0 ? "enabled" : "disabled")}" : $"{Setting} = {Setting.Show(Value)}";
+}
+
+/// <summary>One wish for sites and slots, and its scope.</summary>
 internal sealed class LiveChange(ChangeKind kind, SiteScope scope)
 {
     public ChangeKind Kind { get; } = kind;
@@ -273,15 +209,6 @@ internal sealed class LiveChange(ChangeKind kind, SiteScope scope)
 
     public IReadOnlyList<SiteLink> Links { get; init; } = [];
 
-    /// <summary>The setting that gets another value.</summary>
-    public LiveSetting? Setting { get; init; }
-
-    /// <summary>The value, or what is added to it.</summary>
-    public long Value { get; init; }
-
-    /// <summary>Whether the value is added to what there is.</summary>
-    public bool IsStep { get; init; }
-
     /// <summary>Whether slots get functions.</summary>
     public bool SetsSlots => Kind == ChangeKind.Use && Scope.HasSlots;
 
@@ -291,8 +218,6 @@ internal sealed class LiveChange(ChangeKind kind, SiteScope scope)
         ChangeKind.Link => "links",
         ChangeKind.Unlink => "unlinked",
         ChangeKind.Bind => "new blocks",
-        ChangeKind.Set when Setting is StaticKey => $"{Setting} {(Value > 0 ? "enabled" : "disabled")}",
-        ChangeKind.Set => $"{Setting} = {Setting!.Show(Value)}",
         _ => "original",
     };
 }

@@ -3,8 +3,8 @@ using PvPatch.Mechanisms;
 namespace PvPatch.Records;
 
 /// <summary>
-/// What is wanted of recorded sites: a backend for the operations and variants, values for keys, targets for static calls, features for the
-/// alternatives. Sites of what is not named stay as they are. The same set as for running code, by name; used inside
+/// What is wanted of recorded sites: a backend for the operations and variants, values for keys, ways for multiway branches, targets for
+/// static calls, features for the alternatives. Sites of what is not named stay as they are. The same set as for running code, by name; used inside
 /// <see cref="SiteRecords.Plan"/> only.
 /// </summary>
 public sealed class RecordChanges
@@ -17,6 +17,8 @@ public sealed class RecordChanges
 
     internal Dictionary<string, bool> Keys { get; } = new(StringComparer.Ordinal);
 
+    internal Dictionary<string, int?> Branches { get; } = new(StringComparer.Ordinal);
+
     internal Dictionary<string, long> Calls { get; } = new(StringComparer.Ordinal);
 
     internal HashSet<int>? Features { get; private set; }
@@ -27,6 +29,7 @@ public sealed class RecordChanges
         get
         {
             IEnumerable<string> names = Keys.Select(static k => $"{k.Key} {(k.Value ? "on" : "off")}")
+                .Concat(Branches.Select(static b => $"{b.Key} {(b.Value is int way ? $"way {way}" : "falls through")}"))
                 .Concat(Calls.Keys)
                 .Concat(Features is null ? [] : ["features"]);
             string all = string.Join(", ", Backend is null ? names : names.Prepend(Backend.Name));
@@ -49,12 +52,28 @@ public sealed class RecordChanges
     /// <summary>Turns a static key on.</summary>
     /// <param name="key">Its name in the records.</param>
     /// <returns>This set.</returns>
-    public RecordChanges Enable(string key) => Set(key, value: true);
+    public RecordChanges Enable(string key) => SetKey(key, value: true);
 
     /// <summary>Turns a static key off.</summary>
     /// <param name="key">Its name in the records.</param>
     /// <returns>This set.</returns>
-    public RecordChanges Disable(string key) => Set(key, value: false);
+    public RecordChanges Disable(string key) => SetKey(key, value: false);
+
+    /// <summary>Chooses the way that the sites of a multiway branch go.</summary>
+    /// <param name="branch">Its name in the records.</param>
+    /// <param name="way">The way, from 0; <see langword="null"/> where its sites are to fall through.</param>
+    /// <returns>This set.</returns>
+    public RecordChanges Set(string branch, int? way)
+    {
+        ArgumentException.ThrowIfNullOrEmpty(branch);
+        if (way is int number)
+        {
+            ArgumentOutOfRangeException.ThrowIfNegative(number, nameof(way));
+        }
+
+        Branches[branch] = way;
+        return this;
+    }
 
     /// <summary>Gives a static call a target.</summary>
     /// <param name="call">Its name in the records.</param>
@@ -96,7 +115,7 @@ public sealed class RecordChanges
         return this;
     }
 
-    private RecordChanges Set(string key, bool value)
+    private RecordChanges SetKey(string key, bool value)
     {
         ArgumentException.ThrowIfNullOrEmpty(key);
         Keys[key] = value;

@@ -19,6 +19,9 @@ internal enum RecordMechanism : byte
 
     /// <summary>One replacement of a region, for a processor feature.</summary>
     Alternative = 5,
+
+    /// <summary>One way of a multiway branch.</summary>
+    MultiBranch = 6,
 }
 
 /// <summary>

@@ -13,13 +13,14 @@ namespace PvPatch.Records;
 /// records        looked at where            the site may hold                     it gets
 /// ops            a backend is used          as PatchPlanner                       as PatchPlanner
 /// static key     its key is named           the nop, the jump                     see BranchCode
+/// branch         its branch is named        the nop, a jump to one of its ways    see BranchCode
 /// static call    its call is named          nop, ret, xor eax,eax, a branch       see StaticCallCode
 /// variants       a backend of that name     any variant's code, moved             that variant's code, moved, and nops
 /// alternatives   features are given         anything                              the last one that applies, moved, and nops
 /// </code>
 /// What a site holds is its old bytes; where the previous plan put them there, its old bytes are.
 /// </remarks>
-internal sealed class RecordPlanner
+internal sealed partial class RecordPlanner
 {
     private readonly SiteRecords _records;
     private readonly CodeImage _image;
@@ -60,6 +61,7 @@ internal sealed class RecordPlanner
 
         CheckNames();
         PlanKeys();
+        PlanBranches();
         PlanCalls();
         PlanRegions();
         if (!_found.HasErrors)
@@ -106,6 +108,7 @@ internal sealed class RecordPlanner
     private void CheckNames()
     {
         Check("static key", _changes.Keys.Keys, _records.StaticKeys.Select(static r => r.Key));
+        Check("multiway branch", _changes.Branches.Keys, _records.MultiBranches.Select(static r => r.Branch));
         Check("static call", _changes.Calls.Keys, _records.StaticCalls.Select(static r => r.Key));
 
         void Check(string what, IEnumerable<string> named, IEnumerable<string?> recorded)
@@ -152,6 +155,52 @@ internal sealed class RecordPlanner
         }
     }
 
+    private void PlanBranches()
+    {
+        foreach (MultiBranchRecord record in _records.MultiBranches)
+        {
+            if (record.Branch is not string branch || !_changes.Branches.TryGetValue(branch, out int? way))
+            {
+                continue;
+            }
+
+            if (way >= record.Labels.Count)
+            {
+                Refuse(DiagnosticCodes.RecordUnfit, record.Address, $"\"{branch}\" has no way {way}", $"{record.Labels.Count} ways");
+                continue;
+            }
+
+            VirtualAddress? label = way is int number ? record.Labels[number] : null;
+            if (!BranchCode.TryEncode(record.Address, record.Length, label, out SiteBytes bytes, Bitness))
+            {
+                Refuse(DiagnosticCodes.RecordUnfit, record.Address, $"a label of \"{branch}\" is out of reach", label.ToString());
+            }
+            else if (TryRead(record.Address, record.Length, branch, b => IsBranch(record, b), out ReadOnlySpan<byte> old))
+            {
+                Add(record.Address, old, bytes.ToArray(record.Length), new PlanOutcome
+                {
+                    Label = branch,
+                    Action = label is null ? PatchAction.Nop : PatchAction.Jump,
+                    Target = label,
+                    Detail = way is null ? "falls through" : $"way {way}",
+                });
+            }
+        }
+    }
+
+    /// <summary>Whether bytes are one of those a site of a multiway branch may hold.</summary>
+    private bool IsBranch(MultiBranchRecord record, ReadOnlySpan<byte> bytes)
+    {
+        bool known = false;
+        foreach (VirtualAddress? label in record.Labels.Append(null))
+        {
+            known |= BranchCode.TryEncode(record.Address, record.Length, label, out SiteBytes form, Bitness)
+                && bytes.SequenceEqual(form.ToArray(record.Length));
+        }
+
+        return known;
+    }
+
     private void PlanCalls()
     {
         foreach (StaticCallRecord record in _records.StaticCalls)
@@ -163,20 +212,9 @@ internal sealed class RecordPlanner
 
             StaticCallForm form = record.Condition is not null ? StaticCallForm.ConditionalTailCall
                 : record.IsTailCall ? StaticCallForm.TailCall : StaticCallForm.Call;
-            bool needsCode = form == StaticCallForm.ConditionalTailCall || (form == StaticCallForm.TailCall && target == StaticCallCode.Zero);
-            if (target is StaticCallCode.Null or StaticCallCode.Zero && needsCode)
-            {
-                Refuse(
-                    DiagnosticCodes.RecordUnfit, record.Address,
-                    $"the tail call of \"{call}\" can't do {(target == StaticCallCode.Null ? "nothing" : "without a function that gives 0")}",
-                    "no function", "Give the call a function of the image that returns, or gives 0.");
-                continue;
-            }
-
             ConditionCode condition = record.Condition is int number ? StaticCallCode.ConditionOf(number) : ConditionCode.None;
             var entry = new VirtualAddress(unchecked((ulong)target));
-            if (!StaticCallCode.TryEncode(
-                form, condition, record.Address, target, entry, out PatchAction action, out SiteBytes bytes, Bitness))
+            if (!TryEncode(form, condition, record.Address, target, entry, out PatchAction action, out SiteBytes bytes))
             {
                 Refuse(DiagnosticCodes.RecordUnfit, record.Address, $"the target of \"{call}\" is out of reach", entry.ToString());
             }
@@ -193,12 +231,20 @@ internal sealed class RecordPlanner
         }
     }
 
+    private bool TryEncode(StaticCallForm form, ConditionCode condition, VirtualAddress site, long target, VirtualAddress entry,
+        out PatchAction action, out SiteBytes bytes)
+    {
+        action = PatchAction.Inline;
+        return StaticCallCode.TryEncodeInImage(form, condition, target, out bytes)
+            || StaticCallCode.TryEncode(form, condition, site, target, entry, out action, out bytes, Bitness);
+    }
+
     /// <summary>Whether bytes are one of those a site of a static call may hold: its branch, wherever that leads, or what needs none.</summary>
     private bool IsCall(StaticCallForm form, ConditionCode condition, ReadOnlySpan<byte> bytes)
     {
         foreach (long target in (ReadOnlySpan<long>)[StaticCallCode.Null, StaticCallCode.Zero, 1])
         {
-            _ = StaticCallCode.TryEncode(form, condition, 1, target, 1, out PatchAction action, out SiteBytes known, Bitness);
+            _ = TryEncode(form, condition, 1, target, 1, out PatchAction action, out SiteBytes known);
             int same = action is PatchAction.Call or PatchAction.Jump ? bytes.Length - sizeof(int) : bytes.Length;
             if (bytes[..same].SequenceEqual(known.ToArray(bytes.Length).AsSpan(0, same)))
             {
@@ -207,95 +253,6 @@ internal sealed class RecordPlanner
         }
 
         return false;
-    }
-
-    private void PlanRegions()
-    {
-        foreach (IGrouping<VirtualAddress, ReplacementRecord> region in _records.Variants.GroupBy(static r => r.Address))
-        {
-            ReplacementRecord[] all = [.. region];
-            int wanted = Array.FindIndex(all, r => r.Backend == _changes.Backend?.Name);
-            if (wanted >= 0)
-            {
-                var forms = new byte[]?[all.Length];
-                for (int i = 0; i < all.Length; i++)
-                {
-                    forms[i] = all[i].Code == all[i].Address ? null : Finish(all[i]);
-                }
-
-                // What was laid down there is known while it stands there, or from the plan before.
-                int laid = Array.FindIndex(all, static r => r.Code == r.Address);
-                if (laid >= 0 && _image.TryGetBytes(all[laid].Address, all[laid].Length, out Span<byte> there))
-                {
-                    byte[] original = OriginalOf(all[laid].Address, there).ToArray();
-                    forms[laid] = Array.Exists(forms, f => f is not null && f.AsSpan().SequenceEqual(original)) ? null : original;
-                }
-
-                PlanRegion(all[wanted], forms[wanted], all[wanted].Backend!, b =>
-                {
-                    bool known = false;
-                    foreach (byte[]? form in forms)
-                    {
-                        known |= form is not null && b.SequenceEqual(form);
-                    }
-
-                    return known;
-                });
-            }
-        }
-
-        foreach (IGrouping<VirtualAddress, ReplacementRecord> region in _records.Alternatives.GroupBy(static r => r.Address))
-        {
-            ReplacementRecord[] applicable = [.. region.Where(r => _changes.Features?.Contains(r.Feature) == !r.IsForAbsence)];
-            if (_changes.Features is not null && applicable.Length == 0)
-            {
-                ReplacementRecord any = region.First();
-                if (TryRead(any.Address, any.Length, "alternatives", static _ => true, out ReadOnlySpan<byte> original))
-                {
-                    Add(any.Address, original, original, new PlanOutcome { Label = "no feature", Action = PatchAction.LeaveAlone });
-                }
-            }
-            else if (_changes.Features is not null)
-            {
-                ReplacementRecord last = applicable[^1];
-                string name = string.Create(
-                    System.Globalization.CultureInfo.InvariantCulture, $"{(last.IsForAbsence ? "not " : "")}feature {last.Feature}");
-                PlanRegion(last, Finish(last), name, static _ => true);
-            }
-        }
-    }
-
-    private void PlanRegion(ReplacementRecord record, byte[]? bytes, string label, Known isKnown)
-    {
-        if (bytes is null)
-        {
-            Refuse(DiagnosticCodes.RecordUnfit, record.Address, $"the code for {label} can't be moved there", $"the code at {record.Code}",
-                "Short branches stay within the code, and what is referred to is in reach of the region. What was laid down first is known "
-                + "while it stands there; then give the plan that replaced it (PlanOptions.Previous).");
-        }
-        else if (TryRead(record.Address, record.Length, label, isKnown, out ReadOnlySpan<byte> old))
-        {
-            Add(record.Address, old, bytes, new PlanOutcome { Label = label, Action = PatchAction.Inline });
-        }
-    }
-
-    /// <summary>What a region holds with a piece of code, if it can be moved there.</summary>
-    private byte[]? Finish(ReplacementRecord record)
-    {
-        byte[] bytes = new byte[record.Length];
-        if (record.CodeLength > record.Length || !_image.TryGetBytes(record.Code, record.CodeLength, out Span<byte> code))
-        {
-            return null;
-        }
-
-        if (!MovedCode.TryMove(code, record.Code, record.Address, Bitness, out byte[]? moved, out _))
-        {
-            return null;
-        }
-
-        moved.CopyTo(bytes, 0);
-        (_options.Nops ?? NopStyle.Default(Bitness)).Fill(bytes.AsSpan(moved.Length), Bitness);
-        return bytes;
     }
 
     private delegate bool Known(ReadOnlySpan<byte> bytes);

@@ -25,6 +25,28 @@ public readonly record struct StaticKeyRecord
     public bool InitialValue { get; init; }
 }
 
+/// <summary>The records of a multiway branch's site: a nop, or a jump to one of several labels.</summary>
+public readonly record struct MultiBranchRecord
+{
+    /// <summary>Run address of the site's first byte.</summary>
+    public VirtualAddress Address { get; init; }
+
+    /// <summary>Length of the site in bytes: 2 or 5.</summary>
+    public int Length { get; init; }
+
+    /// <summary>For each way the run address that it leads to, within the site's reach; <see langword="null"/> where it falls through.</summary>
+    public IReadOnlyList<VirtualAddress?> Labels { get; init; }
+
+    /// <summary>Name of the branch; <see langword="null"/> where the records have none.</summary>
+    public string? Branch { get; init; }
+
+    /// <summary>Run address of the branch's object; <see langword="null"/> where the records have none.</summary>
+    public VirtualAddress? KeyAddress { get; init; }
+
+    /// <summary>The way that the site was laid down for; <see langword="null"/> where for none.</summary>
+    public int? InitialWay { get; init; }
+}
+
 /// <summary>The record of a static call.</summary>
 public readonly record struct StaticCallRecord
 {

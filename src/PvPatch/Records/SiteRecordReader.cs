@@ -24,6 +24,7 @@ internal sealed class SiteRecordReader
     private readonly DiagnosticList _found = new();
     private readonly RecordOverlaps _overlaps = new();
     private readonly HashSet<(ulong Region, string Name)> _variants = [];
+    private readonly RecordedWays _ways = new();
     private int _index;
     private VirtualAddress _address;
 
@@ -37,6 +38,8 @@ internal sealed class SiteRecordReader
     public List<PatchSite> Ops { get; } = [];
 
     public List<StaticKeyRecord> StaticKeys { get; } = [];
+
+    public List<MultiBranchRecord> MultiBranches { get; } = [];
 
     public List<StaticCallRecord> StaticCalls { get; } = [];
 
@@ -70,6 +73,7 @@ internal sealed class SiteRecordReader
         }
 
         _overlaps.Check(_found);
+        MultiBranches.AddRange(_ways.Join(_records, _found));
         SiteTable? sites = null;
         if (!_found.HasErrors)
         {
@@ -88,12 +92,12 @@ internal sealed class SiteRecordReader
     private void ReadRecord(RecordFields fields)
     {
         var mechanism = (RecordMechanism)fields.Mechanism;
-        if (fields.RecordVersion != RecordFields.Version || mechanism is < RecordMechanism.Ops or > RecordMechanism.Alternative)
+        if (fields.RecordVersion != RecordFields.Version || mechanism is < RecordMechanism.Ops or > RecordMechanism.MultiBranch)
         {
             Report(At(DiagnosticCodes.RecordUnknown, "the record is of a version or mechanism that is not known") with
             {
                 Found = $"version {fields.RecordVersion}, mechanism {fields.Mechanism}",
-                Expected = $"version {RecordFields.Version}, mechanism 1 to 5",
+                Expected = $"version {RecordFields.Version}, mechanism 1 to 6",
                 Help = "Is this the section pvpatch_sites? A later pvpatch.inc needs a later PvPatch.",
             });
             return;
@@ -107,6 +111,7 @@ internal sealed class SiteRecordReader
             RecordMechanism.Ops => ReadOps(fields, name),
             RecordMechanism.StaticKey => ReadStaticKey(fields, name),
             RecordMechanism.StaticCall => ReadStaticCall(fields, name),
+            RecordMechanism.MultiBranch => ReadWay(fields, name),
             _ => ReadReplacement(fields, name, mechanism),
         };
         if (sound)
@@ -173,15 +178,10 @@ internal sealed class SiteRecordReader
     {
         bool sound = IsForm(fields, 0) & HasFlags(fields, Likely | InitiallyOn) & HasNoNumber(fields) & HasNoSize(fields)
             & HasNoValue(fields) & IsNamed(fields, name) & IsCode(fields.Target, 1);
-        sound &= fields.SiteLength is 2 or 5 || Field("the length of a branch", (uint)fields.SiteLength, "2 or 5");
-        if (sound && fields.SiteLength == 2 && fields.Target - (fields.Site + 2) is not (>= sbyte.MinValue and <= sbyte.MaxValue))
+        sound &= IsBranch(fields);
+        if (sound && !IsInReach(fields))
         {
-            return Report(At(DiagnosticCodes.RecordTarget, "the label is out of reach of a branch of 2 bytes") with
-            {
-                Found = $"{fields.Target - (fields.Site + 2)} bytes",
-                Expected = "-128 to 127 bytes",
-                Help = "Give the branch 5 bytes (size=5).",
-            });
+            return false;
         }
 
         StaticKeys.Add(new StaticKeyRecord
@@ -196,6 +196,34 @@ internal sealed class SiteRecordReader
         });
         return sound;
     }
+
+    // Multiway branches, one record a way: flag 1 laid down for this way; number: the way; target: its label, none where it falls through;
+    // value: number of ways.
+    private bool ReadWay(RecordFields fields, string? name)
+    {
+        bool sound = IsForm(fields, 0) & HasFlags(fields, InPlace) & HasNoSize(fields) & IsNamed(fields, name)
+            & (fields.Target.IsZero || IsCode(fields.Target, 1)) & IsBranch(fields);
+        sound &= fields.Number < fields.Value || Field("the number of a way", fields.Number, $"0 to {fields.Value}, which is the number of ways");
+        if (sound && !fields.Target.IsZero && !IsInReach(fields))
+        {
+            return false;
+        }
+
+        _ways.Add(_index, name, fields, (fields.Flags & InPlace) != 0);
+        return sound;
+    }
+
+    private bool IsBranch(RecordFields fields) =>
+        fields.SiteLength is 2 or 5 || Field("the length of a branch", (uint)fields.SiteLength, "2 or 5");
+
+    private bool IsInReach(RecordFields fields) =>
+        fields.SiteLength != 2 || fields.Target - (fields.Site + 2) is >= sbyte.MinValue and <= sbyte.MaxValue
+        || Report(At(DiagnosticCodes.RecordTarget, "the label is out of reach of a branch of 2 bytes") with
+        {
+            Found = $"{fields.Target - (fields.Site + 2)} bytes",
+            Expected = "-128 to 127 bytes",
+            Help = "Give the branch 5 bytes (size=5).",
+        });
 
     // Static calls: form 0 call, 1 tail call, 2 conditional tail call; number: the condition; target: the function, none where it is null.
     private bool ReadStaticCall(RecordFields fields, string? name)

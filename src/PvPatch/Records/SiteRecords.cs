@@ -19,6 +19,7 @@ public sealed class SiteRecords
     {
         Sites = sites;
         StaticKeys = ByAddress(read.StaticKeys, static r => r.Address);
+        MultiBranches = ByAddress(read.MultiBranches, static r => r.Address);
         StaticCalls = ByAddress(read.StaticCalls, static r => r.Address);
         Variants = ByAddress(read.Variants, static r => r.Address);
         Alternatives = ByAddress(read.Alternatives, static r => r.Address);
@@ -38,6 +39,9 @@ public sealed class SiteRecords
     /// <summary>Records of static keys, in order of address.</summary>
     public IReadOnlyList<StaticKeyRecord> StaticKeys { get; }
 
+    /// <summary>Sites of multiway branches, in order of address: each with the records of all its ways.</summary>
+    public IReadOnlyList<MultiBranchRecord> MultiBranches { get; }
+
     /// <summary>Records of static calls, in order of address.</summary>
     public IReadOnlyList<StaticCallRecord> StaticCalls { get; }
 
@@ -51,7 +55,8 @@ public sealed class SiteRecords
     public IReadOnlyList<ReplacementRecord> Alternatives { get; }
 
     /// <summary>Number of records of all mechanisms.</summary>
-    public int Count => Sites.Count + StaticKeys.Count + StaticCalls.Count + Variants.Count + Alternatives.Count;
+    public int Count => Sites.Count + StaticKeys.Count + MultiBranches.Sum(static r => r.Labels.Count) + StaticCalls.Count + Variants.Count
+        + Alternatives.Count;
 
     /// <summary>Reads a table, or throws.</summary>
     /// <param name="code">The code that the sites and the replacements lie in.</param>
@@ -72,7 +77,7 @@ public sealed class SiteRecords
     /// Every finding (up to a hundred), with the record's number as <see cref="PatchDiagnostic.SiteIndex"/>: a table that is cut off
     /// (PV1010), a site outside the code (PV1005), empty (PV1001), too long (PV1002) or sharing bytes with another (PV1003, PV1004), a
     /// version or mechanism that is not known (PV1011), a field with a value it can't have (PV1012), a name that is missing or no text
-    /// (PV1013), a target outside the code or out of reach (PV1014), slots that contradict one another (PV1015).
+    /// (PV1013), a target outside the code or out of reach (PV1014), slots or ways that contradict one another (PV1015).
     /// </param>
     /// <returns>Whether all records are sound.</returns>
     public static bool TryRead(
@@ -95,7 +100,7 @@ public sealed class SiteRecords
             ? plan : throw new PatchException(diagnostics[0]);
 
     /// <summary>
-    /// Makes one plan of changes of all mechanisms: operations, keys, static calls, variants, alternatives. Applied, verified, compared and
+    /// Makes one plan of changes of all mechanisms: operations, keys, branches, static calls, variants, alternatives. Applied, verified, compared and
     /// reverted as any plan.
     /// </summary>
     /// <param name="image">The image whose records these are; read only.</param>

@@ -37,6 +37,11 @@ public sealed class IncludeFileTests
     [InlineData(64, "pv_branch key, label, initial=1", "{disp32} jmp label")]
     [InlineData(64, "pv_branch key, label, likely=1, initial=1, size=2", "xchg %ax, %ax")]
     [InlineData(32, "pv_branch key, label, likely=1, size=2", "jmp label")]
+    [InlineData(64, "pv_multi_branch mode, \"label, function\"", ".byte 0x0f, 0x1f, 0x44, 0, 0")]
+    [InlineData(64, "pv_multi_branch mode, \"label, , function\", initial=2", "{disp32} jmp function")]
+    [InlineData(32, "pv_multi_branch mode, \"label, , function\", initial=1", ".byte 0x3e, 0x8d, 0x74, 0x26, 0")] // falls through
+    [InlineData(32, "pv_multi_branch mode, \"label, function\", initial=0, size=2", "jmp label")]
+    [InlineData(64, "pv_multi_branch mode, \"label, function\", size=2", "xchg %ax, %ax")]
     [InlineData(64, "pv_static_call key, function", "call function")]
     [InlineData(64, "pv_static_call key", ".byte 0x0f, 0x1f, 0x44, 0, 0")]
     [InlineData(64, "pv_static_jump key, function", "{disp32} jmp function")]
@@ -85,6 +90,8 @@ public sealed class IncludeFileTests
             pv_direct function, 5
             pv_branch key, label, size=2
             pv_branch key, label, likely=1
+            pv_multi_branch mode, "label, , function", initial=2
+            pv_multi_branch mode, "label, , function", size=2
             pv_static_call key, function
             pv_static_jump key, function
             pv_static_jcc e, key, function
@@ -139,6 +146,33 @@ public sealed class IncludeFileTests
             Assert.True(at >= 0, name);
             return Names + (ulong)at;
         }
+    }
+
+    [Theory]
+    [InlineData(64)]
+    [InlineData(32)]
+    public void A_multiway_branch_has_a_record_for_each_way(int bitness)
+    {
+        byte[] file = Linked(
+            "pv_multi_branch m, \"label, , function\", initial=2, object=object\npv_multi_branch m, \"function\", size=2\n", bitness); // 5, 2
+        const ulong Label = Text + 7, Function = Label + 1;
+        byte[] expected =
+        [
+            .. Record(0, 6, 0, 0, Text, 5, 0, Names, Label, 0, 3, Data + 256),
+            .. Record(1, 6, 0, 0, Text, 5, 1, Names, 0, 0, 3, Data + 256),
+            .. Record(2, 6, 0, 1, Text, 5, 2, Names, Function, 0, 3, Data + 256),
+            .. Record(3, 6, 0, 0, Text + 5, 2, 0, Names, Function, 0, 1, 0),
+        ];
+        Assert.Equal(Convert.ToHexString(expected), Convert.ToHexString(Dump(file, SiteRecords.SectionName)));
+
+        Assert.True(ObjectFile.TryOpen(file, out ObjectFile? opened, out _));
+        SiteRecords read = opened.ReadRecords();
+        Assert.Equal((4, 2), (read.Count, read.MultiBranches.Count));
+        Assert.Equal(
+            [("m", 5, 2, new VirtualAddress(Data + 256)), ("m", 2, (int?)null, (VirtualAddress?)null)],
+            read.MultiBranches.Select(static r => (r.Branch!, r.Length, r.InitialWay, r.KeyAddress)));
+        Assert.Equal([Label, 0, Function], read.MultiBranches[0].Labels.Select(static l => l?.Value ?? 0));
+        Assert.Equal([Function], read.MultiBranches[1].Labels.Select(static l => l?.Value ?? 0));
     }
 
     [Theory]
@@ -205,6 +239,11 @@ public sealed class IncludeFileTests
     [InlineData("1: .skip 127\npv_branch key, 1b, size=2", false)]
     [InlineData("pv_branch key, 1f, size=2, likely=1\n.skip 128\n1:", false)]
     [InlineData("pv_branch key, 1f, size=3\n1:", false)]
+    [InlineData("pv_multi_branch key, \"1f, 2f\", size=2\n1: .skip 127\n2:", true)]
+    [InlineData("pv_multi_branch key, \"1f, 2f\", size=2\n1: .skip 128\n2:", false)]
+    [InlineData("pv_multi_branch key, \"1f, 1f\", initial=2\n1:", false)]
+    [InlineData("pv_multi_branch key, \"1f, 1f\", size=6\n1:", false)]
+    [InlineData("pv_multi_branch key\n1:", false)]
     [InlineData("pv_call pv_ops, 1, length=6", true)]
     [InlineData("pv_call pv_ops, 1, length=5", false)]
     [InlineData("pv_call pv_ops", false)]

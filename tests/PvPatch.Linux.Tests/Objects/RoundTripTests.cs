@@ -182,6 +182,78 @@ public sealed class RoundTripTests
         Assert.NotEqual(original, program);
     }
 
+    // As built: 20 + 2 + 20 + 1 = 43.
+    private const string Returning = """
+        .globl _start
+        _start:
+            xor %ebx, %ebx
+            mov $1, %edi
+            call maybe
+            add %eax, %ebx
+            xor %edi, %edi
+            call maybe
+            add %eax, %ebx
+            call tail
+            add %eax, %ebx
+            pv_multi_branch mode, "way0, , way2"
+            add $1, %ebx
+            jmp done
+        way0: add $2, %ebx
+            jmp done
+        way2: add $4, %ebx
+        done:
+            EXIT
+        maybe: test %edi, %edi
+            mov $7, %eax
+            pv_static_jcc nz, maybe, other
+            mov $2, %eax
+            ret
+        tail: mov $5, %eax
+            pv_static_jump tail, other
+        other: mov $20, %eax
+            ret
+        """;
+
+    [Theory]
+    [InlineData(64, "mov %ebx, %edi; mov $60, %eax; syscall")]
+    [InlineData(32, "mov $1, %eax; int $0x80")]
+    public void Tail_calls_of_nothing_return_and_multiway_branches_go_each_way(int bitness, string exit)
+    {
+        string source = Returning.Replace("EXIT", exit, StringComparison.Ordinal);
+        byte[] program = IncludeFile.Link(IncludeFile.Assemble(source, bitness), bitness);
+        byte[] original = [.. program];
+        Assert.True(ObjectFile.TryOpen(program, out ObjectFile? file, out PatchDiagnostic? error), error?.ToString());
+        SiteRecords records = file.ReadRecords();
+        Assert.Equal(43, Run(program, bitness));
+        VirtualAddress other = records.StaticCalls[0].Target!.Value;
+        PatchPlan? plan = null;
+        foreach ((int exits, Action<RecordChanges> changes) in new (int, Action<RecordChanges>)[]
+        {
+            (7 + 2 + 5 + 2, static c => c.Target("maybe", null).Target("tail", null).Set("mode", 0)),
+            (0 + 2 + 0 + 1, static c => c.ReturnZero("maybe").ReturnZero("tail").Set("mode", 1)),
+            (7 + 2 + 0 + 4, static c => c.Target("maybe", null).Set("mode", 2)),
+            (20 + 2 + 20 + 1, c => c.Target("maybe", other).Target("tail", other).Set("mode", null)),
+        })
+        {
+            plan = records.Plan(file.Code, changes, new PlanOptions { Previous = plan });
+            plan.Apply(file.Code);
+            Assert.Equal(exits, Run(program, bitness));
+            Assert.True(plan.Verify(file.Code).IsPatched);
+            plan = records.Plan(file.Code, changes, new PlanOptions { Previous = plan }); // the same once more
+        }
+
+        Assert.Equal(original, program);
+        Assert.False(records.TryPlan(file.Code, static c => c.Set("mode", 3), null, out _, out IReadOnlyList<PatchDiagnostic> found));
+        Assert.Equal(DiagnosticCodes.RecordUnfit, found[0].Code);
+        Assert.False(records.TryPlan(file.Code, static c => c.Set("mood", 1), null, out _, out found));
+        Assert.Equal((DiagnosticCodes.RecordNameUnknown, "Did you mean \"mode\"?"), (found[0].Code, found[0].Help));
+
+        // Without the plan before, what was put there is known all the same.
+        records.Plan(file.Code, static c => c.Target("maybe", null).ReturnZero("tail").Set("mode", 2)).Apply(file.Code);
+        records.Plan(file.Code, c => c.Target("maybe", other).Target("tail", other).Set("mode", null)).Apply(file.Code);
+        Assert.Equal(original, program);
+    }
+
     [Fact]
     public void What_records_can_not_do_is_told_and_nothing_is_planned()
     {

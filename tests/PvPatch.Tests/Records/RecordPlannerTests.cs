@@ -108,6 +108,11 @@ public sealed class RecordPlannerTests
                 BranchCode.Nop(key.Length, bitness).ToArray(key.Length).CopyTo(_code, (int)(key.Address.Value - Code));
             }
 
+            foreach (MultiBranchRecord branch in read.MultiBranches)
+            {
+                BranchCode.Nop(branch.Length, bitness).ToArray(branch.Length).CopyTo(_code, (int)(branch.Address.Value - Code));
+            }
+
             byte[] before = [.. _code];
             PatchPlan? previous = null;
             for (int again = 0; again < 2; again++)
@@ -120,6 +125,7 @@ public sealed class RecordPlannerTests
                     {
                         _ = all ? c.Use(backend).WithFeatures(random.Next(4)) : c.WithFeatures(random.Next(4));
                         _ = read.StaticKeys.Count > 0 ? random.Next(2) == 0 ? c.Enable("key") : c.Disable("key") : c;
+                        _ = read.MultiBranches.Count > 0 ? random.Next(2) == 0 ? c.Set("key", 0) : c.Set("key", null) : c;
                         _ = read.StaticCalls.Count > 0 ? random.Next(2) == 0 ? c.Target("key", Code + 8) : c.ReturnZero("key") : c;
                     },
                     options, out PatchPlan? plan, out IReadOnlyList<PatchDiagnostic> found);
@@ -139,25 +145,49 @@ public sealed class RecordPlannerTests
         Assert.True(sound > 500 && planned > 200, $"{sound} sound, {planned} planned");
     }
 
+    [Theory] // objdump says what they are
+    [InlineData(1, -1, null, "c3cccccccc", "nothing")]
+    [InlineData(1, -1, 0, "31c0c3cccc", "xor eax,eax; ret")]
+    [InlineData(2, 13, null, "7c04c3cccccc", "jl .+6; ret")] // of jge
+    [InlineData(2, 13, 0, "7c0431c0c3cc", "jl .+6; xor eax,eax; ret")]
+    [InlineData(2, 4, null, "7504c3cccccc", "jne .+6; ret")] // of je
+    [InlineData(2, 15, 0, "7e0431c0c3cc", "jle .+6; xor eax,eax; ret")] // of jg
+    public void Tail_calls_of_nothing_return_within_their_site(int form, int condition, int? gives, string bytes, string assembly)
+    {
+        byte[] record = Record(3, Code + Site, form == 2 ? 6 : 5, Math.Max(condition, 0), Names + 1, Code + 0x100);
+        record[2] = (byte)form;
+        byte[] laidDown = form == 2 ? [0x0f, (byte)(0x80 | condition), 0xea, 0, 0, 0] : [0xe9, 0xeb, 0, 0, 0];
+        laidDown.CopyTo(_code, Site);
+        PatchPlan plan = Read(record).Plan(Image(), c => _ = gives is null ? c.Target("key", null) : c.ReturnZero("key"));
+        Assert.True(Convert.FromHexString(bytes).AsSpan().SequenceEqual(plan[0].NewBytes), $"{assembly}: {Convert.ToHexString(plan[0].NewBytes)}");
+        Assert.Equal(PatchAction.Inline, plan[0].Action);
+        plan.Apply(Image());
+
+        // What was put there is known without the plan.
+        PatchPlan next = Read(record).Plan(Image(), static c => c.Target("key", Code + 0x100));
+        next.Apply(Image());
+        Assert.Equal(laidDown, _code.AsSpan(Site, laidDown.Length));
+    }
+
     private static byte[] RandomRecord(Random random, int at)
     {
-        int mechanism = random.Next(1, 6);
+        int mechanism = random.Next(1, 7);
         ulong site = Code + (ulong)random.Next(0x700);
         ulong other = Code + (ulong)random.Next(0x700);
         int form = mechanism == 3 ? random.Next(3) : 0;
         int length = mechanism switch
         {
             1 => random.Next(5, 12),
-            2 => random.Next(2) * 3 + 2,
+            2 or 6 => random.Next(2) * 3 + 2,
             3 => form == 2 ? 6 : 5,
             _ => random.Next(1, 300),
         };
-        int size = mechanism > 3 ? random.Next(1, Math.Min(length, 12) + 1) : 0;
+        int size = mechanism is 4 or 5 ? random.Next(1, Math.Min(length, 12) + 1) : 0;
         int number = mechanism is 1 or 5 ? random.Next(2) : form == 2 ? random.Next(16) : 0;
-        byte[] record = Record((byte)mechanism, site, length, number, mechanism < 5 ? Names + 1 : 0, other, size, at);
+        byte[] record = Record((byte)mechanism, site, length, number, mechanism != 5 ? Names + 1 : 0, other, size, at);
         record[2] = (byte)form;
         record[3] = (byte)(mechanism is 2 or 5 ? random.Next(2) : 0);
-        record[24] = (byte)(mechanism == 1 ? 1 : 0);
+        record[24] = (byte)(mechanism is 1 or 6 ? 1 : 0);
         return record;
     }
 

@@ -42,6 +42,9 @@ public sealed class SiteRecordsTests
 
     private static byte[] Replacement() => Record(5, Code + 0x40, 9, flags: 1, number: 0x110, target: Code + 0x60, size: 9);
 
+    private static byte[] Way(int way, int ways, ulong label = Code + 4, byte flags = 0) =>
+        Record(6, Code + 0x70, 5, flags: flags, number: way, name: Names + 1, target: label, value: (uint)ways);
+
     [Fact]
     public void Every_mechanism_is_read()
     {
@@ -118,7 +121,7 @@ public sealed class SiteRecordsTests
     [InlineData(Part.Version, 0, DiagnosticCodes.RecordUnknown)]
     [InlineData(Part.Version, 2, DiagnosticCodes.RecordUnknown)]
     [InlineData(Part.Mechanism, 0, DiagnosticCodes.RecordUnknown)]
-    [InlineData(Part.Mechanism, 6, DiagnosticCodes.RecordUnknown)]
+    [InlineData(Part.Mechanism, 7, DiagnosticCodes.RecordUnknown)]
     [InlineData(Part.Form, 3, DiagnosticCodes.RecordField)]
     [InlineData(Part.Flags, 2, DiagnosticCodes.RecordField)]
     [InlineData(Part.Length, 0, DiagnosticCodes.SiteZeroLength)]
@@ -158,6 +161,45 @@ public sealed class SiteRecordsTests
     public void A_field_of_a_variant_that_cannot_be_is_told(Part part, uint value, string code) =>
         Refused(With(Variant(), part, value), code);
 
+    [Theory]
+    [InlineData(Part.Form, 1, DiagnosticCodes.RecordField)]
+    [InlineData(Part.Flags, 2, DiagnosticCodes.RecordField)]
+    [InlineData(Part.Length, 6, DiagnosticCodes.RecordField)]
+    [InlineData(Part.Number, 1, DiagnosticCodes.RecordField)] // of one way
+    [InlineData(Part.Size, 1, DiagnosticCodes.RecordField)]
+    [InlineData(Part.Value, 0, DiagnosticCodes.RecordField)]
+    [InlineData(Part.Value, 2, DiagnosticCodes.RecordSlot)]
+    [InlineData(Part.Value, 1u << 31, DiagnosticCodes.RecordSlot)]
+    public void A_field_of_a_way_that_cannot_be_is_told(Part part, uint value, string code) => Refused(With(Way(0, 1), part, value), code);
+
+    [Fact]
+    public void The_ways_of_a_site_are_there_once_each_and_agree()
+    {
+        SiteRecords read = SiteRecords.Read(Image(), Segment(Way(2, 3, 0), Way(0, 3), Way(1, 3, flags: 1)), NameSegment());
+        MultiBranchRecord branch = Assert.Single(read.MultiBranches);
+        Assert.Equal((new VirtualAddress(Code + 0x70), 5, "key", 1, null), (branch.Address, branch.Length, branch.Branch, branch.InitialWay, branch.KeyAddress));
+        Assert.Equal([Code + 4, Code + 4, 0], branch.Labels.Select(static l => l?.Value ?? 0));
+
+        const string Bad = DiagnosticCodes.RecordSlot;
+        Assert.Equal(Bad, Errors(Way(0, 2)));
+        Assert.Equal(Bad, Errors(Way(1, 2)));
+        Assert.Equal(Bad, Errors(Way(0, 2), Way(0, 2)));
+        Assert.Equal(Bad, Errors(Way(0, 2), Way(1, 2), Way(1, 2)));
+        Assert.Equal(Bad, Errors(Way(0, 2), Way(1, 3)));
+        Assert.Equal(Bad, Errors(Way(0, 2), Record(6, Code + 0x70, 5, number: 1, name: Names + 12, target: Code, value: 2)));
+        Assert.Equal(Bad, Errors(Way(0, 2, flags: 1), Way(1, 2, flags: 1)));
+        Assert.Equal(DiagnosticCodes.SiteDuplicate, Errors(Way(0, 1), Record(2, Code + 0x70, 5, name: Names + 1, target: Code)));
+        Assert.Equal(DiagnosticCodes.SiteDuplicate, Errors(Way(0, 1), Record(6, Code + 0x70, 2, name: Names + 1, value: 1)));
+    }
+
+    [Fact]
+    public void As_many_ways_of_one_site_as_there_can_be_take_no_time()
+    {
+        byte[] table = [.. Enumerable.Range(0, 65_536).SelectMany(static i => Moved(Way(i, 65_536), 32 * i))];
+        SiteRecords read = SiteRecords.Read(Image(), new CodeSegment("sites", new VirtualAddress(Table), table), NameSegment());
+        Assert.Equal((65_536, 65_536), (read.Count, read.MultiBranches[0].Labels.Count));
+    }
+
     public static TheoryData<byte[], string> Lies => new()
     {
         { Record(1, Code - 1, 6, name: Names + 1, target: 0x9000), DiagnosticCodes.SiteOutsideImage },
@@ -174,6 +216,8 @@ public sealed class SiteRecordsTests
         { Record(2, Code, 5, name: Names + 1, target: Code + 0x80), DiagnosticCodes.RecordTarget },
         { Record(2, Code, 5, name: Names + 1), DiagnosticCodes.RecordTarget },
         { Record(3, Code, 5, target: Code), DiagnosticCodes.RecordName },
+        { Record(6, Code, 5, target: Code, value: 1), DiagnosticCodes.RecordName },
+        { Record(6, Code, 5, name: Names + 1, target: Code + 0x80, value: 1), DiagnosticCodes.RecordTarget },
         { Record(4, Code, 5, target: Code + 0x20, size: 2), DiagnosticCodes.RecordName },
         { Record(4, Code, 5, name: Names + 5, target: Code + 4, size: 2), DiagnosticCodes.RecordTarget }, // in its own region
         { Record(4, Code + 8, 5, name: Names + 5, target: Code + 6, size: 3), DiagnosticCodes.RecordTarget }, // reaches into it
@@ -269,7 +313,7 @@ public sealed class SiteRecordsTests
         int sound = 0;
         for (int round = 0; round < 20_000; round++)
         {
-            byte[] table = [.. Ops(), .. Key(), .. Call(), .. Variant(), .. Replacement()];
+            byte[] table = [.. Ops(), .. Key(), .. Call(), .. Variant(), .. Replacement(), .. Way(0, 2), .. Way(1, 2, 0)];
             for (int i = random.Next(1, 5); i > 0; i--)
             {
                 int at = random.Next(table.Length);
@@ -287,6 +331,7 @@ public sealed class SiteRecordsTests
                 Assert.All(records!.Sites, s => Assert.NotNull(image.Find(s.Address, s.Budget)));
                 Assert.All(records.StaticKeys, r => Assert.NotNull(image.Find(r.Address, r.Length)));
                 Assert.All(records.StaticCalls, r => Assert.NotNull(image.Find(r.Address, r.Length)));
+                Assert.All(records.MultiBranches, r => Assert.NotNull(image.Find(r.Address, r.Length)));
                 Assert.All(
                     records.Variants.Concat(records.Alternatives),
                     r => Assert.True(image.Find(r.Address, r.Length) is not null && image.Find(r.Code, r.CodeLength) is not null));
@@ -338,15 +383,22 @@ public sealed class SiteRecordsTests
         byte[] table = [.. records.SelectMany(static r => r)];
         for (int at = 32; at + 32 <= table.Length; at += 32)
         {
-            foreach (int field in (int[])[4, 12, 16, 28])
-            {
-                Span<byte> distance = table.AsSpan(at + field, 4);
-                int value = BinaryPrimitives.ReadInt32LittleEndian(distance);
-                BinaryPrimitives.WriteInt32LittleEndian(distance, value == 0 ? 0 : value - at);
-            }
+            Moved(table.AsSpan(at, 32).ToArray(), at).CopyTo(table, at);
         }
 
         return new CodeSegment("sites", new VirtualAddress(Table), table);
+    }
+
+    private static byte[] Moved(byte[] record, int at)
+    {
+        foreach (int field in (int[])[4, 12, 16, 28])
+        {
+            Span<byte> distance = record.AsSpan(field, 4);
+            int value = BinaryPrimitives.ReadInt32LittleEndian(distance);
+            BinaryPrimitives.WriteInt32LittleEndian(distance, value == 0 ? 0 : value - at);
+        }
+
+        return record;
     }
 
     private static byte[] Record(

@@ -4,25 +4,32 @@ namespace PvPatch.Live;
 
 /// <summary>
 /// Which sites are linked into which block, kept with the block, so that none is retired under a link and its links are found without
-/// looking at others. Sites and blocks may be of different arenas, each with a patch lock of its own: one more lock stands over all links.
+/// looking at others. Sites and blocks may be of different arenas, each with a patch lock of its own: one more lock stands over all links,
+/// and over what else leads into blocks (<see cref="TargetHolds"/>).
 /// </summary>
-internal sealed class LinkLedger(CodeArena arena)
+internal sealed class LinkLedger
 {
     private static readonly Lock s_lock = new();
+
+    private readonly CodeArena _arena;
+    private readonly TargetHolds _holds;
 
     // Sites of this arena that could not be taken back, and the blocks they may lead to until a batch writes them again. They stay noted.
     private readonly List<(LiveSite Site, CodeBlock Target)> _faulted = [];
 
-    // The same for static calls: blocks that sites which could not be taken back may lead to, until all of the call's are written again.
-    private readonly List<(LiveSetting Call, CodeBlock Target)> _faultedCalls = [];
+    public LinkLedger(CodeArena arena)
+    {
+        _arena = arena;
+        _holds = new TargetHolds(this, arena);
+    }
 
     /// <summary>How many sites of this arena are linked.</summary>
     public int Count { get; private set; }
 
     /// <summary>The block at an address, of whatever arena of this process; retired ones too until their bytes are reused.</summary>
     public CodeBlock? BlockAt(VirtualAddress address) =>
-        arena.Registry.TryFind(address, out CodeBlock? block)
-            || (!arena.Memory.Contains(address, 1) && CodeArena.TryFindInAll(address, out block)) ? block : null;
+        _arena.Registry.TryFind(address, out CodeBlock? block)
+            || (!_arena.Memory.Contains(address, 1) && CodeArena.TryFindInAll(address, out block)) ? block : null;
 
     /// <summary>How many sites are linked into a block.</summary>
     public static int CountInto(CodeBlock block)
@@ -53,7 +60,7 @@ internal sealed class LinkLedger(CodeArena arena)
     /// <returns>Why not all of them can be; nothing is noted then.</returns>
     public PatchDiagnostic? Reserve(PlannedSites plan)
     {
-        if (plan.Links.Count == 0 && plan.Settings.Count == 0)
+        if (!MayLead(plan))
         {
             return null;
         }
@@ -72,20 +79,10 @@ internal sealed class LinkLedger(CodeArena arena)
                 block?.LinksInto.Add(plan.SiteOf(index));
             }
 
-            foreach ((LiveSetting setting, long value) in plan.Settings)
+            if (_holds.Reserve(plan) is PatchDiagnostic retired)
             {
-                if (TargetBlockOf(setting, value, out VirtualAddress target) is not CodeBlock block)
-                {
-                    continue;
-                }
-
-                if (block.IsRetired)
-                {
-                    Release(plan);
-                    return Retired(setting.Name, target);
-                }
-
-                block.SetCalled(setting, true);
+                Release(plan);
+                return retired;
             }
         }
 
@@ -97,7 +94,7 @@ internal sealed class LinkLedger(CodeArena arena)
     /// </summary>
     public void Release(PlannedSites plan)
     {
-        if (plan.Links.Count == 0 && plan.Settings.Count == 0)
+        if (!MayLead(plan))
         {
             return;
         }
@@ -123,25 +120,7 @@ internal sealed class LinkLedger(CodeArena arena)
                 }
             }
 
-            // Where sites could not be taken back, they may go on leading there.
-            bool faulted = plan.AnyFaulted;
-            foreach ((LiveSetting setting, long value) in plan.Settings)
-            {
-                CodeBlock? block = TargetBlockOf(setting, value, out _);
-                if (block is null || ReferenceEquals(block, TargetBlockOf(setting, setting.Value, out _)))
-                {
-                    continue;
-                }
-
-                if (faulted)
-                {
-                    _faultedCalls.Add((setting, block));
-                }
-                else if (!_faultedCalls.Contains((setting, block)))
-                {
-                    block.SetCalled(setting, false);
-                }
-            }
+            _holds.Release(plan);
         }
     }
 
@@ -151,24 +130,11 @@ internal sealed class LinkLedger(CodeArena arena)
     /// </summary>
     public void Publish(PlannedSites plan)
     {
-        if (plan.Settings.Count > 0)
+        if (plan.Settings.Count > 0 || plan.Slots.Count > 0)
         {
             lock (s_lock)
             {
-                foreach ((LiveSetting setting, long value) in plan.Settings)
-                {
-                    CodeBlock? before = TargetBlockOf(setting, setting.Value, out _);
-                    CodeBlock? now = TargetBlockOf(setting, value, out _);
-                    foreach (CodeBlock? left in _faultedCalls.Where(f => f.Call == setting).Select(static f => f.Target).Append(before))
-                    {
-                        if (!ReferenceEquals(left, now))
-                        {
-                            left?.SetCalled(setting, false);
-                        }
-                    }
-
-                    _faultedCalls.RemoveAll(f => f.Call == setting);
-                }
+                _holds.Publish(plan);
             }
         }
 
@@ -242,14 +208,9 @@ internal sealed class LinkLedger(CodeArena arena)
                 }
             }
 
-            if (Array.Find(blocks, static b => b.CallsInto.Any(static c => c.Arena is { Memory.IsDisposed: false })) is CodeBlock called)
+            if (TargetHolds.Check(blocks) is PatchDiagnostic held)
             {
-                return PatchDiagnostic.Error(DiagnosticCodes.BlockLinked, "a static call still leads to the block") with
-                {
-                    Address = called.Address,
-                    Found = string.Join(", ", called.CallsInto!.Select(static c => c.Name)),
-                    Help = "Give the call another target, or none, before the block is retired.",
-                };
+                return held;
             }
 
             ForgetFaulted(blocks);
@@ -279,6 +240,8 @@ internal sealed class LinkLedger(CodeArena arena)
     public static PatchDiagnostic? CheckTarget(CodeBlock? block, string user, VirtualAddress target) =>
         block is { IsRetired: true } ? Retired(user, target) : null;
 
+    private static bool MayLead(PlannedSites plan) => plan.Links.Count > 0 || plan.Settings.Count > 0 || plan.Slots.Count > 0;
+
     private void Forget(LiveSite site, CodeBlock? kept)
     {
         Count--;
@@ -287,13 +250,6 @@ internal sealed class LinkLedger(CodeArena arena)
         {
             before?.LinksInto.Remove(site);
         }
-    }
-
-    /// <summary>The block that a static call leads into with a value.</summary>
-    private CodeBlock? TargetBlockOf(LiveSetting setting, long value, out VirtualAddress target)
-    {
-        target = setting is StaticCall ? StaticCall.CodeOf(value) ?? default : default;
-        return target == default ? null : BlockAt(target);
     }
 
     private void ForgetFaulted(LiveSite site, CodeBlock? kept)
@@ -336,6 +292,6 @@ internal sealed class LinkLedger(CodeArena arena)
         }
 
         // Most links lead to a block of this arena at once; its thunks and far jumps lie in no block.
-        return arena.Registry.TryFind(entry, out CodeBlock? block) ? block : BlockAt(arena.Functions.TargetOf(entry));
+        return _arena.Registry.TryFind(entry, out CodeBlock? block) ? block : BlockAt(_arena.Functions.TargetOf(entry));
     }
 }

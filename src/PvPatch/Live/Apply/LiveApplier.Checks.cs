@@ -1,4 +1,5 @@
 using System.Diagnostics.CodeAnalysis;
+using System.Runtime.InteropServices;
 using PvPatch.Machine;
 using PvPatch.Plans;
 
@@ -74,18 +75,16 @@ internal sealed partial class LiveApplier
             return disposed;
         }
 
+        foreach (ref readonly SettingChange change in CollectionsMarshal.AsSpan(changes.Settings))
+        {
+            if (_claims.Add(change.Setting) is PatchDiagnostic foreign)
+            {
+                return foreign;
+            }
+        }
+
         foreach (LiveChange change in changes.List)
         {
-            if (change.Setting is LiveSetting setting)
-            {
-                if (_claims.Add(setting) is PatchDiagnostic foreign)
-                {
-                    return foreign;
-                }
-
-                continue; // it names no sites
-            }
-
             // By index: an enumerator of an interface is an object, and most batches are small.
             for (int i = 0; i < change.Links.Count; i++)
             {

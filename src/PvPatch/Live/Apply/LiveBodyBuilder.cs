@@ -28,6 +28,7 @@ internal sealed class LiveBodyBuilder
     private readonly TemplateStore _templates = new(64, NopStyle.P6);
     private readonly OpsDecider _decider;
     private readonly Dictionary<(int Kind, RegisterSet? Destroys), (LiveBody Body, ThunkCode? Thunk)> _links = [];
+    private readonly Dictionary<(int, RegisterSet?, CallConvention?, int?), (LiveBody Body, ThunkCode? Thunk)> _thunkLinks = [];
     private Predicate<VirtualAddress>? _executable;
 
     /// <summary>Makes a builder for the sites and slots of one layout. Used under the patch lock.</summary>
@@ -155,7 +156,9 @@ internal sealed class LiveBodyBuilder
         VirtualAddress target = link.Target!.Value;
         entry = target;
         body = s_none;
-        error = ConventionContract.CheckTarget(slot, target, link.Destroys is not null, CodeAt(slot, target));
+        error = link.IsPlain ? null : ConventionContract.Check(slot, link.CallOf(target), _templates, 64);
+        error ??= ConventionContract.CheckTarget(
+            slot, target, link.Destroys is not null || link.TargetConvention is not null, CodeAt(slot, target));
         if (error is not null || !IsCode(slot, target, null, out error))
         {
             return false;
@@ -166,20 +169,13 @@ internal sealed class LiveBodyBuilder
             return TryGetLongLink(link, kind, out body, ref entry, out error);
         }
 
-        if (!_links.TryGetValue((number, link.Destroys), out (LiveBody Body, ThunkCode? Thunk) shape))
-        {
-            LiveBody built = BuildBranch(kind, link.Destroys, out ThunkCode? made).ReadyFor(kind);
-            shape = (built, made);
-            _links.Add((number, link.Destroys), shape);
-        }
-
-        body = shape.Body;
+        (body, ThunkCode? shape) = ShapeOf(number, kind, link);
         error = null;
         if (body.Form == LiveForm.Original)
         {
             error = UnfitLink(link, slot, body);
         }
-        else if (shape.Thunk is ThunkCode thunk)
+        else if (shape is ThunkCode thunk)
         {
             _ = _arena.Functions.TryGetThunk(thunk with { Target = target }, out entry, out error);
         }
@@ -191,22 +187,42 @@ internal sealed class LiveBodyBuilder
         return error is null;
     }
 
-    /// <summary>A direct call, or a jump where the slot is one, at sites of a kind, for whatever target.</summary>
-    /// <param name="kind">The kind: not longer than one instruction.</param>
-    /// <param name="destroys">What the targets may destroy; what the slot's convention says where there is nothing.</param>
-    /// <param name="thunk">The thunk that stands before the target, if one does.</param>
-    private LiveBody BuildBranch(PatchSite kind, RegisterSet? destroys, out ThunkCode? thunk)
+    /// <summary>What sites of a kind hold that are linked in one way, whatever the target, and the thunk before it.</summary>
+    private (LiveBody Body, ThunkCode? Thunk) ShapeOf(int number, PatchSite kind, in SiteLink link)
+    {
+        (LiveBody Body, ThunkCode? Thunk) shape;
+        if (link.IsPlain)
+        {
+            if (!_links.TryGetValue((number, link.Destroys), out shape))
+            {
+                _links.Add((number, link.Destroys), shape = BuildBranch(kind, link));
+            }
+
+            return shape;
+        }
+
+        (int, RegisterSet?, CallConvention?, int?) key = (number, link.Destroys, link.TargetConvention, link.CallerArgument);
+        if (!_thunkLinks.TryGetValue(key, out shape))
+        {
+            _thunkLinks.Add(key, shape = BuildBranch(kind, link));
+        }
+
+        return shape;
+    }
+
+    /// <summary>A direct call, or a jump where the slot is one, at sites of a kind: not longer than one instruction.</summary>
+    private (LiveBody Body, ThunkCode? Thunk) BuildBranch(PatchSite kind, in SiteLink link)
     {
         // What the target is does not matter for the decision.
-        Operation call = SeenFrom(kind, Operation.Call(_arena.Native.Trap, destroys: destroys));
+        Operation call = SeenFrom(kind, link.CallOf(_arena.Native.Trap));
         Decision decision = _decider.Decide(_slots.SlotOf(kind), call, kind);
-        thunk = decision.Thunk;
-        return decision.Action switch
+        LiveBody body = decision.Action switch
         {
             PatchAction.Call or PatchAction.ThunkCall => Padded(kind, s_call, decision, LiveForm.Call),
             PatchAction.Jump => Padded(kind, s_jump, decision, LiveForm.Jump),
             _ => LiveBody.Indirect(decision.Reason, decision.Detail),
         };
+        return (body.ReadyFor(kind), decision.Thunk);
     }
 
     /// <summary>An operation as sites with operands of their own see it: its target is called by the slot's convention.</summary>
@@ -223,7 +239,7 @@ internal sealed class LiveBodyBuilder
             return false;
         }
 
-        body = Build(kind, Operation.Call(entry, destroys: link.Destroys), inPlace: false).ReadyFor(kind);
+        body = Build(kind, link.CallOf(entry), inPlace: false).ReadyFor(kind);
         error = body.Error ?? (body.Form == LiveForm.Original ? UnfitLink(link, _slots.Layout[kind.Slot], body) : null);
         return error is null;
     }

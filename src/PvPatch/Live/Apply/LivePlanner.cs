@@ -74,12 +74,13 @@ internal sealed partial class LivePlanner
         _report = report;
         _sites = new SitePlanner(_arena, _slots, plan, report, options.Mode, places);
         plan.After = [.. _slots.Bound];
+        plan.SlotTable = _slots;
         Array.Fill(_cutBySlot, -1);
         try
         {
             Sort(changes.List);
             Walk();
-            _settings.Run(changes.List, plan, report, _sites);
+            _settings.Run(changes, plan, report, _sites);
             PlanSlots();
         }
         finally
@@ -103,11 +104,6 @@ internal sealed partial class LivePlanner
         foreach (LiveChange change in changes)
         {
             SiteScope scope = change.Scope;
-            if (change.Kind == ChangeKind.Set)
-            {
-                continue; // the settings' own planner looks at it
-            }
-
             change.Binding?.ForgetRetired();
             if (change.Kind == ChangeKind.Link)
             {

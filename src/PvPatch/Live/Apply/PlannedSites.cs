@@ -78,6 +78,9 @@ internal sealed class PlannedSites
     /// <summary>Every slot that is set, those too that hold the function already.</summary>
     public List<SlotWrite> Slots { get; } = [];
 
+    /// <summary>The table of those slots.</summary>
+    public SlotTable? SlotTable { get; set; }
+
     /// <summary>New bytes of the sites longer than 16 that are to be written, by index.</summary>
     public Dictionary<int, byte[]> LongBytes { get; } = [];
 
@@ -116,6 +119,7 @@ internal sealed class PlannedSites
     {
         Blocks.Clear();
         Slots.Clear();
+        SlotTable = null;
         LongBytes.Clear();
         Links.Clear();
         Settings.Clear();

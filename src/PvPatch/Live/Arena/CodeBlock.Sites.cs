@@ -190,6 +190,9 @@ public sealed unsafe partial class CodeBlock
         /// <summary>The static calls that lead into the block.</summary>
         public List<LiveSetting>? CallsInto;
 
+        /// <summary>The slots that lead into the block.</summary>
+        public List<(SlotTable Slots, int Slot)>? SlotsInto;
+
         /// <summary>The blocks of the same code, where there are several.</summary>
         public CodeBlock[]? SameCode;
     }

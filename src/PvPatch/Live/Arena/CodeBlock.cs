@@ -97,6 +97,20 @@ public sealed unsafe partial class CodeBlock
         }
     }
 
+    /// <summary>The slots that lead into it, kept as the links are.</summary>
+    internal IReadOnlyList<(SlotTable Slots, int Slot)> SlotsInto => First._rare?.SlotsInto ?? [];
+
+    /// <summary>Notes that a slot leads into it, or no longer does.</summary>
+    internal void SetHeld(SlotTable slots, int slot, bool isHeld)
+    {
+        List<(SlotTable, int)> into = First.Rare.SlotsInto ??= [];
+        into.Remove((slots, slot));
+        if (isHeld)
+        {
+            into.Add((slots, slot));
+        }
+    }
+
     internal SiteRecord[] Records => _records;
 
     private CodeBlock First => _rare?.SameCode?[0] ?? this; // of the blocks of the same code

@@ -52,7 +52,7 @@ public abstract class LiveSetting
     internal LiveSetting[] Alone => field ??= [this];
 
     /// <summary>Its sites, those of retired blocks perhaps too. Under the patch lock.</summary>
-    internal IReadOnlyList<LiveSite> Sites => _sites;
+    internal List<LiveSite> Sites => _sites;
 
     /// <inheritdoc/>
     public override string ToString() => Name;
@@ -111,7 +111,8 @@ public abstract class LiveSetting
         /// <summary>Makes a setting the arena's, if it is no other's.</summary>
         public PatchDiagnostic? Add(LiveSetting setting)
         {
-            CodeArena? owner = Interlocked.CompareExchange(ref setting._arena, arena, null);
+            CodeArena? owner = setting.Arena; // most are the arena's already
+            owner ??= Interlocked.CompareExchange(ref setting._arena, arena, null);
             if (owner is null)
             {
                 _new.Add(setting);

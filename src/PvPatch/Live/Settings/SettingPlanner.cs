@@ -1,3 +1,4 @@
+using System.Runtime.InteropServices;
 using PvPatch.Machine;
 using PvPatch.Plans;
 
@@ -24,43 +25,44 @@ internal sealed class SettingPlanner(CodeArena arena, SlotTable slots, LiveBodyB
     };
 
     /// <summary>Plans.</summary>
-    /// <param name="changes">The changes of settings among them are looked at, in order.</param>
+    /// <param name="changes">The changes of settings among them are looked at, in order, and what backend all is switched to.</param>
     /// <param name="plan">Where decisions go.</param>
     /// <param name="report">Where findings go.</param>
     /// <param name="sites">Plans a site by its bytes.</param>
-    public void Run(List<LiveChange> changes, PlannedSites plan, ApplyReport report, SitePlanner sites)
+    public void Run(LiveChanges changes, PlannedSites plan, ApplyReport report, SitePlanner sites)
     {
         try
         {
-            foreach (LiveChange change in changes)
+            foreach (LiveChange change in slots.HasChoice ? changes.List : [])
             {
-                bool passes = change switch
-                {
-                    { Setting: LiveSetting setting } =>
-                        TrySet(setting, change.IsStep ? setting.Pending + change.Value : change.Value, report),
-                    { Kind: ChangeKind.Use, Scope.IsAll: true } when slots.HasChoice =>
-                        TrySet(slots.Choice, slots.Choice.NumberOf(change.Backend!), report),
-                    _ => true,
-                };
-                if (!passes)
+                if (change is { Kind: ChangeKind.Use, Scope.IsAll: true }
+                    && !TrySet(slots.Choice, slots.Choice.NumberOf(change.Backend!), report))
                 {
                     return;
                 }
             }
 
-            foreach (LiveSetting setting in _changed)
+            foreach (ref readonly SettingChange change in CollectionsMarshal.AsSpan(changes.Settings))
+            {
+                if (!TrySet(change.Setting, change.IsStep ? change.Setting.Pending + change.Value : change.Value, report))
+                {
+                    return;
+                }
+            }
+
+            foreach (LiveSetting setting in CollectionsMarshal.AsSpan(_changed))
             {
                 plan.Settings.Add((setting, setting.Pending));
-                for (int i = 0; i < setting.Sites.Count; i++)
+                foreach (ref readonly LiveSite site in CollectionsMarshal.AsSpan(setting.Sites))
                 {
-                    PlanSite(setting.Sites[i], plan, sites);
+                    PlanSite(site.Block, site.Index, plan, sites);
                 }
             }
         }
         finally
         {
             // Told when everything is written; until then nothing has changed.
-            foreach (LiveSetting setting in _changed)
+            foreach (LiveSetting setting in CollectionsMarshal.AsSpan(_changed))
             {
                 (setting.Pending, setting.IsChanging) = (setting.Value, false);
             }
@@ -106,9 +108,8 @@ internal sealed class SettingPlanner(CodeArena arena, SlotTable slots, LiveBodyB
         return error;
     }
 
-    private void PlanSite(LiveSite site, PlannedSites plan, SitePlanner sites)
+    private void PlanSite(CodeBlock block, int index, PlannedSites plan, SitePlanner sites)
     {
-        (CodeBlock block, int index) = (site.Block, site.Index);
         SettingSite setting = block.SettingOf(index)!;
         if (block.IsRetired || (setting.Settings.Length > 1 && !_shared.Add(setting)))
         {

@@ -35,6 +35,11 @@ internal enum StaticCallForm : byte
 /// Call and tail call are what Linux writes (static_call, 5.10 and later), but that its tail call that gives 0 jumps to a function of the
 /// kernel. cs prefixes fill up: in 64-bit code they mean nothing before a move (SDM volume 1, 3.4.2.1). What stands behind <c>ret</c> is
 /// never run; <c>int3</c> keeps the processor from guessing on.
+/// <para>In an image, which nobody runs meanwhile, several instructions may stand there, and no code elsewhere is needed:</para>
+/// <code>
+/// tail call           as above                    31 c0 c3 cc cc      xor eax,eax; ret
+/// conditional         7d 04 c3 cc cc cc           7d 04 31 c0 c3 cc   jge to the site's end, before what returns
+/// </code>
 /// </remarks>
 internal static class StaticCallCode
 {
@@ -85,6 +90,27 @@ internal static class StaticCallCode
         bytes = bytes.With(length - sizeof(int), displacement);
         return inReach;
     }
+
+    /// <summary>The bytes of a site that does nothing or gives 0, in several instructions: for an image, which nobody runs meanwhile.</summary>
+    /// <param name="form">What the site is.</param>
+    /// <param name="condition">The condition, of a conditional tail call.</param>
+    /// <param name="target">What is called.</param>
+    /// <param name="bytes">The bytes.</param>
+    /// <returns>Whether it takes several; else <see cref="TryEncode"/> has them.</returns>
+    public static bool TryEncodeInImage(StaticCallForm form, ConditionCode condition, long target, out SiteBytes bytes)
+    {
+        bytes = (form, target) switch
+        {
+            (StaticCallForm.TailCall, Zero) => SiteBytes.From([0x31, 0xc0, 0xc3, 0xcc, 0xcc]),
+            (StaticCallForm.ConditionalTailCall, Null) => SiteBytes.From([Unless(condition), 4, 0xc3, 0xcc, 0xcc, 0xcc]),
+            (StaticCallForm.ConditionalTailCall, Zero) => SiteBytes.From([Unless(condition), 4, 0x31, 0xc0, 0xc3, 0xcc]),
+            _ => default,
+        };
+        return bytes != default;
+    }
+
+    /// <summary>jcc rel8 of the opposite condition: their numbers differ in the lowest bit.</summary>
+    private static byte Unless(ConditionCode condition) => (byte)(0x70 | (NumberOf(condition) ^ 1));
 
     /// <summary>The condition with a number: the low half of its opcode byte.</summary>
     public static ConditionCode ConditionOf(int number) =>
