@@ -2,6 +2,7 @@ using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
+using PvPatch.Plans;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live.Arguments;
