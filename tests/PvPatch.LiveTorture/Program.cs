@@ -6,7 +6,7 @@ Console.WriteLine($"--seed {options.Seed}");
 switch (options.Command)
 {
     case "run" when options.Sites >= SiteKind.Keys
-            && options.Protocol is Protocol.Library or Protocol.ByteCopy or Protocol.LabelLeftOut or Protocol.ToldEarly:
+            && options.Protocol is Protocol.Library or Protocol.ByteCopy or >= Protocol.LabelLeftOut:
         using (var run = new TortureSettings(options))
         {
             return run.Execute();
@@ -24,6 +24,12 @@ switch (options.Command)
             return run.Measure();
         }
 
+    case "flips":
+        using (var run = new TortureFlips(options))
+        {
+            return run.Execute();
+        }
+
     case "chain":
         using (var run = new TortureChain(options))
         {
@@ -31,6 +37,6 @@ switch (options.Command)
         }
 
     default:
-        Console.Error.WriteLine($"no command {options.Command} for {options.Sites} and {options.Protocol}; known: run, chain, cost");
+        Console.Error.WriteLine($"no command {options.Command} for {options.Sites} and {options.Protocol}; known: run, flips, chain, cost");
         return 64;
 }

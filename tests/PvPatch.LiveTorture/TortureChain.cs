@@ -54,7 +54,7 @@ internal sealed unsafe class TortureChain : IDisposable
         long renewed = 0;
         long reused = 0;
         var addresses = new HashSet<VirtualAddress>();
-        while (_fault is null && Stopwatch.GetElapsedTime(start).TotalSeconds < _options.Seconds)
+        while (_fault is null && IsTime(Stopwatch.GetElapsedTime(start).TotalSeconds, reused))
         {
             int index = 1 + _random.Next(Length - 1); // the first is where executors enter
             CodeBlock old = _blocks[index];
@@ -80,6 +80,11 @@ internal sealed unsafe class TortureChain : IDisposable
         Console.WriteLine(_fault is not null ? $"FAULT {_fault}" : _completed == 0 || reused == 0 ? "NOTHING SEEN" : "OK");
         return _fault is not null ? 2 : _completed == 0 || reused == 0 ? 3 : 0;
     }
+
+    /// <summary>Whether to go on; a while longer on a busy machine, until something was seen.</summary>
+    private bool IsTime(double seconds, long reused) => seconds < _options.Seconds
+        || (_options.Protocol == Protocol.Library && seconds < TortureRun.Patience * _options.Seconds
+            && (Volatile.Read(ref _completed) == 0 || reused == 0));
 
     public void Dispose()
     {

@@ -13,12 +13,23 @@ internal enum SiteKind
     Host,
     Mixed,
 
-    /// <summary>Sites of keys, of branches, of calls, of constants, of variants; all of them and operations.</summary>
+    /// <summary>Sites of keys, of branches, of calls, of constants, of variants.</summary>
     Keys,
     Branches,
     Calls,
     Constants,
     Variants,
+
+    /// <summary>Operations with an argument, with operands in registers of their own, on words of the executor.</summary>
+    Arguments,
+    Operands,
+    Words,
+
+    /// <summary>Functions and vectors replaced whole; links that the code itself asks for.</summary>
+    Entries,
+    Requests,
+
+    /// <summary>All from keys on, and operations.</summary>
     Settings,
 }
 
@@ -33,6 +44,10 @@ internal enum Protocol
     NoGrace,
     LabelLeftOut,
     ToldEarly,
+    WrongArgument,
+    WrongRegister,
+    OtherWords,
+    EntryLeftOut,
 }
 
 /// <summary>The command line.</summary>
@@ -53,6 +68,9 @@ internal sealed record TortureOptions
 
     /// <summary>Pause between batches; 0 for none.</summary>
     public int PauseMicroseconds { get; init; }
+
+    /// <summary>Sites that are to be changed in all, by the command that counts them.</summary>
+    public long Flips { get; init; } = 1_000_000;
 
     /// <summary>Whether a thread collects garbage all the time.</summary>
     public bool Collect { get; init; }
@@ -105,6 +123,7 @@ internal sealed record TortureOptions
                 "--seconds" => options with { Seconds = double.Parse(value, CultureInfo.InvariantCulture) },
                 "--executors" => options with { Executors = int.Parse(value, CultureInfo.InvariantCulture) },
                 "--batch" => options with { Batch = int.Parse(value, CultureInfo.InvariantCulture) },
+                "--flips" => options with { Flips = long.Parse(value, CultureInfo.InvariantCulture) },
                 "--pause" => options with { PauseMicroseconds = int.Parse(value, CultureInfo.InvariantCulture) },
                 "--seed" => options with { Seed = int.Parse(value, CultureInfo.InvariantCulture) },
                 _ => throw new ArgumentException($"unknown option {name}"),

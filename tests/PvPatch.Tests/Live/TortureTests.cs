@@ -9,7 +9,7 @@ namespace PvPatch.Tests.Live;
 /// </summary>
 public sealed class TortureTests
 {
-    private static readonly TimeSpan s_timeout = TimeSpan.FromSeconds(120);
+    private static readonly TimeSpan s_timeout = TimeSpan.FromMinutes(5); // a hang is endless; a busy machine is only slow
 
     [Theory]
     [InlineData("--sites atomic8")]
@@ -45,7 +45,12 @@ public sealed class TortureTests
     [InlineData("--sites settings --batch 1")]
     [InlineData("--sites constants")]
     [InlineData("--sites variants")]
-    public void Keys_branches_and_calls_do_what_they_were_told_at_every_execution(string arguments)
+    [InlineData("--sites arguments")]
+    [InlineData("--sites operands")]
+    [InlineData("--sites words")]
+    [InlineData("--sites entries")]
+    [InlineData("--sites requests")]
+    public void Sites_of_every_mechanism_do_what_they_were_told_at_every_execution(string arguments)
     {
         (int code, string output) = Run($"run --seconds 2 {arguments}", s_timeout);
         Assert.True(code == 0, $"exit code {code}: {output}");
@@ -55,10 +60,22 @@ public sealed class TortureTests
     [InlineData("--sites keys --protocol byte-copy")]
     [InlineData("--sites branches --protocol label-left-out")]
     [InlineData("--sites keys --protocol told-early")]
-    public void Shortcuts_with_keys_and_branches_are_seen_to_crash_or_lie(string arguments)
+    [InlineData("--sites arguments --protocol wrong-argument")]
+    [InlineData("--sites operands --protocol wrong-register")]
+    [InlineData("--sites words --protocol other-words")]
+    [InlineData("--sites entries --protocol entry-left-out")]
+    [InlineData("--sites requests --protocol told-early")]
+    public void Shortcuts_with_any_mechanism_are_seen_to_crash_or_lie(string arguments)
     {
         Requirement.TwoProcessors();
         AssertSeen($"run {arguments}");
+    }
+
+    [Fact]
+    public void A_million_flips_of_key_sites_in_batches_write_exactly_the_sites_of_their_keys()
+    {
+        (int code, string output) = Run("flips --flips 1000000", s_timeout);
+        Assert.True(code == 0, $"exit code {code}: {output}");
     }
 
     [Fact]

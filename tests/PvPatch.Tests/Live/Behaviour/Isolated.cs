@@ -16,7 +16,7 @@ internal static class Isolated
     /// <param name="row">Which of a theory's rows this is.</param>
     /// <param name="seconds">How long it may take.</param>
     /// <param name="name">The test.</param>
-    public static void Run(Type type, Action body, string row = "", int seconds = 120, [CallerMemberName] string name = "")
+    public static void Run(Type type, Action body, string row = "", int seconds = 300, [CallerMemberName] string name = "")
     {
         if (Environment.GetEnvironmentVariable(Variable) is string wanted)
         {

@@ -1,6 +1,8 @@
 using System.Diagnostics;
 using Iced.Intel;
 using PvPatch.Live;
+using PvPatch.Machine;
+using PvPatch.Mechanisms;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live.Model;
@@ -11,19 +13,28 @@ namespace PvPatch.Tests.Live.Model;
 /// </summary>
 internal sealed unsafe class SettingHistory : IDisposable
 {
+    private static readonly CallConvention s_elsewhere = CallConvention.Create(
+        "elsewhere", [RegisterSet.Rcx, RegisterSet.Rdx], RegisterSet.R8, RegisterSet.Flags);
+
     private readonly CodeArena _arena = CodeArena.Reserve(size: 1 << 20);
+    private readonly OpsLayout _layout = OpsLayout.Create(static b => b.Table("t", static t => t.Slot("arg").Slot("add")));
     private readonly LivePatcher _live;
     private readonly StaticKey[] _keys = [new("first"), new("second")];
     private readonly MultiBranch _branch = new("mode", SettingModel.Ways);
     private readonly StaticCall _call = new("call");
+    private readonly StaticCall _entry = new("entry");
+    private readonly CodeConstant _constant = new("constant");
+    private readonly Backend[] _backends;
     private readonly CodeBlock[] _targets;
     private readonly Dictionary<string, CodeBlock> _blocks = [];
     private readonly List<SettingEvent>[] _events;
 
     public SettingHistory(int threads)
     {
-        _live = new LivePatcher(_arena);
-        _targets = [.. Enumerable.Range(0, SettingModel.Targets).Select(i => Helper(i + 1))];
+        _live = new LivePatcher(_arena, _layout);
+        _targets = [.. Enumerable.Range(0, SettingModel.Targets).Select(i => Helper(a => a.mov(eax, i + 1)))];
+        _backends = [.. Enumerable.Range(0, SettingModel.Backends).Select(CreateBackend)];
+        _live.Switch(_backends[0]);
         _events = [.. Enumerable.Range(0, threads + 2).Select(static _ => new List<SettingEvent>())];
     }
 
@@ -117,76 +128,136 @@ internal sealed unsafe class SettingHistory : IDisposable
 
     private void Change(LiveChanges c, SettingOp op)
     {
+        int argument = op.Argument;
         _ = op.Verb switch
         {
-            SettingVerb.Enable => c.Enable(_keys[op.Argument % SettingModel.Keys]),
-            SettingVerb.Disable => c.Disable(_keys[op.Argument % SettingModel.Keys]),
+            SettingVerb.Enable => c.Enable(_keys[argument % SettingModel.Keys]),
+            SettingVerb.Disable => c.Disable(_keys[argument % SettingModel.Keys]),
             SettingVerb.Set => Set(),
             SettingVerb.Target => Target(),
-            _ => (c.Enable(_keys[op.Argument % SettingModel.Keys]), Set(), Target()).Item1,
+            SettingVerb.SetConstant => SetConstant(),
+            SettingVerb.Use => Use(),
+            SettingVerb.Replace => Replace(),
+            _ => (c.Enable(_keys[argument % SettingModel.Keys]), Set(), Target(), SetConstant(), Use(), Replace()).Item1,
         };
 
-        LiveChanges Set() => c.Set(_branch, op.Argument % (SettingModel.Ways + 1) is > 0 and int way ? way - 1 : null);
+        LiveChanges Set() => c.Set(_branch, SettingModel.WayOf(argument) is >= 0 and int way ? way : null);
 
-        LiveChanges Target() => (op.Argument % (SettingModel.Targets + 2)) switch
+        LiveChanges Target() => SettingModel.TargetOf(argument) switch
         {
             < SettingModel.Targets and int target => c.Target(_call, _targets[target].Address),
             SettingModel.Targets => c.Target(_call, null),
             _ => c.ReturnZero(_call),
         };
+
+        LiveChanges SetConstant() => c.Set(_constant, argument % SettingModel.Constants);
+
+        LiveChanges Use() => c.Use(_backends[argument % SettingModel.Backends]);
+
+        LiveChanges Replace() => c.Target(
+            _entry, SettingModel.EntryOf(argument) is < SettingModel.Targets and int target ? _targets[target].Address : null);
     }
 
     private string Observe()
     {
-        int target = _call.ReturnsZero ? SettingModel.Targets + 1
-            : _call.Target is VirtualAddress address ? Array.FindIndex(_targets, t => t.Address == address) : SettingModel.Targets;
+        int call = _call.ReturnsZero ? SettingModel.Targets + 1 : Number(_call);
         int[] counts = [.. _keys.Select(static k => k.Count)];
-        string values = SettingModel.Show(counts, _branch.Way ?? -1, target, new Dictionary<string, bool>());
-        return values + string.Join(", ", _blocks.OrderBy(static b => b.Key, StringComparer.Ordinal).Select(static b =>
-        {
-            int seen = b.Value.IsRetired ? 0 : ((delegate* unmanaged<int>)b.Value.Address.Value)();
-            return $"{b.Key} {(b.Value.IsRetired ? "gone" : SettingModel.Seen(seen & 0xf, seen >> 4 & 0xf, seen >> 8 & 0xf, seen >> 12))}";
-        }));
+        var values = new SettingModel.Values(_branch.Way ?? -1, call, Number(_entry), (int)_constant.Value, 0);
+        return SettingModel.Show(counts, values, new Dictionary<string, bool>()) + string.Join(", ",
+            _blocks.OrderBy(static b => b.Key, StringComparer.Ordinal).Select(static b =>
+                $"{b.Key} {(b.Value.IsRetired ? "gone" : SettingModel.Seen(((delegate* unmanaged<long>)b.Value.Address.Value)()))}"));
+
+        int Number(StaticCall call) => call.Target is VirtualAddress address
+            ? Array.FindIndex(_targets, t => t.Address == address) : SettingModel.Targets;
     }
 
-    /// <summary>int f(): what a key's site, one of both keys, a branch and a call say, four bits each, the first lowest.</summary>
+    /// <summary>
+    /// long f(): what a site of each kind gives, four bits each, the first highest: a key, both keys, a branch, a call, a constant,
+    /// variants, an argument, operands in registers of the site's own, a function that can be replaced.
+    /// </summary>
     private CodeBlock Emit()
     {
         var a = new Assembler(64);
-        var sites = new SiteEmitter();
+        var sites = new SiteEmitter(_layout);
+        Label own = a.CreateLabel();
         a.push(rbx);
         a.xor(ebx, ebx);
-        Way(a, 2, 0, labels => sites.Branch(a, _keys[0], labels[1], length: 2));
-        Way(a, 4, 4, labels => sites.Branch(a, _keys, labels));
-        Way(a, SettingModel.Ways + 1, 8, labels => sites.Branch(a, _branch, labels[1..]));
+        Way(a, 2, labels => sites.Branch(a, _keys[0], labels[1], length: 2));
+        Way(a, 4, labels => sites.Branch(a, _keys, labels));
+        Way(a, SettingModel.Ways + 1, labels => sites.Branch(a, _branch, labels[1..]));
         a.mov(eax, 7);
         sites.Call(a, _call);
-        a.shl(eax, 12);
-        a.or(eax, ebx);
+        Take(a);
+        sites.Constant(a, _constant, static a => a.mov(eax, int.MaxValue));
+        Take(a);
+        sites.Variants(a, [.. _backends.Select(static (b, i) => new SiteVariant(b, a => a.mov(eax, i + 1)))]);
+        Take(a);
+        sites.Emit(a, _layout["t.arg"], argument: SettingModel.Argument);
+        Take(a);
+        a.mov(ecx, SettingModel.Sum / 2);
+        a.mov(edx, SettingModel.Sum / 2);
+        sites.Emit(a, _layout["t.add"], convention: s_elsewhere);
+        a.mov(rax, r8);
+        Take(a);
+        a.call(own);
+        Take(a);
+        a.mov(rax, rbx);
         a.pop(rbx);
+        a.ret();
+        a.Label(ref own);
+        sites.Entry(a, _entry);
+        a.mov(eax, SettingModel.OwnEntry);
         a.ret();
         return _arena.Emit(a, sites);
     }
 
-    private static void Way(Assembler a, int ways, byte shift, Action<Label[]> branch)
+    private static void Way(Assembler a, int ways, Action<Label[]> branch)
     {
         Label over = a.CreateLabel();
         Label[] labels = [.. Enumerable.Range(0, ways).Select(i => i == 0 ? default : a.CreateLabel())];
         branch(labels);
+        a.mov(eax, 0);
         for (int i = 1; i < ways; i++)
         {
             a.jmp(over);
             a.Label(ref labels[i]);
-            a.or(ebx, i << shift);
+            a.mov(eax, i);
         }
 
         a.Label(ref over);
+        Take(a);
     }
 
-    private CodeBlock Helper(int result)
+    private static void Take(Assembler a)
+    {
+        a.shl(rbx, 4);
+        a.or(rbx, rax);
+    }
+
+    /// <summary>Backend n adds n: in one instruction, by a call, in two instructions.</summary>
+    private Backend CreateBackend(int n) => Backend.Create($"{n}", _layout, b =>
+    {
+        _ = n == 1
+            ? b.Call("t.arg", Helper(static a => a.lea(rax, __[rdi + 1])).Address)
+                .Call("t.add", Helper(static a => a.lea(rax, __[rdi + rsi + 1])).Address)
+            : b.Inline("t.arg", a => Add(a, rax, __[rdi + n]))
+                .Set("t.add", Operation.Inline(InlineBody.Create((a, c) => Add(
+                    a, c.ResultRegister, __[c.ArgumentRegister(0) + c.ArgumentRegister(1) + n]))));
+
+        void Add(Assembler a, AssemblerRegister64 result, AssemblerMemoryOperand sum)
+        {
+            a.lea(result, sum);
+            if (n > 0)
+            {
+                a.lea(result, __[result]);
+            }
+        }
+    });
+
+    private CodeBlock Helper(Action<Assembler> write)
     {
         var a = new Assembler(64);
-        a.mov(eax, result);
+        write(a);
         a.ret();
         return _arena.Emit(a);
     }

@@ -9,8 +9,11 @@ internal enum SettingVerb
     Disable,
     Set,
     Target,
+    SetConstant,
+    Use,
+    Replace,
 
-    /// <summary>A key enabled, a way chosen and a target given in one batch.</summary>
+    /// <summary>A key enabled, a way chosen, targets given, a backend used and a constant set in one batch.</summary>
     Mixed,
     Retire,
     RetireTarget,
@@ -21,7 +24,7 @@ internal enum SettingVerb
     Observe,
 }
 
-/// <summary>An operation: on which key, way, target or block.</summary>
+/// <summary>An operation: on which key, way, target, backend or block.</summary>
 internal readonly record struct SettingOp(SettingVerb Verb, int Argument = 0)
 {
     public override string ToString() => $"{Verb}({Argument})";
@@ -34,30 +37,45 @@ internal sealed record SettingEvent(SettingOp Op, string Block, long Start, long
 }
 
 /// <summary>
-/// The sequential model of settings: counts of keys, the way, the target, and which blocks are gone. A step says whether an operation may
-/// give a result, and what stands behind it.
+/// The sequential model of settings: counts of keys, the way, the targets of a call and of an entry, the constant, the backend, and which
+/// blocks are gone. A step says whether an operation may give a result, and what stands behind it.
 /// </summary>
 internal sealed class SettingModel
 {
     public const string Applied = "applied";
     public const int Keys = 2;
     public const int Ways = 3;
-    public const int Targets = 2; // behind them: nothing, gives 0
+    public const int Targets = 2; // behind them: nothing; for a call behind that: gives 0
+    public const int Backends = 3;
+    public const int Constants = 5;
+    public const int Argument = 3; // what a site passes, and the sum of what two registers hold: the backend's number is added
+    public const int Sum = 6;
+    public const int OwnEntry = 9;
+
+    private static readonly SettingVerb[] s_changes =
+    [
+        SettingVerb.Enable, SettingVerb.Disable, SettingVerb.Set, SettingVerb.Target, SettingVerb.SetConstant, SettingVerb.Use,
+        SettingVerb.Replace, SettingVerb.Mixed,
+    ];
 
     private int[] _counts = new int[Keys];
     private bool[] _targetIsGone = new bool[Targets];
     private Dictionary<string, bool> _isGone = [];
-    private int _way = -1;
-    private int _target = Targets;
+    private Values _values = Values.First;
     private bool _disposed;
+
+    /// <summary>What settings other than keys are.</summary>
+    public readonly record struct Values(int Way, int Target, int Entry, int Constant, int Backend)
+    {
+        public static Values First { get; } = new(-1, Targets, Targets, 0, 0);
+    }
 
     public SettingModel Clone() => new()
     {
         _counts = [.. _counts],
         _targetIsGone = [.. _targetIsGone],
         _isGone = new(_isGone),
-        _way = _way,
-        _target = _target,
+        _values = _values,
         _disposed = _disposed,
     };
 
@@ -66,7 +84,7 @@ internal sealed class SettingModel
     {
         if (e.Op.Verb == SettingVerb.Observe)
         {
-            return e.Result == Show(_counts, _way, _target, _isGone);
+            return e.Result == Show(_counts, _values, _isGone);
         }
 
         string? reason = Reason(e.Op, e.Block);
@@ -78,32 +96,47 @@ internal sealed class SettingModel
         return e.Result == (reason ?? Applied);
     }
 
+    /// <summary>The way that an argument chooses; -1 for none. And so on.</summary>
+    public static int WayOf(int argument) => argument % (Ways + 1) - 1;
+
+    public static int TargetOf(int argument) => argument % (Targets + 2);
+
+    public static int EntryOf(int argument) => argument % (Targets + 1);
+
     /// <summary>What is seen of a state: values, then what each block gives.</summary>
-    public static string Show(int[] counts, int way, int target, IReadOnlyDictionary<string, bool> isGone)
+    public static string Show(int[] counts, Values values, IReadOnlyDictionary<string, bool> isGone)
     {
         int keys = (counts[0] > 0 ? 1 : 0) | (counts[1] > 0 ? 2 : 0);
-        int call = target switch { < Targets => target + 1, Targets => 7, _ => 0 };
-        string does = Seen(keys & 1, keys, way + 1, call);
-        return $"{string.Join('/', counts)} {way} {target}: " + string.Join(", ",
-            isGone.OrderBy(static b => b.Key, StringComparer.Ordinal).Select(b => $"{b.Key} {(b.Value ? "gone" : does)}"));
+        int call = values.Target switch { < Targets and int target => target + 1, Targets => 7, _ => 0 };
+        int entry = values.Entry < Targets ? values.Entry + 1 : OwnEntry;
+        long does = 0;
+        foreach (int part in (int[])[keys & 1, keys, values.Way + 1, call, values.Constant, values.Backend + 1,
+            Argument + values.Backend, Sum + values.Backend, entry])
+        {
+            does = does << 4 | (long)part;
+        }
+
+        return $"{string.Join('/', counts)} {values.Way} {values.Target} {values.Entry} {values.Constant}: " + string.Join(", ",
+            isGone.OrderBy(static b => b.Key, StringComparer.Ordinal).Select(b => $"{b.Key} {(b.Value ? "gone" : Seen(does))}"));
     }
 
     /// <summary>What a run of a block is written as.</summary>
-    public static string Seen(int key, int keys, int way, int call) =>
-        (key | keys << 4 | way << 8 | call << 12).ToString("x", CultureInfo.InvariantCulture);
+    public static string Seen(long result) => result.ToString("x", CultureInfo.InvariantCulture);
 
     private string? Reason(SettingOp op, string block)
     {
-        bool changes = op.Verb is SettingVerb.Enable or SettingVerb.Disable or SettingVerb.Set or SettingVerb.Target or SettingVerb.Mixed;
-        int target = op.Argument % (Targets + 2);
-        return changes && _disposed ? DiagnosticCodes.ArenaDisposed
+        int target = op.Argument % Targets;
+        return _disposed && s_changes.Contains(op.Verb) ? DiagnosticCodes.ArenaDisposed
             : op.Verb == SettingVerb.Disable && _counts[op.Argument % Keys] == 0 ? DiagnosticCodes.KeyCount
-            : op.Verb is SettingVerb.Target or SettingVerb.Mixed && target < Targets && _targetIsGone[target] ? DiagnosticCodes.BlockRetired
+            : op.Verb is SettingVerb.Target or SettingVerb.Mixed && IsGone(TargetOf(op.Argument)) ? DiagnosticCodes.BlockRetired
+            : op.Verb is SettingVerb.Replace or SettingVerb.Mixed && IsGone(EntryOf(op.Argument)) ? DiagnosticCodes.BlockRetired
             : op.Verb == SettingVerb.Retire && _isGone[block] ? DiagnosticCodes.BlockRetired
-            : op.Verb == SettingVerb.RetireTarget && _targetIsGone[op.Argument % Targets] ? DiagnosticCodes.BlockRetired
-            : op.Verb == SettingVerb.RetireTarget && _target == op.Argument % Targets ? DiagnosticCodes.BlockLinked
+            : op.Verb == SettingVerb.RetireTarget && _targetIsGone[target] ? DiagnosticCodes.BlockRetired
+            : op.Verb == SettingVerb.RetireTarget && (_values.Target == target || _values.Entry == target) ? DiagnosticCodes.BlockLinked
             : null;
     }
+
+    private bool IsGone(int target) => target < Targets && _targetIsGone[target];
 
     private void Apply(SettingEvent e)
     {
@@ -120,15 +153,23 @@ internal sealed class SettingModel
                 _counts[argument % Keys]--;
                 break;
             case SettingVerb.Set:
-                _way = argument % (Ways + 1) - 1;
+                _values = _values with { Way = WayOf(argument) };
                 break;
             case SettingVerb.Target:
-                _target = argument % (Targets + 2);
+                _values = _values with { Target = TargetOf(argument) };
+                break;
+            case SettingVerb.SetConstant:
+                _values = _values with { Constant = argument % Constants };
+                break;
+            case SettingVerb.Use:
+                _values = _values with { Backend = argument % Backends };
+                break;
+            case SettingVerb.Replace:
+                _values = _values with { Entry = EntryOf(argument) };
                 break;
             case SettingVerb.Mixed:
                 _counts[argument % Keys]++;
-                _way = argument % (Ways + 1) - 1;
-                _target = argument % (Targets + 2);
+                _values = new(WayOf(argument), TargetOf(argument), EntryOf(argument), argument % Constants, argument % Backends);
                 break;
             case SettingVerb.Retire:
                 _isGone[e.Block] = true;

@@ -5,13 +5,17 @@ using PvPatch.Tests.Live.Behaviour;
 namespace PvPatch.Tests.Live.Model;
 
 /// <summary>
-/// Operations on keys, branches and calls by several threads against the sequential model, as <see cref="LiveModelTests"/> does for
+/// Operations on keys, branches, calls, entries, constants and the backend (variants, arguments, operands) by several threads against the
+/// sequential model, as <see cref="LiveModelTests"/> does for
 /// switches and links.
 /// </summary>
 public sealed class SettingModelTests
 {
     private static readonly SettingVerb[] s_changes =
-        [SettingVerb.Enable, SettingVerb.Disable, SettingVerb.Set, SettingVerb.Target, SettingVerb.Mixed];
+    [
+        SettingVerb.Enable, SettingVerb.Disable, SettingVerb.Set, SettingVerb.Target, SettingVerb.SetConstant, SettingVerb.Use,
+        SettingVerb.Replace, SettingVerb.Mixed,
+    ];
 
     private static readonly SettingVerb[] s_all =
     [
@@ -39,8 +43,8 @@ public sealed class SettingModelTests
     {
         Assert.False(new SettingModel().Step(new SettingEvent(new(SettingVerb.Disable), "i.0", 0, 1, SettingModel.Applied)));
         Assert.True(new SettingModel().Step(new SettingEvent(new(SettingVerb.Disable), "i.0", 0, 1, DiagnosticCodes.KeyCount)));
-        Assert.False(new SettingModel().Step(new SettingEvent(new(SettingVerb.Observe), "i.0", 0, 1, "1/0 -1 2: ")));
-        Assert.True(new SettingModel().Step(new SettingEvent(new(SettingVerb.Observe), "i.0", 0, 1, "0/0 -1 2: ")));
+        Assert.False(new SettingModel().Step(new SettingEvent(new(SettingVerb.Observe), "i.0", 0, 1, "1/0 -1 2 2 0: ")));
+        Assert.True(new SettingModel().Step(new SettingEvent(new(SettingVerb.Observe), "i.0", 0, 1, "0/0 -1 2 2 0: ")));
     }
 
     private static void Sample(int threads, int length, SettingVerb[] verbs, [CallerMemberName] string name = "") =>
@@ -50,7 +54,7 @@ public sealed class SettingModelTests
     {
         Gen<SettingOp> op =
             from verb in Gen.Int[0, verbs.Length - 1]
-            from argument in Gen.Int[0, 11]
+            from argument in Gen.Int[0, 59] // of every pair of way, target, backend and constant some
             select new SettingOp(verbs[verb], argument);
         op.Array[1, length].Array[threads].Sample(
             programs =>

@@ -108,6 +108,33 @@ public sealed unsafe class StaticCallTests : IDisposable
         Assert.Null(_call.Target);
     }
 
+    /// <summary>What a call no longer leads to is free at once, unless another still does; what it leads to now is held.</summary>
+    [Fact]
+    public void A_target_is_free_when_the_last_call_has_another()
+    {
+        (CodeBlock first, CodeBlock second, CodeBlock third) = (Helper(3), Helper(4), Helper(5));
+        var other = new StaticCall("other");
+        CodeBlock site = Emit((s, a) => s.Jump(a, _call));
+        _live.Apply(c => c.Target(_call, first.Address).Target(other, first.Address));
+        _live.Apply(c => c.Target(_call, third.Address).Target(_call, second.Address)); // the last counts
+        _arena.Retire(third);
+        Assert.Equal(("PV8032", "other"), Held(first));
+        _live.Apply(c => c.Target(other, second.Address));
+        _arena.Retire(first);
+        Assert.Equal(("PV8032", "notify, other"), Held(second));
+        _live.Apply(c => c.ReturnZero(_call));
+        Assert.Equal(("PV8032", "other"), Held(second));
+        _live.Apply(c => c.Target(other, null));
+        _arena.Retire(second);
+        Assert.Equal(0, Run(site));
+
+        (string, string?) Held(CodeBlock block)
+        {
+            PatchDiagnostic held = Assert.Throws<PatchException>(() => _arena.Retire(block)).Diagnostic;
+            return (held.Code, held.Found);
+        }
+    }
+
     [Fact]
     public void A_target_of_another_arena_is_kept_until_the_caller_is_gone()
     {

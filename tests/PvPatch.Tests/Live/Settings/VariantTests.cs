@@ -46,7 +46,47 @@ public sealed unsafe class VariantTests : IDisposable
         Assert.Same(_code.Nops, live.Current);
         _code.Arena.Retire(block);
         live.Switch(_code.Outlined);
-        Assert.Equal("PV8039", Assert.Throws<PatchException>(Emit).Diagnostic.Code);
+        Assert.Equal("PV8039", Assert.Throws<PatchException>(() => Emit()).Diagnostic.Code);
+    }
+
+    /// <summary>There is no choice yet that switches could have been told to: it begins with what everything was switched to last.</summary>
+    [Fact]
+    public void The_first_place_of_all_follows_the_last_switch_of_everything_that_was_applied()
+    {
+        LivePatcher live = _code.Patcher(_code.Direct);
+        live.Switch(_code.Inlined, SiteScope.Slot(_code.First)); // one slot is not the whole
+        live.Probe = static (step, _) => _ = step == PatchStep.Publish ? throw new InvalidOperationException() : 0;
+        Assert.False(live.TrySwitch(_code.Inlined, null, null, out _));
+        live.Probe = null;
+        live.Enable(new StaticKey("other")); // names no backend
+        live.Dispose(); // slots outlive the patcher
+        Assert.Equal(102, SettingCode.Run(Emit()));
+
+        using var code = new LiveCode();
+        using LivePatcher other = code.Patcher(code.Direct);
+        other.Apply(c => c.Use(code.Nops).Use(code.Inlined).Use(code.Nops, SiteScope.Slot(code.First))); // the later of the two
+        Assert.Equal(1103, SettingCode.Run(Emit(code)));
+    }
+
+    /// <summary>Without slots there is nothing else that tells.</summary>
+    [Fact]
+    public void A_layout_without_slots_has_a_backend_too()
+    {
+        using var live = new LivePatcher(_code.Arena);
+        Backend[] backends = [.. new[] { "one", "two" }.Select(n => Backend.Create(n, live.Layout, static _ => { }))];
+        var a = new Assembler(64);
+        var sites = new SiteEmitter();
+        sites.Variants(a, [.. backends.Select(static (b, i) => new SiteVariant(b, a => a.mov(eax, i + 1)))]);
+        a.ret();
+        CodeBlock block = _code.Arena.Emit(a, sites);
+        Assert.Null(live.Current);
+        foreach (Backend backend in (Backend[])[backends[1], backends[0], backends[1]])
+        {
+            live.Switch(backend);
+            live.Revert();
+            Assert.Same(backend, live.Current);
+            Assert.Equal(Array.IndexOf(backends, backend) + 1, SettingCode.Run(block));
+        }
     }
 
     [Fact]
@@ -106,21 +146,23 @@ public sealed unsafe class VariantTests : IDisposable
         Assert.Empty(a.Instructions);
     }
 
+    private CodeBlock Emit() => Emit(_code);
+
     /// <summary>100 and 1, 2 or, by two instructions, 1003.</summary>
-    private CodeBlock Emit()
+    private static CodeBlock Emit(LiveCode code)
     {
         var a = new Assembler(64);
-        var sites = new SiteEmitter(_code.Layout);
+        var sites = new SiteEmitter(code.Layout);
         sites.Variants(
-            a, new SiteVariant(_code.Nops, static b => b.mov(eax, 1)),
-            new SiteVariant(_code.Direct, static b => b.mov(eax, 2)),
-            new SiteVariant(_code.Inlined, static b =>
+            a, new SiteVariant(code.Nops, static b => b.mov(eax, 1)),
+            new SiteVariant(code.Direct, static b => b.mov(eax, 2)),
+            new SiteVariant(code.Inlined, static b =>
             {
                 b.mov(eax, 3);
                 b.add(eax, 1000);
             }));
         a.add(eax, 100);
         a.ret();
-        return _code.Arena.Emit(a, sites);
+        return code.Arena.Emit(a, sites);
     }
 }

@@ -6,7 +6,7 @@ using PvPatch.Plans;
 using PvPatch.Tests.Support;
 using static Iced.Intel.AssemblerRegisters;
 
-namespace PvPatch.Tests.Live;
+namespace PvPatch.Tests.Live.Arguments;
 
 /// <summary>One operation at sites that have their operands in different registers: in every form, and nothing else is changed.</summary>
 public sealed unsafe class OperandTests
@@ -110,6 +110,41 @@ public sealed unsafe class OperandTests
         }
     }
 
+    /// <summary>
+    /// The thunk of such a site saves registers, and vector state only where the arena does: where it does not, a function that may destroy
+    /// it is none for the site.
+    /// </summary>
+    [Fact]
+    public void Without_saved_vector_state_a_function_that_may_destroy_it_is_refused_and_others_find_the_operands()
+    {
+        using var code = new OperandCode(saveVectorState: false);
+        using LivePatcher patcher = code.Patcher(code.Direct);
+        using Executor executor = code.Arena.RegisterExecutor(); // so that what is retired comes back
+        CodeBlock own = code.Emit(s_own);
+        foreach (Backend backend in (Backend[])[code.Direct, code.OneInstruction, code.Several, code.Narrow])
+        {
+            patcher.Switch(backend);
+            Assert.Equal(1042, code.Call(own, s_own));
+        }
+
+        Assert.Equal((LiveForm.Call, PatchAction.ThunkCall), (own[0].Form, own[0].Action));
+        byte[] before = own.ToArray();
+        foreach (Backend backend in (Backend[])[code.Greedy, code.Windows, code.LeftAlone])
+        {
+            ApplyResult refused = patcher.TrySwitch(backend);
+            Assert.Equal((ApplyStatus.Refused, DiagnosticCodes.SlotFunction), (refused.Status, refused.Diagnostics[0].Code));
+            Assert.Equal(before, own.ToArray());
+            Assert.Equal(1042, code.Call(own, s_own));
+        }
+
+        // Without such a site they will do, and then no such site is let in; one that has its operands where the slot has is.
+        code.Arena.Retire(own);
+        code.Arena.Reclaim();
+        patcher.Switch(code.Greedy);
+        Assert.Equal(DiagnosticCodes.SlotFunction, Assert.Throws<PatchException>(() => code.Emit(s_own)).Diagnostic.Code);
+        Assert.Equal(1042, code.Call(code.Emit(null), null));
+    }
+
     [Fact]
     public void Links_identities_and_arguments_find_the_sites_registers()
     {
@@ -156,19 +191,15 @@ public sealed unsafe class OperandTests
 
     private sealed class OperandCode : IDisposable
     {
-        public OperandCode(CallConvention? convention = null)
+        public OperandCode(CallConvention? convention = null, bool saveVectorState = true)
         {
             Layout = OpsLayout.Create(b => b.Table("t", t => t.Slot("add"), convention));
-            Arena = CodeArena.Reserve(size: 8 << 20);
+            Arena = CodeArena.Reserve(size: 8 << 20, options: new ArenaOptions { SaveVectorState = saveVectorState });
             Add = Function(static a => a.lea(rax, __[rdi + rsi]));
+            VirtualAddress narrow = Function(AddAndDestroy);
             VirtualAddress greedy = Function(static a =>
             {
-                a.lea(rax, __[rdi + rsi]);
-                foreach (AssemblerRegister64 register in (AssemblerRegister64[])[rcx, rdx, rsi, rdi, r8, r9, r10, r11])
-                {
-                    a.xor(register, register);
-                }
-
+                AddAndDestroy(a);
                 a.pxor(xmm0, xmm0);
             });
             VirtualAddress windows = Function(static a => a.lea(rax, __[rcx + rdx]));
@@ -176,6 +207,7 @@ public sealed unsafe class OperandTests
             Greedy = Backend.Create("greedy", Layout, b => b.Call("t.add", greedy, "greedy"));
             Windows = Backend.Create("windows", Layout, b => b.Set(
                 "t.add", Operation.Call(windows, "windows").CalledBy(CallConvention.WindowsX64)));
+            Narrow = Backend.Create("narrow", Layout, b => b.Call("t.add", narrow, "narrow", CallConvention.KernelSysV.DestroyedBy(64)));
             LeftAlone = Backend.Create("left alone", Layout, b => b.Set("t.add", Operation.Call(greedy).LeftAloneByBackend()));
             OneInstruction = Inline("one", static (a, c) => a.lea(c.ResultRegister, __[c.ArgumentRegister(0) + c.ArgumentRegister(1)]));
             Several = Inline("several", static (a, c) =>
@@ -194,6 +226,9 @@ public sealed unsafe class OperandTests
         public Backend Direct { get; }
 
         public Backend Greedy { get; }
+
+        /// <summary>Destroys all but vector state.</summary>
+        public Backend Narrow { get; }
 
         public Backend Windows { get; }
 
@@ -264,6 +299,15 @@ public sealed unsafe class OperandTests
         public long Call(CodeBlock block, CallConvention? _) => ((delegate* unmanaged<long, long, long>)block.Address.Value)(1000, 42);
 
         public void Dispose() => Arena.Dispose();
+
+        private static void AddAndDestroy(Assembler a)
+        {
+            a.lea(rax, __[rdi + rsi]);
+            foreach (AssemblerRegister64 register in (AssemblerRegister64[])[rcx, rdx, rsi, rdi, r8, r9, r10, r11])
+            {
+                a.xor(register, register);
+            }
+        }
 
         private Backend Inline(string name, Action<Assembler, CallConvention> write) =>
             Backend.Create(name, Layout, b => b.Set("t.add", Operation.Inline(InlineBody.Create(write))));
