@@ -12,6 +12,8 @@ foreach (int bitness in (int[])[32, 64])
             GuestRun run = GuestRun.Of(image, Hypervisor.Create(h.Name, bitness), p);
             Console.WriteLine($"{bitness} {h.Name} {p} {run.Costs} remap {run.RemapHypercalls} switch {run.SwitchHypercalls}/{run.Switches}");
             Console.WriteLine(run.Output);
+            Console.WriteLine("MODEL " + run.Batches.SequenceEqual(run.ModelBatches) + " " + run.Batches.Count + " " + run.ModelBatches.Count);
+            Console.WriteLine("BODIES " + string.Join(" ", run.Bodies.Select(b => b.Key + "=" + b.Value)));
         }
     }
 }

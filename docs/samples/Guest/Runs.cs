@@ -47,6 +47,11 @@ internal sealed record GuestRun
 
     public required int Switches { get; init; }
 
+    /// <summary>Calls in each batch the hypervisor was given, and in each that the library's lazy modes gave beside.</summary>
+    public required IReadOnlyList<int> Batches { get; init; }
+
+    public required IReadOnlyList<int> ModelBatches { get; init; }
+
     /// <summary>Slots with a body in the backend, and whether one was executed at a site.</summary>
     public required IReadOnlyDictionary<string, bool> Bodies { get; init; }
 
@@ -83,13 +88,15 @@ internal sealed record GuestRun
             Bitness = image.Bitness,
             Hypervisor = hypervisor.Name,
             Patching = patching,
-            Costs = monitor.Costs,
+            Costs = monitor.Meter.Costs,
             Output = monitor.Console,
             PageTables = monitor.PageTables.ToArray(),
-            RemapHypercalls = monitor.Phases.Where(p => p.IsRemap).Sum(p => p.Hypercalls),
-            SwitchHypercalls = monitor.Phases.Where(p => !p.IsRemap).Sum(p => p.Hypercalls),
-            Remaps = monitor.Phases.Count(p => p.IsRemap),
-            Switches = monitor.Phases.Count(p => !p.IsRemap),
+            RemapHypercalls = monitor.Meter.Phases.Where(p => p.IsRemap).Sum(p => p.Hypercalls),
+            SwitchHypercalls = monitor.Meter.Phases.Where(p => !p.IsRemap).Sum(p => p.Hypercalls),
+            Remaps = monitor.Meter.Phases.Count(p => p.IsRemap),
+            Switches = monitor.Meter.Phases.Count(p => !p.IsRemap),
+            Batches = monitor.Meter.Batches,
+            ModelBatches = monitor.Meter.ModelBatches,
             Bodies = BodiesOf(backend, plan, monitor),
         };
     }
@@ -99,7 +106,7 @@ internal sealed record GuestRun
         var bodies = backend.Layout.Slots.Where(s => backend[s.Index].Body is not null).ToDictionary(s => s.Name, _ => false);
         foreach (SiteDecision site in plan)
         {
-            if (site.Action == PatchAction.Inline && monitor.WasExecuted(site.Address.Value))
+            if (site.Action == PatchAction.Inline && monitor.Meter.WasExecuted(site.Address.Value))
             {
                 bodies[backend.Layout.Slots[site.Outcome.Type!.Value].Name] = true;
             }

@@ -1,5 +1,6 @@
 using Guest.Kernel;
 using Guest.Machine;
+using PvPatch.LazyModes;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
 
@@ -76,6 +77,15 @@ internal abstract class Hypervisor
     /// <summary>What a machine does about an instruction.</summary>
     public abstract Verdict Judge(Special special);
 
+    /// <summary>By what rules calls are put off; <see langword="null"/> where there are none.</summary>
+    public virtual LazyPolicy? Policy => null;
+
+    /// <summary>The guest's functions in which something becomes of a lazy mode, for the model that is kept beside it.</summary>
+    public virtual IReadOnlyDictionary<string, LazyEvent> LazyEvents => new Dictionary<string, LazyEvent>();
+
+    /// <summary>Whether the call that the guest stands at only has an interrupt delivered that came while none was wanted.</summary>
+    public virtual bool IsForInterrupt => false;
+
     /// <summary>Does the call that the guest stands at. The instruction pointer is behind it already.</summary>
     public virtual void Call(Special special) => throw new GuestException($"{Name} has no calls");
 
@@ -101,21 +111,21 @@ internal abstract class Hypervisor
     internal static void WriteLazyModes(GuestAssembler a, string flush, string[] enterMmu, string[] leaveMmu, string startSwitch, string endSwitch)
     {
         a.Function(enterMmu);
-        a.StoreNumber(GuestMemory.LazyMode, 1);
+        a.StoreNumber(GuestMemory.CurrentMode, 1);
         a.Asm.ret();
         a.Function(startSwitch);
-        a.StoreNumber(GuestMemory.LazyMode, 2);
+        a.StoreNumber(GuestMemory.CurrentMode, 2);
         a.Asm.ret();
         a.Function([.. leaveMmu, endSwitch]);
         a.Call(flush);
-        a.StoreNumber(GuestMemory.LazyMode, 0);
+        a.StoreNumber(GuestMemory.CurrentMode, 0);
         a.Asm.ret();
     }
 
     /// <summary>Goes to a label unless calls are put off now: no lazy mode, or an interrupt, in which there is none.</summary>
     internal static void WriteJumpUnlessLazy(GuestAssembler a, Iced.Intel.Label now)
     {
-        a.Do(Alu.Cmp, GuestMemory.LazyMode, 0);
+        a.Do(Alu.Cmp, GuestMemory.CurrentMode, 0);
         a.Asm.je(now);
         a.Do(Alu.Cmp, GuestMemory.InInterrupt, 0);
         a.Asm.jne(now);

@@ -1,6 +1,7 @@
 using Guest.Kernel;
 using Guest.Machine;
 using Iced.Intel;
+using PvPatch.LazyModes;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
 using static Guest.Kernel.GuestMemory;
@@ -34,6 +35,15 @@ internal sealed class Kvm : Native
         StandardLayout.For(image.Bitness), image.Bitness, image.Targets,
         options?.Kvm ?? new KvmOptions { Features = KvmFeatures.ClockSource | KvmFeatures.MmuOp, MultipleCpus = false }, options?.Native);
 
+    /// <summary>KVM's queue; here what is done at once goes behind what is queued, as with the others.</summary>
+    public override LazyPolicy? Policy => LazyPolicy.Kvm with { KeepsOrder = true };
+
+    public override IReadOnlyDictionary<string, LazyEvent> LazyEvents { get; } = new Dictionary<string, LazyEvent>
+    {
+        ["kvm_enter_lazy_mmu"] = LazyEvent.EnterMmu, ["kvm_leave_lazy_mmu"] = LazyEvent.Leave,
+        ["kvm_set_pte"] = new LazyEvent(LazyEventKind.Call, WriteEntryBytes), ["kvm_flush_tlb"] = new LazyEvent(LazyEventKind.Call, FlushTlbBytes),
+    };
+
     public override Verdict Judge(Special special) => special switch
     {
         Special.Vmcall => Verdict.Hypercall,
@@ -54,7 +64,8 @@ internal sealed class Kvm : Native
             throw new GuestException($"kvm: there is no call {number} with {length} bytes");
         }
 
-        for (ulong at = address; at < address + length;)
+        int records = 0;
+        for (ulong at = address; at < address + length; records++)
         {
             switch (Monitor.Read32(at))
             {
@@ -71,6 +82,7 @@ internal sealed class Kvm : Native
             }
         }
 
+        Monitor.Meter.NoteBatch(records);
         Monitor.Cpu[CpuRegister.Rax] = Rubbish ?? length;
     }
 

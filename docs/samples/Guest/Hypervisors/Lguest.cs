@@ -1,6 +1,7 @@
 using Guest.Kernel;
 using Guest.Machine;
 using Iced.Intel;
+using PvPatch.LazyModes;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
 using static Guest.Kernel.GuestMemory;
@@ -61,6 +62,8 @@ internal sealed class Lguest : Hypervisor
 
     public override ulong StackPointer0 => _stack;
 
+    public override bool IsForInterrupt => Monitor.Cpu[CpuRegister.Rax] == SendInterrupts;
+
     /// <summary>lguest's table has no halt for good; its kernels power off by a function elsewhere, which the guest has in the slot.</summary>
     public override Backend CreateBackend(GuestImage image, StandardBackendOptions? options = null) =>
         StandardBackends.Lguest(StandardLayout.For(image.Bitness), image.Targets, options?.Lguest ?? new LguestOptions { LguestData = LguestData })
@@ -68,6 +71,14 @@ internal sealed class Lguest : Hypervisor
 
     /// <summary>Interrupt returns only: lguest's guests are told that there is no sysenter.</summary>
     public override int ExitKinds(int bitness) => 1;
+
+    public override LazyPolicy? Policy => LazyPolicy.Lguest;
+
+    public override IReadOnlyDictionary<string, LazyEvent> LazyEvents { get; } = new Dictionary<string, LazyEvent>
+    {
+        ["paravirt_enter_lazy_mmu"] = LazyEvent.EnterMmu, ["paravirt_start_context_switch"] = LazyEvent.StartSwitch,
+        ["lguest_leave_lazy_mmu_mode"] = LazyEvent.Leave, ["lguest_call"] = new LazyEvent(LazyEventKind.Call),
+    };
 
     public override Verdict Judge(Special special) => special switch
     {
@@ -85,7 +96,8 @@ internal sealed class Lguest : Hypervisor
     public override void Call(Special special)
     {
         // What is in the ring came before.
-        while (Monitor.Memory[(int)Status + _drained] != Free)
+        int drained = 0;
+        for (; Monitor.Memory[(int)Status + _drained] != Free; drained++)
         {
             ulong entry = Ring + (ulong)(_drained * RingEntry);
             Do(Monitor.Read32(entry), Monitor.Read32(entry + 4), Monitor.Read32(entry + 8));
@@ -93,7 +105,9 @@ internal sealed class Lguest : Hypervisor
             _drained = (_drained + 1) % RingSize;
         }
 
-        Do((uint)Monitor.Cpu[CpuRegister.Rax], (uint)Monitor.Cpu[CpuRegister.Rdx], (uint)Monitor.Cpu[CpuRegister.Rcx]);
+        uint number = (uint)Monitor.Cpu[CpuRegister.Rax];
+        Monitor.Meter.NoteLguestCall(drained, isOnlyForInterrupts: number == SendInterrupts, isOnlyFlush: number == FlushAsync);
+        Do(number, (uint)Monitor.Cpu[CpuRegister.Rdx], (uint)Monitor.Cpu[CpuRegister.Rcx]);
     }
 
     protected override void Prepare() => Monitor.Memory.Slice((int)Status, RingSize).Fill(Free);
@@ -232,13 +246,13 @@ internal sealed class Lguest : Hypervisor
                 Monitor.FlushTranslations();
                 break;
             case LoadIdtEntry:
-                Monitor.UseInterruptTable(first);
+                Monitor.Interrupts.UseTable(first);
                 break;
             case SetStack:
                 _stack = first;
                 break;
             case Halt:
-                Monitor.Wait();
+                Monitor.Interrupts.Wait();
                 break;
             case SetPte or SetPgd:
                 UpdateTable(first, second);

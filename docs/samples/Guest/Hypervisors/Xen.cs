@@ -1,5 +1,6 @@
 using Guest.Kernel;
 using Guest.Machine;
+using PvPatch.LazyModes;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
 using static Guest.Hypervisors.XenFunctions;
@@ -33,6 +34,8 @@ internal sealed class Xen : Hypervisor
 
     public override ulong StackPointer0 => _stack;
 
+    public override bool IsForInterrupt => (int)Monitor.Cpu[CpuRegister.Rax] is ForceEvents or Iret;
+
     public override bool SystemCallsTrap => true;
 
     /// <summary>Instead of an answer, what a hypervisor that has gone wrong would give.</summary>
@@ -50,6 +53,15 @@ internal sealed class Xen : Hypervisor
         ParavirtSpinlocks = false,
         InlineNativeLocks = true,
         DirectBodies = new XenDirectBodies { VcpuInfo = bitness == 64 ? VcpuInfo - Shared : VcpuInfo },
+    };
+
+    public override LazyPolicy? Policy => LazyPolicy.Xen;
+
+    public override IReadOnlyDictionary<string, LazyEvent> LazyEvents { get; } = new Dictionary<string, LazyEvent>
+    {
+        ["xen_enter_lazy_mmu"] = LazyEvent.EnterMmu, ["xen_start_context_switch"] = LazyEvent.StartSwitch,
+        ["xen_leave_lazy_mmu"] = LazyEvent.Leave, ["xen_set_pte"] = new LazyEvent(LazyEventKind.Call, UpdatePair, Extends: true),
+        ["xen_queue"] = new LazyEvent(LazyEventKind.Call),
     };
 
     public override Verdict Judge(Special special) => special switch
@@ -103,15 +115,15 @@ internal sealed class Xen : Hypervisor
     private void ReturnFromEvent(bool wide)
     {
         ulong sp = Monitor.Cpu[CpuRegister.Rsp];
-        Monitor.Cpu[CpuRegister.Rax] = Monitor.Pop(ref sp);
+        Monitor.Cpu[CpuRegister.Rax] = Monitor.Interrupts.Pop(ref sp);
         if (wide)
         {
-            Monitor.Cpu[CpuRegister.R11] = Monitor.Pop(ref sp);
-            Monitor.Cpu[CpuRegister.Rcx] = Monitor.Pop(ref sp);
+            Monitor.Cpu[CpuRegister.R11] = Monitor.Interrupts.Pop(ref sp);
+            Monitor.Cpu[CpuRegister.Rcx] = Monitor.Interrupts.Pop(ref sp);
         }
 
         Monitor.Cpu[CpuRegister.Rsp] = sp;
-        Monitor.ReturnFromInterrupt();
+        Monitor.Interrupts.Return();
     }
 
     private ulong Do(int number, ulong first, ulong second, bool isInMulticall)
@@ -119,7 +131,7 @@ internal sealed class Xen : Hypervisor
         switch (number)
         {
             case SetTrapTable:
-                Monitor.UseInterruptTable(first);
+                Monitor.Interrupts.UseTable(first);
                 break;
             case MmuUpdate:
                 for (ulong i = 0; i < second; i++)
@@ -142,6 +154,7 @@ internal sealed class Xen : Hypervisor
                 Monitor.WriteWord(first, second);
                 break;
             case Multicall when !isInMulticall && second <= MostEntries:
+                Monitor.Meter.NoteBatch((int)second);
                 ulong size = (ulong)Monitor.Word * 8;
                 for (ulong entry = first; entry < first + (second * size); entry += size)
                 {
@@ -163,7 +176,7 @@ internal sealed class Xen : Hypervisor
                 break;
             case SchedOp when first == Block:
                 InterruptFlag = true;
-                Monitor.Wait();
+                Monitor.Interrupts.Wait();
                 break;
             case SchedOp when first == Shutdown:
                 Monitor.End();

@@ -17,15 +17,16 @@ internal static class XenFunctions
     public const ulong FaultAddress = VcpuInfo + 8;
     public const ulong Time = VcpuInfo + 0x10;
 
-    // The guest's own: the multicall that is being put together, 32 entries of eight words, and 512 bytes for page-table updates.
-    public const ulong Entries = Shared + 0x1000;
+    // The guest's own: the multicall that is being put together, 32 entries of eight words, and the space for page-table updates.
+    public const ulong CallEntries = Shared + 0x1000;
     public const ulong Updates = Shared + 0x2000;
     public const ulong EntryCount = Data + 0x200;
     public const ulong UpdateBytes = Data + 0x208;
     public const ulong Root = Data + 0x210;
     public const ulong UserStackPointer = Data + 0x218;
     public const int MostEntries = 32;
-    public const int MostUpdateBytes = 512;
+    public const int UpdateSpace = 512;
+    public const int UpdatePair = 16;
 
     public const int SetTrapTable = 0;
     public const int MmuUpdate = 1;
@@ -98,9 +99,9 @@ internal static class XenFunctions
 
         // Keeps every register: it is called where nothing may be destroyed.
         a.Function("check_events");
-        GuestKernel.WriteScratch(a, isSave: true);
+        Entries.WriteScratch(a, isSave: true);
         WriteCall(a, ForceEvents);
-        GuestKernel.WriteScratch(a, isSave: false);
+        Entries.WriteScratch(a, isSave: false);
         a.Asm.ret();
 
         a.Function("xen_read_cr2_direct");
@@ -170,7 +171,7 @@ internal static class XenFunctions
         Label newEntry = a.Asm.CreateLabel();
         Label append = a.Asm.CreateLabel();
         Label room = a.Asm.CreateLabel();
-        a.Do(Alu.Cmp, UpdateBytes, MostUpdateBytes);
+        a.Do(Alu.Cmp, UpdateBytes, UpdateSpace - UpdatePair); // the last byte is never used
         a.Asm.jb(room);
         a.Call("xen_mc_flush");
         a.Bind(ref room);
@@ -196,7 +197,7 @@ internal static class XenFunctions
         a.Load(a.Ret, UpdateBytes);
         a.Store(a.Ret, (int)Updates, a.S1); // pairs of 64 bits in both; the upper halves are zero from the beginning
         a.Store(a.Ret, (int)Updates + 8, a.S2);
-        a.Do(Alu.Add, UpdateBytes, 16);
+        a.Do(Alu.Add, UpdateBytes, UpdatePair);
         a.Jump("xen_queue.issue");
 
         // xen_queue(call, argument, argument)
@@ -232,12 +233,12 @@ internal static class XenFunctions
         Label empty = a.Asm.CreateLabel();
         a.Do(Alu.Cmp, EntryCount, 0);
         a.Asm.je(empty);
-        a.Set(a.A0, Entries);
+        a.Set(a.A0, CallEntries);
         a.Load(a.A1, EntryCount);
         WriteCall(a, Multicall);
         a.Do(Alu.Cmp, a.Ret, 0);
         a.JumpIfNot("panic");
-        a.Set(a.T, Entries);
+        a.Set(a.T, CallEntries);
         a.Function("xen_mc_flush.result");
         a.Load(a.Ret, a.T, a.Word);
         a.Do(Alu.Cmp, a.Ret, 0);
@@ -266,7 +267,7 @@ internal static class XenFunctions
     private static void WriteEntryAddress(GuestAssembler a, int shift)
     {
         a.ShiftLeft(a.T, shift);
-        a.Do(Alu.Add, a.T, (int)Entries);
+        a.Do(Alu.Add, a.T, (int)CallEntries);
     }
 
     /// <summary>No event may come between the parts of a call; S3 keeps whether any could before.</summary>

@@ -189,11 +189,11 @@ internal static class AddressSpaces
     private static void WritePageFault(GuestAssembler a)
     {
         a.Function("page_fault");
-        GuestKernel.WriteScratch(a, isSave: true);
+        Entries.WriteScratch(a, isSave: true);
         a.Site("mmu.read_cr2");
         a.Move(a.A0, a.Ret);
         a.Call("copy_page");
-        GuestKernel.WriteScratch(a, isSave: false);
+        Entries.WriteScratch(a, isSave: false);
         a.Do(Alu.Add, a.Sp, a.Word); // the error code
         a.Site("cpu.iret");
 

@@ -240,7 +240,7 @@ internal sealed class GuestAssembler
         Asm.AddInstruction(Instruction.Create(Pick(wide, narrow), first, second));
 
     public MemoryOperand At(Register register, int offset) =>
-        new(register, offset, register == Register.None ? Word : offset == 0 ? 0 : 4);
+        new(register, offset, register != Register.None && offset == 0 ? 0 : Word);
 
     /// <summary>Assembles all of it.</summary>
     public GuestImage Finish()

@@ -67,7 +67,7 @@ internal sealed unsafe partial class EmulatedCpu : IDisposable
     private readonly GCHandle _self;
     private readonly ICpuEvents _events;
     private nint _engine;
-    private GuestException? _thrown; // on its way through the emulator's own code
+    private Exception? _thrown; // on its way through the emulator's own code
 
     /// <summary>Makes a processor without memory.</summary>
     public EmulatedCpu(int bitness, ICpuEvents events)
@@ -116,7 +116,7 @@ internal sealed unsafe partial class EmulatedCpu : IDisposable
     public CpuStop Run()
     {
         int error = Start(_engine, this[CpuRegister.Rip], ulong.MaxValue, 0, 0);
-        if (_thrown is GuestException thrown)
+        if (_thrown is Exception thrown)
         {
             throw thrown;
         }
@@ -151,7 +151,7 @@ internal sealed unsafe partial class EmulatedCpu : IDisposable
         {
             goesOn = cpu._events.BeforeInstruction(address);
         }
-        catch (GuestException e)
+        catch (Exception e) when (e is GuestException or PvPatch.PatchException)
         {
             cpu._thrown = e;
         }

@@ -5,7 +5,8 @@ namespace Guest.Machine;
 /// <summary>Instructions that a machine has an opinion of.</summary>
 internal enum Special : byte
 {
-    None, Cli, Sti, Flags, SwapGs, ReadControl, Clts, Wbinvd, WriteCr3, FlushPage, LoadIdt, Halt, ReadTime, InterruptReturn, SysExit, SysRet, Syscall,
+    None, Nop, ThroughTable, LastOrdinary = ThroughTable,
+    Cli, Sti, Flags, SwapGs, ReadControl, Clts, Wbinvd, WriteCr3, FlushPage, LoadIdt, Halt, ReadTime, InterruptReturn, SysExit, SysRet, Syscall,
     InterruptCall, Vmcall, Out,
 }
 
@@ -78,6 +79,15 @@ internal sealed unsafe class SpecialInstructions(int bitness, byte* memory, int 
         Mnemonic.Int => Special.InterruptCall,
         Mnemonic.Vmcall => Special.Vmcall,
         Mnemonic.Out => Special.Out,
+        Mnemonic.Nop => Special.Nop,
+        Mnemonic.Call or Mnemonic.Jmp when instruction.Op0Kind == OpKind.Memory => Special.ThroughTable,
+        _ when IsLongNop(instruction) => Special.Nop,
         _ => Special.None,
     };
+
+    // In 32-bit code, nops of several bytes are lea and mov of a register onto itself.
+    private static bool IsLongNop(in Instruction instruction) =>
+        (instruction.Mnemonic == Mnemonic.Lea && instruction.MemoryBase == instruction.Op0Register && instruction.MemoryIndex == Register.None
+            && instruction.MemoryDisplacement64 == 0)
+        || (instruction.Mnemonic == Mnemonic.Mov && instruction.Op1Kind == OpKind.Register && instruction.Op0Register == instruction.Op1Register);
 }
