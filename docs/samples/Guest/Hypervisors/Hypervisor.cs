@@ -35,6 +35,9 @@ internal abstract class Hypervisor
     /// <summary>Whether interrupts may come. A paravirtual guest says so in memory that it shares with its hypervisor.</summary>
     public abstract bool InterruptFlag { get; set; }
 
+    /// <summary>Whether the machine sees at once that interrupts are allowed, as a processor sees its own flag.</summary>
+    public virtual bool SeesInterruptFlag => false;
+
     /// <summary>The root of the page tables that are in use.</summary>
     public virtual ulong Cr3
     {
@@ -80,11 +83,14 @@ internal abstract class Hypervisor
     /// <summary>By what rules calls are put off; <see langword="null"/> where there are none.</summary>
     public virtual LazyPolicy? Policy => null;
 
-    /// <summary>The guest's functions in which something becomes of a lazy mode, for the model that is kept beside it.</summary>
+    /// <summary>
+    /// Where in the guest something becomes of a lazy mode, for the model that is kept beside it: behind the instruction that has interrupts off, so
+    /// that none comes between the guest's deed and the model's.
+    /// </summary>
     public virtual IReadOnlyDictionary<string, LazyEvent> LazyEvents => new Dictionary<string, LazyEvent>();
 
-    /// <summary>Whether the call that the guest stands at only has an interrupt delivered that came while none was wanted.</summary>
-    public virtual bool IsForInterrupt => false;
+    /// <summary>Where a function of <see cref="LazyEvents"/> is.</summary>
+    public virtual ulong AddressOf(GuestImage image, string function) => image.Functions[function].Value;
 
     /// <summary>Does the call that the guest stands at. The instruction pointer is behind it already.</summary>
     public virtual void Call(Special special) => throw new GuestException($"{Name} has no calls");

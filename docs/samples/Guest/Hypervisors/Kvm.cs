@@ -40,8 +40,8 @@ internal sealed class Kvm : Native
 
     public override IReadOnlyDictionary<string, LazyEvent> LazyEvents { get; } = new Dictionary<string, LazyEvent>
     {
-        ["kvm_enter_lazy_mmu"] = LazyEvent.EnterMmu, ["kvm_leave_lazy_mmu"] = LazyEvent.Leave,
-        ["kvm_set_pte"] = new LazyEvent(LazyEventKind.Call, WriteEntryBytes), ["kvm_flush_tlb"] = new LazyEvent(LazyEventKind.Call, FlushTlbBytes),
+        ["kvm_enter_lazy_mmu"] = LazyEvent.EnterMmu, ["kvm_mmu_leave.masked"] = LazyEvent.Leave,
+        ["kvm_set_pte.masked"] = new LazyEvent(LazyEventKind.Call, WriteEntryBytes), ["kvm_flush_tlb.masked"] = new LazyEvent(LazyEventKind.Call, FlushTlbBytes),
     };
 
     public override Verdict Judge(Special special) => special switch
@@ -92,7 +92,7 @@ internal sealed class Kvm : Native
         a.Enter("kvm_set_pte", "kvm_set_pmd", "kvm_set_pud", "kvm_set_pgd");
         a.Move(a.S0, a.A0);
         a.Move(a.S1, a.A1);
-        WriteRoom(a, WriteEntryBytes);
+        WriteRoom(a, WriteEntryBytes, "kvm_set_pte.masked");
         a.Load(a.T, BufferBytes);
         a.StoreNumber(a.T, (int)Buffer, WriteEntry); // of 64-bit fields 32-bit code fills the lower halves, which are what is read
         a.Store(a.T, (int)Buffer + 8, a.S0);
@@ -101,7 +101,7 @@ internal sealed class Kvm : Native
         a.Jump("kvm_queue.issue");
 
         a.Enter("kvm_flush_tlb");
-        WriteRoom(a, FlushTlbBytes);
+        WriteRoom(a, FlushTlbBytes, "kvm_flush_tlb.masked");
         a.Load(a.T, BufferBytes);
         a.StoreNumber(a.T, (int)Buffer, FlushTlb);
         a.Do(Alu.Add, BufferBytes, FlushTlbBytes);
@@ -116,9 +116,10 @@ internal sealed class Kvm : Native
         a.Add(Code.Popfq, Code.Popfd);
         a.Leave();
 
-        a.Function("kvm_mmu_flush_masked");
+        a.Function("kvm_mmu_leave");
         a.Add(Code.Pushfq, Code.Pushfd);
         a.Asm.cli();
+        a.Function("kvm_mmu_leave.masked");
         a.Call("kvm_mmu_flush");
         a.Add(Code.Popfq, Code.Popfd);
         a.Asm.ret();
@@ -148,16 +149,17 @@ internal sealed class Kvm : Native
         a.Leave();
 
         WriteLazyModes(
-            a, "kvm_mmu_flush_masked", ["kvm_enter_lazy_mmu"], ["kvm_leave_lazy_mmu"], "kvm_start_context_switch", "kvm_end_context_switch");
+            a, "kvm_mmu_leave", ["kvm_enter_lazy_mmu"], ["kvm_leave_lazy_mmu"], "kvm_start_context_switch", "kvm_end_context_switch");
         WriteClock(a, "kvm_sched_clock_read", Time);
     }
 
     /// <summary>Keeps interrupts off from here on, and makes room in the buffer.</summary>
-    private static void WriteRoom(GuestAssembler a, int bytes)
+    private static void WriteRoom(GuestAssembler a, int bytes, string masked)
     {
         Label room = a.Asm.CreateLabel();
         a.Add(Code.Pushfq, Code.Pushfd);
         a.Asm.cli();
+        a.Function(masked);
         a.Do(Alu.Cmp, BufferBytes, MostBufferBytes - bytes);
         a.Asm.jbe(room);
         a.Call("kvm_mmu_flush");

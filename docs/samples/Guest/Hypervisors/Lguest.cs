@@ -62,8 +62,6 @@ internal sealed class Lguest : Hypervisor
 
     public override ulong StackPointer0 => _stack;
 
-    public override bool IsForInterrupt => Monitor.Cpu[CpuRegister.Rax] == SendInterrupts;
-
     /// <summary>lguest's table has no halt for good; its kernels power off by a function elsewhere, which the guest has in the slot.</summary>
     public override Backend CreateBackend(GuestImage image, StandardBackendOptions? options = null) =>
         StandardBackends.Lguest(StandardLayout.For(image.Bitness), image.Targets, options?.Lguest ?? new LguestOptions { LguestData = LguestData })
@@ -77,7 +75,7 @@ internal sealed class Lguest : Hypervisor
     public override IReadOnlyDictionary<string, LazyEvent> LazyEvents { get; } = new Dictionary<string, LazyEvent>
     {
         ["paravirt_enter_lazy_mmu"] = LazyEvent.EnterMmu, ["paravirt_start_context_switch"] = LazyEvent.StartSwitch,
-        ["lguest_leave_lazy_mmu_mode"] = LazyEvent.Leave, ["lguest_call"] = new LazyEvent(LazyEventKind.Call),
+        ["lguest_flush_async.now"] = LazyEvent.Leave, ["lguest_call.masked"] = new LazyEvent(LazyEventKind.Call),
     };
 
     public override Verdict Judge(Special special) => special switch
@@ -121,6 +119,7 @@ internal sealed class Lguest : Hypervisor
         a.Enter("lguest_call");
         a.Load32(a.S3, Register.None, (int)IrqEnabled);
         a.Asm.mov(__dword_ptr[IrqEnabled], 0);
+        a.Function("lguest_call.masked");
         Label now = a.Asm.CreateLabel();
         Label done = a.Asm.CreateLabel();
         Label quiet = a.Asm.CreateLabel();
@@ -174,6 +173,7 @@ internal sealed class Lguest : Hypervisor
         a.Asm.ret();
         a.Function("lguest_flush_async");
         a.Set(a.A0, FlushAsync);
+        a.Function("lguest_flush_async.now");
         a.Asm.@int(Trap);
         a.Asm.ret();
         Hypervisor.WriteLazyModes(

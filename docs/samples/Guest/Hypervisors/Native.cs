@@ -22,6 +22,8 @@ internal class Native : Hypervisor
             | (value ? (ulong)GuestMemory.InterruptFlag : 0);
     }
 
+    public override bool SeesInterruptFlag => true;
+
     public override Backend CreateBackend(GuestImage image, StandardBackendOptions? options = null) =>
         StandardBackends.Native(StandardLayout.For(image.Bitness), image.Bitness, image.Targets, options?.Native);
 
@@ -87,7 +89,7 @@ internal class Native : Hypervisor
                 a.ShiftLeft(a.A2, 32);
                 a.Do(Alu.Or, a.Ret, a.A2);
             }
-        });
+        }, "native_read_tsc");
         Function("__raw_callee_save___native_queued_spin_unlock",
             () => a.Asm.AddInstruction(Instruction.Create(Code.Mov_rm8_imm8, a.At(a.A0, 0), 0)));
         Function("__raw_callee_save___native_vcpu_is_preempted", () => a.Asm.xor(eax, eax));

@@ -34,8 +34,6 @@ internal sealed class Xen : Hypervisor
 
     public override ulong StackPointer0 => _stack;
 
-    public override bool IsForInterrupt => (int)Monitor.Cpu[CpuRegister.Rax] is ForceEvents or Iret;
-
     public override bool SystemCallsTrap => true;
 
     /// <summary>Instead of an answer, what a hypervisor that has gone wrong would give.</summary>
@@ -60,8 +58,8 @@ internal sealed class Xen : Hypervisor
     public override IReadOnlyDictionary<string, LazyEvent> LazyEvents { get; } = new Dictionary<string, LazyEvent>
     {
         ["xen_enter_lazy_mmu"] = LazyEvent.EnterMmu, ["xen_start_context_switch"] = LazyEvent.StartSwitch,
-        ["xen_leave_lazy_mmu"] = LazyEvent.Leave, ["xen_set_pte"] = new LazyEvent(LazyEventKind.Call, UpdatePair, Extends: true),
-        ["xen_queue"] = new LazyEvent(LazyEventKind.Call),
+        ["xen_mc_leave.masked"] = LazyEvent.Leave, ["xen_set_pte.masked"] = new LazyEvent(LazyEventKind.Call, UpdatePair, Extends: true),
+        ["xen_queue.masked"] = new LazyEvent(LazyEventKind.Call),
     };
 
     public override Verdict Judge(Special special) => special switch

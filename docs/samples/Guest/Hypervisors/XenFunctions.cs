@@ -54,7 +54,7 @@ internal static class XenFunctions
         WriteQueue(a);
         WriteQueued(a);
         Hypervisor.WriteLazyModes(
-            a, "xen_mc_flush_masked", ["xen_enter_lazy_mmu"], ["xen_leave_lazy_mmu"], "xen_start_context_switch", "xen_end_context_switch");
+            a, "xen_mc_leave", ["xen_enter_lazy_mmu"], ["xen_leave_lazy_mmu"], "xen_start_context_switch", "xen_end_context_switch");
         Hypervisor.WriteClock(a, "xen_sched_clock", Time);
         string[] levels = a.IsWide ? ["pte", "pmd", "pud", "pgd"] : ["pte", "pgd"];
 
@@ -168,6 +168,7 @@ internal static class XenFunctions
         a.Move(a.S1, a.A0);
         a.Move(a.S2, a.A1);
         WriteMask(a);
+        a.Function("xen_set_pte.masked");
         Label newEntry = a.Asm.CreateLabel();
         Label append = a.Asm.CreateLabel();
         Label room = a.Asm.CreateLabel();
@@ -206,6 +207,7 @@ internal static class XenFunctions
         a.Move(a.S1, a.A1);
         a.Move(a.S2, a.A2);
         WriteMask(a);
+        a.Function("xen_queue.masked");
         WriteNewEntry(a, shift);
         a.Store(a.T, 0, a.S0);
         a.StoreNumber(a.T, a.Word, 0);
@@ -222,8 +224,9 @@ internal static class XenFunctions
         WriteUnmask(a);
         a.Leave();
 
-        a.Enter("xen_mc_flush_masked");
+        a.Enter("xen_mc_leave");
         WriteMask(a);
+        a.Function("xen_mc_leave.masked");
         a.Call("xen_mc_flush");
         WriteUnmask(a);
         a.Leave();

@@ -42,6 +42,8 @@ internal static class GuestKernel
         a.Site("cpu.load_idt");
         a.Site("cpu.clts");
         a.Site("cpu.wbinvd");
+        a.Site("cpu.read_tsc");
+        a.Store(LastClock, a.Ret);
         a.Set(a.A0, GuestMemory.Task(0));
         a.Call("create_address_space");
         a.Call("map_window");

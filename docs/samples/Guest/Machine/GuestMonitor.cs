@@ -39,7 +39,7 @@ internal sealed unsafe class GuestMonitor : ICpuEvents, IDisposable
     /// <param name="ticks">How often the timer ticks.</param>
     /// <param name="period">Instructions from tick to tick.</param>
     public GuestMonitor(
-        GuestImage image, CodeImage text, Hypervisor hypervisor, PvPatch.Mechanisms.Backend operations, int ticks = 24, int period = 600)
+        GuestImage image, CodeImage text, Hypervisor hypervisor, PvPatch.Mechanisms.Backend operations, int ticks, int period = 600)
     {
         Word = image.Word;
         _hypervisor = hypervisor;
@@ -211,9 +211,11 @@ internal sealed unsafe class GuestMonitor : ICpuEvents, IDisposable
                 return Fail($"{_hypervisor.Name}: a guest may not execute {special} ({_specials.TextAt(address)} at 0x{address:x})");
             case Verdict.Trap:
                 Meter.CountTrap();
+                Interrupts.ComeToHypervisor();
                 break;
             case Verdict.Hypercall:
-                Meter.CountHypercall(isForInterrupt: ReadWord(InInterrupt) != 0 || _hypervisor.IsForInterrupt);
+                Interrupts.ComeToHypervisor();
+                Meter.CountHypercall();
                 break;
         }
 

@@ -17,10 +17,16 @@ internal sealed class Interrupts(GuestMonitor monitor, Hypervisor hypervisor, in
     private long _nextTick = period;
     private int _ticksLeft = ticks;
     private int _pending;
+    private bool _looks;
     private ulong _table;
 
     /// <summary>Whether the processor is in user mode.</summary>
     public bool IsUser { get; private set; }
+
+    /// <summary>
+    /// The guest left its own code. A hypervisor that is told of allowed interrupts by memory looks at it then, and at no other time.
+    /// </summary>
+    public void ComeToHypervisor() => _looks = true;
 
     /// <summary>Whether a tick is to be delivered now; lets the timer tick first, by the instructions executed.</summary>
     public bool MustDeliver(long instructions)
@@ -30,7 +36,9 @@ internal sealed class Interrupts(GuestMonitor monitor, Hypervisor hypervisor, in
             Tick();
         }
 
-        return _pending > 0 && hypervisor.InterruptFlag;
+        bool looks = _looks || hypervisor.SeesInterruptFlag;
+        _looks = false;
+        return looks && _pending > 0 && hypervisor.InterruptFlag;
     }
 
     /// <summary>Delivers a tick.</summary>
@@ -158,6 +166,7 @@ internal sealed class Interrupts(GuestMonitor monitor, Hypervisor hypervisor, in
     private void Tick()
     {
         _pending++;
+        _looks = true;
         _ticksLeft--;
         _nextTick += period;
         hypervisor.ShowPending(true);

@@ -37,7 +37,7 @@ internal sealed class LazyModel : IHypercallSink<LazyEvent>
         _cpu = new LazyCpu<LazyEvent>(0, hypervisor.Policy!, this);
         foreach ((string function, LazyEvent what) in hypervisor.LazyEvents)
         {
-            _events[image.Functions[function].Value] = what;
+            _events[hypervisor.AddressOf(image, function)] = what;
         }
 
         _events[image.Functions["timer.begin"].Value] = new LazyEvent(LazyEventKind.EnterInterrupt);
@@ -63,6 +63,8 @@ internal sealed class LazyModel : IHypercallSink<LazyEvent>
             case LazyEventKind.StartSwitch:
                 _cpu.StartContextSwitch(_task, address);
                 break;
+            case LazyEventKind.Leave when _cpu.IsInInterrupt:
+                break; // VMI's way to flush: the mode is left and entered again
             case LazyEventKind.Leave when _cpu.EnteredMode == LazyMode.Cpu:
                 _cpu.EndContextSwitch(_task, address);
                 break;

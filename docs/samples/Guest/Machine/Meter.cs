@@ -11,7 +11,7 @@ namespace Guest.Machine;
 /// <param name="Hypercalls">Calls of the hypervisor.</param>
 internal readonly record struct Costs(long Instructions, long Nops, long ThroughTable, long Traps, long Hypercalls);
 
-/// <summary>Hypercalls that a remap of 32 pages or a context switch took, without those of interrupts that came in between.</summary>
+/// <summary>Hypercalls that a remap of 32 pages or a context switch took.</summary>
 internal readonly record struct PhaseCost(bool IsRemap, long Hypercalls);
 
 /// <summary>Counts what a guest does, and keeps a model of its lazy modes beside it.</summary>
@@ -20,13 +20,13 @@ internal sealed class Meter
     private readonly Dictionary<ulong, string> _marks = [];
     private readonly HashSet<ulong> _executed = [];
     private readonly List<PhaseCost> _phases = [];
+    private readonly List<int> _batches = [];
     private readonly Hypervisor _hypervisor;
     private readonly LazyModel? _model;
     private long _nops;
     private long _throughTable;
     private long _traps;
     private long _hypercalls;
-    private long _forInterrupts;
     private long? _phaseBegan;
 
     public Meter(GuestImage image, Hypervisor hypervisor)
@@ -55,8 +55,6 @@ internal sealed class Meter
 
     public IReadOnlyList<int> ModelBatches => _model?.Batches ?? [];
 
-    private readonly List<int> _batches = [];
-
     public bool WasExecuted(ulong address) => _executed.Contains(address);
 
     /// <summary>Counts an instruction that is about to be executed.</summary>
@@ -76,11 +74,7 @@ internal sealed class Meter
 
     public void CountTrap() => _traps++;
 
-    public void CountHypercall(bool isForInterrupt)
-    {
-        _hypercalls++;
-        _forInterrupts += isForInterrupt ? 1 : 0;
-    }
+    public void CountHypercall() => _hypercalls++;
 
     /// <summary>Notes how many calls the hypervisor was given at once.</summary>
     public void NoteBatch(int calls) => _batches.Add(calls);
@@ -109,13 +103,13 @@ internal sealed class Meter
                 return "the guest came to an operation that its backend does not have";
             case "remap" or "switch":
                 _phases.Add(new PhaseCost(mark == "remap", 0));
-                _phaseBegan = _hypercalls - _forInterrupts;
+                _phaseBegan = _hypercalls;
                 return null;
             default:
                 // The first switch to a task ends in the task's beginning, as every other does.
                 if (_phaseBegan is long began)
                 {
-                    _phases[^1] = _phases[^1] with { Hypercalls = _hypercalls - _forInterrupts - began };
+                    _phases[^1] = _phases[^1] with { Hypercalls = _hypercalls - began };
                     _phaseBegan = null;
                 }
 

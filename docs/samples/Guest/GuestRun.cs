@@ -24,6 +24,8 @@ internal enum Patching
 /// <summary>What came of one run of the guest.</summary>
 internal sealed record GuestRun
 {
+    public const int DefaultTicks = 24;
+
     public required int Bitness { get; init; }
 
     public required string Hypervisor { get; init; }
@@ -61,10 +63,12 @@ internal sealed record GuestRun
     /// <param name="patching">How its sites are.</param>
     /// <param name="backend">What it is patched for; <see langword="null"/> for the hypervisor's own backend.</param>
     /// <param name="options">Options of the standard backends.</param>
+    /// <param name="ticks">How often the timer interrupts.</param>
     /// <returns>What came of it.</returns>
     /// <exception cref="GuestException">The guest did not get to its end.</exception>
     public static GuestRun Of(
-        GuestImage image, Hypervisor hypervisor, Patching patching, Backend? backend = null, StandardBackendOptions? options = null)
+        GuestImage image, Hypervisor hypervisor, Patching patching, Backend? backend = null, StandardBackendOptions? options = null,
+        int ticks = DefaultTicks)
     {
         backend ??= patching == Patching.Patched
             ? hypervisor.CreateUnbatchedBackend(image, options)
@@ -81,7 +85,7 @@ internal sealed record GuestRun
             plan.Apply(text);
         }
 
-        using var monitor = new GuestMonitor(image, text, hypervisor, backend);
+        using var monitor = new GuestMonitor(image, text, hypervisor, backend, ticks);
         monitor.Run();
         return new GuestRun
         {
