@@ -1,12 +1,12 @@
-using Guest.Hypervisors;
-using Guest.Kernel;
-using Guest.Machine;
+using PvGuest.Hypervisors;
+using PvGuest.Kernel;
+using PvGuest.Machine;
 using PvPatch.Images;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
 using PvPatch.Plans;
 
-namespace Guest;
+namespace PvGuest;
 
 /// <summary>How a guest's sites are when it starts.</summary>
 internal enum Patching
@@ -25,6 +25,7 @@ internal enum Patching
 internal sealed record GuestRun
 {
     public const int DefaultTicks = 24;
+    public const int DefaultPeriod = 600;
 
     public required int Bitness { get; init; }
 
@@ -40,14 +41,10 @@ internal sealed record GuestRun
     /// <summary>All memory for page tables.</summary>
     public required byte[] PageTables { get; init; }
 
-    /// <summary>Hypercalls of the three remaps of 32 pages together, and of all context switches.</summary>
-    public required long RemapHypercalls { get; init; }
-
-    public required long SwitchHypercalls { get; init; }
-
-    public required int Remaps { get; init; }
-
-    public required int Switches { get; init; }
+    /// <summary>
+    /// How often each remap of 32 pages and each context switch left the guest, interrupts that came in between included.
+    /// </summary>
+    public required IReadOnlyList<PhaseCost> Phases { get; init; }
 
     /// <summary>Calls in each batch the hypervisor was given, and in each that the library's lazy modes gave beside.</summary>
     public required IReadOnlyList<int> Batches { get; init; }
@@ -64,11 +61,12 @@ internal sealed record GuestRun
     /// <param name="backend">What it is patched for; <see langword="null"/> for the hypervisor's own backend.</param>
     /// <param name="options">Options of the standard backends.</param>
     /// <param name="ticks">How often the timer interrupts.</param>
+    /// <param name="period">Instructions from one tick to the next.</param>
     /// <returns>What came of it.</returns>
     /// <exception cref="GuestException">The guest did not get to its end.</exception>
     public static GuestRun Of(
         GuestImage image, Hypervisor hypervisor, Patching patching, Backend? backend = null, StandardBackendOptions? options = null,
-        int ticks = DefaultTicks)
+        int ticks = DefaultTicks, int period = DefaultPeriod)
     {
         backend ??= patching == Patching.Patched
             ? hypervisor.CreateUnbatchedBackend(image, options)
@@ -85,7 +83,7 @@ internal sealed record GuestRun
             plan.Apply(text);
         }
 
-        using var monitor = new GuestMonitor(image, text, hypervisor, backend, ticks);
+        using var monitor = new GuestMonitor(image, text, hypervisor, backend, ticks, period);
         monitor.Run();
         return new GuestRun
         {
@@ -95,10 +93,7 @@ internal sealed record GuestRun
             Costs = monitor.Meter.Costs,
             Output = monitor.Console,
             PageTables = monitor.PageTables.ToArray(),
-            RemapHypercalls = monitor.Meter.Phases.Where(p => p.IsRemap).Sum(p => p.Hypercalls),
-            SwitchHypercalls = monitor.Meter.Phases.Where(p => !p.IsRemap).Sum(p => p.Hypercalls),
-            Remaps = monitor.Meter.Phases.Count(p => p.IsRemap),
-            Switches = monitor.Meter.Phases.Count(p => !p.IsRemap),
+            Phases = monitor.Meter.Phases,
             Batches = monitor.Meter.Batches,
             ModelBatches = monitor.Meter.ModelBatches,
             Bodies = BodiesOf(backend, plan, monitor),

@@ -1,10 +1,10 @@
-using Guest.Kernel;
-using Guest.Machine;
+using PvGuest.Kernel;
+using PvGuest.Machine;
 using PvPatch.LazyModes;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
 
-namespace Guest.Hypervisors;
+namespace PvGuest.Hypervisors;
 
 /// <summary>What a machine does about an instruction that is not an ordinary one.</summary>
 internal enum Verdict
@@ -23,8 +23,8 @@ internal enum Verdict
 }
 
 /// <summary>
-/// What the guest runs on: which instructions trap, what its calls do, how it is interrupted. The files of this folder have each both halves of an
-/// interface, the functions in the guest and what answers them.
+/// What the guest runs on: which instructions trap, what its calls do, how it is interrupted. The files of this folder have each both
+/// halves of an interface, the functions in the guest and what answers them.
 /// </summary>
 internal abstract class Hypervisor
 {
@@ -68,7 +68,9 @@ internal abstract class Hypervisor
         CreateBackend(image, options).Derive(Name, static b => b
             .Nop("mmu.lazy_mode.enter").Nop("mmu.lazy_mode.leave").Nop("cpu.start_context_switch").Nop("cpu.end_context_switch"));
 
-    /// <summary>How many of the kernel's ways to user mode there are: interrupt return, sysexit, and in 64-bit code three forms of sysret.</summary>
+    /// <summary>
+    /// How many of the kernel's ways to user mode there are: interrupt return, sysexit, and in 64-bit code three forms of sysret.
+    /// </summary>
     public virtual int ExitKinds(int bitness) => bitness == 64 ? 5 : 2;
 
     public void Attach(GuestMonitor monitor)
@@ -84,8 +86,8 @@ internal abstract class Hypervisor
     public virtual LazyPolicy? Policy => null;
 
     /// <summary>
-    /// Where in the guest something becomes of a lazy mode, for the model that is kept beside it: behind the instruction that has interrupts off, so
-    /// that none comes between the guest's deed and the model's.
+    /// Where in the guest something becomes of a lazy mode, for the model that is kept beside it: behind the instruction that has
+    /// interrupts off, so that none comes between the guest's deed and the model's.
     /// </summary>
     public virtual IReadOnlyDictionary<string, LazyEvent> LazyEvents => new Dictionary<string, LazyEvent>();
 
@@ -114,7 +116,8 @@ internal abstract class Hypervisor
     /// <summary>
     /// The functions of lazy modes: entering notes the mode, leaving makes the calls that were put off, and only then is the mode none.
     /// </summary>
-    internal static void WriteLazyModes(GuestAssembler a, string flush, string[] enterMmu, string[] leaveMmu, string startSwitch, string endSwitch)
+    internal static void WriteLazyModes(
+        GuestAssembler a, string flush, string[] enterMmu, string[] leaveMmu, string startSwitch, string endSwitch)
     {
         a.Function(enterMmu);
         a.StoreNumber(GuestMemory.CurrentMode, 1);

@@ -1,17 +1,18 @@
-using Guest.Kernel;
-using Guest.Machine;
+using PvGuest.Kernel;
+using PvGuest.Machine;
 using Iced.Intel;
 using PvPatch.LazyModes;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
-using static Guest.Kernel.GuestMemory;
+using static PvGuest.Kernel.GuestMemory;
 using static Iced.Intel.AssemblerRegisters;
 
-namespace Guest.Hypervisors;
+namespace PvGuest.Hypervisors;
 
 /// <summary>
-/// A KVM guest of the days before nested page tables (2.6.26 and later): the processor runs it as it would run on bare hardware, but for what leaves
-/// the guest. Page tables are shadowed, so each store to one traps, unless the guest hands its updates over by hypercall, up to 1024 bytes of them.
+/// A KVM guest of the days before nested page tables (2.6.26 and later): the processor runs it as it would run on bare hardware, but for
+/// what leaves the guest. Page tables are shadowed, so each store to one traps, unless the guest hands its updates over by hypercall, up to
+/// 1024 bytes of them.
 /// </summary>
 internal sealed class Kvm : Native
 {
@@ -40,8 +41,10 @@ internal sealed class Kvm : Native
 
     public override IReadOnlyDictionary<string, LazyEvent> LazyEvents { get; } = new Dictionary<string, LazyEvent>
     {
-        ["kvm_enter_lazy_mmu"] = LazyEvent.EnterMmu, ["kvm_mmu_leave.masked"] = LazyEvent.Leave,
-        ["kvm_set_pte.masked"] = new LazyEvent(LazyEventKind.Call, WriteEntryBytes), ["kvm_flush_tlb.masked"] = new LazyEvent(LazyEventKind.Call, FlushTlbBytes),
+        ["kvm_enter_lazy_mmu"] = LazyEvent.EnterMmu,
+        ["kvm_mmu_leave.masked"] = LazyEvent.Leave,
+        ["kvm_set_pte.masked"] = new LazyEvent(LazyEventKind.Call, WriteEntryBytes),
+        ["kvm_flush_tlb.masked"] = new LazyEvent(LazyEventKind.Call, FlushTlbBytes),
     };
 
     public override Verdict Judge(Special special) => special switch

@@ -1,22 +1,22 @@
-using Guest.Kernel;
-using Guest.Machine;
+using PvGuest.Kernel;
+using PvGuest.Machine;
 using Iced.Intel;
 using PvPatch.LazyModes;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
-using static Guest.Kernel.GuestMemory;
+using static PvGuest.Kernel.GuestMemory;
 using static Iced.Intel.AssemblerRegisters;
 
-namespace Guest.Hypervisors;
+namespace PvGuest.Hypervisors;
 
 /// <summary>
-/// An lguest guest, 32-bit only: a word of shared memory allows interrupts, calls are int 1f, and those that can wait are put in a ring of 64 that the
-/// host empties before it does anything else. Numbers of calls are lguest's; arguments are cut down to what is used.
+/// An lguest guest, 32-bit only: a word of shared memory allows interrupts, calls are int 1f, and those that can wait are put in a ring of
+/// 64 that the host empties before it does anything else. Numbers of calls are lguest's; arguments are cut down to what is used.
 /// </summary>
 internal sealed class Lguest : Hypervisor
 {
     // lguest_data: IF or nothing, an interrupt is pending, the address of the last fault; then the ring.
-    private const ulong LguestData = Shared + 0x200;
+    public const ulong LguestData = Shared + 0x200;
     private const ulong IrqEnabled = LguestData;
     private const ulong IrqPending = LguestData + 4;
     private const ulong FaultAddress = LguestData + 8;
@@ -62,9 +62,12 @@ internal sealed class Lguest : Hypervisor
 
     public override ulong StackPointer0 => _stack;
 
-    /// <summary>lguest's table has no halt for good; its kernels power off by a function elsewhere, which the guest has in the slot.</summary>
+    /// <summary>
+    /// lguest's table has no halt for good; its kernels power off by a function elsewhere, which the guest has in the slot.
+    /// </summary>
     public override Backend CreateBackend(GuestImage image, StandardBackendOptions? options = null) =>
-        StandardBackends.Lguest(StandardLayout.For(image.Bitness), image.Targets, options?.Lguest ?? new LguestOptions { LguestData = LguestData })
+        StandardBackends.Lguest(
+            StandardLayout.For(image.Bitness), image.Targets, options?.Lguest ?? new LguestOptions { LguestData = LguestData })
             .Derive(Name, b => b.Call("irq.halt", image.Functions["lguest_power_off"]));
 
     /// <summary>Interrupt returns only: lguest's guests are told that there is no sysenter.</summary>
@@ -74,8 +77,10 @@ internal sealed class Lguest : Hypervisor
 
     public override IReadOnlyDictionary<string, LazyEvent> LazyEvents { get; } = new Dictionary<string, LazyEvent>
     {
-        ["paravirt_enter_lazy_mmu"] = LazyEvent.EnterMmu, ["paravirt_start_context_switch"] = LazyEvent.StartSwitch,
-        ["lguest_flush_async.now"] = LazyEvent.Leave, ["lguest_call.masked"] = new LazyEvent(LazyEventKind.Call),
+        ["paravirt_enter_lazy_mmu"] = LazyEvent.EnterMmu,
+        ["paravirt_start_context_switch"] = LazyEvent.StartSwitch,
+        ["lguest_flush_async.now"] = LazyEvent.Leave,
+        ["lguest_call.masked"] = new LazyEvent(LazyEventKind.Call),
     };
 
     public override Verdict Judge(Special special) => special switch

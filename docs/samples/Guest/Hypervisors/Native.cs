@@ -1,15 +1,15 @@
-using Guest.Kernel;
-using Guest.Machine;
+using PvGuest.Kernel;
+using PvGuest.Machine;
 using Iced.Intel;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
 using static Iced.Intel.AssemblerRegisters;
 
-namespace Guest.Hypervisors;
+namespace PvGuest.Hypervisors;
 
 /// <summary>
-/// Bare hardware. Nothing traps; the functions are what a kernel without sites would have had in place, a return behind each. KVM's guests take most
-/// of them, and where no backend has anything better, the others' guests do too.
+/// Bare hardware. Nothing traps; the functions are what a kernel without sites would have had in place, a return behind each. KVM's guests
+/// take most of them, and where no backend has anything better, the others' guests do too.
 /// </summary>
 internal class Native : Hypervisor
 {

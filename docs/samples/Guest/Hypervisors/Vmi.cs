@@ -1,14 +1,14 @@
-using Guest.Kernel;
-using Guest.Machine;
+using PvGuest.Kernel;
+using PvGuest.Machine;
 using Iced.Intel;
 using PvPatch;
 using PvPatch.LazyModes;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
-using static Guest.Kernel.GuestMemory;
+using static PvGuest.Kernel.GuestMemory;
 using static Iced.Intel.AssemblerRegisters;
 
-namespace Guest.Hypervisors;
+namespace PvGuest.Hypervisors;
 
 /// <summary>
 /// A guest with the VMI interface, 32-bit only: its hypervisor puts a ROM into the guest, whose code the guest calls instead of privileged
@@ -43,8 +43,10 @@ internal sealed class Vmi : Hypervisor
 
     public override IReadOnlyDictionary<string, LazyEvent> LazyEvents { get; } = new Dictionary<string, LazyEvent>
     {
-        ["vmi_lazy_mode.enter"] = LazyEvent.EnterMmu, ["vmi_start_context_switch"] = LazyEvent.StartSwitch,
-        ["set_lazy_mode.leave"] = LazyEvent.Leave, ["call.masked"] = new LazyEvent(LazyEventKind.Call),
+        ["vmi_lazy_mode.enter"] = LazyEvent.EnterMmu,
+        ["vmi_start_context_switch"] = LazyEvent.StartSwitch,
+        ["set_lazy_mode.leave"] = LazyEvent.Leave,
+        ["call.masked"] = new LazyEvent(LazyEventKind.Call),
         ["call.now"] = new LazyEvent(LazyEventKind.Call),
     };
 

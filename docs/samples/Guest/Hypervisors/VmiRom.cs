@@ -1,12 +1,14 @@
-using Guest.Kernel;
+using PvGuest.Kernel;
 using Iced.Intel;
 using PvPatch.Paravirt;
-using static Guest.Kernel.GuestMemory;
+using static PvGuest.Kernel.GuestMemory;
 using static Iced.Intel.AssemblerRegisters;
 
-namespace Guest.Hypervisors;
+namespace PvGuest.Hypervisors;
 
-/// <summary>The ROM: the hypervisor's own code in the guest, which may do what the guest may not. Calls leave it by <c>out 56,al</c>.</summary>
+/// <summary>
+/// The ROM: the hypervisor's own code in the guest, which may do what the guest may not. Calls leave it by <c>out 56,al</c>.
+/// </summary>
 internal static class VmiRom
 {
     public const uint EnableInterrupts = 29;

@@ -1,16 +1,16 @@
-using Guest.Kernel;
-using Guest.Machine;
+using PvGuest.Kernel;
+using PvGuest.Machine;
 using PvPatch.LazyModes;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
-using static Guest.Hypervisors.XenFunctions;
-using static Guest.Kernel.GuestMemory;
+using static PvGuest.Hypervisors.XenFunctions;
+using static PvGuest.Kernel.GuestMemory;
 
-namespace Guest.Hypervisors;
+namespace PvGuest.Hypervisors;
 
 /// <summary>
-/// A Xen paravirtual guest. Events are masked by a byte of vcpu_info, page tables and much else are changed by hypercalls, and up to 32 of these are
-/// made as one multicall. Numbers of calls are Xen's; structures are cut down to what is used.
+/// A Xen paravirtual guest. Events are masked by a byte of vcpu_info, page tables and much else are changed by hypercalls, and up to 32 of
+/// these are made as one multicall. Numbers of calls are Xen's; structures are cut down to what is used.
 /// </summary>
 internal sealed class Xen : Hypervisor
 {
@@ -43,8 +43,8 @@ internal sealed class Xen : Hypervisor
         StandardLayout.For(image.Bitness), image.Bitness, image.Targets, options?.Xen ?? Options(image.Bitness));
 
     /// <summary>
-    /// One CPU, so locks stay native; inline interrupt operations. In 64-bit code vcpu_info is named by its offset from gs, in 32-bit code fs has the
-    /// base 0.
+    /// One CPU, so locks stay native; inline interrupt operations. In 64-bit code vcpu_info is named by its offset from gs, in 32-bit code
+    /// fs has the base 0.
     /// </summary>
     public static XenOptions Options(int bitness) => new()
     {
@@ -57,8 +57,10 @@ internal sealed class Xen : Hypervisor
 
     public override IReadOnlyDictionary<string, LazyEvent> LazyEvents { get; } = new Dictionary<string, LazyEvent>
     {
-        ["xen_enter_lazy_mmu"] = LazyEvent.EnterMmu, ["xen_start_context_switch"] = LazyEvent.StartSwitch,
-        ["xen_mc_leave.masked"] = LazyEvent.Leave, ["xen_set_pte.masked"] = new LazyEvent(LazyEventKind.Call, UpdatePair, Extends: true),
+        ["xen_enter_lazy_mmu"] = LazyEvent.EnterMmu,
+        ["xen_start_context_switch"] = LazyEvent.StartSwitch,
+        ["xen_mc_leave.masked"] = LazyEvent.Leave,
+        ["xen_set_pte.masked"] = new LazyEvent(LazyEventKind.Call, UpdatePair, Extends: true),
         ["xen_queue.masked"] = new LazyEvent(LazyEventKind.Call),
     };
 
@@ -158,7 +160,10 @@ internal sealed class Xen : Hypervisor
                 {
                     ulong word = (ulong)Monitor.Word;
                     ulong result = Do(
-                        (int)Monitor.ReadWord(entry), Monitor.ReadWord(entry + (2 * word)), Monitor.ReadWord(entry + (3 * word)), isInMulticall: true);
+                        (int)Monitor.ReadWord(entry),
+                        Monitor.ReadWord(entry + (2 * word)),
+                        Monitor.ReadWord(entry + (3 * word)),
+                        isInMulticall: true);
                     Monitor.WriteWord(entry + word, result);
                 }
 

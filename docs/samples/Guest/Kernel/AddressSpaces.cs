@@ -1,11 +1,11 @@
 using Iced.Intel;
-using static Guest.Kernel.GuestMemory;
+using static PvGuest.Kernel.GuestMemory;
 
-namespace Guest.Kernel;
+namespace PvGuest.Kernel;
 
 /// <summary>
-/// The kernel's page tables: four levels in 64-bit code, two in 32-bit code. A fork shares every page with the parent and takes the right to
-/// write from both, 64 stores into page tables in lazy MMU mode; the first to write to a page gets a copy by a page fault.
+/// The kernel's page tables: four levels in 64-bit code, two in 32-bit code. A fork shares every page with the parent and takes the right
+/// to write from both, 64 stores into page tables in lazy MMU mode; the first to write to a page gets a copy by a page fault.
 /// </summary>
 internal static class AddressSpaces
 {

@@ -1,11 +1,12 @@
 using Iced.Intel;
-using static Guest.Kernel.GuestMemory;
+using static PvGuest.Kernel.GuestMemory;
 using static Iced.Intel.AssemblerRegisters;
 
-namespace Guest.Kernel;
+namespace PvGuest.Kernel;
 
 /// <summary>
-/// In and out of the kernel: to user mode by each way the processor has, back by a system call, and the timer's interrupt, which comes anywhere.
+/// In and out of the kernel: to user mode by each way the processor has, back by a system call, and the timer's interrupt, which comes
+/// anywhere.
 /// </summary>
 internal static class Entries
 {
@@ -123,7 +124,8 @@ internal static class Entries
         a.Bind(ref forward);
         a.Store(LastClock, a.Ret);
 
-        // A page of the first task that shows another frame after each tick: a page-table entry written in an interrupt, whatever was going on.
+        // A page of the first task that shows another frame after each tick: a page-table entry written in an interrupt, whatever was going
+        // on.
         a.Load(a.A0, Jiffies);
         a.Do(Alu.And, a.A0, 3);
         a.ShiftLeft(a.A0, 12);

@@ -6,7 +6,7 @@ using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
 using PvPatch.Plans;
 
-namespace Guest.Kernel;
+namespace PvGuest.Kernel;
 
 /// <summary>What two words are put together with.</summary>
 internal enum Alu
@@ -15,8 +15,8 @@ internal enum Alu
 }
 
 /// <summary>
-/// Writes guest code that is the same text for 32 and 64 bits: a word is a register wide, and registers go by what they are for. Functions have
-/// the names that kernels give them; sites are calls and jumps through the table of operations, noted for PvPatch.
+/// Writes guest code that is the same text for 32 and 64 bits: a word is a register wide, and registers go by what they are for. Functions
+/// have the names that kernels give them; sites are calls and jumps through the table of operations, noted for PvPatch.
 /// </summary>
 internal sealed class GuestAssembler
 {
@@ -118,7 +118,9 @@ internal sealed class GuestAssembler
         Asm.ret();
     }
 
-    /// <summary>A site: what stands there until it is patched is an indirect call or jump, and nops up to the longest body's length.</summary>
+    /// <summary>
+    /// A site: what stands there until it is patched is an indirect call or jump, and nops up to the longest body's length.
+    /// </summary>
     public void Site(string slotName)
     {
         OpSlot slot = StandardLayout.For(Bitness)[slotName];
@@ -260,8 +262,8 @@ internal sealed class GuestAssembler
     }
 
     /// <summary>
-    /// Room at a site: that of a call, or of the longest body that any backend has for the operation. The interrupt operations' are Xen's in 64-bit
-    /// code (9, 14, 25 and 31 bytes) and lguest's (10).
+    /// Room at a site: that of a call, or of the longest body that any backend has for the operation. The interrupt operations' are Xen's
+    /// in 64-bit code (9, 14, 25 and 31 bytes) and lguest's (10).
     /// </summary>
     private static int BudgetOf(string slotName) => slotName switch
     {

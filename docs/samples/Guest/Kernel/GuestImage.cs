@@ -1,18 +1,18 @@
 using System.Buffers.Binary;
 using System.Text;
-using Guest.Machine;
+using PvGuest.Machine;
 using PvPatch;
 using PvPatch.Images;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
 using PvPatch.Plans;
-using static Guest.Kernel.GuestMemory;
+using static PvGuest.Kernel.GuestMemory;
 
-namespace Guest.Kernel;
+namespace PvGuest.Kernel;
 
 /// <summary>
-/// The guest as a file would hold it: code, the table of its sites, its functions by name. One image serves every machine; what differs is the
-/// table of operations it starts with, and what is patched.
+/// The guest as a file would hold it: code, the table of its sites, its functions by name. One image serves every machine; what differs is
+/// the table of operations it starts with, and what is patched.
 /// </summary>
 internal sealed class GuestImage(int bitness, byte[] code, string texts)
 {
@@ -68,8 +68,8 @@ internal sealed class GuestImage(int bitness, byte[] code, string texts)
         WriteGate(memory, Interrupts.SystemCallVector, Functions["system_call"].Value);
         (ulong Address, ulong Value)[] variables =
         [
-            (Current, GuestMemory.Task(0)), (NextFrame, Frames), (NextTable, Tables), (ConsoleNext, GuestMemory.Console), (ExitKinds, (ulong)exitKinds),
-            (Ticks, (ulong)ticks),
+            (Current, GuestMemory.Task(0)), (NextFrame, Frames), (NextTable, Tables), (ConsoleNext, ConsoleText),
+            (ExitKinds, (ulong)exitKinds), (Ticks, (ulong)ticks),
         ];
         foreach ((ulong address, ulong value) in variables)
         {
@@ -158,7 +158,7 @@ internal static class GuestMemory
     public const ulong Rom = 0x150000;
     public const ulong Stacks = 0x160000;
     public const ulong UserStack = 0x16f000;
-    public const ulong Console = 0x170000;
+    public const ulong ConsoleText = 0x170000;
     public const ulong Tables = 0x200000; // page tables, none of which anything else lies in
     public const int TablesSize = 0x40000;
     public const ulong Frames = 0x300000;

@@ -1,13 +1,13 @@
-using Guest.Hypervisors;
+using PvGuest.Hypervisors;
 using Iced.Intel;
-using static Guest.Kernel.GuestMemory;
+using static PvGuest.Kernel.GuestMemory;
 using static Iced.Intel.AssemblerRegisters;
 
-namespace Guest.Kernel;
+namespace PvGuest.Kernel;
 
 /// <summary>
-/// The guest's kernel: it boots, forks three tasks whose pages are shared until they are written to, runs them in turn, in kernel and in user
-/// mode, while a timer interrupts, and prints what came of it. All that a hypervisor could want to know goes through a site.
+/// The guest's kernel: it boots, forks three tasks whose pages are shared until they are written to, runs them in turn, in kernel and in
+/// user mode, while a timer interrupts, and prints what came of it. All that a hypervisor could want to know goes through a site.
 /// </summary>
 internal static class GuestKernel
 {
@@ -207,9 +207,9 @@ internal static class GuestKernel
     {
         (string Text, ulong Address)[] lines =
         [
-            ("task 1 reads  ", Digests + 8), ("task 2 reads  ", Digests + 16), ("task 3 reads  ", Digests + 24), ("ticks         ", Jiffies),
-            ("switches      ", Switches), ("page faults   ", Faults), ("system calls  ", UserCalls), ("counted       ", Counter),
-            ("clock errors  ", ClockSteppedBack),
+            ("task 1 reads  ", Digests + 8), ("task 2 reads  ", Digests + 16), ("task 3 reads  ", Digests + 24),
+            ("ticks         ", Jiffies), ("switches      ", Switches), ("page faults   ", Faults), ("system calls  ", UserCalls),
+            ("counted       ", Counter), ("clock errors  ", ClockSteppedBack),
         ];
         a.Enter("print");
         foreach ((string text, ulong address) in lines)

@@ -1,7 +1,7 @@
 using System.Runtime.CompilerServices;
 using System.Runtime.InteropServices;
 
-namespace Guest.Machine;
+namespace PvGuest.Machine;
 
 /// <summary>Registers of the emulated processor; the names of 64-bit mode stand for the 32-bit ones in 32-bit mode.</summary>
 internal enum CpuRegister

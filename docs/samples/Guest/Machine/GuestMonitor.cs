@@ -1,18 +1,18 @@
 using System.Runtime.InteropServices;
-using Guest.Hypervisors;
-using Guest.Kernel;
+using PvGuest.Hypervisors;
+using PvGuest.Kernel;
 using PvPatch.Images;
-using static Guest.Kernel.GuestMemory;
+using static PvGuest.Kernel.GuestMemory;
 
-namespace Guest.Machine;
+namespace PvGuest.Machine;
 
 /// <summary>What went wrong in the guest or between it and its hypervisor.</summary>
 internal sealed class GuestException(string message) : Exception(message);
 
 /// <summary>
-/// The machine around the emulated processor: memory, address translation, a timer that ticks by instructions executed, interrupts. It sees every
-/// instruction before it is executed and asks its hypervisor about those that are not ordinary. Nothing in it depends on the host's time, so a
-/// run has the same digits each time.
+/// The machine around the emulated processor: memory, address translation, a timer that ticks by instructions executed, interrupts. It sees
+/// every instruction before it is executed and asks its hypervisor about those that are not ordinary. Nothing in it depends on the host's
+/// time, so a run has the same digits each time.
 /// </summary>
 internal sealed unsafe class GuestMonitor : ICpuEvents, IDisposable
 {
@@ -39,7 +39,7 @@ internal sealed unsafe class GuestMonitor : ICpuEvents, IDisposable
     /// <param name="ticks">How often the timer ticks.</param>
     /// <param name="period">Instructions from tick to tick.</param>
     public GuestMonitor(
-        GuestImage image, CodeImage text, Hypervisor hypervisor, PvPatch.Mechanisms.Backend operations, int ticks, int period = 600)
+        GuestImage image, CodeImage text, Hypervisor hypervisor, PvPatch.Mechanisms.Backend operations, int ticks, int period)
     {
         Word = image.Word;
         _hypervisor = hypervisor;
@@ -85,7 +85,7 @@ internal sealed unsafe class GuestMonitor : ICpuEvents, IDisposable
     {
         get
         {
-            ReadOnlySpan<byte> text = Memory[(int)GuestMemory.Console..];
+            ReadOnlySpan<byte> text = Memory[(int)GuestMemory.ConsoleText..];
             return System.Text.Encoding.ASCII.GetString(text[..text.IndexOf((byte)0)]);
         }
     }
@@ -178,7 +178,8 @@ internal sealed unsafe class GuestMonitor : ICpuEvents, IDisposable
                 Meter.CountTrap();
                 return true;
             default:
-                return Fail($"{_hypervisor.Name}: the guest writes the page table at 0x{address:x} itself, which is the hypervisor's to do");
+                return Fail(
+                    $"{_hypervisor.Name}: the guest writes the page table at 0x{address:x} itself, which is the hypervisor's to do");
         }
     }
 
@@ -226,7 +227,7 @@ internal sealed unsafe class GuestMonitor : ICpuEvents, IDisposable
 
         _isShadowed = special == Special.Sti;
         _special = special;
-        return special is Special.Cli or Special.Sti or Special.Flags or Special.SwapGs or Special.ReadControl or Special.Clts or Special.Wbinvd;
+        return special <= Special.LastOfProcessor;
     }
 
     // What the emulator has not: rings, interrupts, time, address translation, and a hypervisor.

@@ -1,11 +1,11 @@
-using Guest.Hypervisors;
-using static Guest.Kernel.GuestMemory;
+using PvGuest.Hypervisors;
+using static PvGuest.Kernel.GuestMemory;
 
-namespace Guest.Machine;
+namespace PvGuest.Machine;
 
 /// <summary>
-/// What a processor does when it is interrupted and returns, and the timer that interrupts it. Where the interrupt flag is, and where the stack for
-/// entries from user mode, the hypervisor knows.
+/// What a processor does when it is interrupted and returns, and the timer that interrupts it. Where the interrupt flag is, and where the
+/// stack for entries from user mode, the hypervisor knows.
 /// </summary>
 internal sealed class Interrupts(GuestMonitor monitor, Hypervisor hypervisor, int ticks, int period)
 {

@@ -1,7 +1,7 @@
-using Guest.Hypervisors;
-using Guest.Kernel;
+using PvGuest.Hypervisors;
+using PvGuest.Kernel;
 
-namespace Guest.Machine;
+namespace PvGuest.Machine;
 
 /// <summary>What a run cost.</summary>
 /// <param name="Instructions">Instructions executed, nops not counted.</param>
@@ -11,8 +11,8 @@ namespace Guest.Machine;
 /// <param name="Hypercalls">Calls of the hypervisor.</param>
 internal readonly record struct Costs(long Instructions, long Nops, long ThroughTable, long Traps, long Hypercalls);
 
-/// <summary>Hypercalls that a remap of 32 pages or a context switch took.</summary>
-internal readonly record struct PhaseCost(bool IsRemap, long Hypercalls);
+/// <summary>How often a remap of 32 pages, or a context switch, left the guest: traps and hypercalls.</summary>
+internal readonly record struct PhaseCost(bool IsRemap, long Exits);
 
 /// <summary>Counts what a guest does, and keeps a model of its lazy modes beside it.</summary>
 internal sealed class Meter
@@ -103,13 +103,13 @@ internal sealed class Meter
                 return "the guest came to an operation that its backend does not have";
             case "remap" or "switch":
                 _phases.Add(new PhaseCost(mark == "remap", 0));
-                _phaseBegan = _hypercalls;
+                _phaseBegan = _traps + _hypercalls;
                 return null;
             default:
                 // The first switch to a task ends in the task's beginning, as every other does.
                 if (_phaseBegan is long began)
                 {
-                    _phases[^1] = _phases[^1] with { Hypercalls = _hypercalls - began };
+                    _phases[^1] = _phases[^1] with { Exits = _traps + _hypercalls - began };
                     _phaseBegan = null;
                 }
 

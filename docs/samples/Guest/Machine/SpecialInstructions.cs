@@ -1,13 +1,17 @@
 using Iced.Intel;
 
-namespace Guest.Machine;
+namespace PvGuest.Machine;
 
-/// <summary>Instructions that a machine has an opinion of.</summary>
+/// <summary>Kinds of instructions, those that a machine has an opinion of behind those that are only counted.</summary>
 internal enum Special : byte
 {
     None, Nop, ThroughTable, LastOrdinary = ThroughTable,
-    Cli, Sti, Flags, SwapGs, ReadControl, Clts, Wbinvd, WriteCr3, FlushPage, LoadIdt, Halt, ReadTime, InterruptReturn, SysExit, SysRet, Syscall,
-    InterruptCall, Vmcall, Out,
+
+    // Of these a machine has an opinion, and the emulated processor can do them by itself.
+    Cli, Sti, Flags, SwapGs, ReadControl, Clts, Wbinvd, LastOfProcessor = Wbinvd,
+
+    // These are done for it.
+    WriteCr3, FlushPage, LoadIdt, Halt, ReadTime, InterruptReturn, SysExit, SysRet, Syscall, InterruptCall, Vmcall, Out,
 }
 
 /// <summary>Which instructions of the guest are special, read once for each address.</summary>
@@ -87,7 +91,11 @@ internal sealed unsafe class SpecialInstructions(int bitness, byte* memory, int 
 
     // In 32-bit code, nops of several bytes are lea and mov of a register onto itself.
     private static bool IsLongNop(in Instruction instruction) =>
-        (instruction.Mnemonic == Mnemonic.Lea && instruction.MemoryBase == instruction.Op0Register && instruction.MemoryIndex == Register.None
-            && instruction.MemoryDisplacement64 == 0)
-        || (instruction.Mnemonic == Mnemonic.Mov && instruction.Op1Kind == OpKind.Register && instruction.Op0Register == instruction.Op1Register);
+        instruction.Mnemonic switch
+        {
+            Mnemonic.Lea => instruction.MemoryBase == instruction.Op0Register && instruction.MemoryIndex == Register.None
+                && instruction.MemoryDisplacement64 == 0,
+            Mnemonic.Mov => instruction.Op1Kind == OpKind.Register && instruction.Op0Register == instruction.Op1Register,
+            _ => false,
+        };
 }

@@ -1,11 +1,11 @@
-using Guest.Kernel;
-using static Guest.Kernel.GuestMemory;
+using static PvGuest.Kernel.GuestMemory;
 
-namespace Guest.Machine;
+namespace PvGuest.Machine;
 
 /// <summary>
-/// The translation lookaside buffer: which frame each page of the window showed when it was first accessed. It keeps that until it is flushed,
-/// whatever becomes of the page tables, so a guest that flushes too little or too late sees old memory here as it would on hardware.
+/// The translation lookaside buffer: which frame each page of the window showed when it was first accessed. It keeps that until it is
+/// flushed, whatever becomes of the page tables, so a guest that flushes too little or too late sees old memory here as it would on
+/// hardware.
 /// </summary>
 internal sealed unsafe class Translations(EmulatedCpu cpu, byte* memory, int word)
 {
