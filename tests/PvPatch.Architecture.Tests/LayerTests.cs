@@ -28,6 +28,7 @@ public sealed class LayerTests
     private static readonly Layers s_engineLayers = new(
         typeof(PatchDiagnostic).Assembly,
         new Layer("PvPatch"), // Diagnostics
+        new Layer("PvPatch.LazyModes", "PvPatch"),
         new Layer("PvPatch.Images", "PvPatch"),
         new Layer("PvPatch.Machine", "PvPatch.Images", "PvPatch"),
         new Layer("PvPatch.Plans", "PvPatch.Machine", "PvPatch.Images", "PvPatch"),

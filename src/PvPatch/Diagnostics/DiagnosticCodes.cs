@@ -3,6 +3,41 @@ namespace PvPatch;
 /// <summary>The stable codes of the engine's diagnostics. <c>docs/diagnostics.md</c> explains each.</summary>
 public static class DiagnosticCodes
 {
+    /// <summary>A lazy mode is entered while another one is active, or the same where nesting is not counted.</summary>
+    public const string LazyModeActive = "PV0101";
+
+    /// <summary>A lazy mode is left that the CPU is not in.</summary>
+    public const string LazyModeUnpaired = "PV0102";
+
+    /// <summary>A context switch, or a change of a mode that is not preempted, while the CPU may be preempted.</summary>
+    public const string LazyPreemptible = "PV0103";
+
+    /// <summary>Lazy modes and interrupts are not nested in each other.</summary>
+    public const string LazyInterrupt = "PV0104";
+
+    /// <summary>A queue of hypercalls is used by its own sink, or by a function that it runs at a flush.</summary>
+    public const string LazyReentered = "PV0105";
+
+    /// <summary>
+    /// A queue of hypercalls can't hold what it is given: arguments larger than all its space, or a function where it has room for none.
+    /// </summary>
+    public const string LazyArguments = "PV0106";
+
+    /// <summary>The sink of queued hypercalls, or a function that waited for them, threw an exception.</summary>
+    public const string LazySinkFailed = "PV0107";
+
+    /// <summary>The sink of queued hypercalls completed none of them, more than there are, or part of one.</summary>
+    public const string LazySinkAnswer = "PV0108";
+
+    /// <summary>Something else is done between adding hypercalls to a queue and issuing them.</summary>
+    public const string LazyUnissued = "PV0109";
+
+    /// <summary>An operation observes CPU state in a lazy mode whose policy refuses that.</summary>
+    public const string LazyObserved = "PV0110";
+
+    /// <summary>A task ends, or is switched away from, with a parked lazy mode, or is used after its end.</summary>
+    public const string LazyTask = "PV0111";
+
     /// <summary>A site has length 0.</summary>
     public const string SiteZeroLength = "PV1001";
 

@@ -7,10 +7,10 @@ namespace PvPatch;
 /// One finding, as data: a stable code, where it was found, what was found there, what was expected and what to do.
 /// </summary>
 /// <remarks>
-/// The codes are listed in <c>docs/diagnostics.md</c>; a code never changes its meaning. Codes <c>PV1xxx</c> are about site
-/// tables, <c>PV2xxx</c> about ops and backends, <c>PV3xxx</c> about planning, <c>PV4xxx</c> about applying, verifying and
-/// reverting, <c>PV5xxx</c> about stored plans, <c>PV6xxx</c> about kernel images, <c>PV7xxx</c> about the command-line tool,
-/// <c>PV8xxx</c> about live code, <c>PV9xxx</c> about the analysis of code.
+/// The codes are listed in <c>docs/diagnostics.md</c>; a code never changes its meaning. Codes <c>PV0xxx</c> are about lazy
+/// modes, <c>PV1xxx</c> about site tables, <c>PV2xxx</c> about ops and backends, <c>PV3xxx</c> about planning, <c>PV4xxx</c> about
+/// applying, verifying and reverting, <c>PV5xxx</c> about stored plans, <c>PV6xxx</c> about kernel images, <c>PV7xxx</c> about the
+/// command-line tool, <c>PV8xxx</c> about live code, <c>PV9xxx</c> about the analysis of code.
 /// </remarks>
 public sealed record PatchDiagnostic
 {

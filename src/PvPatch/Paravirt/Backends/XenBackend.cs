@@ -96,7 +96,7 @@ public sealed record XenOptions
     /// The inline forms of the interrupt operations that kernels from 2.6.23 until about 4.13 had; <see langword="null"/> for later
     /// kernels, which only call. Not used where <see cref="VcpuInfoPlaced"/> is <see langword="false"/>.
     /// </summary>
-    internal XenDirectBodies? DirectBodies { get; init; }
+    public XenDirectBodies? DirectBodies { get; init; }
 
     /// <summary>
     /// Whether the hypervisor let the guest place its vcpu_info in per-CPU memory. If so the interrupt slots and <c>mmu.read_cr2</c> hold
@@ -128,7 +128,7 @@ public sealed record XenOptions
 }
 
 /// <summary>The form of Xen's inline interrupt operations.</summary>
-internal enum XenDirectForm
+public enum XenDirectForm
 {
     /// <summary>32-bit, seen in 2.6.24: unmasking is an <c>and</c> over mask and pending byte together.</summary>
     AndWord,
@@ -143,7 +143,7 @@ internal enum XenDirectForm
 }
 
 /// <summary>Where Xen's inline interrupt operations find their data.</summary>
-internal sealed record XenDirectBodies
+public sealed record XenDirectBodies
 {
     /// <summary>
     /// The address of vcpu_info as instructions name it: the offset in the per-CPU segment where <see cref="PerCpu"/> holds, else the
