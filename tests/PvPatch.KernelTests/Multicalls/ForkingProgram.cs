@@ -5,8 +5,8 @@ using static Iced.Intel.AssemblerRegisters;
 namespace PvPatch.KernelTests.Multicalls;
 
 /// <summary>
-/// A program for a guest, an ELF file of one segment: it writes to pages in many page tables and forks, so that the kernel has a long array of
-/// page-table updates to make and more page tables to pin than a batch has calls.
+/// A program for a guest, an ELF file of one segment: it writes to pages in many page tables and forks, so that the kernel has a long array
+/// of page-table updates to make and more page tables to pin than a batch has calls.
 /// </summary>
 internal static class ForkingProgram
 {

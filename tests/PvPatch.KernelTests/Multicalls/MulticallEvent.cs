@@ -35,7 +35,8 @@ internal sealed partial record MulticallEvent(int Cpu, int Task, string Flags, s
         Match kept = Kept().Match(trace);
         if (!kept.Success || kept.Groups[1].Value != kept.Groups[2].Value || trace.Contains("LOST", StringComparison.Ordinal))
         {
-            throw new InvalidDataException($"The trace is not whole: {(kept.Success ? kept.Value : trace[..Math.Min(2000, trace.Length)])}");
+            string found = kept.Success ? kept.Value : trace[..Math.Min(2000, trace.Length)];
+            throw new InvalidDataException($"The trace is not whole: {found}");
         }
 
         return

@@ -7,8 +7,8 @@ namespace PvPatch.KernelTests.Multicalls;
 /// arguments and functions.
 /// </summary>
 /// <remarks>
-/// What the kernel asks for is taken from the trace: modes entered and left, context switches, calls, arguments, functions, calls issued. What
-/// becomes of it is not: whether a call grows the last one, is put off, or makes those before it first, is up to the queue.
+/// What the kernel asks for is taken from the trace: modes entered and left, context switches, calls, arguments, functions, calls issued.
+/// What becomes of it is not: whether a call grows the last one, is put off, or makes those before it first, is up to the queue.
 /// </remarks>
 internal sealed class MulticallReplay
 {

@@ -4,12 +4,12 @@ using PvPatch.LazyModes;
 namespace PvPatch.KernelTests.Multicalls;
 
 /// <summary>
-/// The policy for Xen against the real one: a kernel as dom0 of Xen traces its multicalls while a program forks, and our queue is given the same
-/// calls. Every flush has the same place, reason, number of calls, bytes of arguments and functions.
+/// The policy for Xen against the real one: a kernel as dom0 of Xen traces its multicalls while a program forks, and our queue is given the
+/// same calls. Every flush has the same place, reason, number of calls, bytes of arguments and functions.
 /// </summary>
 /// <remarks>
-/// Kernels up to 6.12. Later ones (7.2 was looked at) enter and leave modes without a function that could be traced. The limit of 32 functions is
-/// not reached by the kernel's own work, as calls are 32 before functions are.
+/// Kernels up to 6.12. Later ones (7.2 was looked at) enter and leave modes without a function that could be traced. The limit of 32
+/// functions is not reached by the kernel's own work, as calls are 32 before functions are.
 /// </remarks>
 [Collection(KernelCollection.Name)]
 [Trait("Category", "Kernel")]
@@ -56,8 +56,8 @@ public sealed class XenMulticallTests(BootedKernelFixture fixture, ITestOutputHe
         MulticallReplay replay = MulticallReplay.Run(policy, events);
 
         output.WriteLine(
-            $"{kernel}, {processors} CPUs: {replay.Calls} calls, {replay.Grown} of them grew another one, {replay.Switches} switches; flushes "
-            + string.Join(", ", replay.Flushes.Select(static f => $"{f.Key} {f.Value}")));
+            $"{kernel}, {processors} CPUs: {replay.Calls} calls, {replay.Grown} of them grew another one, {replay.Switches} switches; "
+            + "flushes " + string.Join(", ", replay.Flushes.Select(static f => $"{f.Key} {f.Value}")));
         Assert.True(replay.Flushes[FlushReason.Immediate] > 50);
         Assert.True(replay.Flushes[FlushReason.Leave] > 10);
         Assert.True(replay.Flushes[FlushReason.Full] > 0);
