@@ -30,7 +30,13 @@ switch (options.Command)
             return run.Execute();
         }
 
+    case "locks" when options.Protocol is Protocol.Library or >= Protocol.TornUnlock:
+        using (var run = new TortureLocks(options))
+        {
+            return run.Execute();
+        }
+
     default:
-        Console.Error.WriteLine($"no command {options.Command} for {options.Sites} and {options.Protocol}; known: run, chain, cost");
+        Console.Error.WriteLine($"no command {options.Command} for {options.Sites} and {options.Protocol}; known: run, chain, locks, cost");
         return 64;
 }
