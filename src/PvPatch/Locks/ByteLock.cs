@@ -22,9 +22,7 @@ internal sealed class ByteLock : LockCode
     public override void WriteLock(LockAssembler functions, bool mayWait)
     {
         Assembler a = functions.Assembler;
-        Label start = a.CreateLabel();
         Label contended = a.CreateLabel();
-        a.Label(ref start);
         a.@lock.bts(__dword_ptr[rdi], 0); // leaves bit 1 as it is
         a.jc(contended);
         a.ret();
@@ -39,7 +37,9 @@ internal sealed class ByteLock : LockCode
         a.pause();
         a.test(__byte_ptr[rdi], Held);
         a.jne(contended);
-        a.jmp(start);
+        a.@lock.bts(__dword_ptr[rdi], 0);
+        a.jc(contended);
+        a.ret();
     }
 
     public override void WriteUnlock(LockAssembler functions)

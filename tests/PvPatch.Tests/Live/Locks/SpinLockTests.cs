@@ -23,10 +23,10 @@ public sealed class SpinLockTests
         using var bench = new LockBench(kind);
         byte[] expected = GnuAssembler.Assemble(64, [new AssemblyPiece(0x1000, assembly)])[0];
         byte[] site = bench.Unlock[0].ToArray();
-        Assert.Equal(LiveForm.Inline, bench.Unlock[0].Form);
+        Assert.Equal(LiveForm.OneInstruction, bench.Unlock[0].Form);
         Assert.Equal(expected, site[^expected.Length..]);
         Assert.All(site[..^expected.Length], static b => Assert.Equal(0x2e, b)); // cs prefixes, which do nothing
-        Assert.Equal(LiveForm.DirectCall, bench.Lock[0].Form);
+        Assert.Equal(LiveForm.Call, bench.Lock[0].Form);
     }
 
     [Theory]
@@ -139,10 +139,10 @@ public sealed class SpinLockTests
         Assert.Equal(ApplyStatus.RolledBack, result.Status);
         Assert.Equal(DiagnosticCodes.GraceTimeout, result.Diagnostics[0].Code);
         Assert.Equal(SpinLockMode.Native, bench.Locks.Mode);
-        Assert.Equal(LiveForm.Inline, bench.Unlock[0].Form);
+        Assert.Equal(LiveForm.OneInstruction, bench.Unlock[0].Form);
 
         Task<ApplyResult> switched = Task.Run(() => bench.Locks.Switch(SpinLockMode.Paravirtual, LockBench.Patient));
-        LockBench.Until(() => bench.Unlock[0].Form == LiveForm.DirectCall);
+        LockBench.Until(() => bench.Unlock[0].Form == LiveForm.Call);
         Assert.False(bench.Locks.MayWait);
         bench.Run(holder, bench.Unlock);
         Assert.True(taker.Join(TimeSpan.FromSeconds(60)));
@@ -197,7 +197,7 @@ public sealed class SpinLockTests
         using var bench = new LockBench(SpinLockKind.Ticket);
         Assert.False(bench.Locks.TrySwitch(SpinLockKind.Ticket, SpinLockMode.Paravirtual, null, out ApplyResult result));
         Assert.Equal((ApplyStatus.Refused, DiagnosticCodes.LockWaiters), (result.Status, result.Diagnostics[0].Code));
-        Assert.Equal(LiveForm.Inline, bench.Unlock[0].Form);
+        Assert.Equal(LiveForm.OneInstruction, bench.Unlock[0].Form);
     }
 
     [Fact]
