@@ -20,7 +20,7 @@ internal sealed unsafe class TortureLocks : IDisposable
     private const int Counter = 64;
     private const int Owner = 72;
     private const int Rounds = 200;
-    private const int KindEvery = 16;
+    private const int KindEvery = 4;
 
     private readonly TortureOptions _options;
     private readonly CodeArena _arena = CodeArena.Reserve(size: 4 << 20);
@@ -155,7 +155,7 @@ internal sealed unsafe class TortureLocks : IDisposable
         }
 
         var options = new SwitchOptions { Timeout = TimeSpan.FromSeconds(60) };
-        if (_options.Kind is null && _switches % KindEvery == 0)
+        if (_options.Kind is null && _switches % KindEvery == 1)
         {
             _kinds++;
             _locks.Switch((SpinLockKind)_random.Next(3), mode, options with { Mode = SwitchMode.Quiescent });

@@ -25,7 +25,8 @@ internal sealed class DemoText(DemoGuest guest, IReadOnlyList<DemoRun> runs, Tex
     {
         string[] names = [.. guests.Select(static g => string.Create(
             CultureInfo.InvariantCulture, $"{g.Guest.Bitness} bits: {string.Join(", ", g.Runs.Select(static r => r.Plan.Backend))}"))];
-        output.Line($"Guests and their backends: {string.Join("; ", names)}", Ink.Strong).Line();
+        output.Line($"Guests and their backends: {string.Join("; ", names)}", Ink.Strong);
+        output.Line();
         for (int i = 0; i < guests.Count; i++)
         {
             if (i > 0)
