@@ -1,6 +1,5 @@
 using System.Runtime.InteropServices;
 using PvPatch.Live;
-using PvPatch.Machine;
 using PvPatch.Mechanisms;
 
 namespace PvPatch.LiveTorture;
@@ -16,8 +15,8 @@ internal static unsafe class ForgetfulHost
 
     public static SpinLockHost Create() => new(
         "forgetful",
-        Operation.Call(ManagedTarget.Of((delegate* unmanaged<ulong, uint, uint, void>)&Wait)).CalledBy(CallConvention.SysV),
-        Operation.Call(ManagedTarget.Of((delegate* unmanaged<ulong, uint, void>)&Kick)).CalledBy(CallConvention.SysV),
+        Operation.Call(ManagedTarget.Of((delegate* unmanaged<ulong, uint, uint, void>)&Wait)).CalledBy(SpinLockHost.OfSystem),
+        Operation.Call(ManagedTarget.Of((delegate* unmanaged<ulong, uint, void>)&Kick)).CalledBy(SpinLockHost.OfSystem),
         WakeAll);
 
     [UnmanagedCallersOnly]
