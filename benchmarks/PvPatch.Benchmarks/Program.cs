@@ -23,6 +23,11 @@ if (args is ["settings", ..])
     return SettingRun.Run(args.AsSpan(1));
 }
 
+if (args is ["locks", ..])
+{
+    return LockSpeed.Run(args.AsSpan(1));
+}
+
 if (args is ["host", ..])
 {
     return HostSpeed.Run(args.AsSpan(1));

@@ -36,7 +36,8 @@ public sealed class LayerTests
         new Layer("PvPatch.Mechanisms", "PvPatch.Analysis", "PvPatch.Plans", "PvPatch.Machine", "PvPatch.Images", "PvPatch"),
         new Layer("PvPatch.Records", "PvPatch.Mechanisms", "PvPatch.Plans", "PvPatch.Machine", "PvPatch.Images", "PvPatch"),
         new Layer("PvPatch.Paravirt", "PvPatch.Mechanisms", "PvPatch.Plans", "PvPatch.Machine", "PvPatch.Images", "PvPatch"),
-        new Layer("PvPatch.Live", "PvPatch.Mechanisms", "PvPatch.Plans", "PvPatch.Machine", "PvPatch.Images", "PvPatch"));
+        new Layer("PvPatch.Locks", "PvPatch.Machine", "PvPatch.Images", "PvPatch"),
+        new Layer("PvPatch.Live", "PvPatch.Locks", "PvPatch.Mechanisms", "PvPatch.Plans", "PvPatch.Machine", "PvPatch.Images", "PvPatch"));
 
     private static readonly Layers s_linuxLayers = new(
         s_linux,

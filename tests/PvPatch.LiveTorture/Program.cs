@@ -36,7 +36,13 @@ switch (options.Command)
             return run.Execute();
         }
 
+    case "locks" when options.Protocol is Protocol.Library or >= Protocol.TornUnlock:
+        using (var run = new TortureLocks(options))
+        {
+            return run.Execute();
+        }
+
     default:
-        Console.Error.WriteLine($"no command {options.Command} for {options.Sites} and {options.Protocol}; known: run, flips, chain, cost");
+        Console.Error.WriteLine($"no command {options.Command} for {options.Sites} and {options.Protocol}; known: run, flips, chain, locks, cost");
         return 64;
 }

@@ -1,4 +1,5 @@
 using System.Globalization;
+using PvPatch.Locks;
 
 namespace PvPatch.LiveTorture;
 
@@ -48,6 +49,15 @@ internal enum Protocol
     WrongRegister,
     OtherWords,
     EntryLeftOut,
+
+    /// <summary>
+    /// Of locks: an unlock that reads, adds and stores the whole word; one before the last store that the lock guards; a host that lets a
+    /// thread sleep without a last look; a switch of sites while waiters sleep.
+    /// </summary>
+    TornUnlock,
+    EarlyUnlock,
+    LostKick,
+    NoDrain,
 }
 
 /// <summary>The command line.</summary>
@@ -79,6 +89,9 @@ internal sealed record TortureOptions
     /// Whether executors enter by a call that keeps the thread in the runtime's cooperative mode, so that the collector must wait for them.
     /// </summary>
     public bool Suppress { get; init; }
+
+    /// <summary>The kind of locks; all, one after the other, where <see langword="null"/>.</summary>
+    public SpinLockKind? Kind { get; init; }
 
     /// <summary>Whether every fourth batch links sites to targets of their own.</summary>
     public bool Links { get; init; }
@@ -120,6 +133,7 @@ internal sealed record TortureOptions
                 "--sites" => options with { Sites = Enum.Parse<SiteKind>(value, ignoreCase: true) },
                 "--protocol" =>
                     options with { Protocol = Enum.Parse<Protocol>(value.Replace("-", "", StringComparison.Ordinal), ignoreCase: true) },
+                "--kind" => options with { Kind = Enum.Parse<SpinLockKind>(value, ignoreCase: true) },
                 "--seconds" => options with { Seconds = double.Parse(value, CultureInfo.InvariantCulture) },
                 "--executors" => options with { Executors = int.Parse(value, CultureInfo.InvariantCulture) },
                 "--batch" => options with { Batch = int.Parse(value, CultureInfo.InvariantCulture) },

@@ -11,8 +11,9 @@ public sealed class DemoTests
     [InlineData(32, new[] { "native", "xen", "kvm", "lguest", "vmi" })]
     public void Every_backend_is_applied_verified_and_reverted(int bits, string[] backends)
     {
-        JsonElement demo = ToolRunner.Run("demo", "--bits", $"{bits}", "--json").Succeeds().Json;
-        Assert.Equal("pvpatch-demo", demo.GetProperty("format").GetString());
+        JsonElement document = ToolRunner.Run("demo", "--bits", $"{bits}", "--json").Succeeds().Json;
+        Assert.Equal("pvpatch-demo", document.GetProperty("format").GetString());
+        JsonElement demo = Assert.Single(document.GetProperty("guests").EnumerateArray());
         Assert.Equal(backends, demo.GetProperty("backends").EnumerateArray().Select(static b => b.GetProperty("backend").GetString()!));
         foreach (JsonElement backend in demo.GetProperty("backends").EnumerateArray())
         {
@@ -39,7 +40,7 @@ public sealed class DemoTests
     [InlineData(64)]
     public void What_stands_at_a_site_is_whole_instructions_of_exactly_its_length(int bits)
     {
-        JsonElement demo = ToolRunner.Run("demo", "--bits", $"{bits}", "--json").Json;
+        JsonElement demo = ToolRunner.Run("demo", "--bits", $"{bits}", "--json").Json.GetProperty("guests")[0];
         byte[] code = Convert.FromHexString(demo.GetProperty("code").GetString()!.Replace(" ", "", StringComparison.Ordinal));
         ulong start = Address(demo, "address");
         foreach (JsonElement backend in demo.GetProperty("backends").EnumerateArray())
@@ -104,6 +105,40 @@ public sealed class DemoTests
     }
 
     [Fact]
+    public void At_first_sight_there_are_both_guests_and_the_four_hypervisors()
+    {
+        ToolResult demo = ToolRunner.Run("demo").Succeeds();
+        Assert.StartsWith(
+            "Guests and their backends: 64 bits: native, xen, kvm; 32 bits: native, xen, kvm, lguest, vmi\n", demo.Out,
+            StringComparison.Ordinal);
+        Assert.Contains("A 64-bit guest of ", demo.Out, StringComparison.Ordinal);
+        Assert.Contains("A 32-bit guest of ", demo.Out, StringComparison.Ordinal);
+        Assert.Equal(3 + 5, demo.Out.Split("reverted bit for bit").Length - 1); // a line of checks for each
+        Assert.Equal(2, demo.Out.Split("Below, each site").Length); // what words mean is said once
+        Assert.All(demo.Out.Split('\n'), static line => Assert.True(line.Length <= 120, line));
+        Assert.DoesNotContain("NOT TRUE", demo.Out, StringComparison.Ordinal);
+    }
+
+    [Fact]
+    public void The_document_has_both_guests_too()
+    {
+        JsonElement.ArrayEnumerator guests = ToolRunner.Run("demo", "--json").Succeeds().Json.GetProperty("guests").EnumerateArray();
+        Assert.Equal([64, 32], guests.Select(static g => g.GetProperty("bitness").GetInt32()));
+        Assert.Equal([3, 5], guests.Select(static g => g.GetProperty("backends").GetArrayLength()));
+    }
+
+    [Theory]
+    [InlineData("lguest")]
+    [InlineData("vmi")]
+    public void A_backend_of_one_guest_is_shown_of_that_one(string backend)
+    {
+        string text = ToolRunner.Run("demo", "--backend", backend).Succeeds().Out;
+        Assert.StartsWith($"Guests and their backends: 32 bits: {backend}\n", text, StringComparison.Ordinal);
+        Assert.DoesNotContain("64-bit", text, StringComparison.Ordinal);
+        ToolRunner.Run("demo", "--bits", "64", "--backend", backend).Fails(1, "PV2002");
+    }
+
+    [Fact]
     public void One_backend_can_be_chosen()
     {
         string text = ToolRunner.Run("demo", "--backend", "xen").Succeeds().Out;
@@ -121,7 +156,7 @@ public sealed class DemoTests
 
     private static JsonElement[] Sites(int bits, string backend) =>
         [.. ToolRunner.Run("demo", "--bits", $"{bits}", "--backend", backend, "--json").Succeeds().Json
-            .GetProperty("backends")[0].GetProperty("plan").GetProperty("sites").EnumerateArray()];
+            .GetProperty("guests")[0].GetProperty("backends")[0].GetProperty("plan").GetProperty("sites").EnumerateArray()];
 
     private static string New(JsonElement[] sites, string slot, int length) =>
         sites.First(s => s.GetProperty("slot").GetString() == slot && s.GetProperty("length").GetInt32() == length).GetProperty("new")

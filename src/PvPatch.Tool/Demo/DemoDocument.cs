@@ -1,10 +1,11 @@
 namespace PvPatch.Tool.Demo;
 
-/// <summary>The demo as JSON: for each backend its plan as <c>plan --json</c> writes it, and the checks.</summary>
-internal sealed record DemoDocument(int Bitness, string Address, string Code, IReadOnlyList<DemoBackend> Backends)
-    : ToolDocument("pvpatch-demo")
+/// <summary>The demo as JSON: its guests, and for each backend its plan as <c>plan --json</c> writes it, and the checks.</summary>
+internal sealed record DemoDocument(IReadOnlyList<DemoGuestPart> Guests) : ToolDocument("pvpatch-demo", 2);
+
+internal sealed record DemoGuestPart(int Bitness, string Address, string Code, IReadOnlyList<DemoBackend> Backends)
 {
-    public static DemoDocument Of(DemoGuest guest, IEnumerable<DemoRun> runs) => new(
+    public static DemoGuestPart Of(DemoGuest guest, IEnumerable<DemoRun> runs) => new(
         guest.Bitness,
         JsonOutput.Hex(guest.Start),
         HexBytes.Format(guest.Code.Span),

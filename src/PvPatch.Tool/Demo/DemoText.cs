@@ -4,7 +4,9 @@ using PvPatch.Plans;
 
 namespace PvPatch.Tool.Demo;
 
-/// <summary>The demo as text: a glossary, every site under every backend, the sites left alone with reasons, and the checks.</summary>
+/// <summary>
+/// A guest of the demo as text: a glossary, every site under every backend, the sites left alone with reasons, and the checks.
+/// </summary>
 internal sealed class DemoText(DemoGuest guest, IReadOnlyList<DemoRun> runs, TextOutput output)
 {
     private const int NameWidth = 9;
@@ -18,9 +20,27 @@ internal sealed class DemoText(DemoGuest guest, IReadOnlyList<DemoRun> runs, Tex
     private readonly Disassembler[] _patched = [
         .. runs.Select(r => new Disassembler(guest.Bitness, a => guest.NameOf(a) ?? ThunkAt(r.Plan, a)))];
 
-    public void Write()
+    /// <summary>Writes several guests; what the words mean stands above the first.</summary>
+    public static void Write(IReadOnlyList<(DemoGuest Guest, DemoRun[] Runs)> guests, TextOutput output)
     {
-        WriteIntroduction();
+        string[] names = [.. guests.Select(static g => string.Create(
+            CultureInfo.InvariantCulture, $"{g.Guest.Bitness} bits: {string.Join(", ", g.Runs.Select(static r => r.Plan.Backend))}"))];
+        output.Line($"Guests and their backends: {string.Join("; ", names)}", Ink.Strong);
+        output.Line();
+        for (int i = 0; i < guests.Count; i++)
+        {
+            if (i > 0)
+            {
+                output.Line();
+            }
+
+            new DemoText(guests[i].Guest, guests[i].Runs, output).Write(isFirst: i == 0);
+        }
+    }
+
+    private void Write(bool isFirst)
+    {
+        WriteIntroduction(isFirst);
         for (int i = 0; i < guest.Sites.Count; i++)
         {
             WriteSite(i, guest.Sites[i]);
@@ -31,15 +51,19 @@ internal sealed class DemoText(DemoGuest guest, IReadOnlyList<DemoRun> runs, Tex
         WriteSummary();
     }
 
-    private void WriteIntroduction()
+    private void WriteIntroduction(bool isFirst)
     {
         output.Line(
             string.Create(CultureInfo.InvariantCulture,
             $"A {guest.Bitness}-bit guest of {guest.Code.Length} bytes was assembled just now. It has {guest.Sites.Count} sites: "
             + $"places where it calls an operation"), Ink.Strong);
         output.Line("through a table (a slot, such as irq.irq_disable), because what the operation does depends on the hypervisor.");
-        output.Line("Below, each site as it was and as it becomes under each backend. A site has a length that cannot change (its budget;");
-        output.Line("nop(4) stands for four bytes of nops) and says which registers may be destroyed there.");
+        if (isFirst)
+        {
+            output.Line("Below, each site as it was and as it becomes under each backend. A site has a length that cannot change (its");
+            output.Line("budget; nop(4) stands for four bytes of nops) and says which registers may be destroyed there.");
+        }
+
         output.Line();
     }
 

@@ -14,12 +14,9 @@ namespace PvPatch.Tool.Output;
 
 /// <summary>Common members of the tool's JSON documents. Members are written in order of declaration; null ones are left out.</summary>
 /// <param name="Format">The name of the document.</param>
-internal abstract record ToolDocument([property: JsonPropertyOrder(-2)] string Format)
-{
-    /// <summary>The version of every schema but the plan's own. It grows when something is taken away or changes its meaning.</summary>
-    [JsonPropertyOrder(-1)]
-    public int Version { get; } = 1;
-}
+/// <param name="Version">The version of its schema, which grows when something is taken away or changes its meaning.</param>
+internal abstract record ToolDocument(
+    [property: JsonPropertyOrder(-2)] string Format, [property: JsonPropertyOrder(-1)] int Version = 1);
 
 /// <summary>The document of a command that failed.</summary>
 internal sealed record FailureDocument(int ExitCode, IReadOnlyList<JsonPart> Diagnostics) : ToolDocument("pvpatch-failure");

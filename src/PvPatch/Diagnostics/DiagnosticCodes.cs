@@ -261,6 +261,20 @@ public static class DiagnosticCodes
     /// <summary>A link that was requested from inside generated code was not made.</summary>
     public const string RequestNotMade = "PV8050";
 
+    /// <summary>
+    /// A checked spinlock is released by another than its holder or while it is free, or taken by its holder once more.
+    /// </summary>
+    public const string LockMisuse = "PV8070";
+
+    /// <summary>A word can't be that of a spinlock which nobody holds: it is not aligned, not zero, or known already.</summary>
+    public const string LockWord = "PV8071";
+
+    /// <summary>Waiters of spinlocks can't be let sleep, or don't come back from the host.</summary>
+    public const string LockWaiters = "PV8072";
+
+    /// <summary>Spinlocks can't become another kind: they are held, or threads may be using them.</summary>
+    public const string LocksInUse = "PV8073";
+
     /// <summary>Code could not be followed, so nothing is known of what it destroys or reads.</summary>
     public const string CodeNotFollowed = "PV9001";
 

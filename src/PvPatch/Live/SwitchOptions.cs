@@ -56,4 +56,7 @@ public sealed record SwitchOptions
 
     /// <summary>Whether to wait for another thread's batch to end rather than be refused.</summary>
     public bool WaitForOther { get; init; }
+
+    /// <summary>Asked when no thread is in generated code, before anything is decided; what it gives refuses the batch.</summary>
+    internal Func<PatchDiagnostic?>? WhenQuiescent { get; init; }
 }

@@ -93,6 +93,32 @@ public sealed class TortureTests
     }
 
     [Theory]
+    [InlineData("--kind ticket")]
+    [InlineData("--kind byte")]
+    [InlineData("--kind queued")]
+    [InlineData("--kind ticket --executors 4")]
+    [InlineData("--kind queued --executors 4")]
+    [InlineData("--executors 3")]
+    public void Locks_exclude_and_go_on_while_their_mode_and_kind_are_switched(string arguments)
+    {
+        Requirement.TwoProcessors();
+        (int code, string output) = Run($"locks --seconds 3 {arguments}", s_timeout);
+        Assert.True(code == 0, $"exit code {code}: {output}");
+    }
+
+    [Theory]
+    [InlineData("--kind ticket --protocol torn-unlock", "")]
+    [InlineData("--kind byte --protocol early-unlock", "counted", 2)]
+    [InlineData("--kind ticket --executors 3 --protocol lost-kick", "no progress")]
+    [InlineData("--kind ticket --protocol no-drain", "no progress")]
+    [InlineData("--kind queued --executors 3 --protocol no-drain", "no progress")]
+    public void Locks_that_are_wrong_are_seen_to_fail(string arguments, string fault, int seconds = 20)
+    {
+        Requirement.TwoProcessors();
+        Assert.Contains(fault, AssertSeen($"locks {arguments}", seconds), StringComparison.Ordinal);
+    }
+
+    [Theory]
     [InlineData("--sites atomic8 --protocol byte-copy")]
     [InlineData("--sites spin --protocol no-barrier")]
     [InlineData("--sites atomic8 --protocol call-not-at-end")]
@@ -125,22 +151,24 @@ public sealed class TortureTests
     private static readonly int[] s_crashes = [.. new[] { 4, 5, 6, 7, 8, 11 }.Select(static signal => 128 + signal)];
 
     /// <summary>Runs a shortcut until it is seen. A child that could not start, or failed in another way, has seen nothing.</summary>
-    private static void AssertSeen(string arguments)
+    /// <returns>What it wrote.</returns>
+    private static string AssertSeen(string arguments, int seconds = 10)
     {
         const int Attempts = 8;
         var outputs = new List<string>();
         while (outputs.Count < Attempts)
         {
-            (int code, string output) = Run($"{arguments} --seconds 10", s_timeout);
+            (int code, string output) = Run($"{arguments} --seconds {seconds}", s_timeout);
             if (code == Faulted || (Array.IndexOf(s_crashes, code) >= 0 && HasStarted(output)))
             {
-                return;
+                return output;
             }
 
             outputs.Add($"exit code {code}: {output}");
         }
 
-        Assert.Fail($"{Attempts} runs of ten seconds saw nothing: the harness proves nothing\n{string.Join('\n', outputs)}");
+        throw new Xunit.Sdk.XunitException(
+            $"{Attempts} runs of {seconds} seconds saw nothing: the harness proves nothing\n{string.Join('\n', outputs)}");
     }
 
     /// <summary>Whether the child came as far as its first line, and no exception of managed code ended it.</summary>

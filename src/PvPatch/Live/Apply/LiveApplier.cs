@@ -114,7 +114,8 @@ internal sealed partial class LiveApplier
         bool closed = false;
         try
         {
-            if ((CheckHeld(changes) ?? Quiesce(changes, options, report, ref closed)) is PatchDiagnostic refusal)
+            if ((CheckHeld(changes) ?? Quiesce(changes, options, report, ref closed) ?? options.WhenQuiescent?.Invoke())
+                is PatchDiagnostic refusal)
             {
                 report.Add(refusal);
                 return Refused(report);
