@@ -280,7 +280,9 @@ public static class KernelDiagnosticCodes
     /// <summary>The header of a kdump-compressed dump is damaged, or the dump is of another machine or version.</summary>
     public const string KdumpBadHeader = "PV6150";
 
-    /// <summary>The bitmap of a kdump-compressed dump lies outside the file, or is of another number of pages than the header says.</summary>
+    /// <summary>
+    /// The bitmap of a kdump-compressed dump lies outside the file, or is of another number of pages than the header says.
+    /// </summary>
     public const string KdumpBadTables = "PV6151";
 
     /// <summary>The file is one of several that a kdump-compressed dump was split into.</summary>

@@ -32,7 +32,8 @@ public sealed class DumpFormTests(BootedKernelFixture fixture, ITestOutputHelper
         JsonElement core = Verify(image, "elf", "elfCore", false);
         Assert.Equal("patched", core.GetProperty("state").GetString());
         Assert.StartsWith("native", core.GetProperty("backend").GetString(), StringComparison.Ordinal);
-        foreach (string format in formats.Where(static f => f.StartsWith("kdump-", StringComparison.Ordinal) && !f.EndsWith("-lzo", StringComparison.Ordinal)))
+        foreach (string format in formats.Where(
+            static f => f.StartsWith("kdump-", StringComparison.Ordinal) && !f.EndsWith("-lzo", StringComparison.Ordinal)))
         {
             AssertSame(core, Verify(image, format, "kdump", !format.Contains("raw", StringComparison.Ordinal)));
         }
@@ -109,7 +110,8 @@ public sealed class DumpFormTests(BootedKernelFixture fixture, ITestOutputHelper
 
         foreach (string name in (string[])["slide", "piecesMatched"])
         {
-            Assert.Equal(expected.GetProperty("memory").GetProperty(name).GetRawText(), result.GetProperty("memory").GetProperty(name).GetRawText());
+            Assert.Equal(
+                expected.GetProperty("memory").GetProperty(name).GetRawText(), result.GetProperty("memory").GetProperty(name).GetRawText());
         }
     }
 

@@ -73,7 +73,8 @@ public sealed class MakedumpfileTests(ITestOutputHelper output) : IDisposable
             "makedumpfile", ["--split", "-c", "-d", "31", core, PathOf("part1"), PathOf("part2")], s_timeout);
         Assert.True(split.Succeeded, split.Tail());
         Refuses(image, PathOf("part1"), "PV6152", "--reassemble");
-        ToolResult reassembled = ExternalTool.Run("makedumpfile", ["--reassemble", PathOf("part1"), PathOf("part2"), PathOf("parts")], s_timeout);
+        ToolResult reassembled = ExternalTool.Run(
+            "makedumpfile", ["--reassemble", PathOf("part1"), PathOf("part2"), PathOf("parts")], s_timeout);
         Assert.True(reassembled.Succeeded, reassembled.Tail());
         AssertSame(reduced, Verify(image, PathOf("parts"), "makedumpfile --reassemble"), "kdump", isFlattened: false);
     }

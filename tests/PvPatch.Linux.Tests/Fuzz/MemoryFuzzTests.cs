@@ -66,8 +66,8 @@ public sealed class MemoryFuzzTests
     {
         byte[] page = new byte[TestKdump.Block];
         new Random(1).NextBytes(page.AsSpan(0, 600));
-        return new TestKdump(is64) { VmCoreInfo = [.. "OSRELEASE=6.1.0\nKERNELOFFSET=1e000000\n"u8], Frames = 200 }.Zlib(1, page).Raw(2, page)
-            .Packed(70, Snappier.Snappy.CompressToArray(page), 4).Packed(130, Zstandard(page), 0x20).Zlib(199, page);
+        return new TestKdump(is64) { VmCoreInfo = [.. "OSRELEASE=6.1.0\nKERNELOFFSET=1e000000\n"u8], Frames = 200 }
+            .Zlib(1, page).Raw(2, page).Packed(70, Snappier.Snappy.CompressToArray(page), 4).Packed(130, Zstandard(page), 0x20).Zlib(199, page);
     }
 
     private static byte[] Zstandard(byte[] page)

@@ -38,13 +38,14 @@ internal static class CoreReader
     private static PatchDiagnostic NoMemory(MemorySource source, CoreHeader header, bool isCut) =>
         DumpReader.Empty("the core holds no memory") with
         {
-            Found = $"{header.SegmentCount} program headers{(isCut ? $", and the file ends at {FileRange.Hex((ulong)source.Length)}" : "")}",
+            Found = $"{header.SegmentCount} program headers"
+                + (isCut ? $", and the file ends at {FileRange.Hex((ulong)source.Length)}" : ""),
             Expected = "segments with bytes in the file",
         };
 
     private static PatchDiagnostic XenCore() =>
-        PatchDiagnostic.Error(
-            KernelDiagnosticCodes.MemoryNotACore, "the file is a core of a Xen domain as xl dump-core writes it, which is not read here") with
+        PatchDiagnostic.Error(KernelDiagnosticCodes.MemoryNotACore,
+            "the file is a core of a Xen domain as xl dump-core writes it, which is not read here") with
         {
             FileOffset = 0,
             Found = "sections .xen_pages and .xen_p2m or .xen_pfn, and no program headers",

@@ -30,9 +30,11 @@ internal static class DumpMagic
         Form.Packed([0x50, 0x4b, 0x03, 0x04], "zip", "unzip"),
     ];
 
-    private const string QemuHelp = "Dump the memory of the running machine: dump-guest-memory in QEMU's monitor, or virsh dump --memory-only.";
+    private const string QemuHelp =
+        "Dump the memory of the running machine: dump-guest-memory in QEMU's monitor, or virsh dump --memory-only.";
 
-    private const string WindowsHelp = "Take the dump as an ELF core: QEMU's dump-guest-memory without -w, virsh dump --memory-only --format elf.";
+    private const string WindowsHelp =
+        "Take the dump as an ELF core: QEMU's dump-guest-memory without -w, virsh dump --memory-only --format elf.";
 
     private sealed class Form
     {

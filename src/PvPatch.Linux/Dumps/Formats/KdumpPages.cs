@@ -50,9 +50,8 @@ internal sealed class KdumpPages : MemorySource
         {
             lock (_gate)
             {
-                string more = _bad.Count == MaxCounted ? " or more" : "";
-                return _firstBad is null ? null
-                    : _firstBad with { Found = string.Create(CultureInfo.InvariantCulture, $"{_bad.Count}{more} pages, the first one {_firstBad.Found}") };
+                string count = string.Create(CultureInfo.InvariantCulture, $"{_bad.Count}{(_bad.Count == MaxCounted ? " or more" : "")}");
+                return _firstBad is null ? null : _firstBad with { Found = $"{count} pages, the first one {_firstBad.Found}" };
             }
         }
     }
@@ -181,7 +180,8 @@ internal sealed class KdumpPages : MemorySource
             _bad.Add(page);
         }
 
-        _firstBad ??= PatchDiagnostic.Warning(KernelDiagnosticCodes.KdumpPagesDamaged, "pages of the compressed dump cannot be unpacked") with
+        _firstBad ??= PatchDiagnostic.Warning(
+            KernelDiagnosticCodes.KdumpPagesDamaged, "pages of the compressed dump cannot be unpacked") with
         {
             FileOffset = _descriptorOffset + page * DescriptorSize,
             Found = what,

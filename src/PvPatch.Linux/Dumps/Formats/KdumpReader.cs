@@ -97,8 +97,8 @@ internal static class KdumpReader
         End(found, (long)header.Pages, ref first, ref rank);
         (runs, pages) = (found, rank);
         error = isRead && found.Count <= MaxRuns ? null
-            : PatchDiagnostic.Error(
-                KernelDiagnosticCodes.KdumpBadTables, "the bitmap of the compressed dump cannot be read, or is of more runs than are kept") with
+            : PatchDiagnostic.Error(KernelDiagnosticCodes.KdumpBadTables,
+                "the bitmap of the compressed dump cannot be read, or is of more runs than are kept") with
             {
                 FileOffset = header.BitmapOffset,
                 Found = string.Create(CultureInfo.InvariantCulture, $"{found.Count} runs of pages"),
@@ -158,7 +158,8 @@ internal static class KdumpReader
         {
             FileOffset = source.Length,
             Found = isIncomplete ? "a dump that its writer calls incomplete"
-                : string.Create(CultureInfo.InvariantCulture, $"descriptors of {descriptors} of {pages} pages, the last one without its bytes"),
+                : string.Create(CultureInfo.InvariantCulture, $"descriptors of {descriptors} of {pages} pages")
+                    + (descriptors == pages ? ", the last one without its bytes" : ""),
             Expected = "all of them within the file",
             Help = "What is missing counts as unreadable; take the dump again for the rest.",
         });

@@ -1,4 +1,5 @@
 using PvPatch.Linux.Dumps;
+using PvPatch.Linux.Tests.Support;
 using PvPatch.Linux.Verify;
 
 namespace PvPatch.Linux.Tests.Memory;
@@ -53,6 +54,29 @@ public sealed class DumpFormTests
         PatchDiagnostic damage = Assert.Single(memory.Diagnostics, static d => d.Code == "PV6154");
         Assert.Equal("core", damage.Source);
         Assert.StartsWith("1 pages", damage.Found, StringComparison.Ordinal);
+    }
+
+    // The kernel lies in the last of 16 GiB, of which the others are a hole in the file.
+    [Fact]
+    public void A_kernel_at_the_end_of_a_large_raw_file_is_found()
+    {
+        const long at = (16L << 30) - (64 << 20);
+        using var folder = new TestFolder();
+        string path = folder.File("memory");
+        using (FileStream stream = File.Create(path))
+        {
+            stream.SetLength(16L << 30);
+            stream.Position = at;
+            stream.Write(s_kernel.Boot(s_kernel.Native, 0x1e000000).Flat());
+        }
+
+        long before = GC.GetAllocatedBytesForCurrentThread();
+        using MemoryFile file = MemoryFile.Open(path, 0);
+        KernelMemory memory = s_kernel.Locate(file);
+
+        Assert.Equal(at - unchecked((long)s_kernel.Text), memory.Displacement);
+        Assert.Equal(0x1e000000, memory.Slide);
+        Assert.True(GC.GetAllocatedBytesForCurrentThread() - before < 4 << 20);
     }
 
     private static byte[] Dump(string form, MachineMemory machine)

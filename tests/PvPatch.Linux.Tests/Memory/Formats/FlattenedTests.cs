@@ -13,7 +13,8 @@ public sealed class FlattenedTests
         byte[] core = new TestCore().VmCoreInfo("KERNELOFFSET=1e000000").Load(Kernel, 0x1000, [1, 2, 3]).Build();
         byte[] page = [1, 2, .. new byte[4094]];
         byte[] kdump = new TestKdump { VmCoreInfo = [.. "KERNELOFFSET=1e000000\n"u8] }.Zlib(1, page).Build();
-        foreach ((byte[] dump, MemoryFileKind kind) in ((byte[], MemoryFileKind)[])[(core, MemoryFileKind.ElfCore), (kdump, MemoryFileKind.Kdump)])
+        foreach ((byte[] dump, MemoryFileKind kind) in
+            ((byte[], MemoryFileKind)[])[(core, MemoryFileKind.ElfCore), (kdump, MemoryFileKind.Kdump)])
         {
             foreach (int size in (int[])[1, 7, 16384])
             {

@@ -28,7 +28,8 @@ public sealed class KdumpTests
         Assert.Equal([.. zlib, .. zstd, .. raw], Read(file, 16 * Page, 3 * TestKdump.Block)!);
         Assert.Equal(zstd[100..200], Read(file, 17 * Page + 100, 100));
         Assert.Equal([.. zlib[4090..], .. zstd[..5]], Read(file, 17 * Page - 6, 11)!);
-        Assert.Equal(Enumerable.Range(0, TestKdump.Block).Select(static i => (byte)(i % 2 == 0 ? 0xab : 0xcd)), Read(file, 20 * Page, TestKdump.Block));
+        byte[] pattern = [.. Enumerable.Range(0, TestKdump.Block).Select(static i => (byte)(i % 2 == 0 ? 0xab : 0xcd))];
+        Assert.Equal(pattern, Read(file, 20 * Page, TestKdump.Block));
         Assert.Empty(file.Warnings);
     }
 
@@ -107,8 +108,14 @@ public sealed class KdumpTests
     public void Old_dumps_may_have_one_bitmap_and_no_sub_header(string signature, int version, uint subBlocks)
     {
         using MemoryFile file = TestCore.Open(
-            new TestKdump { Signature = signature, Version = version, SubBlocks = subBlocks, HasOneBitmap = true, Split = version > 1 ? 0 : 7u }
-            .Zlib(3, Filled(3)).Build());
+            new TestKdump
+            {
+                Signature = signature,
+                Version = version,
+                SubBlocks = subBlocks,
+                HasOneBitmap = true,
+                Split = version > 1 ? 0 : 7u,
+            }.Zlib(3, Filled(3)).Build());
 
         Assert.Equal(Filled(3), Read(file, 3 * Page, TestKdump.Block));
     }
@@ -151,7 +158,7 @@ public sealed class KdumpTests
         { "no snappy", Filled(1)[..100], 4 },
         { "snappy of more", [0x81, 0x20, .. s_snappyPage[2..]], 4 },
         { "snappy, cut off", s_snappyPage[..^3], 4 },
-        { "snappy from before the start", [0x80, 0x20, 0x04, 0xab, 0xcd, .. Enumerable.Repeat((byte[])[(63 << 2) | 2, 9, 0], 64).SelectMany(static c => c)], 4 },
+        { "snappy from before the start", [0x80, 0x20, 0x04, 0xab, 0xcd, (63 << 2) | 2, 9, 0, .. s_snappyPage[8..]], 4 },
         { "no zstd", Filled(1)[..100], 0x20 },
         { "two at once", TestKdump.Deflated(Filled(1)), 3 },
         { "unknown", TestKdump.Deflated(Filled(1)), 0x40 },
@@ -177,7 +184,7 @@ public sealed class KdumpTests
     [Fact]
     public void A_large_dump_is_opened_at_the_cost_of_its_bitmap()
     {
-        // 16 GiB, all of it there: 4 Mi descriptors, all of one page of zeros; the descriptors are a hole in the file, but for the last ones.
+        // 16 GiB, all of it there: 4 Mi descriptors, which are a hole in the file but for the last one.
         using var folder = new TestFolder();
         const long frames = 4 << 20;
         byte[] head = new TestKdump { Frames = frames }.Zlib(0, new byte[TestKdump.Block]).Build();

@@ -5,7 +5,8 @@ using PvPatch.Linux.Tests.Support;
 namespace PvPatch.Linux.Tests.Memory;
 
 /// <summary>
-/// Writes small kdump-compressed dumps: header, sub header, two bitmaps, descriptors, pages. What a header says can differ from what is there.
+/// Writes small kdump-compressed dumps: header, sub header, two bitmaps, descriptors, pages. What a header says can differ from what is
+/// there.
 /// </summary>
 internal sealed class TestKdump(bool is64 = true)
 {
