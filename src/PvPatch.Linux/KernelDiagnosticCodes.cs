@@ -188,7 +188,7 @@ public static class KernelDiagnosticCodes
     /// <summary>The memory file can't be opened or read.</summary>
     public const string MemoryUnreadable = "PV6120";
 
-    /// <summary>The memory file is no ELF core, and no base address says where raw memory lies.</summary>
+    /// <summary>The memory file is in no format that is read, and no base address says where raw memory lies.</summary>
     public const string MemoryNotACore = "PV6121";
 
     /// <summary>The header of an ELF core is damaged, or the core is of another machine.</summary>
@@ -197,16 +197,16 @@ public static class KernelDiagnosticCodes
     /// <summary>The program headers of an ELF core lie outside the file, or are more than can be.</summary>
     public const string CoreBadTable = "PV6123";
 
-    /// <summary>An ELF core or raw file holds no memory at all.</summary>
+    /// <summary>A dump or raw file holds no memory at all.</summary>
     public const string MemoryEmpty = "PV6124";
 
-    /// <summary>An ELF core ends before the memory it announces (a warning); what is missing counts as unreadable.</summary>
+    /// <summary>A dump ends before the memory it announces (a warning); what is missing counts as unreadable.</summary>
     public const string CoreTruncated = "PV6125";
 
-    /// <summary>Segments of an ELF core share addresses or leave the address space (a warning).</summary>
+    /// <summary>Segments of a dump share addresses or leave the address space (a warning).</summary>
     public const string CoreBadSegments = "PV6126";
 
-    /// <summary>The notes of an ELF core are damaged and were passed over from there on (a warning).</summary>
+    /// <summary>The notes of a dump are damaged and were passed over from there on (a warning).</summary>
     public const string CoreBadNotes = "PV6127";
 
     /// <summary>The memory does not hold this kernel.</summary>
@@ -276,6 +276,29 @@ public static class KernelDiagnosticCodes
 
     /// <summary>The module says it was built for another release than the kernel says it is (a warning).</summary>
     public const string ModuleOtherRelease = "PV6147";
+
+    /// <summary>The header of a kdump-compressed dump is damaged, or the dump is of another machine or version.</summary>
+    public const string KdumpBadHeader = "PV6150";
+
+    /// <summary>
+    /// The bitmap of a kdump-compressed dump lies outside the file, or is of another number of pages than the header says.
+    /// </summary>
+    public const string KdumpBadTables = "PV6151";
+
+    /// <summary>The file is one of several that a kdump-compressed dump was split into.</summary>
+    public const string KdumpSplit = "PV6152";
+
+    /// <summary>A kdump-compressed dump is compressed in a way that is not read.</summary>
+    public const string KdumpCompressionUnknown = "PV6153";
+
+    /// <summary>Pages of a kdump-compressed dump cannot be unpacked (a warning); they count as unreadable.</summary>
+    public const string KdumpPagesDamaged = "PV6154";
+
+    /// <summary>A range of a LiME dump has a damaged header (a warning where ranges before it can be read).</summary>
+    public const string LimeBadRange = "PV6155";
+
+    /// <summary>A record of a dump in makedumpfile's flattened form is damaged.</summary>
+    public const string FlattenedBadRecord = "PV6156";
 
     /// <summary>A line of a layout's text is neither a slot nor what else may stand there.</summary>
     public const string LayoutBadLine = "PV6160";

@@ -69,6 +69,12 @@ public sealed class KernelImage
     /// <summary>The functions in the ops table on disk: those of a native boot.</summary>
     public Backend Native { get; }
 
+    /// <summary>
+    /// Names of other known orders that the image proves as well as <see cref="Layout"/>, and that are the same for all its sites; none
+    /// where it says its order itself.
+    /// </summary>
+    internal IReadOnlyList<string> LayoutsAlike { get; init; } = [];
+
     internal AltInstrTable? Alternatives { get; init; }
 
     /// <summary>The symbols: those given, the image's symbol table, or its kallsyms; <see langword="null"/> where it has none.</summary>

@@ -40,12 +40,13 @@ internal static class KernelImageReader
 
         KernelSymbols? symbols = options.Symbols ?? (KernelSymbols.TryFromImage(elf, out KernelSymbols? own, out _) ? own : null);
         CodeImage code = elf.ToCode();
-        if (!TryFindLayoutAndEra(elf, code, source, options, symbols, out OpsLayout? layout, out int lockTable, out KernelEra? era,
-            out SiteEvidence? evidence, out error))
+        if (!TryFindLayoutAndEra(
+            elf, code, source, options, symbols, out FoundLayout? found, out KernelEra? era, out SiteEvidence? evidence, out error))
         {
             return false;
         }
 
+        OpsLayout layout = found.Layout;
         AltInstrTable? alternatives = null;
         if (era.Alternatives is not null && !AltInstrTable.TryRead(elf, out alternatives, out error))
         {
@@ -53,13 +54,18 @@ internal static class KernelImageReader
         }
 
         var table = new NativeTable(elf, symbols);
-        if (!TryFindSites(elf, code, era, layout, lockTable, alternatives, symbols, evidence, table, out KernelSites? sites, out error)
+        if (!TryFindSites(elf, code, era, found, alternatives, symbols, evidence, table, out KernelSites? sites, out error)
             || !table.TryRead(layout, sites.SlotWords, out SlotTargets? targets, out error))
         {
             return false;
         }
 
-        image = new KernelImage(elf, code, era, layout, sites, targets) { Alternatives = alternatives, Symbols = symbols };
+        image = new KernelImage(elf, code, era, layout, sites, targets)
+        {
+            Alternatives = alternatives,
+            Symbols = symbols,
+            LayoutsAlike = found.Alike,
+        };
         return true;
     }
 
@@ -70,14 +76,12 @@ internal static class KernelImageReader
         SiteSource source,
         KernelOptions options,
         KernelSymbols? symbols,
-        [NotNullWhen(true)] out OpsLayout? layout,
-        out int lockTable,
+        [NotNullWhen(true)] out FoundLayout? found,
         [NotNullWhen(true)] out KernelEra? era,
         out SiteEvidence? evidence,
         [NotNullWhen(false)] out PatchDiagnostic? error)
     {
-        layout = options.Layout;
-        lockTable = layout?.Count ?? 0;
+        found = options.Layout is OpsLayout given ? new FoundLayout(given, KernelLayouts.LockTableOf(given, symbols)) : null;
         era = options.Era;
         evidence = null;
         if (!Agree(elf, source, options, out error))
@@ -88,8 +92,8 @@ internal static class KernelImageReader
         bool asksSites = options.Layout is not null || era is { Placement: not SlotPlacement.OneTable }
             || !elf.TryGetSection(KernelLayoutReader.Section, out _);
         return !(source == SiteSource.ParaInstructions && asksSites && !SiteEvidence.TryRead(elf, code, out evidence, out error))
-            && (layout is not null || KernelLayoutReader.TryRead(elf, symbols, evidence, era, out layout, out lockTable, out error))
-            && (era is not null || KernelEraDetector.TryDetect(elf, source, layout, evidence, symbols, out era, out error));
+            && (found is not null || KernelLayoutReader.TryRead(elf, symbols, evidence, era, out found, out error))
+            && (era is not null || KernelEraDetector.TryDetect(elf, source, found.Layout, evidence, symbols, out era, out error));
     }
 
     /// <summary>Whether the image agrees with the facts that the caller gives.</summary>
@@ -122,8 +126,7 @@ internal static class KernelImageReader
         ElfImage elf,
         CodeImage code,
         KernelEra era,
-        OpsLayout layout,
-        int lockTable,
+        FoundLayout found,
         AltInstrTable? alternatives,
         KernelSymbols? symbols,
         SiteEvidence? evidence,
@@ -132,6 +135,7 @@ internal static class KernelImageReader
         [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         sites = null;
+        OpsLayout layout = found.Layout;
         if (era.Source == SiteSource.ParaInstructions)
         {
             return KernelSites.TryReadTable(elf, code, era, layout, symbols, evidence, out sites, out error);
@@ -139,7 +143,7 @@ internal static class KernelImageReader
 
         var locator = new SlotWordLocator(code, alternatives!, symbols);
         return locator.TryFind(
-            layout, lockTable, words => table.TryRead(layout, words, out _, out _), out VirtualAddress[]? words, out error)
+            layout, found.LockTable, words => table.TryRead(layout, words, out _, out _), out VirtualAddress[]? words, out error)
             && KernelSites.TryReadDirectCalls(elf, code, alternatives!, layout, words, out sites, out error);
     }
 }

@@ -55,6 +55,7 @@ public sealed class JsonDocumentationTests : IDisposable
         string[] info = ["info", _files.Vmlinux];
         yield return ToolRunner.Run("demo", "--json").Succeeds().Json;
         yield return ToolRunner.Run([.. info, "--json"]).Succeeds().Json;
+        yield return ToolRunner.Run("layout", _files.Vmlinux, "--json").Succeeds().Json;
         yield return ToolRunner.Run("sites", _files.Vmlinux, "--json").Succeeds().Json;
         yield return ToolRunner.Run("sites", ObjectSitesTests.Build(_files, link: false), "--records", "--json").Succeeds().Json;
         yield return ToolRunner.Run("plan", _files.Vmlinux, "--backend", "native", "--json").Succeeds().Json;

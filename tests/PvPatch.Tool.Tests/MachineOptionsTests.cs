@@ -65,6 +65,25 @@ public sealed class MachineOptionsTests : IDisposable
     }
 
     [Fact]
+    public void The_order_in_use_is_printed_as_it_can_be_given()
+    {
+        string text = Run("layout").Succeeds().Out;
+        string[] slots = [.. text.Split('\n').Where(static l => l.Length > 0 && char.IsAsciiDigit(l[0]))];
+        Assert.Contains("from the kernel's type information (.BTF)\nbits 64\n0 ", text, StringComparison.Ordinal);
+        Assert.Equal(SyntheticOps.Names.Select(static (n, i) => $"{i} {n}"), slots.Select(static l => l.TrimEnd('*')));
+        Assert.Contains(slots, static l => l.EndsWith(" irq.save_fl*", StringComparison.Ordinal));
+
+        // Given to another command it is the same order, and printed again the same text but for where it is from.
+        string[] given = ["--era", "linux-6.1", "--layout", _guest.Write("printed", text)];
+        Assert.Equal(Run("plan", "-b", "native").Succeeds().Out, Run("plan", [.. given, "-b", "native"]).Succeeds().Out);
+        Assert.Equal(slots, Run("layout", given).Succeeds().Out.Split('\n').Where(static l => l.Length > 0 && char.IsAsciiDigit(l[0])));
+        JsonElement json = Run("layout", [.. given, "--json"]).Succeeds().Json;
+        Assert.Equal("--layout", json.GetProperty("layoutFrom").GetString());
+        Assert.Equal(slots.Length, json.GetProperty("slots").GetArrayLength());
+        Assert.Equal(0, json.GetProperty("alike").GetArrayLength());
+    }
+
+    [Fact]
     public void Features_decide_what_a_guest_of_KVM_changes()
     {
         Assert.Contains("2 of 27 sites differ", Diff("kvm").Out, StringComparison.Ordinal); // io_delay, vcpu_is_preempted

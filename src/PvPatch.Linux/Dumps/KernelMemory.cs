@@ -62,8 +62,15 @@ public sealed class KernelMemory
     /// <summary>Number of these pieces that match; the kernel's start changes some pieces of code.</summary>
     public int PiecesMatched { get; internal init; }
 
-    /// <summary>Warnings: those of the file, a base that does not fit (PV6130), wrong notes (PV6131), an unknown slide (PV6139).</summary>
-    public IReadOnlyList<PatchDiagnostic> Diagnostics { get; internal init; } = [];
+    /// <summary>
+    /// Warnings: those of the file, a base that does not fit (PV6130), wrong notes (PV6131), an unknown slide (PV6139). Damage that is
+    /// met while memory is read (PV6154) joins them then.
+    /// </summary>
+    public IReadOnlyList<PatchDiagnostic> Diagnostics
+    {
+        get => File.Damage is PatchDiagnostic damage ? [.. field.Where(d => d.Code != damage.Code), damage] : field;
+        internal init;
+    } = [];
 
     /// <summary>Reads the kernel's memory.</summary>
     /// <param name="linkAddress">The link address (KASLR not included).</param>

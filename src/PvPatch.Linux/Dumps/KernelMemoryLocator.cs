@@ -105,7 +105,7 @@ internal static class KernelMemoryLocator
         }
 
         by = KernelFoundBy.Signature;
-        bool isCore = file.Kind == MemoryFileKind.ElfCore;
+        bool isCore = file.Kind != MemoryFileKind.Raw;
         bool isWindowed = isCore && image.Bitness == 64;
         if (isCore && search.TryLarge(space, isWindowed, out displacement, out match))
         {
@@ -192,7 +192,7 @@ internal static class KernelMemoryLocator
     {
         long moved = unchecked((long)displacement);
         return by == KernelFoundBy.PageTables || ReferenceEquals(space, file.VirtualSpace)
-            && (file.Kind == MemoryFileKind.ElfCore || moved is > -MaxSlide and < MaxSlide) ? moved
+            && (file.Kind != MemoryFileKind.Raw || moved is > -MaxSlide and < MaxSlide) ? moved
             : by == KernelFoundBy.Notes ? file.Notes?.KernelOffset
             : null;
     }

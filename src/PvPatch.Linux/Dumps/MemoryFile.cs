@@ -1,5 +1,4 @@
 using System.Diagnostics.CodeAnalysis;
-using PvPatch.Linux.Files;
 
 namespace PvPatch.Linux.Dumps;
 
@@ -11,24 +10,36 @@ public enum MemoryFileKind
 
     /// <summary>An ELF core.</summary>
     ElfCore,
+
+    /// <summary>A LiME dump: ranges of physical memory.</summary>
+    Lime,
+
+    /// <summary>A kdump-compressed dump: pages of physical memory, each compressed.</summary>
+    Kdump,
 }
 
 /// <summary>
-/// A memory dump: raw memory from a given address on, or an ELF core as QEMU's dump-guest-memory, makedumpfile and /proc/kcore give. Only
-/// requested ranges are read; files may be larger than memory, and parts of them may be missing.
+/// A memory dump: raw memory from a given address on, an ELF core as QEMU's dump-guest-memory, makedumpfile and /proc/kcore give, a
+/// kdump-compressed dump, or a LiME dump; also in makedumpfile's flattened form. Only requested ranges are read; files may be larger than
+/// memory, and parts of them may be missing.
 /// </summary>
 /// <remarks>Safe for reading from several threads. Dispose closes the file.</remarks>
 public sealed class MemoryFile : IDisposable
 {
     private readonly MemorySource _source;
+    private readonly IReadOnlyList<PatchDiagnostic> _warnings;
 
-    private MemoryFile(MemorySource source, string path, MemoryFileKind kind, MemorySpace virtualSpace, MemorySpace physicalSpace)
+    private MemoryFile(DumpContent content, string path, IReadOnlyList<PatchDiagnostic> warnings)
     {
-        _source = source;
+        _source = content.Source;
+        _warnings = warnings;
         Path = path;
-        Kind = kind;
-        VirtualSpace = virtualSpace;
-        PhysicalSpace = physicalSpace;
+        Kind = content.Kind;
+        IsFlattened = content.IsFlattened;
+        Bitness = content.Bitness;
+        Notes = content.Notes;
+        VirtualSpace = content.Virtual;
+        PhysicalSpace = content.Physical;
     }
 
     /// <summary>The path given when it was opened.</summary>
@@ -37,16 +48,23 @@ public sealed class MemoryFile : IDisposable
     /// <summary>The format.</summary>
     public MemoryFileKind Kind { get; }
 
-    /// <summary>The bitness of the machine, 32 or 64; <see langword="null"/> for raw memory.</summary>
-    public int? Bitness { get; private init; }
+    /// <summary>The bitness of the machine, 32 or 64; <see langword="null"/> for raw memory and LiME dumps, which do not say it.</summary>
+    public int? Bitness { get; }
 
-    /// <summary>The kernel's own description in the notes of a core; <see langword="null"/> without such a note.</summary>
-    internal VmCoreInfo? Notes { get; private init; }
+    /// <summary>Whether the format was read out of makedumpfile's flattened form.</summary>
+    internal bool IsFlattened { get; }
+
+    /// <summary>The kernel's own description in the notes of a dump; <see langword="null"/> without such a note.</summary>
+    internal VmCoreInfo? Notes { get; }
+
+    /// <summary>What was met so far that the file has and that cannot be read (PV6154).</summary>
+    internal PatchDiagnostic? Damage => _source.Damage is PatchDiagnostic damage ? damage with { Source = Path } : null;
 
     /// <summary>
-    /// Warnings about a file that can be read: cut short (PV6125), overlapping segments (PV6126), damaged notes (PV6127).
+    /// Warnings about a file that can be read: cut short (PV6125), overlapping segments (PV6126), damaged notes (PV6127), a damaged range
+    /// (PV6155), pages met so far that cannot be unpacked (PV6154).
     /// </summary>
-    public IReadOnlyList<PatchDiagnostic> Warnings { get; private init; } = [];
+    public IReadOnlyList<PatchDiagnostic> Warnings => Damage is PatchDiagnostic damage ? [.. _warnings, damage] : _warnings;
 
     /// <summary>Whether the file has virtual addresses of the kernel. Raw memory counts as such, whatever its base.</summary>
     public bool HasVirtualAddresses => !VirtualSpace.IsEmpty;
@@ -58,14 +76,14 @@ public sealed class MemoryFile : IDisposable
 
     internal MemorySpace PhysicalSpace { get; }
 
-    /// <summary>Opens a dump: as raw memory where a base address is given, else as an ELF core.</summary>
+    /// <summary>Opens a dump: as raw memory where a base address is given, else by the format that its first bytes tell.</summary>
     /// <param name="path">The file. A regular file or /proc/kcore; no pipe.</param>
     /// <param name="baseAddress">
     /// The address of the first byte of raw memory: virtual, or physical (the kernel is then found by its content); <see langword="null"/>
-    /// for a core.
+    /// for every other format.
     /// </param>
     /// <param name="file">The file, to be disposed.</param>
-    /// <param name="error">The reason where it can't be read: PV6120 to PV6124.</param>
+    /// <param name="error">The reason where it can't be read: PV6120 to PV6124, PV6150 to PV6156.</param>
     /// <returns>Whether it was opened.</returns>
     public static bool TryOpen(
         string path, VirtualAddress? baseAddress, [NotNullWhen(true)] out MemoryFile? file, [NotNullWhen(false)] out PatchDiagnostic? error)
@@ -94,9 +112,9 @@ public sealed class MemoryFile : IDisposable
     /// Opens a dump, or throws. See <see cref="TryOpen(string, VirtualAddress?, out MemoryFile?, out PatchDiagnostic?)"/>.
     /// </summary>
     /// <param name="path">The file.</param>
-    /// <param name="baseAddress">The address of the first byte of raw memory; <see langword="null"/> for a core.</param>
+    /// <param name="baseAddress">The address of the first byte of raw memory; <see langword="null"/> for every other format.</param>
     /// <returns>The file, to be disposed.</returns>
-    /// <exception cref="PatchException">It can't be read: PV6120 to PV6124.</exception>
+    /// <exception cref="PatchException">It can't be read: PV6120 to PV6124, PV6150 to PV6156.</exception>
     public static MemoryFile Open(string path, VirtualAddress? baseAddress = null) =>
         TryOpen(path, baseAddress, out MemoryFile? file, out PatchDiagnostic? error) ? file : throw new PatchException(error);
 
@@ -119,30 +137,33 @@ public sealed class MemoryFile : IDisposable
     internal static bool TryOpen(MemorySource source, string path, VirtualAddress? baseAddress, [NotNullWhen(true)] out MemoryFile? file,
         [NotNullWhen(false)] out PatchDiagnostic? error)
     {
-        bool opened = baseAddress is VirtualAddress start
-            ? TryOpenRaw(source, path, start, out file, out error)
-            : TryOpenCore(source, path, out file, out error);
-        if (!opened)
+        file = null;
+        List<PatchDiagnostic> warnings = [];
+        bool opened = baseAddress is VirtualAddress start ? TryRaw(source, start, warnings, out DumpContent? content, out error)
+            : DumpReader.TryRead(source, warnings, out content, out error);
+        if (opened)
         {
-            source.Dispose();
-            error = error! with { Source = path };
+            file = new MemoryFile(content!, path, warnings);
+            error = null;
+            return true;
         }
 
-        return opened;
+        source.Dispose();
+        error = error! with { Source = path };
+        return false;
     }
 
-    private static bool TryOpenRaw(MemorySource source, string path, VirtualAddress start, [NotNullWhen(true)] out MemoryFile? file,
-        [NotNullWhen(false)] out PatchDiagnostic? error)
+    private static bool TryRaw(MemorySource source, VirtualAddress start, List<PatchDiagnostic> warnings,
+        [NotNullWhen(true)] out DumpContent? content, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
-        file = null;
+        content = null;
         if (source.Length is 0 or long.MaxValue)
         {
-            error = Empty("the memory file is empty, or has no length");
+            error = DumpReader.Empty("the memory file is empty, or has no length");
             return false;
         }
 
         long length = Math.Min(source.Length, (long)Math.Min(ulong.MaxValue - start.Value, long.MaxValue - 1) + 1);
-        List<PatchDiagnostic> warnings = [];
         if (length < source.Length)
         {
             warnings.Add(
@@ -156,55 +177,11 @@ public sealed class MemoryFile : IDisposable
         }
 
         error = null;
-        file = new MemoryFile(source, path, MemoryFileKind.Raw, MemorySpace.Create(source, [new MemorySegment(start.Value, 0, length)]),
-            MemorySpace.Create(source, []))
+        content = new DumpContent(MemoryFileKind.Raw, source)
         {
-            Warnings = warnings,
+            Virtual = MemorySpace.OfSorted(source, [new MemorySegment(start.Value, 0, length)]),
+            Physical = MemorySpace.OfSorted(source, []),
         };
         return true;
     }
-
-    private static bool TryOpenCore(
-        MemorySource source, string path, [NotNullWhen(true)] out MemoryFile? file, [NotNullWhen(false)] out PatchDiagnostic? error)
-    {
-        file = null;
-        if (source.Length == 0)
-        {
-            error = Empty("the memory file is empty");
-            return false;
-        }
-
-        if (!CoreHeader.TryRead(source, out CoreHeader? header, out error))
-        {
-            return false;
-        }
-
-        List<PatchDiagnostic> warnings = [];
-        CoreLayout layout = CoreLayout.Read(source, header, warnings);
-        if (layout.Virtual.IsEmpty && layout.Physical.IsEmpty)
-        {
-            error = Empty("the core holds no memory") with
-            {
-                Found =
-                    $"{header.SegmentCount} program "
-                    + $"headers{(warnings.Count > 0 ? $", and the file ends at {FileRange.Hex((ulong)source.Length)}" : "")}",
-                Expected = "segments with bytes in the file",
-                Help = header.SegmentCount > 0 ? "Take the dump again."
-                    : "A core without program headers, as xl dump-core writes, is not read here: dump the whole machine, or copy "
-                        + "/proc/kcore within the guest.",
-            };
-            return false;
-        }
-
-        file = new MemoryFile(source, path, MemoryFileKind.ElfCore, layout.Virtual, layout.Physical)
-        {
-            Bitness = header.MachineBitness,
-            Notes = CoreNotes.Find(source, layout.Notes, warnings),
-            Warnings = warnings,
-        };
-        return true;
-    }
-
-    private static PatchDiagnostic Empty(string message) =>
-        PatchDiagnostic.Error(KernelDiagnosticCodes.MemoryEmpty, message) with { Help = "Take the dump again." };
 }

@@ -8,6 +8,9 @@ internal abstract class MemorySource : IDisposable
     /// <summary>The length in bytes; <see cref="long.MaxValue"/> where the system does not say (files of /proc).</summary>
     public abstract long Length { get; }
 
+    /// <summary>What reads met so far that is there and of no use, as a warning; <see langword="null"/> where all was sound.</summary>
+    public virtual PatchDiagnostic? Damage => null;
+
     /// <summary>Reads all of a range or says that it can't: beyond the end, not readable, gone meanwhile.</summary>
     public abstract bool TryRead(long offset, Span<byte> destination);
 

@@ -64,6 +64,9 @@ internal sealed class MemorySpace
         return new MemorySpace(source, [.. kept], overlaps);
     }
 
+    /// <summary>Makes a space of segments that are in order of address and share none.</summary>
+    public static MemorySpace OfSorted(MemorySource source, MemorySegment[] segments) => new(source, segments, 0);
+
     /// <summary>The first segment that ends at or behind an address, by its index; the number of segments where there is none.</summary>
     public int IndexEndingBehind(ulong address)
     {

@@ -178,6 +178,22 @@ internal sealed class SiteEvidence
         (address, voices) = votes.OrderByDescending(static v => v.Value).ThenBy(static v => v.Key).FirstOrDefault();
     }
 
+    /// <summary>Whether most sites of a group go through the words that their types say; one record may lie.</summary>
+    /// <param name="words">The address of each type's word; 0 where it is not known.</param>
+    /// <param name="isOfGroup">Whether a type is of the group.</param>
+    public bool GoesThrough(IReadOnlyList<VirtualAddress> words, Func<byte, bool> isOfGroup)
+    {
+        int all = 0;
+        int others = 0;
+        foreach ((byte type, ulong operand) in _operands.Where(o => isOfGroup(o.Type)))
+        {
+            all++;
+            others += type >= words.Count || words[type].Value != operand ? 1 : 0;
+        }
+
+        return others * 2 <= all;
+    }
+
     /// <summary>The arrangement of the slots: by symbols, else by whether all sites agree on one table.</summary>
     public SlotPlacement PlacementOf(KernelSymbols? symbols)
     {

@@ -2,6 +2,7 @@ using System.Diagnostics.CodeAnalysis;
 using PvPatch.Linux.Eras;
 using PvPatch.Linux.Files;
 using PvPatch.Linux.Symbols;
+using PvPatch.Linux.Tables;
 using PvPatch.Machine;
 using PvPatch.Mechanisms;
 
@@ -13,6 +14,8 @@ namespace PvPatch.Linux.Layouts;
 internal static class KernelLayoutReader
 {
     public const string Section = ".BTF";
+
+    private const int MostNamed = 12;
 
     // Slots that entry code leaves by a jump, as long as they existed (to 5.12); what the kernel's own patcher knew by number.
     private static readonly HashSet<string> s_jumps =
@@ -28,34 +31,24 @@ internal static class KernelLayoutReader
     /// Evidence of its sites, used without type information; <see langword="null"/> without a table of sites.
     /// </param>
     /// <param name="era">The era, where the caller knows it.</param>
-    /// <param name="layout">All slots, those of a lock table of its own last (struct pv_lock_ops, after 6.18).</param>
-    /// <param name="lockTable">
-    /// The index of the first slot of a lock table of its own; the number of slots where the main table has the lock slots.
-    /// </param>
+    /// <param name="found">The layout.</param>
     /// <param name="error">The reason where there is none.</param>
     public static bool TryRead(
         ElfImage elf,
         KernelSymbols? symbols,
         SiteEvidence? evidence,
         KernelEra? era,
-        [NotNullWhen(true)] out OpsLayout? layout,
-        out int lockTable,
+        [NotNullWhen(true)] out FoundLayout? found,
         [NotNullWhen(false)] out PatchDiagnostic? error)
     {
-        layout = null;
-        lockTable = 0;
+        found = null;
         if (!elf.TryGetSection(Section, out ElfSection? section))
         {
-            IReadOnlyList<OpsLayout> allowed = [];
-            layout = KnownLayouts.Find(elf, symbols);
-            if (layout is null && evidence is not null)
-            {
-                layout = OlderLayouts.Find(elf, symbols, evidence, era?.Placement ?? evidence.PlacementOf(symbols), out allowed);
-            }
-
-            lockTable = layout?.Count ?? 0;
-            error = layout is not null ? null : NoTypes(allowed);
-            return layout is not null;
+            var older = new OlderLayouts(elf, symbols);
+            bool isKnown = evidence is null ? older.TryFind(out found)
+                : older.TryFind(evidence, era?.Placement ?? evidence.PlacementOf(symbols), out found);
+            error = isKnown ? null : NoTypes(older);
+            return isKnown;
         }
 
         if (!BtfFile.TryRead(elf.GetBytes(section), out BtfFile? types, out error)
@@ -69,27 +62,36 @@ internal static class KernelLayoutReader
             || !types.TryReadStruct("pv_lock_ops", elf.Bitness, out BtfStruct? locks, out _)
             || !TryBuild(locks, elf.Bitness, out _, out _))
         {
-            bool built = TryBuild(template, elf.Bitness, out layout, out error);
-            lockTable = layout?.Count ?? 0;
-            return built;
+            found = TryBuild(template, elf.Bitness, out OpsLayout? layout, out error) ? new FoundLayout(layout, layout.Count) : null;
+            return found is not null;
         }
 
-        lockTable = template.Members.Count;
         var both = new BtfStruct(template.Name, template.Size + locks.Size,
             [.. template.Members, .. locks.Members.Select(m => m with { Path = $"lock.{m.Path}", Offset = m.Offset + template.Size })]);
-        return TryBuild(both, elf.Bitness, out layout, out error);
+        found = TryBuild(both, elf.Bitness, out OpsLayout? all, out error) ? new FoundLayout(all, template.Members.Count) : null;
+        return found is not null;
     }
 
-    private static PatchDiagnostic NoTypes(IReadOnlyList<OpsLayout> allowed) =>
-        PatchDiagnostic.Error(KernelDiagnosticCodes.LayoutUnknown, "the kernel does not say how its ops table is ordered") with
+    private static PatchDiagnostic NoTypes(OlderLayouts older)
+    {
+        string found = older.LacksTable ? $"no symbol {SlotWordLocator.MainTable}, without which no order can be proved"
+            : older.Proved.Count > 0 ? $"several orders that the functions in its tables prove: {Names(older.Proved)}"
+            : "no order that the functions in its tables prove";
+        string fits = older.LacksTable ? ""
+            : older.Allowed.Count == 0 ? "; none of the orders known fits the sites"
+            : $"; the sites would fit {Names(older.Allowed)}";
+        return PatchDiagnostic.Error(KernelDiagnosticCodes.LayoutUnknown, "the kernel does not say how its ops table is ordered") with
         {
-            Found = $"no section {Section}, and no order that the functions in its tables prove",
-            Expected = allowed.Count == 0
-                ? "type information with struct paravirt_patch_template; none of the orders known fits the sites"
-                : $"type information with struct paravirt_patch_template; the sites would fit "
-                    + $"{string.Join(", ", allowed.Select(static l => l.Name))}",
-            Help = "Give the order of the slots: the name of a layout or a file with one (--layout).",
+            Found = $"no section {Section}, and {found}",
+            Expected = $"type information with struct paravirt_patch_template{fits}",
+            Help = (older.LacksTable ? "Give a System.map of this kernel, and if that is not enough the" : "Give the")
+                + " order of the slots: a release with a configuration, or a file with one (--layout).",
         };
+    }
+
+    private static string Names(IReadOnlyList<KnownOrder> orders) =>
+        string.Join(", ", orders.Take(MostNamed).Select(static o => o.Name))
+        + (orders.Count > MostNamed ? $" and {orders.Count - MostNamed} more" : "");
 
     private static bool TryBuild(
         BtfStruct template, int bitness, [NotNullWhen(true)] out OpsLayout? layout, [NotNullWhen(false)] out PatchDiagnostic? error)

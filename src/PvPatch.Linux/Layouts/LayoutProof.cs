@@ -15,6 +15,10 @@ internal sealed class LayoutProof(ElfImage elf, KernelSymbols? symbols)
     // Fewer than this prove nothing.
     private const int FewestConfirmed = 8;
 
+    // Without PARAVIRT_XXL there are 10 to 18 slots; of so few, five functions named after theirs leave no room for another order.
+    private const int SmallTable = 20;
+    private const int FewestNamed = 5;
+
     // Native functions of one instruction are short; frame pointers and stack protection included they end well before this.
     private const int LongestFunction = 96;
 
@@ -69,6 +73,9 @@ internal sealed class LayoutProof(ElfImage elf, KernelSymbols? symbols)
         ["write_cr8"] = Register.CR8,
     };
 
+    // Many orders have the same function at the same place.
+    private readonly Dictionary<(string Slot, ulong Function), bool> _instructions = [];
+
     /// <summary>Whether the image's tables are in the order of a layout.</summary>
     /// <param name="layout">The layout.</param>
     /// <param name="words">The address of each slot's word; 0 where it is not known.</param>
@@ -76,7 +83,7 @@ internal sealed class LayoutProof(ElfImage elf, KernelSymbols? symbols)
     {
         HashSet<string> names = [.. layout.Slots.Select(static s => s.ShortName)];
         int confirmed = 0;
-        int contradicted = 0;
+        int named = 0;
         foreach (OpSlot slot in layout.Slots)
         {
             if (slot.Kind == SlotKind.Data || words[slot.Index].IsZero || !TryReadPointer(words[slot.Index], out ulong pointer)
@@ -90,27 +97,39 @@ internal sealed class LayoutProof(ElfImage elf, KernelSymbols? symbols)
                 return false;
             }
 
-            if (Says(slot, pointer, names) is bool says)
+            if (Says(slot, pointer, names, out bool isNamed) is bool says)
             {
-                confirmed += says ? 1 : 0;
-                contradicted += says ? 0 : 1;
+                if (!says)
+                {
+                    return false;
+                }
+
+                confirmed++;
+                named += isNamed ? 1 : 0;
             }
         }
 
-        return contradicted == 0 && confirmed >= FewestConfirmed;
+        return confirmed >= FewestConfirmed || (layout.Count <= SmallTable && named >= FewestNamed);
     }
 
     /// <summary>Whether a function is that of a slot; <see langword="null"/> where that is not known.</summary>
-    private bool? Says(OpSlot slot, ulong function, HashSet<string> names)
+    private bool? Says(OpSlot slot, ulong function, HashSet<string> names, out bool isNamed)
     {
-        if (symbols is not null && SlotNamedBy(function, slot.ShortName, names) is string named)
+        string? named = symbols is null ? null : SlotNamedBy(function, slot.ShortName, names);
+        isNamed = named is not null;
+        if (isNamed)
         {
             return named == slot.ShortName;
         }
 
         bool known = s_instructions.ContainsKey(slot.ShortName) || s_readsControl.ContainsKey(slot.ShortName)
             || s_writesControl.ContainsKey(slot.ShortName);
-        return known ? HasInstruction(slot.ShortName, function, MayCall) : null;
+        if (known && !_instructions.ContainsKey((slot.ShortName, function)))
+        {
+            _instructions[(slot.ShortName, function)] = HasInstruction(slot.ShortName, function, MayCall);
+        }
+
+        return known ? _instructions[(slot.ShortName, function)] : null;
     }
 
     /// <summary>The slot that a function of the kernel is named after: <c>native_set_pte</c>. A function may go by several names.</summary>

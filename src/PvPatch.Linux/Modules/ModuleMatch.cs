@@ -1,6 +1,7 @@
 using System.Diagnostics.CodeAnalysis;
 using PvPatch.Linux.Eras;
 using PvPatch.Linux.Files;
+using PvPatch.Linux.Symbols;
 
 namespace PvPatch.Linux.Modules;
 
@@ -63,7 +64,7 @@ internal static class ModuleMatch
     /// <summary>A warning where module and kernel name different releases.</summary>
     public static IReadOnlyList<PatchDiagnostic> FindWarnings(KernelModule module, KernelImage kernel)
     {
-        string? release = KernelRelease(kernel);
+        string? release = KernelBanner.Release(kernel.Elf, kernel.Symbols);
         return release is null || module.Release is null || release == module.Release ? [] :
         [
             PatchDiagnostic.Warning(KernelDiagnosticCodes.ModuleOtherRelease, "the module was built for another release of the kernel") with
@@ -96,21 +97,5 @@ internal static class ModuleMatch
         }
 
         return false;
-    }
-
-    /// <summary>The word after "Linux version " in the kernel's banner, if the banner has a symbol.</summary>
-    private static string? KernelRelease(KernelImage kernel)
-    {
-        const int Most = 80;
-        if (kernel.Symbols is null || !kernel.Symbols.TryGetAddress("linux_banner", out VirtualAddress banner)
-            || !kernel.Elf.TryGetBytes(banner, Most, out Memory<byte> bytes))
-        {
-            return null;
-        }
-
-        ReadOnlySpan<byte> start = "Linux version "u8;
-        ReadOnlySpan<byte> text = bytes.Span;
-        int end = text.StartsWith(start) ? text[start.Length..].IndexOf((byte)' ') : -1;
-        return end <= 0 ? null : System.Text.Encoding.ASCII.GetString(text.Slice(start.Length, end));
     }
 }

@@ -11,6 +11,12 @@ namespace PvPatch.Linux.Tables;
 /// </summary>
 internal sealed class SlotWordLocator(CodeImage code, AltInstrTable alternatives, KernelSymbols? symbols)
 {
+    /// <summary>The symbol of the main table.</summary>
+    public const string MainTable = "pv_ops";
+
+    /// <summary>The symbol of the lock table, where it is one of its own (7.0 and later).</summary>
+    public const string LockTable = "pv_ops_lock";
+
     private readonly int _word = code.Bitness / 8;
 
     /// <param name="layout">All slots; those of the lock table last, where it is a table of its own.</param>
@@ -23,10 +29,10 @@ internal sealed class SlotWordLocator(CodeImage code, AltInstrTable alternatives
         [NotNullWhen(false)] out PatchDiagnostic? error)
     {
         error = null;
-        if (symbols is not null && symbols.TryGetAddress("pv_ops", out VirtualAddress main))
+        if (symbols is not null && symbols.TryGetAddress(MainTable, out VirtualAddress main))
         {
             VirtualAddress locks = VirtualAddress.Zero;
-            if (lockTable == layout.Count || symbols.TryGetAddress("pv_ops_lock", out locks))
+            if (lockTable == layout.Count || symbols.TryGetAddress(LockTable, out locks))
             {
                 words = Words(layout, lockTable, main, locks);
                 return true;

@@ -66,6 +66,8 @@ internal static class MemoryVerificationJson
     {
         json.WriteStartObject("memory");
         json.WriteString("path", memory.File.Path);
+        json.WriteString("kind", Name(memory.File.Kind));
+        json.WriteBoolean("flattened", memory.File.IsFlattened);
         json.WriteString("addresses", memory.IsPhysical ? "physical" : "virtual");
         json.WriteString("displacement", KernelMemory.Signed(memory.Displacement));
         if (memory.Slide is long slide)

@@ -6,6 +6,7 @@ using PvPatch.Tool.Demo;
 using PvPatch.Tool.Diff;
 using PvPatch.Tool.Explain;
 using PvPatch.Tool.Info;
+using PvPatch.Tool.Layout;
 using PvPatch.Tool.Patch;
 using PvPatch.Tool.Plan;
 using PvPatch.Tool.Revert;
@@ -21,6 +22,7 @@ internal sealed class CommandSet
     [
         new DemoCommand(),
         new InfoCommand(),
+        new LayoutCommand(),
         new SitesCommand(),
         new PlanCommand(),
         new ExplainCommand(),

@@ -6,6 +6,7 @@ using PvPatch.Tool.Audit;
 using PvPatch.Tool.Demo;
 using PvPatch.Tool.Explain;
 using PvPatch.Tool.Info;
+using PvPatch.Tool.Layout;
 using PvPatch.Tool.Patch;
 using PvPatch.Tool.Revert;
 using PvPatch.Tool.Sites;
@@ -57,6 +58,7 @@ internal sealed class JsonPartConverter : JsonConverter<JsonPart>
 [JsonSerializable(typeof(ExplainSlotDocument))]
 [JsonSerializable(typeof(FailureDocument))]
 [JsonSerializable(typeof(InfoDocument))]
+[JsonSerializable(typeof(LayoutDocument))]
 [JsonSerializable(typeof(ObjectSitesDocument))]
 [JsonSerializable(typeof(PatchDocument))]
 [JsonSerializable(typeof(RevertDocument))]

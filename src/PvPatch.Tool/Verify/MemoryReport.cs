@@ -62,7 +62,7 @@ internal sealed class MemoryReport
     {
         KernelMemory memory = _result.Memory;
         output.Line(memory.File.Path, Ink.Strong);
-        Field(output, "memory", memory.File.Kind == MemoryFileKind.Raw ? "raw" : "ELF core");
+        Field(output, "memory", Format(memory.File));
         Field(output, "kernel", memory.ToString());
         Field(output, "sites", Counts());
         Field(output, "state", Verdict(), ExitCode == ExitCode.Success ? Ink.Good : Ink.Bad);
@@ -81,6 +81,18 @@ internal sealed class MemoryReport
         {
             json.WriteString("kernel", kernel);
         }
+    }
+
+    private static string Format(MemoryFile file)
+    {
+        string name = file.Kind switch
+        {
+            MemoryFileKind.ElfCore => "ELF core",
+            MemoryFileKind.Lime => "LiME dump",
+            MemoryFileKind.Kdump => "compressed kernel dump",
+            _ => "raw",
+        };
+        return file.IsFlattened ? $"{name}, flattened" : name;
     }
 
     private string Counts()

@@ -15,7 +15,8 @@ internal sealed class VerifyCommand : ToolCommand
     private readonly Option<string> _memory = new("--memory",
         "-m")
     {
-        Description = "The dump: an ELF core (QEMU's dump-guest-memory, /proc/kcore, makedumpfile), or raw memory with --base",
+        Description = "The dump: an ELF core (QEMU's dump-guest-memory, /proc/kcore, makedumpfile -E), a compressed kernel dump "
+            + "(makedumpfile, dump-guest-memory -z), a LiME dump, or raw memory with --base",
         HelpName = "FILE",
         Required = true
     };

@@ -24,6 +24,10 @@ internal sealed class PhysicalMemory(Qmp qmp, int sizeMiB)
         qmp.Execute("pmemsave", arguments);
     }
 
+    /// <summary>The formats of cores that this QEMU was built with.</summary>
+    public IReadOnlyList<string> CoreFormats() =>
+        [.. qmp.Execute("query-dump-guest-memory-capability")["formats"]!.AsArray().Select(static f => f!.GetValue<string>())];
+
     /// <summary>Writes everything to an ELF core, or to another format that QEMU has: kdump-zlib, kdump-lzo, kdump-snappy.</summary>
     public void SaveCore(CoreForm form, string path, string format = "elf")
     {

@@ -10,8 +10,8 @@ internal static class PvPatchTool
 
     /// <summary>The files of the tool, all in one directory.</summary>
     public static IEnumerable<string> Files =>
-        ((string[])["PvPatch*.dll", "PvPatch.Tool.*.json", "Iced.dll", "Spectre.Console.dll", "System.CommandLine.dll",
-            "Microsoft.Extensions.*.dll"])
+        ((string[])["PvPatch*.dll", "PvPatch.Tool.*.json", "Iced.dll", "Snappier.dll", "Spectre.Console.dll",
+            "System.CommandLine.dll", "ZstdSharp.dll", "Microsoft.Extensions.*.dll"])
             .SelectMany(static pattern => Directory.GetFiles(AppContext.BaseDirectory, pattern))
             .Where(static file => !Path.GetFileName(file).StartsWith("PvPatch.KernelTests", StringComparison.Ordinal));
 

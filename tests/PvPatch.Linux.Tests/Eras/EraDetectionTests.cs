@@ -21,7 +21,7 @@ public sealed class EraDetectionTests
         """;
 
     private static EraKernel Kernel(string sites, OpsLayout? layout = null) =>
-        new() { Bits = 32, Sites = sites, Layout = layout ?? EraLayouts.Known("2.6.24-i386-pae") };
+        new() { Bits = 32, Sites = sites, Layout = layout ?? EraLayouts.Known("2.6.24-i386-pae-highpte") };
 
     [Fact]
     public void Every_era_has_a_name_of_its_own_by_which_it_is_found()
@@ -44,7 +44,8 @@ public sealed class EraDetectionTests
     {
         // One slot more in the middle of the cpu table: lgdt is where ltr should be.
         string text = string.Join('\n',
-            EraLayouts.Known("2.6.24-i386-pae").Slots.Select(s => s.Name == "cpu.load_tr_desc" ? "cpu.new\ncpu.load_tr_desc" : s.Name));
+            EraLayouts.Known("2.6.24-i386-pae-highpte")
+                .Slots.Select(s => s.Name == "cpu.load_tr_desc" ? "cpu.new\ncpu.load_tr_desc" : s.Name));
         OpsLayout shifted = EraLayouts.Read("bits 32\n" + text);
         EraKernel kernel = Kernel(Sites, shifted);
         Assert.Contains("--layout", kernel.OpenError(KernelDiagnosticCodes.LayoutUnknown).Help, StringComparison.Ordinal);

@@ -39,6 +39,11 @@ public sealed class Eras2625Tests
         Bits = 64,
         Sites = Sites64,
         Layout = EraLayouts.Known("2.6.25-x86-64"),
+        MoreData = """
+
+            .globl linux_banner
+            linux_banner: .ascii "Linux version 2.6.25.20 (maker@place) #1\n"
+            """,
         Words = new() { ["mmu.set_pgd"] = "0" },
         More = """
             kvm_guest_init: ret

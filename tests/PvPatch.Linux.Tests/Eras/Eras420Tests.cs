@@ -17,10 +17,10 @@ public sealed class Eras420Tests
         33 | - | jmp *pv_ops+8*33(%rip) | jmp native_iret; p1 | jmp native_iret; k1 | jmp native_iret; p1 | jmp xen_iret; p1
         34 | - | swapgs | swapgs | swapgs | swapgs | p3
         32 | - | jmp *pv_ops+8*32(%rip) | swapgs; sysretq | swapgs; sysretq | swapgs; sysretq | jmp xen_sysret64; p1
-        24 | 0x1ff | call *pv_ops+8*24 | wbinvd; p5 | wbinvd; k5 | wbinvd; p5 | call native_wbinvd; p2
-        44 | 0x1ff | call *pv_ops+8*44 | call native_write_cr2; p2 | call native_write_cr2; k2 | call native_write_cr2; p2 | call xen_write_cr2; p2
-        45 | 0x1ff | call *pv_ops+8*45 | mov %cr3, %rax; p4 | mov %cr3, %rax; k4 | mov %cr3, %rax; p4 | call xen_read_cr3; p2
-        46 | 0x1ff | call *pv_ops+8*46 | mov %rdi, %cr3; p4 | mov %rdi, %cr3; k4 | mov %rdi, %cr3; p4 | call xen_write_cr3; p2
+        25 | 0x1ff | call *pv_ops+8*25 | wbinvd; p5 | wbinvd; k5 | wbinvd; p5 | call native_wbinvd; p2
+        50 | 0x1ff | call *pv_ops+8*50 | call native_write_cr2; p2 | call native_write_cr2; k2 | call native_write_cr2; p2 | call xen_write_cr2; p2
+        51 | 0x1ff | call *pv_ops+8*51 | mov %cr3, %rax; p4 | mov %cr3, %rax; k4 | mov %cr3, %rax; p4 | call xen_read_cr3; p2
+        52 | 0x1ff | call *pv_ops+8*52 | mov %rdi, %cr3; p4 | mov %rdi, %cr3; k4 | mov %rdi, %cr3; p4 | call xen_write_cr3; p2
         57 | 0x1ff | call *pv_ops+8*57 | p7 | k7 | p7 | call xen_alloc_pte; p2
         60 | 0x1ff | call *pv_ops+8*60 | p7 | k7 | p7 | ud2; p5
         65 | 0x1ff | call *pv_ops+8*65 | call native_set_pte; p2 | call native_set_pte; k2 | call native_set_pte; p2 | call xen_set_pte; p2
@@ -72,9 +72,9 @@ public sealed class Eras420Tests
     private const string XenCpuOps = """
         .globl xen_cpu_ops
         xen_cpu_ops:
-        .zero 8*21
+        .zero 8*22
         .quad native_wbinvd
-        .zero 8*7
+        .zero 8*6
         .quad xen_sysret64, xen_iret, _paravirt_nop, 0, 0
         """;
 
@@ -82,7 +82,7 @@ public sealed class Eras420Tests
     {
         Bits = 64,
         Sites = Sites420,
-        Layout = EraLayouts.Known("4.20-x86-64"),
+        Layout = EraLayouts.Known("4.20-x86-64-5level"),
         OneTable = "pv_ops",
         More = Guests,
         MoreData = XenCpuOps,
@@ -92,7 +92,7 @@ public sealed class Eras420Tests
     {
         Bits = 64,
         Sites = Sites510,
-        Layout = EraLayouts.Known("5.10-x86-64"),
+        Layout = EraLayouts.Known("5.10.89-x86-64-5level"),
         OneTable = "pv_ops",
         More = Guests
     };
@@ -103,9 +103,9 @@ public sealed class Eras420Tests
     public void The_order_is_proved_and_tells_the_era(bool symbols)
     {
         KernelImage image = s_kernel420.Open(symbols: symbols);
-        Assert.Equal(("linux-4.20", "4.20-x86-64"), (image.Era.Name, image.Layout.Name));
+        Assert.Equal(("linux-4.20", "4.20-5.2-x86-64-5level"), (image.Era.Name, image.Layout.Name));
         image = s_kernel510.Open(symbols: symbols);
-        Assert.Equal(("linux-5.10", "5.10-x86-64"), (image.Era.Name, image.Layout.Name));
+        Assert.Equal(("linux-5.10", "5.10.89-x86-64-5level"), (image.Era.Name, image.Layout.Name));
     }
 
     [Fact]

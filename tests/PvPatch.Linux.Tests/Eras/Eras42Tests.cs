@@ -56,7 +56,7 @@ public sealed class Eras42Tests
     {
         Bits = 64,
         Sites = Sites48,
-        Layout = EraLayouts.Known("4.8-x86-64"),
+        Layout = EraLayouts.Known("4.9-x86-64"),
         More = patcher + """
 
             kvm_guest_init: ret
@@ -81,7 +81,7 @@ public sealed class Eras42Tests
             """,
     };
 
-    private static readonly EraKernel s_kernel48 = Kernel48(EraPatchers.WithClobberTest);
+    private static readonly EraKernel s_kernel49 = Kernel48(EraPatchers.WithClobberTest);
 
     private static readonly EraKernel s_kernel419 = Kernel48(EraPatchers.WithoutClobberTest);
 
@@ -93,7 +93,7 @@ public sealed class Eras42Tests
     public void Kernel_3_6_is_of_the_era_of_2_6_30_with_an_order_of_its_own()
     {
         KernelImage image = s_kernel36.Open();
-        Assert.Equal(("linux-2.6.30", "3.6-x86-64"), (image.Era.Name, image.Layout.Name));
+        Assert.Equal(("linux-2.6.30", "3.6-3.7-x86-64"), (image.Era.Name, image.Layout.Name));
         s_kernel36.MustBecome("native", new BootMachine());
         s_kernel36.MustBecome("kvm", s_kvm);
     }
@@ -101,7 +101,7 @@ public sealed class Eras42Tests
     [Fact]
     public void The_clobber_test_of_the_patcher_tells_4_2_from_4_19()
     {
-        Assert.Equal(("linux-4.2", "4.8-x86-64"), (s_kernel48.Open().Era.Name, s_kernel48.Open().Layout.Name));
+        Assert.Equal(("linux-4.2", "4.9-x86-64"), (s_kernel49.Open().Era.Name, s_kernel49.Open().Layout.Name));
         Assert.Equal("linux-4.18rh", s_kernel419.Open().Era.Name);
         Assert.Equal("linux-4.2 or linux-4.18rh", Kernel48("").OpenError(KernelDiagnosticCodes.EraUnknown).Expected);
     }
@@ -109,15 +109,15 @@ public sealed class Eras42Tests
     [Fact]
     public void Unlocking_is_inlined_while_the_slot_is_native()
     {
-        s_kernel48.MustBecome("native", new BootMachine { Cpus = 2 });
+        s_kernel49.MustBecome("native", new BootMachine { Cpus = 2 });
         s_kernel419.MustBecome("native", new BootMachine { Cpus = 2 });
     }
 
     [Fact]
     public void With_the_clobber_test_callee_save_sites_stay_indirect()
     {
-        s_kernel48.MustBecome("kvm", s_kvm);
-        s_kernel48.MustBecome("xen", s_xen);
+        s_kernel49.MustBecome("kvm", s_kvm);
+        s_kernel49.MustBecome("xen", s_xen);
     }
 
     [Fact]

@@ -29,6 +29,12 @@ internal sealed class CoreHeader
 
     public int SegmentEntrySize => Is64 ? 56 : 32;
 
+    /// <summary>Offset of the section headers, not checked against the file; 0 where there are none.</summary>
+    public required ulong SectionTableOffset { get; init; }
+
+    /// <summary>Index of the section header of the names of sections.</summary>
+    public required int NamesIndex { get; init; }
+
     public static bool TryRead(
         MemorySource source, [NotNullWhen(true)] out CoreHeader? header, [NotNullWhen(false)] out PatchDiagnostic? error)
     {
@@ -39,12 +45,6 @@ internal sealed class CoreHeader
         if (!source.TryRead(0, bytes[..length]))
         {
             error = PatchDiagnostic.Error(KernelDiagnosticCodes.MemoryUnreadable, "the start of the file cannot be read");
-            return false;
-        }
-
-        if (!ElfImage.HasMagic(bytes[..length]))
-        {
-            error = CoreMagic.NotACore(bytes[..length]);
             return false;
         }
 
@@ -112,7 +112,15 @@ internal sealed class CoreHeader
             return false;
         }
 
-        header = new CoreHeader { Is64 = is64, MachineBitness = bitness, SegmentTableOffset = (long)table, SegmentCount = (int)count };
+        header = new CoreHeader
+        {
+            Is64 = is64,
+            MachineBitness = bitness,
+            SegmentTableOffset = (long)table,
+            SegmentCount = (int)count,
+            SectionTableOffset = fields.Native(32, 40),
+            NamesIndex = fields.Half(50, 62),
+        };
         error = null;
         return true;
     }
