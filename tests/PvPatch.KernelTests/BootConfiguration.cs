@@ -14,6 +14,7 @@ namespace PvPatch.KernelTests;
 /// <param name="Machine">What the planner is told.</param>
 public sealed record BootConfiguration(string Name, MachineOptions Options, BootMachine Machine)
 {
+    private const uint SpecCtrl = 1u << 26; // IBRS and IBPB: then IBRS is what an affected kernel chooses, and no retpolines
     private const uint KvmFeatureBits = 0x22a2; // NOP_IO_DELAY, STEAL_TIME, PV_UNHALT, PV_TLB_FLUSH, PV_SCHED_YIELD
 
     // QEMU's "max" is an AMD processor of family 15, for which 5.10 takes K8 nops; an Intel one gets P6. Later kernels do not look.
@@ -71,8 +72,18 @@ public sealed record BootConfiguration(string Name, MachineOptions Options, Boot
         new("tdx-kvm-2cpu", s_two with { Tdx = true, KvmFeatures = (uint)KvmFeatures.UsualTdx }, s_amd with { Backend = "tdx", Cpus = 2 }),
     ];
 
+    /// <summary>Columns beside the matrix: what processors and command lines make of indirect branches and returns.</summary>
+    public static IReadOnlyList<BootConfiguration> Mitigations { get; } =
+    [
+        new("intel-ibrs", new MachineOptions { Cpu = "Skylake-Client-v4", MoreFeatures = SpecCtrl }, new BootMachine()),
+        new("intel-stuff", new MachineOptions { Cpu = "Skylake-Client-v4", Append = "retbleed=stuff" }, new BootMachine()),
+        new("lfence", new MachineOptions { Append = "spectre_v2=retpoline,lfence" }, s_amd),
+        new("zen2", new MachineOptions { Cpu = "EPYC-Rome" }, new BootMachine()),
+    ];
+
     /// <summary>The column of a name.</summary>
-    public static BootConfiguration Named(string name) => All.Concat(HyperV).Concat(Vmware).Concat(Tdx).Single(c => c.Name == name);
+    public static BootConfiguration Named(string name) =>
+        All.Concat(HyperV).Concat(Vmware).Concat(Tdx).Concat(Mitigations).Single(c => c.Name == name);
 
     private static BootConfiguration HyperVGuest(
         string name, HyperVFeatures features, HyperVHints hints, string append = "", int cpus = 1, bool noPvSpin = false) =>

@@ -32,6 +32,13 @@ public sealed class WholeTextTests(BootedKernelFixture fixture, ITestOutputHelpe
     [Trait("Category", "Matrix")]
     public void Every_byte_of_text_of_the_matrix_is_as_predicted(string kernel, string boot) => Check(kernel, boot);
 
+    public static TheoryData<string, string> Mitigated => TestedKernels.Cells(s_kernels, BootConfiguration.Mitigations);
+
+    [Theory]
+    [MemberData(nameof(Mitigated))]
+    [Trait("Category", "Matrix")]
+    public void Every_byte_of_text_is_as_predicted_whatever_the_mitigations(string kernel, string boot) => Check(kernel, boot);
+
     [Theory]
     [InlineData("bullseye")]
     [InlineData("bookworm")]

@@ -4,7 +4,7 @@ using System.Diagnostics;
 namespace PvPatch.KernelTests.Harness;
 
 /// <summary>
-/// Makes a guest of QEMU's translator believe in a hypervisor. The kernel asks for one by CPUID, and all its
+/// Makes a guest of QEMU's translator believe in a hypervisor, or in features that it has not. The kernel asks for one by CPUID, and all its
 /// questions go through one function, native_cpuid(eax, ebx, ecx, edx: in and out, by pointer). The machine is stopped
 /// there, and for the leaves of a hypervisor the answer is written and the function left. The image stays as it is.
 /// What a guest asks for in other ways is answered at further stops, set when it first asks for a leaf.
@@ -15,6 +15,8 @@ internal sealed class HypervisorLeaves : RunControl
     /// <summary>The function's name in kallsyms.</summary>
     public const string Function = "native_cpuid";
 
+    private const uint FeatureLeaf = 7;
+
     /// <summary>How late a mark on the console may be seen.</summary>
     private static readonly TimeSpan s_slice = TimeSpan.FromMilliseconds(10);
 
@@ -22,6 +24,7 @@ internal sealed class HypervisorLeaves : RunControl
     private readonly ulong _function;
     private readonly Dictionary<uint, CpuidAnswer> _answers = [];
     private readonly IReadOnlyList<GuestStops> _stops;
+    private readonly uint _moreFeatures;
 
     /// <summary>Sets the breakpoint; the machine has not run yet.</summary>
     /// <param name="stub">The stub that runs the machine.</param>
@@ -33,6 +36,7 @@ internal sealed class HypervisorLeaves : RunControl
     {
         _stub = stub;
         _function = symbols[Function];
+        _moreFeatures = options.MoreFeatures;
         List<GuestStops> stops = [];
         if (options.KvmFeatures is { } features)
         {
@@ -108,7 +112,14 @@ internal sealed class HypervisorLeaves : RunControl
             return;
         }
 
-        if (!_answers.TryGetValue(_stub.ReadUInt32(registers.Rdi), out CpuidAnswer answer))
+        uint leaf = _stub.ReadUInt32(registers.Rdi);
+        if (leaf == FeatureLeaf && _moreFeatures != 0 && _stub.ReadUInt32(registers.Rdx) == 0)
+        {
+            AddFeatures(registers);
+            return;
+        }
+
+        if (!_answers.TryGetValue(leaf, out CpuidAnswer answer))
         {
             _stub.StepOver(_function);
             return;
@@ -129,6 +140,21 @@ internal sealed class HypervisorLeaves : RunControl
         registers.Rip = BinaryPrimitives.ReadUInt64LittleEndian(_stub.ReadMemory(registers.Rsp, sizeof(ulong)));
         registers.Rsp += sizeof(ulong);
         _stub.WriteRegisters(registers);
+        Answered++;
+    }
+
+    /// <summary>Lets the function answer, and adds bits to what it says of edx.</summary>
+    private void AddFeatures(GdbRegisters registers)
+    {
+        const int MostSteps = 200; // the function has some twenty instructions
+        ulong back = BinaryPrimitives.ReadUInt64LittleEndian(_stub.ReadMemory(registers.Rsp, sizeof(ulong)));
+        _stub.StepOver(_function);
+        for (int i = 0; i < MostSteps && _stub.ReadRegisters().Rip != back; i++)
+        {
+            _stub.Step();
+        }
+
+        _stub.WriteUInt32(registers.Rcx, _stub.ReadUInt32(registers.Rcx) | _moreFeatures);
         Answered++;
     }
 }

@@ -42,8 +42,14 @@ public sealed record MachineOptions
     /// <summary>Makes the machine look like a trust domain of Intel's TDX, on KVM if there are <see cref="KvmFeatures"/>.</summary>
     public bool Tdx { get; init; }
 
+    /// <summary>
+    /// Features that the processor is said to have besides those QEMU translates: bits of EDX of CPUID leaf 7. What the kernel writes to
+    /// registers for them, QEMU ignores.
+    /// </summary>
+    public uint MoreFeatures { get; init; }
+
     /// <summary>Whether the kernel is told of something by QEMU's gdbstub.</summary>
-    internal bool AnswersLeaves => KvmFeatures is not null || HyperV is not null || Vmware is not null || Tdx;
+    internal bool AnswersLeaves => KvmFeatures is not null || HyperV is not null || Vmware is not null || Tdx || MoreFeatures != 0;
 
     /// <summary>Lets the kernel choose its place (KASLR). All addresses are then those of this boot, not link addresses.</summary>
     public bool Kaslr { get; init; }

@@ -93,7 +93,7 @@ public sealed class RetpolineTests
         TextSample sample = Sample(branch, register).Record(".call_sites", TextSample.Code + 0x2000);
         sample.Features = [Retpoline, MitigationFeatures.CallDepth];
         ulong thunk = (array == "call" ? CallThunks : JumpThunks) + (32 * (ulong)Array.IndexOf(s_registers, register));
-        Assert.Equal(TextSample.Assembled($"{branch} thunk", Site, ("thunk", thunk)), Predict(sample, "6.12", branch));
+        Assert.Equal(TextSample.Assembled($"{Source(branch)} thunk", Site, ("thunk", thunk)), Predict(sample, "6.12", branch));
     }
 
     // Bytes 0 and 1 of the site are a branch of a low register: its last byte is at 1.
@@ -112,7 +112,7 @@ public sealed class RetpolineTests
         TextSample sample = Sample(branch, register, site);
         sample.Features = [Its];
         sample.ItsPage = ItsPage;
-        string expected = becomes == "thunk" ? $"{branch} thunk"
+        string expected = becomes == "thunk" ? $"{Source(branch)} thunk"
             : register == "rax" ? "call *%rax; nopl (%rax)" : "call *%r11; xchg %ax,%ax";
         Assert.Equal(TextSample.Assembled(expected, site, ("thunk", ItsPage + 0x20)),
             sample.Predict(Rules("6.12"), TextMechanism.Retpoline, site, Length(branch)));
@@ -212,6 +212,9 @@ public sealed class RetpolineTests
         return sample;
     }
 
+    // GNU as drops a prefix before a call that has no use for it.
+    private static string Source(string branch) => branch.Replace("cs ", ".byte 0x2e; ", StringComparison.Ordinal);
+
     private static TextRules Rules(string name) => name switch
     {
         "5.10" => TextRules.Linux510,
@@ -226,5 +229,5 @@ public sealed class RetpolineTests
         sample.Predict(Rules(rules), TextMechanism.Retpoline, Site, Length(branch));
 
     private static string Original(string branch, string register) => TextSample.Assembled(
-        $"{branch} thunk", Site, ("thunk", Thunks + (32 * (ulong)Array.IndexOf(s_registers, register))));
+        $"{Source(branch)} thunk", Site, ("thunk", Thunks + (32 * (ulong)Array.IndexOf(s_registers, register))));
 }
