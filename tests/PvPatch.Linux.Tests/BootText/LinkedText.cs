@@ -99,6 +99,17 @@ internal sealed class LinkedText
 
         """;
 
+    // A kernel of this time has alternatives; where the code has none, one that never changes anything.
+    private const string Alternative = """
+        .text
+        alternative_site: nop
+        .section .altinstructions, "a"
+        .long alternative_site - ., alternative_site - .
+        .short 0
+        .byte 1, 0
+
+        """;
+
     private LinkedText(ElfImage original, ElfImage patched, KernelImage image, TextRules rules)
     {
         Original = original;
@@ -187,6 +198,7 @@ internal sealed class LinkedText
     private static byte[] Link(string code, int patched, long slide, (string Section, ulong Address)[] places)
     {
         var source = new StringBuilder($".set PATCHED, {patched}\n").Append(Macros).Append(code).Append(Rest);
+        source.Append(code.Contains(".altinstructions", StringComparison.Ordinal) ? "" : Alternative);
         source.Append(".section .BTF, \"a\"\n.byte ").AppendJoin(", ", SyntheticOps.Btf(more: AddProcessor)).Append('\n');
         (string Section, ulong Address)[] all =
         [
@@ -194,7 +206,8 @@ internal sealed class LinkedText
             (".data", SyntheticKernel.Data),
             (".BTF", 0xffffffff82b00000),
             (".parainstructions", SyntheticKernel.SiteTableAddress),
-            .. places,
+            (".altinstructions", SyntheticKernel.AlternativesAddress),
+            .. places.Where(static p => p.Section != ".altinstructions"),
         ];
         return Tools.AssembleAndLink(
             source.ToString(), 64, [.. all.Select(p => (p.Section, p.Address == 0 ? 0 : p.Address + (ulong)slide))]);

@@ -17,7 +17,7 @@ public sealed class RelocatedTextTests
         narrow: movq %gs:counter(%rip), %rcx
         inverse: call there
         there: ret
-        .section .data..percpu, "a"
+        .section .percpu, "a"
         .quad 0
         counter: .quad 0
 
@@ -81,7 +81,7 @@ public sealed class RelocatedTextTests
     }
 
     private static LinkedText Link(Func<ElfImage, byte[]> relocations) =>
-        LinkedText.Moved(Code, Slide, relocations, TextRules.Linux61, (".data..percpu", 0));
+        LinkedText.Moved(Code, Slide, relocations, TextRules.Linux61, (".percpu", 0));
 
     private static int At(ElfImage elf, string symbol, int offset)
     {
