@@ -20,6 +20,9 @@ namespace PvPatch.Linux.BootText;
 /// </remarks>
 internal sealed class CallThunks : ITextMechanism
 {
+    /// <summary>The size of a thunk in bytes, in 6.12 and 7.2.</summary>
+    public const int ThunkSize = 9;
+
     private const string Template = "skl_call_thunk_template";
     private const string TemplateEnd = "skl_call_thunk_tail";
     private const int MostBytes = 32;
