@@ -72,7 +72,7 @@ internal sealed class StaticTrampolines : ITextMechanism
     /// <summary>
     /// Keys with their trampolines: by what their sites call in the file, else by name where just one key and one trampoline have it.
     /// </summary>
-    private static Dictionary<VirtualAddress, VirtualAddress> Find(TextKernel kernel)
+    internal static Dictionary<VirtualAddress, VirtualAddress> Find(TextKernel kernel)
     {
         var found = new Dictionary<VirtualAddress, VirtualAddress>();
         TextTable table = kernel.Table(TextTableKind.StaticCalls);

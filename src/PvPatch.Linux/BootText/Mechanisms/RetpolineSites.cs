@@ -56,8 +56,9 @@ internal sealed class RetpolineSites : ITextMechanism
     /// </summary>
     /// <param name="kernel">The kernel.</param>
     /// <param name="state">The state; its features must be known.</param>
+    /// <param name="isSeen">Whether a site can be read in the memory.</param>
     /// <returns>The site; <see langword="null"/> where there is none, or features are not known.</returns>
-    public static RetpolineSite? FirstItsSite(TextKernel kernel, BootState state)
+    public static RetpolineSite? FirstItsSite(TextKernel kernel, BootState state, Func<VirtualAddress, bool> isSeen)
     {
         var how = RetpolineState.Of(kernel, state);
         if (how.IsUnchanged != false || how.Its != true || how.Lfence is not bool lfence
@@ -70,7 +71,7 @@ internal sealed class RetpolineSites : ITextMechanism
         for (int i = 0; i < table.Bytes.Length; i += sizeof(int))
         {
             VirtualAddress address = table.Relative(i);
-            if ((kernel.Elf.TryGetBytes(address, 6, out Memory<byte> bytes) || kernel.Elf.TryGetBytes(address, 5, out bytes))
+            if (isSeen(address) && (kernel.Elf.TryGetBytes(address, 6, out Memory<byte> bytes) || kernel.Elf.TryGetBytes(address, 5, out bytes))
                 && RetpolineSite.TryRead(address, bytes.Span, thunks, out RetpolineSite site)
                 && RetpolineCode.IsInLowerHalf(site, lfence))
             {

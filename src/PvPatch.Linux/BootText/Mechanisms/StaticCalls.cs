@@ -34,10 +34,10 @@ internal readonly record struct StaticCallSite(VirtualAddress Address, VirtualAd
 internal sealed class StaticCalls : ITextMechanism
 {
     /// <summary>cs xor %eax,%eax with two more prefixes: the length of the call it replaces, in one instruction.</summary>
-    private static ReadOnlySpan<byte> ReturnZero => [0x2e, 0x2e, 0x2e, 0x31, 0xc0];
+    internal static ReadOnlySpan<byte> ReturnZero => [0x2e, 0x2e, 0x2e, 0x31, 0xc0];
 
     /// <summary>ud1 (%edx),%rdi: the trap of WARN, with its argument in rdi.</summary>
-    private static ReadOnlySpan<byte> WarnTrap => [0x67, 0x48, 0x0f, 0xb9, 0x3a];
+    internal static ReadOnlySpan<byte> WarnTrap => [0x67, 0x48, 0x0f, 0xb9, 0x3a];
 
     /// <inheritdoc/>
     public TextMechanism Kind => TextMechanism.StaticCall;
