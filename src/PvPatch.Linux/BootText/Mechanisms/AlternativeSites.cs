@@ -1,7 +1,6 @@
 using PvPatch.Linux.Eras;
 using PvPatch.Linux.Tables;
 using PvPatch.Linux.Text;
-using PvPatch.Machine;
 
 namespace PvPatch.Linux.BootText;
 
