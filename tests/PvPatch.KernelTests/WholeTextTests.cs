@@ -32,7 +32,8 @@ public sealed class WholeTextTests(BootedKernelFixture fixture, ITestOutputHelpe
     [Trait("Category", "Matrix")]
     public void Every_byte_of_text_of_the_matrix_is_as_predicted(string kernel, string boot) => Check(kernel, boot);
 
-    public static TheoryData<string, string> Mitigated => TestedKernels.Cells(s_kernels, BootConfiguration.Mitigations);
+    // 7.2 ends in a crash with lfence: it fills what is left of a site with int3, and at a jmp *%r11 of 5 bytes one less than none is left.
+    public static TheoryData<string, string> Mitigated => TestedKernels.Cells(s_kernels, BootConfiguration.Mitigations, ("sid", "lfence"));
 
     [Theory]
     [MemberData(nameof(Mitigated))]

@@ -87,6 +87,12 @@ public sealed class AlternativeSitesTests
         Assert.Equal("fc 66 90", sample.Predict(TextRules.Linux612, TextMechanism.Alternative, Site, 3));
         Assert.Equal("fc 66 90", sample.Predict(TextRules.Linux61, TextMechanism.Alternative, Site, 3));
 
+        // It does not matter where the bytes are the same either way.
+        sample = Sample("fa 90 90", "on 3 fa");
+        sample.Features = null;
+        Assert.Equal("fa 66 90", sample.Predict(TextRules.Linux612, TextMechanism.Alternative, Site, 3));
+        Assert.Equal("fa 66 90", sample.Predict(TextRules.Linux61, TextMechanism.Alternative, Site, 3));
+
         sample = Sample("fb 90 90", "always 3 fc", "on 3 fa");
         sample.Features = null;
         Assert.Equal("open", sample.Predict(TextRules.Linux61, TextMechanism.Alternative, Site, 3));

@@ -84,6 +84,27 @@ public sealed class CallThunkTests
         Assert.Equal(TextSample.Assembled(Thunk, Replaced - 9, ("depth", Depth)), HexBytes.Format(bytes));
     }
 
+    [Theory]
+    [InlineData(0UL, "other", "none")] // emptied before there were thunks
+    [InlineData(Function, "other", "thunk")]
+    [InlineData(Function, "__SCK__pv_sched_clock", "open")]
+    [InlineData(Replaced, "other", "thunk")]
+    public void What_a_key_called_before_has_a_thunk_if_the_key_was_changed_late(ulong now, string key, string expected)
+    {
+        const ulong Site = TextSample.Code + 0x1200;
+        TextSample sample = Sample().PutBranch(Site, Replaced, 0xe8)
+            .Record(".static_call_sites", Site, Key).Put(Key, BitConverter.GetBytes(Replaced)).Symbol(key, Key);
+        sample.StaticCalls.Add(Key, now);
+        Assert.Equal(
+            expected switch
+            {
+                "thunk" => TextSample.Assembled(Thunk, Replaced - 9, ("depth", Depth)),
+                "open" => "open",
+                _ => "90 90 90 90 90 90 90 90 90",
+            },
+            Predict(sample, Replaced - 9, 9));
+    }
+
     [Fact]
     public void A_template_that_is_none_is_refused()
     {

@@ -173,46 +173,47 @@ internal sealed class AlternativeSites : ITextMechanism
 
     private static void Apply(TextRun run, ReadOnlySpan<AltInstr> group, int length, AlternativeCode[] codes, Span<byte> room)
     {
+        // What stands there is what the last record makes that applies, else the original: each is tried that may be.
         VirtualAddress site = group[0].Address;
-        int last = group.Length - 1;
-        bool? applies = false;
-        for (; last >= 0; last--)
+        Span<byte> code = room[..length];
+        Span<byte> other = room.Slice(byte.MaxValue, length);
+        bool isFirst = true;
+        bool isOpen = false;
+        bool isReplaced = false;
+        for (int i = group.Length - 1; i >= -1 && !isOpen; i--)
         {
-            applies = run.State.Features.Has(group[last].Feature) ^ group[last].IsNot;
-            if (applies != false)
+            bool? applies = i < 0 ? true : run.State.Features.Has(group[i].Feature) ^ group[i].IsNot;
+            if (applies == false)
+            {
+                continue;
+            }
+
+            AltInstr? applied = i < 0 ? null : group[i];
+            isReplaced = isFirst && i >= 0 && applies == true;
+            isOpen = run.Text.HasOpen(applied?.ReplacementAddress ?? site, applied?.ReplacementLength ?? length);
+            foreach (AlternativeCode maker in codes)
+            {
+                if (!TryMake(run, maker, applied, site, isFirst ? code : other))
+                {
+                    return;
+                }
+
+                isOpen |= !isFirst && !other.SequenceEqual(code);
+                isFirst = false;
+            }
+
+            if (applies == true)
             {
                 break;
             }
         }
 
-        // Bytes that the state leaves open stay so, wherever they go.
-        if (applies is null
-            || (applies == true
-                ? run.Text.HasOpen(group[last].ReplacementAddress, group[last].ReplacementLength) : run.Text.HasOpen(site, length)))
+        // Bytes that the state leaves open stay so, wherever they go. What was like that before stays whose it was.
+        if (isOpen)
         {
             run.LeaveOpen(site, length, TextMechanism.Alternative);
-            return;
         }
-
-        Span<byte> code = room[..length];
-        if (!TryMake(run, codes[0], applies == true ? group[last] : null, site, code))
-        {
-            return;
-        }
-
-        if (codes.Length > 1)
-        {
-            Span<byte> other = room.Slice(byte.MaxValue, length);
-            _ = TryMake(run, codes[1], applies == true ? group[last] : null, site, other);
-            if (!other.SequenceEqual(code))
-            {
-                run.LeaveOpen(site, length, TextMechanism.Alternative);
-                return;
-            }
-        }
-
-        // What is not replaced, and has no nops to merge, stays whose it was.
-        if (applies == true || (run.Text.TryGet(site, length, out ReadOnlySpan<byte> there) && !there.SequenceEqual(code)))
+        else if (isReplaced || !run.Text.TryGet(site, length, out ReadOnlySpan<byte> there) || !there.SequenceEqual(code))
         {
             run.Write(site, code, TextMechanism.Alternative);
         }

@@ -29,6 +29,8 @@ internal sealed class CallThunks : ITextMechanism
     private static readonly string[] s_skipped =
         ["error_entry", "paranoid_entry", "xen_error_entry", "__switch_to_asm", "ret_from_fork", "__fentry__", "soft_restart_cpu"];
 
+    private static readonly string[] s_clockKeys = ["__SCK__pv_sched_clock", "__SCK__pv_steal_clock"];
+
     // The same for whatever lies in a stretch of bytes: KEXEC_CONTROL_CODE_MAX_SIZE, a page.
     private static readonly (string Symbol, int Length)[] s_skippedSpans = [("relocate_kernel", 2048), ("hypercall_page", 4096)];
 
@@ -75,12 +77,10 @@ internal sealed class CallThunks : ITextMechanism
         PatchStaticCalls(run, writer);
     }
 
-    /// <summary>
-    /// Static calls are written again when there are thunks already. What the key calls now has a thunk, and so has what it called before:
-    /// thunks stay.
-    /// </summary>
+    /// <summary>Static calls are written again when there are thunks already.</summary>
     private static void PatchStaticCalls(TextRun run, in Writer writer)
     {
+        var former = new HashSet<(VirtualAddress Key, VirtualAddress Function)>();
         TextTable sites = run.Kernel.Table(TextTableKind.StaticCalls);
         for (int i = 0; i < sites.CountOf(StaticCallSite.Stride); i++)
         {
@@ -90,11 +90,31 @@ internal sealed class CallThunks : ITextMechanism
                 continue; // tail calls are jumps, which nothing counts
             }
 
-            _ = writer.Translate(run.Kernel.FileWord(site.Key));
             VirtualAddress thunk = writer.Translate(target);
             if (thunk != target)
             {
                 run.WriteBranch(site.Address, BranchBytes.Call, thunk, TextMechanism.CallThunk);
+            }
+
+            // A key without a function was emptied before there were thunks (PREEMPT_DYNAMIC).
+            VirtualAddress inFile = run.Kernel.FileWord(site.Key);
+            if (!target.IsZero && inFile != target)
+            {
+                former.Add((site.Key, inFile));
+            }
+        }
+
+        // What such a key called before has a thunk too if the key was changed late enough. Keys of clocks are changed at any time.
+        VirtualAddress?[] clocks = [.. s_clockKeys.Select(run.Kernel.Symbol)];
+        foreach ((VirtualAddress key, VirtualAddress function) in former)
+        {
+            if (!clocks.Contains(key))
+            {
+                _ = writer.Translate(function);
+            }
+            else if (writer.HasRoom(function, out VirtualAddress pad, out int size))
+            {
+                run.LeaveOpen(pad, size, TextMechanism.CallThunk);
             }
         }
     }
@@ -181,17 +201,9 @@ internal sealed class CallThunks : ITextMechanism
         /// <summary>The thunk of a function, written where it is not there yet; the function itself where it has none.</summary>
         public VirtualAddress Translate(VirtualAddress function)
         {
-            int size = TemplateBytes.Length;
-            if (!Core.Contains(function) || function.Value < (ulong)size || Skips(function))
-            {
-                return function;
-            }
-
-            VirtualAddress pad = function + -size;
             Span<byte> thunk = stackalloc byte[MostBytes];
-            thunk = thunk[..size];
-            TemplateBytes.CopyTo(thunk);
-            if (!Run.Text.TryGet(pad, size, out ReadOnlySpan<byte> there) || !Code.TryMove(thunk, size, TemplateAddress - pad))
+            thunk = thunk[..TemplateBytes.Length];
+            if (!TryMake(function, thunk, out VirtualAddress pad, out ReadOnlySpan<byte> there))
             {
                 return function;
             }
@@ -208,6 +220,28 @@ internal sealed class CallThunks : ITextMechanism
 
             Run.Write(pad, thunk, TextMechanism.CallThunk);
             return pad;
+        }
+
+        /// <summary>Whether a function could have a thunk and has none.</summary>
+        public bool HasRoom(VirtualAddress function, out VirtualAddress pad, out int size)
+        {
+            size = TemplateBytes.Length;
+            Span<byte> thunk = stackalloc byte[MostBytes];
+            return TryMake(function, thunk[..size], out pad, out ReadOnlySpan<byte> there) && !there.ContainsAnyExcept(Nop);
+        }
+
+        private bool TryMake(VirtualAddress function, scoped Span<byte> thunk, out VirtualAddress pad, out ReadOnlySpan<byte> there)
+        {
+            pad = default;
+            there = default;
+            if (!Core.Contains(function) || function.Value < (ulong)thunk.Length || Skips(function))
+            {
+                return false;
+            }
+
+            pad = function + -thunk.Length;
+            TemplateBytes.CopyTo(thunk);
+            return Run.Text.TryGet(pad, thunk.Length, out there) && Code.TryMove(thunk, thunk.Length, TemplateAddress - pad);
         }
 
         private bool Skips(VirtualAddress function)
