@@ -18,7 +18,7 @@ internal static unsafe class LockSpeed
 {
     private const int WarmUpRounds = 10;
     private const int Alone = 1 << 17;
-    private const int Contended = 1 << 14;
+    private const int Contended = 1 << 17; // long enough that two threads meet
     private const string LoadFile = "/proc/loadavg";
 
     public static int Run(ReadOnlySpan<string> arguments)
@@ -49,7 +49,7 @@ internal static unsafe class LockSpeed
             Compare($"{kind} lock, one thread", rounds, rivals, static r => r.Time(Alone));
             if (Environment.ProcessorCount > 1)
             {
-                Compare($"{kind} lock, two threads", Math.Max(1, rounds / 4), rivals, static r => r.TimeTwo(Contended));
+                Compare($"{kind} lock, two threads", Math.Max(1, rounds / 10), rivals, static r => r.TimeTwo(Contended));
             }
 
             Array.ForEach(rivals, static r => r.Dispose());
@@ -62,11 +62,12 @@ internal static unsafe class LockSpeed
     private static void Compare(string what, int rounds, Rival[] rivals, Func<Rival, double> time)
     {
         double[][] times = [.. rivals.Select(_ => new double[rounds])];
-        for (int round = -WarmUpRounds; round < rounds; round++)
+        int warmUp = Math.Min(WarmUpRounds, rounds);
+        for (int round = -warmUp; round < rounds; round++)
         {
             for (int i = 0; i < rivals.Length; i++)
             {
-                int number = (i + round + WarmUpRounds) % rivals.Length;
+                int number = (i + round + warmUp) % rivals.Length;
                 double taken = time(rivals[number]);
                 if (round >= 0)
                 {
@@ -130,20 +131,30 @@ internal static unsafe class LockSpeed
         public double TimeTwo(int turns)
         {
             Volatile.Write(ref _memory[Count], 0);
-            using var together = new Barrier(2);
+            int there = 0;
             var other = new Thread(() =>
             {
-                together.SignalAndWait();
+                Meet(ref there);
                 Go(turns);
             });
             other.Start();
-            together.SignalAndWait();
+            Meet(ref there);
             long start = Stopwatch.GetTimestamp();
             Go(turns);
             other.Join();
             double time = Stopwatch.GetElapsedTime(start).TotalNanoseconds / (2 * turns);
             Figures.Check(Name, (long)Volatile.Read(ref _memory[Count]), 2 * turns);
             return time;
+        }
+
+        /// <summary>Comes back when both threads have a processor.</summary>
+        private static void Meet(ref int there)
+        {
+            Interlocked.Increment(ref there);
+            while (Volatile.Read(ref there) < 2)
+            {
+                Thread.SpinWait(1);
+            }
         }
 
         private void Go(int turns)

@@ -102,7 +102,7 @@ public sealed class TortureTests
     public void Locks_exclude_and_go_on_while_their_mode_and_kind_are_switched(string arguments)
     {
         Requirement.TwoProcessors();
-        (int code, string output) = Run($"locks --seconds 3 {arguments}", s_timeout);
+        (int code, string output) = Run($"locks --seconds 2 {arguments}", s_timeout);
         Assert.True(code == 0, $"exit code {code}: {output}");
     }
 
