@@ -20,7 +20,8 @@ internal sealed class ArgumentSpeed : IDisposable
     private const ulong FirstArgument = 0x7f12_3456_0000;
 
     // The argument in r8, which nothing else needs; nothing else changes.
-    private static readonly CallConvention s_convention = CallConvention.Create("trace", [RegisterSet.R8], RegisterSet.None, RegisterSet.R8);
+    private static readonly CallConvention s_convention = CallConvention.Create(
+        "trace", [RegisterSet.R8], RegisterSet.None, RegisterSet.R8);
 
     private readonly CodeArena _arena = CodeArena.Reserve(size: 64 << 20);
     private readonly OpsLayout _layout = OpsLayout.Create(static b => b.Table("t", static t => t.Slot("trace"), s_convention));

@@ -3,7 +3,9 @@ using System.Runtime.InteropServices;
 
 namespace PvPatch.Benchmarks.Live;
 
-/// <summary>The mode <c>settings</c>: keys, branches, static calls and arguments, where they run, when they are changed, and to keep.</summary>
+/// <summary>
+/// The mode <c>settings</c>: keys, branches, static calls and arguments, where they run, when they are changed, and to keep.
+/// </summary>
 internal static class SettingRun
 {
     private const int NotMeasured = 3;

@@ -11,7 +11,9 @@ namespace PvPatch.Tool.Sites;
 /// <param name="Address">Run address; of an object file by its offset in its section.</param>
 /// <param name="Section">The section.</param>
 /// <param name="Offset">Offset in the section.</param>
-/// <param name="Mechanism"><c>ops</c>, <c>staticKey</c>, <c>multiBranch</c>, <c>staticCall</c>, <c>variant</c> or <c>alternative</c>.</param>
+/// <param name="Mechanism">
+/// <c>ops</c>, <c>staticKey</c>, <c>multiBranch</c>, <c>staticCall</c>, <c>variant</c> or <c>alternative</c>.
+/// </param>
 /// <param name="Name">Slot, key, branch and way, backend or feature.</param>
 /// <param name="Length">In bytes.</param>
 /// <param name="Clobbers">Registers that a patch may destroy; of ops.</param>

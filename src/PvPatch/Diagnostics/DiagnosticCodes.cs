@@ -79,7 +79,9 @@ public static class DiagnosticCodes
     /// <summary>The target of a record is missing, outside the code, in the record's own region or out of reach.</summary>
     public const string RecordTarget = "PV1014";
 
-    /// <summary>Two records give one slot different words or functions, or those of a multiway branch's site are not one for each way.</summary>
+    /// <summary>
+    /// Two records give one slot different words or functions, or those of a multiway branch's site are not one for each way.
+    /// </summary>
     public const string RecordSlot = "PV1015";
 
     /// <summary>A layout, backend or registry was asked for a slot it does not have.</summary>

@@ -43,10 +43,12 @@ public sealed class LiveChanges
             {
                 0 => "nothing",
                 1 => _list.Count == 1 ? _list[0].Name : _settings[0].Name,
-                _ => string.Join(", ", _list.Select(static c => c.Name).Concat(_settings.Select(static s => s.Name)).Take(NamesShown)) + rest,
+                _ => string.Join(", ", Names.Take(NamesShown)) + rest,
             };
         }
     }
+
+    private IEnumerable<string> Names => _list.Select(static c => c.Name).Concat(_settings.Select(static s => s.Name));
 
     /// <summary>
     /// Switches sites to a backend. With all sites or a slot in the scope, slots get its functions, and sites that are linked keep their

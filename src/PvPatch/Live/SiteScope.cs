@@ -110,8 +110,8 @@ public readonly record struct SiteLink(LiveSite Site, VirtualAddress? Target, Re
     }
 
     /// <summary>
-    /// The same link, whose target is told who called it, as <see cref="Operation.PassingCaller"/> says: a target behind a thunk can ask for
-    /// another link of its caller (<see cref="CodeArena.TryFindCaller"/>, <see cref="LivePatcher.RequestLink(SiteLink)"/>).
+    /// The same link, whose target is told who called it, as <see cref="Operation.PassingCaller"/> says: a target behind a thunk can ask
+    /// for another link of its caller (<see cref="CodeArena.TryFindCaller"/>, <see cref="LivePatcher.RequestLink(SiteLink)"/>).
     /// </summary>
     /// <param name="argument">Which argument of the target's convention, from 0 to 254: one the code around the site does not use.</param>
     /// <returns>A new link.</returns>

@@ -4,8 +4,8 @@ namespace PvPatch.Records;
 
 /// <summary>
 /// What is wanted of recorded sites: a backend for the operations and variants, values for keys, ways for multiway branches, targets for
-/// static calls, features for the alternatives. Sites of what is not named stay as they are. The same set as for running code, by name; used inside
-/// <see cref="SiteRecords.Plan"/> only.
+/// static calls, features for the alternatives. Sites of what is not named stay as they are. The same set as for running code, by name;
+/// used inside <see cref="SiteRecords.Plan"/> only.
 /// </summary>
 public sealed class RecordChanges
 {

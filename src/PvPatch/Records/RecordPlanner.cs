@@ -239,7 +239,9 @@ internal sealed partial class RecordPlanner
             || StaticCallCode.TryEncode(form, condition, site, target, entry, out action, out bytes, Bitness);
     }
 
-    /// <summary>Whether bytes are one of those a site of a static call may hold: its branch, wherever that leads, or what needs none.</summary>
+    /// <summary>
+    /// Whether bytes are one of those a site of a static call may hold: its branch, wherever that leads, or what needs none.
+    /// </summary>
     private bool IsCall(StaticCallForm form, ConditionCode condition, ReadOnlySpan<byte> bytes)
     {
         foreach (long target in (ReadOnlySpan<long>)[StaticCallCode.Null, StaticCallCode.Zero, 1])

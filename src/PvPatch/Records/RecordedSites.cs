@@ -34,7 +34,9 @@ public readonly record struct MultiBranchRecord
     /// <summary>Length of the site in bytes: 2 or 5.</summary>
     public int Length { get; init; }
 
-    /// <summary>For each way the run address that it leads to, within the site's reach; <see langword="null"/> where it falls through.</summary>
+    /// <summary>
+    /// For each way the run address that it leads to, within the site's reach; <see langword="null"/> where it falls through.
+    /// </summary>
     public IReadOnlyList<VirtualAddress?> Labels { get; init; }
 
     /// <summary>Name of the branch; <see langword="null"/> where the records have none.</summary>

@@ -1,4 +1,3 @@
-using System.Globalization;
 using PvPatch.Images;
 
 namespace PvPatch.Records;
@@ -17,8 +16,8 @@ internal sealed class RecordedWays
     /// <param name="fields">Its fields, each sound in itself.</param>
     /// <param name="isInitial">Whether the site was laid down for this way.</param>
     public void Add(int index, string? name, RecordFields fields, bool isInitial) => _ways.Add(new Way(
-        fields.Site, fields.SiteLength, fields.Number, fields.Value, fields.Target.IsZero ? null : fields.Target, name, fields.Key, isInitial,
-        index));
+        fields.Site, fields.SiteLength, fields.Number, fields.Value, fields.Target.IsZero ? null : fields.Target, name, fields.Key,
+        isInitial, index));
 
     /// <summary>The sites, in order of address. Reports PV1015, and leaves out what it reports.</summary>
     /// <param name="table">The table.</param>
@@ -39,12 +38,16 @@ internal sealed class RecordedWays
 
             if (other is not null)
             {
-                Report(other, "is of another branch than the others of its site", $"{other.Name}, {other.Count} ways", $"{first.Name}, {first.Count} ways");
+                Report(
+                    other, "is of another branch than the others of its site", $"{other.Name}, {other.Count} ways",
+                    $"{first.Name}, {first.Count} ways");
             }
             else if (sound != ways.Length || sound != first.Count)
             {
                 Way last = ways[Math.Min(sound, ways.Length - 1)];
-                Report(last, "is of a site whose ways are not there once each", $"way {last.Number}, {ways.Length} records", $"ways 0 to {first.Count - 1}");
+                Report(
+                    last, "is of a site whose ways are not there once each", $"way {last.Number}, {ways.Length} records",
+                    $"ways 0 to {first.Count - 1}");
             }
             else if (ways.Count(static w => w.IsInitial) > 1)
             {
@@ -68,7 +71,7 @@ internal sealed class RecordedWays
         return sites.OrderBy(static s => s.Address);
 
         void Report(Way way, string what, string isNow, string expected) =>
-            found.Add(PatchDiagnostic.Error(DiagnosticCodes.RecordSlot, string.Create(CultureInfo.InvariantCulture, $"the record {what}")) with
+            found.Add(PatchDiagnostic.Error(DiagnosticCodes.RecordSlot, $"the record {what}") with
             {
                 Source = table.Name,
                 SiteIndex = way.Index,

@@ -203,7 +203,8 @@ internal sealed class SiteRecordReader
     {
         bool sound = IsForm(fields, 0) & HasFlags(fields, InPlace) & HasNoSize(fields) & IsNamed(fields, name)
             & (fields.Target.IsZero || IsCode(fields.Target, 1)) & IsBranch(fields);
-        sound &= fields.Number < fields.Value || Field("the number of a way", fields.Number, $"0 to {fields.Value}, which is the number of ways");
+        sound &= fields.Number < fields.Value
+            || Field("the number of a way", fields.Number, $"less than the number of ways, {fields.Value}");
         if (sound && !fields.Target.IsZero && !IsInReach(fields))
         {
             return false;

@@ -100,8 +100,8 @@ public sealed class SiteRecords
             ? plan : throw new PatchException(diagnostics[0]);
 
     /// <summary>
-    /// Makes one plan of changes of all mechanisms: operations, keys, branches, static calls, variants, alternatives. Applied, verified, compared and
-    /// reverted as any plan.
+    /// Makes one plan of changes of all mechanisms: operations, keys, branches, static calls, variants, alternatives. Applied,
+    /// verified, compared and reverted as any plan.
     /// </summary>
     /// <param name="image">The image whose records these are; read only.</param>
     /// <param name="changes">Says what is wanted.</param>

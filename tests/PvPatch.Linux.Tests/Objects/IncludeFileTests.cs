@@ -154,7 +154,9 @@ public sealed class IncludeFileTests
     public void A_multiway_branch_has_a_record_for_each_way(int bitness)
     {
         byte[] file = Linked(
-            "pv_multi_branch m, \"label, , function\", initial=2, object=object\npv_multi_branch m, \"function\", size=2\n", bitness); // 5, 2
+            "pv_multi_branch m, \"label, , function\", initial=2, object=object\n" // 5 bytes
+            + "pv_multi_branch m, \"function\", size=2\n", // 2
+            bitness);
         const ulong Label = Text + 7, Function = Label + 1;
         byte[] expected =
         [

@@ -177,7 +177,8 @@ public sealed class SiteRecordsTests
     {
         SiteRecords read = SiteRecords.Read(Image(), Segment(Way(2, 3, 0), Way(0, 3), Way(1, 3, flags: 1)), NameSegment());
         MultiBranchRecord branch = Assert.Single(read.MultiBranches);
-        Assert.Equal((new VirtualAddress(Code + 0x70), 5, "key", 1, null), (branch.Address, branch.Length, branch.Branch, branch.InitialWay, branch.KeyAddress));
+        Assert.Equal((new VirtualAddress(Code + 0x70), 5, "key"), (branch.Address, branch.Length, branch.Branch));
+        Assert.Equal((1, null), (branch.InitialWay, branch.KeyAddress));
         Assert.Equal([Code + 4, Code + 4, 0], branch.Labels.Select(static l => l?.Value ?? 0));
 
         const string Bad = DiagnosticCodes.RecordSlot;

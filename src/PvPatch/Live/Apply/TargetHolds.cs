@@ -1,5 +1,3 @@
-using PvPatch.Plans;
-
 namespace PvPatch.Live;
 
 /// <summary>
@@ -123,13 +121,15 @@ internal sealed class TargetHolds(LinkLedger ledger, CodeArena arena)
     {
         foreach (CodeBlock block in blocks)
         {
-            string calls = string.Join(", ", block.CallsInto.Where(static c => c.Arena is { Memory.IsDisposed: false }).Select(static c => c.Name));
+            string calls = string.Join(
+                ", ", block.CallsInto.Where(static c => c.Arena is { Memory.IsDisposed: false }).Select(static c => c.Name));
             string slots = string.Join(
                 ", ", block.SlotsInto.Where(static s => !s.Slots.Arena.Memory.IsDisposed).Select(static s => s.Slots.Layout[s.Slot]));
             if (calls.Length + slots.Length > 0)
             {
                 bool called = calls.Length > 0;
-                return PatchDiagnostic.Error(DiagnosticCodes.BlockLinked, $"a {(called ? "static call" : "slot")} still leads to the block") with
+                string what = called ? "static call" : "slot";
+                return PatchDiagnostic.Error(DiagnosticCodes.BlockLinked, $"a {what} still leads to the block") with
                 {
                     Address = block.Address,
                     Found = called ? calls : slots,

@@ -84,13 +84,13 @@ public sealed partial class CodeArena
 
     /// <summary>
     /// Gives a block up: its sites are not written any more, and its bytes are reused once no executor can be inside. Nothing may enter it
-    /// from now on: sites that are linked to it have been unlinked before, see <see cref="SiteScope.LinkedInto"/>, and slots that lead to it
-    /// switched to something else.
+    /// from now on: sites that are linked to it have been unlinked before, see <see cref="SiteScope.LinkedInto"/>, and slots that lead to
+    /// it switched to something else.
     /// </summary>
     /// <param name="block">A block of this arena.</param>
     /// <exception cref="PatchException">
-    /// Sites are linked to it, or a static call or slot leads to it (PV8032); another arena's, or retired before (PV8013); disposed (PV8004); called from inside a batch
-    /// (PV8020); a batch waits for this thread without a time limit (PV8021).
+    /// Sites are linked to it, or a static call or slot leads to it (PV8032); another arena's, or retired before (PV8013); disposed
+    /// (PV8004); called from inside a batch (PV8020); a batch waits for this thread without a time limit (PV8021).
     /// </exception>
     public void Retire(CodeBlock block)
     {
@@ -101,8 +101,8 @@ public sealed partial class CodeArena
     /// <summary>Gives blocks up, as <see cref="Retire(CodeBlock)"/> does, all at once: for one barrier and one grace period.</summary>
     /// <param name="blocks">Blocks of this arena, each once.</param>
     /// <exception cref="PatchException">
-    /// Sites of other blocks are linked to one, or a static call or slot leads to one (PV8032), one is another arena's, retired before or named twice (PV8013), and then none is
-    /// given up; disposed (PV8004); called from inside a batch (PV8020); a batch waits for this thread without a time limit (PV8021).
+    /// Sites of other blocks are linked to one, or a static call or slot leads to one (PV8032), one is another arena's, retired before or
+    /// named twice (PV8013), and then none is given up; disposed (PV8004); called from inside a batch (PV8020); a batch waits for this thread without a time limit (PV8021).
     /// </exception>
     public void Retire(IReadOnlyList<CodeBlock> blocks)
     {

@@ -91,7 +91,9 @@ internal static class StaticCallCode
         return inReach;
     }
 
-    /// <summary>The bytes of a site that does nothing or gives 0, in several instructions: for an image, which nobody runs meanwhile.</summary>
+    /// <summary>
+    /// The bytes of a site that does nothing or gives 0, in several instructions: for an image, which nobody runs meanwhile.
+    /// </summary>
     /// <param name="form">What the site is.</param>
     /// <param name="condition">The condition, of a conditional tail call.</param>
     /// <param name="target">What is called.</param>
