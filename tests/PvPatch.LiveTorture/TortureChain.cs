@@ -83,7 +83,7 @@ internal sealed unsafe class TortureChain : IDisposable
 
     /// <summary>Whether to go on; a while longer on a busy machine, until something was seen.</summary>
     private bool IsTime(double seconds, long reused) => seconds < _options.Seconds
-        || (_options.Protocol == Protocol.Library && seconds < TortureRun.Patience * _options.Seconds
+        || (_options.Protocol == Protocol.Library && seconds < TortureRun.Patience + _options.Seconds
             && (Volatile.Read(ref _completed) == 0 || reused == 0));
 
     public void Dispose()

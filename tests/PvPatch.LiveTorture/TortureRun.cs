@@ -10,10 +10,10 @@ namespace PvPatch.LiveTorture;
 internal sealed unsafe class TortureRun : IDisposable
 {
     /// <summary>
-    /// How many times longer than asked for a run may go on until everything was seen: on a busy machine an executor may not have run under
-    /// every backend by then.
+    /// How many seconds longer than asked for a run may go on until everything was seen: on a busy machine an executor may not have run
+    /// under every backend by then.
     /// </summary>
-    public const double Patience = 20;
+    public const double Patience = 60;
 
     private readonly TortureOptions _options;
     private readonly TortureCode _code;
@@ -216,7 +216,7 @@ internal sealed unsafe class TortureRun : IDisposable
     }
 
     private bool IsTime(double seconds) => seconds < _options.Seconds
-        || (_options.Protocol == Protocol.Library && seconds < Patience * _options.Seconds && !AllSeen(Seen()));
+        || (_options.Protocol == Protocol.Library && seconds < Patience + _options.Seconds && !AllSeen(Seen()));
 
     private long[] Seen() => [.. Enumerable.Range(0, TortureCode.Results).Select(i => _counts.Sum(c => Volatile.Read(ref c[i])))];
 

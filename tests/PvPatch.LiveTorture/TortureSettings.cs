@@ -210,7 +210,7 @@ internal sealed unsafe class TortureSettings : IDisposable
 
     /// <summary>Whether to go on. On a busy machine executors may not have come to every way in time; then a while longer.</summary>
     private bool IsTime(double seconds) => seconds < _options.Seconds
-        || (_options.Protocol == Protocol.Library && seconds < TortureRun.Patience * _options.Seconds && !AllSeen(Seen()));
+        || (_options.Protocol == Protocol.Library && seconds < TortureRun.Patience + _options.Seconds && !AllSeen(Seen()));
 
     private long[] Seen() => [.. Enumerable.Range(0, SettingCounts.Count).Select(Sum)];
 

@@ -28,6 +28,20 @@ public sealed class TortureTests
         Assert.True(code == 0, $"exit code {code}: {output}");
     }
 
+    /// <summary>
+    /// As on a machine so busy that within the time asked for executors do not come to run under every backend: that proves nothing, and is
+    /// no fault.
+    /// </summary>
+    [Theory]
+    [InlineData("run --sites host")]
+    [InlineData("run --sites settings")]
+    [InlineData("chain")]
+    public void A_run_goes_on_until_everything_was_seen(string arguments)
+    {
+        (int code, string output) = Run($"{arguments} --seconds 0.01", s_timeout);
+        Assert.True(code == 0, $"exit code {code}: {output}");
+    }
+
     [Theory]
     [InlineData("--sites spin")]
     [InlineData("--sites mixed")]
@@ -72,9 +86,9 @@ public sealed class TortureTests
     }
 
     [Fact]
-    public void A_million_flips_of_key_sites_in_batches_write_exactly_the_sites_of_their_keys()
+    public void Flips_of_key_sites_in_batches_write_exactly_the_sites_of_their_keys()
     {
-        (int code, string output) = Run("flips --flips 1000000", s_timeout);
+        (int code, string output) = Run("flips --flips 200000", s_timeout);
         Assert.True(code == 0, $"exit code {code}: {output}");
     }
 
