@@ -1,5 +1,4 @@
 using System.IO.Compression;
-using Snappier;
 using ZstdSharp;
 
 namespace PvPatch.Linux.Dumps;
