@@ -1,12 +1,12 @@
+using Iced.Intel;
 using PvGuest.Kernel;
 using PvGuest.Machine;
-using Iced.Intel;
 using PvPatch;
 using PvPatch.LazyModes;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
-using static PvGuest.Kernel.GuestMemory;
 using static Iced.Intel.AssemblerRegisters;
+using static PvGuest.Kernel.GuestMemory;
 
 namespace PvGuest.Hypervisors;
 
@@ -59,6 +59,8 @@ internal sealed class Vmi : Hypervisor
         Special.ReadTime or Special.Flags => Verdict.Execute,
         _ => Verdict.Refuse,
     };
+
+    public override bool HasCodeAt(ulong address) => address - Rom < (ulong)VmiRom.Code.Length;
 
     public override Verdict JudgeTableWrite() => Verdict.Refuse;
 
