@@ -38,6 +38,11 @@ if (args is ["recipes", ..])
     return RecipeSpeed.Run(args.AsSpan(1));
 }
 
+if (args is ["lazy", ..])
+{
+    return LazyRun.Run(args.AsSpan(1));
+}
+
 if (args is not ["ratios", ..])
 {
     Console.WriteLine($"C loop: {CLoop.Description}");

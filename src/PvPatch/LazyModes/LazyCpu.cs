@@ -193,7 +193,8 @@ public sealed class LazyCpu<TCall>
     /// <returns>Whether it was put off. It may have been made meanwhile, where the queue was full.</returns>
     /// <exception cref="PatchException">
     /// The arguments are larger than the space for them (PV0106); or what <see cref="Flush"/> refuses. Where calls had to be made to have
-    /// room for this one and could not be, it is not queued; where it was to be made itself, it is queued like those with it.
+    /// room for this one and could not be, it is not queued; where it was to be made itself, it is
+    /// queued like those with it, or, where it was to overtake them, not at all.
     /// </exception>
     public bool Queue(in TCall call, ReadOnlySpan<byte> arguments, LazyMode deferredIn, VirtualAddress site)
     {
