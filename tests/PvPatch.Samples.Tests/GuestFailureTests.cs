@@ -107,7 +107,9 @@ public sealed class GuestFailureTests
         var hypervisor = Hypervisor.Create(name, bitness);
         Backend backend = hypervisor.CreateBackend(image).Derive("stale", static b => b.Nop("mmu.flush_tlb_single"));
         var error = Assert.Throws<GuestException>(() => GuestRun.Of(image, hypervisor, Patching.Batched, backend));
-        Assert.Contains("0x800000, where it has nothing", error.Message, StringComparison.Ordinal); // it copied a page until memory was full
+
+        // It copied a page until memory was full.
+        Assert.Contains("0x800000, where it has nothing", error.Message, StringComparison.Ordinal);
     }
 
     [Fact]
