@@ -79,6 +79,9 @@ internal abstract class Hypervisor
         Prepare();
     }
 
+    /// <summary>Whether the hypervisor has put code of its own into the guest at an address.</summary>
+    public virtual bool HasCodeAt(ulong address) => false;
+
     /// <summary>What a machine does about an instruction.</summary>
     public abstract Verdict Judge(Special special);
 

@@ -1,11 +1,11 @@
+using Iced.Intel;
 using PvGuest.Kernel;
 using PvGuest.Machine;
-using Iced.Intel;
 using PvPatch.LazyModes;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
-using static PvGuest.Kernel.GuestMemory;
 using static Iced.Intel.AssemblerRegisters;
+using static PvGuest.Kernel.GuestMemory;
 
 namespace PvGuest.Hypervisors;
 

@@ -1,6 +1,6 @@
+using Iced.Intel;
 using PvGuest.Kernel;
 using PvGuest.Machine;
-using Iced.Intel;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
 using static Iced.Intel.AssemblerRegisters;

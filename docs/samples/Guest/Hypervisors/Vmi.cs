@@ -1,12 +1,12 @@
+using Iced.Intel;
 using PvGuest.Kernel;
 using PvGuest.Machine;
-using Iced.Intel;
 using PvPatch;
 using PvPatch.LazyModes;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
-using static PvGuest.Kernel.GuestMemory;
 using static Iced.Intel.AssemblerRegisters;
+using static PvGuest.Kernel.GuestMemory;
 
 namespace PvGuest.Hypervisors;
 
@@ -59,6 +59,8 @@ internal sealed class Vmi : Hypervisor
         Special.ReadTime or Special.Flags => Verdict.Execute,
         _ => Verdict.Refuse,
     };
+
+    public override bool HasCodeAt(ulong address) => address - Rom < (ulong)VmiRom.Code.Length;
 
     public override Verdict JudgeTableWrite() => Verdict.Refuse;
 
@@ -142,10 +144,17 @@ internal sealed class Vmi : Hypervisor
 
         WriteMode("vmi_lazy_mode.enter", 1);
         WriteMode("vmi_start_context_switch", 2);
+
+        // ROM and kernel leave as one. An interrupt between the two would have vmi_call tell the ROM a mode that is left already.
         a.Function("vmi_lazy_mode.leave", "vmi_end_context_switch");
+        a.Asm.call(VmiRom.AddressOf("get"));
+        a.Asm.push(eax);
+        a.Asm.call(VmiRom.AddressOf("disable"));
         a.Asm.xor(eax, eax);
         a.Asm.call(VmiRom.AddressOf("set_lazy_mode"));
         a.StoreNumber(CurrentMode, 0);
+        a.Asm.pop(eax);
+        a.Asm.call(VmiRom.AddressOf("set"));
         a.Asm.ret();
 
         void Wrap(string name, uint call)

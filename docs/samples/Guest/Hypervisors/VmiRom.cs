@@ -1,8 +1,8 @@
-using PvGuest.Kernel;
 using Iced.Intel;
+using PvGuest.Kernel;
 using PvPatch.Paravirt;
-using static PvGuest.Kernel.GuestMemory;
 using static Iced.Intel.AssemblerRegisters;
+using static PvGuest.Kernel.GuestMemory;
 
 namespace PvGuest.Hypervisors;
 

@@ -72,6 +72,8 @@ internal sealed class Xen : Hypervisor
         _ => Verdict.Refuse,
     };
 
+    public override bool HasCodeAt(ulong address) => address - HypercallPage < HypercallCount * HypercallEntry;
+
     public override Verdict JudgeTableWrite() => Verdict.Refuse;
 
     public override void SetFaultAddress(ulong address) => Monitor.WriteWord(FaultAddress, address);
@@ -100,7 +102,7 @@ internal sealed class Xen : Hypervisor
     {
         // mov eax,number: b8 imm32; syscall: 0f 05, which destroys rcx and r11, so these are pushed before (51, 41 53) and popped behind it
         // (41 5b, 59); int 82: cd 82; ret: c3. For iret the guest has pushed what must be kept.
-        for (int number = 0; number < 64; number++)
+        for (int number = 0; number < HypercallCount; number++)
         {
             byte[] load = [0xb8, (byte)number, 0, 0, 0];
             byte[] entry = Monitor.Word == 4 ? [.. load, 0xcd, 0x82, 0xc3]

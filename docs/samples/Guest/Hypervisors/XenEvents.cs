@@ -1,8 +1,8 @@
-using PvGuest.Kernel;
 using Iced.Intel;
+using PvGuest.Kernel;
+using static Iced.Intel.AssemblerRegisters;
 using static PvGuest.Hypervisors.XenFunctions;
 using static PvGuest.Kernel.GuestMemory;
-using static Iced.Intel.AssemblerRegisters;
 
 namespace PvGuest.Hypervisors;
 

@@ -1,7 +1,7 @@
-using PvGuest.Kernel;
 using Iced.Intel;
-using static PvGuest.Kernel.GuestMemory;
+using PvGuest.Kernel;
 using static Iced.Intel.AssemblerRegisters;
+using static PvGuest.Kernel.GuestMemory;
 
 namespace PvGuest.Hypervisors;
 
@@ -38,6 +38,7 @@ internal static class XenFunctions
     public const int Iret = 23;
     public const int MmuExtended = 26;
     public const int SchedOp = 29;
+    public const int HypercallCount = 64;
     public const int HypercallEntry = 32; // bytes of an entry of the hypercall page
 
     public const int NewBasePointer = 5;

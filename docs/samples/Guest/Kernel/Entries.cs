@@ -1,6 +1,6 @@
 using Iced.Intel;
-using static PvGuest.Kernel.GuestMemory;
 using static Iced.Intel.AssemblerRegisters;
+using static PvGuest.Kernel.GuestMemory;
 
 namespace PvGuest.Kernel;
 

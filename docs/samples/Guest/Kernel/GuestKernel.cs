@@ -1,7 +1,7 @@
-using PvGuest.Hypervisors;
 using Iced.Intel;
-using static PvGuest.Kernel.GuestMemory;
+using PvGuest.Hypervisors;
 using static Iced.Intel.AssemblerRegisters;
+using static PvGuest.Kernel.GuestMemory;
 
 namespace PvGuest.Kernel;
 

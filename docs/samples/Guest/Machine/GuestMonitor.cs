@@ -21,6 +21,7 @@ internal sealed unsafe class GuestMonitor : ICpuEvents, IDisposable
 
     private readonly Hypervisor _hypervisor;
     private readonly byte* _memory;
+    private readonly int _codeLength;
     private readonly SpecialInstructions _specials;
     private readonly Translations _translations;
     private bool _isShadowed; // the instruction behind sti is not interrupted
@@ -47,6 +48,7 @@ internal sealed unsafe class GuestMonitor : ICpuEvents, IDisposable
         _memory = (byte*)NativeMemory.AlignedAlloc(Size, EmulatedCpu.PageSize);
         Memory.Clear();
         image.Load(Memory, text, operations, hypervisor.ExitKinds(image.Bitness), ticks);
+        _codeLength = image.Length;
         _specials = new SpecialInstructions(image.Bitness, _memory, (int)Text, (int)CodeEnd);
         Meter = new Meter(image, hypervisor);
         Cpu = new EmulatedCpu(image.Bitness, this);
@@ -149,9 +151,9 @@ internal sealed unsafe class GuestMonitor : ICpuEvents, IDisposable
         }
 
         _isShadowed = false;
-        if (address is < Text or >= CodeEnd)
+        if (address - Text >= (ulong)_codeLength && !_hypervisor.HasCodeAt(address))
         {
-            return Fail($"the guest runs at 0x{address:x}, where it has no code");
+            return Fail($"{_hypervisor.Name}: the guest runs at 0x{address:x}, where there is no code");
         }
 
         if (Meter.Total > MostInstructions)
