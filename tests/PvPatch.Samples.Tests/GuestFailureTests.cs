@@ -4,15 +4,12 @@ using PvGuest.Kernel;
 using PvGuest.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
-using PvPatch.Tests.Support;
 
 namespace PvPatch.Samples.Tests;
 
 /// <summary>What the sample guest says where something is missing or wrong, and that wrong guests are found out.</summary>
 public sealed class GuestFailureTests
 {
-    public GuestFailureTests() => Require.Tool(EmulatedCpu.IsAvailable, EmulatedCpu.Library, "libunicorn2");
-
     [Fact]
     public void without_the_emulator_it_says_what_to_install()
     {
@@ -28,6 +25,7 @@ public sealed class GuestFailureTests
     [InlineData(64)]
     public void a_guest_patched_for_another_hypervisor_does_not_get_far(int bitness)
     {
+        GuestRunTests.RequireEmulator();
         GuestImage image = GuestRunTests.Image(bitness);
         int pairs = 0;
         foreach (string machine in Hypervisor.All(bitness).Select(h => h.Name))
@@ -50,6 +48,7 @@ public sealed class GuestFailureTests
     [InlineData(64)]
     public void answers_that_cannot_be_stop_the_guest(int bitness)
     {
+        GuestRunTests.RequireEmulator();
         foreach (ulong answer in (ulong[])[1, 0x7fffffff, 0xffffffff])
         {
             Check(new Xen { Rubbish = answer }, "xen");
@@ -89,6 +88,7 @@ public sealed class GuestFailureTests
     [InlineData(32, "vmi", "cpu.end_context_switch")]
     public void calls_that_are_made_too_late_are_found_out(int bitness, string name, string slot)
     {
+        GuestRunTests.RequireEmulator();
         GuestImage image = GuestRunTests.Image(bitness);
         var hypervisor = Hypervisor.Create(name, bitness);
         Backend late = hypervisor.CreateBackend(image).Derive("late", b => b.Nop(slot)); // entered and never left
@@ -103,6 +103,7 @@ public sealed class GuestFailureTests
     [InlineData(64, "xen")]
     public void a_translation_that_is_not_flushed_is_found_out(int bitness, string name)
     {
+        GuestRunTests.RequireEmulator();
         GuestImage image = GuestRunTests.Image(bitness);
         var hypervisor = Hypervisor.Create(name, bitness);
         Backend backend = hypervisor.CreateBackend(image).Derive("stale", static b => b.Nop("mmu.flush_tlb_single"));
@@ -115,9 +116,9 @@ public sealed class GuestFailureTests
     [Fact]
     public void a_lock_held_with_interrupts_on_is_found_out()
     {
+        GuestRunTests.RequireEmulator();
         GuestImage image = GuestRunTests.Image(64);
-        var hypervisor = new Native();
-        Backend backend = hypervisor.CreateBackend(image).Derive("open", static b => b.Nop("irq.irq_disable"));
+        Backend backend = new Native().CreateBackend(image).Derive("open", static b => b.Nop("irq.irq_disable"));
         int found = 0;
         for (int period = 50; period < 60; period++)
         {

@@ -24,7 +24,9 @@ public sealed class GuestRunTests
     public static TheoryData<int, string> Machines => [
         (32, "native"), (32, "xen"), (32, "kvm"), (32, "lguest"), (32, "vmi"), (64, "native"), (64, "xen"), (64, "kvm")];
 
-    public GuestRunTests() => Require.Tool(EmulatedCpu.IsAvailable, EmulatedCpu.Library, "libunicorn2");
+    public GuestRunTests() => RequireEmulator();
+
+    internal static void RequireEmulator() => Require.Tool(EmulatedCpu.IsAvailable, EmulatedCpu.Library, "libunicorn2");
 
     internal static GuestImage Image(int bitness) => s_images[bitness];
 

@@ -68,14 +68,9 @@ internal sealed record GuestRun
         GuestImage image, Hypervisor hypervisor, Patching patching, Backend? backend = null, StandardBackendOptions? options = null,
         int ticks = DefaultTicks, int period = DefaultPeriod)
     {
-        backend ??= patching == Patching.Patched
-            ? hypervisor.CreateUnbatchedBackend(image, options)
-            : hypervisor.CreateBackend(image, options);
-        if (patching == Patching.None)
-        {
-            backend = hypervisor.CreateUnbatchedBackend(image, options);
-        }
-
+        backend ??= patching == Patching.Batched
+            ? hypervisor.CreateBackend(image, options)
+            : hypervisor.CreateUnbatchedBackend(image, options);
         CodeImage text = image.Copy();
         PatchPlan plan = image.Plan(backend, text);
         if (patching != Patching.None)

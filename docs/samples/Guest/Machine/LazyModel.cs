@@ -23,8 +23,7 @@ internal readonly record struct LazyEvent(LazyEventKind Kind, int Bytes = 0, boo
 
 /// <summary>
 /// PvPatch's own lazy modes, led along beside the guest's: when the guest enters a function that enters or leaves a mode or makes a call,
-/// so does the model. What both give to the hypervisor must be the same, batch by batch; the guest's code and the library were not written
-/// from each other.
+/// so does the model. What both give to the hypervisor must be the same, batch by batch.
 /// </summary>
 internal sealed class LazyModel : IHypercallSink<LazyEvent>
 {
