@@ -17,7 +17,7 @@ internal static unsafe class LockSpeed
 {
     private const int WarmUpRounds = 10;
     private const int Alone = 1 << 17;
-    private const int Contended = 1 << 22; // several time slices, so that two threads meet on a busy machine too
+    private const int Contended = 1 << 17; // more takes minutes on a busy machine: who is served next may have no processor
     private const string LoadFile = "/proc/loadavg";
 
     public static int Run(ReadOnlySpan<string> arguments)
