@@ -3,7 +3,6 @@ using System.Runtime.CompilerServices;
 using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Locks;
-using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using static Iced.Intel.AssemblerRegisters;
 

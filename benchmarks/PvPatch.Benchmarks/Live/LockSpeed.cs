@@ -5,7 +5,6 @@ using System.Runtime.InteropServices;
 using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Locks;
-using PvPatch.Mechanisms;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Benchmarks.Live;
@@ -18,7 +17,7 @@ internal static unsafe class LockSpeed
 {
     private const int WarmUpRounds = 10;
     private const int Alone = 1 << 17;
-    private const int Contended = 1 << 17; // long enough that two threads meet
+    private const int Contended = 1 << 17; // more takes minutes on a busy machine: who is served next may have no processor
     private const string LoadFile = "/proc/loadavg";
 
     public static int Run(ReadOnlySpan<string> arguments)

@@ -123,7 +123,7 @@ public sealed class SpinLockTests
 
     [Theory]
     [MemberData(nameof(Kinds))]
-    public void Who_waits_natively_is_let_on_by_a_paravirtual_unlock(SpinLockKind kind)
+    public async Task Who_waits_natively_is_let_on_by_a_paravirtual_unlock(SpinLockKind kind)
     {
         Requirement.TwoProcessors();
         using var bench = new LockBench(kind);
@@ -146,7 +146,7 @@ public sealed class SpinLockTests
         Assert.False(bench.Locks.MayWait);
         bench.Run(holder, bench.Unlock);
         Assert.True(taker.Join(TimeSpan.FromSeconds(60)));
-        Assert.Equal(ApplyStatus.Applied, switched.Result.Status);
+        Assert.Equal(ApplyStatus.Applied, (await switched).Status);
         Assert.True(bench.Locks.MayWait);
     }
 
