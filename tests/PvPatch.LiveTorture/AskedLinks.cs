@@ -1,5 +1,4 @@
 using System.Runtime.InteropServices;
-using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Machine;
 using static Iced.Intel.AssemblerRegisters;

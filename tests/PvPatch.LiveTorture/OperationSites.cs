@@ -61,7 +61,7 @@ internal sealed class OperationSites(SettingCode code, TortureOptions options, R
     {
         Assembler a = place.Assembler;
         bool withAddress = place.Index % 2 == 1;
-        long value = random.NextInt64() >> (random.Next(3) * 24); // moves of every length
+        long value = random.NextInt64() >> (random.Next(3) * 24); // moves of 4 and of 8 bytes
         var argument = new SiteArgument((ulong)value) { AddressRegister = withAddress ? RegisterSet.Rsi : null };
         if (options.Protocol == Protocol.WrongArgument && place.Index == 0)
         {

@@ -1,6 +1,5 @@
 using Iced.Intel;
 using PvPatch.Live;
-using PvPatch.Machine;
 using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.LiveTorture;

@@ -1,10 +1,7 @@
-using Iced.Intel;
 using PvPatch.Live;
 using PvPatch.Machine;
-using PvPatch.Mechanisms;
 using PvPatch.Plans;
 using PvPatch.Tests.Support;
-using static Iced.Intel.AssemblerRegisters;
 
 namespace PvPatch.Tests.Live.Arguments;
 

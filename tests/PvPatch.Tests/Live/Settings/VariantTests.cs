@@ -73,7 +73,7 @@ public sealed unsafe class VariantTests : IDisposable
     public void A_layout_without_slots_has_a_backend_too()
     {
         using var live = new LivePatcher(_code.Arena);
-        Backend[] backends = [.. new[] { "one", "two" }.Select(n => Backend.Create(n, live.Layout, static _ => { }))];
+        Backend[] backends = [.. Enumerable.Range(1, 2).Select(n => Backend.Create($"{n}", live.Layout, static _ => { }))];
         var a = new Assembler(64);
         var sites = new SiteEmitter();
         sites.Variants(a, [.. backends.Select(static (b, i) => new SiteVariant(b, a => a.mov(eax, i + 1)))]);
