@@ -176,8 +176,10 @@ internal sealed class FeatureVotes
         }
     }
 
-    /// <summary>What the records of an address give with a setting of its features.</summary>
-    /// <param name="isCall">Whether it is the paravirt site's own call, or the nop in its place, whatever its bytes.</param>
+    /// <summary>
+    /// What the records of an address give with a setting of its features, a bit each; or that it is the paravirt site's own call, or the nop
+    /// in its place, whatever its bytes.
+    /// </summary>
     private bool TryMake(ReadOnlySpan<AltInstr> group, ReadOnlySpan<int> features, int setting, ReadOnlySpan<byte> original, Span<byte> code,
         bool isSite, out bool isCall)
     {
