@@ -81,7 +81,8 @@ public sealed class WholeTextTests(BootedKernelFixture fixture, ITestOutputHelpe
 
         foreach (TextDifference difference in comparison.Differences.Take(30))
         {
-            string place = kernel.Image.Symbols!.TryGetName(difference.Address, out string? name, out long offset) ? $"{name}+0x{offset:x}" : "?";
+            string place = kernel.Image.Symbols!.TryGetName(difference.Address, out string? name, out long offset)
+                ? $"{name}+0x{offset:x}" : "?";
             output.WriteLine($"  {difference} ({place})");
         }
 

@@ -51,7 +51,8 @@ internal sealed class BootState
     /// <summary>
     /// <c>key->func</c> by address of the static-call key; <see cref="VirtualAddress.Zero"/> for NULL. What is absent is not known.
     /// </summary>
-    public IReadOnlyDictionary<VirtualAddress, VirtualAddress> StaticCalls { get; init; } = new Dictionary<VirtualAddress, VirtualAddress>();
+    public IReadOnlyDictionary<VirtualAddress, VirtualAddress> StaticCalls { get; init; } =
+        new Dictionary<VirtualAddress, VirtualAddress>();
 
     /// <summary>
     /// What the words of the slots hold, by slot index of the kernel's layout; <see cref="VirtualAddress.Zero"/> for NULL.

@@ -4,13 +4,13 @@ using PvPatch.Linux.Dumps;
 using PvPatch.Linux.Files;
 using PvPatch.Linux.Layouts;
 using PvPatch.Machine;
-using PvPatch.Mechanisms;
 
 namespace PvPatch.Linux.BootText;
 
 /// <summary>Reads the state that decides a kernel's text from its data in memory.</summary>
 /// <remarks>
-/// Data of a kernel that is up gives the same text as data at the moment of patching, so any dump will do. What cannot be read stays unknown.
+/// Data of a kernel that is up gives the same text as data at the moment of patching, so any dump will do. What cannot be read stays
+/// unknown.
 /// Two things stand in text alone: where the pages of ITS thunks begin, and runtime constants whose variable was optimised away or freed.
 /// </remarks>
 internal sealed class BootStateReader

@@ -21,7 +21,9 @@ internal static class BranchBytes
     /// <summary>0f 1f 44 00 00: nopl 0(%rax,%rax), one instruction.</summary>
     public static ReadOnlySpan<byte> Nop5 => [0x0f, 0x1f, 0x44, 0x00, 0x00];
 
-    /// <summary>66 66 66 66 90: the nop of 5 bytes that AMD K8 decodes as one instruction; entry 9 of the kernel's table (to 5.12).</summary>
+    /// <summary>
+    /// 66 66 66 66 90: the nop of 5 bytes that AMD K8 decodes as one instruction; entry 9 of the kernel's table (to 5.12).
+    /// </summary>
     public static ReadOnlySpan<byte> AtomicNop5 => [0x66, 0x66, 0x66, 0x66, 0x90];
 
     /// <summary>66 90: xchg %ax,%ax.</summary>

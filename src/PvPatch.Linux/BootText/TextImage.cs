@@ -89,10 +89,12 @@ internal sealed class TextImage
     /// <param name="vdsos">Images of the vDSO; they share no byte with each other nor with a section of code.</param>
     public static TextImage Of(ElfImage elf, IEnumerable<VdsoImage> vdsos) => new(
         [.. elf.Sections.Where(IsText).Select(s => new TextSection(s.Name, s.Address, elf.GetBytes(s)))
-            .Concat(vdsos.Select(static v => new TextSection(v.Name, v.Address, v.Bytes) { IsPatchedLate = true })).OrderBy(static s => s.Address.Value)]);
+            .Concat(vdsos.Select(static v => new TextSection(v.Name, v.Address, v.Bytes) { IsPatchedLate = true }))
+            .OrderBy(static s => s.Address.Value)]);
 
     /// <summary>
-    /// Whether a section holds text: code that is not written to. The data of 7.2 is marked as executable too; the kernel does not map it so.
+    /// Whether a section holds text: code that is not written to. The data of 7.2 is marked as executable too; the kernel does not map it
+    /// so.
     /// </summary>
     public static bool IsText(ElfSection section) =>
         section is { IsAllocated: true, IsExecutable: true, HasFileContent: true, Size: > 0 }

@@ -10,19 +10,19 @@ namespace PvPatch.Linux.BootText;
 internal interface ITextMechanism
 {
     /// <summary>Which one it is.</summary>
-    TextMechanism Kind { get; }
+    public TextMechanism Kind { get; }
 
     /// <summary>Counts its sites in a kernel.</summary>
     /// <param name="kernel">The kernel.</param>
     /// <returns>The number of records that name text; 0 where the kernel does not have the mechanism.</returns>
-    int Count(TextKernel kernel);
+    public int Count(TextKernel kernel);
 
     /// <summary>
     /// Writes what the kernel writes. A site that the state does not decide is marked open; a record that can't be is a finding, and its
     /// site stays as it is.
     /// </summary>
     /// <param name="run">The text, the state, and where findings go.</param>
-    void Apply(TextRun run);
+    public void Apply(TextRun run);
 }
 
 /// <summary>One prediction: the kernel, the state, the text as it stands so far, and the findings.</summary>
@@ -41,7 +41,9 @@ internal sealed record TextRun(TextKernel Kernel, BootState State, TextImage Tex
         }
     }
 
-    /// <summary>Writes an instruction of an opcode byte and a 32-bit distance, or adds a finding where the target is out of reach.</summary>
+    /// <summary>
+    /// Writes an instruction of an opcode byte and a 32-bit distance, or adds a finding where the target is out of reach.
+    /// </summary>
     public void WriteBranch(VirtualAddress address, byte opcode, VirtualAddress target, TextMechanism owner)
     {
         Span<byte> bytes = stackalloc byte[5];
@@ -130,7 +132,8 @@ internal sealed record TextRun(TextKernel Kernel, BootState State, TextImage Tex
         if (!isData)
         {
             Findings.Add(PatchDiagnostic.Error(
-                KernelDiagnosticCodes.TextRecordOutside, $"{TextMechanisms.NameOf(owner)}: a record names a key outside the kernel's data") with
+                KernelDiagnosticCodes.TextRecordOutside,
+                $"{TextMechanisms.NameOf(owner)}: a record names a key outside the kernel's data") with
             {
                 Address = site,
                 Found = key.ToString(),

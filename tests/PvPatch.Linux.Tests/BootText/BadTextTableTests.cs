@@ -107,12 +107,14 @@ public sealed class BadTextTableTests
         TextTable table = good.Kernel.Table(TextTableKind.JumpLabels);
         Assert.Equal((16, Tables + 8), (table.Bytes.Length, table.Address.Value));
 
-        string turned = Code.Replace("__start___", "x_", StringComparison.Ordinal).Replace("__stop___", "__start___", StringComparison.Ordinal)
+        string turned = Code.Replace("__start___", "x_", StringComparison.Ordinal)
+            .Replace("__stop___", "__start___", StringComparison.Ordinal)
             .Replace("x_", "__stop___", StringComparison.Ordinal);
         Assert.True(LinkedText.Of(turned, TextRules.Linux61, places).Kernel.Table(TextTableKind.JumpLabels).Bytes.IsEmpty);
 
         string far = Code.Replace("__stop___jump_table:", ".set __stop___jump_table, key", StringComparison.Ordinal);
-        Assert.True(LinkedText.Of(far, TextRules.Linux61, (".rodata", 0xffffffff82800000)).Kernel.Table(TextTableKind.JumpLabels).Bytes.IsEmpty);
+        TextKernel kernel = LinkedText.Of(far, TextRules.Linux61, (".rodata", 0xffffffff82800000)).Kernel;
+        Assert.True(kernel.Table(TextTableKind.JumpLabels).Bytes.IsEmpty);
     }
 
     [Fact]

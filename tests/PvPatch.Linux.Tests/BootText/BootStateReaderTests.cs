@@ -129,7 +129,9 @@ public sealed class BootStateReaderTests
     {
         LinkedText linked = LinkedText.Of(Code, TextRules.Linux510, s_places);
 
-        Assert.False(BootStateReader.TryRead(linked.Kernel, Memory(Running(linked, 0), linked, 0, null), out _, out PatchDiagnostic? error));
+        KernelMemory memory = Memory(Running(linked, 0), linked, 0, null);
+
+        Assert.False(BootStateReader.TryRead(linked.Kernel, memory, out _, out PatchDiagnostic? error));
         Assert.Equal(KernelDiagnosticCodes.TextStateUnreadable, error.Code);
     }
 

@@ -7,8 +7,8 @@ using PvPatch.Linux.Tests.Support;
 namespace PvPatch.Linux.Tests.BootText;
 
 /// <summary>
-/// A kernel with code of a test in it, assembled as the compiler leaves it and, with <c>PATCHED</c> set, as it stands after boot. Records and
-/// bytes are the assembler's. The macros put a site in one of two forms, and its record.
+/// A kernel with code of a test in it, assembled as the compiler leaves it and, with <c>PATCHED</c> set, as it stands after boot. Records
+/// and bytes are the assembler's. The macros put a site in one of two forms, and its record.
 /// </summary>
 internal sealed class LinkedText
 {

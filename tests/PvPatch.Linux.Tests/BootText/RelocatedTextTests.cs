@@ -47,7 +47,8 @@ public sealed class RelocatedTextTests
     [Fact]
     public void Places_outside_the_text_are_those_of_data()
     {
-        LinkedText linked = Link(static elf => Lists([At(elf, "wide", -8), 0x1234, -1], [At(elf, "inverse", -4)], [At(elf, "narrow", -4), 1]));
+        LinkedText linked = Link(
+            static elf => Lists([At(elf, "wide", -8), 0x1234, -1], [At(elf, "inverse", -4)], [At(elf, "narrow", -4), 1]));
 
         linked.Check(linked.Predict(new BootState { Slide = Slide }, TextMechanism.Relocation));
     }

@@ -155,7 +155,8 @@ public sealed class SimpleMechanismTests
     [InlineData(true, 0, "e9")]
     [InlineData(true, 0x20, "c3")]
     [InlineData(false, 0, "c3")]
-    public void A_tail_call_without_a_function_returns_as_the_kernel_does_where_sites_are_written_twice(bool thunks, int offset, string opcode)
+    public void A_tail_call_without_a_function_returns_as_the_kernel_does_where_sites_are_written_twice(
+        bool thunks, int offset, string opcode)
     {
         string code = $$"""
             .text
@@ -198,7 +199,8 @@ public sealed class SimpleMechanismTests
         var state = new BootState { IsUniprocessor = true, Features = FeaturesWith(XenIretPatch.XenPv) };
 
         linked.Check(linked.Predict(state, TextMechanism.EndbrSeal, TextMechanism.SmpLock, TextMechanism.XenIret));
-        Assert.Equal((3, 1, 1), (new SmpLocks().Count(linked.Kernel), new EndbrSeals().Count(linked.Kernel), new XenIretPatch().Count(linked.Kernel)));
+        ITextMechanism[] mechanisms = [new SmpLocks(), new EndbrSeals(), new XenIretPatch()];
+        Assert.Equal([3, 1, 1], mechanisms.Select(m => m.Count(linked.Kernel)));
     }
 
     [Fact]

@@ -35,7 +35,8 @@ internal sealed class EndbrSeals : ITextMechanism
             }
             else if (!found.SequenceEqual(poison))
             {
-                run.ReportUnexpected(TextMechanism.EndbrSeal, address, found, HexBytes.Format(Endbr)); // the kernel warns too, and leaves it
+                // The kernel warns too, and leaves it.
+                run.ReportUnexpected(TextMechanism.EndbrSeal, address, found, HexBytes.Format(Endbr));
             }
         }
     }

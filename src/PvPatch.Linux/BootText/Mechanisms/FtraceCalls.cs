@@ -1,8 +1,11 @@
 namespace PvPatch.Linux.BootText;
 
-/// <summary>Calls of <c>__fentry__</c> at the start of functions (<c>__mcount_loc</c>): each becomes a nop while nothing is traced.</summary>
+/// <summary>
+/// Calls of <c>__fentry__</c> at the start of functions (<c>__mcount_loc</c>): each becomes a nop while nothing is traced.
+/// </summary>
 /// <remarks>
-/// Records are absolute addresses of 8 bytes. Those outside the text belonged to functions that another one took the place of, and are void.
+/// Records are absolute addresses of 8 bytes. Those outside the text belonged to functions that another one took the place of, and are
+/// void.
 /// </remarks>
 internal sealed class FtraceCalls : ITextMechanism
 {

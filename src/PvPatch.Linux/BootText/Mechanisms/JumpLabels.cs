@@ -61,7 +61,8 @@ internal sealed class JumpLabels : ITextMechanism
         }
 
         bool isShort = !run.Kernel.Rules.RewritesJumpLabels && (found.SequenceEqual(BranchBytes.Nop2) || found[0] == BranchBytes.ShortJump);
-        if (!isShort && (!run.Text.TryGet(label.Address, 5, out found) || !(found[0] == BranchBytes.Jump || found.SequenceEqual(BranchBytes.Nop5))))
+        if (!isShort && !(run.Text.TryGet(label.Address, 5, out found)
+            && (found[0] == BranchBytes.Jump || found.SequenceEqual(BranchBytes.Nop5))))
         {
             run.ReportUnexpected(TextMechanism.JumpLabel, label.Address, found, "a nop of 2 or 5 bytes, or a jump");
             return;

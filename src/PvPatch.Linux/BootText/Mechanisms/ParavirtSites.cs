@@ -1,5 +1,4 @@
 using System.Diagnostics.CodeAnalysis;
-using PvPatch.Linux.Eras;
 using PvPatch.Mechanisms;
 using PvPatch.Paravirt;
 using PvPatch.Plans;

@@ -4,8 +4,8 @@ namespace PvPatch.Linux.BootText;
 /// Lock prefixes (<c>.smp_locks</c>): <c>f0</c> becomes <c>3e</c> (ds, without effect) on a machine with one processor.
 /// </summary>
 /// <remarks>
-/// Only between <c>_text</c> and <c>_etext</c>: init text keeps its prefixes. A record is an s32 relative to itself, 0 for none. One that does
-/// not point at a prefix is passed over, as the kernel does.
+/// Only between <c>_text</c> and <c>_etext</c>: init text keeps its prefixes. A record is an s32 relative to itself, 0 for none. One that
+/// does not point at a prefix is passed over, as the kernel does.
 /// </remarks>
 internal sealed class SmpLocks : ITextMechanism
 {
