@@ -9,8 +9,8 @@ using PvPatch.Plans;
 namespace PvPatch.Linux.BootText;
 
 /// <summary>
-/// The state that decides a kernel's text, inferred from the text itself: nothing is trusted but the file. All sites of a key, of a slot, of
-/// a feature must agree, so what most of them say is taken; the rest then differs from the prediction.
+/// The state that decides a kernel's text, inferred from the text itself: nothing is trusted but the file. All sites of a key, of a slot,
+/// of a feature must agree, so what most of them say is taken; the rest then differs from the prediction.
 /// </summary>
 /// <remarks>
 /// A place that holds none of the forms its record allows has no vote. Where a key or slot has such places only, the file's value is taken,
