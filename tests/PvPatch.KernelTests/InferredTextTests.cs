@@ -8,7 +8,9 @@ using SavedMemory = PvPatch.KernelTests.Harness.KernelMemory;
 
 namespace PvPatch.KernelTests;
 
-/// <summary>The state inferred from the text of a booted kernel: it gives that text back, and does not follow somebody who changed it.</summary>
+/// <summary>
+/// The state inferred from the text of a booted kernel: it gives that text back, and does not follow somebody who changed it.
+/// </summary>
 [Collection(KernelCollection.Name)]
 [Trait("Category", "Kernel")]
 public sealed class InferredTextTests(BootedKernelFixture fixture, ITestOutputHelper output)
@@ -64,11 +66,12 @@ public sealed class InferredTextTests(BootedKernelFixture fixture, ITestOutputHe
         Assert.True(predicted, string.Join("\n", findings));
         var comparison = TextComparison.Compare(text!, memory);
         output.WriteLine(
-            $"{title}: {comparison.Changed} changed, {comparison.AsBooted} as booted, {comparison.Unexplained} unexplained, {comparison.Open} open");
+            $"{title}: {comparison.Changed} changed, {comparison.AsBooted} as booted, {comparison.Unexplained} unexplained, "
+                + $"{comparison.Open} open");
         foreach (TextDifference difference in comparison.Differences.Take(10))
         {
-            string place = kernel.Image.Symbols!.TryGetName(difference.Address, out string? name, out long offset) ? $"{name}+0x{offset:x}" : "?";
-            output.WriteLine($"  {difference} ({place})");
+            _ = kernel.Image.Symbols!.TryGetName(difference.Address, out string? name, out long offset);
+            output.WriteLine($"  {difference} ({name ?? "?"}+0x{offset:x})");
         }
 
         return (state, comparison, text!);

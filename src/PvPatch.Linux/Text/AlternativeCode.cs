@@ -71,13 +71,15 @@ internal sealed class AlternativeCode
     /// <param name="move">Where it lay less where it goes, in bytes.</param>
     /// <returns>Whether everything is in reach.</returns>
     public bool TryMove(Span<byte> code, int length, long move) =>
-        _rules.Relocation == ReplacementRelocation.EveryInstruction ? MoveAll(code, length, move) : length != Jump || MoveBranch(code, move);
+        _rules.Relocation == ReplacementRelocation.EveryInstruction ? MoveAll(code, length, move)
+        : length != Jump || MoveBranch(code, move);
 
     /// <summary>Steps applied to the bytes of every alternative, replaced or not.</summary>
     public void MergeNops(Span<byte> code)
     {
         // Nearly no site needs it, and reading its instructions is most of the work.
-        if (_rules.Merging == NopMerging.RunsOfOneByteNops ? code.IndexOf((ReadOnlySpan<byte>)[0x90, 0x90]) >= 0 : code.ContainsAny<byte>(0x90, 0x1f))
+        if (_rules.Merging == NopMerging.RunsOfOneByteNops
+            ? code.IndexOf((ReadOnlySpan<byte>)[0x90, 0x90]) >= 0 : code.ContainsAny<byte>(0x90, 0x1f))
         {
             Merge(code);
         }

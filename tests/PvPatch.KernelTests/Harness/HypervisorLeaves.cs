@@ -4,7 +4,7 @@ using System.Diagnostics;
 namespace PvPatch.KernelTests.Harness;
 
 /// <summary>
-/// Makes a guest of QEMU's translator believe in a hypervisor, or in features that it has not. The kernel asks for one by CPUID, and all its
+/// Makes a guest of QEMU's translator believe in a hypervisor, or in features that it has not. The kernel asks by CPUID, and all its
 /// questions go through one function, native_cpuid(eax, ebx, ecx, edx: in and out, by pointer). The machine is stopped
 /// there, and for the leaves of a hypervisor the answer is written and the function left. The image stays as it is.
 /// What a guest asks for in other ways is answered at further stops, set when it first asks for a leaf.

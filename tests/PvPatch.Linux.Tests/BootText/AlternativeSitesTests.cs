@@ -1,4 +1,5 @@
 using System.Buffers.Binary;
+using System.Globalization;
 using PvPatch.Linux.BootText;
 using PvPatch.Linux.Tests.Kernel;
 using PvPatch.Linux.Tests.Support;
@@ -212,8 +213,8 @@ public sealed class AlternativeSitesTests
         {
             string[] words = record.Split(' ', 3);
             int feature = words[0].TrimStart('-') switch { "on" => On, "also" => AlsoOn, "off" => Off, _ => FeatureWords.Always };
-            sample.Kernel.AddAlternative(
-                Site, int.Parse(words[1], System.Globalization.CultureInfo.InvariantCulture), feature, words[0][0] == '-', Bytes.FromHex(words[2]));
+            int length = int.Parse(words[1], CultureInfo.InvariantCulture);
+            sample.Kernel.AddAlternative(Site, length, feature, words[0][0] == '-', Bytes.FromHex(words[2]));
         }
 
         return sample;

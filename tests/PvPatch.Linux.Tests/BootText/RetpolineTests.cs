@@ -106,7 +106,8 @@ public sealed class RetpolineTests
     [InlineData(0x1e, "call", "r11", "inline")]
     [InlineData(0x1d, "cs call", "r11", "thunk")]
     [InlineData(0x3e, "cs jmp", "r11", "thunk")]
-    public void With_ITS_a_branch_in_the_lower_half_of_a_line_goes_to_a_thunk_of_its_own(int at, string branch, string register, string becomes)
+    public void With_ITS_a_branch_in_the_lower_half_of_a_line_goes_to_a_thunk_of_its_own(
+        int at, string branch, string register, string becomes)
     {
         ulong site = Site + (ulong)at;
         TextSample sample = Sample(branch, register, site);
@@ -189,7 +190,8 @@ public sealed class RetpolineTests
     [Fact]
     public void A_site_outside_the_text_is_refused()
     {
-        TextSample sample = Sample("call", "rax").Record(".retpoline_sites", TextSample.Data, 0x1234, TextSample.Code + TextSample.CodeSize - 4);
+        TextSample sample = Sample("call", "rax")
+            .Record(".retpoline_sites", TextSample.Data, 0x1234, TextSample.Code + TextSample.CodeSize - 4);
         (_, IReadOnlyList<PatchDiagnostic> findings) = sample.Run(TextRules.Linux612, TextMechanism.Retpoline);
         Assert.Equal(3, findings.Count(static f => f.Code == KernelDiagnosticCodes.TextRecordOutside));
     }
@@ -198,7 +200,14 @@ public sealed class RetpolineTests
     {
         var sample = new TextSample();
         ulong thunk = Thunks + (32 * (ulong)Array.IndexOf(s_registers, register));
-        byte[] opcode = branch switch { "call" => [0xe8], "jmp" => [0xe9], "cs call" => [0x2e, 0xe8], "cs jmp" => [0x2e, 0xe9], _ => [0x0f, 0x85] };
+        byte[] opcode = branch switch
+        {
+            "call" => [0xe8],
+            "jmp" => [0xe9],
+            "cs call" => [0x2e, 0xe8],
+            "cs jmp" => [0x2e, 0xe9],
+            _ => [0x0f, 0x85], // jne
+        };
         sample.PutBranch(site, thunk, opcode).Record(".retpoline_sites", site);
         sample.Symbol("__x86_indirect_thunk_array", Thunks).Symbol("__x86_indirect_call_thunk_array", CallThunks)
             .Symbol("__x86_indirect_jump_thunk_array", JumpThunks).Symbol("its_init_mod", ItsInit).Symbol("next", ItsInit + 0x40);

@@ -9,8 +9,8 @@ using PvPatch.Plans;
 namespace PvPatch.Linux.BootText;
 
 /// <summary>
-/// The state that decides a kernel's text, inferred from the text itself: nothing is trusted but the file. All sites of a key, of a slot, of a
-/// feature must agree, so what most of them say is taken; the rest then differs from the prediction.
+/// The state that decides a kernel's text, inferred from the text itself: nothing is trusted but the file. All sites of a key, of a slot,
+/// of a feature must agree, so what most of them say is taken; the rest then differs from the prediction.
 /// </summary>
 /// <remarks>
 /// A place that holds none of the forms its record allows has no vote. Where a key or slot has such places only, the file's value is taken,
@@ -221,7 +221,9 @@ internal static class BootStateInference
             static k => k, k => ballot.TryGetWinner(k, out VirtualAddress f) ? f : new VirtualAddress(text.Kernel.FileWord(k)));
     }
 
-    /// <summary>Whether something can be called: a symbol's address, or one outside the text, as of a module. A thunk's is made its function's.</summary>
+    /// <summary>
+    /// Whether something can be called: a symbol's address, or one outside the text, as of a module. A thunk's is made its function's.
+    /// </summary>
     private static bool IsFunction(TextKernel kernel, ref VirtualAddress target, bool counted)
     {
         if (kernel.Image.Symbols is not KernelSymbols symbols)

@@ -6,12 +6,12 @@ using PvPatch.Machine;
 namespace PvPatch.Linux.BootText;
 
 /// <summary>
-/// The features of the machine, inferred from the alternatives in its text: which settings of the features that an address asks for give the
-/// bytes that stand there.
+/// The features of the machine, inferred from the alternatives in its text: which settings of the features that an address asks for give
+/// the bytes that stand there.
 /// </summary>
 /// <remarks>
-/// An address of which all such settings have a feature on, or all off, has a vote on it; one whose bytes no setting gives has none. What no
-/// address decides stays unknown, and changes no byte of the text that was read.
+/// An address of which all such settings have a feature on, or all off, has a vote on it; one whose bytes no setting gives has none. What
+/// no address decides stays unknown, and changes no byte of the text that was read.
 /// </remarks>
 internal sealed class FeatureVotes
 {
@@ -56,8 +56,8 @@ internal sealed class FeatureVotes
         Add(known, XenIretPatch.XenPv, IsXen(seen));
         NopStyle nops = seen.Kernel.NopChoices(state)[0];
 
-        // Replacements hold returns and retpolines, which are patched before. The features of those are asked for at the retpolines, which hold
-        // neither; so they come first.
+        // Replacements hold returns and retpolines, which are patched before. The features of those are asked for at the retpolines, which
+        // hold neither; so they come first.
         var first = new FeatureVotes(seen, TextImage.Of(seen.Kernel.Elf), nops, known);
         first.Walk(table);
         FeatureWords words = first.Words(table);
@@ -176,10 +176,13 @@ internal sealed class FeatureVotes
         }
     }
 
-    /// <summary>What the records of an address give with a setting of its features.</summary>
-    /// <param name="isCall">Whether it is the paravirt site's own call, or the nop in its place, whatever its bytes.</param>
-    private bool TryMake(ReadOnlySpan<AltInstr> group, ReadOnlySpan<int> features, int setting, ReadOnlySpan<byte> original, Span<byte> code,
-        bool isSite, out bool isCall)
+    /// <summary>
+    /// What the records of an address give with a setting of its features, a bit each; or that it is the paravirt site's own call, or the
+    /// nop in its place, whatever its bytes.
+    /// </summary>
+    private bool TryMake(
+        ReadOnlySpan<AltInstr> group, ReadOnlySpan<int> features, int setting, ReadOnlySpan<byte> original, Span<byte> code, bool isSite,
+        out bool isCall)
     {
         isCall = isSite;
         int length = code.Length;

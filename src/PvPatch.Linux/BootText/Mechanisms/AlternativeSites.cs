@@ -26,7 +26,8 @@ internal sealed class AlternativeSites : ITextMechanism
     /// <inheritdoc/>
     public int Count(TextKernel kernel) =>
         (kernel.TryReadAlternatives(out AltInstrTable? table, out _) ? CountOf(table) : 0)
-        + VdsoImages.Find(kernel).Sum(v => v.TryReadAlternatives(kernel, out AltInstrTable? alternatives, out _) ? CountOf(alternatives) : 0);
+        + VdsoImages.Find(kernel)
+            .Sum(v => v.TryReadAlternatives(kernel, out AltInstrTable? alternatives, out _) ? CountOf(alternatives) : 0);
 
     /// <inheritdoc/>
     public void Apply(TextRun run)

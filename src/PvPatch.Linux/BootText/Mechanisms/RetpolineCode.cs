@@ -15,7 +15,9 @@ internal enum RetpolineFill
     TrapsOrPrefixes,
 }
 
-/// <summary>A call or jump to a retpoline as it stands in the file: <c>[2e] e8</c>, <c>[2e] e9</c> or <c>0f 8x</c>, and a distance.</summary>
+/// <summary>
+/// A call or jump to a retpoline as it stands in the file: <c>[2e] e8</c>, <c>[2e] e9</c> or <c>0f 8x</c>, and a distance.
+/// </summary>
 /// <param name="Address">Where it stands.</param>
 /// <param name="Length">Its length: 5 or 6.</param>
 /// <param name="Opcode">The last byte of the opcode: e8, e9, or 80 to 8f for a conditional jump.</param>
@@ -73,10 +75,12 @@ internal readonly record struct RetpolineSite(VirtualAddress Address, int Length
 /// <list type="table">
 /// <listheader><term>features</term><description>site</description></listheader>
 /// <item><term>RETPOLINE, not LFENCE, not CALL_DEPTH</term><description>as in the file</description></item>
-/// <item><term>RETPOLINE, not LFENCE, CALL_DEPTH</term><description>the same branch to the array of call or of jump thunks</description></item>
+/// <item><term>RETPOLINE, not LFENCE, CALL_DEPTH</term>
+/// <description>the same branch to the array of call or of jump thunks</description></item>
 /// <item><term>else INDIRECT_THUNK_ITS, and the inline branch would end in the lower half of a line of 64 bytes</term>
 /// <description>the same branch to a thunk in a page of ITS thunks</description></item>
-/// <item><term>else</term><description>the branch itself, behind lfence where LFENCE is on, if that fits; else as in the file</description></item>
+/// <item><term>else</term>
+/// <description>the branch itself, behind lfence where LFENCE is on, if that fits; else as in the file</description></item>
 /// </list>
 /// </remarks>
 internal static class RetpolineCode

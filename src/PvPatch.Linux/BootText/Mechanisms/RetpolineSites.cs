@@ -71,7 +71,8 @@ internal sealed class RetpolineSites : ITextMechanism
         for (int i = 0; i < table.Bytes.Length; i += sizeof(int))
         {
             VirtualAddress address = table.Relative(i);
-            if (isSeen(address) && (kernel.Elf.TryGetBytes(address, 6, out Memory<byte> bytes) || kernel.Elf.TryGetBytes(address, 5, out bytes))
+            if (isSeen(address)
+                && (kernel.Elf.TryGetBytes(address, 6, out Memory<byte> bytes) || kernel.Elf.TryGetBytes(address, 5, out bytes))
                 && RetpolineSite.TryRead(address, bytes.Span, thunks, out RetpolineSite site)
                 && RetpolineCode.IsInLowerHalf(site, lfence))
             {

@@ -12,8 +12,8 @@ namespace PvPatch.Linux.BootText;
 ///   another function             e9 rel32
 ///   NULL                         c3 cc cc cc cc
 /// </code>
-/// Behind the 5 bytes stands <c>0f b9 cc</c> (ud1 %esp,%ecx), by which a trampoline is known. It is written once and not again
-/// when the return thunk is chosen; one that is a return in the file is a return site besides.
+/// Behind the 5 bytes stands <c>0f b9 cc</c> (ud1 %esp,%ecx), by which a trampoline is known; in 5.10 <c>cc cc cc</c>. It is written once
+/// and not again when the return thunk is chosen; one that is a return in the file is a return site besides.
 /// </remarks>
 internal sealed class StaticTrampolines : ITextMechanism
 {
@@ -24,6 +24,8 @@ internal sealed class StaticTrampolines : ITextMechanism
     public TextMechanism Kind => TextMechanism.StaticTrampoline;
 
     private static ReadOnlySpan<byte> Mark => [0x0f, 0xb9, 0xcc];
+
+    private static ReadOnlySpan<byte> OldMark => [0xcc, 0xcc, 0xcc];
 
     /// <inheritdoc/>
     public int Count(TextKernel kernel) => Find(kernel).Count;
@@ -109,7 +111,8 @@ internal sealed class StaticTrampolines : ITextMechanism
     }
 
     private static bool IsTrampoline(TextKernel kernel, VirtualAddress address) =>
-        kernel.Elf.TryGetBytes(address, 8, out Memory<byte> bytes) && bytes.Span[5..].SequenceEqual(Mark);
+        kernel.Elf.TryGetBytes(address, 8, out Memory<byte> bytes)
+        && (bytes.Span[5..].SequenceEqual(Mark) || (kernel.Rules.RewritesJumpLabels && bytes.Span[5..].SequenceEqual(OldMark)));
 
     private static Dictionary<string, VirtualAddress?> Unique(KernelSymbols symbols, string prefix)
     {

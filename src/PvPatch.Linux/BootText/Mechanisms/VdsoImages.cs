@@ -24,7 +24,8 @@ internal readonly record struct VdsoImage(
         table = null;
         return kernel.TryReadAlternatives(out AltInstrTable? own, out error)
             && AltInstrTable.TryRead(Bytes.Span.Slice(Alternatives, AlternativesLength), Address + Alternatives, own.Format,
-                kernel.Elf.Bitness, kernel.Elf.TryGetFileOffset(Address, 1, out long offset) ? offset + Alternatives : 0, out table, out error);
+                kernel.Elf.Bitness, kernel.Elf.TryGetFileOffset(Address, 1, out long offset) ? offset + Alternatives : 0, out table,
+                out error);
     }
 }
 
@@ -44,7 +45,8 @@ internal static class VdsoImages
     public static IReadOnlyList<VdsoImage> Find(TextKernel kernel, DiagnosticList? findings = null)
     {
         var found = new List<VdsoImage>();
-        List<(VirtualAddress Address, int Length)> taken = [.. kernel.Elf.Sections.Where(TextImage.IsText).Select(static s => (s.Address, (int)s.Size))];
+        List<(VirtualAddress Address, int Length)> taken =
+            [.. kernel.Elf.Sections.Where(TextImage.IsText).Select(static s => (s.Address, (int)s.Size))];
         foreach (string symbol in kernel.Elf.Bitness == 64 ? s_symbols : [])
         {
             if (kernel.Symbol(symbol) is not VirtualAddress header)
@@ -94,5 +96,6 @@ internal static class VdsoImages
         return true;
     }
 
-    private static ulong Word(ReadOnlySpan<byte> words, int index) => BinaryPrimitives.ReadUInt64LittleEndian(words[(index * sizeof(ulong))..]);
+    private static ulong Word(ReadOnlySpan<byte> words, int index) =>
+        BinaryPrimitives.ReadUInt64LittleEndian(words[(index * sizeof(ulong))..]);
 }
