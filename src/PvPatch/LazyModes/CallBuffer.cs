@@ -14,6 +14,7 @@ internal sealed class CallBuffer<TCall>
     where TCall : struct
 {
     private readonly LazyPolicy _policy;
+    private readonly int _capacity;
     private readonly TCall[] _calls;
     private readonly CallPlace[] _places;
     private readonly long[] _results;
@@ -23,9 +24,10 @@ internal sealed class CallBuffer<TCall>
     {
         _policy = policy;
 
-        // One call more than are queued: the one that finds the queue full, or one that goes before those queued. The latter has
-        // room of its own for its arguments.
-        int calls = Math.Max(policy.Capacity, 1) + 1;
+        // Two calls more than are queued: the one that finds the queue full, and stays there if it can't be made, and one that goes before
+        // those queued. The latter has room of its own for its arguments.
+        _capacity = Math.Max(policy.Capacity, 1);
+        int calls = _capacity + 2;
         _calls = new TCall[calls];
         _places = new CallPlace[calls];
         _results = new long[calls];
@@ -41,7 +43,10 @@ internal sealed class CallBuffer<TCall>
     /// <summary>Where arguments of a new call would begin.</summary>
     public int NextStart => (ArgumentEnd + _policy.ArgumentAlignment - 1) & -_policy.ArgumentAlignment;
 
-    public bool IsFull => Count == _calls.Length - 1;
+    public bool IsFull => Count >= _capacity;
+
+    /// <summary>Whether a call that found the queue full is in it, as it could not be made.</summary>
+    public bool HasOverflow => Count > _capacity;
 
     public ref TCall Last => ref _calls[Count - 1];
 

@@ -54,7 +54,7 @@ internal sealed class CallQueue<TCall>
 
         bool isFull = Buffer.IsFull;
         bool fits = Buffer.NextStart + arguments.Length <= _policy.ArgumentBytes;
-        if (isFull && fits && _policy.OverflowIsMade)
+        if (isFull && fits && _policy.OverflowIsMade && !Buffer.HasOverflow)
         {
             Buffer.Append(call, arguments, site);
             Flush(FlushReason.Full, site, mode);

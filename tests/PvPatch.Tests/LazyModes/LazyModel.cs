@@ -275,9 +275,10 @@ internal sealed class LazyModel(LazyPolicy policy, ModelHypervisor hypervisor)
         }
 
         int aligned = (end + policy.ArgumentAlignment - 1) / policy.ArgumentAlignment * policy.ArgumentAlignment;
-        bool full = _queue.Count == Math.Max(policy.Capacity, 1);
+        int most = Math.Max(policy.Capacity, 1);
+        bool full = _queue.Count >= most;
         bool fits = aligned + bytes <= policy.ArgumentBytes;
-        if (full && fits && policy.OverflowIsMade)
+        if (_queue.Count == most && fits && policy.OverflowIsMade)
         {
             _queue.Add((call, aligned, bytes));
             return Flush(FlushReason.Full);

@@ -84,6 +84,32 @@ public sealed class LazyPolicyTests
         Assert.Equal(["Immediate: 1 2"], _sink.TakeLog());
     }
 
+    [Theory]
+    [InlineData(true)]
+    [InlineData(false)]
+    public void The_call_that_finds_the_ring_full_is_kept_where_it_cannot_be_made(bool keepsOrder)
+    {
+        LazyCpu<TestCall> cpu = Make(LazyPolicy.Lguest with { KeepsOrder = keepsOrder });
+        Fill(cpu, 64);
+        _sink.Action = static _ => throw new InvalidDataException("no hypervisor here");
+        Assert.Throws<PatchException>(() => cpu.Queue(new TestCall(65), [], LazyMode.Mmu, 0x20));
+        Assert.Equal(65, cpu.Count);
+
+        // Nothing more fits until those are made.
+        Assert.Throws<PatchException>(() => cpu.Queue(new TestCall(66), [], LazyMode.Mmu, 0x30));
+        Assert.Equal(65, cpu.Count);
+        _sink.Action = null;
+        _sink.Log.Clear();
+        cpu.Call(new TestCall(99), [], 0x40);
+        Assert.True(cpu.Queue(new TestCall(66), [], LazyMode.Mmu, 0x50));
+        cpu.Leave(LazyMode.Mmu, 0x60);
+        Assert.Equal(
+            keepsOrder
+                ? [$"Full: {Ids(65)}", "Immediate: 99", "Leave: 66"]
+                : (string[])["Immediate: 99", $"Full: {Ids(65)}", "Leave: 66"],
+            _sink.TakeLog());
+    }
+
     [Fact]
     public void Kvm_queues_1024_bytes_in_mmu_mode_and_a_call_made_at_once_overtakes()
     {
