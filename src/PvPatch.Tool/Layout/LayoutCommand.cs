@@ -1,7 +1,6 @@
 using System.CommandLine;
 using System.Globalization;
 using PvPatch.Linux;
-using PvPatch.Machine;
 using PvPatch.Mechanisms;
 using PvPatch.Tool.Info;
 

@@ -79,7 +79,7 @@ public sealed class Eras2624Tests
     {
         KernelImage image = s_kernel.Open();
         Assert.Equal("linux-2.6.24", image.Era.Name);
-        
+
         // What shifts with HIGHPTE no site here goes through.
         Assert.Equal("2.6.24-i386-pae", image.Layout.Name);
         Assert.Equal(["2.6.24-i386-pae-highpte"], image.LayoutsAlike);

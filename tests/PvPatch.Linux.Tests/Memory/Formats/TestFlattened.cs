@@ -5,7 +5,7 @@ namespace PvPatch.Linux.Tests.Memory;
 /// <summary>Writes makedumpfile's flattened form.</summary>
 internal sealed class TestFlattened
 {
-    private readonly MemoryStream _file = new();
+    private readonly List<byte> _file = [];
 
     public TestFlattened(long type = 1, long version = 1)
     {
@@ -13,7 +13,7 @@ internal sealed class TestFlattened
         "makedumpfile"u8.CopyTo(header);
         BinaryPrimitives.WriteInt64BigEndian(header.AsSpan(16), type);
         BinaryPrimitives.WriteInt64BigEndian(header.AsSpan(24), version);
-        _file.Write(header);
+        _file.AddRange(header);
     }
 
     /// <summary>A record; its size is that of the bytes where it is not given.</summary>
@@ -22,12 +22,12 @@ internal sealed class TestFlattened
         Span<byte> numbers = stackalloc byte[16];
         BinaryPrimitives.WriteInt64BigEndian(numbers, offset);
         BinaryPrimitives.WriteInt64BigEndian(numbers[8..], size ?? bytes.Length);
-        _file.Write(numbers);
-        _file.Write(bytes);
+        _file.AddRange(numbers);
+        _file.AddRange(bytes);
         return this;
     }
 
-    public byte[] Build() => _file.ToArray();
+    public byte[] Build() => [.. _file];
 
     public byte[] End() => Record(-1, [], -1).Build();
 
