@@ -6,7 +6,7 @@ Console.WriteLine($"--seed {options.Seed}");
 switch (options.Command)
 {
     case "run" when options.Sites >= SiteKind.Keys
-            && options.Protocol is Protocol.Library or Protocol.ByteCopy or >= Protocol.LabelLeftOut:
+            && options.Protocol is Protocol.Library or Protocol.ByteCopy or (>= Protocol.LabelLeftOut and < Protocol.TornUnlock):
         using (var run = new TortureSettings(options))
         {
             return run.Execute();
@@ -43,6 +43,7 @@ switch (options.Command)
         }
 
     default:
-        Console.Error.WriteLine($"no command {options.Command} for {options.Sites} and {options.Protocol}; known: run, flips, chain, locks, cost");
+        Console.Error.WriteLine(
+            $"no command {options.Command} for {options.Sites} and {options.Protocol}; known: run, flips, chain, locks, cost");
         return 64;
 }
