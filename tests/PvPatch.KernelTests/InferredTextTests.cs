@@ -1,5 +1,4 @@
 using PvPatch.KernelTests.Harness;
-using PvPatch.Linux;
 using PvPatch.Linux.BootText;
 using PvPatch.Linux.Dumps;
 using PvPatch.Tests.Shared;
