@@ -333,4 +333,7 @@ public static class KernelDiagnosticCodes
 
     /// <summary>The kernel has sites of a mechanism that rewrites text, but not the symbol that tells what they are.</summary>
     public const string TextSymbolMissing = "PV6205";
+
+    /// <summary>What a kernel rewrites besides its paravirt sites is not known.</summary>
+    public const string TextRulesUnknown = "PV6206";
 }

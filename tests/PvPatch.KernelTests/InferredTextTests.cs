@@ -34,7 +34,7 @@ public sealed class InferredTextTests(BootedKernelFixture fixture, ITestOutputHe
     private void Check(string name, string boot)
     {
         BootedKernel booted = fixture.Boot(TestedKernels.Named(name), BootConfiguration.Named(boot).Options);
-        var kernel = TextKernel.Of(TestedKernels.Load(booted.ImagePath));
+        Assert.True(TextKernel.TryOf(TestedKernels.Load(booted.ImagePath), out TextKernel? kernel, out _));
         SavedMemory saved = booted.Ready;
         using MemoryFile file = MemoryFile.Open(saved.FilePath, new VirtualAddress(saved.Start));
         FoundMemory memory = KernelMemoryLocator.Locate(kernel.Elf, file);

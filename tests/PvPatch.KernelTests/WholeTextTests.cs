@@ -55,7 +55,7 @@ public sealed class WholeTextTests(BootedKernelFixture fixture, ITestOutputHelpe
     {
         BootedKernel booted = fixture.Boot(TestedKernels.Named(kernel), options);
         KernelImage image = TestedKernels.Load(booted.ImagePath);
-        var text = TextKernel.Of(image);
+        Assert.True(TextKernel.TryOf(image, out TextKernel? text, out PatchDiagnostic? error), error?.ToString());
         Check(text, booted.AfterPatching, $"{kernel} {boot}, after patching");
         Check(text, booted.Ready, $"{kernel} {boot}, ready");
     }

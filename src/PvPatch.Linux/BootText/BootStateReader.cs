@@ -182,12 +182,11 @@ internal sealed class BootStateReader
     private VirtualAddress? FindItsPage()
     {
         TextTable table = _kernel.Table(TextTableKind.Retpolines);
-        TextImage text = TextImage.Of(_kernel.Elf);
         Span<byte> bytes = stackalloc byte[6];
         for (int at = 0; at < table.Bytes.Length; at += sizeof(int))
         {
             VirtualAddress site = table.Relative(at);
-            if (IsFreed(site) || text.Find(site, 6) is null || !_memory.TryRead(site, bytes))
+            if (IsFreed(site) || !_kernel.IsText(site, 6) || !_memory.TryRead(site, bytes))
             {
                 continue;
             }
@@ -196,7 +195,7 @@ internal sealed class BootStateReader
             if (bytes[prefix] is BranchBytes.Call or BranchBytes.Jump)
             {
                 VirtualAddress target = BranchBytes.Target(site + prefix, bytes[prefix..]);
-                if (!text.Contains(target))
+                if (!_kernel.IsText(target, 1))
                 {
                     return target.Value & ~0xfffUL;
                 }

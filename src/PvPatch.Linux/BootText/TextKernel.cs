@@ -36,7 +36,21 @@ internal sealed class TextKernel
     public ElfImage Elf => Image.Elf;
 
     /// <summary>A kernel with the rules that its image shows.</summary>
-    public static TextKernel Of(KernelImage image) => Of(image, TextRules.Of(image));
+    /// <param name="image">The image.</param>
+    /// <param name="kernel">The kernel.</param>
+    /// <param name="error">Why there is none: the rules of its text are not known (PV6206).</param>
+    public static bool TryOf(
+        KernelImage image, [NotNullWhen(true)] out TextKernel? kernel, [NotNullWhen(false)] out PatchDiagnostic? error)
+    {
+        kernel = TextRules.Of(image) is TextRules rules ? new TextKernel(image, rules) : null;
+        error = kernel is not null ? null : PatchDiagnostic.Error(
+            KernelDiagnosticCodes.TextRulesUnknown, "what else than its paravirt sites the kernel rewrites is not known") with
+        {
+            Found = $"{image.Bitness} bits, {image.Era}",
+            Expected = "a 64-bit kernel of 5.10 or later",
+        };
+        return kernel is not null;
+    }
 
     /// <summary>A kernel with rules that are given.</summary>
     public static TextKernel Of(KernelImage image, TextRules rules) => new(image, rules);
@@ -80,12 +94,21 @@ internal sealed class TextKernel
     /// <summary>A table; empty where the kernel does not have it.</summary>
     public TextTable Table(TextTableKind kind) => TextTable.Find(this, kind);
 
+    /// <summary>Whether bytes belong to the kernel's text.</summary>
+    public bool IsText(VirtualAddress address, int length) => Contains(address, length, isText: true);
+
     /// <summary>Whether bytes belong to the kernel's data, with contents in the file or without.</summary>
-    public bool IsData(VirtualAddress address, int length)
+    public bool IsData(VirtualAddress address, int length) => Contains(address, length, isText: false);
+
+    /// <summary>A word of the kernel's data as the file has it; 0 for data without contents in the file.</summary>
+    public ulong FileWord(VirtualAddress address) =>
+        Elf.TryGetBytes(address, sizeof(ulong), out Memory<byte> bytes) ? BinaryPrimitives.ReadUInt64LittleEndian(bytes.Span) : 0;
+
+    private bool Contains(VirtualAddress address, int length, bool isText)
     {
         foreach ((ulong first, ulong last, bool isCode) in _allocated)
         {
-            if (!isCode && address.Value >= first && address.Value <= last && last - address.Value >= (ulong)(length - 1))
+            if (isCode == isText && address.Value >= first && address.Value <= last && last - address.Value >= (ulong)(length - 1))
             {
                 return true;
             }
@@ -93,8 +116,4 @@ internal sealed class TextKernel
 
         return false;
     }
-
-    /// <summary>A word of the kernel's data as the file has it; 0 for data without contents in the file.</summary>
-    public ulong FileWord(VirtualAddress address) =>
-        Elf.TryGetBytes(address, sizeof(ulong), out Memory<byte> bytes) ? BinaryPrimitives.ReadUInt64LittleEndian(bytes.Span) : 0;
 }

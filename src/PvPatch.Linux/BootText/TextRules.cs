@@ -87,11 +87,17 @@ internal sealed record TextRules
         EndbrPoison = [0x0f, 0x1f, 0x40, 0xd6], // nopl -42(%rax)
     };
 
-    /// <summary>The rules that an image shows: by its era, and by its lock slots, which are a table of their own after 6.18.</summary>
-    public static TextRules Of(KernelImage image) =>
-        image.Era.Source == SiteSource.DirectCallAlternatives
+    /// <summary>
+    /// The rules that an image shows: by its era, and by its lock slots, which are a table of their own after 6.18;
+    /// <see langword="null"/> for kernels that nobody has compared with a boot: those before 5.10, and those of 32 bits.
+    /// </summary>
+    public static TextRules? Of(KernelImage image) =>
+        image.Bitness != 64 ? null
+        : image.Era.Source == SiteSource.DirectCallAlternatives
             ? (image.Symbols is not null && image.Symbols.TryGetAddress("pv_ops_lock", out _) ? Linux72 : Linux612)
-            : image.Era.ChoosesNopsByCpu ? Linux510 : Linux61;
+        : image.Era == KernelEra.Linux61 ? Linux61
+        : image.Era == KernelEra.Linux510 ? Linux510
+        : null;
 
     /// <inheritdoc/>
     public override string ToString() => Name;

@@ -18,11 +18,10 @@ internal sealed class FtraceCalls : ITextMechanism
     public int Count(TextKernel kernel)
     {
         TextTable table = kernel.Table(TextTableKind.Ftrace);
-        TextImage text = TextImage.Of(kernel.Elf);
         int count = 0;
         for (int i = 0; i < table.CountOf(Stride); i++)
         {
-            count += text.Find(table.Value64(i * Stride), 5) is null ? 0 : 1;
+            count += kernel.IsText(table.Value64(i * Stride), 5) ? 1 : 0;
         }
 
         return count;

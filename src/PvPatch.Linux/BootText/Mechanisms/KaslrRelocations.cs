@@ -29,13 +29,12 @@ internal sealed class KaslrRelocations : ITextMechanism
             return 0;
         }
 
-        TextImage text = TextImage.Of(kernel.Elf);
         int count = 0;
         foreach (ReadOnlyMemory<byte> list in lists)
         {
             foreach (int place in MemoryMarshal.Cast<byte, int>(list.Span))
             {
-                count += text.Contains(unchecked((ulong)place)) ? 1 : 0;
+                count += kernel.IsText(unchecked((ulong)place), 1) ? 1 : 0;
             }
         }
 
