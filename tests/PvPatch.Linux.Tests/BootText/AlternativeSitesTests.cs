@@ -1,7 +1,6 @@
 using System.Buffers.Binary;
 using System.Globalization;
 using PvPatch.Linux.BootText;
-using PvPatch.Linux.Tests.Kernel;
 using PvPatch.Linux.Tests.Support;
 using PvPatch.Machine;
 
