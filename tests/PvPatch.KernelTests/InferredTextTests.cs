@@ -1,4 +1,5 @@
 using PvPatch.KernelTests.Harness;
+using PvPatch.Linux.BootText;
 using PvPatch.Linux.Dumps;
 using PvPatch.Tests.Shared;
 using FoundMemory = PvPatch.Linux.Dumps.KernelMemory;

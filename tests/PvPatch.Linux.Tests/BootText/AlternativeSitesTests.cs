@@ -1,6 +1,7 @@
 using System.Buffers.Binary;
 using System.Globalization;
 using PvPatch.Linux.BootText;
+using PvPatch.Linux.Tests.Support;
 using PvPatch.Machine;
 
 namespace PvPatch.Linux.Tests.BootText;
