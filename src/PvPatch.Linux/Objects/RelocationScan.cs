@@ -107,7 +107,7 @@ internal sealed class RelocationScan
         {
             if (table.Type is not (ElfSectionType.RelocationsWithAddend or ElfSectionType.Relocations) || table.IsAllocated
                 || table.Info >= (uint)file.Sections.Count
-                || file.Sections[(int)table.Info] is not { IsExecutable: true, IsAllocated: true })
+                || !ElfImage.IsCode(file.Sections[(int)table.Info]))
             {
                 continue;
             }

@@ -1,3 +1,5 @@
+using System.Buffers.Binary;
+using PvPatch.Linux.Files;
 using PvPatch.Linux.Objects;
 using PvPatch.Linux.Tests.Support;
 using PvPatch.Mechanisms;
@@ -137,6 +139,26 @@ public sealed class ObjectFileTests
         Assert.False(opened.TryReadRecords(out _, out IReadOnlyList<PatchDiagnostic> diagnostics));
         Assert.Equal((DiagnosticCodes.RecordUnknown, 1, section.FileOffset + 32),
             (Assert.Single(diagnostics).Code, diagnostics[0].SiteIndex, diagnostics[0].FileOffset));
+    }
+
+    [Fact]
+    public void Code_of_a_section_that_is_no_code_in_memory_has_no_sites()
+    {
+        // SHF_TLS on .text, as damage may leave it: what a thread gets a copy of is not where its address says.
+        byte[] file = IncludeFile.Link(
+            IncludeFile.Assemble(Source, 64), 64, "-e", "0", "--emit-relocs", "--defsym=pv_ops=0x500000", "--defsym=outside=0x600000");
+        Assert.True(ElfImage.Read(file).TryGetSection(".text", out ElfSection? text));
+        int header = (int)BinaryPrimitives.ReadUInt64LittleEndian(file.AsSpan(0x28)) + text.Index * 64;
+        file[header + 9] |= 4;
+        var names = new SiteNames
+        {
+            Layout = OpsLayout.Create(static b => b.Table("ops", static t => t.Slot("a").Slot("b"))),
+            Functions = new Dictionary<string, int> { ["outside"] = 1 },
+        };
+        Assert.True(ObjectFile.TryOpen(file, out ObjectFile? opened, out PatchDiagnostic? error, new ObjectOptions { Symbols = s_symbols }), error?.ToString());
+        Assert.Null(opened.Code.Find(text.Address, 1));
+        Assert.False(opened.TryFindSites(names, out _, out IReadOnlyList<PatchDiagnostic> told));
+        Assert.Equal(KernelDiagnosticCodes.RelocationsMissing, Assert.Single(told).Code);
     }
 
     [Fact]

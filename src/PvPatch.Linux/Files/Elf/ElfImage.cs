@@ -228,7 +228,11 @@ internal sealed class ElfImage
     /// <summary>The file's sections of code as an image at link addresses: what a plan made for it is applied to.</summary>
     /// <returns>The image; it views the file's own bytes.</returns>
     public CodeImage ToCode() => new(
-        Bitness, Sections.Where(static s => s.IsExecutable && IsMapped(s)).Select(s => new CodeSegment(s.Name, s.Address, GetBytes(s))));
+        Bitness, Sections.Where(IsCode).Select(s => new CodeSegment(s.Name, s.Address, GetBytes(s))));
+
+    /// <summary>Whether a section is one of those of <see cref="ToCode"/>.</summary>
+    public static bool IsCode(ElfSection section) =>
+        section.IsExecutable && IsMapped(section);
 
     private static bool IsMapped(ElfSection section) =>
         section.IsAllocated && section.HasFileContent && section.Size > 0 && (section.Flags & ElfSectionAttributes.ThreadLocal) == 0;
