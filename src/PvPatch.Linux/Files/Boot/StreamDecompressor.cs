@@ -1,3 +1,4 @@
+using System.Buffers;
 using System.Buffers.Binary;
 using System.Diagnostics;
 using System.Diagnostics.CodeAnalysis;
@@ -38,7 +39,7 @@ internal static class StreamDecompressor
         using var compressed = new MemoryStream(array.Array!, array.Offset, array.Count, writable: false);
         try
         {
-            using Stream stream = Open(format.Compression, compressed, array);
+            using Stream stream = Open(format.Compression, compressed, array, options.OutputLimit(input.Length));
             if (!TryDrain(format, stream, output, input.Length, options, out error, cancellationToken))
             {
                 return false;
@@ -61,12 +62,12 @@ internal static class StreamDecompressor
         }
     }
 
-    private static Stream Open(PayloadCompression compression, MemoryStream compressed, ArraySegment<byte> bytes) => compression switch
+    private static Stream Open(PayloadCompression compression, MemoryStream compressed, ArraySegment<byte> bytes, long limit) => compression switch
     {
         PayloadCompression.Gzip => new GZipStream(compressed, CompressionMode.Decompress),
         PayloadCompression.Xz => new XZStream(compressed),
         PayloadCompression.Zstd => OpenZstd(compressed),
-        PayloadCompression.Lzma => OpenLzma(compressed, bytes),
+        PayloadCompression.Lzma => OpenLzma(compressed, bytes, limit),
         PayloadCompression.Bzip2 => BZip2Stream.Create(compressed, SharpCompress.Compressors.CompressionMode.Decompress, false, true, false),
         PayloadCompression.Lz4 => new Lz4LegacyStream(compressed),
         _ => throw new UnreachableException(),
@@ -79,10 +80,13 @@ internal static class StreamDecompressor
         return stream;
     }
 
-    // The old format: five bytes of properties, the size as eight bytes (-1: a mark ends it), the data.
-    private static LzmaStream OpenLzma(MemoryStream compressed, ReadOnlySpan<byte> bytes)
+    // The old format: five bytes of properties, the window the last four of them, the size as eight bytes (-1: a mark ends it), the data.
+    // A window larger than all that may be unpacked is never looked back into that far, so no more of it is allocated.
+    private static LzmaStream OpenLzma(MemoryStream compressed, ReadOnlySpan<byte> bytes, long limit)
     {
         byte[] properties = bytes[..5].ToArray();
+        uint window = BinaryPrimitives.ReadUInt32LittleEndian(properties.AsSpan(1));
+        BinaryPrimitives.WriteUInt32LittleEndian(properties.AsSpan(1), (uint)Math.Min(window, limit));
         long size = BinaryPrimitives.ReadInt64LittleEndian(bytes[5..]);
         compressed.Position = 13;
         return LzmaStream.Create(properties, compressed, -1, size, false);
@@ -173,10 +177,11 @@ internal static class StreamDecompressor
     /// <summary>lz4's first format, which kernels use: a magic number, and blocks of 8 MiB with their packed length in front.</summary>
     private sealed class Lz4LegacyStream(MemoryStream compressed) : Stream
     {
-        private readonly byte[] _packed = new byte[LZ4Codec.MaximumOutputSize(Lz4Block)];
-        private readonly byte[] _block = new byte[Lz4Block];
+        private readonly byte[] _packed = ArrayPool<byte>.Shared.Rent(LZ4Codec.MaximumOutputSize(Lz4Block));
+        private readonly byte[] _block = ArrayPool<byte>.Shared.Rent(Lz4Block);
         private int _at;
         private int _length;
+        private bool _isDisposed;
 
         public override bool CanRead => true;
 
@@ -213,6 +218,18 @@ internal static class StreamDecompressor
 
         public override void Write(byte[] buffer, int offset, int count) => throw new NotSupportedException();
 
+        protected override void Dispose(bool disposing)
+        {
+            if (disposing && !_isDisposed)
+            {
+                _isDisposed = true;
+                ArrayPool<byte>.Shared.Return(_packed);
+                ArrayPool<byte>.Shared.Return(_block);
+            }
+
+            base.Dispose(disposing);
+        }
+
         private bool TryReadBlock()
         {
             const uint Magic = 0x184c2102;
@@ -227,13 +244,13 @@ internal static class StreamDecompressor
                 length = ReadWord(); // at the start, and where one stream follows another
             }
 
-            if (length > _packed.Length)
+            if (length > LZ4Codec.MaximumOutputSize(Lz4Block))
             {
                 throw new InvalidDataException($"a block of {length} packed bytes");
             }
 
             compressed.ReadExactly(_packed, 0, (int)length);
-            _length = LZ4Codec.Decode(_packed.AsSpan(0, (int)length), _block);
+            _length = LZ4Codec.Decode(_packed.AsSpan(0, (int)length), _block.AsSpan(0, Lz4Block));
             _at = 0;
             return _length > 0 ? true : throw new InvalidDataException("a block that cannot be unpacked");
         }
