@@ -14,6 +14,9 @@ internal static class ImageSources
 
     private const string TypeInformation = ".BTF";
 
+    /// <summary>Whether kernels have a table without a section of its own; that there is no such section says nothing.</summary>
+    public static bool IsElsewhere(string section) => section is "__jump_table" or ".static_call_sites";
+
     /// <summary>The source of the era.</summary>
     public static string OfEra(KernelImage image, KernelOptions options) =>
         options.Era is not null ? "--era"

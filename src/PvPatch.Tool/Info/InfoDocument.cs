@@ -1,4 +1,5 @@
 using PvPatch.Linux;
+using PvPatch.Linux.BootText;
 using PvPatch.Linux.Files;
 
 namespace PvPatch.Tool.Info;
@@ -40,6 +41,8 @@ internal sealed record InfoDocument() : ToolDocument("pvpatch-info")
 
     public IReadOnlyList<InfoSlot>? Slots { get; init; }
 
+    public IReadOnlyList<InfoMechanism>? Mechanisms { get; init; }
+
     public required IReadOnlyList<JsonPart> Diagnostics { get; init; }
 
     public static InfoDocument Of(KernelInput input, KernelImage? image, KernelOptions options, PatchDiagnostic? error)
@@ -69,6 +72,7 @@ internal sealed record InfoDocument() : ToolDocument("pvpatch-info")
             SymbolsFrom = ImageSources.OfSymbols(image),
             Backends = image.BackendNames,
             Slots = [.. SlotsOf(image)],
+            Mechanisms = InfoMechanism.Of(image),
         };
     }
 
@@ -100,5 +104,17 @@ internal sealed record InfoFile(string Path, string Kind, string Compression, lo
 internal sealed record InfoElf(int Bitness, string Machine, long Size, IReadOnlyList<InfoSection> Sections);
 
 internal sealed record InfoSection(string Name, string Address, long FileOffset, ulong Size);
+
+/// <summary>Something that rewrites the kernel's text when it boots.</summary>
+internal sealed record InfoMechanism(string Name, int Sites)
+{
+    /// <summary>All of a kernel, in the order in which they are applied; none where they are not known.</summary>
+    public static IReadOnlyList<InfoMechanism>? Of(KernelImage image) => !TextKernel.TryOf(image, out TextKernel? kernel, out _) ? null
+        :
+        [
+            .. kernel.Rules.Order.Select(
+                kind => new InfoMechanism(TextMechanisms.NameOf(kind), TextPredictor.Find(kind)?.Count(kernel) ?? 0)),
+        ];
+}
 
 internal sealed record InfoSlot(string Slot, int Type, int Sites, string? Native, string? NativeName);

@@ -22,7 +22,14 @@ internal static class InfoText
             + $"{elf.EndOfFileContent:n0} bytes"));
         foreach (string name in ImageSources.SectionsOfInterest)
         {
-            Field(output, name, elf.TryGetSection(name, out ElfSection? section) ? DescribeSection(section) : "none");
+            if (elf.TryGetSection(name, out ElfSection? section))
+            {
+                Field(output, name, DescribeSection(section));
+            }
+            else if (!ImageSources.IsElsewhere(name))
+            {
+                Field(output, name, "none");
+            }
         }
 
         if (image is not null)
@@ -46,6 +53,12 @@ internal static class InfoText
         Field(output, "symbols",
             image.Symbols is null ? "none" : string.Create(s_culture, $"{image.Symbols.Count:n0}, from {ImageSources.OfSymbols(image)}"));
         Field(output, "backends", string.Join(", ", image.BackendNames));
+        foreach (InfoMechanism mechanism in InfoMechanism.Of(image)?.Where(static m => m.Sites > 0) ?? [])
+        {
+            Field(output, mechanism.Name, string.Create(
+                s_culture, $"{mechanism.Sites:n0} {(mechanism.Sites == 1 ? "place" : "places")} that may be rewritten at boot"));
+        }
+
         output.Line();
         output.Write("  ").Column("slot", 34, Ink.Faint).Column("type", 6, Ink.Faint).Column("sites", 7, Ink.Faint)
             .Column("bytes", 7, Ink.Faint).Line("native function", Ink.Faint);
