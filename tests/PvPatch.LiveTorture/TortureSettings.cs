@@ -65,7 +65,7 @@ internal sealed unsafe class TortureSettings : IDisposable
         long start = Stopwatch.GetTimestamp();
         long flips = 0;
         long batches = 0;
-        while ((_fault ??= _asked.Fault) is null && IsTime(Stopwatch.GetElapsedTime(start).TotalSeconds))
+        while (!IsFaulted() && IsTime(Stopwatch.GetElapsedTime(start).TotalSeconds))
         {
             flips += _stored.Count > 0 ? Store(on: batches % 2 == 0) : Change();
             if (_options.Protocol == Protocol.Library)
@@ -206,6 +206,17 @@ internal sealed unsafe class TortureSettings : IDisposable
         long own = (long)executor.WordsAddress.Value;
         long first = Interlocked.CompareExchange(ref _othersWords, own, 0);
         counts[SettingCounts.WordsAddress] = _options.Protocol == Protocol.OtherWords && first != 0 ? first : own;
+    }
+
+    // Not "??=": what an executor notes between its read and its store would be lost, and the executor, which ends then, waited for for ever.
+    private bool IsFaulted()
+    {
+        if (_asked.Fault is string fault)
+        {
+            Interlocked.CompareExchange(ref _fault, fault, null);
+        }
+
+        return _fault is not null;
     }
 
     /// <summary>Whether to go on. On a busy machine executors may not have come to every way in time; then a while longer.</summary>

@@ -22,7 +22,7 @@ public sealed class PropertyCheckTests
         var actions = new Dictionary<PatchAction, int>();
         var reasons = new Dictionary<PatchReason, int>();
         int longSites = 0;
-        PropertyCheck.Holds(ScenarioGen.Scenarios, 250, scenario =>
+        PropertyCheck.Holds(ScenarioGen.Scenarios, 600, scenario =>
         {
             PatchPlan plan = new BuiltScenario(scenario).Plan(0);
             for (int i = 0; i < plan.Count; i++)
