@@ -43,7 +43,7 @@ public sealed record KernelOptions
 
     /// <summary>
     /// Whether programs of the system unpack what is not gzip (xz, zstd, lz4, bzip2). Default: no; lzo is unpacked by its program (lzop) in
-    /// any case.
+    /// any case, xz by its own where that is installed.
     /// </summary>
     public bool UsePrograms
     {

@@ -8,6 +8,7 @@ public sealed class PayloadDecompressorTests
 {
     private static readonly byte[] s_kernel = TestBzImage.Kernel(2_200_000);
     private static readonly UnpackLimits s_programs = new() { UsePrograms = true };
+    private static readonly UnpackLimits s_inProcess = new() { ProgramSearchPath = "" };
     private static readonly UnpackLimits[] s_ways = [new UnpackLimits(), s_programs];
     private static readonly ConcurrentDictionary<PayloadCompression, byte[]> s_packed = new();
 
@@ -94,7 +95,7 @@ public sealed class PayloadDecompressorTests
                 2 => [.. packed.AsSpan(0, 6), .. RandomBytes(random, random.Next(400))],
                 _ => Flipped(packed, random, i % 5 - 2),
             };
-            if (PayloadDecompressor.TryDecompress(damaged, compression, small.Length, null, out Memory<byte> unpacked, out PatchDiagnostic? error))
+            if (PayloadDecompressor.TryDecompress(damaged, compression, small.Length, s_inProcess, out Memory<byte> unpacked, out PatchDiagnostic? error))
             {
                 Assert.False(isChecked && !unpacked.Span.SequenceEqual(small), $"seed {seed}, case {i}: other bytes");
                 Assert.False(i % 5 < 2, $"seed {seed}, case {i}: a stream that is cut, or does not end where it ends");
@@ -107,6 +108,20 @@ public sealed class PayloadDecompressorTests
         }
     }
 
+    // Real code, so that the filter for it has something to do at every place.
+    [Fact]
+    public void Xz_is_unpacked_in_the_process_where_its_program_is_missing()
+    {
+        byte[] code = File.ReadAllBytes(typeof(object).Assembly.Location);
+        code = code[..Math.Min(code.Length, 5_000_000)];
+        byte[] packed = Compressors.Compress(PayloadCompression.Xz, code);
+        var nowhere = new UnpackLimits { ProgramSearchPath = "" };
+        Assert.Equal(code, Unpack(packed, PayloadCompression.Xz, code.Length, nowhere).ToArray());
+        packed[^40] ^= 1; // the checksum, or what is before it
+        Assert.Equal(KernelDiagnosticCodes.PayloadCorrupt, Refuse(packed, PayloadCompression.Xz, code.Length, nowhere).Code);
+        Assert.Equal(KernelDiagnosticCodes.DecompressorMissing, Refuse(packed, PayloadCompression.Xz, null, nowhere).Code);
+    }
+
     [Fact]
     public void A_window_that_no_kernel_has_is_refused_before_it_is_allocated()
     {
@@ -114,9 +129,9 @@ public sealed class PayloadDecompressorTests
         byte[] lzma = [0x5d, 0xff, 0xff, 0xff, 0xff, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0];
         byte[] xz = [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0, 0, 1, 0x69, 0x22, 0xde, 0x36, 2, 0, 0x21, 1, 40, 0, 0, 0, 0, 0, 0, 0];
         Assert.Equal("a window of 4294967295 bytes", Refuse(lzma, PayloadCompression.Lzma, 1000).Found);
-        Assert.Equal("a window of 4294967295 bytes", Refuse(xz, PayloadCompression.Xz, 1000).Found);
+        Assert.Equal("a window of 4294967295 bytes", Refuse(xz, PayloadCompression.Xz, 1000, s_inProcess).Found);
         xz[16] = 31; // 96 MiB << 1: (2 | 1) << 26
-        Assert.DoesNotContain("window", Refuse(xz, PayloadCompression.Xz, 1000).Found, StringComparison.Ordinal);
+        Assert.DoesNotContain("window", Refuse(xz, PayloadCompression.Xz, 1000, s_inProcess).Found, StringComparison.Ordinal);
     }
 
     [Fact]

@@ -1,6 +1,7 @@
 using System.Diagnostics;
 using System.Globalization;
 using PvPatch.Linux.Files;
+using PvPatch.Linux.Layouts;
 using PvPatch.Plans;
 
 namespace PvPatch.Linux.Tests.Kernel;
@@ -13,6 +14,9 @@ internal sealed class KernelFuzz(long allocationLimit)
 {
     // Finds hangs, not slowness.
     private static readonly TimeSpan s_hangLimit = TimeSpan.FromSeconds(60);
+
+    // Read once in a process, and no part of what one input takes.
+    private readonly int _orders = KernelLayouts.Orders.Sum(static o => o.Layout.Count);
 
     private readonly KernelPlanner _planner = new();
     private readonly Dictionary<string, int> _codes = [];

@@ -57,11 +57,12 @@ internal sealed class OutputBuffer
     /// <summary>
     /// Room for at least one more byte, even behind the announced end; bytes written there are refused by <see cref="TryAdvance"/>.
     /// </summary>
-    public Memory<byte> GetRoom()
+    /// <param name="all">Whether all the room that there is is wanted at once, without progress in between.</param>
+    public Memory<byte> GetRoom(bool all = false)
     {
         if (_used < _current.Length)
         {
-            return _current.AsMemory(_used, Math.Min(_current.Length - _used, ProgressStep));
+            return _current.AsMemory(_used, all ? _current.Length - _used : Math.Min(_current.Length - _used, ProgressStep));
         }
 
         if (_announced is null && Length < _limit)

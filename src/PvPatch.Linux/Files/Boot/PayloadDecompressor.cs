@@ -3,8 +3,8 @@ using System.Diagnostics.CodeAnalysis;
 namespace PvPatch.Linux.Files;
 
 /// <summary>
-/// Unpacks a compressed kernel: in this process, or, lzo and where the caller asks for it, through the program of the system, by pipes
-/// and without a shell.
+/// Unpacks a compressed kernel: in this process, or, lzo, xz where its program is there, and whatever the caller asks for, through the
+/// program of the system, by pipes and without a shell.
 /// </summary>
 internal static class PayloadDecompressor
 {
@@ -41,9 +41,20 @@ internal static class PayloadDecompressor
             return false;
         }
 
-        bool complete = compression == PayloadCompression.Lzo || (options.UsePrograms && compression != PayloadCompression.Gzip)
+        bool complete = UsesProgram(format, announcedSize, options)
             ? ExternalDecompressor.TryRun(format, data, output, options, out error, cancellationToken)
             : StreamDecompressor.TryRun(format, data, output, options, out error, cancellationToken);
         return complete && output.TryFinish(out unpacked, out error);
     }
+
+    // xz is three times as fast, and checks as it goes. The decoder within the process must be given room for all of the output at once
+    // (see StreamDecompressor), so it needs the size.
+    private static bool UsesProgram(CompressionFormat format, long? announcedSize, UnpackLimits options) => format.Compression switch
+    {
+        PayloadCompression.Gzip => false,
+        PayloadCompression.Lzo => true,
+        PayloadCompression.Xz => options.UsePrograms || announcedSize is null
+            || ProgramFinder.TryFind(format.Program, options.ProgramSearchPath, out _),
+        _ => options.UsePrograms,
+    };
 }

@@ -110,7 +110,9 @@ internal static class StreamDecompressor
                 return false;
             }
 
-            int count = stream.Read(output.GetRoom().Span);
+            // SharpCompress's filter for x86 code (0.50.8) loses its place between two reads of xz: the bytes come out wrong, as the
+            // block's checksum then says. Read at once they are right.
+            int count = stream.Read(output.GetRoom(format.Compression == PayloadCompression.Xz).Span);
             if (count == 0)
             {
                 error = null;

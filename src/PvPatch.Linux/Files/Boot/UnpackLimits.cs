@@ -35,7 +35,7 @@ internal sealed record UnpackLimits
 
     /// <summary>
     /// Whether programs of the system unpack what is not gzip (xz, zstd, lz4, bzip2). Default: no; lzo is unpacked by its program in any
-    /// case.
+    /// case, xz where it is installed.
     /// </summary>
     public bool UsePrograms { get; init; }
 
