@@ -76,8 +76,8 @@ public sealed unsafe class SettingEdgeTests : IDisposable
         var sites = new SiteEmitter();
         sites.Jump(a, call);
         CodeBlock block = _code.Arena.Emit(a, sites);
+        // Out of reach nearly always; where the system puts it in reach no jump is needed, and the same must hold.
         VirtualAddress far = ManagedTarget.Of((delegate* unmanaged<int>)&Nine);
-        Assert.SkipWhen(_code.Arena.Reaches(far), "the runtime's code is near");
         LivePlan plan = live.Plan(c => c.Target(call, far));
         Assert.Equal(far, plan.Plan[0].Target);
         live.Apply(plan);
