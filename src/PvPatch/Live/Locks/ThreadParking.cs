@@ -11,7 +11,7 @@ internal static unsafe class ThreadParking
     private static readonly Bucket[] s_buckets = [.. Enumerable.Range(0, BucketCount).Select(static _ => new Bucket())];
 
     [ThreadStatic]
-    private static Waiter? t_waiter;
+    private static Waiter? s_waiter;
 
     public static SpinLockHost CreateHost() => new(
         "threads",
@@ -23,7 +23,7 @@ internal static unsafe class ThreadParking
     [UnmanagedCallersOnly]
     private static void Wait(ulong address, uint value, uint key)
     {
-        Waiter waiter = t_waiter ??= new Waiter();
+        Waiter waiter = s_waiter ??= new Waiter();
         Bucket bucket = BucketOf(address);
         lock (bucket)
         {
